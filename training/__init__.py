@@ -1,0 +1,1 @@
+"""Data to checkpoint: `python -m training fit FAMILY`."""

@@ -1,0 +1,45 @@
+"""Train, validate or test a model family.
+
+  python -m training fit fashion                     the default configuration
+  python -m training fit fashion --preset demo       a few minutes on a laptop
+  python -m training fit fashion --ckpt_path artifacts/checkpoints/fashion/RUN/last.ckpt    resume
+  python -m training test fashion --ckpt_path artifacts/checkpoints/fashion/RUN/best.ckpt
+  python -m training fit fashion --help              every flag of the trainer, the model and the data
+
+Everything after the family goes to Lightning: --trainer.max_epochs 3, --trainer.precision bf16-mixed,
+--trainer.devices 4, --model.lr 0.05, --early_stopping.patience 5, --seed_everything 7, …
+Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); look at them with
+  mlflow ui --backend-store-uri sqlite:///artifacts/mlflow.db
+"""
+
+import argparse
+import sys
+
+from contracts.errors import run_command_line
+from training.families import FAMILIES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        usage="python -m training {fit,validate,test} FAMILY [--preset NAME] [Lightning's flags]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("subcommand", choices=["fit", "validate", "test"], help="what to do")
+    parser.add_argument("family", choices=list(FAMILIES), help="the model family")
+    parser.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
+    if len(sys.argv) > 3 and {"-h", "--help"} & set(sys.argv[3:]):  # Lightning's help, not ours
+        options, flags = parser.parse_args(sys.argv[1:3]), ["--help"]
+    else:
+        options, flags = parser.parse_known_args()
+
+    from training import cli  # torch and Lightning take seconds to import: not for --help
+
+    cli.run(options.subcommand, options.family, options.preset, flags)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,20 @@
+"""Errors of the training stage.
+
+TrainingError
+├── DataError          a dataset that cannot be found, fetched or trusted
+└── CheckpointError    a checkpoint that is missing, damaged or of another family
+"""
+
+from contracts.errors import ProjectError
+
+
+class TrainingError(ProjectError):
+    """The training stage cannot go on."""
+
+
+class DataError(TrainingError):
+    """A dataset cannot be found, fetched or trusted."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is missing, damaged or of another family."""

@@ -1,0 +1,58 @@
+"""The model families: one folder each, the same file names in each, one line each below."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.spec import ModelSpec
+from training.errors import TrainingError
+
+# name -> package. Strings, so that listing the families imports none of them (and not torch).
+FAMILIES: Mapping[str, str] = {
+    "fashion": "training.families.fashion",
+}
+
+
+class Data(Protocol):
+    """What every family's LightningDataModule offers beside Lightning's own hooks."""
+
+    def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Inputs and labels of "train", "val" or "test", as the served network gets them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the data and of how it is split."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family with its classes imported."""
+
+    name: str
+    spec: ModelSpec
+    module: Any  # the LightningModule's class, with `normalise` and `network` (see export/onnx.py)
+    data: Any  # the LightningDataModule's class, which is also a Data
+    directory: Path  # holds config.yaml and one <preset>.yaml a preset
+
+
+def load(name: str) -> Family:
+    """Import the family `name`.
+
+    Raises:
+        TrainingError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise TrainingError(f"there is no family {name!r}", note=f"families: {', '.join(FAMILIES)}")
+    package = FAMILIES[name]
+    return Family(
+        name=name,
+        spec=importlib.import_module(f"{package}.spec").SPEC,
+        module=importlib.import_module(f"{package}.model").Module,
+        data=importlib.import_module(f"{package}.data").DataModule,
+        directory=Path(__file__).parent / package.rpartition(".")[2],
+    )

@@ -1,0 +1,231 @@
+"""Fashion-MNIST: found, fetched or unpacked, checked by digest, and held in memory (55 MB).
+
+Xiao, Rasul, Vollgraf (2017), https://github.com/zalandoresearch/fashion-mnist, MIT licence.
+"""
+
+import gzip
+import hashlib
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from contracts import layout
+from training.errors import DataError
+
+MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+_INSTALLED = Path("/usr/share/datasets/fashion-mnist")
+
+# SHA-256 of the uncompressed files: Debian compresses the same bytes anew, so the .gz differ.
+_DIGESTS = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+_VALIDATION_IMAGES = 5_000
+_SPLIT_SEED = 0
+
+Split = Literal["train", "val", "test"]
+
+
+def locate(root: Path, mirror: str = MIRROR) -> Path:
+    """The directory with the four .gz files, from the nearest source that has them whole.
+
+    Raises:
+        DataError: naming every source tried and why it failed.
+    """
+    home = root / "fashion-mnist"
+    for directory in (home, _INSTALLED):
+        if not _damage(directory):
+            return directory
+    reasons = [f"{home}: {_damage(home)}"]
+    home.mkdir(parents=True, exist_ok=True)
+    for source, fetch in ((mirror, _download), (f"Debian's package {DEBIAN_PACKAGE}", _unpack_debian_package)):
+        with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as scratch:
+            try:
+                found = fetch(Path(scratch), mirror)
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                reasons.append(f"{source}: {_last_line(error)}")
+                continue
+            if damage := _damage(found):
+                reasons.append(f"{source}: {damage}")
+                continue
+            for name in _DIGESTS:
+                shutil.move(found / f"{name}.gz", home / f"{name}.gz")
+            return home
+    raise DataError(
+        "Fashion-MNIST was not found and could not be fetched",
+        note="\n  ".join(["tried", *reasons]),
+        hint=f"put {', '.join(f'{n}.gz' for n in _DIGESTS)} into {home}",
+    )
+
+
+def read(directory: Path) -> dict[str, NDArray[np.uint8]]:
+    """The four files as arrays: images [N, 1, 28, 28] and labels [N], all uint8."""
+    arrays = {}
+    for name in _DIGESTS:
+        with gzip.open(directory / f"{name}.gz") as stream:
+            raw = stream.read()
+        # IDX: a 4-byte magic number, then one big-endian 4-byte length a dimension.
+        offset, shape = (16, (-1, 1, 28, 28)) if "images" in name else (8, (-1,))
+        arrays[name] = np.frombuffer(raw, np.uint8, offset=offset).reshape(shape)
+    return arrays
+
+
+class DataModule(pl.LightningDataModule):
+    """55,000 images to train, 5,000 to validate, the original 10,000 to test.
+
+    Args:
+        root: Where the data lies or is put.
+        mirror: Where it is downloaded from.
+        batch_size: Images a step.
+        augment: Random horizontal flip and a shift of up to two pixels on training images.
+    """
+
+    def __init__(
+        self, root: Path = layout.DATA, mirror: str = MIRROR, batch_size: int = 128, augment: bool = True
+    ) -> None:
+        super().__init__()
+        self.root, self.mirror = root, mirror
+        self.batch_size, self.augment = batch_size, augment
+        self.save_hyperparameters("batch_size", "augment")
+        self._splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the data and of how it is split."""
+        recipe = "".join(_DIGESTS.values()) + f"validation={_VALIDATION_IMAGES} seed={_SPLIT_SEED}"
+        return hashlib.sha256(recipe.encode()).hexdigest()
+
+    def prepare_data(self) -> None:
+        locate(self.root, self.mirror)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._splits:
+            return
+        arrays = read(locate(self.root, self.mirror))
+        images, labels = arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"].astype(np.int64)
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))
+        val, train = order[:_VALIDATION_IMAGES], order[_VALIDATION_IMAGES:]
+        self._splits = {
+            "train": (images[train], labels[train]),
+            "val": (images[val], labels[val]),
+            "test": (arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"].astype(np.int64)),
+        }
+
+    def split(self, name: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Images uint8 [N, 1, 28, 28] and labels int64 [N]."""
+        self.setup()
+        return self._splits[name]
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        return self._loader("test")
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        if self.augment and self.trainer is not None and self.trainer.training:
+            images = _flip_and_shift(images)
+        return images, labels
+
+    def _loader(self, name: Split, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
+        # The images are in memory and fetched a batch at a time: worker processes would only copy them.
+        return DataLoader(
+            _InMemory(*self.split(name)),
+            batch_size=self.batch_size if shuffle else 500,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            collate_fn=lambda batch: batch,
+        )
+
+
+class _InMemory(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that answers a whole batch of indices at once; one by one costs more than the training step."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        self.images, self.labels = torch.from_numpy(images.copy()), torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = torch.as_tensor(indices)
+        return self.images[chosen], self.labels[chosen]
+
+
+def _flip_and_shift(images: Tensor, reach: int = 2) -> Tensor:
+    """Flip half of the images [B, 1, H, W] left-right and shift each by up to `reach` pixels."""
+    batch, _, height, width = images.shape
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(batch, -1)
+    flipped = torch.rand(batch, 1, device=images.device) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    shift = torch.randint(0, 2 * reach + 1, (2, batch, 1), device=images.device)
+    padded = F.pad(images, (reach,) * 4)[:, 0]
+    index = torch.arange(batch, device=images.device)[:, None, None]
+    return padded[index, (rows + shift[0])[:, :, None], (columns + shift[1])[:, None, :]][:, None]
+
+
+def _damage(directory: Path) -> str | None:
+    """What is wrong with the first bad file in `directory`, or None."""
+    for name, digest in _DIGESTS.items():
+        path = directory / f"{name}.gz"
+        if not path.is_file():
+            return f"{path.name} is not there"
+        try:
+            with gzip.open(path) as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads
+        except (OSError, EOFError) as error:
+            return f"{path.name} is damaged ({error})"
+        if found != digest:
+            return f"{path.name} is not the original (SHA-256 {found[:12]}…, expected {digest[:12]}…)"
+    return None
+
+
+def _download(scratch: Path, mirror: str) -> Path:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    for name in _DIGESTS:
+        pooch.retrieve(
+            url=f"{mirror.rstrip('/')}/{name}.gz",
+            known_hash=None,  # the caller checks what is inside
+            path=scratch,
+            fname=f"{name}.gz",
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
+        )
+    return scratch
+
+
+def _unpack_debian_package(scratch: Path, mirror: str) -> Path:
+    for command in (["apt-get", "download", DEBIAN_PACKAGE], ["sh", "-c", "dpkg -x *.deb ."]):
+        subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+    return scratch / _INSTALLED.relative_to("/")
+
+
+def _last_line(error: Exception) -> str:
+    text = getattr(error, "stderr", None) or str(error)
+    return str(text).strip().splitlines()[-1] if str(text).strip() else type(error).__name__

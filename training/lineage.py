@@ -1,0 +1,60 @@
+"""Where a checkpoint came from, written into the checkpoint itself and into MLflow."""
+
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import MLFlowLogger
+
+from contracts import layout
+
+KEY = "lineage"  # in the checkpoint's dictionary
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a checkpoint was trained from. Plain values only, so it loads with `weights_only=True`."""
+
+    family: str
+    data_fingerprint: str
+    git_commit: str | None
+    git_dirty: bool | None
+    mlflow_run_id: str | None
+
+
+class RecordLineage(pl.Callback):
+    """Writes the Lineage into every checkpoint, and as tags into the MLflow run."""
+
+    def __init__(self, family: str) -> None:
+        self._family = family
+        self._commit, self._dirty = git_state()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and isinstance(trainer.logger, MLFlowLogger):
+            for key, value in asdict(self._lineage(trainer)).items():
+                trainer.logger.experiment.set_tag(trainer.logger.run_id, key, value)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[KEY] = asdict(self._lineage(trainer))
+
+    def _lineage(self, trainer: pl.Trainer) -> Lineage:
+        run_id = trainer.logger.run_id if isinstance(trainer.logger, MLFlowLogger) else None
+        fingerprint = trainer.datamodule.fingerprint  # type: ignore[attr-defined]  # set by the trainer
+        return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id)
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit checked out and whether tracked files differ from it; (None, None) outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(layout.ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
