@@ -67,12 +67,21 @@ class Variant:
     size_bytes: int
     sha256: str
     engine: Engine | None = None
-    # Median milliseconds of one call per batch size, on the machine that exported. Passing variants only.
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    # Median of one call on the machine that exported, {"model.onnx": {batch size: ms}}. Passing variants only.
+    latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant behind one file that a server loads, and why it is that one."""
+
+    file: str  # "model.onnx" for CPU, "model.plan" for GPU
+    precision: Precision
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,13 @@ class Manifest:
     test_images: int
     checkpoint_accuracy: float
     variants: tuple[Variant, ...]
-    chosen: Precision
-    reason: str
+    choices: tuple[Choice, ...]
     files: tuple[File, ...]
     schema_version: int = SCHEMA_VERSION
 
-    def variant(self, precision: Precision) -> Variant:
+    def served(self, file: str) -> Variant:
+        """The variant behind `file`, e.g. "model.onnx"."""
+        precision = next(c.precision for c in self.choices if c.file == file)
         return next(v for v in self.variants if v.precision == precision)
 
 
@@ -171,5 +181,12 @@ def _from_json(raw: dict[str, Any]) -> Manifest:
         )
         for v in raw["variants"]
     )
-    files = tuple(File(**f) for f in raw["files"])
-    return Manifest(**{**raw, "source": Source(**raw["source"]), "variants": variants, "files": files})
+    return Manifest(
+        **{
+            **raw,
+            "source": Source(**raw["source"]),
+            "variants": variants,
+            "choices": tuple(Choice(**c) for c in raw["choices"]),
+            "files": tuple(File(**f) for f in raw["files"]),
+        }
+    )

@@ -94,6 +94,13 @@ class _Block(nn.Module):
         return F.relu(self.shortcut(x) + self.second(F.relu(self.first(x))))
 
 
+class _GlobalAverage(nn.Module):
+    """[B, C, H, W] to [B, C]. One ReduceMean in ONNX, where pooling and flattening become a dozen nodes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
 def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
@@ -108,6 +115,6 @@ def _network(widths: Sequence[int], blocks: Sequence[int], classes: int) -> nn.S
         for block in range(count):
             layers.append(_Block(channels, width, stride=2 if stage > 0 and block == 0 else 1))
             channels = width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    layers += [_GlobalAverage(), nn.Linear(channels, classes)]
     # Channels-last convolutions are faster on CPUs and on tensor cores.
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Release to running server: `python -m deploy up`."""

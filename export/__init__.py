@@ -1,0 +1,1 @@
+"""Checkpoint to release: `python -m export FAMILY`."""
