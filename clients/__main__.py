@@ -26,7 +26,10 @@ def main() -> int:
 
     failed = 0
     with Classifier(
-        options.address, protocol="http" if options.http else "grpc", model=options.model, timeout_s=options.timeout
+        options.address,
+        protocol="http" if options.http else "grpc",
+        model=options.model,
+        timeout_s=options.timeout,
     ) as classifier:
         outcomes = classifier.classify_many(path.read_bytes() for path in paths)
         for path, outcome in zip(paths, outcomes, strict=True):

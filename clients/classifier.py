@@ -131,7 +131,7 @@ class Classifier:
             return InvalidInputError(message)
         if status in ("StatusCode.NOT_FOUND", "404"):
             return self._no_such_model(message)
-        if status in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "") :
+        if status in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", ""):
             return ServerUnavailableError(
                 f"no answer from {self.protocol}://{self.address} within {self.timeout_s:g} s",
                 note=message.strip() or type(error).__name__,

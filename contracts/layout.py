@@ -9,6 +9,7 @@ MODEL_REPOSITORY = ROOT / "model_repository"
 # Everything the stages make and git ignores. Another place (a larger disk, a test) is one variable away.
 ARTIFACTS = Path(os.environ.get("ARTIFACTS_DIR", ROOT / "artifacts")).resolve()
 CHECKPOINTS = ARTIFACTS / "checkpoints"  # <family>/<run>/{best,last}.ckpt
+EXAMPLES = ARTIFACTS / "examples"  # <family>/*.png and labels.csv
 DATA = Path(os.environ.get("DATA_DIR", ROOT / "data")).resolve()
 
 

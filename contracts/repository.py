@@ -53,7 +53,7 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
                 staged.directory.mkdir()
                 yield staged
                 _flush_to_disk(staged.directory)
-                os.rename(staged.directory, model_directory / str(version))
+                staged.directory.rename(model_directory / str(version))
                 _flush_to_disk(model_directory, recurse=False)
             finally:
                 shutil.rmtree(staged.directory, ignore_errors=True)

@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser(
-        "up", help="start the server and wait for its models", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        "up",
+        help="start the server and wait for its models",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     up.add_argument("--detach", action="store_true", help="return once every model is ready")
     up.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="the model repository")

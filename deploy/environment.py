@@ -94,7 +94,16 @@ def _make(server: Path, say: Callable[[str], None]) -> None:
         shutil.rmtree(HOME, ignore_errors=True)
         try:
             venv.create(HOME, with_pip=True)
-            pip = [HOME / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", _LOCK_FILE]
+            pip: list[str | Path] = [
+                HOME / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--requirement",
+                _LOCK_FILE,
+            ]
             subprocess.run(pip, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         except subprocess.CalledProcessError as error:
             raise SetupError(

@@ -27,6 +27,7 @@ from deploy.errors import AlreadyRunningError, ServerError
 DIRECTORY = layout.ARTIFACTS / "server"
 _STATE = DIRECTORY / "server.json"
 _LOG = DIRECTORY / "triton.log"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
 _DRAIN_S = 30  # how long a stopping server may finish what it has accepted
 
 
@@ -273,7 +274,7 @@ def _shared_memory_prefix(http_port: int) -> str:
 
 def _clean_shared_memory(http_port: int) -> None:
     """Remove what a killed server of ours left in /dev/shm; a stopped one cleans up after itself."""
-    for region in Path("/dev/shm").glob(f"{_shared_memory_prefix(http_port)}*"):
+    for region in _SHARED_MEMORY.glob(f"{_shared_memory_prefix(http_port)}*"):
         region.unlink(missing_ok=True)
 
 

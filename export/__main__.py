@@ -13,6 +13,7 @@ with a manifest.json that records all of this. Refused variants stay in artifact
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,9 +32,7 @@ def main() -> int:
     )
     parser.add_argument("family", choices=list(FAMILIES), help="the model family")
     parser.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
-    parser.add_argument(
-        "--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all of them"
-    )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all of them")
     parser.add_argument(
         "--target",
         choices=["cpu", "tensorrt"],
@@ -41,7 +40,11 @@ def main() -> int:
         help="tensorrt: also build, prove and publish model.plan; needs an NVIDIA GPU (default: cpu)",
     )
     parser.add_argument(
-        "--calibration-images", type=int, default=1024, metavar="N", help="training images for INT8 (default: 1024)"
+        "--calibration-images",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="training images for INT8 (default: 1024)",
     )
     parser.add_argument(
         "--repository",
@@ -84,7 +87,7 @@ def _report(release: Manifest, repository: Path) -> None:
 
     from export.report import variants_table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     console.print(variants_table(release))
     for choice in release.choices:
         console.print(f"{choice.file} is {choice.reason}", soft_wrap=True)

@@ -10,6 +10,7 @@ import copy
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -64,14 +65,13 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, precision: st
 class _Served(nn.Module):
     """What runs on the server: normalise in float32, the network in `dtype`, answers in float32."""
 
-    def __init__(self, module: pl.LightningModule, dtype: torch.dtype) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
         super().__init__()
         self.module, self.dtype = module, dtype
-        self.network = module.network.to(dtype)  # type: ignore[union-attr, operator]  # see the docstring above
+        self.network = module.network.to(dtype)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        normalised = self.module.normalise(pixels)  # type: ignore[operator]  # see the docstring above
-        logits = self.network(normalised.to(self.dtype)).float()
+        logits: Tensor = self.network(self.module.normalise(pixels).to(self.dtype)).float()
         return logits, logits.softmax(dim=1)
 
 

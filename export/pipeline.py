@@ -45,6 +45,10 @@ class HeldOut:
     labels: NDArray[np.int64]  # [N]
     reference: NDArray[np.float32]  # the checkpoint's logits [N, classes]
 
+    @property
+    def checkpoint_accuracy(self) -> float:
+        return gates.accuracy(self.reference, self.labels)
+
 
 @dataclass(frozen=True)
 class Proven:
@@ -80,7 +84,7 @@ def run(
     data = family.data()
     with progress.step("checkpoint") as done:
         held_out = _held_out(checkpoint, data)
-        done(f"accuracy {gates.accuracy(held_out.reference, held_out.labels):.4f} on {len(held_out.labels):,} test images")
+        done(f"accuracy {held_out.checkpoint_accuracy:.4f} on {len(held_out.labels):,} test images")
     calibration = data.split("train")[0][:calibration_images]
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -110,7 +114,7 @@ def run(
             source=_source(checkpoint),
             tools=_tools(),
             test_images=len(held_out.labels),
-            checkpoint_accuracy=gates.accuracy(held_out.reference, held_out.labels),
+            checkpoint_accuracy=held_out.checkpoint_accuracy,
             variants=variants,
             choices=choices,
             files=manifest.files_of(staged.directory),
@@ -198,9 +202,7 @@ def choose(file: str, variants: Sequence[Variant], batch: int) -> Choice:
         if other.latency_ms[file][str(batch)] < _WORTH_IT * best.latency_ms[file][str(batch)]:
             best = other
     fastest = best.latency_ms[file][str(batch)]
-    ratios = [
-        f"{v.precision} takes {v.latency_ms[file][str(batch)] / fastest:.2f}×" for v in variants if v is not best
-    ]
+    ratios = [f"{v.precision} takes {v.latency_ms[file][str(batch)] / fastest:.2f}×" for v in variants if v is not best]
     reason = f"{best.precision}: {fastest:.3f} ms at batch {batch}" + "".join(f"; {r}" for r in ratios)
     return Choice(file, best.precision, reason)
 

@@ -35,9 +35,11 @@ class Progress:
     def step(self, name: str, total: int | None = None) -> Iterator[Done]:
         started = time.monotonic()
         columns = ("  ", rich.progress.SpinnerColumn(), "{task.description}", rich.progress.BarColumn())
-        with rich.progress.Progress(*columns, console=self._console, transient=True) as bar:
+        quiet = not self._console.is_terminal  # a bar in a log file is a line of noise
+        with rich.progress.Progress(*columns, console=self._console, transient=True, disable=quiet) as bar:
             done = Done(bar, bar.add_task(name, total=total))
             yield done
         self._console.print(
-            f"  [green]✓[/] {name:<18} [dim]{time.monotonic() - started:5.1f} s[/]  {done.result}", soft_wrap=True
+            f"  [green]✓[/] {name:<18} [dim]{time.monotonic() - started:5.1f} s[/]  {done.result}",
+            soft_wrap=True,
         )

@@ -52,7 +52,7 @@ class PlanRunner:
                 hint="build it here: a plan runs only on its own TensorRT version and GPU architecture",
             )
         self._context = self._engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch
 
     def __call__(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         torch = self._torch
@@ -74,11 +74,15 @@ class PlanRunner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         del self._context, self._engine
 
 
-def predict(run: Runner, inputs: NDArray[Any], batch: int, advance: Callable[[int], None] = lambda n: None) -> NDArray[Any]:
+def predict(
+    run: Runner, inputs: NDArray[Any], batch: int, advance: Callable[[int], None] = lambda n: None
+) -> NDArray[Any]:
     """Logits [N, classes] of all `inputs`, `batch` at a time; `advance` is told of every batch done."""
     logits = []
     for start in range(0, len(inputs), batch):

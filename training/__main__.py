@@ -1,9 +1,10 @@
-"""Train, validate or test a model family.
+"""Train, validate or test a model family; or write some of its test inputs as files.
 
   python -m training fit fashion                     the default configuration
   python -m training fit fashion --preset demo       a few minutes on a laptop
   python -m training fit fashion --ckpt_path artifacts/checkpoints/fashion/RUN/last.ckpt    resume
   python -m training test fashion --ckpt_path artifacts/checkpoints/fashion/RUN/best.ckpt
+  python -m training examples fashion --count 100    test images as PNG, with labels.csv, to try a server with
   python -m training fit fashion --help              every flag of the trainer, the model and the data
 
 Everything after the family goes to Lightning: --trainer.max_epochs 3, --trainer.precision bf16-mixed,
@@ -15,6 +16,7 @@ Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); 
 import argparse
 import sys
 
+from contracts import layout
 from contracts.errors import run_command_line
 from training.families import FAMILIES
 
@@ -22,22 +24,38 @@ from training.families import FAMILIES
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        usage="python -m training {fit,validate,test} FAMILY [--preset NAME] [Lightning's flags]",
+        usage="python -m training {fit,validate,test,examples} FAMILY [--preset NAME] [Lightning's flags]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("subcommand", choices=["fit", "validate", "test"], help="what to do")
+    parser.add_argument("subcommand", choices=["fit", "validate", "test", "examples"], help="what to do")
     parser.add_argument("family", choices=list(FAMILIES), help="the model family")
     parser.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
+    parser.add_argument("--count", type=int, default=100, help="examples: how many files (default: 100)")
     if len(sys.argv) > 3 and {"-h", "--help"} & set(sys.argv[3:]):  # Lightning's help, not ours
         options, flags = parser.parse_args(sys.argv[1:3]), ["--help"]
     else:
         options, flags = parser.parse_known_args()
 
+    if options.subcommand == "examples":
+        if flags:
+            parser.error(f"examples does not know {' '.join(flags)}")
+        return _examples(options.family, options.count)
+
     from training import cli  # torch and Lightning take seconds to import: not for --help
 
     cli.run(options.subcommand, options.family, options.preset, flags)
+    return 0
+
+
+def _examples(family: str, count: int) -> int:
+    from training import families
+
+    directory = layout.EXAMPLES / family
+    written = families.load(family).write_examples(directory, count)
+    print(f"Wrote {written:,} test inputs and labels.csv into {layout.shown(directory)}")
+    print(f"Next, with a server up: python -m clients classify {layout.shown(directory)}")
     return 0
 
 

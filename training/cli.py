@@ -4,6 +4,7 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class _CLI(LightningCLI):
         self._report(Path(best), metrics)
 
     @rank_zero_only
-    def _report(self, best: Path, metrics: dict[str, float]) -> None:
+    def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")

@@ -1,7 +1,7 @@
 """The model families: one folder each, the same file names in each, one line each below."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ class Family:
     spec: ModelSpec
     module: Any  # the LightningModule's class, with `normalise` and `network` (see export/onnx.py)
     data: Any  # the LightningDataModule's class, which is also a Data
+    write_examples: Callable[[Path, int], int]  # real inputs as files, with their labels
     directory: Path  # holds config.yaml and one <preset>.yaml a preset
 
 
@@ -54,5 +55,6 @@ def load(name: str) -> Family:
         spec=importlib.import_module(f"{package}.spec").SPEC,
         module=importlib.import_module(f"{package}.model").Module,
         data=importlib.import_module(f"{package}.data").DataModule,
+        write_examples=importlib.import_module(f"{package}.examples").write,
         directory=Path(__file__).parent / package.rpartition(".")[2],
     )

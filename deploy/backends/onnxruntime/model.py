@@ -7,7 +7,9 @@ nothing of this project. Understands of the native backend's settings:
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    def initialize(self, args):  # type: ignore[no-untyped-def]  # Triton's types exist only inside Triton
+    def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         self.batches = config["max_batch_size"] > 0
         self.inputs = [i["name"] for i in config["input"]]
@@ -31,7 +33,7 @@ class TritonPythonModel:
         _check("input", self.inputs, {i.name for i in self.session.get_inputs()})
         _check("output", self.outputs, {o.name for o in self.session.get_outputs()})
 
-    def execute(self, requests):  # type: ignore[no-untyped-def]
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests as one batch and hand each its rows."""
         feeds = [{n: pb_utils.get_input_tensor_by_name(r, n).as_numpy() for n in self.inputs} for r in requests]
         if not self.batches:
@@ -42,12 +44,12 @@ class TritonPythonModel:
         rows = zip(*(np.split(result, ends[:-1]) for result in results), strict=True)
         return [self._response(own) for own in rows]
 
-    def _response(self, results):  # type: ignore[no-untyped-def]
+    def _response(self, results: Sequence[Any]) -> Any:
         tensors = [pb_utils.Tensor(name, result) for name, result in zip(self.outputs, results, strict=True)]
         return pb_utils.InferenceResponse(tensors)
 
 
-def _options(config: dict) -> ort.SessionOptions:  # type: ignore[type-arg]  # Triton's JSON
+def _options(config: dict[str, Any]) -> ort.SessionOptions:
     parameters = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
@@ -57,6 +59,4 @@ def _options(config: dict) -> ort.SessionOptions:  # type: ignore[type-arg]  # T
 
 def _check(what: str, configured: list[str], found: set[str]) -> None:
     if not found.issuperset(configured):
-        raise pb_utils.TritonModelException(
-            f"config.pbtxt names {what}s {configured}, the graph has {sorted(found)}"
-        )
+        raise pb_utils.TritonModelException(f"config.pbtxt names {what}s {configured}, the graph has {sorted(found)}")

@@ -53,7 +53,10 @@ def locate(root: Path, mirror: str = MIRROR) -> Path:
             return directory
     reasons = [f"{home}: {_damage(home)}"]
     home.mkdir(parents=True, exist_ok=True)
-    for source, fetch in ((mirror, _download), (f"Debian's package {DEBIAN_PACKAGE}", _unpack_debian_package)):
+    for source, fetch in (
+        (mirror, _download),
+        (f"Debian's package {DEBIAN_PACKAGE}", _unpack_debian_package),
+    ):
         with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as scratch:
             try:
                 found = fetch(Path(scratch), mirror)
@@ -140,9 +143,7 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return self._loader("test")
 
-    def on_after_batch_transfer(
-        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
-    ) -> tuple[Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         images, labels = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             images = _flip_and_shift(images)
@@ -197,7 +198,7 @@ def _damage(directory: Path) -> str | None:
             return f"{path.name} is not there"
         try:
             with gzip.open(path) as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, EOFError) as error:
             return f"{path.name} is damaged ({error})"
         if found != digest:

@@ -116,5 +116,7 @@ def _network(widths: Sequence[int], blocks: Sequence[int], classes: int) -> nn.S
             layers.append(_Block(channels, width, stride=2 if stage > 0 and block == 0 else 1))
             channels = width
     layers += [_GlobalAverage(), nn.Linear(channels, classes)]
+    network = nn.Sequential(*layers)
     # Channels-last convolutions are faster on CPUs and on tensor cores.
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub forgot it
+    return network

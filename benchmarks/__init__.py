@@ -1,0 +1,1 @@
+"""Numbers: `python -m benchmarks perf`, and locustfile.py for Locust."""

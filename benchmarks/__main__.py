@@ -1,0 +1,87 @@
+"""Measure a running server.
+
+  python -m benchmarks perf                                   perf_analyzer, gRPC and HTTP, real images
+  python -m benchmarks perf --concurrency 1 8 64 --window 5   other loads, longer windows
+  locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
+
+Start a server first (python -m deploy up), and write images to send (python -m training examples fashion).
+Every figure is what a client sees; client and server share this machine's cores.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from contracts import layout
+from contracts.errors import run_command_line
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from benchmarks import perf_analyzer
+    from benchmarks.errors import MeasurementError
+    from deploy import server
+
+    up = server.running()
+    if up is None:
+        raise MeasurementError("no server is up", hint="python -m deploy up --detach")
+    addresses = {"grpc": up.grpc, "http": up.http}
+    images = sorted(options.images.glob("*.png"))
+    results = layout.ARTIFACTS / "benchmarks"
+    results.mkdir(parents=True, exist_ok=True)
+    requests = perf_analyzer.write_requests(images[: options.requests], results / "perf-requests.json")
+    tool = perf_analyzer.find()
+    console = Console(stderr=True)
+    plan = [(protocol, concurrency) for protocol in options.protocol for concurrency in options.concurrency]
+    measurements = [
+        perf_analyzer.measure(
+            tool,
+            options.model,
+            protocol,
+            addresses[protocol],
+            concurrency,
+            requests,
+            round(options.window * 1000),
+        )
+        for protocol, concurrency in track(plan, "perf_analyzer", console=console, transient=True)
+    ]
+
+    table = Table(title=f"{options.model}: PNG bytes to label, closed loop, 3 windows of {options.window:g} s")
+    for heading in ("protocol", "concurrency", "requests/s", "p50 ms", "p90 ms", "p95 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for m in measurements:
+        latencies = (f"{ms:.2f}" for ms in (m.p50_ms, m.p90_ms, m.p95_ms, m.p99_ms))
+        table.add_row(m.protocol, str(m.concurrency), f"{m.throughput_per_s:,.0f}", *latencies)
+    Console(width=100).print(table)
+
+    record = results / f"perf-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    summary = {"model": options.model, "measurements": [asdict(m) for m in measurements]}
+    record.write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"Kept in {layout.shown(record)}")
+    print(json.dumps(summary))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    perf = commands.add_parser("perf", help="throughput and latency percentiles by concurrency, from perf_analyzer")
+    perf.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
+    perf.add_argument("--protocol", nargs="+", choices=["grpc", "http"], default=["grpc", "http"])
+    perf.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16], help="default: 1 4 16")
+    perf.add_argument("--window", type=float, default=2, metavar="SECONDS", help="one of three (default: 2)")
+    perf.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    perf.add_argument("--requests", type=int, default=100, metavar="N", help="images sent in turn (default: 100)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,167 @@
+"""The main job from end to end on real data: train, export, serve, classify, compare. Run it with `make demo`.
+
+The stages run as a user would run them, one command after the other; this file only reads what they leave on
+disk and checks that what is served is what was proven. Nothing stays running.
+"""
+
+import csv
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from clients import Classifier, ClientError, Prediction
+from clients.classifier import Protocol
+from contracts import layout, manifest, repository
+from contracts.errors import ProjectError, run_command_line
+from contracts.manifest import Manifest
+from deploy import server
+from export.report import variants_table
+
+FAMILY, MODEL = "fashion", "fashion_classifier"
+SERVED_IMAGES = 10_000  # the whole test split: the same images as the offline accuracy
+SHOWN = 10
+MAX_DIFFERENCE_POINTS = 0.1
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+def main() -> int:
+    started = time.monotonic()
+    _stage(1, "Train a small residual network on Fashion-MNIST")
+    _run("training", "fit", FAMILY, "--preset", "demo")
+    _stage(2, "Export: FP32, FP16 and INT8, each proven on the test split and compiled by TensorRT-RTX")
+    _run("export", FAMILY)
+    release = manifest.verify(_newest(layout.MODEL_REPOSITORY / MODEL))
+    _stage(3, f"Serve version {release.version} with a real Triton, and send it {SERVED_IMAGES:,} test images")
+    _run("training", "examples", FAMILY, "--count", str(SERVED_IMAGES))
+    images, labels = _examples(layout.EXAMPLES / FAMILY)
+    settings = server.Settings(device="cpu", **_free_ports())
+    with server.serving(settings, say=console.print) as up, ExitStack() as connections:
+        addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
+        classifiers = {
+            protocol: connections.enter_context(Classifier(address, protocol=protocol))
+            for protocol, address in addresses.items()
+        }
+        shown = {
+            protocol: [classifier.classify(path.read_bytes()) for path in images[:SHOWN]]
+            for protocol, classifier in classifiers.items()
+        }
+        served = _served_accuracy(classifiers["grpc"], images, labels)
+    result = {
+        "served_accuracy": served,
+        "offline_accuracy": release.served("model.onnx").accuracy,
+        "served_images": len(images),
+        "published_version": release.version,
+        "variants": [asdict(variant) | {"passed": variant.passed} for variant in release.variants],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    passed = _report(release, shown, labels, result)
+    picture = _draw(images[:SHOWN], labels, shown["grpc"], layout.ARTIFACTS / "demo.png")
+    (layout.ARTIFACTS / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    console.print(f"Kept in {layout.shown(layout.ARTIFACTS / 'demo.json')} and {layout.shown(picture)}")
+    if passed:
+        console.print("Next: serve it yourself, .venv/bin/python -m deploy up")
+    print(json.dumps(result))
+    return 0 if passed else 1
+
+
+def _stage(number: int, title: str) -> None:
+    console.print(f"\n[bold]{number}/3  {title}", soft_wrap=True)
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=layout.ROOT, check=False)
+    if done.returncode:
+        raise ProjectError(f"`python -m {' '.join(arguments)}` failed with exit code {done.returncode}")
+
+
+def _newest(model_directory: Path) -> Path:
+    return model_directory / str(repository.versions(model_directory)[-1])
+
+
+def _examples(directory: Path) -> tuple[list[Path], list[str]]:
+    with (directory / "labels.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    return [directory / row["file"] for row in rows], [row["label"] for row in rows]
+
+
+def _free_ports() -> dict[str, Any]:
+    """Three ports that are free now: a server that somebody else runs on the usual ones is left alone."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        http, grpc, metrics = (probe.getsockname()[1] for probe in sockets)
+    return {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
+
+
+def _served_accuracy(classifier: Classifier, images: list[Path], labels: list[str]) -> float:
+    outcomes = classifier.classify_many(path.read_bytes() for path in images)
+    correct = 0
+    answers = track(outcomes, "  classifying", total=len(images), console=console)
+    for label, outcome in zip(labels, answers, strict=True):
+        if isinstance(outcome, ClientError):
+            raise outcome
+        correct += outcome.label == label
+    return correct / len(images)
+
+
+def _report(
+    release: Manifest, shown: dict[Protocol, list[Prediction]], labels: list[str], result: dict[str, Any]
+) -> bool:
+    console.print()
+    console.print(variants_table(release))
+    table = Table(title=f"Ten test images through the ensemble {FAMILY!r}")
+    for heading in ("true label", *(f"over {protocol}" for protocol in shown)):
+        table.add_column(heading)
+    for row, label in enumerate(labels[:SHOWN]):
+        cells = []
+        for predictions in shown.values():
+            answer = predictions[row]
+            mark = "[green]✓[/]" if answer.label == label else "[red]✗[/]"
+            cells.append(f"{mark} {answer.label} {answer.score:.3f}")
+        table.add_row(label, *cells)
+    console.print(table)
+    difference = abs(result["served_accuracy"] - result["offline_accuracy"]) * 100
+    passed: bool = difference <= MAX_DIFFERENCE_POINTS
+    console.print(
+        f"Published {release.model} version {release.version} ({release.choices[0].reason})\n"
+        f"Accuracy on {result['served_images']:,} test images: served {result['served_accuracy']:.4f}, "
+        f"offline {result['offline_accuracy']:.4f}; {difference:.2f} points apart, "
+        f"{'[green]within' if passed else '[red]OVER'} {MAX_DIFFERENCE_POINTS}[/]\n"
+        f"All of it took {result['seconds']:.0f} s.",
+        soft_wrap=True,
+    )
+    return passed
+
+
+def _draw(images: list[Path], labels: list[str], predictions: list[Prediction], path: Path) -> Path:
+    """The ten images with what they are and what the server said."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, SHOWN // 2, figsize=(10, 5), layout="constrained")
+    for axis, image, label, answer in zip(axes.flat, images, labels, predictions, strict=False):
+        axis.imshow(pyplot.imread(image), cmap="gray")
+        colour = "#1a7f37" if answer.label == label else "#cf222e"
+        axis.set_title(f"{answer.label} {answer.score:.2f}", color=colour, fontsize=11)
+        axis.set_xlabel(f"is: {label}", fontsize=9)
+        axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=110)
+    return path
+
+
+if __name__ == "__main__":
+    run_command_line(main)
