@@ -45,6 +45,13 @@ class _SaveConfig(SaveConfigCallback):
             self.parser.save(self.config, str(directory / "config.yaml"), skip_none=False, overwrite=True)
 
 
+class _SayHowToResume(pl.Callback):
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        last = getattr(trainer.checkpoint_callback, "last_model_path", None)
+        if isinstance(exception, KeyboardInterrupt) and last and trainer.is_global_zero:
+            print(f"\nStopped. Go on with the same command and --ckpt_path {layout.shown(Path(last))}")
+
+
 class _CLI(LightningCLI):
     def __init__(self, family: families.Family, args: list[str]) -> None:
         self._family = family
@@ -59,7 +66,7 @@ class _CLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={
                 "logger": self._mlflow(),
-                "callbacks": [RecordLineage(family.name), LearningRateMonitor("epoch")],
+                "callbacks": [RecordLineage(family.name), LearningRateMonitor("epoch"), _SayHowToResume()],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
             },

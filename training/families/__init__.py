@@ -1,16 +1,19 @@
 """The model families: one folder each, the same file names in each, one line each below."""
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contracts.spec import ModelSpec
 from training.errors import TrainingError
+
+if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 # name -> package. Strings, so that listing the families imports none of them (and not torch).
 FAMILIES: Mapping[str, str] = {

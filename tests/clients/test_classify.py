@@ -1,0 +1,201 @@
+"""What the server answers is what the published graph computes, and bad input is a clear error."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from clients import Classifier, InferenceError, InvalidInputError, Prediction, ServerUnavailableError
+from clients.classifier import Protocol
+from tests.conftest import Served, free_ports
+from training import families
+
+PROTOCOLS: list[Protocol] = ["grpc", "http"]
+SPEC = families.load("fashion").spec
+
+
+def address(server: Served, protocol: Protocol) -> str:
+    return server.grpc if protocol == "grpc" else server.http
+
+
+@pytest.fixture(params=PROTOCOLS)
+def classifier(server: Served, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+    with Classifier(address(server, request.param), protocol=request.param) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def offline(release: Path) -> np.ndarray:
+    """What the published graph makes of the first 64 test images: probabilities [64, 10]."""
+    session = ort.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
+    pixels = families.load("fashion").data().split("test")[0][:64]
+    return session.run(["probabilities"], {"pixels": pixels})[0]
+
+
+def images_in(folder: Path) -> list[Path]:
+    with (folder / "labels.csv").open() as stream:
+        return [folder / row["file"] for row in csv.DictReader(stream)]
+
+
+def test_served_values_are_the_graphs_values(classifier: Classifier, examples: Path, offline: np.ndarray) -> None:
+    """Concurrently, so that the server batches; every answer must still be its own image's, in order."""
+    answers = list(classifier.classify_many(path.read_bytes() for path in images_in(examples)))
+    assert len(answers) == len(offline)
+    for answer, probabilities in zip(answers, offline, strict=True):
+        assert isinstance(answer, Prediction)
+        best = np.argsort(-probabilities, kind="stable")[:3]
+        assert answer.label == SPEC.labels[best[0]]
+        assert [label for label, _ in answer.top] == [SPEC.labels[i] for i in best]
+        assert [score for _, score in answer.top] == pytest.approx(probabilities[best], abs=1e-4)
+        assert answer.score == answer.top[0][1]
+
+
+def test_requests_were_really_batched(server: Served, examples: Path) -> None:
+    with Classifier(server.grpc, concurrency=64) as classifier:
+        list(classifier.classify_many(path.read_bytes() for path in images_in(examples) * 10))
+    with tritonclient.http.InferenceServerClient(server.http) as client:
+        [stats] = client.get_inference_statistics("fashion_classifier")["model_stats"]
+    assert stats["execution_count"] < stats["inference_count"]
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+def test_jpeg_colour_and_other_sizes_are_the_same_picture(classifier: Classifier, examples: Path) -> None:
+    path = images_in(examples)[1]
+    expected = classifier.classify(path.read_bytes()).label
+    original = Image.open(path)
+    for image, kind in (
+        (original, "JPEG"),
+        (original.convert("RGB"), "PNG"),
+        (original.resize((280, 280), Image.Resampling.NEAREST), "PNG"),
+    ):
+        assert classifier.classify(encoded(image, kind)).label == expected
+
+
+BAD = {
+    "empty": (b"", "the image is empty"),
+    "text": (b"this is not an image", "not a readable PNG or JPEG image"),
+    "truncated": (None, "image file is truncated"),
+    "gif": (encoded(Image.new("L", (28, 28)), "GIF"), "not a readable PNG or JPEG image"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_bytes_are_the_callers_error_and_nobody_elses(classifier: Classifier, examples: Path, kind: str) -> None:
+    good = images_in(examples)[0].read_bytes()
+    bad, message = BAD[kind]
+    expected = classifier.classify(good)
+    bad = good[: len(good) // 2] if bad is None else bad
+    answers = list(classifier.classify_many([good, bad] * 20))
+    for answer in answers[1::2]:
+        assert isinstance(answer, InvalidInputError)
+        assert message in str(answer)
+    for answer in answers[::2]:
+        assert isinstance(answer, Prediction)
+        assert (answer.label, answer.score) == (expected.label, pytest.approx(expected.score, abs=1e-4))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_server_that_is_down_is_named(protocol: Protocol) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    with Classifier(nobody, protocol=protocol) as classifier, pytest.raises(ServerUnavailableError, match=nobody):
+        classifier.classify(b"image")
+
+
+def test_a_model_that_is_not_served_is_named(server: Served) -> None:
+    for protocol in PROTOCOLS:
+        with (
+            Classifier(address(server, protocol), protocol=protocol, model="nope") as classifier,
+            pytest.raises(InferenceError, match="does not serve the model 'nope'"),
+        ):
+            classifier.classify(b"image")
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "message"),
+    [
+        (np.zeros((1, 1, 28, 28), np.float32), "FP32", "data-type is UINT8"),
+        (np.zeros((1, 1, 28, 27), np.uint8), "UINT8", "unexpected shape"),
+        (np.zeros((65, 1, 28, 28), np.uint8), "UINT8", "batch-size must be <= 64"),
+    ],
+)
+@pytest.mark.parametrize("triton", [tritonclient.grpc, tritonclient.http], ids=PROTOCOLS)
+def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
+    server: Served,
+    triton,
+    array: np.ndarray,
+    dtype: str,
+    message: str,  # type: ignore[no-untyped-def]
+) -> None:
+    url = server.grpc if triton is tritonclient.grpc else server.http
+
+    def infer(pixels: np.ndarray, name: str) -> np.ndarray:
+        tensor = triton.InferInput("pixels", list(pixels.shape), name)
+        tensor.set_data_from_numpy(pixels)
+        with triton.InferenceServerClient(url) as client:
+            return client.infer("fashion_classifier", [tensor]).as_numpy("probabilities")
+
+    with pytest.raises(InferenceServerException, match=message):
+        infer(array, dtype)
+    assert infer(np.zeros((2, 1, 28, 28), np.uint8), "UINT8").sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+# The command line
+
+
+def test_files_and_folders_are_classified_in_order(server: Served, examples: Path) -> None:
+    first = examples / "00003.png"
+    for option in ([], ["--http"]):
+        url = server.http if option else server.grpc
+        out = server.workspace.must("clients", "classify", "--json", "--address", url, *option, first, examples)
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [row["path"] for row in rows] == [str(first), *map(str, sorted(examples.glob("*.png")))]
+        assert rows[0] == rows[4], "the same image twice gets the same answer"
+        assert all(row["label"] == row["top"][0]["label"] for row in rows)
+
+
+def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
+    server: Served, examples: Path, tmp_path: Path
+) -> None:
+    good = (examples / "00000.png").read_bytes()
+    for name, content in (
+        ("good.png", good),
+        ("truncated.png", good[:100]),
+        ("empty.png", b""),
+        ("text.png", b"hello"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    done = server.workspace.run("clients", "classify", "--address", server.grpc, tmp_path)
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [str(tmp_path / "good.png")]
+    for name in ("truncated.png", "empty.png", "text.png"):
+        assert f"{tmp_path / name}  error: " in done.stderr
+    assert "1 classified, 3 failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_server_one_message_says_so(server: Served, examples: Path) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    done = server.workspace.run("clients", "classify", "--address", nobody, examples)
+    assert done.returncode == 1
+    assert done.stderr.count("error: no answer from") == 1
+    assert "python -m deploy status" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "message"), [("nope.png", "does not exist"), ("", "holds no .png")])
+def test_a_path_with_nothing_to_send_is_an_error(server: Served, tmp_path: Path, name: str, message: str) -> None:
+    done = server.workspace.run("clients", "classify", "--address", server.grpc, tmp_path / name)
+    assert done.returncode == 1
+    assert message in done.stderr

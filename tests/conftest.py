@@ -1,0 +1,165 @@
+"""Real things, made once a run: a trained checkpoint, a published release, a Triton that serves it.
+
+Everything is made by the commands a user types, in a workspace of its own; the datasets and the server
+environment of the checkout are shared, so that they are fetched once.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from contracts import layout
+
+FAMILY, MODEL = "fashion", "fashion_classifier"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A place with its own artifacts and model repository."""
+
+    root: Path
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "model_repository"
+
+    @property
+    def model(self) -> Path:
+        return self.repository / MODEL
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts"), **self.extra}
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", *map(str, arguments)]
+
+    def run(self, *arguments: str | Path, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+        """`python -m ARGUMENTS…` in this workspace, as a user would."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=layout.ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def must(self, *arguments: str | Path) -> str:
+        """Run it; its standard output, or the test fails with what it said."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, as `deploy status --json` describes it."""
+
+    workspace: Workspace
+    http: str
+    grpc: str
+    pid: int
+
+
+def new_workspace(root: Path) -> Workspace:
+    """A workspace with the model repository as git has it: no published version."""
+    shutil.copytree(
+        layout.MODEL_REPOSITORY,
+        root / "model_repository",
+        ignore=lambda directory, names: [
+            n for n in names if Path(directory).name == MODEL and n != "configs" and n != "config.pbtxt"
+        ],
+    )
+    return Workspace(root)
+
+
+def free_ports(count: int = 3) -> list[int]:
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def port_options(ports: Sequence[int]) -> list[str]:
+    names = ("--http-port", "--grpc-port", "--metrics-port")
+    return [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return new_workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The workspace in which the session's checkpoint, release and server are made."""
+    return new_workspace(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared: Workspace) -> Path:
+    """A checkpoint of the demo network, trained on real images for some seconds (about 0.8 accuracy)."""
+    shared.must(
+        "training",
+        "fit",
+        FAMILY,
+        "--preset",
+        "demo",
+        "--trainer.max_epochs",
+        "2",
+        "--trainer.limit_train_batches",
+        "120",
+    )
+    [path] = (shared.root / "artifacts" / "checkpoints" / FAMILY).glob("*/best.ckpt")
+    return path
+
+
+@pytest.fixture(scope="session")
+def release(shared: Workspace, checkpoint: Path) -> Path:
+    """The first published version of the session's checkpoint."""
+    shared.must("export", FAMILY, "--checkpoint", checkpoint, "--repository", shared.repository)
+    return shared.model / "1"
+
+
+@pytest.fixture
+def released(release: Path, shared: Workspace, workspace: Workspace) -> Workspace:
+    """A workspace of the test's own, with a copy of the release in its model repository."""
+    shutil.copytree(release, workspace.model / "1")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def server(shared: Workspace, release: Path) -> Iterator[Served]:
+    """A real Triton that serves the release."""
+    shared.must("deploy", "up", "--detach", "--repository", shared.repository, *port_options(free_ports()))
+    status = json.loads(shared.must("deploy", "status", "--json"))
+    yield Served(shared, status["http"], status["grpc"], status["pid"])
+    shared.must("deploy", "down")
+
+
+@pytest.fixture(scope="session")
+def examples(shared: Workspace) -> Path:
+    """A folder of 64 real test images and their labels.csv."""
+    shared.must("training", "examples", FAMILY, "--count", "64")
+    return shared.root / "artifacts" / "examples" / FAMILY

@@ -1,0 +1,124 @@
+"""A version appears whole or not at all."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from contracts import layout, repository
+from contracts.errors import PublishError
+
+
+def publish(model: Path, content: str = "weights") -> int:
+    with repository.new_version(model) as staged:
+        (staged.directory / "model.onnx").write_text(content)
+        (staged.directory / "manifest.json").write_text("{}")
+    return staged.version
+
+
+def in_another_process(model: Path, body: str, preamble: str = "") -> "subprocess.Popen[str]":
+    program = f"""
+import resource, sys, time
+from pathlib import Path
+from contracts import repository
+{preamble}
+with repository.new_version(Path({str(model)!r})) as staged:
+{textwrap.indent(textwrap.dedent(body), "    ")}
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", program], cwd=layout.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_versions_only_grow(tmp_path: Path) -> None:
+    assert repository.versions(tmp_path) == []
+    assert [publish(tmp_path), publish(tmp_path)] == [1, 2]
+    (tmp_path / "10").mkdir()
+    assert publish(tmp_path) == 11
+    assert repository.versions(tmp_path) == [1, 2, 10, 11]
+
+
+def test_an_error_while_filling_publishes_nothing(tmp_path: Path) -> None:
+    publish(tmp_path, "first")
+    with pytest.raises(ZeroDivisionError), repository.new_version(tmp_path) as staged:
+        (staged.directory / "model.onnx").write_text("half")
+        raise ZeroDivisionError
+    assert repository.versions(tmp_path) == [1]
+    assert not list(tmp_path.glob(".staging-*"))
+    assert (tmp_path / "1" / "model.onnx").read_text() == "first"
+
+
+def test_a_killed_publisher_leaves_nothing_a_reader_sees_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    publish(tmp_path, "first")
+    body = """
+    (staged.directory / "model.onnx").write_text("half")
+    print("filling", flush=True)
+    time.sleep(60)
+    """
+    with in_another_process(tmp_path, body) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "filling\n"
+        victim.send_signal(signal.SIGKILL)
+    assert repository.versions(tmp_path) == [1]
+    assert list(tmp_path.glob(".staging-*")), "the kill came too late to test anything"
+    assert publish(tmp_path) == 2
+    assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_a_write_that_the_disk_refuses_publishes_nothing_and_says_so(tmp_path: Path) -> None:
+    """The kernel refuses to let the file grow, as it does on a full disk."""
+    publish(tmp_path, "first")
+    preamble = "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    with in_another_process(
+        tmp_path, '(staged.directory / "model.onnx").write_bytes(bytes(1_000_000))', preamble
+    ) as child:
+        _, stderr = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert "PublishError: could not publish" in stderr
+    assert "nothing was published" in stderr
+    assert repository.versions(tmp_path) == [1]
+    assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_a_directory_that_may_not_be_written_is_a_publish_error(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="nothing was published"):
+        publish(tmp_path / "no" / "such" / "model")
+
+
+def test_readers_never_see_a_partial_version(tmp_path: Path) -> None:
+    partial: list[int] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            for version in repository.versions(tmp_path):
+                if {p.name for p in (tmp_path / str(version)).iterdir()} != {"model.onnx", "manifest.json"}:
+                    partial.append(version)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(30):
+        publish(tmp_path)
+    done.set()
+    reader.join()
+    assert not partial
+
+
+def test_two_publishers_at_once_get_two_versions(tmp_path: Path) -> None:
+    body = """
+    (staged.directory / "model.onnx").write_text(str(staged.version))
+    time.sleep(0.3)
+    """
+    children = [in_another_process(tmp_path, body) for _ in range(2)]
+    time.sleep(0.1)
+    for child in children:
+        with child:
+            _, stderr = child.communicate(timeout=60)
+            assert child.returncode == 0, stderr
+    assert repository.versions(tmp_path) == [1, 2]
+    assert [(tmp_path / v / "model.onnx").read_text() for v in "12"] == ["1", "2"]

@@ -1,0 +1,42 @@
+"""What can be checked of the container files without a Docker daemon."""
+
+import re
+import tomllib
+
+import yaml
+
+from contracts import layout
+
+DOCKERFILE = (layout.ROOT / "Dockerfile.triton").read_text()
+COMPOSE = yaml.safe_load((layout.ROOT / "deploy" / "compose.yaml").read_text())
+
+
+def test_the_image_is_pinned_and_its_tensorrt_is_the_one_plans_are_built_with() -> None:
+    assert re.search(r"^ARG TRITON=\S+:\d\d\.\d\d-py3$", DOCKERFILE, re.MULTILINE)
+    [recorded] = re.findall(r"has TensorRT (\d+\.\d+\.\d+)", DOCKERFILE)
+    [installed] = re.findall(r"tensorrt-cu13==(\S+)", DOCKERFILE)
+    extra = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
+    assert extra == [f"tensorrt-cu13=={installed}"]
+    assert installed.startswith(f"{recorded}.")
+
+
+def test_every_stage_runs_unprivileged() -> None:
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    assert len(stages) == 3
+    for stage in stages[:2]:
+        assert re.findall(r"^USER (\S+)$", stage, re.MULTILINE)[-1] == "1000:1000"
+
+
+def test_the_server_and_the_container_agree_on_pillow() -> None:
+    [pinned] = re.findall(r"pillow==(\S+)", DOCKERFILE)
+    assert f"pillow=={pinned}" in (layout.ROOT / "deploy" / "server.lock").read_text()
+
+
+def test_compose_listens_on_the_loopback_only_and_mounts_what_exists() -> None:
+    triton = COMPOSE["services"]["triton"]
+    assert all(port.startswith("127.0.0.1:") for port in triton["ports"])
+    assert triton["volumes"] == ["../model_repository:/models:ro"]
+    for service in COMPOSE["services"].values():
+        assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        target = service["build"].get("target")
+        assert target is None or f" AS {target}" in DOCKERFILE

@@ -1,0 +1,161 @@
+"""The server starts whole, says why it does not, and goes without a trace."""
+
+import json
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts import layout
+from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+
+
+def processes_of(workspace: Workspace) -> list[psutil.Process]:
+    """Servers and stubs that run over this workspace."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(workspace.root) in " ".join(p.info["cmdline"] or [])]
+
+
+def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
+    return workspace.run("deploy", "up", "--detach", "--repository", workspace.repository, *options)
+
+
+def test_status_names_every_model_and_version(server: Served) -> None:
+    status = json.loads(server.workspace.must("deploy", "status", "--json"))
+    assert status["running"] and status["ready"]
+    assert {(m["name"], m["version"], m["state"]) for m in status["models"]} == {
+        ("fashion", 1, "READY"),
+        ("fashion_preprocess", 1, "READY"),
+        ("fashion_classifier", 1, "READY"),
+        ("fashion_postprocess", 1, "READY"),
+    }
+    assert "fashion_classifier" in server.workspace.must("deploy", "status")
+    assert "Started GRPCInferenceService" in server.workspace.must("deploy", "logs", "--lines", "500")
+
+
+def test_a_second_up_is_refused_and_the_first_goes_on(server: Served) -> None:
+    done = up(server.workspace, *port_options(free_ports()))
+    assert done.returncode == 1
+    assert f"error: a server is up already: process {server.pid}" in done.stderr
+    assert "python -m deploy down" in done.stderr
+    assert json.loads(server.workspace.must("deploy", "status", "--json"))["ready"]
+
+
+@pytest.mark.parametrize("busy", range(3))
+def test_a_port_in_use_is_named_with_the_option_that_changes_it(released: Workspace, busy: int) -> None:
+    ports = free_ports()
+    with socket.create_server(("127.0.0.1", ports[busy])):
+        done = up(released, *port_options(ports))
+    assert done.returncode == 1
+    assert f"error: cannot listen on 127.0.0.1:{ports[busy]}: Address already in use" in done.stderr
+    assert ("--http-port", "--grpc-port", "--metrics-port")[busy] in done.stderr
+    assert not processes_of(released)
+
+
+def test_a_corrupt_graph_is_named_with_tritons_reason_and_nothing_stays_running(released: Workspace) -> None:
+    graph = released.model / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+    done = up(released, *port_options(free_ports()))
+    assert done.returncode == 1
+    assert "fashion_classifier version 1:" in done.stderr
+    assert "onnxruntime cannot load" in done.stderr
+    assert "fashion: a model that it needs is not ready" in done.stderr
+    assert "triton.log" in done.stderr
+    assert not processes_of(released)
+
+
+def test_a_repository_without_a_release_says_which_model_is_missing(workspace: Workspace) -> None:
+    done = up(workspace, *port_options(free_ports()))
+    assert done.returncode == 1
+    assert "fashion_classifier" in done.stderr
+    assert not processes_of(workspace)
+
+
+def test_a_repository_that_is_not_there_is_named(workspace: Workspace) -> None:
+    done = workspace.run("deploy", "up", "--repository", workspace.root / "nope")
+    assert done.returncode == 1
+    assert f"there is no model repository at {workspace.root / 'nope'}" in done.stderr
+
+
+def test_a_broken_older_version_does_not_keep_the_newest_from_serving(released: Workspace) -> None:
+    (released.model / "1").rename(released.model / "2")
+    (released.model / "1").mkdir()
+    (released.model / "1" / "model.onnx").write_bytes(b"broken")
+    try:
+        done = up(released, *port_options(free_ports()))
+        assert done.returncode == 0, done.stderr
+        status = json.loads(released.must("deploy", "status", "--json"))
+        states = {m["version"]: m["state"] for m in status["models"] if m["name"] == "fashion_classifier"}
+        assert states == {1: "UNAVAILABLE", 2: "READY"}
+    finally:
+        released.must("deploy", "down")
+
+
+def test_the_previous_version_stays_loaded(released: Workspace) -> None:
+    import shutil
+
+    shutil.copytree(released.model / "1", released.model / "2")
+    try:
+        up(released, *port_options(free_ports())).check_returncode()
+        models = json.loads(released.must("deploy", "status", "--json"))["models"]
+        assert [m["version"] for m in models if m["name"] == "fashion_classifier" and m["state"] == "READY"] == [1, 2]
+    finally:
+        released.must("deploy", "down")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: signal.Signals) -> None:
+    ports = free_ports()
+    command = released.command("deploy", "up", "--repository", released.repository, *port_options(ports))
+    with subprocess.Popen(
+        command, cwd=layout.ROOT, env=released.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        wait_for(lambda: "Ready after" in process.stdout.readline())
+        assert processes_of(released)
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent
+    assert "Traceback" not in stderr
+    assert not processes_of(released)
+    assert not list(Path("/dev/shm").glob(f"triton_{ports[0]}_*"))
+    assert released.run("deploy", "status").returncode == 1
+
+
+def test_ctrl_c_while_the_models_load_leaves_nothing_running(released: Workspace) -> None:
+    command = released.command("deploy", "up", "--repository", released.repository, *port_options(free_ports()))
+    with subprocess.Popen(
+        command, cwd=layout.ROOT, env=released.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        wait_for(lambda: "Starting tritonserver" in process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not processes_of(released)
+
+
+def test_a_killed_server_is_noticed_and_the_next_up_works(released: Workspace) -> None:
+    ports = port_options(free_ports())
+    up(released, *ports).check_returncode()
+    try:
+        psutil.Process(json.loads(released.must("deploy", "status", "--json"))["pid"]).kill()
+        wait_for(lambda: released.run("deploy", "status").returncode == 1)
+        wait_for(lambda: not processes_of(released))
+        assert "No server is up" in released.must("deploy", "down")
+        up(released, *ports).check_returncode()
+    finally:
+        released.must("deploy", "down")
+    assert not processes_of(released)
+
+
+def test_gpu_on_the_pip_installed_server_is_refused_not_ignored(released: Workspace) -> None:
+    from deploy import environment
+
+    if environment.find(print).native:
+        pytest.skip("this machine has a native tritonserver")
+    done = up(released, "--device", "gpu", *port_options(free_ports()))
+    assert done.returncode == 1
+    assert "the pip-installed Triton has no TensorRT backend" in done.stderr

@@ -1,0 +1,118 @@
+"""Fashion-MNIST is found, checked and split; without data and network the message says what to do."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts import layout
+from tests.conftest import Workspace, free_ports
+from training.errors import DataError
+from training.families.fashion import data
+
+NOBODY = f"http://127.0.0.1:{free_ports(1)[0]}/"
+
+
+@pytest.fixture(scope="session")
+def files() -> Path:
+    """The real files, fetched as a user's first run would."""
+    return data.locate(layout.DATA)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No installed copy, no apt-get; the mirror is up to the test."""
+    monkeypatch.setattr(data, "_INSTALLED", tmp_path / "not-installed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "data"
+
+
+def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(offline: Path) -> None:
+    with pytest.raises(DataError) as error:
+        data.locate(offline, NOBODY)
+    message = str(error.value)
+    assert "could not be fetched" in message
+    assert NOBODY in message and "Connection refused" in message
+    assert "dataset-fashion-mnist" in message
+    assert "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz" in message
+    assert not list((offline / "fashion-mnist").iterdir()), "nothing half-fetched stays"
+
+
+def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspace) -> None:
+    """With an empty PATH there is no apt-get either."""
+    environment = {**workspace.environment, "DATA_DIR": str(workspace.root / "data"), "PATH": ""}
+    if data._INSTALLED.exists():
+        pytest.skip("the Debian package is installed on this machine")
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "fit", "fashion", "--data.mirror", NOBODY],
+        cwd=layout.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: Fashion-MNIST was not found and could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mirror_is_downloaded_and_kept(offline: Path, files: Path, http_server: str) -> None:
+    assert data.locate(offline, http_server) == offline / "fashion-mnist"
+    assert data.locate(offline, NOBODY) == offline / "fashion-mnist", "the second time needs no mirror"
+
+
+@pytest.fixture
+def http_server(files: Path):  # type: ignore[no-untyped-def]
+    """The real files behind a real HTTP server."""
+    import functools
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    handler = functools.partial(Quiet, directory=str(files))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}/"
+        httpd.shutdown()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other content", "empty"])
+def test_a_damaged_file_is_never_used(offline: Path, files: Path, damage: str) -> None:
+    home = offline / "fashion-mnist"
+    shutil.copytree(files, home)
+    victim = home / "t10k-labels-idx1-ubyte.gz"
+    whole = victim.read_bytes()
+    victim.write_bytes({"truncated": whole[:-100], "other content": gzip.compress(b"labels"), "empty": b""}[damage])
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is (damaged|not the original)"):
+        data.locate(offline, NOBODY)
+
+
+def test_the_splits_are_disjoint_whole_and_always_the_same(files: Path) -> None:
+    first, second = data.DataModule(), data.DataModule()
+    sizes = {name: len(first.split(name)[1]) for name in ("train", "val", "test")}
+    assert sizes == {"train": 55_000, "val": 5_000, "test": 10_000}
+    for name in sizes:
+        assert np.array_equal(first.split(name)[0], second.split(name)[0])
+    original = data.read(files)["train-images-idx3-ubyte"]
+    together = np.concatenate([first.split("train")[0], first.split("val")[0]])
+    assert sorted(map(hash, map(bytes, together))) == sorted(map(hash, map(bytes, original)))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_augmentation_flips_and_shifts_but_keeps_every_image() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(256, 1, 28, 28, dtype=torch.uint8)
+    image[:, 0, 14, 10] = 200  # one bright pixel, four columns left of the middle
+    moved = data._flip_and_shift(image)
+    assert moved.shape == image.shape and moved.dtype == torch.uint8
+    rows, columns = np.divmod(moved.flatten(1).argmax(1).numpy(), 28)
+    assert (moved.flatten(1).sum(1) == 200).all()
+    assert set(rows) == {13, 14, 15}
+    assert set(columns) == {9, 10, 11, 16, 17, 18}
