@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
-from contracts import layout
+from contracts import layout, repository
 from deploy import environment
 from deploy.errors import AlreadyRunningError, ServerError
 
@@ -112,8 +112,7 @@ def start(settings: Settings, say: Callable[[str], None]) -> Running:
                 f"a server is up already: process {up.pid}, http {up.http}, grpc {up.grpc}",
                 hint="python -m deploy status, or stop it: python -m deploy down",
             )
-        if not settings.repository.is_dir():
-            raise ServerError(f"there is no model repository at {settings.repository}")
+        _require_published(settings.repository)
         triton = environment.find(say)
         for option in ("http_port", "grpc_port", "metrics_port"):
             _require_free(settings.host, getattr(settings, option), option)
@@ -159,10 +158,11 @@ def wait_until_ready(server: Running, timeout_s: float) -> list[Model]:
     else:
         raise ServerError(f"the models were not ready within {timeout_s:.0f} s", hint=_see_log(server))
     if broken := not_ready(found):
-        raise ServerError(
-            "\n  ".join(["not every model loaded:", *(_why(model) for model in broken)]),
-            hint=_see_log(server),
-        )
+        reasons = [f"{m.name} version {m.version}: {m.reason}" for m in found if m.name in broken and m.reason]
+        # Of an ensemble that never loaded Triton only says that it is not ready.
+        silent = broken - {m.name for m in found if m.reason}
+        reasons += [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
+        raise ServerError("\n  ".join(["not every model loaded:", *reasons]), hint=_see_log(server))
     return found
 
 
@@ -182,13 +182,10 @@ def models(server: Running) -> list[Model]:
     ]
 
 
-def not_ready(found: list[Model]) -> list[Model]:
-    """The models whose newest version does not serve. A broken older version keeps nobody from being served."""
-    newest: dict[str, Model] = {}
-    for model in found:
-        if model.name not in newest or model.version > newest[model.name].version:
-            newest[model.name] = model
-    return [model for model in newest.values() if model.state != "READY"]
+def not_ready(found: list[Model]) -> set[str]:
+    """The models whose newest version does not serve."""
+    newest = {model.name: model for model in sorted(found, key=lambda model: model.version)}
+    return {model.name for model in newest.values() if model.state != "READY"}
 
 
 def stop(server: Running) -> None:
@@ -256,6 +253,19 @@ def _has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None and Path("/dev/nvidiactl").exists()
 
 
+def _require_published(root: Path) -> None:
+    """Every model has a version to serve. Triton's own message for that names neither the model nor the remedy."""
+    configs = sorted(root.glob("*/config.pbtxt"))
+    if not configs:
+        raise ServerError(f"there is no model repository at {root}")
+    empty = [config.parent.name for config in configs if not repository.versions(config.parent)]
+    if empty:
+        raise ServerError(
+            f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
+            hint="publish one: python -m export FAMILY",
+        )
+
+
 def _require_free(host: str, port: int, option: str) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -281,12 +291,6 @@ def _clean_shared_memory(http_port: int) -> None:
 def _reason(reason: str) -> str:
     """Triton's reason without the Python traceback that its Python backend appends."""
     return reason.partition("\n\nAt:")[0].strip()
-
-
-def _why(model: Model) -> str:
-    if not model.version and not model.reason:  # Triton says nothing of an ensemble that never loaded
-        return f"{model.name}: a model that it needs is not ready"
-    return f"{model.name} version {model.version}: {model.reason}"
 
 
 def _last_errors(server: Running, count: int = 5) -> str:

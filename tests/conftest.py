@@ -4,6 +4,7 @@ Everything is made by the commands a user types, in a workspace of its own; the 
 environment of the checkout are shared, so that they are fetched once.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -104,6 +105,13 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
 def port_options(ports: Sequence[int]) -> list[str]:
     names = ("--http-port", "--grpc-port", "--metrics-port")
     return [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not (Path("/dev/nvidiactl").exists() and importlib.util.find_spec("tensorrt")):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the extra `gpu`"))
 
 
 @pytest.fixture

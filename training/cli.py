@@ -1,5 +1,6 @@
 """Lightning's command line, with this project's tracking, lineage and checkpoints built in."""
 
+import argparse
 import logging
 import os
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from contracts import layout
@@ -39,23 +41,28 @@ class _SaveConfig(SaveConfigCallback):
     """Keeps the resolved configuration beside the checkpoints it produced."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.checkpoint_callback is not None:
-            directory = Path(trainer.checkpoint_callback.dirpath)  # type: ignore[attr-defined]  # ModelCheckpoint
+        if stage == "fit":
+            directory = Path(self.config["checkpoint"]["dirpath"])
             directory.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, str(directory / "config.yaml"), skip_none=False, overwrite=True)
 
 
-class _SayHowToResume(pl.Callback):
+class _KeepLast(ModelCheckpoint):
+    """Every epoch's state, to resume from. ModelCheckpoint's own save_last only saves when the best is beaten."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, filename="last", enable_version_counter=False)
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        last = getattr(trainer.checkpoint_callback, "last_model_path", None)
-        if isinstance(exception, KeyboardInterrupt) and last and trainer.is_global_zero:
-            print(f"\nStopped. Go on with the same command and --ckpt_path {layout.shown(Path(last))}")
+        if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
+            last = layout.shown(Path(self.best_model_path))
+            print(f"\nStopped. Go on with the same command and --ckpt_path {last}")
 
 
 class _CLI(LightningCLI):
     def __init__(self, family: families.Family, args: list[str]) -> None:
         self._family = family
-        self._run_name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        self._directory = layout.CHECKPOINTS / family.name / _run_name(args)
         self._started = time.monotonic()
         super().__init__(
             family.module,
@@ -66,7 +73,7 @@ class _CLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={
                 "logger": self._mlflow(),
-                "callbacks": [RecordLineage(family.name), LearningRateMonitor("epoch"), _SayHowToResume()],
+                "callbacks": [RecordLineage(family.name), LearningRateMonitor("epoch"), _KeepLast(self._directory)],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
             },
@@ -78,23 +85,23 @@ class _CLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.dirpath": str(layout.CHECKPOINTS / self._family.name / self._run_name),
+                "checkpoint.dirpath": str(self._directory),
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": "val_accuracy",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
             }
         )
 
     def after_fit(self) -> None:
-        best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]  # always set
-        if self.trainer.interrupted or not best:
-            return
+        best = Path(self.config["fit"]["checkpoint"]["dirpath"], "best.ckpt")
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        self._report(Path(best), metrics)
+        self._report(best, metrics)
 
     @rank_zero_only
     def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
+        if isinstance(self.trainer.logger, MLFlowLogger):
+            for path in (best, best.with_name("config.yaml")):
+                self.trainer.logger.experiment.log_artifact(self.trainer.logger.run_id, str(path), "checkpoint")
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")
@@ -106,13 +113,22 @@ class _CLI(LightningCLI):
         store = os.environ.get("MLFLOW_TRACKING_URI")
         arguments = {
             "experiment_name": self._family.name,
-            "run_name": self._run_name,
+            "run_name": self._directory.name,
             "tracking_uri": store or f"sqlite:///{layout.ARTIFACTS / 'mlflow.db'}",
             # A tracking server decides for itself where artifacts go.
             "artifact_location": None if store else (layout.ARTIFACTS / "mlflow").as_uri(),
-            "log_model": True,
         }
         return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
+
+
+def _run_name(args: list[str]) -> str:
+    """The run's folder: that of the checkpoint it resumes from, else a new one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", type=Path)
+    resumed = parser.parse_known_args(args)[0].ckpt_path
+    if args[0] == "fit" and resumed is not None and resumed.is_file():
+        return str(resumed.resolve().parent.name)
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
 
 
 def _preset(directory: Path, name: str) -> Path:

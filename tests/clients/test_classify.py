@@ -126,7 +126,11 @@ def test_a_model_that_is_not_served_is_named(server: Served) -> None:
 @pytest.mark.parametrize(
     ("array", "dtype", "message"),
     [
-        (np.zeros((1, 1, 28, 28), np.float32), "FP32", "data-type is UINT8"),
+        (
+            np.zeros((1, 1, 28, 28), np.float32),
+            "FP32",
+            "data-type is 'FP32', but model 'fashion_classifier' expects 'UINT8'",
+        ),
         (np.zeros((1, 1, 28, 27), np.uint8), "UINT8", "unexpected shape"),
         (np.zeros((65, 1, 28, 28), np.uint8), "UINT8", "batch-size must be <= 64"),
     ],

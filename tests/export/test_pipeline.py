@@ -1,6 +1,7 @@
 """The export publishes what it has proven, and nothing else."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_the_fastest_is_chosen_unless_a_more_precise_one_is_as_fast(times: dict[
 
 
 def test_target_tensorrt_without_a_gpu_says_what_is_missing(workspace: Workspace, checkpoint: Path) -> None:
-    if pipeline.importlib.util.find_spec("tensorrt"):  # type: ignore[attr-defined]
+    if importlib.util.find_spec("tensorrt"):
         pytest.skip("tensorrt is installed here")
     done = workspace.run(
         "export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository,
