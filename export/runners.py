@@ -92,19 +92,25 @@ def predict(
 
 
 def median_latency_ms(
-    runners: Mapping[str, Runner], inputs: NDArray[Any], batches: tuple[int, ...], rounds: int = 30
+    runners: Mapping[str, Runner], inputs: NDArray[Any], batches: tuple[int, ...], rounds: int = 10, burst: int = 5
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds of one call, {runner: {batch size: ms}}.
 
-    The runners take turns in every round, so that a machine that slows down slows all of them.
+    The runners take turns, a burst of calls each, so that a machine that slows down slows all of them. The call
+    before each burst does not count: onnxruntime's threads go on spinning for a moment after a call, and those
+    of the runner before would be timed too (on two cores that doubled every figure).
     """
     samples: dict[str, dict[str, list[float]]] = {name: {str(b): [] for b in batches} for name in runners}
-    for round_ in range(-3, rounds):  # the first three warm up and do not count
+    for _ in range(rounds):
         for batch in batches:
             chunk = np.ascontiguousarray(inputs[:batch])
             for name, run in runners.items():
-                started = time.perf_counter()
                 run(chunk)
-                if round_ >= 0:
+                for _ in range(burst):
+                    started = time.perf_counter()
+                    run(chunk)
                     samples[name][str(batch)].append((time.perf_counter() - started) * 1e3)
-    return {n: {b: statistics.median(s) for b, s in by_batch.items()} for n, by_batch in samples.items()}
+    return {
+        name: {batch: round(statistics.median(times), 4) for batch, times in by_batch.items()}
+        for name, by_batch in samples.items()
+    }

@@ -141,8 +141,8 @@ def _preset(directory: Path, name: str) -> Path:
 
 def _quieten() -> None:
     """Silence what says nothing to a user of this command line."""
-    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.loggers.mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # it holds our config.yaml
