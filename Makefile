@@ -11,7 +11,6 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
-PACKAGES := contracts training export deploy clients benchmarks demo.py
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py)
 
 .PHONY: help setup demo test lint format typecheck pytest lock clean

@@ -37,8 +37,10 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 def main() -> int:
     started = time.monotonic()
+    if (up := server.running()) is not None:
+        raise ProjectError(f"a server is up already (process {up.pid})", hint="stop it: python -m deploy down")
     _stage(1, "Train a small residual network on Fashion-MNIST")
-    _run("training", "fit", FAMILY, "--preset", "demo")
+    _run("training", "fit", FAMILY, "--preset", "demo", *sys.argv[1:])
     _stage(2, "Export: FP32, FP16 and INT8, each proven on the test split and compiled by TensorRT-RTX")
     _run("export", FAMILY)
     release = manifest.verify(_newest(layout.MODEL_REPOSITORY / MODEL))
@@ -96,7 +98,7 @@ def _examples(directory: Path) -> tuple[list[Path], list[str]]:
 
 
 def _free_ports() -> dict[str, Any]:
-    """Three ports that are free now: a server that somebody else runs on the usual ones is left alone."""
+    """Three ports that are free now, whoever else uses the usual ones."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(3)]
         for probe in sockets:

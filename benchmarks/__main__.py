@@ -29,9 +29,11 @@ def main() -> int:
     from deploy import server
 
     up = server.running()
-    if up is None:
-        raise MeasurementError("no server is up", hint="python -m deploy up --detach")
-    addresses = {"grpc": up.grpc, "http": up.http}
+    addresses = {"grpc": options.grpc or (up and up.grpc), "http": options.http or (up and up.http)}
+    if not all(addresses[protocol] for protocol in options.protocol):
+        raise MeasurementError(
+            "no server is up", hint="python -m deploy up --detach, or name one: --grpc HOST:PORT --http HOST:PORT"
+        )
     images = sorted(options.images.glob("*.png"))
     results = layout.ARTIFACTS / "benchmarks"
     results.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def main() -> int:
             tool,
             options.model,
             protocol,
-            addresses[protocol],
+            str(addresses[protocol]),
             concurrency,
             requests,
             round(options.window * 1000),
@@ -76,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     perf = commands.add_parser("perf", help="throughput and latency percentiles by concurrency, from perf_analyzer")
     perf.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
     perf.add_argument("--protocol", nargs="+", choices=["grpc", "http"], default=["grpc", "http"])
+    for protocol in ("grpc", "http"):
+        perf.add_argument(f"--{protocol}", metavar="HOST:PORT", help="default: the server that `deploy up` started")
     perf.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16], help="default: 1 4 16")
     perf.add_argument("--window", type=float, default=2, metavar="SECONDS", help="one of three (default: 2)")
     perf.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")

@@ -7,7 +7,6 @@ import base64
 import csv
 import json
 import os
-import platform
 import shutil
 import struct
 import subprocess
@@ -23,7 +22,7 @@ from contracts import layout
 from deploy import environment
 
 # Current perf-analyzer wheels need glibc 2.38 (Ubuntu 24.04); on an older one pip takes an empty placeholder.
-# The wheel of this client release is the last that carries a binary for glibc 2.34 and later.
+# The wheel of this client release carries a binary for glibc 2.34 and later.
 _FALLBACK = "tritonclient==2.50.0"
 _HOME = layout.ARTIFACTS / "tools" / "perf_analyzer"
 
@@ -50,7 +49,7 @@ class Measurement:
 
 
 def find() -> PerfAnalyzer:
-    """perf_analyzer from PATH or from this environment, else from a wheel that runs on an older glibc.
+    """perf_analyzer from PATH or this environment (`pip install perf-analyzer`), else a binary for glibc 2.34 on.
 
     Raises:
         ToolError: there is none and it could not be installed.
@@ -120,7 +119,7 @@ def _installed() -> PerfAnalyzer:
     libraries, executable = _HOME / "lib", _HOME / "perf_analyzer"
     if not executable.exists():
         print(
-            f"Installing perf_analyzer for glibc {platform.libc_ver()[1]} (once) …",
+            "Installing perf_analyzer (once) …",
             file=sys.stderr,
             flush=True,
         )

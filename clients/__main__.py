@@ -56,11 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="label and score of each image")
     classify.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
     classify.add_argument("--http", action="store_true", help="HTTP instead of gRPC")
-    classify.add_argument("--address", metavar="HOST:PORT", help="default: 127.0.0.1:8001, with --http 8000")
+    classify.add_argument(
+        "--address", type=_address, metavar="HOST:PORT", help="default: 127.0.0.1:8001, with --http 8000"
+    )
     classify.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
     classify.add_argument("--timeout", type=float, default=10, metavar="SECONDS", help="for one image (default: 10)")
     classify.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     return parser
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:8001")
+    return text
 
 
 def _image_files(paths: list[Path]) -> Iterator[Path]:
@@ -69,7 +78,7 @@ def _image_files(paths: list[Path]) -> Iterator[Path]:
 
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
                 raise InvalidInputError(f"{path} holds no {', '.join(SUFFIXES)} file")
             yield from found

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -73,7 +74,7 @@ class Classifier:
         outputs = [self._triton.InferRequestedOutput(name) for name in _OUTPUTS]
         try:
             result = self._connection().infer(self.model, [request], outputs=outputs, **self._deadline())
-        except (InferenceServerException, OSError) as error:
+        except (InferenceServerException, OSError, HTTPException) as error:
             raise self._translate(error) from error
         labels, scores = (result.as_numpy(name)[0] for name in _OUTPUTS)
         top = tuple((label.decode(), float(score)) for label, score in zip(labels, scores, strict=True))
@@ -114,7 +115,11 @@ class Classifier:
 
     def _connection(self) -> Any:
         if not hasattr(self._local, "connection"):
-            options = {"network_timeout": self.timeout_s} if self.protocol == "http" else {}
+            options = (
+                {"network_timeout": self.timeout_s, "connection_timeout": self.timeout_s}
+                if self.protocol == "http"
+                else {}
+            )
             self._local.connection = self._triton.InferenceServerClient(self.address, **options)
             self._connections.append(self._local.connection)
         return self._local.connection
@@ -122,7 +127,7 @@ class Classifier:
     def _deadline(self) -> dict[str, float]:
         return {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
 
-    def _translate(self, error: InferenceServerException | OSError) -> ClientError:
+    def _translate(self, error: InferenceServerException | OSError | HTTPException) -> ClientError:
         status = str(error.status()) if isinstance(error, InferenceServerException) else ""
         message = error.message() if isinstance(error, InferenceServerException) else str(error)
         if status in ("StatusCode.INVALID_ARGUMENT", "400"):

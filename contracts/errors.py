@@ -10,9 +10,13 @@ ProjectError
 └── benchmarks.errors.*  tools, measurements
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
+
+# What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
+_THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ProjectError(Exception):
@@ -38,20 +42,27 @@ class PublishError(ProjectError):
 def run_command_line(main: Callable[[], int]) -> None:
     """Run `main` and exit: its own code, 1 with the message for a ProjectError, 130 on Ctrl-C.
 
-    SIGTERM is turned into SystemExit so that `with` blocks and `finally` clean up as on Ctrl-C.
-    A bug is not a ProjectError and keeps its traceback.
+    SIGTERM and SIGHUP (the terminal was closed) become SystemExit, so that `with` blocks and `finally` clean up
+    as on Ctrl-C. A bug is not a ProjectError and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         code = main()
         sys.stdout.flush()
     except ProjectError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
     except BrokenPipeError:  # `… | head`: the reader left, which is not an error of ours
         sys.stderr.close()
         code = 141
+    except OSError as error:
+        if error.errno not in _THE_MACHINES:
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'a file'}", file=sys.stderr)
+        print("Hint: free disk space or mend the permissions, then run the same command again", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)

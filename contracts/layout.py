@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-MODEL_REPOSITORY = ROOT / "model_repository"
+MODEL_REPOSITORY = Path(os.environ.get("MODEL_REPOSITORY", ROOT / "model_repository")).resolve()
 # Everything the stages make and git ignores. Another place (a larger disk, a test) is one variable away.
 ARTIFACTS = Path(os.environ.get("ARTIFACTS_DIR", ROOT / "artifacts")).resolve()
 CHECKPOINTS = ARTIFACTS / "checkpoints"  # <family>/<run>/{best,last}.ckpt

@@ -55,11 +55,17 @@ class Engine:
     build_s: float
     # Share of convolution and matrix-multiply layers computed in each dtype, {"INT8": 0.9, "FLOAT": 0.1}.
     dtype_share: Mapping[str, float]
+    # The proofs of the engine's own answers; only where it could run, on a GPU.
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One precision of the network and everything measured on it."""
+    """One precision of the network and everything measured on it. `gates` are those of its ONNX graph."""
 
     precision: Precision
     accuracy: float  # share of the whole test split
@@ -103,6 +109,7 @@ class Manifest:
     created_at: str  # UTC, ISO 8601
     source: Source
     tools: Mapping[str, str]
+    calibration_images: int
     test_images: int
     checkpoint_accuracy: float
     variants: tuple[Variant, ...]
@@ -170,13 +177,17 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
+def _engine(raw: dict[str, Any]) -> Engine:
+    return Engine(**{**raw, "gates": tuple(Gate(**g) for g in raw["gates"])})
+
+
 def _from_json(raw: dict[str, Any]) -> Manifest:
     variants = tuple(
         Variant(
             **{
                 **v,
                 "gates": tuple(Gate(**g) for g in v["gates"]),
-                "engine": Engine(**v["engine"]) if v["engine"] else None,
+                "engine": _engine(v["engine"]) if v["engine"] else None,
             }
         )
         for v in raw["variants"]

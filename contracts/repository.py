@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
                 yield staged
                 _flush_to_disk(staged.directory)
                 staged.directory.rename(model_directory / str(version))
-                _flush_to_disk(model_directory, recurse=False)
+                with suppress(OSError):  # published already; at worst a power cut takes it back whole
+                    _flush_to_disk(model_directory, recurse=False)
             finally:
                 shutil.rmtree(staged.directory, ignore_errors=True)
     except OSError as error:

@@ -14,6 +14,7 @@ loopback interface unless --host says otherwise.
 import argparse
 import collections
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -45,15 +46,15 @@ def _parser() -> argparse.ArgumentParser:
         help="cpu serves configs/cpu.pbtxt (ONNX Runtime), gpu config.pbtxt (TensorRT)",
     )
     up.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    up.add_argument("--http-port", type=int, default=8000, help=" ")
-    up.add_argument("--grpc-port", type=int, default=8001, help=" ")
-    up.add_argument("--metrics-port", type=int, default=8002, help=" ")
+    up.add_argument("--http-port", type=_port, default=8000, help=" ")
+    up.add_argument("--grpc-port", type=_port, default=8001, help=" ")
+    up.add_argument("--metrics-port", type=_port, default=8002, help=" ")
     up.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for the models to load")
     status = commands.add_parser("status", help="what is loaded and ready; exit code 0 only if all of it is")
     status.add_argument("--json", action="store_true", help="one JSON object on stdout")
     logs = commands.add_parser("logs", help="the server's log, also of a server that has ended")
     logs.add_argument("--follow", "-f", action="store_true", help="go on as it grows, until the server ends")
-    logs.add_argument("--lines", "-n", type=int, default=50, help="how many of the last lines (default: 50)")
+    logs.add_argument("--lines", "-n", type=_count, default=50, help="how many of the last lines (default: 50)")
     commands.add_parser("down", help="stop the server; requests already accepted finish first")
     return parser
 
@@ -84,7 +85,7 @@ def _up(options: argparse.Namespace) -> int:
         print("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)", flush=True)
         while up.process() is not None:
             time.sleep(0.5)
-        print(f"error: tritonserver has ended; its log: {layout.shown(Path(up.log))}")
+        print(f"error: tritonserver has ended; its log: {layout.shown(Path(up.log))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopping …", flush=True)
@@ -123,6 +124,7 @@ def _logs(options: argparse.Namespace) -> int:
         while options.follow and server.running() is not None:
             print(log.read(), end="", flush=True)
             time.sleep(0.2)
+        print(log.read(), end="", flush=True)  # its last words
     return 0
 
 
@@ -136,6 +138,18 @@ def _down(options: argparse.Namespace) -> int:
     server.stop(up)
     print(f"Stopped the server (process {up.pid}).")
     return 0
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 1 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of lines")
+    return int(text)
 
 
 def _models_table(found: list) -> str:  # type: ignore[type-arg]  # of server.Model, imported late

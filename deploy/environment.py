@@ -86,12 +86,15 @@ def _make(server: Path, say: Callable[[str], None]) -> None:
     recipe = b"".join(path.read_bytes() for path in (_LOCK_FILE, *sources)) + sys.version.encode()
     stamp, wanted = HOME / "made-from", hashlib.sha256(recipe).hexdigest()
     HOME.parent.mkdir(parents=True, exist_ok=True)
-    with HOME.with_suffix(".lock").open("w") as lock:
+    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.is_file() and stamp.read_text() == wanted:
             return
         say(f"Making the server environment in {layout.shown(HOME)} (once, a minute or two)")
-        shutil.rmtree(HOME, ignore_errors=True)
+        if HOME.exists():
+            if not (HOME / "pyvenv.cfg").exists():
+                raise SetupError(f"{HOME} exists and is not a virtual environment; it is left alone")
+            shutil.rmtree(HOME)
         try:
             venv.create(HOME, with_pip=True)
             pip: list[str | Path] = [
@@ -105,10 +108,10 @@ def _make(server: Path, say: Callable[[str], None]) -> None:
                 _LOCK_FILE,
             ]
             subprocess.run(pip, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        except subprocess.CalledProcessError as error:
+        except (subprocess.CalledProcessError, OSError) as error:
             raise SetupError(
                 f"could not make the server environment {layout.shown(HOME)}",
-                note=_last_lines(error.output),
+                note=_last_lines(getattr(error, "output", None) or str(error)),
                 hint="is the package index reachable, and is python3-venv installed? Then run the command again",
             ) from error
         _assemble_backends(server, sources)
@@ -151,7 +154,9 @@ def _directory_of_libpython() -> Path:
             unpacked.mkdir(exist_ok=True)
             for library in Path(scratch).rglob(f"{package}.so.*"):
                 if not library.is_symlink():
-                    shutil.copy2(library, unpacked / name)
+                    partial = unpacked / f"{name}.{os.getpid()}"
+                    shutil.copy2(library, partial)
+                    partial.rename(unpacked / name)  # in one step: another process may be starting
     except (OSError, subprocess.CalledProcessError) as error:
         raise SetupError(
             f"Triton's Python backend needs {name}, which this Python does not have",
@@ -161,5 +166,7 @@ def _directory_of_libpython() -> Path:
     return unpacked
 
 
-def _last_lines(text: str, count: int = 3) -> str:
+def _last_lines(text: str | bytes, count: int = 3) -> str:
+    if isinstance(text, bytes):  # venv's own child does not decode
+        text = text.decode(errors="replace")
     return "\n".join(text.strip().splitlines()[-count:])

@@ -15,17 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from contracts import layout, repository
+from contracts import layout, manifest, repository
 from deploy import environment
 from deploy.errors import AlreadyRunningError, ServerError
 
 DIRECTORY = layout.ARTIFACTS / "server"
 _STATE = DIRECTORY / "server.json"
+_STARTING = DIRECTORY / "up.lock"
 _LOG = DIRECTORY / "triton.log"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
 _DRAIN_S = 30  # how long a stopping server may finish what it has accepted
@@ -55,18 +57,19 @@ class Running:
     metrics_port: int
     repository: str
     log: str
+    shared_memory: str  # what the names of its regions in /dev/shm begin with
 
     @property
     def http(self) -> str:
-        return f"{self.host}:{self.http_port}"
+        return f"{_in_url(self.host)}:{self.http_port}"
 
     @property
     def grpc(self) -> str:
-        return f"{self.host}:{self.grpc_port}"
+        return f"{_in_url(self.host)}:{self.grpc_port}"
 
     @property
     def metrics(self) -> str:
-        return f"http://{self.host}:{self.metrics_port}/metrics"
+        return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
 
     def process(self) -> psutil.Process | None:
         """Its process, or None if that has ended."""
@@ -89,11 +92,8 @@ class Model:
 
 def running() -> Running | None:
     """The server that was started from this artifacts directory and still runs."""
-    try:
-        state = Running(**json.loads(_STATE.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    return state if state.process() else None
+    state = _recorded()
+    return state if state is not None and state.process() else None
 
 
 def start(settings: Settings, say: Callable[[str], None]) -> Running:
@@ -102,22 +102,22 @@ def start(settings: Settings, say: Callable[[str], None]) -> Running:
     Raises:
         AlreadyRunningError: one is up already.
         SetupError: there is no tritonserver and none could be installed.
-        ServerError: the model repository is missing, or a port is in use.
+        ServerError: the model repository is missing or empty, or a port is in use.
+        ManifestError: a version is not what was published.
     """
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    with (DIRECTORY / "up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _exclusively():
         if (up := running()) is not None:
             raise AlreadyRunningError(
                 f"a server is up already: process {up.pid}, http {up.http}, grpc {up.grpc}",
                 hint="python -m deploy status, or stop it: python -m deploy down",
             )
         _require_published(settings.repository)
+        _require_distinct_ports(settings)
         triton = environment.find(say)
         for option in ("http_port", "grpc_port", "metrics_port"):
             _require_free(settings.host, getattr(settings, option), option)
-        command = _command(triton, settings)
-        _clean_shared_memory(settings.http_port)
+        shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
+        command = _command(triton, settings, shared_memory)
         with _LOG.open("w") as log:
             process = subprocess.Popen(
                 command,
@@ -127,17 +127,22 @@ def start(settings: Settings, say: Callable[[str], None]) -> Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is ours to pass on, once
             )
-        state = Running(
-            pid=process.pid,
-            created=psutil.Process(process.pid).create_time(),
-            host=settings.host,
-            http_port=settings.http_port,
-            grpc_port=settings.grpc_port,
-            metrics_port=settings.metrics_port,
-            repository=str(settings.repository),
-            log=str(_LOG),
-        )
-        _STATE.write_text(json.dumps(asdict(state)))
+        try:
+            state = Running(
+                pid=process.pid,
+                created=psutil.Process(process.pid).create_time(),
+                host=settings.host,
+                http_port=settings.http_port,
+                grpc_port=settings.grpc_port,
+                metrics_port=settings.metrics_port,
+                repository=str(settings.repository),
+                log=str(_LOG),
+                shared_memory=shared_memory,
+            )
+            _STATE.write_text(json.dumps(asdict(state)))
+        except BaseException:  # nobody would know of it
+            process.kill()
+            raise
         return state
 
 
@@ -174,7 +179,7 @@ def models(server: Running) -> list[Model]:
     try:
         with InferenceServerClient(server.http, connection_timeout=2, network_timeout=10) as client:
             index = client.get_model_repository_index()
-    except (OSError, InferenceServerException):
+    except (OSError, HTTPException, InferenceServerException):
         return []
     return [
         Model(m["name"], int(m.get("version") or 0), m.get("state", "UNAVAILABLE"), _reason(m.get("reason", "")))
@@ -200,8 +205,12 @@ def stop(server: Running) -> None:
             with suppress(psutil.NoSuchProcess):
                 survivor.kill()
         psutil.wait_procs(alive, timeout=5)
-    _clean_shared_memory(server.http_port)
-    _STATE.unlink(missing_ok=True)
+    for region in _SHARED_MEMORY.glob(f"{server.shared_memory}*"):  # a killed server leaves its own behind
+        with suppress(OSError):
+            region.unlink()
+    with _exclusively():  # another `up` may have written its own state since
+        if _recorded() == server:
+            _STATE.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -219,7 +228,7 @@ def serving(settings: Settings, say: Callable[[str], None], timeout_s: float = 1
         stop(server)
 
 
-def _command(triton: environment.Triton, settings: Settings) -> list[str]:
+def _command(triton: environment.Triton, settings: Settings, shared_memory: str) -> list[str]:
     gpu = _has_gpu() if settings.device == "auto" else settings.device == "gpu"
     if gpu and not triton.native:
         if settings.device == "gpu":
@@ -245,8 +254,28 @@ def _command(triton: environment.Triton, settings: Settings) -> list[str]:
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={_DRAIN_S}",
-        f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(settings.http_port)}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
     ]
+
+
+@contextmanager
+def _exclusively() -> Iterator[None]:
+    """One process at a time decides which server is the one."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with _STARTING.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _recorded() -> Running | None:
+    try:
+        return Running(**json.loads(_STATE.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _has_gpu() -> bool:
@@ -254,7 +283,10 @@ def _has_gpu() -> bool:
 
 
 def _require_published(root: Path) -> None:
-    """Every model has a version to serve. Triton's own message for that names neither the model nor the remedy."""
+    """Every model has a version to serve, and every version with a manifest is still what was published.
+
+    Triton's own message for a missing version names neither the model nor the remedy.
+    """
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
         raise ServerError(f"there is no model repository at {root}")
@@ -264,6 +296,14 @@ def _require_published(root: Path) -> None:
             f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
             hint="publish one: python -m export FAMILY",
         )
+    for published in root.glob(f"*/[0-9]*/{manifest.FILE_NAME}"):
+        manifest.verify(published.parent)
+
+
+def _require_distinct_ports(settings: Settings) -> None:
+    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    if len(set(ports)) < len(ports):
+        raise ServerError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
 
 
 def _require_free(host: str, port: int, option: str) -> None:
@@ -271,21 +311,13 @@ def _require_free(host: str, port: int, option: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise ServerError(f"{host} is no address of this machine: {error.strerror}") from error
         except OSError as error:
             raise ServerError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
                 hint=f"choose another port with --{option.replace('_', '-')}",
             ) from error
-
-
-def _shared_memory_prefix(http_port: int) -> str:
-    return f"triton_{http_port}_"
-
-
-def _clean_shared_memory(http_port: int) -> None:
-    """Remove what a killed server of ours left in /dev/shm; a stopped one cleans up after itself."""
-    for region in _SHARED_MEMORY.glob(f"{_shared_memory_prefix(http_port)}*"):
-        region.unlink(missing_ok=True)
 
 
 def _reason(reason: str) -> str:

@@ -58,10 +58,17 @@ def main() -> int:
         parser.error("--calibration-images must be at least 1")
 
     from export import pipeline  # torch and onnx take seconds to import
+    from export.errors import ExportError
     from export.progress import Progress
     from training import checkpoints, families
 
     family = families.load(options.family)
+    model_directory = options.repository / family.spec.model
+    if not (model_directory / "config.pbtxt").is_file():
+        raise ExportError(
+            f"{options.repository} has no {family.spec.model}/config.pbtxt",
+            hint="--repository names a Triton model repository",
+        )
     checkpoint = checkpoints.read(options.checkpoint or checkpoints.newest(family.name), family)
     progress = Progress()
     progress.say(f"Exporting {layout.shown(checkpoint.path)}")
@@ -71,7 +78,7 @@ def main() -> int:
         precisions=sorted(set(options.precision), key=PRECISIONS.index),
         target=options.target,
         calibration_images=options.calibration_images,
-        model_directory=options.repository / family.spec.model,
+        model_directory=model_directory,
         work=layout.ARTIFACTS / "export" / family.name,
         progress=progress,
     )

@@ -3,7 +3,7 @@
 TensorRT-RTX builds without a GPU, so any machine can prove that TensorRT parses and compiles a graph; its
 engines are that proof and are thrown away. `.plan` files for Triton are built by `tensorrt` on the GPU.
 
-Both are strongly typed: the graph's types are what is computed, and no builder flag changes them.
+Both are strongly typed: the graph's types are what is computed. TF32 is switched off, so that fp32 means it.
 """
 
 import importlib
@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from contracts.manifest import Engine
 from contracts.spec import ModelSpec
-from export.errors import EngineError
+from export.errors import CompileError, EngineError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
 _INSTALL = {
-    "tensorrt": "on a machine with an NVIDIA GPU: pip install -e '.[gpu]'",
+    "tensorrt": "on a machine with an NVIDIA GPU: .venv/bin/pip install '.[gpu]'",
     "tensorrt_rtx": "make setup",
 }
 
@@ -35,11 +35,30 @@ class BuiltEngine:
     facts: Engine
 
 
+def require(library: Library) -> None:
+    """Fail before any work is done if engines cannot be built with `library` here.
+
+    Raises:
+        EngineError: the library is missing, or its plans could not be run for want of a GPU that PyTorch sees.
+    """
+    _import(library)
+    if library == "tensorrt":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise EngineError(
+                "the target tensorrt needs an NVIDIA GPU and a torch built for CUDA",
+                note=f"torch {torch.__version__} sees no GPU",
+                hint="on a machine without one, leave --target away: the engines are then compiled as a check",
+            )
+
+
 def build(graph: Path, spec: ModelSpec, library: Library) -> BuiltEngine:
     """Parse `graph` and compile it, with an optimization profile from the spec's dynamic dimensions.
 
     Raises:
-        EngineError: the library is missing, or refused the graph (with its own messages).
+        EngineError: the library is missing.
+        CompileError: it refused the graph, with its own messages.
     """
     trt = _import(library)
     log = _collecting_logger(trt)
@@ -52,8 +71,10 @@ def build(graph: Path, spec: ModelSpec, library: Library) -> BuiltEngine:
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
         reasons = [parser.get_error(i).desc().splitlines()[0] for i in range(parser.num_errors)]
-        raise EngineError(f"{library} cannot parse {graph.name}", note="; ".join(reasons))
+        raise CompileError(f"{library} cannot parse {graph.name}", note="; ".join(reasons))
     config = builder.create_builder_config()
+    # On by default, and the one way left to compute less precisely than the graph says: 10 bits instead of 23.
+    config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     for tensor in spec.inputs:
         profile.set_shape(tensor.name, tensor.shape_at("min"), tensor.shape_at("opt"), tensor.shape_at("max"))
@@ -61,7 +82,7 @@ def build(graph: Path, spec: ModelSpec, library: Library) -> BuiltEngine:
     share = dtype_share(network, trt)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
+        raise CompileError(f"{library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
     data = bytes(plan)
     version = f"{library} {trt.__version__}"
     return BuiltEngine(data, Engine(version, len(data), round(time.monotonic() - started, 3), share))

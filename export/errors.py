@@ -2,7 +2,8 @@
 
 ExportError
 ├── GraphError      PyTorch or the quantizer could not make a graph
-├── EngineError     TensorRT refused a graph, or is not there
+├── EngineError     TensorRT or its GPU is not there
+│   └── CompileError    TensorRT refused a graph
 └── RefusedError    no variant passed its gates; nothing is published
 """
 
@@ -18,7 +19,11 @@ class GraphError(ExportError):
 
 
 class EngineError(ExportError):
-    """TensorRT refused a graph, or is not there."""
+    """TensorRT or the GPU it needs is not there."""
+
+
+class CompileError(EngineError):
+    """TensorRT cannot parse or compile a graph."""
 
 
 class RefusedError(ExportError):

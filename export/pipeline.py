@@ -13,22 +13,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from contracts import manifest, repository
-from contracts.manifest import Choice, Manifest, Source, Variant
+from contracts.manifest import Choice, Gate, Manifest, Source, Variant
 from contracts.spec import Precision
 from export import engine, gates
-from export.errors import RefusedError
+from export.errors import CompileError, GraphError, RefusedError
 from export.precision import variant_graph
 from export.progress import Progress
 from export.runners import PlanRunner, Runner, median_latency_ms, onnx_runner, predict
 from training.checkpoints import Checkpoint
 from training.families import Family
+from training.lineage import git_state
 
 Target = Literal["cpu", "tensorrt"]
 
@@ -77,10 +78,12 @@ def run(
         work: Keeps the graphs of all variants, refused ones too.
 
     Raises:
-        GraphError, EngineError: a variant could not be made.
+        GraphError: a variant could not be made.
+        EngineError: TensorRT, or the GPU for the target tensorrt, is missing.
         RefusedError: no variant passed its gates.
         PublishError: the version could not be written.
     """
+    engine.require(_library(target))
     data = family.data()
     with progress.step("checkpoint") as done:
         held_out = _held_out(checkpoint, data)
@@ -97,7 +100,7 @@ def run(
     if not passing:
         raise RefusedError(
             f"no variant of {family.spec.model} passed its gates; nothing was published",
-            note="\n  ".join(f"{p.variant.precision}: {_failures(p.variant)}" for p in proven),
+            note="\n  ".join(f"{p.variant.precision}: {_failures(p.variant.gates)}" for p in proven),
             hint="train longer, or look at the limits in the family's spec.py",
         )
     measured, choices = _measure_and_choose(passing, family, held_out.inputs, progress)
@@ -113,6 +116,7 @@ def run(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             source=_source(checkpoint),
             tools=_tools(),
+            calibration_images=len(calibration),
             test_images=len(held_out.labels),
             checkpoint_accuracy=held_out.checkpoint_accuracy,
             variants=variants,
@@ -149,24 +153,29 @@ def _prove(
             size_bytes=graph.stat().st_size,
             sha256=manifest.sha256(graph),
         )
-        done(f"accuracy {variant.accuracy:.4f}" if variant.passed else f"REFUSED: {_failures(variant)}")
+        done(f"accuracy {variant.accuracy:.4f}" if variant.passed else f"REFUSED: {_failures(variant.gates)}")
     if not variant.passed:
         return Proven(variant, graph, plan=None)
-    library: engine.Library = "tensorrt" if target == "tensorrt" else "tensorrt_rtx"
     with progress.step(f"{precision} engine") as done:
-        built = engine.build(graph, spec, library)
-        share = ", ".join(f"{part:.0%} {dtype}" for dtype, part in built.facts.dtype_share.items())
-        done(f"{built.facts.library}: {built.facts.size_bytes / 1e6:.2f} MB, {share}")
-    variant = replace(variant, engine=built.facts)
-    if target != "tensorrt":
-        return Proven(variant, graph, plan=None)
-    with progress.step(f"{precision} engine proof", total=len(held_out.labels)) as done:
-        with PlanRunner(built.plan, spec) as runner:
-            logits = predict(runner, held_out.inputs, spec.batch.max, done.advance)
-        proofs = gates.prove(logits, held_out.reference, held_out.labels, spec.limits[precision])
-        variant = replace(variant, gates=variant.gates + tuple(replace(g, name=f"plan: {g.name}") for g in proofs))
-        done("passed" if variant.passed else f"REFUSED: {_failures(variant)}")
-    return Proven(variant, graph, built.plan)
+        try:
+            built = engine.build(graph, spec, _library(target))
+        except CompileError as error:
+            refused = Gate("compiled by TensorRT", 0, 1, "at least")
+            done(f"REFUSED: {error}")
+            return Proven(replace(variant, gates=(*variant.gates, refused)), graph, plan=None)
+        facts = built.facts
+        share = ", ".join(f"{part:.0%} {dtype}" for dtype, part in facts.dtype_share.items())
+        done(f"{facts.library}: {facts.size_bytes / 1e6:.2f} MB, {share}")
+    if target == "tensorrt":
+        with progress.step(f"{precision} engine proof", total=len(held_out.labels)) as done:
+            with PlanRunner(built.plan, spec) as runner:
+                logits = predict(runner, held_out.inputs, spec.batch.max, done.advance)
+            proofs = gates.prove(logits, held_out.reference, held_out.labels, spec.limits[precision])
+            facts = replace(facts, gates=proofs)
+            done("passed" if facts.passed else f"REFUSED: {_failures(proofs)}")
+    # A plan that fails its own proof is not served; the graph that passed still may be.
+    plan = built.plan if target == "tensorrt" and facts.passed else None
+    return Proven(replace(variant, engine=facts), graph, plan)
 
 
 def _measure_and_choose(
@@ -180,7 +189,7 @@ def _measure_and_choose(
         runners: dict[str, dict[str, Runner]] = {
             "model.onnx": {p.variant.precision: onnx_runner(p.graph, spec) for p in passing}
         }
-        plans = {p.variant.precision: p.plan for p in passing if p.plan}
+        plans = {p.variant.precision: p.plan for p in passing if p.plan is not None}
         if plans:
             runners["model.plan"] = {
                 name: open_plans.enter_context(PlanRunner(plan, spec)) for name, plan in plans.items()
@@ -188,9 +197,11 @@ def _measure_and_choose(
         for file, candidates in runners.items():
             with progress.step(f"{file} latency") as done:
                 figures = median_latency_ms(candidates, inputs, (spec.batch.min, spec.batch.opt))
-                for precision, variant in measured.items():
-                    measured[precision] = replace(variant, latency_ms={**variant.latency_ms, file: figures[precision]})
-                choices.append(choose(file, list(measured.values()), spec.batch.opt))
+                for precision, by_batch in figures.items():
+                    variant = measured[cast("Precision", precision)]
+                    measured[variant.precision] = replace(variant, latency_ms={**variant.latency_ms, file: by_batch})
+                timed = [variant for variant in measured.values() if file in variant.latency_ms]
+                choices.append(choose(file, timed, spec.batch.opt))
                 done(choices[-1].reason)
     return list(measured.values()), tuple(choices)
 
@@ -214,6 +225,11 @@ def _write(choice: Choice, passing: Sequence[Proven], directory: Path) -> None:
         (directory / choice.file).write_bytes(proven.plan)
     else:
         shutil.copyfile(proven.graph, directory / choice.file)
+        if manifest.sha256(directory / choice.file) != proven.variant.sha256:
+            raise GraphError(
+                f"{proven.graph} changed after it was proven",
+                hint="was another export of the family running? Run the same command again",
+            )
 
 
 def _source(checkpoint: Checkpoint) -> Source:
@@ -230,6 +246,12 @@ def _source(checkpoint: Checkpoint) -> Source:
 
 def _tools() -> dict[str, str]:
     found = {"python": platform.python_version()}
+    commit, dirty = git_state()
+    if commit is not None:
+        found["this repository"] = commit + ("-dirty" if dirty else "")
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        found["gpu"] = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}"
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -238,5 +260,9 @@ def _tools() -> dict[str, str]:
     return found
 
 
-def _failures(variant: Variant) -> str:
-    return "; ".join(str(gate) for gate in variant.gates if not gate.passed)
+def _library(target: Target) -> engine.Library:
+    return "tensorrt" if target == "tensorrt" else "tensorrt_rtx"
+
+
+def _failures(proofs: Sequence[Gate]) -> str:
+    return "; ".join(str(gate) for gate in proofs if not gate.passed)

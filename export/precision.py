@@ -7,7 +7,7 @@ INT8 is explicit quantization, a QuantizeLinear/DequantizeLinear pair around eve
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,24 @@ def variant_graph(
     return quantize(fp32, path, spec.inputs[0].name, calibration)
 
 
-def quantize(fp32: Path, int8: Path, input_name: str, calibration: NDArray[Any]) -> Path:
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The quantizer prints its progress and advises on the root logger."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def quantize(fp32: Path, int8: Path, input_name: str, calibration: NDArray[Any], leave: Sequence[str] = ()) -> Path:
     """Write the Q/DQ graph of `fp32` to `int8`, activation ranges by the entropy of real inputs.
+
+    Args:
+        calibration: Inputs [N, …] as the network gets them.
+        leave: Names of nodes to keep in float32.
 
     Raises:
         GraphError: the quantizer failed.
@@ -63,9 +79,8 @@ def quantize(fp32: Path, int8: Path, input_name: str, calibration: NDArray[Any])
             batch = next(self.batches, None)
             return None if batch is None else {input_name: batch}
 
-    logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises on the root logger
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # and prints its progress
+        with _silence():
             q.quantize_static(
                 fp32,
                 int8,
@@ -74,6 +89,7 @@ def quantize(fp32: Path, int8: Path, input_name: str, calibration: NDArray[Any])
                 activation_type=q.QuantType.QInt8,
                 weight_type=q.QuantType.QInt8,
                 per_channel=True,
+                nodes_to_exclude=list(leave),
                 calibrate_method=q.CalibrationMethod.Entropy,
                 # Add too: a residual sum of one 8-bit and one 32-bit branch breaks TensorRT's fusion.
                 op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],

@@ -75,6 +75,11 @@ def test_every_family_folder_is_listed_and_has_the_same_files() -> None:
         assert names >= {"__init__.py", "data.py", "model.py", "spec.py", "examples.py", "config.yaml", "README.md"}
 
 
+def test_no_placeholder_is_left_in_what_people_read() -> None:
+    for path in tracked():
+        assert path.suffix != ".md" or "@@" not in path.read_text(), path
+
+
 def test_nothing_names_a_package_registry_host() -> None:
     host = re.compile(r"pypi\.org|pythonhosted|npmjs|deb\.debian\.org|pytorch\.org/whl|pypi\.nvidia", re.IGNORECASE)
     for path in tracked():

@@ -32,16 +32,20 @@ def main() -> int:
     parser.add_argument("subcommand", choices=["fit", "validate", "test", "examples"], help="what to do")
     parser.add_argument("family", choices=list(FAMILIES), help="the model family")
     parser.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
-    parser.add_argument("--count", type=int, default=100, help="examples: how many files (default: 100)")
+    parser.add_argument("--count", type=int, metavar="N", help="examples: how many files (default: 100)")
     if len(sys.argv) > 3 and {"-h", "--help"} & set(sys.argv[3:]):  # Lightning's help, not ours
         options, flags = parser.parse_args(sys.argv[1:3]), ["--help"]
     else:
         options, flags = parser.parse_known_args()
 
     if options.subcommand == "examples":
-        if flags:
-            parser.error(f"examples does not know {' '.join(flags)}")
-        return _examples(options.family, options.count)
+        if flags or options.preset:
+            parser.error(f"examples takes --count only, not {' '.join(flags) or '--preset'}")
+        if options.count is not None and options.count < 1:
+            parser.error("--count must be at least 1")
+        return _examples(options.family, options.count or 100)
+    if options.count is not None:
+        parser.error("--count is for examples")
 
     from training import cli  # torch and Lightning take seconds to import: not for --help
 

@@ -62,13 +62,27 @@ def read(path: Path, family: Family) -> Checkpoint:
             f"{path} was not written by this project's training stage",
             note=f"it has no {KEY!r} entry, which says what it was trained from",
         )
-    lineage = Lineage(**raw[KEY])
+    lineage = _lineage(raw[KEY], path)
     if lineage.family != family.name:
         raise CheckpointError(
             f"{path} is a checkpoint of another family",
             note=f"found {lineage.family!r}, expected {family.name!r}",
             hint=f"python -m export {lineage.family} --checkpoint {path}",
         )
-    module = family.module(**{k: v for k, v in raw["hyper_parameters"].items() if not k.startswith("_")})
-    module.load_state_dict(raw["state_dict"])
+    try:
+        module = family.module(**{k: v for k, v in raw["hyper_parameters"].items() if not k.startswith("_")})
+        module.load_state_dict(raw["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit the {family.name} model of today",
+            note=f"it was trained at commit {lineage.git_commit}; {str(error).splitlines()[0]}",
+            hint="check that commit out, or train again",
+        ) from error
     return Checkpoint(path, manifest.sha256(path), module.eval(), lineage)
+
+
+def _lineage(raw: object, path: Path) -> Lineage:
+    try:
+        return Lineage(**raw)  # type: ignore[arg-type]  # what is not a mapping is a TypeError
+    except TypeError as error:
+        raise CheckpointError(f"{path} says where it came from in a way this version cannot read: {error}") from error

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from contracts import layout
-from training import families
+from training import checkpoints, families
 from training.errors import TrainingError
 from training.lineage import RecordLineage
 
@@ -26,6 +26,7 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
 
     Raises:
         TrainingError: there is no such preset.
+        CheckpointError: `--ckpt_path` names none of this family.
         DataError: the data cannot be had.
     """
     _quieten()
@@ -33,8 +34,16 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     configs = [chosen.directory / "config.yaml"]
     if preset:
         configs.append(_preset(chosen.directory, preset))
+    checkpoint = _checkpoint_flag(flags)
+    if checkpoint is not None:
+        checkpoints.read(checkpoint, chosen)
+    elif subcommand != "fit":
+        raise TrainingError(
+            f"{subcommand} needs a checkpoint: without one it would judge random weights",
+            hint=f"python -m training {subcommand} {family} --ckpt_path {layout.shown(layout.CHECKPOINTS)}/…/best.ckpt",
+        )
     args = [subcommand, *(f"--config={path}" for path in configs), *flags]
-    _CLI(chosen, args)
+    _CLI(chosen, args, resumed=checkpoint if subcommand == "fit" else None)
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -60,9 +69,11 @@ class _KeepLast(ModelCheckpoint):
 
 
 class _CLI(LightningCLI):
-    def __init__(self, family: families.Family, args: list[str]) -> None:
+    def __init__(self, family: families.Family, args: list[str], resumed: Path | None) -> None:
         self._family = family
-        self._directory = layout.CHECKPOINTS / family.name / _run_name(args)
+        self._directory = layout.CHECKPOINTS / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        if resumed is not None:  # it is the same run: its best checkpoint stays the one to beat
+            self._directory = resumed.resolve().parent
         self._started = time.monotonic()
         super().__init__(
             family.module,
@@ -93,7 +104,11 @@ class _CLI(LightningCLI):
         )
 
     def after_fit(self) -> None:
-        best = Path(self.config["fit"]["checkpoint"]["dirpath"], "best.ckpt")
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            return
+        # Among several processes only the first one's directory counts; the callback knows it in each.
+        [callback] = [c for c in self.trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
+        best = Path(callback.best_model_path)  # type: ignore[attr-defined]  # a ModelCheckpoint
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         self._report(best, metrics)
 
@@ -121,14 +136,11 @@ class _CLI(LightningCLI):
         return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
 
 
-def _run_name(args: list[str]) -> str:
-    """The run's folder: that of the checkpoint it resumes from, else a new one."""
+def _checkpoint_flag(flags: list[str]) -> Path | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--ckpt_path", type=Path)
-    resumed = parser.parse_known_args(args)[0].ckpt_path
-    if args[0] == "fit" and resumed is not None and resumed.is_file():
-        return str(resumed.resolve().parent.name)
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    found: Path | None = parser.parse_known_args(flags)[0].ckpt_path
+    return found
 
 
 def _preset(directory: Path, name: str) -> Path:
@@ -141,7 +153,7 @@ def _preset(directory: Path, name: str) -> Path:
 
 def _quieten() -> None:
     """Silence what says nothing to a user of this command line."""
-    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.loggers.mlflow"):
+    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.loggers.mlflow", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")

@@ -30,6 +30,7 @@ def published(tmp_path: Path) -> Path:
         created_at="2026-01-01T00:00:00+00:00",
         source=Source("best.ckpt", "00", "11", None, None, None),
         tools={"torch": "2.13.0"},
+        calibration_images=5,
         test_images=10,
         checkpoint_accuracy=0.9,
         variants=(variant,),

@@ -85,7 +85,7 @@ def test_a_write_that_the_disk_refuses_publishes_nothing_and_says_so(tmp_path: P
     assert not list(tmp_path.glob(".staging-*"))
 
 
-def test_a_directory_that_may_not_be_written_is_a_publish_error(tmp_path: Path) -> None:
+def test_a_model_directory_that_is_not_there_is_a_publish_error(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="nothing was published"):
         publish(tmp_path / "no" / "such" / "model")
 

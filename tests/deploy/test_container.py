@@ -32,10 +32,11 @@ def test_the_server_and_the_container_agree_on_pillow() -> None:
     assert f"pillow=={pinned}" in (layout.ROOT / "deploy" / "server.lock").read_text()
 
 
-def test_compose_listens_on_the_loopback_only_and_mounts_what_exists() -> None:
+def test_compose_listens_on_the_loopback_only() -> None:
     triton = COMPOSE["services"]["triton"]
     assert all(port.startswith("127.0.0.1:") for port in triton["ports"])
     assert triton["volumes"] == ["../model_repository:/models:ro"]
+    assert COMPOSE["services"]["export"]["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
     for service in COMPOSE["services"].values():
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")

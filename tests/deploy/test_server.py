@@ -58,12 +58,25 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(released: Worksp
 def test_a_corrupt_graph_is_named_with_tritons_reason_and_nothing_stays_running(released: Workspace) -> None:
     graph = released.model / "1" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
+    (released.model / "1" / "manifest.json").unlink()  # or it would be refused before Triton sees it
     done = up(released, *port_options(free_ports()))
     assert done.returncode == 1
     assert "fashion_classifier version 1:" in done.stderr
     assert "onnxruntime cannot load" in done.stderr
     assert "fashion: a model that it needs is not ready" in done.stderr
     assert "triton.log" in done.stderr
+    assert not processes_of(released)
+
+
+def test_one_flipped_byte_in_a_published_file_is_refused_before_it_is_served(released: Workspace) -> None:
+    graph = released.model / "1" / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1  # among the weights: onnxruntime would load it
+    graph.write_bytes(content)
+    done = up(released, *port_options(free_ports()))
+    assert done.returncode == 1
+    assert "is not what was published" in done.stderr
+    assert "changed: model.onnx" in done.stderr
     assert not processes_of(released)
 
 
@@ -103,10 +116,10 @@ def test_the_previous_version_stays_loaded(released: Workspace) -> None:
         released.must("deploy", "down")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: signal.Signals) -> None:
-    ports = free_ports()
-    command = released.command("deploy", "up", "--repository", released.repository, *port_options(ports))
+    before = set(Path("/dev/shm").glob("triton_*"))
+    command = released.command("deploy", "up", "--repository", released.repository, *port_options(free_ports()))
     with subprocess.Popen(
         command, cwd=layout.ROOT, env=released.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -118,7 +131,7 @@ def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: 
     assert process.returncode == 128 + sent
     assert "Traceback" not in stderr
     assert not processes_of(released)
-    assert not list(Path("/dev/shm").glob(f"triton_{ports[0]}_*"))
+    assert set(Path("/dev/shm").glob("triton_*")) <= before
     assert released.run("deploy", "status").returncode == 1
 
 
@@ -147,6 +160,21 @@ def test_a_killed_server_is_noticed_and_the_next_up_works(released: Workspace) -
     finally:
         released.must("deploy", "down")
     assert not processes_of(released)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--http-port", "99999"], "99999 is not a port"),
+        (["--http-port", "8000", "--grpc-port", "8000"], "need a port each"),
+        (["--host", "no.such.host.invalid"], "is no address of this machine"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(released: Workspace, options: list[str], message: str) -> None:
+    done = up(released, *options)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_gpu_on_the_pip_installed_server_is_refused_not_ignored(released: Workspace) -> None:

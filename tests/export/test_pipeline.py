@@ -3,16 +3,19 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
-from contracts import manifest
+from contracts import layout, manifest
 from contracts.manifest import Variant
 from contracts.spec import Limits
-from export import pipeline
+from export import pipeline, precision
 from export.errors import RefusedError
 from export.progress import Progress
 from tests.conftest import Workspace
@@ -108,6 +111,46 @@ def test_the_fastest_is_chosen_unless_a_more_precise_one_is_as_fast(times: dict[
     assert all(precision in choice.reason for precision in times), "the reason names the ratios"
 
 
+def test_what_tensorrt_refuses_is_not_published_and_the_others_are(
+    workspace: Workspace, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quantize_asymmetrically(fp32: Path, int8: Path, input_name: str, calibration: np.ndarray) -> Path:
+        precision_quantize(fp32, int8, input_name, calibration)
+        model = onnx.load(int8)
+        for initializer in model.graph.initializer:
+            if initializer.name.endswith("_zero_point") and not initializer.dims:
+                initializer.CopyFrom(onnx.helper.make_tensor(initializer.name, onnx.TensorProto.INT8, [], [1]))
+        onnx.save(model, int8)
+        return int8
+
+    precision_quantize = precision.quantize
+    monkeypatch.setattr(precision, "quantize", quantize_asymmetrically)
+    published = export_with_limits(workspace, checkpoint, {"int8": Limits(100, 0.0, 1e9)})
+    fp32, int8 = published.variants
+    assert fp32.passed
+    assert [gate.name for gate in int8.gates if not gate.passed] == ["compiled by TensorRT"]
+
+
+def test_a_full_disk_in_the_middle_of_an_export_publishes_nothing(workspace: Workspace, checkpoint: Path) -> None:
+    """The kernel refuses files over 200 kB, as a full disk would."""
+    program = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
+    program += "runpy.run_module('export', run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository],
+        cwd=layout.ROOT, env=workspace.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p.name for p in workspace.model.iterdir()} == {"config.pbtxt", "configs"}
+
+
+def test_a_repository_without_the_model_is_refused_before_any_work(workspace: Workspace, checkpoint: Path) -> None:
+    done = workspace.run("export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.root)
+    assert done.returncode == 1
+    assert "has no fashion_classifier/config.pbtxt" in done.stderr
+
+
 def test_target_tensorrt_without_a_gpu_says_what_is_missing(workspace: Workspace, checkpoint: Path) -> None:
     if importlib.util.find_spec("tensorrt"):
         pytest.skip("tensorrt is installed here")
@@ -117,5 +160,5 @@ def test_target_tensorrt_without_a_gpu_says_what_is_missing(workspace: Workspace
     )  # fmt: skip
     assert done.returncode == 1
     assert "error: tensorrt is not installed" in done.stderr
-    assert "pip install -e '.[gpu]'" in done.stderr
+    assert "pip install '.[gpu]'" in done.stderr
     assert {p.name for p in workspace.model.iterdir()} == {"config.pbtxt", "configs"}

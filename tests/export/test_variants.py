@@ -1,6 +1,5 @@
 """Each precision is what its name says, in the graph and in the engine that TensorRT makes of it."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,9 @@ def test_tensorrt_compiles_every_heavy_layer_in_the_precision_of_the_name(
     assert built.facts.library.startswith("tensorrt_rtx 1.")
 
 
-def test_an_fp32_graph_under_an_fp16_name_shows_in_the_share(graphs: dict[Precision, Path], tmp_path: Path) -> None:
+def test_an_fp32_graph_under_an_fp16_name_shows_in_what_the_engine_computes(
+    graphs: dict[Precision, Path], tmp_path: Path
+) -> None:
     impostor = tmp_path / "fp16.onnx"
     impostor.write_bytes(graphs["fp32"].read_bytes())
     assert "HALF" not in engine.build(impostor, FAMILY.spec, "tensorrt_rtx").facts.dtype_share
@@ -112,9 +113,14 @@ def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
         engine.build(tmp_path / "model.onnx", FAMILY.spec, "tensorrt_rtx")
 
 
-def test_dtype_share_counts_layers(graphs: dict[Precision, Path]) -> None:
-    graph = onnx.load(graphs["fp32"]).graph
-    assert Counter(node.op_type for node in graph.node)["Conv"] == 9, "the demo network"
+def test_dtype_share_counts_the_layers_that_stayed_behind(graphs: dict[Precision, Path], tmp_path: Path) -> None:
+    """One of the nine convolutions and the last matrix product left in float32: 2 of 10."""
+    quantized = tmp_path / "mixed.onnx"
+    convolutions = [node.name for node in onnx.load(graphs["fp32"]).graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 9
+    calibration = FAMILY.data().split("train")[0][:32]
+    precision.quantize(graphs["fp32"], quantized, "pixels", calibration, leave=(convolutions[0], "node_linear"))
+    assert engine.build(quantized, FAMILY.spec, "tensorrt_rtx").facts.dtype_share == {"INT8": 0.8, "FLOAT": 0.2}
 
 
 @pytest.mark.gpu

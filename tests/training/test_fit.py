@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import mlflow
+import pytest
 import torch
 import yaml
 
@@ -58,6 +59,27 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(work
     assert list(runs.glob("*/last.ckpt")) == [last], "it is the same run"
     after = torch.load(last, weights_only=True)
     assert (after["epoch"], after["global_step"]) == (29, 120), "no epoch was repeated or left out"
+
+
+def test_a_checkpoint_is_judged_by_test_and_validate(shared: Workspace, checkpoint: Path) -> None:
+    for split in ("test", "validate"):
+        out = shared.must("training", split, "fashion", "--preset", "demo", "--ckpt_path", checkpoint)
+        assert f"{split.removesuffix('idate')}_accuracy" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "test needs a checkpoint"),
+        (["--ckpt_path", "/nope.ckpt"], "/nope.ckpt does not exist"),
+        (["--ckpt_path", "README.md"], "README.md is damaged or is not a checkpoint"),
+    ],
+)
+def test_without_a_checkpoint_there_is_nothing_to_judge(workspace: Workspace, options: list[str], message: str) -> None:
+    done = workspace.run("training", "test", "fashion", *options)
+    assert done.returncode == 1
+    assert f"error: {message}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_preset_lists_those_there_are(workspace: Workspace) -> None:

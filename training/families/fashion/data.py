@@ -95,7 +95,7 @@ class DataModule(pl.LightningDataModule):
         root: Where the data lies or is put.
         mirror: Where it is downloaded from.
         batch_size: Images a step.
-        augment: Random horizontal flip and a shift of one pixel at most on training images.
+        augment: Random horizontal flip and a shift of up to two pixels on training images.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class _InMemory(Dataset[tuple[Tensor, Tensor]]):
         return self.images[chosen], self.labels[chosen]
 
 
-def _flip_and_shift(images: Tensor, reach: int = 1) -> Tensor:
+def _flip_and_shift(images: Tensor, reach: int = 2) -> Tensor:
     """Flip half of the images [B, 1, H, W] left-right and shift each by up to `reach` pixels."""
     batch, _, height, width = images.shape
     rows = torch.arange(height, device=images.device)

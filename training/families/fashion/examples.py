@@ -1,6 +1,7 @@
 """Test images as files, for whoever wants to send some."""
 
 import csv
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -10,9 +11,10 @@ from training.families.fashion.spec import SPEC
 
 
 def write(directory: Path, count: int) -> int:
-    """Write the first `count` test images as PNG, and `labels.csv` (file, label); how many there were."""
+    """Replace `directory` by the first `count` test images as PNG and `labels.csv` (file, label); how many it has."""
     images, labels = DataModule().split("test")
-    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)  # what labels.csv lists is all there is
+    directory.mkdir(parents=True)
     with (directory / "labels.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["file", "label"])
