@@ -2,8 +2,8 @@
 
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s
 
-The host is http://127.0.0.1:8000, where `deploy up` serves; --host http://HOST:PORT names another one. Without --headless, Locust
-serves its page with live charts on http://localhost:8089.
+The host is http://127.0.0.1:8000, where `deploy up` serves; --host http://HOST:PORT names another one. Without
+--headless, Locust serves its page with live charts on http://localhost:8089.
 """
 
 import csv

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from contracts import layout, manifest, repository
 from deploy import environment
@@ -173,9 +176,6 @@ def wait_until_ready(server: Running, timeout_s: float) -> list[Model]:
 
 def models(server: Running) -> list[Model]:
     """Every version the server knows, or nothing while it does not answer."""
-    from tritonclient.http import InferenceServerClient
-    from tritonclient.utils import InferenceServerException
-
     try:
         with InferenceServerClient(server.http, connection_timeout=2, network_timeout=10) as client:
             index = client.get_model_repository_index()
@@ -194,23 +194,41 @@ def not_ready(found: list[Model]) -> set[str]:
 
 
 def stop(server: Running) -> None:
-    """Stop the server: accepted requests finish, then it ends; after that long it is killed."""
-    process = server.process()
-    if process is not None:
-        family = [process, *process.children(recursive=True)]
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=_DRAIN_S + 5)
-        for survivor in alive:
+    """Stop the server: accepted requests finish, then it ends; after that long it is killed.
+
+    Ctrl-C has no effect meanwhile: an impatient second one would leave the server behind.
+    """
+    with _undisturbed():
+        process = server.process()
+        if process is not None:
+            family = [process, *process.children(recursive=True)]
             with suppress(psutil.NoSuchProcess):
-                survivor.kill()
-        psutil.wait_procs(alive, timeout=5)
-    for region in _SHARED_MEMORY.glob(f"{server.shared_memory}*"):  # a killed server leaves its own behind
-        with suppress(OSError):
-            region.unlink()
-    with _exclusively():  # another `up` may have written its own state since
-        if _recorded() == server:
-            _STATE.unlink(missing_ok=True)
+                process.send_signal(signal.SIGTERM)
+            _, alive = psutil.wait_procs(family, timeout=_DRAIN_S + 5)
+            for survivor in alive:
+                with suppress(psutil.NoSuchProcess):
+                    survivor.kill()
+            psutil.wait_procs(alive, timeout=5)
+        for region in _SHARED_MEMORY.glob(f"{server.shared_memory}*"):  # a killed server leaves its own behind
+            with suppress(OSError):
+                region.unlink()
+        with _exclusively():  # another `up` may have written its own state since
+            if _recorded() == server:
+                _STATE.unlink(missing_ok=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -127,6 +127,7 @@ def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: 
         wait_for(lambda: "Ready after" in process.stdout.readline())
         assert processes_of(released)
         process.send_signal(sent)
+        process.send_signal(sent)  # an impatient second one
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + sent
     assert "Traceback" not in stderr
@@ -143,8 +144,8 @@ def test_ctrl_c_while_the_models_load_leaves_nothing_running(released: Workspace
         assert process.stdout is not None
         wait_for(lambda: "Starting tritonserver" in process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
     assert not processes_of(released)
 
 
