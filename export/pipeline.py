@@ -33,8 +33,9 @@ from training.lineage import git_state
 
 Target = Literal["cpu", "tensorrt"]
 
-# A lower precision must be at least this much faster than the best higher one to be worth its error.
-_WORTH_IT = 0.95
+# A lower precision must be at least this much faster than the best higher one to be worth its error. Two graphs
+# that onnxruntime computes alike have been 7 % apart on a shared machine.
+_WORTH_IT = 0.9
 _PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu13", "numpy")
 
 

@@ -101,7 +101,7 @@ def timed(precision: str, ms: float) -> Variant:
     [
         ({"fp32": 2.0, "fp16": 1.0, "int8": 0.5}, "int8"),
         ({"fp32": 1.0, "fp16": 2.0, "int8": 3.0}, "fp32"),
-        ({"fp32": 1.0, "fp16": 0.97, "int8": 1.5}, "fp32"),  # 3 % is noise, not worth a lower precision
+        ({"fp32": 1.0, "fp16": 0.93, "int8": 1.5}, "fp32"),  # 7 % is noise, not worth a lower precision
         ({"fp32": 2.0, "fp16": 1.0, "int8": 0.99}, "fp16"),
     ],
 )
