@@ -12,9 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,6 @@ class Workspace:
     """A place with its own artifacts and model repository."""
 
     root: Path
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def repository(self) -> Path:
@@ -41,7 +40,7 @@ class Workspace:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts"), **self.extra}
+        return {**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts")}
 
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", *map(str, arguments)]
