@@ -1,6 +1,8 @@
 """The root of every error that is a user's to mend, and how a command line shows one.
 
 ProjectError
+├── SpecError            a model spec that is incomplete or contradicts itself
+├── SignatureError       a version that is unsigned, or not what was signed
 ├── ManifestError        a manifest that is missing, unreadable or does not match its files
 ├── PublishError         a version that could not be written; nothing was published
 ├── training.errors.*    data, checkpoints
@@ -29,6 +31,14 @@ class ProjectError(Exception):
         if hint:
             lines.append(f"Hint: {hint}")
         super().__init__("\n".join(lines))
+
+
+class SpecError(ProjectError):
+    """A model spec is incomplete or contradicts itself."""
+
+
+class SignatureError(ProjectError):
+    """A version could not be signed, is unsigned, or is not what was signed."""
 
 
 class ManifestError(ProjectError):

@@ -6,23 +6,25 @@ It lies beside the files it describes, `model_repository/<model>/<version>/manif
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from contracts.errors import ManifestError
 from contracts.spec import Precision
 
 FILE_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SIGNATURE = "model.sig"  # signs the manifest, so the manifest cannot list it
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a release was made from."""
+    """What a release was made from: a checkpoint of ours, or a graph trained elsewhere."""
 
-    checkpoint: str
-    checkpoint_sha256: str
+    file: str  # "best.ckpt", "recogniser.onnx"
+    sha256: str
     data_fingerprint: str
     mlflow_run_id: str | None
     git_commit: str | None
@@ -37,24 +39,30 @@ class Gate:
     figure: float
     limit: float
     bound: Literal["at most", "at least"]
+    detail: str = ""  # what the figure does not say: which tensors, which layers, which file
 
     @property
     def passed(self) -> bool:
         return self.figure <= self.limit if self.bound == "at most" else self.figure >= self.limit
 
     def __str__(self) -> str:
-        return f"{self.name} {self.figure:.5g} (limit: {self.bound} {self.limit:g})"
+        said = f"{self.name} {self.figure:.5g} (limit: {self.bound} {self.limit:g})"
+        return f"{said}: {self.detail}" if self.detail else said
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that a TensorRT library built from a variant's graph."""
+    """An engine that a TensorRT library built from a variant's graph, and the machine it was built on."""
 
     library: str  # "tensorrt_rtx 1.7.1.116"
     size_bytes: int
     build_s: float
     # Share of convolution and matrix-multiply layers computed in each dtype, {"INT8": 0.9, "FLOAT": 0.1}.
     dtype_share: Mapping[str, float]
+    cuda: str | None = None  # None: built without a GPU
+    driver: str | None = None
+    compute_capability: str | None = None  # "9.0"
+    hardware_compatible: bool = False  # runs on Ampere and everything newer, not on this architecture alone
     # The proofs of the engine's own answers; only where it could run, on a GPU.
     gates: tuple[Gate, ...] = ()
 
@@ -64,17 +72,65 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What one call costs on the machine that exported, {batch size: figure}."""
+
+    median_ms: Mapping[str, float]
+    p99_ms: Mapping[str, float]
+    samples_per_s: Mapping[str, float]
+    # Its time as a share of the best more precise variant's, in paired runs. None for the most precise one.
+    worth_it: Gate | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an INT8 graph was made."""
+
+    quantizer: str  # "modelopt", "onnxruntime"
+    method: str  # "entropy", "max", …
+    samples: int  # that the activation ranges come from
+    left_out: tuple[str, ...] = ()  # layers kept in FP32, in the module's terms
+
+    def __str__(self) -> str:
+        left_out = f", {len(self.left_out)} layers left in FP32" if self.left_out else ""
+        return f"{self.quantizer} {self.method}, {self.samples} samples{left_out}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One INT8 recipe that was tried, measured on the search split (never on the held-out one)."""
+
+    recipe: Recipe
+    gates: tuple[Gate, ...]
+    error: float  # RMS difference of the answer output from the FP32 graph's, as a share of its RMS
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What computing one layer alone in 8 bits costs: the same error as a Trial's."""
+
+    name: str  # in the module's terms
+    error: float
+
+
+@dataclass(frozen=True)
 class Variant:
     """One precision of the network and everything measured on it. `gates` are those of its ONNX graph."""
 
     precision: Precision
-    accuracy: float  # share of the whole test split
+    accuracy: float | None  # share of the whole held-out split; None where nothing is labelled
     gates: tuple[Gate, ...]
     size_bytes: int
     sha256: str
     engine: Engine | None = None
-    # Median of one call on the machine that exported, {"model.onnx": {batch size: ms}}. Passing variants only.
-    latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    timings: Mapping[str, Timing] = field(default_factory=dict)  # {"model.onnx": …}; passing variants only
+    recipe: Recipe | None = None  # of an INT8 graph
+    kept_fp32: tuple[str, ...] = ()  # layers of an FP16 graph that would overflow or err, and why
 
     @property
     def passed(self) -> bool:
@@ -85,7 +141,7 @@ class Variant:
 class Choice:
     """The variant behind one file that a server loads, and why it is that one."""
 
-    file: str  # "model.onnx" for CPU, "model.plan" for GPU
+    file: str  # "model.onnx" for CPU, "model.sm90.plan" for a GPU
     precision: Precision
     reason: str
 
@@ -107,12 +163,16 @@ class Manifest:
     model: str
     version: int
     created_at: str  # UTC, ISO 8601
+    command: str  # what to type to make it again
     source: Source
     tools: Mapping[str, str]
-    calibration_images: int
-    test_images: int
-    checkpoint_accuracy: float
+    calibration_samples: int
+    test_samples: int
+    reference_accuracy: float | None
+    gates: tuple[Gate, ...]  # of the release as a whole: the configurations against the spec
     variants: tuple[Variant, ...]
+    trials: tuple[Trial, ...]
+    sensitivity: tuple[Layer, ...]  # worst first
     choices: tuple[Choice, ...]
     files: tuple[File, ...]
     schema_version: int = SCHEMA_VERSION
@@ -129,8 +189,8 @@ def sha256(path: Path) -> str:
 
 
 def files_of(directory: Path) -> tuple[File, ...]:
-    """Every file below `directory` but the manifest itself, in a stable order."""
-    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != FILE_NAME)
+    """Every file below `directory` but the manifest and its signature, in a stable order."""
+    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (FILE_NAME, SIGNATURE))
     return tuple(File(p.relative_to(directory).as_posix(), p.stat().st_size, sha256(p)) for p in paths)
 
 
@@ -153,10 +213,14 @@ def read(directory: Path) -> Manifest:
         raise ManifestError(f"{path} is not valid JSON: {error}") from None
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
-        raise ManifestError(f"{path} has schema version {found}", note=f"expected {SCHEMA_VERSION}")
+        raise ManifestError(
+            f"{path} has schema version {found}",
+            note=f"this version reads {SCHEMA_VERSION}",
+            hint="publish the model again with python -m export, and remove what an older one published",
+        )
     try:
-        return _from_json(raw)
-    except (KeyError, TypeError) as error:
+        return cast("Manifest", _decode(Manifest, raw))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not a release manifest: {error!r}") from None
 
 
@@ -177,27 +241,16 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
-def _engine(raw: dict[str, Any]) -> Engine:
-    return Engine(**{**raw, "gates": tuple(Gate(**g) for g in raw["gates"])})
-
-
-def _from_json(raw: dict[str, Any]) -> Manifest:
-    variants = tuple(
-        Variant(
-            **{
-                **v,
-                "gates": tuple(Gate(**g) for g in v["gates"]),
-                "engine": _engine(v["engine"]) if v["engine"] else None,
-            }
-        )
-        for v in raw["variants"]
-    )
-    return Manifest(
-        **{
-            **raw,
-            "source": Source(**raw["source"]),
-            "variants": variants,
-            "choices": tuple(Choice(**c) for c in raw["choices"]),
-            "files": tuple(File(**f) for f in raw["files"]),
-        }
-    )
+def _decode(kind: Any, raw: Any) -> Any:
+    """`raw`, as json.loads made it, as the annotated type `kind`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return cast("Any", kind)(**{name: _decode(hints[name], value) for name, value in raw.items()})
+    if origin is tuple:
+        return tuple(_decode(arguments[0], value) for value in raw)
+    if origin is Mapping:
+        return {key: _decode(arguments[1], value) for key, value in raw.items()}
+    if origin is UnionType and raw is not None:  # only "… | None" is used
+        return _decode(arguments[0], raw)
+    return raw
