@@ -92,7 +92,8 @@ class Recipe:
     left_out: tuple[str, ...] = ()  # layers kept in FP32, in the module's terms
 
     def __str__(self) -> str:
-        left_out = f", {len(self.left_out)} layers left in FP32" if self.left_out else ""
+        count = len(self.left_out)
+        left_out = f", {count} layer{'s' * (count > 1)} left in FP32" if count else ""
         return f"{self.quantizer} {self.method}, {self.samples} samples{left_out}"
 
 
@@ -219,7 +220,7 @@ def read(directory: Path) -> Manifest:
             hint="publish the model again with python -m export, and remove what an older one published",
         )
     try:
-        return cast("Manifest", _decode(Manifest, raw))
+        return cast("Manifest", decode(Manifest, raw))
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not a release manifest: {error!r}") from None
 
@@ -241,16 +242,16 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
-def _decode(kind: Any, raw: Any) -> Any:
+def decode(kind: Any, raw: Any) -> Any:
     """`raw`, as json.loads made it, as the annotated type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return cast("Any", kind)(**{name: _decode(hints[name], value) for name, value in raw.items()})
+        return cast("Any", kind)(**{name: decode(hints[name], value) for name, value in raw.items()})
     if origin is tuple:
-        return tuple(_decode(arguments[0], value) for value in raw)
+        return tuple(decode(arguments[0], value) for value in raw)
     if origin is Mapping:
-        return {key: _decode(arguments[1], value) for key, value in raw.items()}
+        return {key: decode(arguments[1], value) for key, value in raw.items()}
     if origin is UnionType and raw is not None:  # only "… | None" is used
-        return _decode(arguments[0], raw)
+        return decode(arguments[0], raw)
     return raw

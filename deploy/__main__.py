@@ -5,6 +5,7 @@
   python -m deploy status           what is loaded and ready (--json for machines)
   python -m deploy logs --follow
   python -m deploy down
+  python -m deploy up --require-signature --verify-key verify.pem
 
 Where a container's or an installed tritonserver exists it is used, with its native backends; anywhere else
 the tritonserver of a pip wheel is, in an environment (.venv-server) made on first use. It listens on the
@@ -18,8 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from contracts import layout
-from contracts.errors import run_command_line
+from contracts import layout, signature
+from contracts.errors import SignatureError, run_command_line
 
 
 def main() -> int:
@@ -50,6 +51,28 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--grpc-port", type=_port, default=8001, help=" ")
     up.add_argument("--metrics-port", type=_port, default=8002, help=" ")
     up.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for the models to load")
+    up.add_argument(
+        "--require-signature",
+        action="store_true",
+        help="refuse a version that is unsigned or not what was signed; exempt are those without a manifest, a graph "
+        "or an engine: the Python models and the ensembles that git has",
+    )
+    trusted = up.add_mutually_exclusive_group()
+    trusted.add_argument(
+        "--verify-key",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,  # the environment's, and only where it is needed
+        help="the public key of whoever may sign (default: $VERIFY_KEY)",
+    )
+    trusted.add_argument(
+        "--verify-chain",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="the root certificate, and those between, of whoever may sign (default: $VERIFY_CHAIN)",
+    )
     status = commands.add_parser("status", help="what is loaded and ready; exit code 0 only if all of it is")
     status.add_argument("--json", action="store_true", help="one JSON object on stdout")
     logs = commands.add_parser("logs", help="the server's log, also of a server that has ended")
@@ -69,6 +92,7 @@ def _up(options: argparse.Namespace) -> int:
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
+        trust=_trust(options),
     )
     started = time.monotonic()
     up = server.start(settings, say=print)
@@ -93,6 +117,21 @@ def _up(options: argparse.Namespace) -> int:
     finally:
         if not keep:
             server.stop(up)
+
+
+def _trust(options: argparse.Namespace) -> signature.Trust | None:
+    key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
+    if not options.require_signature:
+        if key or chain:
+            raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
+        return None
+    trust = signature.Trust(key, chain) if key or chain else signature.trust_from_environment()
+    if trust is None:
+        raise SignatureError(
+            "--require-signature needs to know whose signature",
+            hint="add --verify-key FILE or --verify-chain FILE…, or set VERIFY_KEY or VERIFY_CHAIN",
+        )
+    return trust
 
 
 def _status(options: argparse.Namespace) -> int:

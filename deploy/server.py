@@ -24,7 +24,7 @@ import psutil
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from contracts import layout, manifest, repository
+from contracts import layout, manifest, repository, signature
 from deploy import environment
 from deploy.errors import AlreadyRunningError, ServerError
 
@@ -46,6 +46,7 @@ class Settings:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    trust: signature.Trust | None = None  # what every release must be signed with
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def start(settings: Settings, say: Callable[[str], None]) -> Running:
         SetupError: there is no tritonserver and none could be installed.
         ServerError: the model repository is missing or empty, or a port is in use.
         ManifestError: a version is not what was published.
+        SignatureError: `settings.trust` is given and a release is unsigned or not what was signed.
     """
     with _exclusively():
         if (up := running()) is not None:
@@ -115,6 +117,8 @@ def start(settings: Settings, say: Callable[[str], None]) -> Running:
                 hint="python -m deploy status, or stop it: python -m deploy down",
             )
         _require_published(settings.repository)
+        if settings.trust:
+            _require_signed(settings.repository, settings.trust)
         _require_distinct_ports(settings)
         triton = environment.find(say)
         for option in ("http_port", "grpc_port", "metrics_port"):
@@ -316,6 +320,13 @@ def _require_published(root: Path) -> None:
         )
     for published in root.glob(f"*/[0-9]*/{manifest.FILE_NAME}"):
         manifest.verify(published.parent)
+
+
+def _require_signed(root: Path, trust: signature.Trust) -> None:
+    """Every release verifies. A graph or an engine makes one, lest removing the manifest be a way around this."""
+    patterns = (manifest.FILE_NAME, "*.onnx", "*.plan")
+    for release in sorted({path.parent for pattern in patterns for path in root.glob(f"*/[0-9]*/{pattern}")}):
+        signature.verify(release, trust)
 
 
 def _require_distinct_ports(settings: Settings) -> None:

@@ -2,105 +2,202 @@
 
   python -m export fashion                                   the newest checkpoint
   python -m export fashion --checkpoint path/to/best.ckpt    a named one
-  python -m export fashion --precision fp32 fp16             only these variants
-  python -m export fashion --target tensorrt                 on a GPU machine: also builds model.plan
+  python -m export fashion --from models:/fashion@champion   the one behind a registered release; or --run-id
+  python -m export fashion --search always                   compare every INT8 recipe
+  python -m export fashion --target tensorrt                 on a GPU machine: also builds plans
+  python -m export --onnx FILE --spec FILE --inputs FILE     a graph that was trained elsewhere
 
-Every precision is compared with the checkpoint on the whole test split and refused, with the numbers, if it
-is over the limits in training/families/FAMILY/spec.py. Every one that passes is compiled with TensorRT-RTX,
-which needs no GPU, as proof that TensorRT takes it. The fastest of them is published as the next version,
-with a manifest.json that records all of this. Refused variants stay in artifacts/export/FAMILY/.
+  python -m export list                                      every published version
+  python -m export show fashion_classifier                   what one was proven to be
+  python -m export verify                                    that nothing published was changed
+  python -m export register fashion_classifier               into MLflow, where that failed before
+
+Every precision is compared with its reference on the whole held-out split and refused, with the numbers, if it is
+over the limits in the spec. Every one that passes is compiled with TensorRT-RTX, which needs no GPU, as proof that
+TensorRT takes it. The fastest of them is published as the next version, with a manifest.json that records all of
+this and a report.html that shows it. What an export made is kept in artifacts/export: the next one does only what
+has changed, and an interrupted one goes on.
 """
 
 import argparse
 import json
+import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from contracts import layout
+from contracts import layout, signature
 from contracts.errors import run_command_line
 from contracts.manifest import Manifest
 from contracts.spec import PRECISIONS
 
+if TYPE_CHECKING:
+    from export.progress import Progress
+    from export.subject import Subject
+
+_SHELVES = ("list", "show", "verify", "register")  # about what is published already: export/shelf.py
+
 
 def main() -> int:
+    if sys.argv[1:2] and sys.argv[1] in _SHELVES:
+        from export import shelf
+
+        return shelf.main(sys.argv[1:])
+    parser = _parser()
+    options = parser.parse_args()
+    _check(parser, options)
+
+    from export import pipeline  # torch and onnx take seconds to import
+    from export.cache import Cache
+    from export.engine import SERVER_TENSORRT, Options
+    from export.progress import Progress
+    from export.tools import gpu, versions
+
+    progress = Progress()
+    request = pipeline.Request(
+        command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+        precisions=sorted(set(options.precision), key=PRECISIONS.index),
+        server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
+        search=options.search,
+        search_budget_s=options.search_budget,
+        signer=signature.signer_from_environment(),
+    )
+    work = layout.ARTIFACTS / "export"
+    subject = _subject(options, progress, work)
+    if options.target == "tensorrt":
+        cache_file = work / "timing" / f"{gpu().get('gpu', 'none').replace(' ', '_')}.cache"
+        engines = Options("tensorrt", options.hardware_compatible, cache_file)
+        request = replace(request, engines=engines)
+    release = pipeline.run(
+        subject,
+        request,
+        model_directory=options.repository / subject.spec.model,
+        cache=Cache(work / subject.spec.family, versions() | gpu(), force=options.force),
+        progress=progress,
+    )
+    directory = options.repository / release.model / str(release.version)
+    if options.json:
+        print(json.dumps(asdict(release), indent=2))
+    else:
+        _tell(release, directory)
+    if options.register:
+        _register(release, directory, progress)
+    progress.say("Next: python -m deploy up")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     # The families' names only: importing one of them imports torch, which is not for --help.
     from training.families import FAMILIES
 
     parser = argparse.ArgumentParser(
         prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("family", choices=list(FAMILIES), help="the model family")
-    parser.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all of them")
-    parser.add_argument(
+    source = parser.add_argument_group("what to export")
+    source.add_argument("family", nargs="?", choices=list(FAMILIES), help="the model family of the checkpoint")
+    source.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
+    source.add_argument("--from", dest="reference", metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION")
+    source.add_argument("--run-id", help="the MLflow run that logged the checkpoint")
+    source.add_argument("--onnx", type=Path, metavar="FILE", help="an ONNX graph instead of a checkpoint")
+    source.add_argument("--spec", type=Path, metavar="FILE", help="what it promises (TOML)")
+    source.add_argument("--inputs", type=Path, metavar="FILE", help="representative inputs, perhaps labels (.npz)")
+
+    how = parser.add_argument_group("how")
+    how.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all of them")
+    how.add_argument("--calibration-samples", type=int, default=1024, metavar="N", help="for INT8 (default: 1024)")
+    how.add_argument(
+        "--search",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="INT8 recipes: look for another if the first is over the limits, compare all, or take the first "
+        "as it is (default: auto)",
+    )
+    how.add_argument("--search-budget", type=float, default=180, metavar="SECONDS", help="default: 180")
+    how.add_argument(
         "--target",
         choices=["cpu", "tensorrt"],
         default="cpu",
-        help="tensorrt: also build, prove and publish model.plan; needs an NVIDIA GPU (default: cpu)",
+        help="tensorrt: also build, prove and publish plans; needs an NVIDIA GPU (default: cpu)",
     )
-    parser.add_argument(
-        "--calibration-images",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="training images for INT8 (default: 1024)",
-    )
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=layout.MODEL_REPOSITORY,
-        help="the Triton model repository to publish into (default: model_repository)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the manifest on stdout, nothing else")
-    options = parser.parse_args()
-    if options.calibration_images < 1:
-        parser.error("--calibration-images must be at least 1")
+    how.add_argument("--hardware-compatible", action="store_true", help="plans for Ampere and everything newer")
+    how.add_argument("--server-tensorrt", metavar="VERSION", help="of the Triton that will load the plans")
+    how.add_argument("--force", action="store_true", help="do every step anew, whatever is cached")
 
-    from export import pipeline  # torch and onnx take seconds to import
+    where = parser.add_argument_group("where to")
+    where.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="default: model_repository")
+    where.add_argument("--no-register", dest="register", action="store_false", help="leave MLflow's registry alone")
+    where.add_argument("--json", action="store_true", help="print the manifest on stdout, nothing else")
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    foreign = [options.onnx, options.spec, options.inputs]
+    if any(foreign) and not all(foreign):
+        parser.error("--onnx, --spec and --inputs go together")
+    if bool(options.family) == bool(options.onnx):
+        parser.error("name a family, or a graph with --onnx, --spec and --inputs")
+    sources = [options.checkpoint, options.reference, options.run_id]
+    if sum(source is not None for source in sources) > (0 if options.onnx else 1):
+        parser.error("--checkpoint, --from and --run-id each name a checkpoint of a family: one at most")
+    if options.calibration_samples < 1:
+        parser.error("--calibration-samples must be at least 1")
+    if options.search_budget < 0:
+        parser.error("--search-budget cannot be negative")
+
+
+def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "Subject":
+    from contracts import spec
+    from export import contract, registry, subject
     from export.errors import ExportError
-    from export.progress import Progress
     from training import checkpoints, families
 
+    if options.onnx:
+        facts = spec.from_toml(options.spec)
+        progress.say(f"Exporting {layout.shown(options.onnx)}")
+        found = subject.from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
+        for path in contract.write_configs(options.repository / facts.model, facts):
+            progress.say(f"  wrote {layout.shown(path)}")
+        return found
     family = families.load(options.family)
-    model_directory = options.repository / family.spec.model
-    if not (model_directory / "config.pbtxt").is_file():
+    if not (options.repository / family.spec.model / "config.pbtxt").is_file():
         raise ExportError(
             f"{options.repository} has no {family.spec.model}/config.pbtxt",
             hint="--repository names a Triton model repository",
         )
-    checkpoint = checkpoints.read(options.checkpoint or checkpoints.newest(family.name), family)
-    progress = Progress()
-    progress.say(f"Exporting {layout.shown(checkpoint.path)}")
-    release = pipeline.run(
-        family,
-        checkpoint,
-        precisions=sorted(set(options.precision), key=PRECISIONS.index),
-        target=options.target,
-        calibration_images=options.calibration_images,
-        model_directory=model_directory,
-        work=layout.ARTIFACTS / "export" / family.name,
-        progress=progress,
-    )
-    if options.json:
-        print(json.dumps(asdict(release), indent=2))
+    reference = options.reference or options.run_id
+    if reference:
+        path = registry.checkpoint_of(reference, work / family.name / "downloaded")
     else:
-        _report(release, options.repository)
-    return 0
+        path = options.checkpoint or checkpoints.newest(family.name)
+    checkpoint = checkpoints.read(path, family)
+    progress.say(f"Exporting {layout.shown(checkpoint.path)}")
+    return subject.from_checkpoint(family, checkpoint, options.calibration_samples)
 
 
-def _report(release: Manifest, repository: Path) -> None:
-    from rich.console import Console
+def _tell(release: Manifest, directory: Path) -> None:
+    from export.tables import console, variants_table
 
-    from export.report import variants_table
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    console.print(variants_table(release))
+    out = console()
+    out.print(variants_table(release))
     for choice in release.choices:
-        console.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
-    place = layout.shown(repository / release.model / str(release.version))
-    console.print(f"\nPublished {release.model} version {release.version}: {place}", soft_wrap=True)
-    console.print("Next: python -m deploy up")
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
+    out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)
+
+
+def _register(release: Manifest, directory: Path, progress: "Progress") -> None:
+    from export import registry
+    from export.errors import RegistryError
+
+    try:
+        name = registry.register(release, directory)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{release.model} version {release.version} is published, but not registered: {error}",
+            hint=f"when MLflow answers again: python -m export register {release.model} {release.version}",
+        ) from error
+    progress.say(f"Registered as {name}, alias {registry.ALIAS}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,34 @@
 """TensorRT engines from ONNX graphs: one builder for `tensorrt` (data centre) and `tensorrt_rtx`.
 
 TensorRT-RTX builds without a GPU, so any machine can prove that TensorRT parses and compiles a graph; its
-engines are that proof and are thrown away. `.plan` files for Triton are built by `tensorrt` on the GPU.
+engines are that proof and are thrown away. Plans for Triton are built by `tensorrt` on the GPU.
 
 Both are strongly typed: the graph's types are what is computed. TF32 is switched off, so that fp32 means it.
 """
 
 import importlib
+import json
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
+
+import numpy as np
 
 from contracts.manifest import Engine
 from contracts.spec import ModelSpec
 from export.errors import CompileError, EngineError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
+
+# What Dockerfile.triton's server has. A plan of another version does not load there.
+SERVER_TENSORRT = "11.1.0.106"
+# The GPUs that config.pbtxt's cc_model_filenames name a plan for: Turing to Blackwell.
+COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1")
 
 _INSTALL = {
     "tensorrt": "on a machine with an NVIDIA GPU: .venv/bin/pip install '.[gpu]'",
@@ -28,74 +37,103 @@ _INSTALL = {
 
 
 @dataclass(frozen=True)
+class Options:
+    """How engines are built."""
+
+    library: Library = "tensorrt_rtx"
+    hardware_compatible: bool = False  # for Ampere and everything newer, at some cost in speed
+    timing_cache: Path | None = None  # kernels timed before; makes rebuilding quicker and alike
+
+
+@dataclass(frozen=True)
 class BuiltEngine:
     """A serialized engine and what is known of it."""
 
     plan: bytes
     facts: Engine
+    signature: tuple[Mapping[str, tuple[str, tuple[int, ...]]], ...]  # as graphs.signature's
+    log: str
 
 
-def require(library: Library) -> None:
-    """Fail before any work is done if engines cannot be built with `library` here.
+def require(options: Options, server: str) -> None:
+    """Fail before any work is done if engines cannot be built here, or not for the server.
+
+    Args:
+        server: The TensorRT version of the Triton that will load the plans.
 
     Raises:
-        EngineError: the library is missing, or its plans could not be run for want of a GPU that PyTorch sees.
+        EngineError: the library is missing, is not the server's, or there is no GPU that PyTorch sees.
     """
-    _import(library)
-    if library == "tensorrt":
-        import torch
+    trt = _import(options.library)
+    if options.library == "tensorrt_rtx":
+        if options.hardware_compatible:
+            raise EngineError("a hardware-compatible plan is for the target tensorrt", hint="add --target tensorrt")
+        return
+    if not same_version(trt.__version__, server):
+        raise EngineError(
+            f"TensorRT {trt.__version__} builds plans that the server's TensorRT {server} cannot load",
+            hint="build in the server's own image (Dockerfile.triton, stage export), or name its version with "
+            "--server-tensorrt",
+        )
+    import torch
 
-        if not torch.cuda.is_available():
-            raise EngineError(
-                "the target tensorrt needs an NVIDIA GPU and a torch built for CUDA",
-                note=f"torch {torch.__version__} sees no GPU",
-                hint="on a machine without one, leave --target away: the engines are then compiled as a check",
-            )
+    if not torch.cuda.is_available():
+        raise EngineError(
+            "the target tensorrt needs an NVIDIA GPU and a torch built for CUDA",
+            note=f"torch {torch.__version__} sees no GPU",
+            hint="on a machine without one, leave --target away: the engines are then compiled as a check",
+        )
 
 
-def build(graph: Path, spec: ModelSpec, library: Library) -> BuiltEngine:
+def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
     """Parse `graph` and compile it, with an optimization profile from the spec's dynamic dimensions.
 
     Raises:
         EngineError: the library is missing.
         CompileError: it refused the graph, with its own messages.
     """
-    trt = _import(library)
+    trt = _import(options.library)
     log = _collecting_logger(trt)
     started = time.monotonic()
     try:
         builder = trt.Builder(log)
     except (RuntimeError, TypeError) as error:  # `tensorrt` cannot even start without a driver
-        raise EngineError(f"{library} cannot start here", note=str(error), hint=_INSTALL[library]) from error
+        raise EngineError(
+            f"{options.library} cannot start here", note=str(error), hint=_INSTALL[options.library]
+        ) from error
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
         reasons = [parser.get_error(i).desc().splitlines()[0] for i in range(parser.num_errors)]
-        raise CompileError(f"{library} cannot parse {graph.name}", note="; ".join(reasons))
-    config = builder.create_builder_config()
-    # On by default, and the one way left to compute less precisely than the graph says: 10 bits instead of 23.
-    config.clear_flag(trt.BuilderFlag.TF32)
-    profile = builder.create_optimization_profile()
-    for tensor in spec.inputs:
-        profile.set_shape(tensor.name, tensor.shape_at("min"), tensor.shape_at("opt"), tensor.shape_at("max"))
-    config.add_optimization_profile(profile)
-    share = dtype_share(network, trt)
+        raise CompileError(f"{options.library} cannot parse {graph.name}", note="; ".join(reasons))
+    config = _config(trt, builder, spec, options)
+    share, signature = dtype_share(network, trt), _signature(network, trt)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise CompileError(f"{library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
+        raise CompileError(f"{options.library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
+    if options.timing_cache is not None:
+        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+        options.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
     data = bytes(plan)
-    version = f"{library} {trt.__version__}"
-    return BuiltEngine(data, Engine(version, len(data), round(time.monotonic() - started, 3), share))
+    facts = Engine(
+        library=f"{options.library} {trt.__version__}",
+        size_bytes=len(data),
+        build_s=round(time.monotonic() - started, 3),
+        dtype_share=share,
+        hardware_compatible=options.hardware_compatible,
+        **(_gpu() if options.library == "tensorrt" else {}),
+    )
+    return BuiltEngine(data, facts, signature, "\n".join(log.lines))
 
 
 def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
-    """Share of convolution and matrix-multiply layers by the dtype they compute in.
+    """Share of convolution and matrix-multiply layers by the dtype they compute in, before TensorRT fuses them.
 
     A layer fed by DequantizeLinear computes in the quantized dtype: TensorRT fuses the pair into it.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     producer = {layer.get_output(o).name: layer for layer in layers for o in range(layer.num_outputs)}
-    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
 
     def computed_in(layer: Any) -> str:
         tensor = layer.get_input(0)
@@ -104,8 +142,103 @@ def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
             tensor = source.get_input(0)
         return str(tensor.dtype).removeprefix("DataType.")
 
-    counts = Counter(computed_in(layer) for layer in layers if layer.type in heavy)
-    return {dtype: round(count / counts.total(), 4) for dtype, count in counts.most_common()}
+    return _share(Counter(computed_in(layer) for layer in layers if layer.type in heavy))
+
+
+def inspected_share(information: str, heavy: Collection[str]) -> Mapping[str, float]:
+    """The same share from what the engine inspector says of the built engine; empty if it names too few layers.
+
+    TensorRT fuses: an engine layer says in its metadata which ONNX layers it came from.
+
+    Args:
+        information: The inspector's JSON, from an engine built with detailed profiling verbosity.
+        heavy: The ONNX names of the layers that count.
+    """
+    names = {"int8": "INT8", "half": "HALF", "fp16": "HALF", "float": "FLOAT", "fp32": "FLOAT"}
+    counts: Counter[str] = Counter()
+    for layer in json.loads(information).get("Layers", []):
+        if not isinstance(layer, dict):  # without detailed verbosity: names alone
+            continue
+        said = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
+        made_of = [name for name in heavy if re.search(rf"(?<![\w./]){re.escape(name)}(?![\w./])", said)]
+        formats = [str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", [])]
+        dtype = re.search("|".join(names), formats[0].lower()) if formats else None
+        if dtype:
+            counts[names[dtype[0]]] += len(made_of)
+    return _share(counts) if counts.total() * 2 >= len(heavy) and heavy else {}
+
+
+def plan_version(plan: bytes) -> str | None:
+    """The TensorRT version that built a plan, from its header; None if it is no plan.
+
+    The header is a tag ("ftrt", TensorRT-RTX: "vtrt"), and at byte 24 major, minor, patch and build: what NVIDIA's
+    trtexec --getPlanVersionOnly reads.
+    """
+    if len(plan) < 28 or plan[:4] not in (b"ftrt", b"vtrt"):
+        return None
+    return ".".join(str(part) for part in plan[24:28])
+
+
+def same_version(found: str, wanted: str) -> bool:
+    """Whether `found` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
+    return f"{found}.".startswith(f"{wanted.rstrip('.')}.")
+
+
+def cc_model_filenames() -> dict[str, str]:
+    """Which file a GPU of each compute capability loads, as in config.pbtxt."""
+    return {cc: f"model.sm{cc.replace('.', '')}.plan" for cc in COMPUTE_CAPABILITIES}
+
+
+def files_of(facts: Engine) -> list[str]:
+    """The names a plan is published under: its GPU's, or every newer one's if it is hardware compatible."""
+    files = cc_model_filenames()
+    if facts.hardware_compatible:
+        return [file for cc, file in files.items() if float(cc) >= 8.0]
+    return [files.get(facts.compute_capability or "", "model.plan")]
+
+
+def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: Options) -> Any:
+    config = builder.create_builder_config()
+    # On by default, and the one way left to compute less precisely than the graph says: 10 bits instead of 23.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector shall say what runs
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.timing_cache is not None:
+        known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
+        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    profile = builder.create_optimization_profile()
+    for tensor in spec.inputs:
+        profile.set_shape(tensor.name, tensor.shape_at("min"), tensor.shape_at("opt"), tensor.shape_at("max"))
+    config.add_optimization_profile(profile)
+    return config
+
+
+def _signature(network: Any, trt: ModuleType) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
+    def described(tensor: Any) -> tuple[str, tuple[int, ...]]:
+        return str(np.dtype(trt.nptype(tensor.dtype))), tuple(tensor.shape)
+
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    return {t.name: described(t) for t in inputs}, {t.name: described(t) for t in outputs}
+
+
+def _gpu() -> dict[str, Any]:
+    """The machine that a plan is tied to."""
+    import pynvml
+    import torch
+
+    pynvml.nvmlInit()
+    try:
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()
+    major, minor = torch.cuda.get_device_capability()
+    return {"cuda": torch.version.cuda, "driver": driver, "compute_capability": f"{major}.{minor}"}
+
+
+def _share(counts: "Counter[str]") -> Mapping[str, float]:
+    return {dtype: round(count / counts.total(), 4) for dtype, count in counts.most_common() if count}
 
 
 def _import(library: Library) -> ModuleType:
@@ -120,9 +253,12 @@ def _collecting_logger(trt: ModuleType) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.lines: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:
                 self.errors.append(message.splitlines()[0])
+            if severity <= trt.ILogger.Severity.INFO:
+                self.lines.append(f"[{str(severity).removeprefix('Severity.')}] {message}")
 
     return Log()

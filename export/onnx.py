@@ -1,40 +1,39 @@
 """An ONNX graph from a trained module, with everything inside that must not differ in serving.
 
-The graph takes what the client's preprocessing emits (small integers), normalises in float32, runs the
-network in `precision`, and returns float32 logits and probabilities. FP16 is cast here, in PyTorch, rather
-than in the finished graph: every operator is then typed by PyTorch's own rules and TensorRT, strongly typed
-since 11, compiles exactly that.
+The graph takes what the client's preprocessing emits (small integers), normalises, runs the network and returns
+float32 logits and probabilities. It is FP32; FP16 and INT8 are made from it (half.py, int8.py), as they are from
+a graph that was trained elsewhere.
 """
 
-import copy
 import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
+from export import graphs
 from export.errors import GraphError
+from export.runners import Batch, Runner
 
 # 19 is the first with per-axis float16 QuantizeLinear; onnxruntime 1.24 and TensorRT 11 both read 20.
 _OPSET = 20
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def graph_from_module(module: pl.LightningModule, spec: ModelSpec, precision: str, path: Path) -> Path:
+def graph_from_module(module: pl.LightningModule, spec: ModelSpec, path: Path) -> Path:
     """Write `module` as an ONNX graph to `path`, every DynamicDim of the spec dynamic.
 
     Args:
         module: Has `normalise`, to the network's float32 input, and `network`, to logits [B, classes].
-        precision: "fp32" or "fp16"; "int8" is made from the fp32 graph, see export/precision.py.
 
     Raises:
         GraphError: PyTorch could not export it.
     """
-    served = _Served(copy.deepcopy(module), _DTYPES[precision]).eval()
+    served = _Served(module).eval()
     example = tuple(_example(tensor) for tensor in spec.inputs)
     dynamic = tuple(_dynamic_dims(tensor) for tensor in spec.inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # "torchvision is not installed"
@@ -52,7 +51,7 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, precision: st
                 verbose=False,
             )
         assert program is not None  # dynamo=True and no file: always a program
-        program.save(path, external_data=False)
+        onnx.save(graphs.normalised(program.model_proto), path)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise GraphError(
             f"PyTorch could not export {spec.model} to ONNX",
@@ -62,16 +61,27 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, precision: st
     return path
 
 
-class _Served(nn.Module):
-    """What runs on the server: normalise in float32, the network in `dtype`, answers in float32."""
+def module_runner(module: pl.LightningModule, spec: ModelSpec) -> Runner:
+    """Run `module` itself, in PyTorch: what every variant of it is compared with."""
+    served = _Served(module).eval()
 
-    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+    def run(batch: Batch) -> Batch:
+        with torch.inference_mode():
+            outputs = served(*(torch.from_numpy(batch[tensor.name].copy()) for tensor in spec.inputs))
+        return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
+
+    return run
+
+
+class _Served(nn.Module):
+    """What runs on the server: normalise, the network, its answers."""
+
+    def __init__(self, module: Any) -> None:
         super().__init__()
-        self.module, self.dtype = module, dtype
-        self.network = module.network.to(dtype)
+        self.network, self.normalise = module.network, module.normalise
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits: Tensor = self.network(self.module.normalise(pixels).to(self.dtype)).float()
+        logits: Tensor = self.network(self.normalise(pixels))
         return logits, logits.softmax(dim=1)
 
 

@@ -9,17 +9,20 @@ from rich.console import Console
 
 
 class Done:
-    """Given to a step: call it with the step's result, `advance` it by what is done."""
+    """Given to a step: call it with the step's result, `advance` it by what is done, say what is done `now`."""
 
-    def __init__(self, bar: rich.progress.Progress, task: rich.progress.TaskID) -> None:
-        self._bar, self._task = bar, task
-        self.result = ""
+    def __init__(self, bar: rich.progress.Progress, task: rich.progress.TaskID, name: str) -> None:
+        self._bar, self._task, self._name = bar, task, name
+        self.result, self.cached = "", False
 
-    def __call__(self, result: str) -> None:
-        self.result = result
+    def __call__(self, result: str, *, cached: bool = False) -> None:
+        self.result, self.cached = result, cached
 
     def advance(self, count: int) -> None:
         self._bar.advance(self._task, count)
+
+    def now(self, doing: str) -> None:
+        self._bar.update(self._task, description=f"{self._name}: {doing}")
 
 
 class Progress:
@@ -37,9 +40,8 @@ class Progress:
         columns = ("  ", rich.progress.SpinnerColumn(), "{task.description}", rich.progress.BarColumn())
         quiet = not self._console.is_terminal  # a bar in a log file is a line of noise
         with rich.progress.Progress(*columns, console=self._console, transient=True, disable=quiet) as bar:
-            done = Done(bar, bar.add_task(name, total=total))
+            done = Done(bar, bar.add_task(name, total=total), name)
             yield done
-        self._console.print(
-            f"  [green]✓[/] {name:<18} [dim]{time.monotonic() - started:5.1f} s[/]  {done.result}",
-            soft_wrap=True,
-        )
+        took = "cached " if done.cached else f"{time.monotonic() - started:5.1f} s"
+        mark = "[red]✗[/]" if "REFUSED" in done.result else "[green]✓[/]"
+        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {done.result}", soft_wrap=True)

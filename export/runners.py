@@ -1,34 +1,41 @@
 """Something that runs a variant on a batch: onnxruntime on the CPU, or a TensorRT plan on the GPU."""
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from contracts.spec import ModelSpec
 from export.errors import EngineError
 
-# inputs [B, …] -> outputs by name, each [B, …]
-Runner = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
+Batch = Mapping[str, NDArray[Any]]  # by tensor name, every array [B, …]
+Runner = Callable[[Batch], Batch]
 
 
-def onnx_runner(graph: Path, spec: ModelSpec) -> Runner:
+def onnx_runner(graph: Path, outputs: Sequence[str]) -> Runner:
     """Run `graph` with onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults)."""
+    return _session_runner(graph, outputs)
+
+
+def memory_runner(model: ModelProto, outputs: Sequence[str]) -> Runner:
+    """The same for a graph that is not on disk."""
+    return _session_runner(model.SerializeToString(), outputs)
+
+
+def _session_runner(graph: Path | bytes, outputs: Sequence[str]) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; the GPU build warns of every machine without one
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in spec.outputs]
-    [source] = spec.inputs
+    names = list(outputs)
 
-    def run(batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        return dict(zip(names, session.run(names, {source.name: batch}), strict=True))
+    def run(batch: Batch) -> Batch:
+        return dict(zip(names, session.run(names, dict(batch)), strict=True))
 
     return run
 
@@ -54,22 +61,29 @@ class PlanRunner:
         self._context = self._engine.create_execution_context()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch
 
-    def __call__(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    def __call__(self, batch: Batch) -> Batch:
         torch = self._torch
-        [source] = self._spec.inputs
         with torch.cuda.stream(self._stream):
-            buffers = {source.name: torch.from_numpy(batch).cuda(non_blocking=True)}
-            self._context.set_input_shape(source.name, batch.shape)
+            buffers = {name: torch.from_numpy(values).cuda(non_blocking=True) for name, values in batch.items()}
+            for name, values in batch.items():
+                self._context.set_input_shape(name, values.shape)
             for output in self._spec.outputs:
                 shape = tuple(self._context.get_tensor_shape(output.name))
                 buffers[output.name] = torch.empty(shape, dtype=getattr(torch, output.dtype), device="cuda")
             for name, buffer in buffers.items():
                 self._context.set_tensor_address(name, buffer.data_ptr())
             if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError(f"TensorRT could not run {self._spec.model} on a batch of {len(batch)}")
+                raise EngineError(f"TensorRT could not run {self._spec.model} on {_shapes(batch)}")
             results = {o.name: buffers[o.name].cpu().numpy() for o in self._spec.outputs}
         self._stream.synchronize()
         return results
+
+    def inspected(self) -> str:
+        """What TensorRT says of every layer of the engine, as JSON."""
+        import tensorrt as trt
+
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def __enter__(self) -> Self:
         return self
@@ -80,37 +94,24 @@ class PlanRunner:
         del self._context, self._engine
 
 
-def predict(
-    run: Runner, inputs: NDArray[Any], batch: int, advance: Callable[[int], None] = lambda n: None
-) -> NDArray[Any]:
-    """Logits [N, classes] of all `inputs`, `batch` at a time; `advance` is told of every batch done."""
-    logits = []
-    for start in range(0, len(inputs), batch):
-        logits.append(run(inputs[start : start + batch])["logits"])
-        advance(len(logits[-1]))
-    return np.concatenate(logits)
+def predict(run: Runner, inputs: Batch, batch: int, advance: Callable[[int], None] = lambda n: None) -> Batch:
+    """The outputs for all `inputs`, `batch` at a time; `advance` is told of every batch done."""
+    parts = []
+    for start in range(0, length(inputs), batch):
+        parts.append(run({name: values[start : start + batch] for name, values in inputs.items()}))
+        advance(length(parts[-1]))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def median_latency_ms(
-    runners: Mapping[str, Runner], inputs: NDArray[Any], batches: tuple[int, ...], rounds: int = 10, burst: int = 5
-) -> dict[str, dict[str, float]]:
-    """Median milliseconds of one call, {runner: {batch size: ms}}.
+def length(batch: Batch) -> int:
+    """How many samples it has."""
+    return len(next(iter(batch.values())))
 
-    The runners take turns, a burst of calls each, so that a machine that slows down slows all of them. The call
-    before each burst does not count: onnxruntime's threads go on spinning for a moment after a call, and those
-    of the runner before would be timed too (on two cores that doubled every figure).
-    """
-    samples: dict[str, dict[str, list[float]]] = {name: {str(b): [] for b in batches} for name in runners}
-    for _ in range(rounds):
-        for batch in batches:
-            chunk = np.ascontiguousarray(inputs[:batch])
-            for name, run in runners.items():
-                run(chunk)
-                for _ in range(burst):
-                    started = time.perf_counter()
-                    run(chunk)
-                    samples[name][str(batch)].append((time.perf_counter() - started) * 1e3)
-    return {
-        name: {batch: round(statistics.median(times), 4) for batch, times in by_batch.items()}
-        for name, by_batch in samples.items()
-    }
+
+def take(batch: Batch, chosen: slice) -> dict[str, NDArray[Any]]:
+    """Some of its samples."""
+    return {name: values[chosen] for name, values in batch.items()}
+
+
+def _shapes(batch: Mapping[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {list(values.shape)}" for name, values in batch.items())

@@ -1,0 +1,1 @@
+"""Graphs trained elsewhere, each with what `python -m export --onnx` needs to prove them."""

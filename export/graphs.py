@@ -1,0 +1,157 @@
+"""ONNX graphs as the export reads and changes them. Every node has a name that a person can place.
+
+The nodes of a checkpoint's graph are named after its modules ("network.2.first.0/Conv"), those of a graph
+brought from elsewhere keep their names. Later steps, TensorRT's layers and the report use these names.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx.shape_inference import infer_shapes
+
+from export.errors import GraphError
+
+# Where the arithmetic is: what must run in the precision of the variant's name.
+HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Per-channel DequantizeLinear exists since 13.
+_OLDEST_OPSET = 13
+
+
+def load(path: Path) -> ModelProto:
+    """Read and check a graph.
+
+    Raises:
+        GraphError: the file is missing, damaged, or is no ONNX graph.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except FileNotFoundError:
+        raise GraphError(f"{path} does not exist") from None
+    except Exception as error:  # protobuf's, onnx's own and its C++ checker's have no common class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphError(f"{path} is no ONNX graph, or a damaged one", note=reason) from error
+    return model
+
+
+def normalised(model: ModelProto) -> ModelProto:
+    """`model` with every node named, its constants as weights, and an opset that can say INT8 per channel.
+
+    Raises:
+        GraphError: the opset is older and onnx cannot convert the graph.
+    """
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < _OLDEST_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
+        except RuntimeError as error:
+            raise GraphError(
+                f"the graph has opset {opset}, at least {_OLDEST_OPSET} is needed, and onnx cannot convert it",
+                note=str(error).splitlines()[0],
+                hint=f"export it again with opset {_OLDEST_OPSET} or newer",
+            ) from error
+    _fold_constants(model)
+    named: Counter[str] = Counter()
+    for node in model.graph.node:
+        name = _module(node) or node.name or node.op_type
+        named[name] += 1
+        node.name = name if named[name] == 1 else f"{name}_{named[name]}"
+        del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
+    return model
+
+
+def signature(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
+    """({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1."""
+
+    def tensors(values: Collection[onnx.ValueInfoProto]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        found = {}
+        for value in values:
+            kind = value.type.tensor_type
+            dims = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1 for d in kind.shape.dim)
+            found[value.name] = (str(np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))), dims)
+        return found
+
+    constants = {initializer.name for initializer in model.graph.initializer}
+    return tensors([v for v in model.graph.input if v.name not in constants]), tensors(model.graph.output)
+
+
+def heavy_nodes(model: ModelProto) -> list[str]:
+    """The convolutions and matrix products, in the order they run."""
+    return [node.name for node in model.graph.node if node.op_type in HEAVY]
+
+
+def border_nodes(model: ModelProto) -> list[str]:
+    """The nodes before the first and after the last heavy one on every path: normalising, softmax, shapes."""
+    before, after = set(), set()
+    reached: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in HEAVY or reached & set(node.input):
+            reached |= set(node.output)
+        else:
+            before.add(node.name)
+    needed: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in HEAVY or needed & set(node.output):
+            needed |= set(node.input)
+        else:
+            after.add(node.name)
+    return [node.name for node in model.graph.node if node.name in before | after]
+
+
+def tensor_types(model: ModelProto) -> Mapping[str, int]:
+    """The onnx element type of every tensor that shape inference can type."""
+    inferred = infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in [*inferred.input, *inferred.value_info, *inferred.output]}
+    return types | {i.name: i.data_type for i in inferred.initializer}
+
+
+def exposing(model: ModelProto, tensors: Collection[str], dtype: int = TensorProto.FLOAT) -> ModelProto:
+    """A copy of `model` that also outputs `tensors`, all of one element type."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    present = {output.name for output in copy.graph.output}
+    copy.graph.output.extend(helper.make_tensor_value_info(t, dtype, None) for t in tensors if t not in present)
+    return copy
+
+
+def _fold_constants(model: ModelProto) -> None:
+    """Constant nodes become weights: the quantizers take a weight that is a node for an activation."""
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            model.graph.initializer.append(tensor)
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _module(node: NodeProto) -> str | None:
+    """ "network.2.first.1/Conv" from what PyTorch's exporter noted, or None."""
+    noted = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes")
+    if noted is None:
+        return None
+    scopes = [scope.strip(" '\"") for scope in noted.strip("[]").split(",")]
+    module = scopes[-2] if len(scopes) > 1 else ""  # the last one is the operator's own name
+    return f"{module}/{node.op_type}" if module else node.op_type
+
+
+def without_dead_nodes(model: ModelProto) -> ModelProto:
+    """`model`, in place, less the nodes and weights that no output needs."""
+    needed = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input)
+    weights = [initializer for initializer in model.graph.initializer if initializer.name in needed]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(weights)
+    return model

@@ -1,0 +1,158 @@
+"""The answers sample by sample, and what they say: recall per class, and the samples that flipped."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.spec import Precision
+
+_IMAGE_SIZE = (320, 160)  # pixels at most: twice what the page shows
+_SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the report shows beyond the manifest: the answers, sample by sample, on the held-out split."""
+
+    inputs: Mapping[str, NDArray[Any]]  # name -> [N, ...], as the network gets them
+    labels: NDArray[np.int64] | None  # [N] class indices, or [N, L] padded with -1 (task "ctc"); None: unlabelled
+    reference: NDArray[np.int64] | None  # the reference's answers, same shape; None for task "values"
+    answers: Mapping[Precision, NDArray[np.int64]]  # each variant's answers; empty for task "values"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A sample's picture, as a data URL."""
+
+    url: str
+    small: bool  # to be enlarged without smoothing
+    wide: bool  # a line of text rather than an object
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One sample that a variant answers differently from the reference. None: it has no label, or no picture."""
+
+    index: int
+    label: str | None
+    reference: str
+    answer: str
+    was_right: bool | None
+    is_right: bool | None
+    image: Image | None
+
+
+@dataclass(frozen=True)
+class Flips:
+    """All samples that one variant answers differently, and some of them to look at."""
+
+    total: int
+    counts: Mapping[str, int]  # "right → wrong": 12; empty where nothing is labelled
+    shown: tuple[Flip, ...]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How much of one class is found: by the reference, and by each variant."""
+
+    name: str
+    samples: int
+    reference: float
+    variants: Mapping[Precision, float]
+
+    @property
+    def largest_change(self) -> float:
+        return max((abs(share - self.reference) for share in self.variants.values()), default=0.0)
+
+
+def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: int) -> Flips:
+    """Compare a variant's answers with the reference's; what was lost comes first, then what was gained."""
+    answers, reference, labels = evidence.answers[precision], evidence.reference, evidence.labels
+    assert reference is not None  # where there are answers, there are the reference's
+    changed = np.flatnonzero(~_same(answers, reference))
+    counts: dict[str, int] = {}
+    was_right = is_right = None
+    if labels is not None:
+        was_right, is_right = _same(reference, labels), _same(answers, labels)
+        kind = np.where(was_right, 0, np.where(is_right, 1, 2))[changed]
+        counts = {
+            name: int((kind == number).sum())
+            for number, name in enumerate(("right → wrong", "wrong → right", "wrong → wrong"))
+        }
+        changed = changed[np.argsort(kind, kind="stable")]
+    pictures = next((array for array in evidence.inputs.values() if _looks_like_images(array)), None)
+    shown = tuple(
+        Flip(
+            index=int(i),
+            label=None if labels is None else _text(labels[i], names),
+            reference=_text(reference[i], names),
+            answer=_text(answers[i], names),
+            was_right=None if was_right is None else bool(was_right[i]),
+            is_right=None if is_right is None else bool(is_right[i]),
+            image=None if pictures is None else _image(pictures[i]),
+        )
+        for i in changed[:show]
+    )
+    return Flips(len(changed), counts, shown)
+
+
+def recalls(evidence: Evidence, names: Sequence[str]) -> list[Recall]:
+    """One for each class that has samples, the most changed first; none where samples have no single label."""
+    labels, reference = evidence.labels, evidence.reference
+    if labels is None or reference is None or labels.ndim != 1:
+        return []
+    samples = np.bincount(labels)
+
+    def found(answers: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.bincount(labels[answers == labels], minlength=len(samples)) / np.maximum(samples, 1)
+
+    by_reference = found(reference)
+    by_variant = {precision: found(answers) for precision, answers in evidence.answers.items()}
+    rows = [
+        Recall(
+            name=_text(i, names),
+            samples=int(samples[i]),
+            reference=float(by_reference[i]),
+            variants={precision: float(shares[i]) for precision, shares in by_variant.items()},
+        )
+        for i in np.flatnonzero(samples)
+    ]
+    return sorted(rows, key=lambda row: -row.largest_change)
+
+
+def _same(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Sample by sample, for indices [N] and for sequences [N, L]."""
+    return np.array((one == other).reshape(len(one), -1).all(axis=1))
+
+
+def _text(answer: Any, names: Sequence[str]) -> str:
+    """A class by its name; a sequence as the text it spells; numbers where nothing is named."""
+    if np.ndim(answer) == 0:
+        return names[answer] if names else str(answer)
+    indices = [int(i) for i in answer if i >= 0]
+    return "".join(names[i] for i in indices) if names else " ".join(map(str, indices))
+
+
+def _looks_like_images(array: NDArray[Any]) -> bool:
+    return array.ndim == 4 and array.shape[1] in (1, 3) and (array.dtype == np.uint8 or array.dtype.kind == "f")
+
+
+def _image(pixels: NDArray[Any]) -> Image:
+    """Pixels [1 or 3, H, W]; floats from their own smallest to their own largest value."""
+    from PIL import Image as Pillow
+
+    if pixels.dtype != np.uint8:
+        values = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
+        pixels = ((values - values.min()) / max(np.ptp(values), 1e-12) * 255).round().astype(np.uint8)
+    picture = Pillow.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    small = max(picture.size) <= _SMALL
+    picture.thumbnail(_IMAGE_SIZE)
+    encoded = io.BytesIO()
+    picture.save(encoded, "WEBP", lossless=small, quality=80)
+    url = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return Image(url, small, wide=picture.width > 2 * picture.height)

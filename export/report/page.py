@@ -1,0 +1,128 @@
+"""The report's two pages: what their templates, report.html.j2 and report.md.j2, are filled with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from contracts.manifest import Gate, Manifest, Variant
+from contracts.spec import ModelSpec
+from export.report import plots
+from export.report.evidence import Evidence, flips, recalls
+
+_LAYERS = 30  # the most sensitive ones
+_CLASSES, _CLASSES_OF_MANY = 40, 20  # up to 40 classes all are shown, of more the 20 most changed
+_FLIPS = 24  # samples a variant
+_DROP, _AGREEMENT = "accuracy drop", "agreement"  # how the names of these two gates begin
+
+
+def render(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, str]:
+    """{file name: text}."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    content = _content(release, spec, evidence)
+    return {name: templates.get_template(f"{name}.j2").render(content) for name in ("report.html", "report.md")}
+
+
+def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, Any]:
+    files = sorted({file for v in release.variants for file in v.timings})
+    batch = _batch(release, spec)
+    int8 = next((v.recipe for v in release.variants if v.precision == "int8"), None)
+    left_out = int8.left_out if int8 else ()
+    classes = recalls(evidence, spec.labels)
+    shown = classes if len(classes) <= _CLASSES else classes[:_CLASSES_OF_MANY]
+    layers = release.sensitivity[:_LAYERS]
+    return {
+        "release": release,
+        "colours": plots.COLOURS,
+        "files": files,
+        "batch": batch,
+        "served": {
+            v.precision: [c.file for c in release.choices if c.precision == v.precision] for v in release.variants
+        },
+        "failures": {v.precision: _failures(v) for v in release.variants},
+        "agreement": {v.precision: _gate(v.gates, _AGREEMENT) for v in release.variants},
+        "gate_groups": _gate_groups(release),
+        "pareto": _pareto(release, files, batch),
+        "recipe": int8,
+        "trial_gates": list(dict.fromkeys(gate.name for trial in release.trials for gate in trial.gates)),
+        "search": _search(release),
+        "layers": layers,
+        "left_out": left_out,
+        "sensitivity": plots.sensitivity(layers, left_out) if layers else None,
+        "classes": classes,
+        "shown_classes": shown,
+        "per_class": plots.per_class(shown) if shown and shown[0].variants else None,
+        "flips": {precision: flips(evidence, precision, spec.labels, _FLIPS) for precision in evidence.answers},
+    }
+
+
+def _gate(gates: Sequence[Gate], prefix: str) -> Gate | None:
+    return next((gate for gate in gates if gate.name.startswith(prefix)), None)
+
+
+def _failures(variant: Variant) -> list[Gate]:
+    """What keeps a variant, or its engine, from being served."""
+    proofs = (*variant.gates, *(variant.engine.gates if variant.engine else ()))
+    return [gate for gate in proofs if not gate.passed]
+
+
+def _gate_groups(release: Manifest) -> dict[str, Sequence[Gate]]:
+    groups: dict[str, Sequence[Gate]] = {"the release": release.gates}
+    for variant in release.variants:
+        groups[f"{variant.precision}, graph"] = variant.gates
+        groups[f"{variant.precision}, engine"] = variant.engine.gates if variant.engine else ()
+        worth_it = {file: timing.worth_it for file, timing in variant.timings.items()}
+        groups |= {f"{variant.precision}, worth it in {file}": (gate,) for file, gate in worth_it.items() if gate}
+    return {name: gates for name, gates in groups.items() if gates}
+
+
+def _batch(release: Manifest, spec: ModelSpec) -> str:
+    """The batch size whose latency stands for a variant: what the engine is tuned for, or the nearest measured."""
+    measured = {int(size) for v in release.variants for timing in v.timings.values() for size in timing.median_ms}
+    return str(min(measured, key=lambda size: abs(size - spec.batch.opt), default=spec.batch.opt))
+
+
+def _pareto(release: Manifest, files: Sequence[str], batch: str) -> str | None:
+    """None where nothing was timed, or where there is nothing that better could mean (task "values")."""
+    labelled = release.reference_accuracy is not None
+    panels = {file: [p for v in release.variants if (p := _point(release, v, file, batch))] for file in files}
+    panels = {file: points for file, points in panels.items() if points}
+    if not panels:
+        return None
+    name = "accuracy" if labelled else "agreement with the reference"
+    return plots.pareto(panels, name, batch, release.reference_accuracy)
+
+
+def _point(release: Manifest, variant: Variant, file: str, batch: str) -> plots.Point | None:
+    timing, agreement = variant.timings.get(file), _gate(variant.gates, _AGREEMENT)
+    share = variant.accuracy
+    if share is None and agreement:
+        share = agreement.figure
+    if share is None or timing is None or batch not in timing.median_ms:
+        return None
+    low, drop = share, _gate(variant.gates, _DROP)
+    if release.reference_accuracy is not None and drop:
+        low = min(share, release.reference_accuracy - drop.figure / 100)
+    served = any(c.file == file and c.precision == variant.precision for c in release.choices)
+    return plots.Point(variant.precision, timing.median_ms[batch], share, low, served)
+
+
+def _search(release: Manifest) -> str | None:
+    """None where there is nothing to compare."""
+    if len(release.trials) < 2:
+        return None
+    chosen = {variant.recipe for variant in release.variants}
+    attempts = []
+    for number, trial in enumerate(release.trials, start=1):
+        recipe, gate = trial.recipe, _gate(trial.gates, _DROP) or _gate(trial.gates, _AGREEMENT)
+        left_out = f", {len(recipe.left_out)} in FP32" if recipe.left_out else ""
+        name = f"{number}  {recipe.quantizer} {recipe.method}, {recipe.samples}{left_out}"
+        attempts.append(plots.Attempt(name, trial.error, gate, trial.passed, recipe in chosen))
+    return plots.search(attempts)

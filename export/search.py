@@ -1,0 +1,168 @@
+"""The search for an INT8 recipe that reaches the limits: method, number of samples, layers left in FP32.
+
+Recipes are compared on the search split. Layers are left out worst first, by what each costs when it alone is
+quantized. The search ends with the best recipe that passes, or with the best there is and the layers to blame.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from onnx import ModelProto
+
+from contracts.manifest import Layer, Recipe, Trial
+from contracts.spec import Limits, ModelSpec
+from export import gates, graphs, int8
+from export.gates import Comparison
+from export.runners import Batch, length, memory_runner, predict, take
+from export.subject import Split
+
+Mode = Literal["auto", "always", "never"]
+
+# Enough to rank layers by; their errors differ by factors, not percents.
+_RANKING_SAMPLES = 256
+# Methods are also compared with this share of the samples: fewer outliers can be better, and say if more would help.
+_FEWER = 0.25
+
+
+@dataclass(frozen=True)
+class Found:
+    """The recipe that a search ended with. The graph is where the caller said."""
+
+    recipe: Recipe
+    passed: bool
+    trials: tuple[Trial, ...]
+    sensitivity: tuple[Layer, ...]  # worst first
+    ended: str  # why the search stopped there
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What recipes are tried on."""
+
+    spec: ModelSpec
+    limits: Limits
+    split: Split
+    reference: Batch  # its outputs on the split
+    calibration: Batch
+    quantized: Callable[[Recipe], Path]  # a graph with every heavy layer quantized, made once
+
+    def judge(self, model: ModelProto, recipe: Recipe, started: float) -> Trial:
+        outputs = predict(self._runner(model), self.split.inputs, self.spec.batch.max)
+        found = gates.compare(outputs, self.reference, self.spec)
+        reference = gates.answers(self.reference, self.spec)
+        proofs = gates.prove(found, {}, reference, self.split.labels, self.limits)
+        return Trial(recipe, proofs, round(found.error, 6), round(time.monotonic() - started, 2))
+
+    def error(self, model: ModelProto, samples: int) -> float:
+        inputs, reference = take(self.split.inputs, slice(samples)), take(self.reference, slice(samples))
+        outputs = predict(self._runner(model), inputs, self.spec.batch.max)
+        found: Comparison = gates.compare(outputs, reference, self.spec)
+        return found.error
+
+    def _runner(self, model: ModelProto) -> Callable[[Batch], Batch]:
+        return memory_runner(model, [tensor.name for tensor in self.spec.outputs])
+
+
+def search(
+    bench: Bench, fp32: Path, int8_path: Path, *, mode: Mode, budget_s: float, say: Callable[[str], None]
+) -> Found:
+    """Write the best INT8 graph of `fp32` to `int8_path`.
+
+    Args:
+        mode: "never" takes the first recipe as it is; "auto" searches if that fails; "always" compares all.
+        budget_s: No new recipe is tried after that long.
+        say: Is told what is being tried.
+    """
+    deadline = time.monotonic() + budget_s
+    model = graphs.load(fp32)
+    models: dict[Recipe, ModelProto] = {}
+    trials: list[Trial] = []
+
+    def attempt(recipe: Recipe, make: Callable[[], ModelProto]) -> Trial:
+        say(str(recipe))
+        started = time.monotonic()
+        models[recipe] = make()
+        trials.append(bench.judge(models[recipe], recipe, started))
+        return trials[-1]
+
+    count = length(bench.calibration)
+    for quantizer, method in int8.METHODS:
+        for samples in dict.fromkeys((count, max(1, int(count * _FEWER)))):
+            if trials and time.monotonic() > deadline:
+                break
+            recipe = Recipe(quantizer, method, samples)
+            trial = attempt(recipe, lambda recipe=recipe: onnx.load(bench.quantized(recipe)))  # type: ignore[misc]
+            if mode == "never" or (mode == "auto" and trial.passed):
+                break
+        if mode == "never" or (mode == "auto" and trials[-1].passed):
+            break
+    best = min(trials, key=_rank)
+    sensitivity: tuple[Layer, ...] = ()
+    if mode != "never":
+        sensitivity = _sensitivity(bench, models[best.recipe], model, deadline, say)
+    if not best.passed and mode != "never":
+        _leave_out(bench, best, models[best.recipe], model, sensitivity, attempt, deadline)
+        best = min(trials, key=_rank)
+    onnx.save(models[best.recipe], int8_path)
+    return Found(best.recipe, best.passed, tuple(trials), sensitivity, _ending(best, len(trials), deadline))
+
+
+def blame(sensitivity: Sequence[Layer], count: int = 5) -> str:
+    """The layers that cost most, for people."""
+    return ", ".join(f"{layer.name} ({layer.error:.1%})" for layer in sensitivity[:count])
+
+
+def _rank(trial: Trial) -> tuple[bool, int, float]:
+    return not trial.passed, len(trial.recipe.left_out) if trial.passed else 0, trial.error
+
+
+def _sensitivity(
+    bench: Bench, quantized: ModelProto, model: ModelProto, deadline: float, say: Callable[[str], None]
+) -> tuple[Layer, ...]:
+    """What each layer costs when it alone is quantized."""
+    heavy = graphs.heavy_nodes(model)
+    layers = []
+    for index, name in enumerate(heavy):
+        if time.monotonic() > deadline:
+            break
+        say(f"sensitivity of layer {index + 1} of {len(heavy)}")
+        alone = int8.leave_out(quantized, model, set(heavy) - {name})
+        layers.append(Layer(name, round(bench.error(alone, _RANKING_SAMPLES), 6)))
+    return tuple(sorted(layers, key=lambda layer: -layer.error))
+
+
+def _leave_out(
+    bench: Bench,
+    best: Trial,
+    quantized: ModelProto,
+    model: ModelProto,
+    sensitivity: Sequence[Layer],
+    attempt: Callable[[Recipe, Callable[[], ModelProto]], Trial],
+    deadline: float,
+) -> None:
+    """Leave the worst layers out, twice as many each time, then fewer again, as long as enough remain in INT8."""
+    heavy = len(graphs.heavy_nodes(model))
+    most = min(len(sensitivity), int(heavy * (1 - bench.limits.computed_share) + 1e-9))
+    failed, passed, count = 0, None, 1
+    while time.monotonic() < deadline and most:
+        count = min(count, most)
+        names = tuple(layer.name for layer in sensitivity[:count])
+        recipe = replace(best.recipe, left_out=names)
+        if attempt(recipe, lambda names=names: int8.leave_out(quantized, model, names)).passed:  # type: ignore[misc]
+            passed = count
+        else:
+            failed = count
+        if failed == most or (passed is not None and passed - failed <= 1):
+            return
+        count = count * 2 if passed is None else (failed + passed) // 2
+
+
+def _ending(best: Trial, tried: int, deadline: float) -> str:
+    late = ", the time budget is spent" if time.monotonic() > deadline else ""
+    if best.passed:
+        return f"{best.recipe}; {tried} tried{late}"
+    return f"none of {tried} recipes reaches the limits{late}; the best is {best.recipe}: {gates.failures(best.gates)}"

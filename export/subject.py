@@ -1,0 +1,168 @@
+"""What is exported: a reference to be like, a graph to start from, and real inputs to prove the likeness on.
+
+A subject comes from a checkpoint of ours, or from an ONNX graph that was trained elsewhere. From here on the two
+are the same; only the reference differs, the PyTorch module or the FP32 graph itself.
+"""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from contracts import manifest
+from contracts.manifest import Source
+from contracts.spec import DynamicDim, ModelSpec
+from export import contract, graphs
+from export.errors import GraphError, SampleError
+from export.gates import Answers
+from export.onnx import graph_from_module, module_runner
+from export.runners import Batch, Runner, length, onnx_runner, take
+from training.checkpoints import Checkpoint
+from training.families import Family
+
+# With fewer held-out samples than this no figure says anything: one flipped answer would be over 5 %.
+_FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """Real inputs, and what is true of them if that is known."""
+
+    inputs: Batch
+    labels: Answers | None
+
+    def __len__(self) -> int:
+        return length(self.inputs)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything an export needs to know of what it exports."""
+
+    spec: ModelSpec
+    source: Source
+    reference: Callable[[], Runner]  # opened when needed: with everything cached it never is
+    write_graph: Callable[[Path], object]  # the FP32 graph
+    calibration: Batch
+    search: Split  # recipes are compared on it, so that none is chosen for its luck on the held-out split
+    held_out: Split
+
+    def at(self, end: str) -> Batch:
+        """Held-out inputs with every dynamic dimension at its "min", "opt" or "max", repeated or cut to fit."""
+        shapes = {tensor.name: tensor.shape_at(end) for tensor in self.spec.inputs}  # type: ignore[arg-type]
+        return {name: _fitted(values, shapes[name]) for name, values in self.held_out.inputs.items()}
+
+
+def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> Subject:
+    """A checkpoint of a family, with the splits of the data it was trained on."""
+    data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    [name] = [tensor.name for tensor in spec.inputs]
+    return Subject(
+        spec=spec,
+        source=Source(
+            file=checkpoint.path.name,
+            sha256=checkpoint.sha256,
+            data_fingerprint=lineage.data_fingerprint,
+            mlflow_run_id=lineage.mlflow_run_id,
+            git_commit=lineage.git_commit,
+            git_dirty=lineage.git_dirty,
+        ),
+        reference=lambda: module_runner(checkpoint.module, spec),
+        write_graph=lambda path: graph_from_module(checkpoint.module, spec, path),
+        calibration={name: data.split("train")[0][:calibration_samples]},
+        search=_split(name, *data.split("val")),
+        held_out=_split(name, *data.split("test")),
+    )
+
+
+def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples: int) -> Subject:
+    """An ONNX graph trained elsewhere, with representative inputs: half to calibrate, half held out.
+
+    Args:
+        samples: A .npz with one array [N, …] an input, and perhaps `labels`.
+
+    Raises:
+        GraphError: the graph is none, or does not take and give what the spec says.
+        SampleError: the inputs do not fit the spec, or are too few.
+    """
+    model = graphs.normalised(graphs.load(graph))
+    if not (gate := contract.graph_gate(model, spec)).passed:
+        raise GraphError(
+            f"{graph} is not what the spec says",
+            note=gate.detail,
+            hint="mend the spec, or export the graph again with its dynamic dimensions dynamic",
+        )
+    inputs, labels = _read_samples(samples, spec)
+    half = length(inputs) // 2
+    first, second = slice(half), slice(half, None)
+    return Subject(
+        spec=spec,
+        source=Source(graph.name, manifest.sha256(graph), manifest.sha256(samples), None, None, None),
+        reference=lambda: onnx_runner(graph, [tensor.name for tensor in spec.outputs]),
+        write_graph=lambda path: onnx.save(model, path),
+        calibration=take(inputs, slice(min(half, calibration_samples))),
+        search=Split(take(inputs, first), None if labels is None else labels[first]),
+        held_out=Split(take(inputs, second), None if labels is None else labels[second]),
+    )
+
+
+def _split(name: str, inputs: NDArray[Any], labels: Answers) -> Split:
+    return Split({name: inputs}, labels)
+
+
+def _read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]], Answers | None]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except FileNotFoundError:
+        raise SampleError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SampleError(
+            f"{path} is no .npz of plain arrays, or a damaged one",
+            note=str(error).splitlines()[0],
+            hint="numpy.savez(path, **{input name: array})",
+        ) from error
+    labels = arrays.pop("labels", None)
+    wanted = {tensor.name: tensor for tensor in spec.inputs}
+    if arrays.keys() != wanted.keys():
+        raise SampleError(f"{path} holds {_listed(arrays)}", note=f"the inputs of the spec are {_listed(wanted)}")
+    for name, values in arrays.items():
+        if values.dtype != wanted[name].dtype:
+            raise SampleError(f"{name} in {path} is {values.dtype}", note=f"the spec says {wanted[name].dtype}")
+        if values.ndim != len(wanted[name].shape) or not all(
+            d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
+            for d, size in zip(wanted[name].shape[1:], values.shape[1:], strict=True)
+        ):
+            raise SampleError(
+                f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {wanted[name].shape}"
+            )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise SampleError(f"{name} in {path} has inf or nan in it")
+    counts = {len(values) for values in [*arrays.values(), *([] if labels is None else [labels])]}
+    if len(counts) > 1 or min(counts) < 2 * _FEWEST:
+        raise SampleError(
+            f"{path} has {' and '.join(str(c) for c in sorted(counts))} samples",
+            note=f"every array needs the same number, at least {2 * _FEWEST}: half calibrate, half are held out",
+        )
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != (2 if spec.task == "ctc" else 1)):
+        raise SampleError(
+            f"labels in {path} are {labels.dtype} {list(labels.shape)}",
+            note="class indices [N], or for the task ctc [N, length] padded with -1",
+        )
+    return arrays, None if labels is None else labels.astype(np.int64)
+
+
+def _fitted(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """`values` with every axis repeated or cut to `shape`."""
+    for axis, size in enumerate(shape):
+        values = np.take(values, np.arange(size) % values.shape[axis], axis=axis)
+    return np.ascontiguousarray(values)
+
+
+def _listed(names: object) -> str:
+    return ", ".join(names) or "nothing"  # type: ignore[arg-type]  # mappings

@@ -1,0 +1,48 @@
+"""The versions of what an export was made with."""
+
+import importlib.metadata
+import platform
+
+from training.lineage import git_state
+
+_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "nvidia-modelopt",
+    "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-rtx-cu13",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """{package: version} of everything that decides what the graphs and engines are."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def tools() -> dict[str, str]:
+    """The versions, the commit of this repository, and the GPU, for the manifest."""
+    found = versions()
+    commit, dirty = git_state()
+    if commit is not None:
+        found["this repository"] = commit + ("-dirty" if dirty else "")
+    return found | gpu()
+
+
+def gpu() -> dict[str, str]:
+    """{"gpu": name and compute capability} of the one that PyTorch uses, if there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    major, minor = torch.cuda.get_device_capability()
+    return {"gpu": f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}"}

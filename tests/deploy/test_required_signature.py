@@ -1,0 +1,108 @@
+"""`deploy up --require-signature` serves what was signed, and starts nothing otherwise."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from contracts import manifest, signature
+from contracts.manifest import Manifest, Source
+from contracts.signature import Signer
+from tests.conftest import FAMILY, MODEL, Workspace
+
+# What is wrong with these ports is said right after the signatures were found good.
+SAME_PORTS = ("--http-port", "9000", "--grpc-port", "9000")
+SIGNATURES_ARE_GOOD = "error: HTTP, gRPC and metrics need a port each"
+
+
+def up(workspace: Workspace, *options: str | Path) -> "subprocess.CompletedProcess[str]":
+    return workspace.run("deploy", "up", "--detach", "--repository", workspace.repository, *SAME_PORTS, *options)
+
+
+@pytest.fixture
+def public_key(tmp_path: Path) -> Path:
+    """Of the key pair beside it, private.pem."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    private, public = serialization.PrivateFormat.PKCS8, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "private.pem").write_bytes(key.private_bytes(pem, private, serialization.NoEncryption()))
+    path = tmp_path / "public.pem"
+    path.write_bytes(key.public_key().public_bytes(pem, public))
+    return path
+
+
+@pytest.fixture
+def version(workspace: Workspace, public_key: Path) -> Path:
+    """A published version, signed. Its graph is none; nothing here gets as far as loading it."""
+    directory = workspace.model / "1"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(b"weights")
+    publish(directory)
+    signature.sign(directory, Signer(public_key.with_name("private.pem")))
+    return directory
+
+
+def publish(directory: Path) -> None:
+    release = Manifest(
+        family=FAMILY,
+        model=MODEL,
+        version=1,
+        created_at="2026-01-01T00:00:00+00:00",
+        command="python -m export fashion",
+        source=Source("best.ckpt", "00", "11", None, None, None),
+        tools={},
+        calibration_samples=0,
+        test_samples=0,
+        reference_accuracy=None,
+        gates=(),
+        variants=(),
+        trials=(),
+        sensitivity=(),
+        choices=(),
+        files=manifest.files_of(directory),
+    )
+    manifest.write(release, directory)
+
+
+def test_a_signed_version_may_be_served_beside_models_that_have_no_manifest(
+    workspace: Workspace, version: Path, public_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature", "--verify-key", public_key).stderr
+    monkeypatch.setenv("VERIFY_KEY", str(public_key))
+    assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature").stderr
+
+
+def test_a_version_changed_together_with_its_manifest_is_refused(
+    workspace: Workspace, version: Path, public_key: Path
+) -> None:
+    (version / "model.onnx").write_bytes(b"weighty")
+    publish(version)
+    assert SIGNATURES_ARE_GOOD in up(workspace).stderr
+    done = up(workspace, "--require-signature", "--verify-key", public_key)
+    assert done.returncode == 1
+    assert "is not what was signed\nNote: changed: manifest.json; changed: model.onnx\n" in done.stderr
+
+
+@pytest.mark.parametrize("removed", [("model.sig",), ("model.sig", "manifest.json")])
+def test_an_unsigned_version_is_refused_with_or_without_its_manifest(
+    workspace: Workspace, version: Path, public_key: Path, removed: tuple[str, ...]
+) -> None:
+    for name in removed:
+        (version / name).unlink()
+    done = up(workspace, "--require-signature", "--verify-key", public_key)
+    assert done.returncode == 1
+    assert f"{MODEL}/1 is unsigned" in done.stderr
+    assert "python -m export" in done.stderr
+
+
+def test_options_that_do_not_add_up_are_refused(
+    workspace: Workspace, public_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VERIFY_KEY", raising=False)
+    monkeypatch.delenv("VERIFY_CHAIN", raising=False)
+    assert "--verify-key FILE" in up(workspace, "--require-signature").stderr
+    assert "do nothing without --require-signature" in up(workspace, "--verify-key", public_key).stderr
+    both = up(workspace, "--require-signature", "--verify-key", public_key, "--verify-chain", public_key)
+    assert "not allowed with argument" in both.stderr
