@@ -52,10 +52,11 @@ def main() -> int:
     from export.cache import Cache
     from export.engine import SERVER_TENSORRT, Options
     from export.progress import Progress
+    from export.proof import Request
     from export.tools import gpu, versions
 
     progress = Progress()
-    request = pipeline.Request(
+    request = Request(
         command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
         precisions=sorted(set(options.precision), key=PRECISIONS.index),
         server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,

@@ -6,6 +6,7 @@ and engines when they are made, and so each with the others.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from export.errors import ConfigError
 
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
+LABELS = "labels.txt"
 
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, dims; -1 where it may vary)
 
 
 def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
-    """One gate for each configuration of the model.
+    """One gate for each configuration of the model, and one for the labels that its postprocessing gives out.
 
     Raises:
         ConfigError: one is missing or is no model configuration.
@@ -33,6 +35,11 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     for name in CONFIGS:
         config = _read(model_directory / name)
         gates.append(_gate(name, _config_faults(config, spec)))
+    labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
+    if labels.is_file():
+        named = labels.read_text().splitlines()
+        wrong = [f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip_longest(named, spec.labels)) if a != b]
+        gates.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
     return tuple(gates)
 
 
@@ -188,7 +195,9 @@ def _tensor(tensor: TensorSpec) -> str:
 
 def _warmup(tensor: TensorSpec) -> str:
     dims = list(tensor.shape_at("opt")[1:])
-    value = f"data_type: {_triton(tensor)} dims: {dims} random_data: true"
+    # Random integers would be tokens that no vocabulary has.
+    data = "random_data" if np.dtype(tensor.dtype).kind == "f" else "zero_data"
+    value = f"data_type: {_triton(tensor)} dims: {dims} {data}: true"
     return f'    inputs {{ key: "{tensor.name}" value {{ {value} }} }}'
 
 

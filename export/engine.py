@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from contracts.manifest import Engine
+from contracts.manifest import Engine, Gate
 from contracts.spec import ModelSpec
 from export.errors import CompileError, EngineError
 
@@ -177,6 +177,13 @@ def plan_version(plan: bytes) -> str | None:
     if len(plan) < 28 or plan[:4] not in (b"ftrt", b"vtrt"):
         return None
     return ".".join(str(part) for part in plan[24:28])
+
+
+def server_gate(plan: bytes, server: str) -> Gate:
+    """Whether the server's TensorRT can load the plan: it has to be the very version that built it."""
+    built_by = plan_version(plan) or "no TensorRT"
+    return Gate("loads in the server's TensorRT", float(same_version(built_by, server)), 1, "at least",
+                f"built by {built_by}, the server has {server}")  # fmt: skip
 
 
 def same_version(found: str, wanted: str) -> bool:

@@ -10,7 +10,7 @@ tensor rounded to float16.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ _HEADROOM = 0.5
 # A layer whose relative error on samples is over this, and this many times that of what it was given, is at fault.
 # Rounding to 11 bits costs 0.0005 a layer.
 _LARGE_ERROR, _GROWTH = 0.02, 4.0
-_ROUNDS = 4
+_ROUNDS = 10
 _MEMORY = 500_000_000  # bytes of intermediate tensors to hold at a time
 
 
@@ -64,15 +64,19 @@ def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[Kept, ...]:
     samples = _affordable(model, samples)
     reference = _tensors(model, samples)
     faults: dict[str, str] = {}
+    overflows: dict[str, str] = {}
     for _ in range(_ROUNDS):
-        half, overflows = _autocast(fp32, samples, [*border, *faults])
+        half, reasons = _autocast(fp32, samples, [*border, *faults])
         onnx.save(half, fp16)
+        overflows = {
+            name: reasons.get(name, "ModelOpt keeps it") for name in _in_fp32(model, half) - {*border, *faults}
+        }
         found = _faults(model, half, reference, samples, {*border, *overflows, *faults})
         if not found:
             break
         faults |= found
-    reasons = {**overflows, **faults}
-    return tuple(Kept(n.name, reasons[n.name]) for n in model.graph.node if n.name in reasons)
+    kept = overflows | faults
+    return tuple(Kept(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
 
 
 def rounded(half: ModelProto) -> ModelProto:
@@ -123,7 +127,7 @@ def _autocast(fp32: Path, samples: Batch, keep: Iterable[str]) -> tuple[ModelPro
             )
         except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
             raise GraphError(f"ModelOpt could not convert {fp32.name} to FP16", note=_first_line(error)) from error
-    return half, {name: reason for name, reason in heard.items() if "Regex" not in reason}
+    return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
 
 
 @contextmanager
@@ -136,15 +140,20 @@ def _listening() -> Iterator[dict[str, str]]:
             if match := re.match(r"Skipping node (.+?): (.+)", record.getMessage()):
                 heard[match[1]] = match[2]
 
-    from modelopt.onnx.logging_config import logger
+    import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
 
-    handlers, level = logger.handlers[:], logger.level
-    logger.handlers[:] = [Listener()]
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(modelopt.onnx.__name__)]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [Listener()], False
+        logger.setLevel(logging.INFO)
     try:
         yield heard
     finally:
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batch, kept: set[str]) -> dict[str, str]:
@@ -158,11 +167,27 @@ def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batc
         made = max((error.get(name, 0.0) for name in node.output), default=0.0)
         if made <= _LARGE_ERROR or made <= _GROWTH * given:
             continue
-        # A kept layer that still errs was given too little: what it was given from must be kept as well.
-        at_fault = [producer[i] for i in node.input if i in producer] if node.name in kept else [node]
+        # A kept layer that still errs was given too little: what that came from must be kept as well.
+        at_fault = _nearest_half(node, producer, kept) if node.name in kept else [node]
         reason = "inf or nan in float16" if np.isinf(made) else f"{made:.1%} error in float16"
-        found |= {n.name: reason for n in at_fault if n.name not in kept}
+        found |= {n.name: reason for n in at_fault}
     return found
+
+
+def _nearest_half(node: NodeProto, producer: Mapping[str, NodeProto], kept: set[str]) -> list[NodeProto]:
+    """The nearest layers above `node` that are not kept in FP32."""
+    above = [producer[name] for name in node.input if name in producer]
+    return [half for n in above for half in (_nearest_half(n, producer, kept) if n.name in kept else [n])]
+
+
+def _in_fp32(model: ModelProto, half: ModelProto) -> set[str]:
+    """The layers of the FP32 graph `model` that compute in FP32 in `half` as well."""
+
+    def computing(graph: ModelProto) -> set[str]:
+        types = graphs.tensor_types(graph)
+        return {n.name for n in graph.graph.node if any(types.get(o) == TensorProto.FLOAT for o in n.output)}
+
+    return computing(model) & computing(half)
 
 
 def _tensors(model: ModelProto, samples: Batch, like: Batch | None = None) -> dict[str, NDArray[Any]]:
@@ -191,6 +216,13 @@ def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _widened(tensor: TensorProto) -> TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+
+
+def _told(reason: str) -> str:
+    """ModelOpt's reason, shorter."""
+    if match := re.search(r"absmax=([\d.e+]+|inf)", reason):
+        return f"reaches {float(match[1]):,.0f}, float16 ends at {_MAX:,.0f}"
+    return reason
 
 
 def _first_line(error: Exception) -> str:

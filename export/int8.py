@@ -62,29 +62,53 @@ def quantize(fp32: Path, int8: Path, calibration: Batch, recipe: Recipe) -> Path
 
 
 def leave_out(quantized: ModelProto, fp32: ModelProto, layers: Collection[str]) -> ModelProto:
-    """A copy of `quantized` with `layers` reading what the FP32 graph's do: they compute in FP32 again."""
+    """A copy of `quantized` with `layers` computing in FP32 again, as in the graph it was made from."""
     model = ModelProto()
     model.CopyFrom(quantized)
-    producer = {output: node for node in model.graph.node for output in node.output}
-    # What onnxruntime computes of a layer's output is read through a pair as well.
-    pairs = {
-        node.output[0]: producer[node.input[0]].input[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in producer
-    }
+    weights = {f"{i.name}/fp32": _renamed(i, f"{i.name}/fp32") for i in fp32.graph.initializer}
     originals = {node.name: list(node.input) for node in fp32.graph.node}
-    weights = {i.name: i for i in fp32.graph.initializer}
+    pairs = _pairs(model)
     for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            source = producer.get(pairs.get(name, ""))
-            if node.name in layers and name in producer and producer[name].op_type == "DequantizeLinear":
-                node.input[index] = originals[node.name][index]
-            elif node.op_type not in graphs.HEAVY and source is not None and source.name in layers:
-                node.input[index] = pairs[name]
-    present = {i.name for i in model.graph.initializer}
-    read = {name for node in model.graph.node for name in node.input}
-    model.graph.initializer.extend(weights[name] for name in sorted((read & weights.keys()) - present))
+        for index, name in enumerate(node.input if node.name in layers else ()):
+            if name in pairs:
+                original = originals[node.name][index]
+                # The quantized graph may have the weight in 8 bits under its name.
+                node.input[index] = f"{original}/fp32" if f"{original}/fp32" in weights else pairs[name]
+    _bypass_idle_pairs(model, pairs, set(graphs.heavy_nodes(model)) - set(layers))
+    for name in sorted({name for node in model.graph.node for name in node.input} & weights.keys()):
+        model.graph.initializer.append(weights[name])
     return graphs.without_dead_nodes(model)
+
+
+def _pairs(model: ModelProto) -> dict[str, str]:
+    """{what a DequantizeLinear gives: what its QuantizeLinear was given, or the 8-bit weight itself}."""
+    quantizers = {node.output[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    return {
+        node.output[0]: quantizers[node.input[0]].input[0] if node.input[0] in quantizers else node.input[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+
+
+def _bypass_idle_pairs(model: ModelProto, pairs: dict[str, str], quantized: set[str]) -> None:
+    """Let everybody read past the pairs that no `quantized` layer reads from or writes to."""
+    producer = {output: node for node in model.graph.node for output in node.output}
+    busy = {name for node in model.graph.node if node.name in quantized for name in node.input}
+    idle = {
+        given: source
+        for given, source in pairs.items()
+        if given not in busy and source in producer and producer[source].name not in quantized
+    }
+    # A graph output cannot be renamed: there, the layer gives the output itself.
+    outputs = {idle[output.name]: output.name for output in model.graph.output if output.name in idle}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in outputs.values():
+            node.output[0] += "/idle"
+            continue
+        for index, name in enumerate(node.input):
+            node.input[index] = outputs.get(idle.get(name, name), idle.get(name, name))
+        for index, name in enumerate(node.output):
+            node.output[index] = outputs.get(name, name)
 
 
 def faults(model: ModelProto) -> list[str]:
@@ -134,6 +158,11 @@ def _with_onnxruntime(fp32: Path, int8: Path, samples: Batch, method: str) -> No
 
 
 def _quantize_static(fp32: Path, int8: Path, samples: Batch, method: str) -> None:
+    with _silence():
+        _quantize_with_onnxruntime(fp32, int8, samples, method)
+
+
+def _quantize_with_onnxruntime(fp32: Path, int8: Path, samples: Batch, method: str) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.calibrate import create_calibrator
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -150,7 +179,9 @@ def _quantize_static(fp32: Path, int8: Path, samples: Batch, method: str) -> Non
             extra_options={"percentile": _PERCENTILE},
         )
         calibrator.set_execution_providers(["CPUExecutionProvider"])
-        calibrator.collect_data(_reader(q, samples))
+        for start in range(0, length(samples), _CALIBRATION_BATCH):
+            # One batch a call: it holds every tensor of all that it is given at once.
+            calibrator.collect_data(_reader(q, take(samples, slice(start, start + _CALIBRATION_BATCH))))
         ranges = calibrator.compute_data()
     quantizer = QDQQuantizer(
         model,
@@ -173,17 +204,23 @@ def _quantize_static(fp32: Path, int8: Path, samples: Batch, method: str) -> Non
     quantizer.model.save_model_to_file(str(int8), use_external_data_format=False)
 
 
+def _renamed(tensor: TensorProto, name: str) -> TensorProto:
+    copy = TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
+
+
 def _heavy_types(model: ModelProto) -> list[str]:
     return sorted(graphs.HEAVY & {node.op_type for node in model.graph.node})
 
 
 def _reader(q: Any, samples: Batch) -> Any:
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-        starts = iter(range(0, length(samples), _CALIBRATION_BATCH))
+        batches = iter([dict(samples)])
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            start = next(self.starts, None)
-            return None if start is None else take(samples, slice(start, start + _CALIBRATION_BATCH))
+            return next(self.batches, None)
 
     return Reader()
 

@@ -5,7 +5,7 @@ quantized. The search ends with the best recipe that passes, or with the best th
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,9 @@ from export.subject import Split
 Mode = Literal["auto", "always", "never"]
 
 # Enough to rank layers by; their errors differ by factors, not percents.
-_RANKING_SAMPLES = 256
+_RANKING_SAMPLES = 32
+# How much of the time budget may be spent when the methods, and when the layers, have been compared.
+_METHODS_SHARE, _RANKING_SHARE = 0.4, 0.75
 # Methods are also compared with this share of the samples: fewer outliers can be better, and say if more would help.
 _FEWER = 0.25
 
@@ -77,38 +79,35 @@ def search(
         budget_s: No new recipe is tried after that long.
         say: Is told what is being tried.
     """
-    deadline = time.monotonic() + budget_s
+    started = time.monotonic()
     model = graphs.load(fp32)
     models: dict[Recipe, ModelProto] = {}
     trials: list[Trial] = []
 
+    def left(share: float) -> bool:
+        """Whether less than that share of the budget is spent."""
+        return time.monotonic() - started < share * budget_s
+
     def attempt(recipe: Recipe, make: Callable[[], ModelProto]) -> Trial:
         say(str(recipe))
-        started = time.monotonic()
+        begun = time.monotonic()
         models[recipe] = make()
-        trials.append(bench.judge(models[recipe], recipe, started))
+        trials.append(bench.judge(models[recipe], recipe, begun))
         return trials[-1]
 
-    count = length(bench.calibration)
-    for quantizer, method in int8.METHODS:
-        for samples in dict.fromkeys((count, max(1, int(count * _FEWER)))):
-            if trials and time.monotonic() > deadline:
-                break
-            recipe = Recipe(quantizer, method, samples)
-            trial = attempt(recipe, lambda recipe=recipe: onnx.load(bench.quantized(recipe)))  # type: ignore[misc]
-            if mode == "never" or (mode == "auto" and trial.passed):
-                break
-        if mode == "never" or (mode == "auto" and trials[-1].passed):
+    for recipe in _recipes(length(bench.calibration), mode):
+        if trials and (mode == "never" or (mode == "auto" and trials[-1].passed) or not left(_METHODS_SHARE)):
             break
+        attempt(recipe, lambda recipe=recipe: onnx.load(bench.quantized(recipe)))  # type: ignore[misc]
     best = min(trials, key=_rank)
     sensitivity: tuple[Layer, ...] = ()
     if mode != "never":
-        sensitivity = _sensitivity(bench, models[best.recipe], model, deadline, say)
+        sensitivity = _sensitivity(bench, models[best.recipe], model, lambda: left(_RANKING_SHARE), say)
     if not best.passed and mode != "never":
-        _leave_out(bench, best, models[best.recipe], model, sensitivity, attempt, deadline)
+        _leave_out(bench, best, models[best.recipe], model, sensitivity, attempt, lambda: left(1))
         best = min(trials, key=_rank)
     onnx.save(models[best.recipe], int8_path)
-    return Found(best.recipe, best.passed, tuple(trials), sensitivity, _ending(best, len(trials), deadline))
+    return Found(best.recipe, best.passed, tuple(trials), sensitivity, _ending(best, trials, sensitivity, left(1)))
 
 
 def blame(sensitivity: Sequence[Layer], count: int = 5) -> str:
@@ -120,14 +119,21 @@ def _rank(trial: Trial) -> tuple[bool, int, float]:
     return not trial.passed, len(trial.recipe.left_out) if trial.passed else 0, trial.error
 
 
+def _recipes(samples: int, mode: Mode) -> Iterator[Recipe]:
+    """Every method with all samples; where all are compared, with fewer too."""
+    for share in (1.0, _FEWER) if mode == "always" else (1.0,):
+        for quantizer, method in int8.METHODS:
+            yield Recipe(quantizer, method, max(1, int(samples * share)))
+
+
 def _sensitivity(
-    bench: Bench, quantized: ModelProto, model: ModelProto, deadline: float, say: Callable[[str], None]
+    bench: Bench, quantized: ModelProto, model: ModelProto, left: Callable[[], bool], say: Callable[[str], None]
 ) -> tuple[Layer, ...]:
     """What each layer costs when it alone is quantized."""
     heavy = graphs.heavy_nodes(model)
     layers = []
     for index, name in enumerate(heavy):
-        if time.monotonic() > deadline:
+        if not left():
             break
         say(f"sensitivity of layer {index + 1} of {len(heavy)}")
         alone = int8.leave_out(quantized, model, set(heavy) - {name})
@@ -142,27 +148,27 @@ def _leave_out(
     model: ModelProto,
     sensitivity: Sequence[Layer],
     attempt: Callable[[Recipe, Callable[[], ModelProto]], Trial],
-    deadline: float,
+    left: Callable[[], bool],
 ) -> None:
-    """Leave the worst layers out, twice as many each time, then fewer again, as long as enough remain in INT8."""
-    heavy = len(graphs.heavy_nodes(model))
-    most = min(len(sensitivity), int(heavy * (1 - bench.limits.computed_share) + 1e-9))
-    failed, passed, count = 0, None, 1
-    while time.monotonic() < deadline and most:
-        count = min(count, most)
+    """Leave out as many of the worst layers as the spec admits; if that passes, halve the way to as few as do."""
+    most = int(len(graphs.heavy_nodes(model)) * (1 - bench.limits.computed_share) + 1e-9)
+    failed, count = 0, min(most, len(sensitivity))
+    while count > failed and left():
         names = tuple(layer.name for layer in sensitivity[:count])
         recipe = replace(best.recipe, left_out=names)
-        if attempt(recipe, lambda names=names: int8.leave_out(quantized, model, names)).passed:  # type: ignore[misc]
-            passed = count
+        passed = attempt(recipe, lambda names=names: int8.leave_out(quantized, model, names)).passed  # type: ignore[misc]
+        if passed:
+            enough = count
+        elif count == min(most, len(sensitivity)):
+            return
         else:
             failed = count
-        if failed == most or (passed is not None and passed - failed <= 1):
-            return
-        count = count * 2 if passed is None else (failed + passed) // 2
+        count = (failed + enough) // 2
 
 
-def _ending(best: Trial, tried: int, deadline: float) -> str:
-    late = ", the time budget is spent" if time.monotonic() > deadline else ""
+def _ending(best: Trial, trials: Sequence[Trial], sensitivity: Sequence[Layer], in_time: bool) -> str:
+    late = "" if in_time else ", the time budget is spent"
     if best.passed:
-        return f"{best.recipe}; {tried} tried{late}"
-    return f"none of {tried} recipes reaches the limits{late}; the best is {best.recipe}: {gates.failures(best.gates)}"
+        return f"{best.recipe}; {len(trials)} tried{late}"
+    blamed = f"; the layers that cost most: {blame(sensitivity)}" if sensitivity else ""
+    return f"none of {len(trials)} recipes reaches the limits{late}; the best is {best.recipe}{blamed}"

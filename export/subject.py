@@ -90,7 +90,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
         GraphError: the graph is none, or does not take and give what the spec says.
         SampleError: the inputs do not fit the spec, or are too few.
     """
-    model = graphs.normalised(graphs.load(graph))
+    model = _pinned(graphs.normalised(graphs.load(graph)), spec)
     if not (gate := contract.graph_gate(model, spec)).passed:
         raise GraphError(
             f"{graph} is not what the spec says",
@@ -109,6 +109,16 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
         search=Split(take(inputs, first), None if labels is None else labels[first]),
         held_out=Split(take(inputs, second), None if labels is None else labels[second]),
     )
+
+
+def _pinned(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """`model`, in place, with the dimensions fixed that it leaves open and the spec does not."""
+    wanted = {tensor.name: tensor.shape for tensor in (*spec.inputs, *spec.outputs)}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):
+            if isinstance(size, int) and not dim.dim_value:
+                dim.dim_value = size
+    return model
 
 
 def _split(name: str, inputs: NDArray[Any], labels: Answers) -> Split:

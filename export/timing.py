@@ -19,31 +19,36 @@ from export.runners import Batch, Runner, length
 # A lower precision must be at least this much faster than the best higher one to be worth its error. Two graphs
 # that onnxruntime computes alike have been 7 % apart on a shared machine.
 WORTH_IT = 0.9
+_SLOW_MS = 20.0  # a call of that length is a turn by itself
+_FEWEST_ROUNDS = 5  # of fewer ratios not even the largest is an upper 95 % bound of the median
 
 # Milliseconds of one call: {runner: {batch size: [[of one turn], …]}}
 Samples = Mapping[Precision, Mapping[int, Sequence[Sequence[float]]]]
 
 
 def measure(
-    runners: Mapping[Precision, Runner], inputs: Batch, batches: Sequence[int], rounds: int = 20, burst: int = 5
+    runners: Mapping[Precision, Runner],
+    inputs: Batch,
+    batches: Sequence[int],
+    rounds: int = 20,
+    burst: int = 5,
+    budget_s: float = 20,
 ) -> Samples:
-    """Time calls of every batch size, in turns of `burst`.
+    """Time calls of every batch size, in turns of `burst`; fewer rounds, but five, where the budget ends before.
 
     The call before each turn does not count: onnxruntime's threads go on spinning for a moment after a call, and
     those of the runner before would be timed too (on two cores that doubled every figure).
     """
     samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in batches} for name in runners}
-    for _ in range(rounds):
+    deadline = time.monotonic() + budget_s
+    for done in range(rounds):
+        if done >= _FEWEST_ROUNDS and time.monotonic() > deadline:
+            break
         for batch in batches:
             chunk = _first(inputs, batch)
             for name, run in runners.items():
-                run(chunk)
-                turn = []
-                for _ in range(burst):
-                    started = time.perf_counter()
-                    run(chunk)
-                    turn.append((time.perf_counter() - started) * 1e3)
-                samples[name][batch].append(turn)
+                slow = _call_ms(run, chunk) > _SLOW_MS
+                samples[name][batch].append([_call_ms(run, chunk) for _ in range(1 if slow else burst)])
     return samples
 
 
@@ -76,6 +81,12 @@ def with_timing(variant: Variant, file: str, timing: Timing) -> Variant:
 def batches(spec: ModelSpec) -> list[int]:
     """The sizes to time: a single request, what the engine is tuned for, and the most it takes."""
     return sorted({spec.batch.min, spec.batch.opt, spec.batch.max})
+
+
+def _call_ms(run: Runner, chunk: Batch) -> float:
+    started = time.perf_counter()
+    run(chunk)
+    return (time.perf_counter() - started) * 1e3
 
 
 def _timing(by_batch: Mapping[int, Sequence[Sequence[float]]]) -> Timing:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.spec import Precision
+from export.gates import correct
 
 _IMAGE_SIZE = (320, 160)  # pixels at most: twice what the page shows
 _SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel
@@ -74,11 +75,11 @@ def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: 
     """Compare a variant's answers with the reference's; what was lost comes first, then what was gained."""
     answers, reference, labels = evidence.answers[precision], evidence.reference, evidence.labels
     assert reference is not None  # where there are answers, there are the reference's
-    changed = np.flatnonzero(~_same(answers, reference))
+    changed = np.flatnonzero(~correct(answers, reference))
     counts: dict[str, int] = {}
     was_right = is_right = None
     if labels is not None:
-        was_right, is_right = _same(reference, labels), _same(answers, labels)
+        was_right, is_right = correct(reference, labels), correct(answers, labels)
         kind = np.where(was_right, 0, np.where(is_right, 1, 2))[changed]
         counts = {
             name: int((kind == number).sum())
@@ -123,11 +124,6 @@ def recalls(evidence: Evidence, names: Sequence[str]) -> list[Recall]:
         for i in np.flatnonzero(samples)
     ]
     return sorted(rows, key=lambda row: -row.largest_change)
-
-
-def _same(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Sample by sample, for indices [N] and for sequences [N, L]."""
-    return np.array((one == other).reshape(len(one), -1).all(axis=1))
 
 
 def _text(answer: Any, names: Sequence[str]) -> str:

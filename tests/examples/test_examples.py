@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts import layout
-from contracts.spec import DynamicDim, ModelSpec, from_toml
+from contracts.spec import PRECISIONS, DynamicDim, ModelSpec, from_toml
 from examples import wheel
 from tests.conftest import Workspace
 
@@ -87,6 +87,14 @@ def test_the_graph_gives_what_the_spec_says_at_each_end_of_its_dimensions(
     for tensor, found in zip(spec.outputs, session_of(example, made).run(names, inputs), strict=True):
         assert found.shape == tensor.shape_at(end)
         assert found.dtype == tensor.dtype
+
+
+def test_the_spec_in_the_how_to_is_one(tmp_path: Path) -> None:
+    page = (layout.ROOT / "docs" / "how-to" / "bring-your-own-graph.md").read_text()
+    (tmp_path / "spec.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    spec = from_toml(tmp_path / "spec.toml")
+    assert spec.limits.keys() == set(PRECISIONS)
+    assert spec.answer_output == "logits"
 
 
 def test_magika_knows_the_types_of_the_files(made: Workspace) -> None:
