@@ -111,6 +111,12 @@ def _bypass_idle_pairs(model: ModelProto, pairs: dict[str, str], quantized: set[
             node.output[index] = outputs.get(name, name)
 
 
+def quantized_layers(model: ModelProto) -> list[str]:
+    """The heavy layers that read 8 bits; the quantizers leave some in FP32 by themselves."""
+    pairs = _pairs(model)
+    return [node.name for node in model.graph.node if node.op_type in graphs.HEAVY and node.input[0] in pairs]
+
+
 def faults(model: ModelProto) -> list[str]:
     """What TensorRT would misread or refuse: Q/DQ that are not signed 8-bit with zero-point 0."""
     constants = {i.name: i for i in model.graph.initializer}

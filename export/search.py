@@ -4,6 +4,7 @@ Recipes are compared on the search split. Layers are left out worst first, by wh
 quantized. The search ends with the best recipe that passes, or with the best there is and the layers to blame.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -130,13 +131,13 @@ def _sensitivity(
     bench: Bench, quantized: ModelProto, model: ModelProto, left: Callable[[], bool], say: Callable[[str], None]
 ) -> tuple[Layer, ...]:
     """What each layer costs when it alone is quantized."""
-    heavy = graphs.heavy_nodes(model)
+    names = int8.quantized_layers(quantized)
     layers = []
-    for index, name in enumerate(heavy):
+    for index, name in enumerate(names):
         if not left():
             break
-        say(f"sensitivity of layer {index + 1} of {len(heavy)}")
-        alone = int8.leave_out(quantized, model, set(heavy) - {name})
+        say(f"sensitivity of layer {index + 1} of {len(names)}")
+        alone = int8.leave_out(quantized, model, set(names) - {name})
         layers.append(Layer(name, round(bench.error(alone, _RANKING_SAMPLES), 6)))
     return tuple(sorted(layers, key=lambda layer: -layer.error))
 
@@ -151,15 +152,16 @@ def _leave_out(
     left: Callable[[], bool],
 ) -> None:
     """Leave out as many of the worst layers as the spec admits; if that passes, halve the way to as few as do."""
-    most = int(len(graphs.heavy_nodes(model)) * (1 - bench.limits.computed_share) + 1e-9)
-    failed, count = 0, min(most, len(sensitivity))
+    in_int8 = math.ceil(len(graphs.heavy_nodes(model)) * bench.limits.computed_share - 1e-9)
+    most = min(len(int8.quantized_layers(quantized)) - in_int8, len(sensitivity))
+    failed, count = 0, most
     while count > failed and left():
         names = tuple(layer.name for layer in sensitivity[:count])
         recipe = replace(best.recipe, left_out=names)
         passed = attempt(recipe, lambda names=names: int8.leave_out(quantized, model, names)).passed  # type: ignore[misc]
         if passed:
             enough = count
-        elif count == min(most, len(sensitivity)):
+        elif count == most:
             return
         else:
             failed = count
