@@ -25,7 +25,6 @@ from contracts import layout, manifest, repository
 from contracts.errors import ProjectError, run_command_line
 from contracts.manifest import Manifest
 from deploy import server
-from export.report import variants_table
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
 SERVED_IMAGES = 10_000  # the whole test split: the same images as the offline accuracy
@@ -122,7 +121,6 @@ def _report(
     release: Manifest, shown: dict[Protocol, list[Prediction]], labels: list[str], result: dict[str, Any]
 ) -> bool:
     console.print()
-    console.print(variants_table(release))
     table = Table(title=f"Ten test images through the ensemble {FAMILY!r}")
     for heading in ("true label", *(f"over {protocol}" for protocol in shown)):
         table.add_column(heading)
@@ -134,6 +132,8 @@ def _report(
             cells.append(f"{mark} {answer.label} {answer.score:.3f}")
         table.add_row(label, *cells)
     console.print(table)
+    directory = layout.MODEL_REPOSITORY / release.model / str(release.version)
+    report = layout.shown(directory / "report.html")
     difference = abs(result["served_accuracy"] - result["offline_accuracy"]) * 100
     passed: bool = difference <= MAX_DIFFERENCE_POINTS
     console.print(
@@ -141,7 +141,7 @@ def _report(
         f"Accuracy on {result['served_images']:,} test images: served {result['served_accuracy']:.4f}, "
         f"offline {result['offline_accuracy']:.4f}; {difference:.2f} points apart, "
         f"{'[green]within' if passed else '[red]OVER'} {MAX_DIFFERENCE_POINTS}[/]\n"
-        f"All of it took {result['seconds']:.0f} s.",
+        f"All of it took {result['seconds']:.0f} s. Everything that was proven, to look at: {report}",
         soft_wrap=True,
     )
     return passed

@@ -1,18 +1,22 @@
-"""Measure a running server.
+"""Measure a running server, or an export.
 
   python -m benchmarks perf                                   perf_analyzer, gRPC and HTTP, real images
   python -m benchmarks perf --concurrency 1 8 64 --window 5   other loads, longer windows
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
+  python -m benchmarks export                                 time and memory of an export, with and without search
 
-Start a server first (python -m deploy up), and write images to send (python -m training examples fashion).
-Every figure is what a client sees; client and server share this machine's cores.
+For the first three start a server (python -m deploy up), and write images to send (python -m training examples
+fashion). Every figure is what a client sees; client and server share this machine's cores. The export publishes
+nothing.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from contracts import layout
 from contracts.errors import run_command_line
@@ -20,6 +24,10 @@ from contracts.errors import run_command_line
 
 def main() -> int:
     options = _parser().parse_args()
+    return {"perf": _perf, "export": _export}[options.command](options)
+
+
+def _perf(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -62,12 +70,45 @@ def main() -> int:
         table.add_row(m.protocol, str(m.concurrency), f"{m.throughput_per_s:,.0f}", *latencies)
     Console(width=100).print(table)
 
-    record = results / f"perf-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    summary = {"model": options.model, "measurements": [asdict(m) for m in measurements]}
+    _keep("perf", {"model": options.model, "measurements": [asdict(m) for m in measurements]})
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from benchmarks import exporting
+    from benchmarks.errors import MeasurementError
+
+    found = sorted((layout.CHECKPOINTS / options.family).glob("*/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    checkpoint = options.checkpoint or (found[-1] if found else None)
+    if checkpoint is None:
+        raise MeasurementError(f"there is no {options.family} checkpoint", hint="name one with --checkpoint, or train")
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [
+            exporting.measure(name, options.family, checkpoint, Path(scratch))
+            for name in track(exporting.RUNS, "exporting", console=console, transient=True)
+        ]
+    table = Table(title=f"python -m export {options.family}, whole processes")
+    for heading in ("", "seconds", "peak MB"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for run in runs:
+        table.add_row(run.name, f"{run.seconds:.1f}", f"{run.peak_rss_mb:,.0f}")
+    Console(width=100).print(table)
+    _keep("export", {"checkpoint": layout.shown(checkpoint), "runs": [asdict(run) for run in runs]})
+    return 0
+
+
+def _keep(name: str, summary: dict[str, Any]) -> None:
+    """The raw figures: in a file, and as the last line for machines."""
+    record = layout.ARTIFACTS / "benchmarks" / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"Kept in {layout.shown(record)}")
     print(json.dumps(summary))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     perf.add_argument("--window", type=float, default=2, metavar="SECONDS", help="one of three (default: 2)")
     perf.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
     perf.add_argument("--requests", type=int, default=100, metavar="N", help="images sent in turn (default: 100)")
+    export = commands.add_parser("export", help="wall time and peak memory of an export")
+    export.add_argument("family", nargs="?", default="fashion", help="default: fashion")
+    export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
     return parser
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _DAYS_KEPT = 14
@@ -62,5 +63,6 @@ class Cache:
         """Remove the steps that no export has used for two weeks, and what killed ones left."""
         limit = time.time() - _DAYS_KEPT * 86400
         for place in self._directory.glob("*"):
-            if place.stat().st_mtime < limit:
-                shutil.rmtree(place, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another export has just renamed it into its place
+                if place.stat().st_mtime < limit:
+                    shutil.rmtree(place, ignore_errors=True)

@@ -16,11 +16,13 @@ from onnx import ModelProto
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export import graphs
+from export.engine import cc_model_filenames
 from export.errors import ConfigError
 
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 LABELS = "labels.txt"
+_FILES = ("model.onnx", "model.plan")  # and the plans of cc_model_filenames
 
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, dims; -1 where it may vary)
 
@@ -96,6 +98,8 @@ def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
             for size in config.dynamic_batching.preferred_batch_size
             if size > config.max_batch_size
         ]
+    named = {config.default_model_filename, *config.cc_model_filenames.values()} - {""}
+    faults += [f"no release has a file {name!r}" for name in sorted(named - {*_FILES, *cc_model_filenames().values()})]
     for warmup in config.model_warmup:
         if warmup.batch_size > config.max_batch_size:
             faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")
@@ -172,8 +176,6 @@ model_warmup [
 
 
 def _generated(spec: ModelSpec, *, cpu: bool) -> str:
-    from export.engine import cc_model_filenames
-
     cc = "\n".join(f'cc_model_filenames {{ key: "{cc}" value: "{file}" }}' for cc, file in cc_model_filenames().items())
     gpu = f'platform: "tensorrt_plan"\ndefault_model_filename: "model.plan"\n{cc}'
     return _TEMPLATE.format(

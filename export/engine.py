@@ -104,7 +104,7 @@ def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
-        reasons = [parser.get_error(i).desc().splitlines()[0] for i in range(parser.num_errors)]
+        reasons = [parser.get_error(i).desc().partition("\n")[0] for i in range(parser.num_errors)]
         raise CompileError(f"{options.library} cannot parse {graph.name}", note="; ".join(reasons))
     config = _config(trt, builder, spec, options)
     share, signature = dtype_share(network, trt), _signature(network, trt)
@@ -157,12 +157,12 @@ def inspected_share(information: str, heavy: Collection[str]) -> Mapping[str, fl
     names = {"int8": "INT8", "half": "HALF", "fp16": "HALF", "float": "FLOAT", "fp32": "FLOAT"}
     counts: Counter[str] = Counter()
     for layer in json.loads(information).get("Layers", []):
-        if not isinstance(layer, dict):  # without detailed verbosity: names alone
+        # Without detailed verbosity: names alone. A reformatting layer is named after the one that it copies for.
+        if not isinstance(layer, dict) or layer.get("LayerType") == "Reformat":
             continue
         said = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
         made_of = [name for name in heavy if re.search(rf"(?<![\w./]){re.escape(name)}(?![\w./])", said)]
-        formats = [str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", [])]
-        dtype = re.search("|".join(names), formats[0].lower()) if formats else None
+        dtype = re.search(rf"\b({'|'.join(names)})\b", _datatype((layer.get("Inputs") or [{}])[0]).lower())
         if dtype:
             counts[names[dtype[0]]] += len(made_of)
     return _share(counts) if counts.total() * 2 >= len(heavy) and heavy else {}
@@ -248,6 +248,11 @@ def _share(counts: "Counter[str]") -> Mapping[str, float]:
     return {dtype: round(count / counts.total(), 4) for dtype, count in counts.most_common() if count}
 
 
+def _datatype(tensor: Mapping[str, Any]) -> str:
+    """What TensorRT 11 has in "DataType"; 10 had it in "Format/Datatype", perhaps as "Row major linear FP16 format"."""
+    return next((str(value) for key, value in tensor.items() if key.lower().endswith("datatype")), "")
+
+
 def _import(library: Library) -> ModuleType:
     try:
         return importlib.import_module(library)
@@ -264,7 +269,7 @@ def _collecting_logger(trt: ModuleType) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message.splitlines()[0])
+                self.errors.append(message.partition("\n")[0])
             if severity <= trt.ILogger.Severity.INFO:
                 self.lines.append(f"[{str(severity).removeprefix('Severity.')}] {message}")
 

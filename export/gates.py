@@ -119,6 +119,8 @@ def drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> G
     lost, gained = int((before & ~after).sum()), int((~before & after).sum())
     detail = f"{(lost - gained) / count * 100:.2f} measured: {lost} lost, {gained} gained of {count:,}"
     bound = _upper_bound(lost, gained, count) * 100
+    if limit < (least := _upper_bound(0, 0, count) * 100):
+        detail += f"; so few samples cannot show less than {least:.2f}"
     return Gate("accuracy drop, points (95 % upper bound)", round(bound, 4), limit, "at most", detail)
 
 

@@ -110,7 +110,7 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         directories = [d for d in _published(options.repository) if options.model in (None, d.parent.name)]
     if not directories:
-        raise ExportError(f"nothing to verify in {layout.shown(options.repository)}")
+        raise ExportError(f"nothing to verify in {layout.shown(options.repository / (options.model or ''))}")
     verdicts = {directory: _fault(directory, trust) for directory in directories}
     if options.json:
         print(json.dumps({str(d): fault or "as published" for d, fault in verdicts.items()}, indent=2))

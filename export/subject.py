@@ -5,6 +5,7 @@ are the same; only the reference differs, the PyTorch module or the FP32 graph i
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,10 +132,10 @@ def _read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]],
             arrays = dict(stored)
     except FileNotFoundError:
         raise SampleError(f"{path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: a .npy
         raise SampleError(
             f"{path} is no .npz of plain arrays, or a damaged one",
-            note=str(error).splitlines()[0],
+            note=str(error).partition("\n")[0] or type(error).__name__,
             hint="numpy.savez(path, **{input name: array})",
         ) from error
     labels = arrays.pop("labels", None)
@@ -153,16 +154,16 @@ def _read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]],
             )
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise SampleError(f"{name} in {path} has inf or nan in it")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != (2 if spec.task == "ctc" else 1)):
+        raise SampleError(
+            f"labels in {path} are {labels.dtype} {list(labels.shape)}",
+            note="class indices [N], or for the task ctc [N, length] padded with -1",
+        )
     counts = {len(values) for values in [*arrays.values(), *([] if labels is None else [labels])]}
     if len(counts) > 1 or min(counts) < 2 * _FEWEST:
         raise SampleError(
             f"{path} has {' and '.join(str(c) for c in sorted(counts))} samples",
             note=f"every array needs the same number, at least {2 * _FEWEST}: half calibrate, half are held out",
-        )
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != (2 if spec.task == "ctc" else 1)):
-        raise SampleError(
-            f"labels in {path} are {labels.dtype} {list(labels.shape)}",
-            note="class indices [N], or for the task ctc [N, length] padded with -1",
         )
     return arrays, None if labels is None else labels.astype(np.int64)
 

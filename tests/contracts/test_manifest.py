@@ -8,7 +8,7 @@ import pytest
 
 from contracts import manifest
 from contracts.errors import ManifestError
-from contracts.manifest import Choice, Engine, Gate, Manifest, Source, Variant
+from contracts.manifest import Choice, Engine, Gate, Layer, Manifest, Recipe, Source, Timing, Trial, Variant
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def published(tmp_path: Path) -> Path:
         size_bytes=7,
         sha256=manifest.sha256(tmp_path / "model.onnx"),
         engine=Engine("tensorrt_rtx 1.7", 100, 0.1, {"HALF": 1.0}),
-        latency_ms={"model.onnx": {"1": 0.2}},
+        timings={"model.onnx": Timing({"1": 0.2}, {"1": 0.3}, {"1": 5000.0}, Gate("time", 0.5, 0.9, "at most"))},
+        recipe=Recipe("modelopt", "max", 64, ("a",)),
     )
     release = Manifest(
         family="fashion",
@@ -30,10 +31,14 @@ def published(tmp_path: Path) -> Path:
         created_at="2026-01-01T00:00:00+00:00",
         source=Source("best.ckpt", "00", "11", None, None, None),
         tools={"torch": "2.13.0"},
-        calibration_images=5,
-        test_images=10,
-        checkpoint_accuracy=0.9,
+        command="python -m export fashion",
+        calibration_samples=5,
+        test_samples=10,
+        reference_accuracy=0.9,
+        gates=(Gate("contract: config.pbtxt", 0, 0, "at most"),),
         variants=(variant,),
+        trials=(Trial(Recipe("modelopt", "max", 64), variant.gates, 0.1, 2.0),),
+        sensitivity=(Layer("a", 0.1),),
         choices=(Choice("model.onnx", "fp16", "the only one"),),
         files=manifest.files_of(tmp_path),
     )

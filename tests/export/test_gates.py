@@ -62,6 +62,12 @@ def test_the_upper_bound_is_tangos() -> None:
     assert gates.drop(same, same, 1.0).figure == pytest.approx(100 * 1.6448536**2 / (10_000 + 1.6448536**2), abs=1e-4)
 
 
+def test_a_limit_that_the_samples_are_too_few_for_is_told_apart_from_a_loss() -> None:
+    same = np.ones(100, bool)
+    assert gates.drop(same, same, 1.0).detail.endswith("so few samples cannot show less than 2.63")
+    assert "so few" not in gates.drop(same, same, 3.0).detail
+
+
 @pytest.mark.parametrize(("lost", "gained"), [(0.01, 0.01), (0.03, 0.005), (0.002, 0.001)])
 def test_the_upper_bound_covers_the_true_drop_in_95_of_100_draws(lost: float, gained: float) -> None:
     """A simulation of the interval's promise, with a true drop that is known."""

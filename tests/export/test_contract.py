@@ -1,0 +1,196 @@
+"""A configuration, a graph or labels that disagree with the spec fail the gate with their name, before any work."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from onnx import ModelProto, TensorProto
+from tritonclient.grpc import model_config_pb2
+
+from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
+from export import contract, graphs, proof
+from export.contract import CONFIGS
+from export.engine import cc_model_filenames
+from export.errors import ConfigError
+from export.proof import Bench
+from export.subject import Subject
+from tests.conftest import Workspace
+from training import families
+
+SPEC = families.load("fashion").spec
+
+# (a pattern that both configurations have, what it becomes, what the gate says)
+FAULTS = {
+    "name": ('^name: "fashion_classifier"', 'name: "fashion"', "its name is 'fashion', not 'fashion_classifier'"),
+    "output dtype": ('"probabilities" data_type: TYPE_FP32', '"probabilities" data_type: TYPE_FP16',
+                     "output 'probabilities' is float16, not float32"),
+    "output name": ('name: "logits"', 'name: "scores"', "output 'scores' is not in the spec"),
+    "input dtype": ('"pixels" data_type: TYPE_UINT8', '"pixels" data_type: TYPE_FP32',
+                    "input 'pixels' is float32, not uint8"),
+    "dims": (r"dims: \[ 10 \]", "dims: [ 11 ]", "output 'logits' has dims [-1, 11], not [-1, 10]"),
+    "batch": ("max_batch_size: 64", "max_batch_size: 65", "max_batch_size is 65, the engines take 1 to 64"),
+    "no batching": ("max_batch_size: 64", "max_batch_size: 0", "max_batch_size is 0"),
+    "preferred batch": (r"\[ 16, 64 \]", "[ 16, 128 ]", "preferred_batch_size 128 is more than max_batch_size 64"),
+    "file": ('default_model_filename: "model', 'default_model_filename: "network', "no release has a file 'network."),
+    "warmup input": ('key: "pixels"', 'key: "images"', "warmup 'one': 'images' is no input, or is left away"),
+    "warmup batch": ('name: "full"\n    batch_size: 64', 'name: "full"\n    batch_size: 128',
+                     "warmup 'full' has a batch of 128"),
+}  # fmt: skip
+
+
+def test_the_repositorys_own_configurations_and_labels_are_what_the_spec_says(workspace: Workspace) -> None:
+    gates = contract.config_gates(workspace.model, SPEC)
+    assert [gate.name.removeprefix("contract: ") for gate in gates] == [*CONFIGS, "fashion_postprocess/labels.txt"]
+    assert all(gate.passed for gate in gates), gates
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_a_configuration_that_disagrees_fails_its_own_gate_and_no_other(
+    workspace: Workspace, config: str, fault: str
+) -> None:
+    pattern, becomes, told = FAULTS[fault]
+    path = workspace.model / config
+    text, count = re.subn(pattern, becomes, path.read_text(), count=1, flags=re.MULTILINE)
+    assert count == 1
+    path.write_text(text)
+    [refused] = [gate for gate in contract.config_gates(workspace.model, SPEC) if not gate.passed]
+    assert refused.name == f"contract: {config}"
+    assert told in refused.detail
+
+
+def test_planted_swapped_labels_fail_their_gate(workspace: Workspace) -> None:
+    path = workspace.repository / "fashion_postprocess" / "labels.txt"
+    first, second, *others = path.read_text().splitlines()
+    path.write_text("\n".join([second, first, *others]))
+    [refused] = [gate for gate in contract.config_gates(workspace.model, SPEC) if not gate.passed]
+    assert refused.name == "contract: fashion_postprocess/labels.txt"
+    assert refused.detail == f"class 0 is {second!r}, not {first!r}; class 1 is {first!r}, not {second!r}"
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "does not exist"),
+        (b"max_batch_size: many", "is no model configuration"),
+        (b"\xff\xfe", "is no model configuration"),
+    ],
+)
+def test_a_configuration_that_is_none_is_an_error(
+    workspace: Workspace, config: str, content: bytes | None, told: str
+) -> None:
+    path = workspace.model / config
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{re.escape(config)} {told}"):
+        contract.config_gates(workspace.model, SPEC)
+
+
+def test_planted_a_wrong_output_dtype_is_refused_in_seconds_before_any_graph_is_made(
+    workspace: Workspace, checkpoint: Path
+) -> None:
+    """Triton would not notice it, and leak GPU memory."""
+    path = workspace.model / "config.pbtxt"
+    path.write_text(path.read_text().replace("TYPE_FP32", "TYPE_FP16"))
+    done = workspace.run(
+        "export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository, timeout_s=60
+    )
+    assert done.returncode == 1
+    assert "error: the configuration of fashion_classifier is not what the spec says; nothing" in done.stderr
+    assert "contract: config.pbtxt 2 (limit: at most 0): output 'logits' is float16, not float32" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(workspace.root.rglob("*.onnx"))
+    assert {p.name for p in workspace.model.iterdir()} == {"config.pbtxt", "configs"}
+
+
+def bake_the_batch_in(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 16
+
+
+def rename_an_output(model: ModelProto) -> None:
+    [node] = [node for node in model.graph.node if "logits" in node.output]
+    node.output[0] = model.graph.output[0].name = "scores"
+
+
+def give_out_half(model: ModelProto) -> None:
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def take_floats(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def leave_an_output_away(model: ModelProto) -> None:
+    del model.graph.output[1]
+
+
+def test_a_graph_from_the_checkpoint_is_what_the_spec_says(graphs_of_fashion: dict[Precision, Path]) -> None:
+    for path in graphs_of_fashion.values():
+        assert contract.graph_gate(graphs.load(path), SPEC).passed
+
+
+@pytest.mark.parametrize(
+    ("plant", "told"),
+    [
+        (bake_the_batch_in, r"input 'pixels' has dims \[16, 1, 28, 28\], not \[-1, 1, 28, 28\], it is baked in"),
+        (rename_an_output, "output 'scores' is not in the spec, which has logits, probabilities; output 'logits' is m"),
+        (give_out_half, "output 'probabilities' is float16, not float32"),
+        (take_floats, "input 'pixels' is float32, not uint8"),
+        (leave_an_output_away, "output 'probabilities' is missing"),
+    ],
+)
+def test_planted_a_graph_with_other_inputs_or_outputs_fails_its_gate(
+    graphs_of_fashion: dict[Precision, Path], plant: Callable[[ModelProto], None], told: str
+) -> None:
+    model = graphs.load(graphs_of_fashion["fp32"])
+    plant(model)
+    gate = contract.graph_gate(model, SPEC)
+    assert not gate.passed and re.match(told, gate.detail), gate.detail
+
+
+def test_planted_a_graph_with_the_batch_baked_in_fails_the_contract_alone_and_is_not_compiled(
+    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path, bench_of: Callable[..., Bench]
+) -> None:
+    model = graphs.load(graphs_of_fashion["fp32"])
+    bake_the_batch_in(model)
+    onnx.save(model, tmp_path / "fp32.onnx")
+    variant = proof.prove(bench_of(fashion), "fp32", tmp_path / "fp32.onnx").variant
+    assert [gate.name for gate in variant.gates if not gate.passed] == ["contract: the graph"]
+    assert variant.engine is None and variant.accuracy is None
+
+
+BATCH = DynamicDim("batch", 1, 8, 32)
+BROUGHT = ModelSpec(
+    family="reader",
+    model="reader",
+    inputs=(
+        TensorSpec("tokens", "int32", (BATCH, DynamicDim("width", 4, 16, 64))),
+        TensorSpec("scale", "float32", (BATCH, 3)),
+    ),
+    outputs=(TensorSpec("score", "float32", (BATCH,)), TensorSpec("mask", "bool", (BATCH, 2))),
+    limits={"fp32": Limits({"score": 1e-3, "mask": 0})},
+    task="values",
+)
+
+
+def test_configurations_are_written_for_a_graph_that_has_none(tmp_path: Path) -> None:
+    assert contract.write_configs(tmp_path, BROUGHT) == [tmp_path / name for name in CONFIGS]
+    assert all(gate.passed for gate in contract.config_gates(tmp_path, BROUGHT))
+    gpu, cpu = (text_format.Parse((tmp_path / name).read_text(), model_config_pb2.ModelConfig()) for name in CONFIGS)
+    assert (gpu.platform, cpu.backend) == ("tensorrt_plan", "onnxruntime")
+    assert (gpu.default_model_filename, cpu.default_model_filename) == ("model.plan", "model.onnx")
+    assert gpu.cc_model_filenames == cc_model_filenames()
+    for config in (gpu, cpu):
+        tokens, scale = (config.model_warmup[0].inputs[name] for name in ("tokens", "scale"))
+        assert (tokens.zero_data, list(tokens.dims)) == (True, [16]), "random tokens are in no vocabulary"
+        assert (scale.random_data, list(scale.dims)) == (True, [3])
+
+
+def test_a_configuration_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    mine = '# mine\nname: "reader"'
+    (tmp_path / "config.pbtxt").write_text(mine)
+    assert contract.write_configs(tmp_path, BROUGHT) == [tmp_path / "configs/cpu.pbtxt"]
+    assert (tmp_path / "config.pbtxt").read_text() == mine

@@ -1,0 +1,176 @@
+"""TensorRT compiles every variant in its own precision, and a plan is served only by the version that built it."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tensorrt_rtx
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from contracts import layout
+from contracts.manifest import Engine
+from contracts.spec import Precision
+from export import contract, engine, proof
+from export.engine import SERVER_TENSORRT, BuiltEngine, Options
+from export.errors import CompileError, EngineError
+from export.proof import Bench
+from export.subject import Subject
+
+
+@pytest.fixture(scope="module")
+def built(graphs_of_fashion: dict[Precision, Path], fashion: Subject) -> dict[Precision, BuiltEngine]:
+    """Each variant, by TensorRT-RTX: it needs no GPU to build."""
+    return {p: engine.build(graph, fashion.spec, Options()) for p, graph in graphs_of_fashion.items()}
+
+
+@pytest.fixture
+def plan(built: dict[Precision, BuiltEngine]) -> bytes:
+    return built["fp32"].plan
+
+
+@pytest.mark.parametrize(
+    ("precision", "share"),
+    [
+        ("fp32", {"FLOAT": 1.0}),
+        ("fp16", {"HALF": 1.0}),
+        ("int8", {"INT8": 0.9, "FLOAT": 0.1}),  # ModelOpt leaves the classifier, the tenth layer, in FP32
+    ],
+)
+def test_every_variant_is_compiled_in_its_precision(
+    built: dict[Precision, BuiltEngine], fashion: Subject, precision: Precision, share: dict[str, float]
+) -> None:
+    found = built[precision]
+    assert found.facts.dtype_share == share
+    assert found.facts.size_bytes == len(found.plan) > 0
+    assert contract.engine_gate(found.signature, fashion.spec).passed
+
+
+def test_planted_fp32_weights_under_an_fp16_name_fail_the_gate_for_what_is_computed_and_nothing_else(
+    graphs_of_fashion: dict[Precision, Path], fashion: Subject, bench_of: Callable[..., Bench]
+) -> None:
+    variant = proof.prove(bench_of(fashion), "fp16", graphs_of_fashion["fp32"]).variant
+    [refused] = [gate for gate in variant.gates if not gate.passed]
+    assert (refused.name, refused.figure, refused.detail) == ("computed in HALF", 0.0, "100% FLOAT")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_what_is_no_graph_is_a_compile_error(fashion: Subject, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(CompileError, match=r"tensorrt_rtx cannot (parse|compile) model\.onnx\nNote: "):
+        engine.build(tmp_path / "model.onnx", fashion.spec, Options())
+
+
+def test_plans_for_newer_gpus_are_not_for_tensorrt_rtx() -> None:
+    with pytest.raises(EngineError, match="add --target tensorrt"):
+        engine.require(Options(hardware_compatible=True), SERVER_TENSORRT)
+
+
+def test_a_plan_says_which_version_built_it(plan: bytes) -> None:
+    assert engine.plan_version(plan) == tensorrt_rtx.__version__ == "1.7.1.116"
+    for garbage in (b"", plan[:27], b"garbage" + plan, b"\x00" * 64):
+        assert engine.plan_version(garbage) is None
+
+
+def test_a_plan_of_another_version_does_not_load_in_the_server(plan: bytes) -> None:
+    assert engine.server_gate(plan, tensorrt_rtx.__version__).passed
+    refused = engine.server_gate(plan, SERVER_TENSORRT)
+    assert not refused.passed
+    assert refused.detail == f"built by 1.7.1.116, the server has {SERVER_TENSORRT}"
+
+
+def test_planted_a_plan_that_another_version_built_fails_the_gate(plan: bytes) -> None:
+    planted = b"ftrt" + plan[4:24] + bytes([11, 0, 0, 114]) + plan[28:]
+    assert engine.server_gate(planted, "11.0.0.114").passed
+    assert engine.server_gate(planted, SERVER_TENSORRT).detail.startswith("built by 11.0.0.114,")
+    assert not engine.server_gate(planted, SERVER_TENSORRT).passed
+    assert engine.server_gate(b"garbage", SERVER_TENSORRT).detail.startswith("built by no TensorRT,")
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "same"),
+    [
+        ("11.1.0.106", "11.1.0.106", True),
+        ("11.1.0.106", "11.1.0", True),
+        ("11.1.0.106", "11.1.", True),
+        ("11.1.0.106", "11", True),
+        ("11.1.0.106", "11.1.0.10", False),
+        ("11.1.0.106", "1", False),
+        ("11.10.0.2", "11.1", False),
+        ("11.1", "11.1.0.106", False),
+    ],
+)
+def test_versions_are_the_same_as_far_as_the_wanted_one_says(found: str, wanted: str, same: bool) -> None:
+    assert engine.same_version(found, wanted) is same
+
+
+HEAVY = ["network.2.first.1/Conv", "network.2.first.1/Conv_2", "head/Gemm"]
+
+
+def layer(made_of: str, *inputs: str, key: str = "DataType", kind: str = "CaskConvolution") -> dict[str, object]:
+    """As the engine inspector describes one."""
+    return {
+        "Name": f"fused_{abs(hash(made_of))}",
+        "LayerType": kind,
+        "Inputs": [{"Name": "x", "Dimensions": [16, 8, 28, 28], key: dtype} for dtype in inputs],
+        "Metadata": "\x1f".join(f"[ONNX Layer: {name}]" for name in made_of.split()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "int8", "half"),
+    [
+        ("DataType", "Int8", "Half"),  # TensorRT 11
+        ("Format/Datatype", "Int8", "Half"),  # 10
+        ("Format/Datatype", "Thirty-two wide channel vectorized row major Int8 format", "Row major linear FP16 format"),
+    ],
+)
+def test_the_share_is_what_the_layers_of_the_engine_take_in(key: str, int8: str, half: str) -> None:
+    layers = [
+        layer("network.2.first.1/Conv network.2/Relu", int8, half, key=key),
+        layer("network.2.first.1/Conv_2", int8, key=key),
+        layer("head/Gemm", half, key=key),
+        layer("normalise/Sub", "Float", key=key),
+    ]
+    assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {"INT8": 0.6667, "HALF": 0.3333}
+
+
+def test_a_layer_that_only_copies_for_another_does_not_count() -> None:
+    copies = layer("", "Float", kind="Reformat")
+    copies["Name"] = "Reformatting CopyNode for Input Tensor 0 to network.2.first.1/Conv"
+    layers = [copies, *(layer(name, "Half") for name in HEAVY)]
+    assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {"HALF": 1.0}
+
+
+def test_an_inspector_that_names_too_few_layers_gives_no_share() -> None:
+    for layers in ([layer("head/Gemm", "Half")], ["network.2.first.1/Conv", "head/Gemm"], [layer("head/Gemm")], []):
+        assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {}
+
+
+def facts(compute_capability: str | None, *, hardware_compatible: bool = False) -> Engine:
+    return Engine("tensorrt", 1, 0.1, {}, None, None, compute_capability, hardware_compatible)
+
+
+def test_a_plan_is_published_for_the_gpus_that_can_run_it() -> None:
+    assert engine.files_of(facts("9.0")) == ["model.sm90.plan"]
+    assert engine.files_of(facts("12.1")) == ["model.sm121.plan"]
+    assert engine.files_of(facts("6.1")) == engine.files_of(facts(None)) == ["model.plan"]
+    every = engine.files_of(facts("8.6", hardware_compatible=True))
+    assert "model.sm75.plan" not in every and {"model.sm80.plan", "model.sm90.plan", "model.sm120.plan"} <= {*every}
+
+
+def test_the_servers_configuration_names_a_plan_for_every_gpu() -> None:
+    path = layout.MODEL_REPOSITORY / "fashion_classifier" / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    assert config.cc_model_filenames == engine.cc_model_filenames()
+
+
+def test_the_tensorrt_of_the_server_is_one_everywhere() -> None:
+    project = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["gpu"] == [f"tensorrt-cu13=={SERVER_TENSORRT}"]
+    pinned = re.findall(r"\b\d+\.\d+\.\d+\.\d+\b", (layout.ROOT / "Dockerfile.triton").read_text())
+    assert len(pinned) >= 2 and set(pinned) == {SERVER_TENSORRT}
