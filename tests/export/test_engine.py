@@ -71,7 +71,7 @@ def test_plans_for_newer_gpus_are_not_for_tensorrt_rtx() -> None:
 
 
 def test_a_plan_says_which_version_built_it(plan: bytes) -> None:
-    assert engine.plan_version(plan) == tensorrt_rtx.__version__ == "1.7.1.116"
+    assert engine.plan_version(plan) == tensorrt_rtx.__version__
     for garbage in (b"", plan[:27], b"garbage" + plan, b"\x00" * 64):
         assert engine.plan_version(garbage) is None
 
@@ -80,7 +80,7 @@ def test_a_plan_of_another_version_does_not_load_in_the_server(plan: bytes) -> N
     assert engine.server_gate(plan, tensorrt_rtx.__version__).passed
     refused = engine.server_gate(plan, SERVER_TENSORRT)
     assert not refused.passed
-    assert refused.detail == f"built by 1.7.1.116, the server has {SERVER_TENSORRT}"
+    assert refused.detail == f"built by {tensorrt_rtx.__version__}, the server has {SERVER_TENSORRT}"
 
 
 def test_planted_a_plan_that_another_version_built_fails_the_gate(plan: bytes) -> None:
