@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import layout, signature
-from contracts.errors import run_command_line
+from contracts.errors import SpecError, run_command_line
 from contracts.manifest import Manifest
-from contracts.spec import PRECISIONS
+from contracts.spec import PRECISIONS, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from export.progress import Progress
@@ -56,16 +56,16 @@ def main() -> int:
     from export.tools import gpu, versions
 
     progress = Progress()
+    work = layout.ARTIFACTS / "export"
+    subject = _subject(options, progress, work)
     request = Request(
         command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
-        precisions=sorted(set(options.precision), key=PRECISIONS.index),
+        precisions=_precisions(options.precision, subject.spec),
         server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
         search=options.search,
         search_budget_s=options.search_budget,
         signer=signature.signer_from_environment(),
     )
-    work = layout.ARTIFACTS / "export"
-    subject = _subject(options, progress, work)
     if options.target == "tensorrt":
         cache_file = work / "timing" / f"{gpu().get('gpu', 'none').replace(' ', '_')}.cache"
         engines = Options("tensorrt", options.hardware_compatible, cache_file)
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--inputs", type=Path, metavar="FILE", help="representative inputs, perhaps labels (.npz)")
 
     how = parser.add_argument_group("how")
-    how.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all of them")
+    how.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that the spec has limits for")
     how.add_argument("--calibration-samples", type=int, default=1024, metavar="N", help="for INT8 (default: 1024)")
     how.add_argument(
         "--search",
@@ -174,6 +174,12 @@ def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "
     checkpoint = checkpoints.read(path, family)
     progress.say(f"Exporting {layout.shown(checkpoint.path)}")
     return subject.from_checkpoint(family, checkpoint, options.calibration_samples)
+
+
+def _precisions(asked: list[Precision] | None, spec: ModelSpec) -> list[Precision]:
+    if missing := [precision for precision in asked or () if precision not in spec.limits]:
+        raise SpecError(f"the spec of {spec.model} has no limits for {', '.join(missing)}")
+    return [precision for precision in PRECISIONS if precision in (asked or spec.limits)]
 
 
 def _tell(release: Manifest, directory: Path) -> None:

@@ -65,11 +65,17 @@ def normalised(model: ModelProto) -> ModelProto:
 
 
 def signature(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
-    """({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1."""
+    """({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1.
+
+    Raises:
+        GraphError: one is a sequence, a map or something else that Triton does not serve.
+    """
 
     def tensors(values: Collection[onnx.ValueInfoProto]) -> dict[str, tuple[str, tuple[int, ...]]]:
         found = {}
         for value in values:
+            if not value.type.HasField("tensor_type"):
+                raise GraphError(f"{value.name!r} is no tensor, but a {value.type.WhichOneof('value')}")
             kind = value.type.tensor_type
             dims = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1 for d in kind.shape.dim)
             found[value.name] = (str(np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))), dims)

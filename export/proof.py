@@ -59,14 +59,10 @@ class Bench:
 
     @property
     def data(self) -> list[object]:
-        """What tells the data and the shapes of this export from another's."""
-        subject = self.subject
-        return [
-            subject.source.data_fingerprint,
-            length(subject.calibration),
-            len(subject.held_out),
-            subject.spec.inputs,
-        ]
+        """What tells the data, the shapes and the task of this export from another's."""
+        subject, spec = self.subject, self.subject.spec
+        sizes = [length(subject.calibration), len(subject.search), len(subject.held_out)]
+        return [subject.source.data_fingerprint, sizes, spec.inputs, spec.outputs, spec.task, spec.answer_output]
 
     @property
     def outputs(self) -> list[str]:
@@ -168,7 +164,7 @@ def _compile(bench: Bench, proven: Proven, model: ModelProto) -> Proven:
         share = spec.limits[precision].computed_share
         added = [
             contract.engine_gate(signatures, spec),
-            Gate(f"computed in {_DTYPES[precision]}", facts.dtype_share.get(_DTYPES[precision], 0.0), share, "at least",
+            Gate(f"computed in {_DTYPES[precision]}", _part(facts.dtype_share, precision), share, "at least",
                  _shares(facts.dtype_share)),
         ]  # fmt: skip
         done(f"{facts.library}: {facts.size_bytes / 1e6:.2f} MB, {_verdict(added) or _shares(facts.dtype_share)}",
@@ -192,7 +188,7 @@ def _prove_plan(bench: Bench, proven: Proven, plan: Path, model: ModelProto) -> 
             share = engine.inspected_share(run.inspected(), graphs.heavy_nodes(model))
         if share:
             limit = spec.limits[precision].computed_share
-            computed = share.get(_DTYPES[precision], 0.0)
+            computed = _part(share, precision)
             proofs.append(
                 Gate(f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", _shares(share))
             )
@@ -207,6 +203,11 @@ def _verdict(proofs: Sequence[Gate]) -> str:
         return f"[red]REFUSED[/]: {failed}"
     shown = [gate for gate in proofs if gate.name == "agreement" or gate.name.startswith("accuracy drop")]
     return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
+
+
+def _part(share: Mapping[str, float], precision: Precision) -> float:
+    """The share in the precision's own dtype; all of nothing, where there is no convolution or matrix product."""
+    return share.get(_DTYPES[precision], 0.0) if share else 1.0
 
 
 def _shares(share: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+import tritonclient.http
+from onnx import TensorProto, helper, numpy_helper
 
 from contracts import layout, manifest
 from contracts.manifest import Manifest, Variant
@@ -24,7 +26,7 @@ from export.errors import RefusedError
 from export.progress import Progress
 from export.proof import Bench, Request
 from export.subject import Subject
-from tests.conftest import Workspace, wait_for
+from tests.conftest import Workspace, free_ports, port_options, wait_for
 from training import families
 
 
@@ -202,6 +204,57 @@ def test_a_lower_precision_is_chosen_if_it_is_faster_beyond_doubt(times: dict[st
     gates = [variant.timings["model.onnx"].worth_it for variant in variants]
     assert gates[0] is None and all(gate is not None for gate in gates[1:])
     assert gates[1] is not None and gates[1].passed is (chosen != "fp32")
+
+
+BROUGHT = """
+model = "doubler"
+task = "values"
+[[inputs]]
+name = "x"
+dtype = "float32"
+shape = [{ name = "batch", min = 1, opt = 8, max = 16 }, 4]
+[[outputs]]
+name = "y"
+dtype = "float32"
+shape = [{ name = "batch", min = 1, opt = 8, max = 16 }, 4]
+[limits.fp32]
+tolerance = { y = 1e-6 }
+[limits.fp16]
+tolerance = { y = 0.01 }
+"""
+
+
+def test_a_graph_trained_elsewhere_is_published_with_configurations_that_triton_takes(workspace: Workspace) -> None:
+    io = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    weights = numpy_helper.from_array(2 * np.eye(4, dtype=np.float32), "w")
+    body = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "doubler", io[:1], io[1:], [weights])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, workspace.root / "doubler.onnx")
+    (workspace.root / "spec.toml").write_text(BROUGHT)
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    np.savez(workspace.root / "samples.npz", x=x)
+    brought = [
+        "export", "--onnx", workspace.root / "doubler.onnx", "--spec", workspace.root / "spec.toml",
+        "--inputs", workspace.root / "samples.npz", "--repository", workspace.repository, "--no-register",
+    ]  # fmt: skip
+    assert "Published doubler version 1" in workspace.must(*brought)
+    release = manifest.verify(workspace.repository / "doubler" / "1")
+    assert [variant.precision for variant in release.variants] == ["fp32", "fp16"], "those that the spec has limits for"
+    assert release.reference_accuracy is None and all(variant.passed for variant in release.variants)
+    done = workspace.run(*brought, "--precision", "int8")
+    assert done.returncode == 1 and "error: the spec of doubler has no limits for int8" in done.stderr
+
+    for other in workspace.repository.glob("fashion*"):  # serve it alone
+        shutil.rmtree(other)
+    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(free_ports()))
+    try:
+        address = json.loads(workspace.must("deploy", "status", "--json"))["http"]
+        with tritonclient.http.InferenceServerClient(address) as client:
+            tensor = tritonclient.http.InferInput("x", [3, 4], "FP32")
+            tensor.set_data_from_numpy(x[:3])
+            assert client.infer("doubler", [tensor]).as_numpy("y") == pytest.approx(2 * x[:3], rel=1e-3)
+    finally:
+        workspace.must("deploy", "down")
 
 
 def test_a_full_disk_in_the_middle_of_an_export_publishes_nothing(workspace: Workspace, checkpoint: Path) -> None:

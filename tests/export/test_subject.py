@@ -113,6 +113,17 @@ def test_a_graph_that_is_not_what_the_spec_says_is_refused(
         subject.from_graph(path, SPEC, samples, calibration_samples=10)
 
 
+def test_a_graph_that_gives_out_a_sequence_is_refused(tmp_path: Path, samples: Path) -> None:
+    """As scikit-learn's converter writes them."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    body = helper.make_graph([helper.make_node("SequenceConstruct", ["x"], ["y"])], "sequence", [x], [y])
+    path = tmp_path / "sequence.onnx"
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    with pytest.raises(GraphError, match="'y' is no tensor, but a sequence_type"):
+        subject.from_graph(path, SPEC, samples, calibration_samples=10)
+
+
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, samples: Path) -> None:
     with pytest.raises(GraphError, match=r"none\.onnx does not exist"):
         subject.from_graph(tmp_path / "none.onnx", SPEC, samples, calibration_samples=10)
