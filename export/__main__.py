@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         help="INT8 recipes: look for another if the first is over the limits, compare all, or take the first "
         "as it is (default: auto)",
     )
-    how.add_argument("--search-budget", type=float, default=180, metavar="SECONDS", help="default: 180")
+    how.add_argument("--search-budget", type=float, default=300, metavar="SECONDS", help="default: 300")
     how.add_argument(
         "--target",
         choices=["cpu", "tensorrt"],

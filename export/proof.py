@@ -33,7 +33,7 @@ class Request:
     engines: engine.Options = field(default_factory=engine.Options)
     server_tensorrt: str = engine.SERVER_TENSORRT
     search: Mode = "auto"
-    search_budget_s: float = 180
+    search_budget_s: float = 300
     signer: signature.Signer | None = None
 
 

@@ -19,6 +19,7 @@ ARROWS = {
     "deploy": {"contracts"},
     "clients": {"contracts"},
     "benchmarks": {"clients", "deploy", "contracts"},
+    "examples": {"contracts"},
 }
 RUNS_IN_TRITON = [*layout.MODEL_REPOSITORY.glob("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
 ALLOWED_IN_TRITON = {"numpy", "PIL", "onnxruntime", "tokenizers", "triton_python_backend_utils"}
