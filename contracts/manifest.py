@@ -63,6 +63,8 @@ class Engine:
     driver: str | None = None
     compute_capability: str | None = None  # "9.0"
     hardware_compatible: bool = False  # runs on Ampere and everything newer, not on this architecture alone
+    # {input: its smallest, optimal and largest shape}
+    profile: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     # The proofs of the engine's own answers; only where it could run, on a GPU.
     gates: tuple[Gate, ...] = ()
 
@@ -145,6 +147,8 @@ class Choice:
     file: str  # "model.onnx" for CPU, "model.sm90.plan" for a GPU
     precision: Precision
     reason: str
+    engine: Engine | None = None  # of a plan: the one in this file, which another machine may have built
+    graph_sha256: str = ""  # of a plan: the graph that it was built from
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,11 @@ class Manifest:
 
     def served(self, file: str) -> Variant:
         """The variant behind `file`, e.g. "model.onnx"."""
-        precision = next(c.precision for c in self.choices if c.file == file)
-        return next(v for v in self.variants if v.precision == precision)
+        for choice in self.choices:
+            for variant in self.variants:
+                if choice.file == file and choice.precision == variant.precision:
+                    return variant
+        raise ManifestError(f"{self.model} version {self.version} serves nothing as {file}")
 
 
 def sha256(path: Path) -> str:
@@ -191,7 +198,8 @@ def sha256(path: Path) -> str:
 
 def files_of(directory: Path) -> tuple[File, ...]:
     """Every file below `directory` but the manifest and its signature, in a stable order."""
-    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (FILE_NAME, SIGNATURE))
+    own = {directory / FILE_NAME, directory / SIGNATURE}
+    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p not in own)
     return tuple(File(p.relative_to(directory).as_posix(), p.stat().st_size, sha256(p)) for p in paths)
 
 

@@ -76,12 +76,21 @@ class ModelSpec:
         for tensor in self.inputs:
             if not tensor.shape or tensor.shape[0] != self.batch:
                 raise SpecError(f"{self.model}: the first dimension of every input is the same dynamic batch")
+        if self.batch.min != 1:
+            raise SpecError(f"{self.model}: a batch starts at 1, as Triton sends single requests too")
         names = {tensor.name for tensor in self.outputs}
         if not names:
             raise SpecError(f"{self.model} has no outputs")
         if self.answer and self.answer not in names:
             raise SpecError(f"{self.model}: the answer {self.answer!r} is no output", note=", ".join(sorted(names)))
+        rank = {"classification": 2, "ctc": 3}.get(self.task)
+        [answer] = [tensor for tensor in self.outputs if tensor.name == self.answer_output]
+        if rank is not None and len(answer.shape) != rank:
+            raise SpecError(f"{self.model}: the answer of a {self.task} has {rank} dimensions, {answer.name} has not")
         for precision, limits in self.limits.items():
+            figures = [*limits.tolerance.values(), limits.agreement, limits.accuracy_drop_points, limits.computed_share]
+            if not all(figure is None or isinstance(figure, int | float) for figure in figures):
+                raise SpecError(f"{self.model}: limits.{precision} has something that is no number")
             if missing := names - limits.tolerance.keys():
                 raise SpecError(f"{self.model}: limits.{precision} has no tolerance for {', '.join(sorted(missing))}")
             if self.task != "values" and limits.agreement is None:

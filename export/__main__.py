@@ -22,7 +22,10 @@ has changed, and an interrupted one goes on.
 import argparse
 import json
 import shlex
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +56,7 @@ def main() -> int:
     from export.engine import SERVER_TENSORRT, Options
     from export.progress import Progress
     from export.proof import Request
-    from export.tools import gpu, versions
+    from export.tools import code, gpu, versions
 
     progress = Progress()
     work = layout.ARTIFACTS / "export"
@@ -67,16 +70,16 @@ def main() -> int:
         signer=signature.signer_from_environment(),
     )
     if options.target == "tensorrt":
-        cache_file = work / "timing" / f"{gpu().get('gpu', 'none').replace(' ', '_')}.cache"
-        engines = Options("tensorrt", options.hardware_compatible, cache_file)
+        engines = Options("tensorrt", options.hardware_compatible, work / "timing")
         request = replace(request, engines=engines)
-    release = pipeline.run(
-        subject,
-        request,
-        model_directory=options.repository / subject.spec.model,
-        cache=Cache(work / subject.spec.family, versions() | gpu(), force=options.force),
-        progress=progress,
-    )
+    with _configured(options, subject.spec, progress) as model_directory:
+        release = pipeline.run(
+            subject,
+            request,
+            model_directory=model_directory,
+            cache=Cache(work / subject.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
+            progress=progress,
+        )
     directory = options.repository / release.model / str(release.version)
     if options.json:
         print(json.dumps(asdict(release), indent=2))
@@ -143,23 +146,22 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--checkpoint, --from and --run-id each name a checkpoint of a family: one at most")
     if options.calibration_samples < 1:
         parser.error("--calibration-samples must be at least 1")
+    if options.target != "tensorrt" and (options.hardware_compatible or options.server_tensorrt):
+        parser.error("--hardware-compatible and --server-tensorrt are about plans: add --target tensorrt")
     if options.search_budget < 0:
         parser.error("--search-budget cannot be negative")
 
 
 def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "Subject":
     from contracts import spec
-    from export import contract, registry, subject
+    from export import registry, subject
     from export.errors import ExportError
     from training import checkpoints, families
 
     if options.onnx:
         facts = spec.from_toml(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
-        found = subject.from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
-        for path in contract.write_configs(options.repository / facts.model, facts):
-            progress.say(f"  wrote {layout.shown(path)}")
-        return found
+        return subject.from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
     family = families.load(options.family)
     if not (options.repository / family.spec.model / "config.pbtxt").is_file():
         raise ExportError(
@@ -176,6 +178,29 @@ def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "
     return subject.from_checkpoint(family, checkpoint, options.calibration_samples)
 
 
+@contextmanager
+def _configured(options: argparse.Namespace, spec: ModelSpec, progress: "Progress") -> Iterator[Path]:
+    """The model's folder; a brought graph's configurations are written, and removed again if it is not published.
+
+    A configuration without a version would keep every server from starting.
+    """
+    from export import contract
+
+    directory = options.repository / spec.model
+    made = contract.write_configs(directory, spec) if options.onnx else []
+    try:
+        yield directory
+    except BaseException:
+        for path in made:
+            path.unlink()
+        for folder in (directory / "configs", directory):
+            if made and not any(path for path in folder.iterdir() if path.name != ".publish.lock"):
+                shutil.rmtree(folder)
+        raise
+    for path in made:
+        progress.say(f"Wrote {layout.shown(path)}, yours to change")
+
+
 def _precisions(asked: list[Precision] | None, spec: ModelSpec) -> list[Precision]:
     if missing := [precision for precision in asked or () if precision not in spec.limits]:
         raise SpecError(f"the spec of {spec.model} has no limits for {', '.join(missing)}")
@@ -188,9 +213,13 @@ def _tell(release: Manifest, directory: Path) -> None:
     out = console()
     out.print(variants_table(release))
     for choice in release.choices:
-        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
-    out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)
-    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+    out.print(
+        f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}",
+        soft_wrap=True,
+        markup=False,
+    )
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
 
 
 def _register(release: Manifest, directory: Path, progress: "Progress") -> None:

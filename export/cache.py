@@ -29,16 +29,19 @@ class Cache:
         self._directory, self._tools, self._force = directory, tools, force
         self._made: set[Path] = set()
 
-    def step(self, name: str, make: Callable[[Path], object], **inputs: object) -> tuple[Path, bool]:
+    def step(
+        self, name: str, make: Callable[[Path], object], *, keep: Callable[[Path], bool] = Path.is_dir, **inputs: object
+    ) -> tuple[Path, bool]:
         """The folder of the step `name` of these `inputs`, and whether it was there already.
 
         Args:
             make: Fills the folder it is given. What it does must depend on `inputs` alone.
+            keep: Whether what is there already will do; a search that ran out of time will not.
             inputs: Anything that JSON or str() can tell apart: digests, recipes, names.
         """
-        described = json.dumps([self._tools, inputs], sort_keys=True, default=str)
+        described = json.dumps([self._tools, inputs], sort_keys=True, default=repr)
         place = self._directory / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
-        if place.is_dir() and (not self._force or place in self._made):
+        if place.is_dir() and (place in self._made or (not self._force and keep(place))):
             os.utime(place)
             return place, True
         unfinished = place.with_name(f".{place.name}.{os.getpid()}")
@@ -47,7 +50,7 @@ class Cache:
         try:
             make(unfinished)
             (unfinished / "inputs.json").write_text(described)  # for people who wonder why a step was redone
-            if self._force:
+            if self._force or (place.is_dir() and not keep(place)):
                 shutil.rmtree(place, ignore_errors=True)
             try:
                 unfinished.rename(place)

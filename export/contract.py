@@ -22,7 +22,6 @@ from export.errors import ConfigError
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 LABELS = "labels.txt"
-_FILES = ("model.onnx", "model.plan")  # and the plans of cc_model_filenames
 
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, dims; -1 where it may vary)
 
@@ -98,8 +97,16 @@ def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
             for size in config.dynamic_batching.preferred_batch_size
             if size > config.max_batch_size
         ]
-    named = {config.default_model_filename, *config.cc_model_filenames.values()} - {""}
-    faults += [f"no release has a file {name!r}" for name in sorted(named - {*_FILES, *cc_model_filenames().values()})]
+    tensorrt = "tensorrt" in (config.platform.partition("_")[0], config.backend)
+    default = "model.plan" if tensorrt else "model.onnx"
+    if config.default_model_filename not in ("", default):
+        faults.append(f"default_model_filename is {config.default_model_filename!r}, not {default!r}")
+    published = cc_model_filenames()
+    faults += [
+        f"compute capability {cc} loads {file!r}, not {published.get(cc)!r}"
+        for cc, file in sorted(config.cc_model_filenames.items())
+        if published.get(cc) != file
+    ]
     for warmup in config.model_warmup:
         if warmup.batch_size > config.max_batch_size:
             faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")

@@ -8,6 +8,7 @@ Both are strongly typed: the graph's types are what is computed. TF32 is switche
 
 import importlib
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ import numpy as np
 
 from contracts.manifest import Engine, Gate
 from contracts.spec import ModelSpec
+from export import tools
 from export.errors import CompileError, EngineError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
@@ -42,7 +44,7 @@ class Options:
 
     library: Library = "tensorrt_rtx"
     hardware_compatible: bool = False  # for Ampere and everything newer, at some cost in speed
-    timing_cache: Path | None = None  # kernels timed before; makes rebuilding quicker and alike
+    timing_caches: Path | None = None  # folder of kernels timed before; makes rebuilding quicker and alike
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,6 @@ def require(options: Options, server: str) -> None:
     """
     trt = _import(options.library)
     if options.library == "tensorrt_rtx":
-        if options.hardware_compatible:
-            raise EngineError("a hardware-compatible plan is for the target tensorrt", hint="add --target tensorrt")
         return
     if not same_version(trt.__version__, server):
         raise EngineError(
@@ -101,7 +101,7 @@ def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
         raise EngineError(
             f"{options.library} cannot start here", note=str(error), hint=_INSTALL[options.library]
         ) from error
-    network = builder.create_network(0)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
         reasons = [parser.get_error(i).desc().partition("\n")[0] for i in range(parser.num_errors)]
@@ -111,9 +111,11 @@ def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CompileError(f"{options.library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
-    if options.timing_cache is not None:
-        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        options.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+    if (cache := _timing_cache(trt, options)) is not None and (timed := config.get_timing_cache()) is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = cache.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(bytes(timed.serialize()))
+        unfinished.replace(cache)
     data = bytes(plan)
     facts = Engine(
         library=f"{options.library} {trt.__version__}",
@@ -121,26 +123,33 @@ def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
         build_s=round(time.monotonic() - started, 3),
         dtype_share=share,
         hardware_compatible=options.hardware_compatible,
+        profile=profile_of(spec),
         **(_gpu() if options.library == "tensorrt" else {}),
     )
     return BuiltEngine(data, facts, signature, "\n".join(log.lines))
 
 
+def profile_of(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The optimization profile: {input: its min, opt and max shape}."""
+    return {tensor.name: tuple(tensor.shape_at(end) for end in ("min", "opt", "max")) for tensor in spec.inputs}
+
+
 def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
     """Share of convolution and matrix-multiply layers by the dtype they compute in, before TensorRT fuses them.
 
-    A layer fed by DequantizeLinear computes in the quantized dtype: TensorRT fuses the pair into it.
+    A layer whose both operands are dequantized computes in the quantized dtype: TensorRT fuses the pairs into it.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     producer = {layer.get_output(o).name: layer for layer in layers for o in range(layer.num_outputs)}
     heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
 
     def computed_in(layer: Any) -> str:
-        tensor = layer.get_input(0)
-        source = producer.get(tensor.name)
-        if source is not None and source.type == trt.LayerType.DEQUANTIZE:
-            tensor = source.get_input(0)
-        return str(tensor.dtype).removeprefix("DataType.")
+        # A convolution has its weights as an input where they are computed, as dequantized ones are.
+        operands = [layer.get_input(i) for i in range(min(layer.num_inputs, 2))]
+        sources = [producer[o.name] for o in operands if o is not None and o.name in producer]
+        if len(sources) == 2 and all(source.type == trt.LayerType.DEQUANTIZE for source in sources):
+            return str(sources[0].get_input(0).dtype).removeprefix("DataType.")
+        return str(operands[0].dtype).removeprefix("DataType.")
 
     return _share(Counter(computed_in(layer) for layer in layers if layer.type in heavy))
 
@@ -211,14 +220,24 @@ def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: Options) ->
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector shall say what runs
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    if options.timing_cache is not None:
-        known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    if (cache := _timing_cache(trt, options)) is not None:
+        for known in (cache.read_bytes() if cache.exists() else b"", b""):
+            timed = config.create_timing_cache(known)
+            if timed is not None and config.set_timing_cache(timed, ignore_mismatch=False):
+                break  # else it is damaged, or of another driver: begin a new one
     profile = builder.create_optimization_profile()
-    for tensor in spec.inputs:
-        profile.set_shape(tensor.name, tensor.shape_at("min"), tensor.shape_at("opt"), tensor.shape_at("max"))
+    for name, shapes in profile_of(spec).items():
+        profile.set_shape(name, *shapes)
     config.add_optimization_profile(profile)
     return config
+
+
+def _timing_cache(trt: ModuleType, options: Options) -> Path | None:
+    """Timings are those of one GPU and one TensorRT."""
+    if options.timing_caches is None:
+        return None
+    gpu = re.sub(r"\W+", "-", tools.gpu().get("gpu", "no GPU"))
+    return options.timing_caches / f"{options.library}-{trt.__version__}-{gpu}.cache"
 
 
 def _signature(network: Any, trt: ModuleType) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:

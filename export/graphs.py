@@ -4,7 +4,6 @@ The nodes of a checkpoint's graph are named after its modules ("network.2.first.
 brought from elsewhere keep their names. Later steps, TensorRT's layers and the report use these names.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -48,18 +47,22 @@ def normalised(model: ModelProto) -> ModelProto:
     if opset < _OLDEST_OPSET:
         try:
             model = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
-        except RuntimeError as error:
+        except (RuntimeError, onnx.version_converter.ConvertError) as error:
             raise GraphError(
                 f"the graph has opset {opset}, at least {_OLDEST_OPSET} is needed, and onnx cannot convert it",
                 note=str(error).splitlines()[0],
                 hint=f"export it again with opset {_OLDEST_OPSET} or newer",
             ) from error
     _fold_constants(model)
-    named: Counter[str] = Counter()
+    used: set[str] = set()
     for node in model.graph.node:
-        name = _module(node) or node.name or node.op_type
-        named[name] += 1
-        node.name = name if named[name] == 1 else f"{name}_{named[name]}"
+        name = wanted = _module(node) or node.name or node.op_type
+        count = 1
+        while name in used:
+            count += 1
+            name = f"{wanted}_{count}"
+        used.add(name)
+        node.name = name
         del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
     return model
 
@@ -124,6 +127,12 @@ def exposing(model: ModelProto, tensors: Collection[str], dtype: int = TensorPro
     return copy
 
 
+def _captured(node: NodeProto) -> set[str]:
+    """What the branches and bodies of an If, Loop or Scan read; those may be tensors from outside."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+    return {name for body in bodies for inner in body.node for name in (*inner.input, *_captured(inner))}
+
+
 def _fold_constants(model: ModelProto) -> None:
     """Constant nodes become weights: the quantizers take a weight that is a node for an activation."""
     nodes = []
@@ -155,7 +164,7 @@ def without_dead_nodes(model: ModelProto) -> ModelProto:
     for node in reversed(model.graph.node):
         if needed & set(node.output):
             kept.append(node)
-            needed |= set(node.input)
+            needed |= set(node.input) | _captured(node)
     weights = [initializer for initializer in model.graph.initializer if initializer.name in needed]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(reversed(kept))

@@ -19,9 +19,9 @@ from contracts import manifest
 from contracts.manifest import Manifest, Recipe
 from export import contract, engine, gates, graphs, half, int8, search
 from export.cache import Cache
-from export.errors import RefusedError
+from export.errors import GraphError, RefusedError
 from export.progress import Progress
-from export.proof import ENDS, Bench, Request, prove
+from export.proof import ENDS, Bench, Request, not_made, prove
 from export.release import choose, describe, publish
 from export.runners import Batch, length, predict, take
 from export.subject import Subject
@@ -56,14 +56,18 @@ def run(subject: Subject, request: Request, *, model_directory: Path, cache: Cac
     fp32 = _fp32(bench)
     proven, found = [], None
     for precision in request.precisions:
-        if precision == "int8":
-            graph, found = _int8(bench, fp32)
-            proven.append(prove(bench, "int8", graph, recipe=found.recipe))
-        elif precision == "fp16":
-            graph, kept = _fp16(bench, fp32)
-            proven.append(prove(bench, "fp16", graph, kept_fp32=kept))
-        else:
-            proven.append(prove(bench, "fp32", fp32))
+        try:
+            if precision == "int8":
+                graph, found = _int8(bench, fp32)
+                proven.append(prove(bench, "int8", graph, recipe=found.recipe))
+            elif precision == "fp16":
+                graph, kept = _fp16(bench, fp32)
+                proven.append(prove(bench, "fp16", graph, kept_fp32=kept))
+            else:
+                proven.append(prove(bench, "fp32", fp32))
+        except GraphError as error:  # a converter that does not know the graph shall not cost the other precisions
+            progress.say(f"  ✗ {precision} REFUSED: {error}")
+            proven.append(not_made(precision, error))
     proven, choices = choose(bench, proven)
     release = describe(bench, proven, found, contracts, choices)
     release = publish(bench, release, proven, model_directory)
@@ -86,6 +90,9 @@ def reference(subject: Subject, cache: Cache, progress: Progress) -> Mapping[str
 
         place, cached = cache.step("reference", make, data=data, sizes=[length(b) for b in batches.values()])
         outputs = {name: dict(np.load(place / f"{name}.npz")) for name in batches}
+        for name, values in ((n, v) for out in outputs.values() for n, v in out.items()):
+            if not np.isfinite(values).all():
+                raise GraphError(f"the reference itself gives inf or nan as {name!r}", hint="mend the model first")
         right = gates.accuracy(gates.answers(outputs["held-out"], subject.spec), subject.held_out.labels)
         figure = "" if right is None else f"accuracy {right:.4f} on "
         done(f"{figure}{len(subject.held_out):,} held-out samples", cached=cached)
@@ -146,8 +153,14 @@ def _int8(bench: Bench, fp32: Path) -> tuple[Path, search.Found]:
             )  # fmt: skip
             (place / "found.json").write_text(json.dumps(asdict(found)))
 
+        def read(place: Path) -> search.Found:
+            found: search.Found = manifest.decode(search.Found, json.loads((place / "found.json").read_text()))
+            return found
+
         asked = [request.search, request.search_budget_s, subject.spec.limits["int8"]]
-        place, cached = bench.cache.step("int8", make, graph=digest, data=bench.data, asked=asked)
-        found: search.Found = manifest.decode(search.Found, json.loads((place / "found.json").read_text()))
+        place, cached = bench.cache.step(
+            "int8", make, keep=lambda place: read(place).complete, graph=digest, data=bench.data, asked=asked
+        )
+        found = read(place)
         done(found.ended, cached=cached)
     return place / "int8.onnx", found

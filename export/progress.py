@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import rich.progress
 from rich.console import Console
+from rich.markup import escape  # what TensorRT says of its layers looks like markup
 
 
 class Done:
@@ -22,7 +23,7 @@ class Done:
         self._bar.advance(self._task, count)
 
     def now(self, doing: str) -> None:
-        self._bar.update(self._task, description=f"{self._name}: {doing}")
+        self._bar.update(self._task, description=f"{self._name}: {escape(doing)}")
 
 
 class Progress:
@@ -32,7 +33,7 @@ class Progress:
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)
+        self._console.print(line, soft_wrap=True, markup=False)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Done]:
@@ -44,4 +45,4 @@ class Progress:
             yield done
         took = "cached " if done.cached else f"{time.monotonic() - started:5.1f} s"
         mark = "[red]✗[/]" if "REFUSED" in done.result else "[green]✓[/]"
-        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {done.result}", soft_wrap=True)
+        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {escape(done.result)}", soft_wrap=True)

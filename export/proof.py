@@ -13,7 +13,7 @@ from contracts.manifest import Engine, Gate, Recipe, Variant
 from contracts.spec import PRECISIONS, Limits, Precision
 from export import contract, engine, gates, graphs, half, int8
 from export.cache import Cache
-from export.errors import CompileError
+from export.errors import CompileError, GraphError
 from export.gates import Comparison
 from export.progress import Progress
 from export.runners import Batch, PlanRunner, Runner, length, memory_runner, onnx_runner, predict
@@ -62,7 +62,8 @@ class Bench:
         """What tells the data, the shapes and the task of this export from another's."""
         subject, spec = self.subject, self.subject.spec
         sizes = [length(subject.calibration), len(subject.search), len(subject.held_out)]
-        return [subject.source.data_fingerprint, sizes, spec.inputs, spec.outputs, spec.task, spec.answer_output]
+        source = [subject.source.sha256, subject.source.data_fingerprint]
+        return [source, sizes, spec.inputs, spec.outputs, spec.task, spec.answer_output]
 
     @property
     def outputs(self) -> list[str]:
@@ -98,9 +99,15 @@ def prove(
     )
     if not variant.passed:
         if answers is None:
-            progress.say(f"  [red]✗[/] {precision} REFUSED: {gates.failures(proofs)}")
+            progress.say(f"  ✗ {precision} REFUSED: {gates.failures(proofs)}")
         return Proven(variant, graph, answers)
     return _compile(bench, Proven(variant, graph, answers), model)
+
+
+def not_made(precision: Precision, error: GraphError) -> Proven:
+    """The record of a precision that no graph could be made in."""
+    failed = Gate("made", 0, 1, "at least", str(error))
+    return Proven(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
 
 
 def _held_against(
@@ -186,12 +193,9 @@ def _prove_plan(bench: Bench, proven: Proven, plan: Path, model: ModelProto) -> 
             others = {f"shapes at their {end}": _compared(bench, run, end, bench.subject.at(end)) for end in ENDS}
             proofs += _held_against(bench, held_out, others, spec.limits[precision])
             share = engine.inspected_share(run.inspected(), graphs.heavy_nodes(model))
-        if share:
-            limit = spec.limits[precision].computed_share
-            computed = _part(share, precision)
-            proofs.append(
-                Gate(f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", _shares(share))
-            )
+        computed, limit = _part(share or facts.dtype_share, precision), spec.limits[precision].computed_share
+        told = _shares(share) or f"the inspector names too few layers; the network: {_shares(facts.dtype_share)}"
+        proofs.append(Gate(f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", told))
         done(_verdict(proofs))
     facts = replace(facts, gates=tuple(proofs), dtype_share=share or facts.dtype_share)
     # A plan that fails its own proof is not served; the graph that passed still may be.
@@ -200,7 +204,7 @@ def _prove_plan(bench: Bench, proven: Proven, plan: Path, model: ModelProto) -> 
 
 def _verdict(proofs: Sequence[Gate]) -> str:
     if failed := gates.failures(proofs):
-        return f"[red]REFUSED[/]: {failed}"
+        return f"REFUSED: {failed}"
     shown = [gate for gate in proofs if gate.name == "agreement" or gate.name.startswith("accuracy drop")]
     return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
 

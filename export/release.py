@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts import manifest, repository, signature
+from contracts.errors import ManifestError
 from contracts.manifest import Choice, Gate, Manifest
 from contracts.spec import Precision
 from export import engine, gates, report, timing
@@ -33,6 +34,13 @@ def choose(bench: Bench, proven: Sequence[Proven]) -> tuple[list[Proven], tuple[
         runners: dict[str, dict[Precision, Runner]] = {
             "model.onnx": {p.variant.precision: onnx_runner(p.graph, bench.outputs) for p in passing}
         }
+        if bench.request.engines.library == "tensorrt" and not any(p.plan for p in passing):
+            engines = [p.variant.engine.gates for p in passing if p.variant.engine]
+            raise RefusedError(
+                f"no plan of {spec.model} passed its gates; nothing was published",
+                note="; ".join(gates.failures(proofs) for proofs in engines),
+                hint="without --target tensorrt the graphs that passed are published for a CPU",
+            )
         for p in passing:
             if p.plan is not None and p.variant.engine is not None:
                 run = plans.enter_context(PlanRunner(p.plan.read_bytes(), spec))
@@ -41,10 +49,19 @@ def choose(bench: Bench, proven: Sequence[Proven]) -> tuple[list[Proven], tuple[
             with bench.progress.step(f"{file} latency") as done:
                 samples = timing.measure(candidates, bench.subject.held_out.inputs, timing.batches(spec))
                 choice, timed = timing.choose(file, [variants[p] for p in candidates], samples, spec.batch.opt)
-                choices.append(choice)
+                choices += _of_all_files(choice, proven)
                 variants |= {variant.precision: variant for variant in timed}
                 done(choice.reason)
     return [replace(p, variant=variants[p.variant.precision]) for p in proven], tuple(choices)
+
+
+def _of_all_files(choice: Choice, proven: Sequence[Proven]) -> list[Choice]:
+    """The choice as it is, or with a plan one for each file that the plan is published as."""
+    chosen = next(p.variant for p in proven if p.variant.precision == choice.precision)
+    if choice.file == "model.onnx" or chosen.engine is None:
+        return [choice]
+    files = engine.files_of(chosen.engine)
+    return [replace(choice, file=file, engine=chosen.engine, graph_sha256=chosen.sha256) for file in files]
 
 
 def describe(
@@ -80,10 +97,11 @@ def publish(bench: Bench, release: Manifest, proven: Sequence[Proven], model_dir
     """Write the next version of the model; `release` with its number and its files."""
     signer = bench.request.signer
     with bench.progress.step("publish") as done, repository.new_version(model_directory) as staged:
+        release = replace(release, version=staged.version)
         for choice in release.choices:
             _write(choice, proven, staged.directory)
-        release = replace(release, version=staged.version)
-        release = _carry_plans(release, model_directory, staged.directory)
+        carried = _carry_plans(bench, release, model_directory, staged.directory)
+        release = replace(release, choices=(*release.choices, *carried))
         report.write(release, bench.subject.spec, _evidence(bench, proven), staged.directory)
         release = replace(release, files=manifest.files_of(staged.directory))
         manifest.write(release, staged.directory)
@@ -95,38 +113,44 @@ def publish(bench: Bench, release: Manifest, proven: Sequence[Proven], model_dir
 
 def _write(choice: Choice, proven: Sequence[Proven], directory: Path) -> None:
     chosen = next(p for p in proven if p.variant.precision == choice.precision)
-    if choice.file == "model.onnx":
-        shutil.copyfile(chosen.graph, directory / choice.file)
-        if manifest.sha256(directory / choice.file) != chosen.variant.sha256:
-            raise GraphError(f"{chosen.graph} changed after it was proven", hint="run the same command with --force")
+    if choice.engine is not None:
+        assert chosen.plan is not None  # only plans were candidates
+        shutil.copyfile(chosen.plan, directory / choice.file)
         return
-    assert chosen.plan is not None and chosen.variant.engine is not None  # only plans were candidates
-    for file in engine.files_of(chosen.variant.engine):
-        shutil.copyfile(chosen.plan, directory / file)
+    shutil.copyfile(chosen.graph, directory / choice.file)
+    if manifest.sha256(directory / choice.file) != chosen.variant.sha256:
+        raise GraphError(f"{chosen.graph} changed after it was proven", hint="run the same command with --force")
 
 
-def _carry_plans(release: Manifest, model_directory: Path, directory: Path) -> Manifest:
-    """Take the plans for other GPUs along from the version before, if they are of the same source and TensorRT.
+def _carry_plans(bench: Bench, release: Manifest, model_directory: Path, directory: Path) -> tuple[Choice, ...]:
+    """Copy the plans for other GPUs from the newest version before, as far as they are plans of this release.
 
-    Each GPU machine adds its own plan that way, and a version serves all of them.
+    Each GPU machine adds its own plan that way, and a version serves all of them. A plan is of this release if it
+    was built from a graph that has just passed again, for the same shapes, by the server's TensorRT.
     """
     earlier = [version for version in repository.versions(model_directory) if version < release.version]
-    if not earlier or not any(choice.file.endswith(".plan") for choice in release.choices):
-        return release
-    before = manifest.verify(model_directory / str(earlier[-1]))
-    libraries = {v.engine.library for v in release.variants if v.engine}
+    if not earlier:
+        return ()
+    before = model_directory / str(earlier[-1])
+    try:
+        choices = manifest.verify(before).choices
+    except ManifestError as error:
+        bench.progress.say(f"No plan is taken along from version {earlier[-1]}: {error}")
+        return ()
+    passed = {variant.sha256 for variant in release.variants if variant.passed}
+    profile = engine.profile_of(bench.subject.spec)
     carried = [
-        replace(choice, reason=f"from version {before.version}: {choice.reason}")
-        for choice in before.choices
-        if choice.file.endswith(".plan")
-        and before.source.sha256 == release.source.sha256
-        and (old := before.served(choice.file).engine) is not None
-        and old.library in libraries
-        and not (directory / choice.file).exists()
+        choice
+        for choice in choices
+        if choice.engine is not None
+        and choice.file not in {own.file for own in release.choices}
+        and choice.graph_sha256 in passed
+        and choice.engine.profile == profile
+        and engine.server_gate((before / choice.file).read_bytes(), bench.request.server_tensorrt).passed
     ]
     for choice in carried:
-        shutil.copyfile(model_directory / str(before.version) / choice.file, directory / choice.file)
-    return replace(release, choices=(*release.choices, *carried))
+        shutil.copyfile(before / choice.file, directory / choice.file)
+    return tuple(carried)
 
 
 def _evidence(bench: Bench, proven: Sequence[Proven]) -> report.Evidence:

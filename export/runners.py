@@ -64,11 +64,16 @@ class PlanRunner:
     def __call__(self, batch: Batch) -> Batch:
         torch = self._torch
         with torch.cuda.stream(self._stream):
-            buffers = {name: torch.from_numpy(values).cuda(non_blocking=True) for name, values in batch.items()}
-            for name, values in batch.items():
-                self._context.set_input_shape(name, values.shape)
+            # Contiguous: TensorRT reads the bytes in order, whatever strides numpy had for them.
+            whole = {name: np.ascontiguousarray(values) for name, values in batch.items()}
+            buffers = {name: torch.from_numpy(values).cuda(non_blocking=True) for name, values in whole.items()}
+            for name, values in whole.items():
+                if not self._context.set_input_shape(name, values.shape):
+                    raise EngineError(f"{_shapes(batch)} is outside of the optimization profile of {self._spec.model}")
             for output in self._spec.outputs:
                 shape = tuple(self._context.get_tensor_shape(output.name))
+                if min(shape, default=0) < 0:
+                    raise EngineError(f"the shape of {output.name!r} depends on values, which is not supported")
                 buffers[output.name] = torch.empty(shape, dtype=getattr(torch, output.dtype), device="cuda")
             for name, buffer in buffers.items():
                 self._context.set_tensor_address(name, buffer.data_ptr())

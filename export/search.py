@@ -14,9 +14,10 @@ from typing import Literal
 import onnx
 from onnx import ModelProto
 
-from contracts.manifest import Layer, Recipe, Trial
+from contracts.manifest import Gate, Layer, Recipe, Trial
 from contracts.spec import Limits, ModelSpec
 from export import gates, graphs, int8
+from export.errors import GraphError
 from export.gates import Comparison
 from export.runners import Batch, length, memory_runner, predict, take
 from export.subject import Split
@@ -40,6 +41,7 @@ class Found:
     trials: tuple[Trial, ...]
     sensitivity: tuple[Layer, ...]  # worst first
     ended: str  # why the search stopped there
+    complete: bool  # False: the time was spent before everything was tried
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def search(
         mode: "never" takes the first recipe as it is; "auto" searches if that fails; "always" compares all.
         budget_s: No new recipe is tried after that long.
         say: Is told what is being tried.
+
+    Raises:
+        GraphError: no quantizer could quantize it.
     """
     started = time.monotonic()
     model = graphs.load(fp32)
@@ -92,8 +97,13 @@ def search(
     def attempt(recipe: Recipe, make: Callable[[], ModelProto]) -> Trial:
         say(str(recipe))
         begun = time.monotonic()
-        models[recipe] = make()
-        trials.append(bench.judge(models[recipe], recipe, begun))
+        try:
+            models[recipe] = make()
+        except GraphError as error:  # one quantizer does not know the graph; another may
+            failed = Gate("quantized", 0, 1, "at least", str(error))
+            trials.append(Trial(recipe, (failed,), 1.0, round(time.monotonic() - begun, 2)))
+        else:
+            trials.append(bench.judge(models[recipe], recipe, begun))
         return trials[-1]
 
     for recipe in _recipes(length(bench.calibration), mode):
@@ -101,6 +111,8 @@ def search(
             break
         attempt(recipe, lambda recipe=recipe: onnx.load(bench.quantized(recipe)))  # type: ignore[misc]
     best = min(trials, key=_rank)
+    if best.recipe not in models:
+        raise GraphError(f"no quantizer could quantize {fp32.name}", note=gates.failures(best.gates))
     sensitivity: tuple[Layer, ...] = ()
     if mode != "never":
         sensitivity = _sensitivity(bench, models[best.recipe], model, lambda: left(_RANKING_SHARE), say)
@@ -108,7 +120,9 @@ def search(
         _leave_out(bench, best, models[best.recipe], model, sensitivity, attempt, lambda: left(1))
         best = min(trials, key=_rank)
     onnx.save(models[best.recipe], int8_path)
-    return Found(best.recipe, best.passed, tuple(trials), sensitivity, _ending(best, trials, sensitivity, left(1)))
+    in_time = left(1)
+    ending = _ending(best, trials, sensitivity, in_time)
+    return Found(best.recipe, best.passed, tuple(trials), sensitivity, ending, in_time)
 
 
 def blame(sensitivity: Sequence[Layer], count: int = 5) -> str:

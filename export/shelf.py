@@ -93,11 +93,15 @@ def _show(options: argparse.Namespace) -> int:
         engine = variant.engine.gates if variant.engine else ()
         out.print(gates_table(told, [*variant.gates, *engine, *worth]))
         for kept in variant.kept_fp32:
-            out.print(f"  kept in FP32: {kept}")
+            out.print(f"  kept in FP32: {kept}", soft_wrap=True, markup=False)
     for choice in release.choices:
-        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
-    out.print(f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}", soft_wrap=True)
-    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+    out.print(
+        f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}",
+        soft_wrap=True,
+        markup=False,
+    )
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
     return 0
 
 

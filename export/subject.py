@@ -4,6 +4,7 @@ A subject comes from a checkpoint of ours, or from an ONNX graph that was traine
 are the same; only the reference differs, the PyTorch module or the FP32 graph itself.
 """
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -62,6 +63,12 @@ class Subject:
 def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> Subject:
     """A checkpoint of a family, with the splits of the data it was trained on."""
     data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    if data.fingerprint != lineage.data_fingerprint:
+        raise SampleError(
+            "the data is not what the checkpoint was trained on",
+            note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
+            hint="held-out samples may have been trained on: restore the data and its split, or train again",
+        )
     [name] = [tensor.name for tensor in spec.inputs]
     return Subject(
         spec=spec,
@@ -91,7 +98,10 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
         GraphError: the graph is none, or does not take and give what the spec says.
         SampleError: the inputs do not fit the spec, or are too few.
     """
-    model = _pinned(graphs.normalised(graphs.load(graph)), spec)
+    loaded = graphs.load(graph)
+    # Of what was loaded, not of the file: weights may lie in another one.
+    digest = hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
+    model = _pinned(graphs.normalised(loaded), spec)
     if not (gate := contract.graph_gate(model, spec)).passed:
         raise GraphError(
             f"{graph} is not what the spec says",
@@ -103,7 +113,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
     first, second = slice(half), slice(half, None)
     return Subject(
         spec=spec,
-        source=Source(graph.name, manifest.sha256(graph), manifest.sha256(samples), None, None, None),
+        source=Source(graph.name, digest, manifest.sha256(samples), None, None, None),
         reference=lambda: onnx_runner(graph, [tensor.name for tensor in spec.outputs]),
         write_graph=lambda path: onnx.save(model, path),
         calibration=take(inputs, slice(min(half, calibration_samples))),
@@ -164,6 +174,13 @@ def _read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]],
         raise SampleError(
             f"{path} has {' and '.join(str(c) for c in sorted(counts))} samples",
             note=f"every array needs the same number, at least {2 * _FEWEST}: half calibrate, half are held out",
+        )
+    classes = next(tensor.shape[-1] for tensor in spec.outputs if tensor.name == spec.answer_output)
+    least = -1 if spec.task == "ctc" else 0
+    if labels is not None and isinstance(classes, int) and not (least <= labels.min() and labels.max() < classes):
+        raise SampleError(
+            f"labels in {path} reach from {labels.min()} to {labels.max()}",
+            note=f"{spec.answer_output} has {classes} classes, counted from 0",
         )
     return arrays, None if labels is None else labels.astype(np.int64)
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contracts.manifest import Gate, Manifest, Variant
@@ -35,7 +36,7 @@ def variants_table(release: Manifest) -> Table:
 
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     """Every gate with its figure, its limit and its verdict."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("gate")
     table.add_column("figure", justify="right")
     table.add_column("limit", justify="right")
@@ -44,7 +45,7 @@ def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     for gate in gates:
         sign = "≤" if gate.bound == "at most" else "≥"
         verdict = "[green]✓[/]" if gate.passed else "[red]✗[/]"
-        table.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", verdict, gate.detail)
+        table.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", verdict, escape(gate.detail))
     return table
 
 

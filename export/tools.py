@@ -1,8 +1,10 @@
 """The versions of what an export was made with."""
 
+import hashlib
 import importlib.metadata
 import platform
 
+from contracts import layout
 from training.lineage import git_state
 
 _PACKAGES = (
@@ -16,6 +18,15 @@ _PACKAGES = (
     "tensorrt-rtx-cu13",
     "numpy",
 )
+
+
+def code() -> str:
+    """A digest of this repository's own part in what an export makes."""
+    digest = hashlib.sha256((layout.ROOT / "contracts" / "spec.py").read_bytes())
+    for stage in ("export", "training/families"):
+        for path in sorted((layout.ROOT / stage).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from tests.conftest import Workspace, wait_for
 def test_mlflow_has_parameters_metrics_lineage_and_the_checkpoint(shared: Workspace, checkpoint: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{shared.root / 'artifacts' / 'mlflow.db'}")
     [experiment] = [e for e in client.search_experiments() if e.name == "fashion"]
-    [run] = client.search_runs([experiment.experiment_id])
+    [run] = client.search_runs([experiment.experiment_id], "params.lr = '0.1'")  # releases are runs as well
     assert run.data.params["lr"] == "0.1"
     assert run.data.params["widths"] == "[16, 32, 64]"
     assert len(client.get_metric_history(run.info.run_id, "val_accuracy")) == 2, "one figure an epoch"
