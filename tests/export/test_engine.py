@@ -16,7 +16,7 @@ from contracts.manifest import Engine
 from contracts.spec import Precision
 from export import contract, engine, proof
 from export.engine import SERVER_TENSORRT, BuiltEngine, Options
-from export.errors import CompileError, EngineError
+from export.errors import CompileError
 from export.proof import Bench
 from export.subject import Subject
 
@@ -65,9 +65,23 @@ def test_what_is_no_graph_is_a_compile_error(fashion: Subject, tmp_path: Path, c
         engine.build(tmp_path / "model.onnx", fashion.spec, Options())
 
 
-def test_plans_for_newer_gpus_are_not_for_tensorrt_rtx() -> None:
-    with pytest.raises(EngineError, match="add --target tensorrt"):
-        engine.require(Options(hardware_compatible=True), SERVER_TENSORRT)
+def test_a_layer_with_one_dequantized_operand_does_not_compute_in_int8(
+    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path
+) -> None:
+    """Q/DQ on the activations, the weights in FP32: TensorRT fuses neither."""
+    model = onnx.load(graphs_of_fashion["int8"])
+    weights = {n.output[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear" and "weight" in n.output[0]}
+    fp32 = {i.name: i for i in graphs.load(graphs_of_fashion["fp32"]).graph.initializer}
+    original = {n.name: n.input[1] for n in graphs.load(graphs_of_fashion["fp32"]).graph.node if n.op_type == "Conv"}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights:
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(fp32[original[node.name]])
+            tensor.name = f"{node.name}/fp32"
+            model.graph.initializer.append(tensor)
+            node.input[1] = tensor.name
+    onnx.save(graphs.without_dead_nodes(model), tmp_path / "half_done.onnx")
+    assert "INT8" not in engine.build(tmp_path / "half_done.onnx", fashion.spec, Options()).facts.dtype_share
 
 
 def test_a_plan_says_which_version_built_it(plan: bytes) -> None:

@@ -153,6 +153,15 @@ def test_only_what_has_changed_is_done_again(
     assert all(steps(workspace)[name] > made for name, made in before.items())
 
 
+def test_what_tensorrt_says_of_its_layers_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """It looks like markup to the library that draws the progress."""
+    said = "REFUSED: no kernel for {ForeignNode[/model.0/Conv.../model.1/Add]} [node]"
+    with Progress().step("fp32 engine") as done:
+        done(said)
+    Progress().say(said)
+    assert capsys.readouterr().err.count(said) == 2
+
+
 def test_an_interrupted_export_goes_on_where_it_was(workspace: Workspace, checkpoint: Path) -> None:
     command = workspace.command(
         "export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository, "--no-register"
@@ -243,6 +252,18 @@ def test_a_graph_trained_elsewhere_is_published_with_configurations_that_triton_
     assert release.reference_accuracy is None and all(variant.passed for variant in release.variants)
     done = workspace.run(*brought, "--precision", "int8")
     assert done.returncode == 1 and "error: the spec of doubler has no limits for int8" in done.stderr
+
+    refused = (
+        (workspace.root / "spec.toml")
+        .read_text()
+        .replace("doubler", "other")
+        .replace("1e-6", "-1")
+        .replace("0.01", "-1")
+    )
+    (workspace.root / "spec.toml").write_text(refused)
+    done = workspace.run(*brought)
+    assert done.returncode == 1 and "no variant of other passed its gates" in done.stderr
+    assert not (workspace.repository / "other").exists(), "a configuration without a version stops every server"
 
     for other in workspace.repository.glob("fashion*"):  # serve it alone
         shutil.rmtree(other)

@@ -9,6 +9,7 @@ import pytest
 from contracts.manifest import Recipe
 from contracts.spec import Limits, Precision
 from export import int8, search
+from export.errors import GraphError
 from export.proof import Bench
 from export.runners import onnx_runner, predict
 from export.search import Found, Mode
@@ -20,14 +21,18 @@ from tests.export.conftest import smaller
 def run(
     fashion: Subject, graphs_of_fashion: dict[Precision, Path], bench_of: Callable[..., Bench], tmp_path: Path
 ) -> Callable[..., Found]:
-    def search_with(mode: Mode, budget_s: float = 120, dark: bool = False, **limits: float) -> Found:
-        """`dark`: calibrated on black images, so that every recipe starts out bad."""
+    def search_with(
+        mode: Mode, budget_s: float = 120, dark: bool = False, broken: str | None = None, **limits: float
+    ) -> Found:
+        """`dark`: calibrated on black images, so that every recipe starts out bad. `broken`: a quantizer's prefix."""
         asked = Limits({"logits": 1e9, "probabilities": 1.0}, **{"agreement": 0.9, "computed_share": 0.0, **limits})
         split = smaller(fashion.search, 200)
         calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
         reference = predict(onnx_runner(graphs_of_fashion["fp32"], bench_of(fashion).outputs), split.inputs, 64)
 
         def quantized(recipe: Recipe) -> Path:
+            if broken is not None and recipe.quantizer.startswith(broken):
+                raise GraphError(f"{recipe.quantizer} does not know this graph")
             name = f"{recipe.quantizer}-{recipe.method}-{recipe.samples}.onnx"
             return int8.quantize(graphs_of_fashion["fp32"], tmp_path / name, calibration, recipe)
 
@@ -83,6 +88,15 @@ def test_nothing_new_is_tried_when_the_budget_is_spent(run: Callable[..., Found]
     found = run("always", budget_s=0.0)
     assert len(found.trials) == 1, "there has to be one"
     assert found.ended.endswith("the time budget is spent")
+
+
+def test_a_quantizer_that_fails_costs_its_recipe_and_not_the_search(run: Callable[..., Found]) -> None:
+    found = run("auto", broken="modelopt")
+    assert found.passed and found.recipe.quantizer == "onnxruntime"
+    first = found.trials[0]
+    assert [gate.name for gate in first.gates if not gate.passed] == ["quantized"]
+    with pytest.raises(GraphError, match="no quantizer could quantize"):
+        run("auto", broken="")
 
 
 def test_a_trial_is_judged_on_the_search_split(run: Callable[..., Found]) -> None:

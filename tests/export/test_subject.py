@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from contracts import manifest
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
@@ -111,6 +111,20 @@ def test_a_graph_that_is_not_what_the_spec_says_is_refused(
     path = write_graph(tmp_path / "other.onnx", dims)
     with pytest.raises(GraphError, match=rf"other\.onnx is not what the spec says\nNote: {told}"):
         subject.from_graph(path, SPEC, samples, calibration_samples=10)
+
+
+def test_other_weights_in_an_external_file_are_another_source(tmp_path: Path, samples: Path) -> None:
+    io = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "w"]) for name in "xy"]
+    digests = set()
+    for scale in (1.0, 2.0):
+        weight = numpy_helper.from_array(np.full((1,), scale, np.float32), "s")
+        body = helper.make_graph([helper.make_node("Mul", ["x", "s"], ["y"])], "scaled", io[:1], io[1:], [weight])
+        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        path = tmp_path / "scaled.onnx"
+        (tmp_path / "weights").unlink(missing_ok=True)
+        onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+        digests.add(subject.from_graph(path, SPEC, samples, calibration_samples=10).source.sha256)
+    assert len(digests) == 2
 
 
 def test_a_graph_that_gives_out_a_sequence_is_refused(tmp_path: Path, samples: Path) -> None:

@@ -1,0 +1,100 @@
+"""Plans that other GPU machines added go with a release, if they are plans of it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts import manifest
+from contracts.errors import ManifestError
+from contracts.manifest import Choice, Engine
+from contracts.spec import Limits
+from export import engine, pipeline
+from export.cache import Cache
+from export.progress import Progress
+from export.proof import Request
+from export.subject import Subject
+from tests.conftest import Workspace
+
+PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in engine.SERVER_TENSORRT.split(".")) + b"engine"
+
+
+@pytest.fixture
+def export(fashion: Subject, workspace: Workspace) -> Callable[..., manifest.Manifest]:
+    def run(**limits: Limits) -> manifest.Manifest:
+        subject = dataclasses.replace(
+            fashion,
+            spec=dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, **limits}),  # type: ignore[dict-item]
+        )
+        request = Request("python -m export fashion", precisions=["fp32", "int8"], search="never")
+        cache = Cache(workspace.root / "steps", {})
+        return pipeline.run(subject, request, model_directory=workspace.model, cache=cache, progress=Progress())
+
+    return run
+
+
+def add_plan(directory: Path, fashion: Subject, plan: bytes = PLAN, **facts: object) -> None:
+    """Publish an INT8 plan for another GPU in the version, as a machine with that GPU would have."""
+    release = manifest.verify(directory)
+    (directory / "model.sm89.plan").write_bytes(plan)
+    built = Engine("tensorrt 11.1.0.106", len(plan), 1.0, {"INT8": 1.0}, profile=engine.profile_of(fashion.spec))
+    built = dataclasses.replace(built, compute_capability="8.9", **facts)  # type: ignore[arg-type]
+    choice = Choice("model.sm89.plan", "int8", "the fastest there", built, release.variants[1].sha256)
+    changed = dataclasses.replace(release, choices=(*release.choices, choice), files=manifest.files_of(directory))
+    manifest.write(changed, directory)
+
+
+def test_a_plan_of_the_same_graph_is_taken_along_with_what_is_known_of_it(
+    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: Subject
+) -> None:
+    export()
+    add_plan(workspace.model / "1", fashion)
+    export()
+    released = manifest.verify(workspace.model / "2")
+    [plan] = [choice for choice in released.choices if choice.engine]
+    assert plan.engine and plan.engine.compute_capability == "8.9"
+    assert (workspace.model / "2" / "model.sm89.plan").read_bytes() == PLAN
+    assert released.served("model.sm89.plan").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("plan", "facts", "limits"),
+    [
+        (b"ftrt" + bytes(20) + bytes([11, 4, 0, 12]), {}, {}),  # of a TensorRT that is not the server's
+        (PLAN, {"profile": {"pixels": ((1, 1, 28, 28), (8, 1, 28, 28), (8, 1, 28, 28))}}, {}),  # for smaller batches
+        (PLAN, {}, {"int8": Limits({"logits": 0.0, "probabilities": 0.0}, agreement=1.01)}),  # its graph is refused now
+    ],
+)
+def test_a_plan_that_is_not_of_this_release_stays_behind(
+    export: Callable[..., manifest.Manifest],
+    workspace: Workspace,
+    fashion: Subject,
+    plan: bytes,
+    facts: dict[str, object],
+    limits: dict[str, Limits],
+) -> None:
+    export()
+    add_plan(workspace.model / "1", fashion, plan, **facts)
+    assert not any(choice.engine for choice in export(**limits).choices)
+    assert not list((workspace.model / "2").glob("*.plan"))
+
+
+def test_a_changed_version_before_costs_its_plans_and_not_the_export(
+    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: Subject
+) -> None:
+    export()
+    add_plan(workspace.model / "1", fashion)
+    (workspace.model / "1" / "model.sm89.plan").write_bytes(b"another")
+    assert [choice.file for choice in export().choices] == ["model.onnx"]
+
+
+def test_a_file_that_nothing_is_served_as_is_an_error(export: Callable[..., manifest.Manifest]) -> None:
+    with pytest.raises(ManifestError, match=r"serves nothing as model\.plan"):
+        export().served("model.plan")
+
+
+def test_a_hardware_compatible_plan_is_published_for_every_gpu_that_can_run_it() -> None:
+    facts = Engine("tensorrt 11.1.0.106", 1, 0.1, {}, compute_capability="8.0", hardware_compatible=True)
+    files = engine.files_of(facts)
+    assert "model.sm80.plan" in files and "model.sm120.plan" in files and "model.sm75.plan" not in files
