@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import tensorrt_rtx
 from google.protobuf import text_format
@@ -14,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from contracts import layout
 from contracts.manifest import Engine
 from contracts.spec import Precision
-from export import contract, engine, proof
+from export import contract, engine, graphs, proof
 from export.engine import SERVER_TENSORRT, BuiltEngine, Options
 from export.errors import CompileError
 from export.proof import Bench

@@ -253,14 +253,8 @@ def test_a_graph_trained_elsewhere_is_published_with_configurations_that_triton_
     done = workspace.run(*brought, "--precision", "int8")
     assert done.returncode == 1 and "error: the spec of doubler has no limits for int8" in done.stderr
 
-    refused = (
-        (workspace.root / "spec.toml")
-        .read_text()
-        .replace("doubler", "other")
-        .replace("1e-6", "-1")
-        .replace("0.01", "-1")
-    )
-    (workspace.root / "spec.toml").write_text(refused)
+    impossible = BROUGHT.replace("doubler", "other").replace("1e-6", "-1").replace("0.01", "-1")
+    (workspace.root / "spec.toml").write_text(impossible)
     done = workspace.run(*brought)
     assert done.returncode == 1 and "no variant of other passed its gates" in done.stderr
     assert not (workspace.repository / "other").exists(), "a configuration without a version stops every server"
