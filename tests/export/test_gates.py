@@ -114,7 +114,8 @@ def test_without_labels_there_is_no_accuracy_to_lose(reference: np.ndarray) -> N
 def test_ctc_answers_are_the_collapsed_sequences() -> None:
     steps = np.array([[0, 3, 3, 0, 3, 5], [0, 0, 0, 0, 0, 0]])
     outputs = {"logits": np.eye(10, dtype=np.float32)[steps]}
-    spec = ModelSpec("toy", "toy", SPEC.inputs, SPEC.outputs, SPEC.limits, task="ctc")
+    logits = TensorSpec("logits", "float32", (BATCH, 6, 10))
+    spec = ModelSpec("toy", "toy", SPEC.inputs, (logits,), SPEC.limits, task="ctc")
     found = gates.answers(outputs, spec)
     assert found is not None
     assert found.tolist() == [[3, 3, 5, -1, -1, -1], [-1] * 6]

@@ -175,7 +175,9 @@ def test_what_was_lost_comes_before_what_was_gained(tmp_path: Path) -> None:
 
 
 def test_sequences_are_shown_as_the_text_they_spell(tmp_path: Path) -> None:
-    spec = replace(FASHION, task="ctc", labels=("", *"abc"))
+    logits, others = FASHION.outputs[0], FASHION.outputs[1:]
+    steps = replace(logits, shape=(logits.shape[0], 3, 4))
+    spec = replace(FASHION, task="ctc", labels=("", *"abc"), outputs=(steps, *others))
     reference, answers = np.array([[1, 2, -1], [3, -1, -1]]), np.array([[1, 2, 3], [3, -1, -1]])
     lines = {"pixels": np.random.default_rng(0).normal(size=(2, 3, 32, 128)).astype(np.float32)}
     html, _ = written(RELEASE, spec, Evidence(lines, reference, reference, {"fp16": answers}), tmp_path)
