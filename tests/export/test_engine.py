@@ -19,6 +19,7 @@ from export import contract, engine, graphs, proof
 from export.engine import SERVER_TENSORRT, BuiltEngine, Options
 from export.errors import CompileError
 from export.proof import Bench
+from export.runners import PlanRunner, onnx_runner
 from export.subject import Subject
 
 
@@ -189,3 +190,19 @@ def test_the_tensorrt_of_the_server_is_one_everywhere() -> None:
     assert project["optional-dependencies"]["gpu"] == [f"tensorrt-cu13=={SERVER_TENSORRT}"]
     pinned = re.findall(r"\b\d+\.\d+\.\d+\.\d+\b", (layout.ROOT / "Dockerfile.triton").read_text())
     assert len(pinned) >= 2 and set(pinned) == {SERVER_TENSORRT}
+
+
+@pytest.mark.gpu
+def test_a_plan_of_every_precision_answers_like_onnxruntime(
+    graphs_of_fashion: dict[Precision, Path], fashion: Subject
+) -> None:
+    names = [tensor.name for tensor in fashion.spec.outputs]
+    for precision, path in graphs_of_fashion.items():
+        built = engine.build(path, fashion.spec, Options("tensorrt"))
+        assert engine.server_gate(built.plan, SERVER_TENSORRT).passed
+        tolerance = fashion.spec.limits[precision].tolerance["logits"]
+        with PlanRunner(built.plan, fashion.spec) as run:
+            for end in ("min", "opt", "max"):
+                expected = onnx_runner(path, names)(fashion.at(end))["logits"]
+                assert run(fashion.at(end))["logits"] == pytest.approx(expected, abs=tolerance)
+            assert engine.inspected_share(run.inspected(), graphs.heavy_nodes(graphs.load(path)))
