@@ -37,7 +37,7 @@ class Cache:
         Args:
             make: Fills the folder it is given. What it does must depend on `inputs` alone.
             keep: Whether what is there already will do; a search that ran out of time will not.
-            inputs: Anything that JSON or str() can tell apart: digests, recipes, names.
+            inputs: Anything that JSON or repr() can tell apart: digests, recipes, names.
         """
         described = json.dumps([self._tools, inputs], sort_keys=True, default=repr)
         place = self._directory / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
