@@ -24,7 +24,8 @@ from clients.classifier import Protocol
 from contracts import layout, manifest, repository
 from contracts.errors import ProjectError, run_command_line
 from contracts.manifest import Manifest
-from deploy import server
+from deploy import server, state
+from deploy.settings import Settings
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
 SERVED_IMAGES = 10_000  # the whole test split: the same images as the offline accuracy
@@ -36,8 +37,8 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 def main() -> int:
     started = time.monotonic()
-    if (up := server.running()) is not None:
-        raise ProjectError(f"a server is up already (process {up.pid})", hint="stop it: python -m deploy down")
+    if (up := state.running()) is not None:
+        raise ProjectError(f"a server is up already (process {up.triton.pid})", hint="stop it: python -m deploy down")
     _stage(1, "Train a small residual network on Fashion-MNIST")
     _run("training", "fit", FAMILY, "--preset", "demo", *sys.argv[1:])
     _stage(2, "Export: FP32, FP16 and INT8, each proven on the test split and compiled by TensorRT-RTX")
@@ -46,7 +47,7 @@ def main() -> int:
     _stage(3, f"Serve version {release.version} with a real Triton, and send it {SERVED_IMAGES:,} test images")
     _run("training", "examples", FAMILY, "--count", str(SERVED_IMAGES))
     images, labels = _examples(layout.EXAMPLES / FAMILY)
-    settings = server.Settings(device="cpu", **_free_ports())
+    settings = Settings(device="cpu", **_free_ports())
     with server.serving(settings, say=console.print) as up, ExitStack() as connections:
         addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
         classifiers = {

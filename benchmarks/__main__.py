@@ -34,9 +34,9 @@ def _perf(options: argparse.Namespace) -> int:
 
     from benchmarks import perf_analyzer
     from benchmarks.errors import MeasurementError
-    from deploy import server
+    from deploy import state
 
-    up = server.running()
+    up = state.running()
     addresses = {"grpc": options.grpc or (up and up.grpc), "http": options.http or (up and up.http)}
     if not all(addresses[protocol] for protocol in options.protocol):
         raise MeasurementError(

@@ -1,31 +1,43 @@
-"""Run a real Triton Inference Server over the model repository.
+"""Run a real Triton Inference Server over the model repository, and keep it up.
 
   python -m deploy up               in the foreground; Ctrl-C stops it
   python -m deploy up --detach      in the background, until `down`
-  python -m deploy status           what is loaded and ready (--json for machines)
+  python -m deploy status           what is loaded, how it does (--watch; --json for machines)
   python -m deploy logs --follow
   python -m deploy down
-  python -m deploy up --require-signature --verify-key verify.pem
 
-Where a container's or an installed tritonserver exists it is used, with its native backends; anywhere else
-the tritonserver of a pip wheel is, in an environment (.venv-server) made on first use. It listens on the
-loopback interface unless --host says otherwise.
+  python -m deploy reload           serve what was published since, without dropping a request
+  python -m deploy rollback fashion_classifier
+  python -m deploy promote fashion_classifier 3
+  python -m deploy drill            try all of that, and two crashes, under load, on a copy
+
+Where a container's or an installed tritonserver exists it is used, with its native backends; anywhere else the
+tritonserver of a pip wheel is, in an environment (.venv-server) made on first use. It listens on the loopback
+interface unless --host says otherwise, its admin APIs ask for a key, and a crashed server or worker is replaced.
 """
 
 import argparse
-import collections
-import json
+import os
 import sys
-import time
 from pathlib import Path
 
-from contracts import layout, signature
-from contracts.errors import SignatureError, run_command_line
+from contracts import layout
+from contracts.errors import run_command_line
 
 
 def main() -> int:
     options = _parser().parse_args()
-    return {"up": _up, "status": _status, "logs": _logs, "down": _down}[options.command](options)
+
+    from deploy import commands
+
+    if options.command == "up" and options.detach:
+        return commands.up_detached(options, sys.argv[1:])
+    return {
+        "up": commands.up,
+        "status": commands.show_status,
+        "logs": commands.show_logs,
+        "down": commands.down,
+    }[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,11 +45,25 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser(
-        "up",
-        help="start the server and wait for its models",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    _add_up(
+        commands.add_parser(
+            "up",
+            help="start the server, wait for its models, keep it up",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
     )
+    status = commands.add_parser("status", help="what is loaded and how it does; exit code 0 only if all is ready")
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    logs = commands.add_parser("logs", help="the server's log, also of a server that has ended")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on as it grows, until the server ends")
+    logs.add_argument("--lines", "-n", type=_count, default=50, help="how many of the last lines (default: 50)")
+    logs.add_argument("--json", action="store_true", help="as it is kept: one JSON object a line")
+    commands.add_parser("down", help="stop the server; requests already accepted finish first")
+    return parser
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return once every model is ready")
     up.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="the model repository")
     up.add_argument(
@@ -46,18 +72,37 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="cpu serves configs/cpu.pbtxt (ONNX Runtime), gpu config.pbtxt (TensorRT)",
     )
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    up.add_argument("--http-port", type=_port, default=8000, help=" ")
-    up.add_argument("--grpc-port", type=_port, default=8001, help=" ")
-    up.add_argument("--metrics-port", type=_port, default=8002, help=" ")
     up.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for the models to load")
-    up.add_argument(
+
+    network = up.add_argument_group("network")
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    network.add_argument("--http-port", type=_port, default=8000, help=" ")
+    network.add_argument("--grpc-port", type=_port, default=8001, help=" ")
+    network.add_argument("--metrics-port", type=_port, default=8002, help=" ")
+
+    security = up.add_argument_group("security", "HTTP has no TLS of its own: see docs/how-to/secure.md")
+    security.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="holds what the admin APIs ask for (default: $ADMIN_KEY, else a key made in artifacts/server/admin.key)",
+    )
+    security.add_argument("--grpc-tls-cert", type=Path, metavar="FILE", help="serve gRPC over TLS: certificate, PEM")
+    security.add_argument("--grpc-tls-key", type=Path, metavar="FILE", help="and its private key")
+    security.add_argument("--grpc-client-ca", type=Path, metavar="FILE", help="mutual TLS: who signs the clients'")
+    security.add_argument(
+        "--user",
+        default=argparse.SUPPRESS,
+        help="as root: whom the server runs as (default: nobody, where that can read what it needs)",
+    )
+    security.add_argument(
         "--require-signature",
         action="store_true",
         help="refuse a version that is unsigned or not what was signed; exempt are those without a manifest, a graph "
         "or an engine: the Python models and the ensembles that git has",
     )
-    trusted = up.add_mutually_exclusive_group()
+    trusted = security.add_mutually_exclusive_group()
     trusted.add_argument(
         "--verify-key",
         type=Path,
@@ -73,110 +118,25 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="the root certificate, and those between, of whoever may sign (default: $VERIFY_CHAIN)",
     )
-    status = commands.add_parser("status", help="what is loaded and ready; exit code 0 only if all of it is")
-    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    logs = commands.add_parser("logs", help="the server's log, also of a server that has ended")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on as it grows, until the server ends")
-    logs.add_argument("--lines", "-n", type=_count, default=50, help="how many of the last lines (default: 50)")
-    commands.add_parser("down", help="stop the server; requests already accepted finish first")
-    return parser
 
-
-def _up(options: argparse.Namespace) -> int:
-    from deploy import server
-
-    settings = server.Settings(
-        repository=options.repository.resolve(),
-        device=options.device,
-        host=options.host,
-        http_port=options.http_port,
-        grpc_port=options.grpc_port,
-        metrics_port=options.metrics_port,
-        trust=_trust(options),
+    running = up.add_argument_group("keeping it up")
+    running.add_argument(
+        "--drain", type=_count, default=30, metavar="SECONDS", help="for accepted requests, at the end"
     )
-    started = time.monotonic()
-    up = server.start(settings, say=print)
-    keep = False
-    try:
-        print(f"Starting tritonserver (process {up.pid}) …", flush=True)
-        found = server.wait_until_ready(up, options.timeout)
-        print(_models_table(found))
-        print(f"Ready after {time.monotonic() - started:.1f} s: http {up.http}, grpc {up.grpc}, metrics {up.metrics}")
-        if options.detach:
-            keep = True
-            print("Next: python -m clients classify IMAGE…   (stop: python -m deploy down)")
-            return 0
-        print("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)", flush=True)
-        while up.process() is not None:
-            time.sleep(0.5)
-        print(f"error: tritonserver has ended; its log: {layout.shown(Path(up.log))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopping …", flush=True)
-        return 130
-    finally:
-        if not keep:
-            server.stop(up)
+    running.add_argument(
+        "--max-restarts", type=_count, default=5, metavar="N", help="of a crashed server within five minutes"
+    )
+    running.add_argument("--cache-mb", type=_count, default=0, metavar="MB", help="response cache; 0 is none")
+    running.add_argument("--rate-limit", action="store_true", help="heed the configurations' rate_limiter")
 
-
-def _trust(options: argparse.Namespace) -> signature.Trust | None:
-    key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
-    if not options.require_signature:
-        if key or chain:
-            raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
-        return None
-    trust = signature.Trust(key, chain) if key or chain else signature.trust_from_environment()
-    if trust is None:
-        raise SignatureError(
-            "--require-signature needs to know whose signature",
-            hint="add --verify-key FILE or --verify-chain FILE…, or set VERIFY_KEY or VERIFY_CHAIN",
-        )
-    return trust
-
-
-def _status(options: argparse.Namespace) -> int:
-    from deploy import server
-
-    up = server.running()
-    if up is None:
-        print(json.dumps({"running": False, "ready": False}) if options.json else "No server is up.")
-        return 1
-    found = server.models(up)
-    summary = server.as_json(up, found)
-    if options.json:
-        print(json.dumps(summary))
-    else:
-        print(f"process {up.pid}, http {up.http}, grpc {up.grpc}, metrics {up.metrics}")
-        print(_models_table(found) if found else "It does not answer yet.")
-    return 0 if summary["ready"] else 1
-
-
-def _logs(options: argparse.Namespace) -> int:
-    from deploy import server
-
-    path = server.DIRECTORY / "triton.log"
-    if not path.is_file():
-        print("There is no log yet: no server was started.")
-        return 1
-    with path.open(errors="replace") as log:
-        print("".join(collections.deque(log, maxlen=options.lines)), end="", flush=True)
-        while options.follow and server.running() is not None:
-            print(log.read(), end="", flush=True)
-            time.sleep(0.2)
-        print(log.read(), end="", flush=True)  # its last words
-    return 0
-
-
-def _down(options: argparse.Namespace) -> int:
-    from deploy import server
-
-    up = server.running()
-    if up is None:
-        print("No server is up.")
-        return 0
-    server.stop(up)
-    print(f"Stopped the server (process {up.pid}).")
-    return 0
+    traces = up.add_argument_group("traces")
+    traces.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        default=os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        help="send OpenTelemetry spans there, as in http://localhost:4318/v1/traces",
+    )
+    traces.add_argument("--trace-rate", type=_count, default=1, metavar="N", help="one request in N")
 
 
 def _port(text: str) -> int:
@@ -187,14 +147,8 @@ def _port(text: str) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a number of lines")
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
     return int(text)
-
-
-def _models_table(found: list) -> str:  # type: ignore[type-arg]  # of server.Model, imported late
-    width = max(len(model.name) for model in found)
-    rows = [f"  {m.name:<{width}}  {m.version:>3}  {m.state:<11}  {m.reason}".rstrip() for m in found]
-    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""What `python -m deploy COMMAND` does, for each command; the exit code."""
+
+import argparse
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from contracts import layout, signature
+from contracts.errors import SignatureError
+from deploy import logs, server, state
+from deploy.control import Control, Model
+from deploy.errors import ServerError
+from deploy.server import Server
+from deploy.settings import Settings, Tls, Traces
+from deploy.supervisor import Supervisor
+
+_KEEPER_LOG = state.DIRECTORY / "up.log"
+NOT_UP = "No server is up."
+
+
+def up(options: argparse.Namespace) -> int:
+    """In the foreground: keep a server up until told to stop."""
+    settings = _settings(options)
+    started = time.monotonic()
+
+    def ready(up: Server, found: list[Model]) -> None:
+        print(models_table(found))
+        running = up.state
+        print(f"Ready after {time.monotonic() - started:.1f} s: {addresses(running)}")
+        print("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)", flush=True)
+
+    try:
+        say = functools.partial(print, flush=True)
+        Supervisor(settings, options.timeout, options.max_restarts, say).run(ready)
+    except KeyboardInterrupt:
+        print("\nStopped.", flush=True)
+    return 130
+
+
+def up_detached(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Start `up` as a process of its own, and return once every model is ready."""
+    started = time.monotonic()
+    state.DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with _KEEPER_LOG.open("w") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "deploy", *(a for a in arguments if a != "--detach")],
+            cwd=layout.ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        print("Starting tritonserver …", flush=True)
+        while keeper.poll() is None:
+            running = state.recorded()
+            if running is not None and running.keeper.pid == keeper.pid and running.phase == "ready":
+                break
+            time.sleep(0.05)
+        else:
+            said = _KEEPER_LOG.read_text()
+            print(said[said.find("error: ") :] if "error: " in said else said, end="", file=sys.stderr)
+            return keeper.returncode or 1
+    except BaseException:  # Ctrl-C before it is up: nothing stays behind
+        keeper.send_signal(signal.SIGTERM)
+        keeper.wait()
+        raise
+    for line in _KEEPER_LOG.read_text().splitlines():
+        if line.startswith("warning: "):
+            print(line)
+    with Control(running) as control:
+        print(models_table(control.models()))
+    print(f"Ready after {time.monotonic() - started:.1f} s: {addresses(running)}")
+    print("Next: python -m clients classify IMAGE…   (stop: python -m deploy down)")
+    return 0
+
+
+def down(options: argparse.Namespace) -> int:
+    """Stop the server and who keeps it up."""
+    running = state.running()
+    if running is None:
+        print(NOT_UP)
+        return 0
+    server.take_down(running)
+    print(f"Stopped the server (process {running.triton.pid}).")
+    return 0
+
+
+def show_status(options: argparse.Namespace) -> int:
+    """What is loaded and ready; 0 only if all of it is."""
+    running = state.running()
+    if running is None:
+        print(json.dumps({"running": False, "ready": False}) if options.json else NOT_UP)
+        return 1
+    with Control(running) as control:
+        found, ready = control.models(), control.ready() and running.phase == "ready"
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "running": True,
+                    "ready": ready,
+                    "pid": running.triton.pid,
+                    "http": running.http,
+                    "grpc": running.grpc,
+                    "metrics": running.metrics,
+                    "log": str(state.LOG),
+                    "models": [vars(m) for m in found],
+                }
+            )
+        )
+    else:
+        print(models_table(found))
+    return 0 if ready else 1
+
+
+def show_logs(options: argparse.Namespace) -> int:
+    """The server's log, also of one that has ended."""
+    if not state.LOG.is_file():
+        print("There is no log yet: no server was started.")
+        return 1
+    logs.show(
+        state.LOG, options.lines, follow=options.follow, as_json=options.json, alive=lambda: state.running() is not None
+    )
+    return 0
+
+
+def models_table(found: list[Model]) -> str:
+    """A line a version."""
+    width = max((len(model.name) for model in found), default=0)
+    return "\n".join(f"  {m.name:<{width}}  {m.version:>3}  {m.state:<11}  {m.reason}".rstrip() for m in found)
+
+
+def addresses(running: state.Running) -> str:
+    return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        repository=options.repository.resolve(),
+        device=options.device,
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        trust=_trust(options),
+        admin_key_file=options.admin_key_file.resolve() if "admin_key_file" in options else None,
+        tls=_tls(options),
+        traces=Traces(options.otlp_endpoint, options.trace_rate) if options.otlp_endpoint else None,
+        cache_bytes=options.cache_mb * 1024 * 1024,
+        rate_limit=options.rate_limit,
+        user=getattr(options, "user", None),
+        drain_s=options.drain,
+    )
+
+
+def _tls(options: argparse.Namespace) -> Tls | None:
+    certificate, key, client_ca = options.grpc_tls_cert, options.grpc_tls_key, options.grpc_client_ca
+    if certificate and key:
+        return Tls(certificate.resolve(), key.resolve(), client_ca and client_ca.resolve())
+    if certificate or key or client_ca:
+        raise ServerError("TLS takes both --grpc-tls-cert and --grpc-tls-key")
+    return None
+
+
+def _trust(options: argparse.Namespace) -> signature.Trust | None:
+    key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
+    if not options.require_signature:
+        if key or chain:
+            raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
+        return None
+    trust = signature.Trust(key, chain) if key or chain else signature.trust_from_environment()
+    if trust is None:
+        raise SignatureError(
+            "--require-signature needs to know whose signature",
+            hint="add --verify-key FILE or --verify-chain FILE…, or set VERIFY_KEY or VERIFY_CHAIN",
+        )
+    return trust

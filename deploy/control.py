@@ -1,0 +1,137 @@
+"""The admin side of a running server: which versions it has, load one, ask which version answers."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from deploy.errors import ServerError
+from deploy.settings import ADMIN_HEADER, admin_key
+from deploy.state import Running
+
+_FAILED = (OSError, HTTPException, InferenceServerException)  # what a server that is gone or refuses makes
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version of a model as the server sees it."""
+
+    name: str
+    version: int
+    state: str  # "READY", "LOADING", "UNLOADING", "UNAVAILABLE"
+    reason: str
+
+
+class Control:
+    """A connection with the admin key; not to be shared between threads. A context manager.
+
+    Args:
+        timeout_s: For every call but loading, which takes as long as the model does.
+    """
+
+    def __init__(self, server: Running, timeout_s: float = 10) -> None:
+        self.server = server
+        key = admin_key(Path(server.admin_key_file) if server.admin_key_file else None)
+        self._headers = {ADMIN_HEADER: key}
+        self._client = InferenceServerClient(server.http, connection_timeout=2, network_timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def ready(self) -> bool:
+        """Whether the server answers and every model that it should have is ready."""
+        with suppress(*_FAILED):
+            return bool(self._client.is_server_ready())
+        return False
+
+    def live(self) -> bool:
+        """Whether the server answers at all."""
+        with suppress(*_FAILED):
+            return bool(self._client.is_server_live())
+        return False
+
+    def models(self) -> list[Model]:
+        """Every version the server knows, or nothing while it does not answer.
+
+        Raises:
+            ServerError: the server asks for another admin key.
+        """
+        try:
+            index = self._client.get_model_repository_index(headers=self._headers)
+        except InferenceServerException as error:
+            if "restricted" in str(error):
+                raise ServerError(
+                    "the server was started with another admin key",
+                    hint="set ADMIN_KEY to the one it was started with",
+                ) from error
+            return []
+        except (OSError, HTTPException):
+            return []
+        return [
+            Model(m["name"], int(m.get("version") or 0), m.get("state", "UNAVAILABLE"), reason(m.get("reason", "")))
+            for m in index
+        ]
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Triton's inference statistics, one entry a loaded version; nothing while it does not answer."""
+        with suppress(*_FAILED):
+            return list(self._client.get_inference_statistics(headers=self._headers)["model_stats"])
+        return []
+
+    def load(self, model: str, timeout_s: float = 300) -> None:
+        """Load what is on disk now. What is loaded goes on serving until the new version is ready.
+
+        Raises:
+            ServerError: it did not load, with Triton's reason; what served before still does.
+        """
+        client = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
+        try:
+            client.load_model(model, headers=self._headers)
+        except _FAILED as error:
+            said = error.message() if isinstance(error, InferenceServerException) else str(error)
+            raise ServerError(f"{model} did not load", note=reason(said)) from error
+        finally:
+            client.close()
+
+    def answering(self, model: str) -> int:
+        """The version that answers a request which names none: found by sending one, of zeros.
+
+        Raises:
+            ServerError: nothing answers.
+        """
+        try:
+            inputs = [_zeros(i) for i in self._client.get_model_metadata(model)["inputs"]]
+            return int(self._client.infer(model, inputs).get_response()["model_version"])
+        except _FAILED as error:
+            said = error.message() if isinstance(error, InferenceServerException) else str(error)
+            raise ServerError(f"{model} does not answer", note=reason(said)) from error
+
+
+def not_ready(found: list[Model]) -> set[str]:
+    """The models whose newest version does not serve."""
+    newest = {model.name: model for model in sorted(found, key=lambda model: model.version)}
+    return {model.name for model in newest.values() if model.state != "READY"}
+
+
+def reason(said: str) -> str:
+    """Triton's reason without the Python traceback that its Python backend appends."""
+    return said.partition("\n\nAt:")[0].strip()
+
+
+def _zeros(described: Mapping[str, Any]) -> InferInput:
+    shape = [max(1, int(size)) for size in described["shape"]]
+    tensor = InferInput(described["name"], shape, described["datatype"])
+    tensor.set_data_from_numpy(np.zeros(shape, dtype=triton_to_np_dtype(described["datatype"])))
+    return tensor

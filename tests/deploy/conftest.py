@@ -1,0 +1,49 @@
+"""Small model repositories for tests that need a model with a certain behaviour."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Workspace
+
+# One FP32 [1] in, one FP32 [1] out.
+_CONFIG = """
+name: "{name}"
+backend: "python"
+max_batch_size: {max_batch_size}
+input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+{more}
+"""
+# Answers with its input doubled, after as many seconds as the input says.
+SLEEPER = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        seconds = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+        time.sleep(float(seconds.max()))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", seconds * 2)])
+"""
+
+
+def write_model(repository: Path, name: str, code: str = SLEEPER, *, max_batch_size: int = 0, more: str = "") -> Path:
+    """A Python model in the repository; its version directory."""
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(code)
+    config = _CONFIG.format(name=name, max_batch_size=max_batch_size, more=more)
+    (repository / name / "config.pbtxt").write_text(config)
+    return version
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Workspace:
+    """A workspace whose only model is `sleeper`."""
+    workspace = Workspace(tmp_path)
+    write_model(workspace.repository, "sleeper")
+    return workspace

@@ -1,0 +1,151 @@
+"""A server that crashed, hangs or lost a worker is up again; one that cannot be kept up says so."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPException
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from contracts import layout
+from deploy import workers
+from deploy.settings import ADMIN_HEADER
+from tests.conftest import Workspace, free_ports, port_options, wait_for
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    return dict(json.loads(workspace.run("deploy", "status", "--json").stdout))
+
+
+def state(workspace: Workspace) -> dict[str, Any]:
+    return dict(json.loads((workspace.root / "artifacts" / "server" / "server.json").read_text()))
+
+
+def infer(address: str, seconds: float) -> float:
+    """The sleeper's answer: twice the seconds."""
+    with triton.InferenceServerClient(address, network_timeout=30) as client:
+        tensor = triton.InferInput("IN", [1], "FP32")
+        tensor.set_data_from_numpy(np.array([seconds], dtype=np.float32))
+        return float(client.infer("sleeper", [tensor]).as_numpy("OUT")[0])
+
+
+def answers(address: str, seconds: float) -> bool:
+    try:
+        return infer(address, seconds) == 2 * seconds
+    except (OSError, HTTPException, InferenceServerException):
+        return False
+
+
+@pytest.fixture
+def up(sleeper: Workspace) -> Iterator[Workspace]:
+    ports = port_options(free_ports())
+    sleeper.must("deploy", "up", "--detach", "--repository", sleeper.repository, "--max-restarts", "2", *ports)
+    yield sleeper
+    sleeper.must("deploy", "down")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(sleeper.root) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_killed_worker_is_replaced_and_the_server_stays(up: Workspace) -> None:
+    """Triton itself would answer 500 for ever, and call itself ready."""
+    before = state(up)
+    [worker] = workers.of(before["shared_memory"])
+    worker.kill()
+    wait_for(lambda: state(up)["worker_restarts"] == 1)
+    assert infer(status(up)["http"], 0.25) == 0.5
+    assert state(up)["triton"] == before["triton"]
+    assert len(workers.of(before["shared_memory"])) == 1
+
+
+def test_a_worker_that_a_reload_replaced_is_not_taken_for_dead(up: Workspace) -> None:
+    key = (up.root / "artifacts" / "server" / "admin.key").read_text().strip()
+    [old] = workers.of(state(up)["shared_memory"])
+    os.utime(up.repository / "sleeper" / "1")
+    with triton.InferenceServerClient(status(up)["http"]) as client:
+        client.load_model("sleeper", headers={ADMIN_HEADER: key})
+        wait_for(lambda: not old.is_running())
+        [new] = workers.of(state(up)["shared_memory"])
+        client.unload_model("sleeper", headers={ADMIN_HEADER: key})
+        wait_for(lambda: not new.is_running())
+    time.sleep(1)  # five looks of the supervisor
+    assert state(up)["worker_restarts"] == 0
+    assert not workers.of(state(up)["shared_memory"])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_crashed_or_hangs_is_restarted(up: Workspace, sent: signal.Signals) -> None:
+    before = state(up)
+    psutil.Process(before["triton"]["pid"]).send_signal(sent)
+    wait_for(lambda: state(up)["server_restarts"] == 1 and state(up)["phase"] == "ready")
+    assert state(up)["triton"] != before["triton"]
+    assert infer(status(up)["http"], 0.25) == 0.5
+    wait_for(lambda: not psutil.pid_exists(before["triton"]["pid"]))
+    assert not workers.of(before["shared_memory"])
+
+
+def test_one_that_keeps_crashing_is_given_up_loudly(sleeper: Workspace) -> None:
+    command = sleeper.command("deploy", "up", "--repository", sleeper.repository, "--max-restarts", "1")
+    with subprocess.Popen(
+        [*command, *port_options(free_ports())],
+        cwd=layout.ROOT,
+        env=sleeper.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        wait_for(lambda: "Ready after" in process.stdout.readline())
+        psutil.Process(state(sleeper)["triton"]["pid"]).kill()
+        wait_for(lambda: "Ready again" in process.stdout.readline())
+        psutil.Process(state(sleeper)["triton"]["pid"]).kill()
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: tritonserver was killed by SIGKILL; giving up after 1 restarts in 5 minutes" in stderr
+    assert "python -m deploy logs" in stderr
+    assert sleeper.run("deploy", "status").returncode == 1
+
+
+def test_a_restarted_server_does_not_serve_a_file_that_changed(up: Workspace) -> None:
+    (up.repository / "sleeper" / "1" / "model.py").write_text("a model it is not")
+    psutil.Process(state(up)["triton"]["pid"]).kill()
+    wait_for(lambda: up.run("deploy", "status").stdout == "No server is up.\n")
+    said = (up.root / "artifacts" / "server" / "up.log").read_text()
+    assert "the restarted server is not ready" in said
+    assert "giving up after 2 restarts" in said
+
+
+def test_nothing_runs_on_when_the_keeper_is_killed(up: Workspace) -> None:
+    psutil.Process(state(up)["keeper"]["pid"]).kill()
+    wait_for(lambda: not psutil.pid_exists(state(up)["triton"]["pid"]))
+    assert up.run("deploy", "status").returncode == 1
+
+
+def test_down_lets_accepted_requests_finish(up: Workspace) -> None:
+    answer: list[float] = []
+    address = status(up)["http"]
+    request = threading.Thread(target=lambda: answer.append(infer(address, 3)))
+    request.start()
+    time.sleep(0.5)  # it is under way
+    up.must("deploy", "down")
+    request.join()
+    assert answer == [6]
+
+
+def test_what_does_not_finish_in_the_drain_time_is_cut(sleeper: Workspace) -> None:
+    ports = port_options(free_ports())
+    sleeper.must("deploy", "up", "--detach", "--repository", sleeper.repository, "--drain", "1", *ports)
+    address = status(sleeper)["http"]
+    request = threading.Thread(target=answers, args=(address, 60))
+    request.start()
+    time.sleep(0.5)  # it is under way
+    sleeper.must("deploy", "down")
+    request.join(timeout=15)
+    assert not request.is_alive()
