@@ -32,6 +32,7 @@ class Server:
     state: Running
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
+    started: float  # seconds since the epoch
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -67,7 +68,7 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         triton = environment.find(say)
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        arguments = command(triton, settings, shared_memory)
+        arguments, started = command(triton, settings, shared_memory), time.time()
         process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             recorder = threading.Thread(target=logs.record, args=(process.stdout, state.LOG), daemon=True)
@@ -92,7 +93,7 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         except BaseException:  # nobody would know of it
             process.kill()
             raise
-        return Server(running, process, recorder)
+        return Server(running, process, recorder, started)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
@@ -106,7 +107,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
         while time.monotonic() < deadline:
             if ended := server.end():
                 server.recorder.join(timeout=2)
-                note = logs.last_errors(state.LOG, 5)
+                note = logs.last_errors(state.LOG, 5, server.started)
                 raise ServerError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
             found = control.models()
             if found and not any(model.state == "LOADING" for model in found):

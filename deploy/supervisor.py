@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import server, workers
+from deploy import logs, server, state, workers
 from deploy.control import Control, Model
 from deploy.errors import ServerError
 from deploy.settings import Settings
@@ -27,7 +27,7 @@ class Supervisor:
     """
 
     def __init__(self, settings: Settings, timeout_s: float, max_restarts: int, say: Callable[[str], None]) -> None:
-        self._settings, self._timeout_s, self._max_restarts, self._say = settings, timeout_s, max_restarts, say
+        self._settings, self._timeout_s, self._max_restarts, self._print = settings, timeout_s, max_restarts, say
         self._restarted: collections.deque[float] = collections.deque()  # when, in the last five minutes
         self._up = server.start(settings, say)
 
@@ -42,7 +42,7 @@ class Supervisor:
             ManifestError, SignatureError: a file changed since, and the restarted server shall not serve it.
         """
         try:
-            self._say(f"Starting tritonserver (process {self._up.process.pid}) …")
+            self._print(f"Starting tritonserver (process {self._up.process.pid}) …")
             ready(self._up, server.wait_until_ready(self._up, self._timeout_s))
             while True:
                 trouble: str | None = self._trouble()
@@ -77,7 +77,7 @@ class Supervisor:
         except ServerError as error:
             return f"{name} died and could not be replaced: {error}"
         self._up.update(worker_restarts=self._up.state.worker_restarts + 1)
-        self._say(f"{name} died; it was replaced")
+        self._say("warning", f"{name} died; it was replaced")
         return None
 
     def _restart(self, trouble: str) -> str | None:
@@ -86,21 +86,30 @@ class Supervisor:
             self._restarted.popleft()
         restarts = len(self._restarted)
         if restarts >= self._max_restarts:
+            given_up = f"{trouble}; giving up after {restarts} restarts in {_WINDOW_S / 60:.0f} minutes"
+            logs.write(state.LOG, "fatal", given_up)
             raise ServerError(
-                f"{trouble}; giving up after {restarts} restarts in {_WINDOW_S / 60:.0f} minutes",
+                given_up,
                 hint=f"{server.SEE_LOG}; is a version broken? python -m deploy rollback MODEL",
             )
         pause_s = _FIRST_PAUSE_S * 2**restarts
         self._restarted.append(time.monotonic())
-        self._say(f"{trouble}; restarting it in {pause_s:g} s ({restarts + 1} of at most {self._max_restarts})")
+        self._say(
+            "error", f"{trouble}; restarting it in {pause_s:g} s ({restarts + 1} of at most {self._max_restarts})"
+        )
         self._up.update(phase="restarting")
         self._up.process.kill()  # one that hangs would not drain
         server.clean_up(self._up)
         time.sleep(pause_s)
         try:
-            self._up = server.start(self._settings, self._say, before=self._up)
+            self._up = server.start(self._settings, self._print, before=self._up)
             server.wait_until_ready(self._up, self._timeout_s)
         except ServerError as error:
             return f"the restarted server is not ready: {error}"
-        self._say(f"Ready again (process {self._up.process.pid})")
+        self._say("info", f"Ready again (process {self._up.process.pid})")
         return None
+
+    def _say(self, level: str, line: str) -> None:
+        """To whoever started it, and into the log, where the pager looks."""
+        logs.write(state.LOG, level, line)
+        self._print(line)

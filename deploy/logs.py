@@ -1,0 +1,207 @@
+"""The server's log: what tritonserver and its workers print, one JSON object a line, in files of limited size.
+
+  {"time": "2026-11-23T17:30:03.951898Z", "level": "error", "message": "…", "source": "pb_stub.cc:714",
+   "process": 22477, "model": "fashion_preprocess", "request_id": "…"}
+
+The last four only where the line tells. Triton escapes what it logs (TRITON_SERVER_ESCAPE_LOG_MESSAGES), so that no
+client forges a line with a newline in its request id. A table is one record, any other line without Triton's
+prefix (a model's print) is one of level info.
+"""
+
+import functools
+import json
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+_FILE_BYTES = 16 * 1024 * 1024
+_OLDER_FILES = 4  # triton.jsonl.1 is the newest of them
+_LINE_BYTES = 64 * 1024  # what is longer is cut into records of that size
+_LOOK_EVERY_S = 0.2
+
+_LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
+_STYLES = {"warning": "yellow", "error": "red", "fatal": "bold red"}
+# I1123 17:24:16.029600 14883 python_be.cc:2249] "message"
+_PREFIXED = re.compile(
+    r"(?P<level>[IWEF])(?P<time>\d{4} \d\d:\d\d:\d\d\.\d{6})(?P<grpc>\d{3})? +(?P<process>\d+) "
+    r"(?P<source>[^\s\]]+:\d+)\]\s*(?P<message>.*)"
+)
+_REQUEST_ID = re.compile(r"\[request id: (.*?)\](?: |$)", re.DOTALL)
+_NO_ID = "<id_unknown>"
+_MODEL = re.compile(
+    r"loading: (?P<loading>.+):\d+$"
+    r"|(?:^successfully (?:un)?loaded|^failed to load) '(?P<loaded>[^']+)'"
+    r"|(?:Initialize: |for model '|[Ss]tub process ')(?P<instance>.+?)_\d+_\d+\b"
+)
+
+
+def record(stream: IO[bytes], path: Path) -> None:
+    """Write down what a server prints, until it has ended.
+
+    Whatever happens to the file: a server whose output nobody reads stops at its next line.
+    """
+    lines = iter(functools.partial(stream.readline, _LINE_BYTES), b"")
+    for entry in _entries(line.decode(errors="replace").rstrip() for line in lines):
+        _file(path).write(entry)
+
+
+def write(path: Path, level: str, message: str) -> None:
+    """Write down a message of our own among the server's."""
+    _file(path).write({"time": _stamp(datetime.now(UTC)), "level": level, "message": message})
+
+
+def last_errors(path: Path, count: int, since: float = 0) -> str:
+    """The last errors, or without any the last lines, for the note of an error.
+
+    Args:
+        since: Seconds since the epoch, as a process's start time: the log goes on from server to server.
+    """
+    stamp = _stamp(datetime.fromtimestamp(since, UTC))
+    with path.open(errors="replace") as log:
+        found = [entry for _, entry in _parsed(_tail(path, log, 1000)) if entry["time"] >= stamp]
+    errors = [entry for entry in found if entry["level"] in ("error", "fatal")] or found
+    return "\n  ".join(_harmless(entry["message"].partition("\n\nAt:")[0]) for entry in errors[-count:])
+
+
+def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable[[], bool]) -> None:
+    """Print the last `lines` records and, with `follow`, what comes until the server is no longer `alive`."""
+    console = Console(highlight=False)
+    with path.open(errors="replace") as log:
+        kept = _tail(path, log, lines)
+        for line, entry in _parsed(chain(kept, _growth(path, log, alive) if follow else [])):
+            if as_json:
+                print(line, end="", flush=True)
+            else:
+                console.print(_for_people(entry), soft_wrap=True)
+
+
+class _File(RotatingFileHandler):
+    def write(self, entry: dict[str, Any]) -> None:
+        self.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """A full disk costs records, not the server."""
+
+
+@functools.cache  # one for all threads: two would rotate each other's file away
+def _file(path: Path) -> _File:
+    return _File(path, maxBytes=_FILE_BYTES, backupCount=_OLDER_FILES, delay=True)
+
+
+def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    table: dict[str, Any] | None = None
+    for line in lines:
+        if table is not None and line.startswith(("+", "|")):
+            table["message"] += f"\n{line}"
+            continue
+        if table is not None:
+            yield table
+            table = None
+        entry = _entry(line)
+        if not entry["message"]:
+            table = entry if "source" in entry else None  # Triton's table begins on the next line
+        else:
+            yield entry
+    if table is not None:
+        yield table
+
+
+def _entry(line: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    found = _PREFIXED.fullmatch(line)
+    if found is None:
+        return {"time": _stamp(now), "level": "info", "message": line}
+    message = _unescaped(found["message"]).rstrip()
+    entry = {
+        "time": _stamp(now if found["grpc"] else _time(found["time"], now)),  # gRPC's own lines are in local time
+        "level": _LEVELS[found["level"]],
+        "message": message,
+        "source": found["source"],
+        "process": int(found["process"]),
+    }
+    if (model := _MODEL.search(message)) is not None:
+        entry["model"] = model[model.lastgroup or 0]
+    if (request := _REQUEST_ID.search(message)) is not None and request[1] != _NO_ID:
+        entry["request_id"] = request[1]
+    return entry
+
+
+def _unescaped(message: str) -> str:
+    with suppress(ValueError):
+        if isinstance(text := json.loads(message), str):
+            return text
+    return message
+
+
+def _time(stamp: str, now: datetime) -> datetime:
+    """Triton's, in UTC and without the year."""
+    try:
+        time = datetime.strptime(f"{now.year}{stamp}", "%Y%m%d %H:%M:%S.%f").replace(tzinfo=UTC)
+    except ValueError:  # a model printed what looks like Triton's prefix
+        return now
+    return time.replace(year=now.year - 1) if time > now + timedelta(days=1) else time
+
+
+def _stamp(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _tail(path: Path, log: IO[str], count: int) -> list[str]:
+    """The last lines of `log`, which is at its beginning, and of the older files if it has not enough."""
+    lines = list(deque(log, maxlen=count))
+    for number in range(1, _OLDER_FILES + 1):
+        with suppress(FileNotFoundError), path.with_name(f"{path.name}.{number}").open(errors="replace") as older:
+            lines[:0] = deque(older, maxlen=count - len(lines))
+    return lines
+
+
+def _growth(path: Path, log: IO[str], alive: Callable[[], bool]) -> Iterator[str]:
+    """What is appended to `log`, and to the files that take its place."""
+    while True:
+        ended, moved = not alive(), _moved(path, log)  # asked first: what was written until then is still read
+        yield from log
+        if moved:
+            log = path.open(errors="replace")
+        elif ended:
+            return
+        else:
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _moved(path: Path, log: IO[str]) -> bool:
+    with suppress(FileNotFoundError):  # just now
+        return not os.path.samestat(path.stat(), os.fstat(log.fileno()))
+    return False
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in lines:
+        with suppress(ValueError):  # cut short when the disk was full
+            yield line, json.loads(line)
+
+
+def _for_people(entry: dict[str, Any]) -> Text:
+    local = datetime.fromisoformat(entry["time"]).astimezone()
+    first, *more = _harmless(entry["message"]).split("\n")
+    return Text.assemble(
+        (f"{local:%m-%d %H:%M:%S}.{local.microsecond // 1000:03}  ", "dim"),
+        (f"{entry['level']:<7}  ", _STYLES.get(entry["level"], "")),
+        "\n    ".join([first, *more]),  # indented: no message looks like two
+    )
+
+
+def _harmless(text: str) -> str:
+    """Without what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
