@@ -129,7 +129,10 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     running.add_argument("--cache-mb", type=_count, default=0, metavar="MB", help="response cache; 0 is none")
     running.add_argument("--rate-limit", action="store_true", help="heed the configurations' rate_limiter")
 
-    traces = up.add_argument_group("traces")
+    traces = up.add_argument_group("logs and traces")
+    traces.add_argument(
+        "--log-to-stdout", action="store_true", help="the server's log also on stdout, one JSON object a line"
+    )
     traces.add_argument(
         "--otlp-endpoint",
         metavar="URL",

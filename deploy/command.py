@@ -27,7 +27,7 @@ def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str 
         str(triton.executable),
         *triton.arguments,
         f"--model-repository={settings.repository}",
-        *([] if _on_gpu(triton, settings) else ["--model-config-name=cpu"]),
+        *([f"--model-config-name={name}"] if (name := config_name(triton, settings)) else []),
         # Explicit: in the other modes one bad model ends the server, or every file change is a reload.
         "--model-control-mode=explicit",
         "--load-model=*",
@@ -41,6 +41,15 @@ def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str 
         *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
         *(["--rate-limit=execution_count"] if settings.rate_limit else []),
     ]
+
+
+def config_name(triton: Triton, settings: Settings) -> str | None:
+    """Which of a model's configurations to take: None is config.pbtxt, which is for a GPU.
+
+    Raises:
+        ServerError: the settings ask for a GPU that this installation cannot use.
+    """
+    return None if _on_gpu(triton, settings) else "cpu"
 
 
 def _addresses(settings: Settings) -> Iterator[str]:

@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
-from contracts import layout, signature
+from contracts import signature
 from contracts.errors import SignatureError
-from deploy import logs, server, state
+from deploy import dashboard, logs, server, state, status
 from deploy.control import Control, Model
 from deploy.errors import ServerError
 from deploy.server import Server
@@ -26,15 +27,16 @@ def up(options: argparse.Namespace) -> int:
     """In the foreground: keep a server up until told to stop."""
     settings = _settings(options)
     started = time.monotonic()
+    say = functools.partial(print, flush=True, file=sys.stderr if options.log_to_stdout else sys.stdout)
+    if options.log_to_stdout:
+        _show_log_from_now_on()
 
     def ready(up: Server, found: list[Model]) -> None:
-        print(models_table(found))
-        running = up.state
-        print(f"Ready after {time.monotonic() - started:.1f} s: {addresses(running)}")
-        print("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)", flush=True)
+        say(models_table(found))
+        say(f"Ready after {time.monotonic() - started:.1f} s: {addresses(up.state)}")
+        say("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)")
 
     try:
-        say = functools.partial(print, flush=True)
         Supervisor(settings, options.timeout, options.max_restarts, say).run(ready)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
@@ -48,7 +50,6 @@ def up_detached(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     with _KEEPER_LOG.open("w") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "deploy", *(a for a in arguments if a != "--detach")],
-            cwd=layout.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -91,31 +92,19 @@ def down(options: argparse.Namespace) -> int:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    """What is loaded and ready; 0 only if all of it is."""
+    """What is loaded and how it does; 0 only if all of it is ready."""
+    if options.watch:
+        return 0 if dashboard.watch(in_json=options.json) else 1
     running = state.running()
     if running is None:
         print(json.dumps({"running": False, "ready": False}) if options.json else NOT_UP)
         return 1
-    with Control(running) as control:
-        found, ready = control.models(), control.ready() and running.phase == "ready"
+    found = status.look(running)
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "running": True,
-                    "ready": ready,
-                    "pid": running.triton.pid,
-                    "http": running.http,
-                    "grpc": running.grpc,
-                    "metrics": running.metrics,
-                    "log": str(state.LOG),
-                    "models": [vars(m) for m in found],
-                }
-            )
-        )
+        print(json.dumps(status.as_json(found)))
     else:
-        print(models_table(found))
-    return 0 if ready else 1
+        dashboard.show(found)
+    return 0 if found.ready else 1
 
 
 def show_logs(options: argparse.Namespace) -> int:
@@ -137,6 +126,13 @@ def models_table(found: list[Model]) -> str:
 
 def addresses(running: state.Running) -> str:
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
+
+
+def _show_log_from_now_on() -> None:
+    state.DIRECTORY.mkdir(parents=True, exist_ok=True)
+    state.LOG.touch()
+    forever = {"follow": True, "as_json": True, "alive": lambda: True}
+    threading.Thread(target=logs.show, args=(state.LOG, 0), kwargs=forever, daemon=True).start()
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -173,7 +169,9 @@ def _trust(options: argparse.Namespace) -> signature.Trust | None:
         if key or chain:
             raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
         return None
-    trust = signature.Trust(key, chain) if key or chain else signature.trust_from_environment()
+    if key or chain:
+        return signature.Trust(key and key.resolve(), tuple(path.resolve() for path in chain))
+    trust = signature.trust_from_environment()
     if trust is None:
         raise SignatureError(
             "--require-signature needs to know whose signature",

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from deploy import checks, environment, launch, logs, state, workers
-from deploy.command import command
+from deploy.command import command, config_name
 from deploy.control import Control, Model, not_ready
 from deploy.errors import AlreadyRunningError, ServerError
 from deploy.settings import Settings
@@ -66,6 +66,7 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
             )
         checks.before_start(settings)
         triton = environment.find(say)
+        trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         arguments, started = command(triton, settings, shared_memory), time.time()
@@ -85,6 +86,9 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
                 admin_key_file=str(settings.admin_key_file) if settings.admin_key_file else None,
                 shared_memory=shared_memory,
                 drain_s=settings.drain_s,
+                config_name=config_name(triton, settings),
+                verify_key=str(trust.public_key) if trust and trust.public_key else None,
+                verify_chain=tuple(map(str, trust.chain)) if trust else (),
                 grpc_tls=settings.tls is not None,
                 server_restarts=before.state.server_restarts + 1 if before else 0,
                 worker_restarts=before.state.worker_restarts if before else 0,

@@ -63,8 +63,8 @@ def admin_key(file: Path | None) -> str:
         file = GENERATED_KEY
         _generate(file)
     try:
-        if file.stat().st_mode & 0o077:
-            raise ServerError(f"others may read the admin key in {file}", hint=f"chmod 600 {file}")
+        if file.stat().st_mode & 0o007:
+            raise ServerError(f"others may read the admin key in {file}", hint=f"chmod o= {file}")
         return _usable(file.read_text().strip(), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ServerError(f"cannot read the admin key from {file}: {error}") from error

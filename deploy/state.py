@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import psutil
 
-from contracts import layout
+from contracts import layout, signature
 
 DIRECTORY = layout.ARTIFACTS / "server"
 LOG = DIRECTORY / "triton.jsonl"
@@ -59,9 +59,19 @@ class Running:
     admin_key_file: str | None  # None: the key came from the environment
     shared_memory: str  # what the names of its regions in /dev/shm begin with
     drain_s: int
+    config_name: str | None = None  # which of a model's configurations it takes
+    verify_key: str | None = None  # what its releases have to be signed with, if anything
+    verify_chain: tuple[str, ...] = ()
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
+
+    @property
+    def trust(self) -> signature.Trust | None:
+        if not (self.verify_key or self.verify_chain):
+            return None
+        key = Path(self.verify_key) if self.verify_key else None
+        return signature.Trust(key, tuple(Path(certificate) for certificate in self.verify_chain))
 
     @property
     def http(self) -> str:

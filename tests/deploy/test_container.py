@@ -1,11 +1,14 @@
 """What can be checked of the container files without a Docker daemon."""
 
 import re
+import subprocess
+import sys
 import tomllib
 
 import yaml
 
 from contracts import layout
+from tests.test_architecture import imported
 
 DOCKERFILE = (layout.ROOT / "Dockerfile.triton").read_text()
 COMPOSE = yaml.safe_load((layout.ROOT / "deploy" / "compose.yaml").read_text())
@@ -28,16 +31,38 @@ def test_every_stage_runs_unprivileged() -> None:
 
 
 def test_the_server_and_the_container_agree_on_pillow() -> None:
-    [pinned] = re.findall(r"pillow==(\S+)", DOCKERFILE)
+    [pinned] = set(re.findall(r"pillow==(\S+)", DOCKERFILE))
     assert f"pillow=={pinned}" in (layout.ROOT / "deploy" / "server.lock").read_text()
 
 
 def test_compose_listens_on_the_loopback_only() -> None:
     triton = COMPOSE["services"]["triton"]
     assert all(port.startswith("127.0.0.1:") for port in triton["ports"])
-    assert triton["volumes"] == ["../model_repository:/models:ro"]
+    assert triton["volumes"] == ["../model_repository:/models"]
     assert COMPOSE["services"]["export"]["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
     for service in COMPOSE["services"].values():
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")
         assert target is None or f" AS {target}" in DOCKERFILE
+
+
+def test_the_image_starts_the_server_with_a_command_that_there_is() -> None:
+    [entry] = re.findall(r'ENTRYPOINT \[.*?"(python|/opt/deploy/bin/python)", "-m", "deploy"\]', DOCKERFILE)
+    [arguments] = re.findall(r'^CMD \["up", (.*)\]$', DOCKERFILE, re.MULTILINE)
+    options = [word.strip('" ').partition("=")[0] for word in arguments.split(",")]
+    usage = subprocess.run(
+        [sys.executable, "-m", "deploy", "up", "--help"], cwd=layout.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert entry and options and all(option in usage for option in options)
+
+
+def test_the_image_has_what_deploy_imports() -> None:
+    """Only these are installed beside the standard library: anything else would fail at the first `up`."""
+    [installed] = re.findall(r"--constraint requirements.lock \\\n\s+(.*)$", DOCKERFILE, re.MULTILINE)
+    provided = {"numpy", "google", *(re.sub(r"\W.*", "", word.strip('"')) for word in installed.split())}
+    provided |= {
+        {"pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p) for p in provided
+    }
+    own = [*(layout.ROOT / "deploy").glob("*.py"), *(layout.ROOT / "contracts").glob("*.py")]
+    needed = set().union(*(imported(path) for path in own)) - {*sys.stdlib_module_names, "deploy", "contracts"}
+    assert needed <= provided, needed - provided
