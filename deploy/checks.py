@@ -102,7 +102,8 @@ def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
-    needed += [file for file in (settings.tls.certificate, settings.tls.key) if file] if settings.tls else []
+    if tls := settings.tls:
+        needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
     found = subprocess.run(
         ["sh", "-c", 'for f; do test -r "$f" || { printf %s "$f"; exit; }; done', "sh", *needed],
         user=account.pw_uid,

@@ -1,0 +1,189 @@
+"""The real nginx with the shipped configuration, for tests."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPConnection, HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import layout
+from tests.conftest import MODEL, free_ports, wait_for
+from tests.deploy.certificates import Authority
+
+CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
+NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
+INFER = f"/v2/models/{MODEL}/infer"
+_UNPACKED = layout.ARTIFACTS / "tools" / "nginx"
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running nginx."""
+
+    folder: Path
+    authority: Authority  # of its certificate and, if it asks for theirs, of its clients'
+    https_port: int
+    grpc_port: int
+
+    @property
+    def https(self) -> str:
+        return f"localhost:{self.https_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"localhost:{self.grpc_port}"
+
+    @property
+    def log(self) -> list[str]:
+        return (self.folder / "access.log").read_text().splitlines()
+
+    def connect(self) -> HTTPSConnection:
+        """A connection of a client that trusts the proxy's authority."""
+        context = ssl.create_default_context(cafile=self.authority.certificate)
+        return HTTPSConnection("localhost", self.https_port, context=context, timeout=30)
+
+
+class Upstream(ThreadingHTTPServer):
+    """In Triton's place: keeps the headers and body of what reaches it, and answers when `answers` is set."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.address = f"127.0.0.1:{self.server_port}"
+        self.connections = 0
+        self.received: list[tuple[Message, bytes]] = []
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Upstream
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.received.append((self.headers, body))
+        self.server.answers.wait(30)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        pass
+
+
+def ask(
+    connection: HTTPConnection,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    *,
+    method: str = "POST",
+    path: str = INFER,
+) -> tuple[int, str]:
+    """Status and reason of a request that is refused, or its status and an empty text."""
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    text = response.read()
+    if response.status == 200:
+        return 200, ""
+    return response.status, json.loads(text)["error"]
+
+
+@contextmanager
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.answers.set()
+            server.shutdown()
+            thread.join()
+
+
+def install(folder: Path, changes: Mapping[str, str]) -> Authority:
+    """A folder as docs/how-to/secure.md describes it: nginx.conf with `changes`, and certs/.
+
+    Args:
+        changes: From text that is in the configuration exactly once.
+    """
+    authority = Authority(folder / "certs", "clients")
+    authority.issue("server")
+    configuration = CONFIGURATION.read_text()
+    for shipped, wanted in changes.items():
+        assert configuration.count(shipped) == 1, shipped
+        configuration = configuration.replace(shipped, wanted)
+    (folder / "nginx.conf").write_text(configuration)
+    return authority
+
+
+def command(folder: Path) -> list[str | Path]:
+    return [executable(), "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"]
+
+
+@contextmanager
+def proxy(
+    folder: Path, http: str, grpc: str = NOBODY_HOME, changes: Mapping[str, str] | None = None
+) -> Iterator[Proxy]:
+    """nginx in front of a Triton at these two addresses, with further `changes` to its configuration."""
+    https_port, grpc_port = free_ports(2)
+    addresses = {"listen 8443": f"listen {https_port}", "listen 8444": f"listen {grpc_port}"}
+    addresses |= {"server 127.0.0.1:8000": f"server {http}", "server 127.0.0.1:8001": f"server {grpc}"}
+    authority = install(folder, {**addresses, **(changes or {})})
+    with (folder / "error.log").open("wb") as error:
+        # Root's nginx works as nobody, who cannot reach pytest's folders.
+        same_user = ["-g", "user root;"] if os.geteuid() == 0 else []
+        process = subprocess.Popen([*command(folder), *same_user], stderr=error)
+    try:
+        wait_for(lambda: process.poll() is not None or (_listens(https_port) and _listens(grpc_port)), 10)
+        assert process.poll() is None, (folder / "error.log").read_text()
+        yield Proxy(folder, authority, https_port, grpc_port)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def executable() -> Path:
+    """nginx from PATH, else Debian's, unpacked once into artifacts/tools, which needs no root."""
+    if found := shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin"):
+        return Path(found)
+    if not _UNPACKED.exists():
+        try:
+            _unpack()
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", None) or error
+            pytest.fail(f"this needs nginx: sudo apt-get update && sudo apt-get install nginx\n{said}")
+    return _UNPACKED / "usr" / "sbin" / "nginx"
+
+
+def _unpack() -> None:
+    _UNPACKED.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_UNPACKED.parent) as scratch:
+        for step in ("apt-get download nginx", "dpkg -x nginx_*.deb nginx", "nginx/usr/sbin/nginx -v"):
+            subprocess.run(step, shell=True, cwd=scratch, check=True, capture_output=True, text=True)
+        if not _UNPACKED.exists():  # another run may have been faster
+            Path(scratch, "nginx").rename(_UNPACKED)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,116 @@
+"""How the shipped nginx configuration treats requests, its limits and its certificate, before a stand-in for Triton."""
+
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.settings import ADMIN_HEADER
+from tests.conftest import wait_for
+from tests.deploy.nginx import INFER, ask, command, executable, install, proxy, upstream
+
+
+def test_requests_share_a_connection_on_both_sides(tmp_path: Path) -> None:
+    with upstream() as triton, proxy(tmp_path, triton.address) as front:
+        connection = front.connect()
+        connection.connect()
+        socket_before = connection.sock
+        assert [ask(connection, b"{}") for _ in range(20)] == [(200, "")] * 20
+        assert connection.sock is socket_before
+        assert triton.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "used"), [("order-17", "order-17"), (None, "[0-9a-f]{32}"), ('","forged":"', "[0-9a-f]{32}")]
+)
+def test_triton_the_client_and_the_log_agree_on_the_id_of_a_request(
+    tmp_path: Path, sent: str | None, used: str
+) -> None:
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    with upstream() as triton, proxy(tmp_path, triton.address) as front:
+        connection = front.connect()
+        connection.request("POST", INFER, b"{}", headers | ({"X-Request-ID": sent} if sent else {}))
+        answer = connection.getresponse()
+        wait_for(lambda: front.log)
+        [entry], [(received, _)] = map(json.loads, front.log), triton.received
+    assert re.fullmatch(used, entry["request_id"])
+    assert received["X-Request-ID"] == answer.headers["X-Request-ID"] == entry["request_id"]
+    assert received["traceparent"] == entry["traceparent"] == headers["traceparent"]
+    assert (entry["request"], entry["status"]) == (f"POST {INFER}", 200)
+    assert entry["received_bytes"] > 0 and entry["sent_bytes"] > 0 and float(entry["upstream_s"]) >= 0
+
+
+def test_triton_gets_a_whole_body_of_known_length_and_no_key(tmp_path: Path) -> None:
+    with upstream() as triton, proxy(tmp_path, triton.address) as front:
+        headers = {"Transfer-Encoding": "chunked", "Inference-Header-Content-Length": "2", ADMIN_HEADER: "k" * 16}
+        assert ask(front.connect(), b"2\r\n{}\r\n3\r\nabc\r\n0\r\n\r\n", headers) == (200, "")
+        [(received, body)] = triton.received
+    assert body == b"{}abc"
+    assert received["Content-Length"] == "5"
+    assert received["Inference-Header-Content-Length"] == "2"
+    assert "Transfer-Encoding" not in received and ADMIN_HEADER not in received
+
+
+def test_an_answer_that_takes_too_long_is_not_waited_for_nor_is_the_request_sent_again(tmp_path: Path) -> None:
+    with (
+        upstream() as triton,
+        proxy(tmp_path, triton.address, changes={"proxy_read_timeout 60s": "proxy_read_timeout 1s"}) as front,
+    ):
+        triton.answers.clear()
+        assert ask(front.connect(), b"{}") == (504, "Triton did not answer in time")
+        assert len(triton.received) == 1
+
+
+def test_one_address_has_so_many_requests_under_way_and_no_more(tmp_path: Path) -> None:
+    with (
+        upstream() as triton,
+        proxy(tmp_path, triton.address, changes={"limit_conn clients 256": "limit_conn clients 4"}) as front,
+        ThreadPoolExecutor() as pool,
+    ):
+        triton.answers.clear()
+        under_way = [pool.submit(ask, front.connect(), b"{}") for _ in range(4)]
+        wait_for(lambda: len(triton.received) == 4)
+        assert ask(front.connect(), b"{}") == (429, "too many requests at once from this address")
+        triton.answers.set()
+        assert [request.result() for request in under_way] == [(200, "")] * 4
+
+
+def test_a_renewed_certificate_is_taken_up_without_losing_a_request(tmp_path: Path) -> None:
+    with upstream() as triton, proxy(tmp_path, triton.address) as front, ThreadPoolExecutor() as pool:
+        triton.answers.clear()
+        under_way = pool.submit(ask, front.connect(), b"{}")
+        wait_for(lambda: triton.received)
+        front.authority.issue("server")
+        subprocess.run([*command(front.folder), "-s", "reload"], check=True)
+        expected = ssl.PEM_cert_to_DER_cert((front.folder / "certs" / "server.pem").read_text())
+
+        def served() -> bytes | None:
+            connection = front.connect()
+            connection.connect()
+            return connection.sock.getpeercert(binary_form=True)
+
+        wait_for(lambda: served() == expected)
+        triton.answers.set()
+        assert under_way.result() == (200, "")
+
+
+def test_the_shipped_configuration_is_valid_as_it_is_and_needs_no_root() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        install(folder, {})
+        own_nginx = shutil.copy2(executable(), folder)  # anyone may run it there
+        if os.geteuid() == 0:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, 65534, 65534)
+        unprivileged: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        test = [own_nginx, *command(folder)[1:], "-t"]
+        done = subprocess.run(test, capture_output=True, text=True, check=False, **unprivileged)
+        assert done.returncode == 0, done.stderr
