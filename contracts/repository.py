@@ -1,13 +1,14 @@
-"""Versions of a model in the model repository, published so that no reader ever sees half of one.
+"""Versions of a model in the model repository: published whole, parked out of a server's sight, never deleted.
 
-A version is filled in a hidden sibling directory and renamed into place in one step. Triton ignores
-directories whose name is not a number, so an unfinished one is invisible to it as well.
+A version is filled in a hidden sibling directory and renamed into place in one step; parked, it is renamed to
+another. Triton ignores directories whose name is not a number, so it sees neither. What it shall see for a while
+only, a version that has yet to prove itself, is a symbolic link of that number.
 """
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from contracts.errors import PublishError
 
 _STAGING = ".staging-"
+_PARKED = ".parked-"
 _LOCK = ".publish.lock"
 
 
@@ -27,10 +29,84 @@ class StagedVersion:
 
 
 def versions(model_directory: Path) -> list[int]:
-    """The published versions, oldest first."""
-    if not model_directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in model_directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    """The published versions that are not parked, oldest first."""
+    return _numbers(model_directory, "")
+
+
+def parked(model_directory: Path) -> list[int]:
+    """The versions that no server loads, oldest first."""
+    return _numbers(model_directory, _PARKED)
+
+
+def park(model_directory: Path, version: int) -> None:
+    """Take `version` out of a server's sight. The caller holds the lock."""
+    _move(_version(model_directory, version), _parked(model_directory, version))
+
+
+def restore(model_directory: Path, version: int) -> None:
+    """Undo `park`. The caller holds the lock."""
+    _move(_parked(model_directory, version), _version(model_directory, version))
+
+
+def directory(model_directory: Path, version: int) -> Path:
+    """Where the files of `version` are, parked or not."""
+    place = _parked(model_directory, version)
+    return place if place.is_dir() else _version(model_directory, version)
+
+
+@contextmanager
+def locked(model_directory: Path) -> Iterator[None]:
+    """Nobody else publishes, parks or restores meanwhile. What a killed process left behind is removed first."""
+    with (model_directory / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
+        settle(model_directory)
+        yield
+
+
+def settle(model_directory: Path) -> None:
+    """Remove the links of a `trying` or `linked` that was killed. For who holds the lock, or starts a server."""
+    for path in model_directory.iterdir():
+        if _is_stand_in(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def linked(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
+    """Let a server see other directories of the model under these numbers, as long as the block runs."""
+    made: list[Path] = []
+    try:
+        for number, name in links.items():
+            link = _version(model_directory, number)
+            link.symlink_to(name)
+            made.append(link)
+        yield
+    finally:
+        for link in made:
+            link.unlink(missing_ok=True)
+
+
+@contextmanager
+def trying(model_directory: Path, version: int) -> Iterator[None]:
+    """Make `version` the newest that a server sees: for good, unless the block ends with an error.
+
+    It is restored and what is newer parked, or put back. If this process is killed, a version that was parked stays
+    so. The caller holds the lock.
+    """
+    was_parked = version in parked(model_directory)
+    newer = [v for v in versions(model_directory) if v > version]
+    hidden: list[int] = []
+    try:
+        with linked(model_directory, {version: f"{_PARKED}{version}"} if was_parked else {}):
+            for other in newer:
+                park(model_directory, other)
+                hidden.append(other)
+            yield
+    except BaseException:
+        for other in hidden:
+            restore(model_directory, other)
+        raise
+    if was_parked:
+        restore(model_directory, version)
 
 
 @contextmanager
@@ -44,18 +120,16 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
         PublishError: the operating system refused a write (no space, no permission).
     """
     try:
-        with _lock(model_directory):
+        with locked(model_directory):
             for abandoned in model_directory.glob(f"{_STAGING}*"):
                 shutil.rmtree(abandoned)
-            version = max(versions(model_directory), default=0) + 1
+            version = max([*versions(model_directory), *parked(model_directory)], default=0) + 1
             staged = StagedVersion(version, model_directory / f"{_STAGING}{version}")
             try:
                 staged.directory.mkdir()
                 yield staged
                 _flush_to_disk(staged.directory)
-                staged.directory.rename(model_directory / str(version))
-                with suppress(OSError):  # published already; at worst a power cut takes it back whole
-                    _flush_to_disk(model_directory, recurse=False)
+                _move(staged.directory, model_directory / str(version))
             finally:
                 shutil.rmtree(staged.directory, ignore_errors=True)
     except OSError as error:
@@ -66,11 +140,30 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
         ) from error
 
 
-@contextmanager
-def _lock(model_directory: Path) -> Iterator[None]:
-    with (model_directory / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
-        yield
+def _numbers(model_directory: Path, prefix: str) -> list[int]:
+    if not model_directory.is_dir():
+        return []
+    found = [(p, p.name.removeprefix(prefix)) for p in model_directory.iterdir() if p.name.startswith(prefix)]
+    return sorted(int(number) for p, number in found if number.isdecimal() and p.is_dir() and not _is_stand_in(p))
+
+
+def _version(model_directory: Path, version: int) -> Path:
+    return model_directory / str(version)
+
+
+def _parked(model_directory: Path, version: int) -> Path:
+    return model_directory / f"{_PARKED}{version}"
+
+
+def _move(source: Path, target: Path) -> None:
+    source.rename(target)
+    with suppress(OSError):  # it is done; at worst a power cut takes it back whole
+        _flush_to_disk(target.parent, recurse=False)
+
+
+def _is_stand_in(path: Path) -> bool:
+    """A link as `linked` makes them; one to elsewhere is a version that somebody keeps there."""
+    return path.name.isdecimal() and path.is_symlink() and path.readlink().name == str(path.readlink())
 
 
 def _flush_to_disk(directory: Path, *, recurse: bool = True) -> None:

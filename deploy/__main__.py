@@ -37,6 +37,10 @@ def main() -> int:
         "status": commands.show_status,
         "logs": commands.show_logs,
         "down": commands.down,
+        "reload": commands.reload,
+        "rollback": commands.rollback,
+        "promote": commands.promote,
+        "drill": commands.run_drill,
     }[options.command](options)
 
 
@@ -60,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--lines", "-n", type=_count, default=50, help="how many of the last lines (default: 50)")
     logs.add_argument("--json", action="store_true", help="as it is kept: one JSON object a line")
     commands.add_parser("down", help="stop the server; requests already accepted finish first")
+    _add_upgrades(commands)
+    _add_drill(
+        commands.add_parser("drill", help="upgrade and kill a server under load, on a copy: what do clients see?")
+    )
     return parser
 
 
@@ -140,6 +148,30 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         help="send OpenTelemetry spans there, as in http://localhost:4318/v1/traces",
     )
     traces.add_argument("--trace-rate", type=_count, default=1, metavar="N", help="one request in N")
+
+
+def _add_upgrades(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    reload = commands.add_parser("reload", help="serve what is on disk now; what does not load is parked")
+    reload.add_argument("models", nargs="*", metavar="MODEL", help="which ones (default: all)")
+    rollback = commands.add_parser("rollback", help="serve the version before; newer ones are parked, not deleted")
+    rollback.add_argument("model", metavar="MODEL")
+    rollback.add_argument("--to", type=_count, metavar="VERSION", help="default: the one before that which answers")
+    promote = commands.add_parser("promote", help="make a version the one that answers; newer ones are parked")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("version", type=_count, nargs="?", metavar="VERSION", help="default: the newest, also parked")
+    for command in (rollback, promote):
+        command.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="the model repository")
+
+
+def _add_drill(drill: argparse.ArgumentParser) -> None:
+    drill.add_argument("--requests", type=_count, default=20_000, metavar="N", help="at least (default: 20,000)")
+    drill.add_argument("--connections", type=_count, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
+    drill.add_argument("--model", help="the one to upgrade (default: the first that was released)")
+    drill.add_argument(
+        "--image", type=Path, action="append", default=[], metavar="FILE", help="what to send; repeatable"
+    )
+    drill.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="what to take the copy of")
+    drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _port(text: str) -> int:

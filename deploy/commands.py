@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from contracts import signature
+from rich.console import Console
+
+from contracts import layout, signature
 from contracts.errors import SignatureError
-from deploy import dashboard, logs, server, state, status
+from deploy import dashboard, drill, logs, outcome, server, state, status, upgrade
 from deploy.control import Control, Model
 from deploy.errors import ServerError
 from deploy.server import Server
@@ -118,6 +121,49 @@ def show_logs(options: argparse.Namespace) -> int:
     return 0
 
 
+def reload(options: argparse.Namespace) -> int:
+    """Serve what is on disk now."""
+    running = state.running()
+    if running is None:
+        raise ServerError("no server is up", hint="python -m deploy up loads what is on disk")
+    print(upgrade.summary(upgrade.reload(running, options.models, print)))
+    return 0
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Serve an older version again."""
+    running, root = _running_over(options.repository)
+    print(upgrade.summary([upgrade.rollback(running, root, options.model, options.to)]))
+    return 0
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Make a version the one that answers."""
+    running, root = _running_over(options.repository)
+    print(upgrade.summary([upgrade.promote(running, root, options.model, options.version)]))
+    return 0
+
+
+def run_drill(options: argparse.Namespace) -> int:
+    """Upgrade and kill a server under load; 0 only if its clients noticed no more than they may."""
+    settings = drill.Settings(
+        repository=options.repository.resolve(),
+        model=options.model,
+        images=tuple(options.image),
+        requests=options.requests,
+        connections=options.connections,
+    )
+    result = drill.run(settings)
+    folder = outcome.save(result, layout.ARTIFACTS / "drill")
+    if options.json:
+        print(json.dumps({**result.as_json(), "folder": str(folder)}))
+    else:
+        Console(width=None if sys.stdout.isatty() else 120).print(outcome.table(result))
+        print(result.verdict())
+        print(f"The picture, and every request: {layout.shown(folder)}")
+    return 0 if result.passed else 1
+
+
 def models_table(found: list[Model]) -> str:
     """A line a version."""
     width = max((len(model.name) for model in found), default=0)
@@ -126,6 +172,12 @@ def models_table(found: list[Model]) -> str:
 
 def addresses(running: state.Running) -> str:
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
+
+
+def _running_over(repository: Path) -> tuple[state.Running | None, Path]:
+    """The server that serves `repository`, if one does, and that repository."""
+    running, root = state.running(), repository.resolve()
+    return (running if running and Path(running.repository) == root else None), root
 
 
 def _show_log_from_now_on() -> None:

@@ -1,5 +1,6 @@
 """The admin side of a running server: which versions it has, load one, ask which version answers."""
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from deploy import payload
 from deploy.errors import ServerError
 from deploy.settings import ADMIN_HEADER, admin_key
 from deploy.state import Running
@@ -90,39 +91,60 @@ class Control:
             return list(self._client.get_inference_statistics(headers=self._headers)["model_stats"])
         return []
 
-    def load(self, model: str, timeout_s: float = 300) -> None:
+    def config(self, model: str) -> dict[str, Any]:
+        """The configuration that `model` runs with.
+
+        Raises:
+            ServerError: no version of it is loaded.
+        """
+        try:
+            return dict(self._client.get_model_config(model, headers=self._headers))
+        except _FAILED as error:
+            raise ServerError(f"{model} is not loaded", note=_said(error)) from error
+
+    def load(self, model: str, config: Mapping[str, Any] | None = None, timeout_s: float = 300) -> None:
         """Load what is on disk now. What is loaded goes on serving until the new version is ready.
+
+        Args:
+            config: In place of the one on disk.
 
         Raises:
             ServerError: it did not load, with Triton's reason; what served before still does.
         """
         client = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
         try:
-            client.load_model(model, headers=self._headers)
+            client.load_model(model, headers=self._headers, config=json.dumps(config) if config else None)
         except _FAILED as error:
-            said = error.message() if isinstance(error, InferenceServerException) else str(error)
-            raise ServerError(f"{model} did not load", note=reason(said)) from error
+            raise ServerError(f"{model} did not load", note=_said(error)) from error
         finally:
             client.close()
 
     def answering(self, model: str) -> int:
-        """The version that answers a request which names none: found by sending one, of zeros.
+        """The version that answers a request which names none: found by sending one, of zeros or a grey image.
 
         Raises:
             ServerError: nothing answers.
         """
-        try:
-            inputs = [_zeros(i) for i in self._client.get_model_metadata(model)["inputs"]]
-            return int(self._client.infer(model, inputs).get_response()["model_version"])
-        except _FAILED as error:
-            said = error.message() if isinstance(error, InferenceServerException) else str(error)
-            raise ServerError(f"{model} does not answer", note=reason(said)) from error
+        refused: Exception | None = None
+        for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
+            try:
+                tensors = payload.tensors(self._client.get_model_metadata(model), content)
+                result = self._client.infer(model, [_input(name, value) for name, value in tensors.items()])
+                return int(result.get_response()["model_version"])
+            except _FAILED as error:
+                refused = error
+        loaded = [m.version for m in self.models() if m.name == model and m.state == "READY"]
+        if loaded and isinstance(refused, InferenceServerException) and refused.status() == "400":
+            return max(loaded)  # it has answered: that what we sent is no valid request
+        raise ServerError(f"{model} does not answer", note=_said(refused)) from refused
 
 
 def not_ready(found: list[Model]) -> set[str]:
-    """The models whose newest version does not serve."""
-    newest = {model.name: model for model in sorted(found, key=lambda model: model.version)}
-    return {model.name for model in newest.values() if model.state != "READY"}
+    """The models of which no version serves, or one failed to load."""
+    serving = {model.name for model in found if model.state == "READY"}
+    # What a roll back took out stays in the index, too, for the reason "unloaded".
+    failed = {model.name for model in found if model.state == "UNAVAILABLE" and model.reason != "unloaded"}
+    return {model.name for model in found} - serving | failed
 
 
 def reason(said: str) -> str:
@@ -130,8 +152,11 @@ def reason(said: str) -> str:
     return said.partition("\n\nAt:")[0].strip()
 
 
-def _zeros(described: Mapping[str, Any]) -> InferInput:
-    shape = [max(1, int(size)) for size in described["shape"]]
-    tensor = InferInput(described["name"], shape, described["datatype"])
-    tensor.set_data_from_numpy(np.zeros(shape, dtype=triton_to_np_dtype(described["datatype"])))
+def _input(name: str, value: Any) -> InferInput:
+    tensor = InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+    tensor.set_data_from_numpy(value)
     return tensor
+
+
+def _said(error: Exception | None) -> str:
+    return reason(error.message() if isinstance(error, InferenceServerException) else str(error))

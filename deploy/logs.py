@@ -11,6 +11,7 @@ prefix (a model's print) is one of level info.
 import functools
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -38,6 +39,11 @@ _PREFIXED = re.compile(
     r"(?P<level>[IWEF])(?P<time>\d{4} \d\d:\d\d:\d\d\.\d{6})(?P<grpc>\d{3})? +(?P<process>\d+) "
     r"(?P<source>[^\s\]]+:\d+)\]\s*(?P<message>.*)"
 )
+# [Warning] File: /…/batch_span_processor.cc:55 message
+_TRACERS = re.compile(r"\[(?P<level>[IWE])[a-z]+\] File: \S*/(?P<source>[^\s/]+:\d+) (?P<message>.*)")
+_CRASH = re.compile(r"Signal \((?!2\)|15\))\d+\) received|terminate called ")
+_SPAN_DROPPED = "BatchSpanProcessor queue is full - dropping span."
+_SPAN_DROPPED_EVERY_S = 60
 _REQUEST_ID = re.compile(r"\[request id: (.*?)\](?: |$)", re.DOTALL)
 _NO_ID = "<id_unknown>"
 _MODEL = re.compile(
@@ -53,7 +59,12 @@ def record(stream: IO[bytes], path: Path) -> None:
     Whatever happens to the file: a server whose output nobody reads stops at its next line.
     """
     lines = iter(functools.partial(stream.readline, _LINE_BYTES), b"")
+    said_at = -math.inf
     for entry in _entries(line.decode(errors="replace").rstrip() for line in lines):
+        if entry["message"] == _SPAN_DROPPED:  # thousands a second, while nobody takes the traces
+            if time.monotonic() - said_at < _SPAN_DROPPED_EVERY_S:
+                continue
+            said_at = time.monotonic()
         _file(path).write(entry)
 
 
@@ -120,9 +131,8 @@ def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _entry(line: str) -> dict[str, Any]:
     now = datetime.now(UTC)
-    found = _PREFIXED.fullmatch(line)
-    if found is None:
-        return {"time": _stamp(now), "level": "info", "message": line}
+    if (found := _PREFIXED.fullmatch(line)) is None:
+        return _foreign_entry(line, now)
     message = _unescaped(found["message"]).rstrip()
     entry = {
         "time": _stamp(now if found["grpc"] else _time(found["time"], now)),  # gRPC's own lines are in local time
@@ -136,6 +146,14 @@ def _entry(line: str) -> dict[str, Any]:
     if (request := _REQUEST_ID.search(message)) is not None and request[1] != _NO_ID:
         entry["request_id"] = request[1]
     return entry
+
+
+def _foreign_entry(line: str, now: datetime) -> dict[str, Any]:
+    """Of a line without Triton's prefix."""
+    if (found := _TRACERS.fullmatch(line)) is None:
+        return {"time": _stamp(now), "level": "fatal" if _CRASH.match(line) else "info", "message": line}
+    level, message = _LEVELS[found["level"]], found["message"]
+    return {"time": _stamp(now), "level": level, "message": message, "source": found["source"]}
 
 
 def _unescaped(message: str) -> str:

@@ -21,13 +21,16 @@ def publish(model: Path, content: str = "weights") -> int:
     return staged.version
 
 
-def in_another_process(model: Path, body: str, preamble: str = "") -> "subprocess.Popen[str]":
+def in_another_process(
+    model: Path, body: str, preamble: str = "", block: str = "repository.new_version(model) as staged"
+) -> "subprocess.Popen[str]":
     program = f"""
 import resource, sys, time
 from pathlib import Path
 from contracts import repository
 {preamble}
-with repository.new_version(Path({str(model)!r})) as staged:
+model = Path({str(model)!r})
+with {block}:
 {textwrap.indent(textwrap.dedent(body), "    ")}
 """
     return subprocess.Popen(
@@ -41,6 +44,72 @@ def test_versions_only_grow(tmp_path: Path) -> None:
     (tmp_path / "10").mkdir()
     assert publish(tmp_path) == 11
     assert repository.versions(tmp_path) == [1, 2, 10, 11]
+
+
+def seen_by_a_server(model: Path) -> list[int]:
+    return sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal())
+
+
+def test_a_parked_version_is_no_longer_seen_and_its_number_is_not_given_again(tmp_path: Path) -> None:
+    publish(tmp_path), publish(tmp_path, "second")
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 2)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2])
+    assert publish(tmp_path) == 3
+    with repository.locked(tmp_path):
+        repository.restore(tmp_path, 2)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 2, 3], [])
+    assert (repository.directory(tmp_path, 2) / "model.onnx").read_text() == "second"
+
+
+def test_a_version_that_proved_itself_is_the_newest_for_good(tmp_path: Path) -> None:
+    for _ in range(4):
+        publish(tmp_path)
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 3)
+        with repository.trying(tmp_path, 3):
+            assert seen_by_a_server(tmp_path) == [1, 2, 3]
+        assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 2, 3], [4])
+        with repository.trying(tmp_path, 1):
+            assert seen_by_a_server(tmp_path) == [1]
+        assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2, 3, 4])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_version_that_did_not_changes_nothing(tmp_path: Path, version: int, error: type[BaseException]) -> None:
+    for _ in range(3):
+        publish(tmp_path)
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 2)
+        with pytest.raises(error), repository.trying(tmp_path, version):
+            raise error
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 3], [2])
+    assert seen_by_a_server(tmp_path) == [1, 3]
+
+
+def test_killed_while_a_version_proves_itself_it_stays_parked(tmp_path: Path) -> None:
+    publish(tmp_path), publish(tmp_path, "never proven")
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 2)
+    block = "repository.locked(model), repository.trying(model, 2)"
+    with in_another_process(tmp_path, 'print("trying", flush=True); time.sleep(60)', block=block) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "trying\n"
+        assert seen_by_a_server(tmp_path) == [1, 2]
+        victim.kill()
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2])
+    repository.settle(tmp_path)
+    assert seen_by_a_server(tmp_path) == [1]
+
+
+def test_a_version_that_somebody_keeps_elsewhere_is_a_version(tmp_path: Path) -> None:
+    model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    model.mkdir(), elsewhere.mkdir()
+    (model / "7").symlink_to(elsewhere)
+    repository.settle(model)
+    assert repository.versions(model) == [7]
+    assert publish(model) == 8
 
 
 def test_an_error_while_filling_publishes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What a server serves of a model: noted before a change, verified after it, put back if that failed."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from contracts import repository
+from deploy.control import Control, Model
+from deploy.errors import ServerError
+
+_SETTLE_S = 10  # an old version stays until its last request is answered
+
+
+@dataclass(frozen=True)
+class Served:
+    """What was served of a model, and beside it, before it was changed."""
+
+    model: str
+    versions: list[int]
+    config: Mapping[str, Any]
+    beside: frozenset[str]  # every model that served
+
+    @classmethod
+    def now(cls, control: Control, model: str) -> Self:
+        found = control.models()
+        versions = sorted(m.version for m in found if m.name == model and m.state == "READY")
+        return cls(model, versions, control.config(model) if versions else {}, serving(found))
+
+    @property
+    def answering(self) -> int | None:
+        """The version that answers requests which name none."""
+        return max(self.versions, default=None)
+
+
+def verify(control: Control, before: Served, on_disk: Collection[int]) -> int:
+    """Ask the server whether it serves what it should of the versions `on_disk`; the version that answers.
+
+    Raises:
+        ServerError: a version is not ready, another one answers, or another model went down with it.
+    """
+    model, expected = before.model, _by_policy(control.config(before.model), sorted(on_disk))
+    found = control.models()
+    if missing := sorted({*expected} - {m.version for m in found if m.name == model and m.state == "READY"}):
+        raise ServerError(f"{model} version {', '.join(map(str, missing))} is not ready although it was loaded")
+    if lost := sorted(before.beside - serving(found)):
+        raise ServerError(
+            f"with this {model}, {', '.join(lost)} does not serve any more",
+            note="an ensemble and its steps have to agree on names, types, shapes and max_batch_size",
+        )
+    if (answering := control.answering(model)) != max(expected):
+        raise ServerError(f"{model}: version {answering} answers and not {max(expected)}")
+    return answering
+
+
+def put_back(control: Control, before: Served, directory: Path) -> None:
+    """Have the server serve what is on disk, which is what it served before.
+
+    A version that failed to load stays in Triton's index, and /v2/health/ready false, until that version has been
+    loaded and unloaded. So it is, as a link to one that serves.
+
+    Raises:
+        ServerError: that does not load, either.
+    """
+    on_disk = repository.versions(directory)
+    found = [m for m in control.models() if m.name == before.model]
+    failed = [m.version for m in found if m.state == "UNAVAILABLE" and m.reason != "unloaded"]
+    failed = [version for version in failed if version not in on_disk]
+    if failed and before.answering in on_disk:
+        with repository.linked(directory, dict.fromkeys(failed, str(before.answering))):
+            control.load(before.model, config=_of_versions(before, [*before.versions, *failed]))
+    control.load(before.model)
+    verify(control, before, on_disk)
+
+
+def settle(control: Control) -> None:
+    """Wait until what was replaced is gone: until then /v2/health/ready is false. Some seconds at most."""
+    until = time.monotonic() + _SETTLE_S
+    while not control.ready() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def keep(control: Control, before: Served) -> None:
+    """Have the server serve what it did, although the configuration on disk says something else by now."""
+    if before.beside - serving(control.models()):
+        control.load(before.model, config=_of_versions(before, before.versions))
+
+
+def serving(found: Sequence[Model]) -> frozenset[str]:
+    """The models of which a version serves."""
+    return frozenset(model.name for model in found if model.state == "READY")
+
+
+def _by_policy(config: Mapping[str, Any], on_disk: Sequence[int]) -> list[int]:
+    """The versions that Triton loads of those on disk (ascending)."""
+    policy = config.get("version_policy", {})
+    if specific := policy.get("specific"):
+        return [version for version in on_disk if version in map(int, specific["versions"])]
+    if "all" in policy:
+        return list(on_disk)
+    return list(on_disk[-int(policy.get("latest", {}).get("num_versions", 1)) :])
+
+
+def _of_versions(before: Served, versions: Sequence[int]) -> dict[str, Any]:
+    return {**before.config, "version_policy": {"specific": {"versions": sorted(versions)}}}

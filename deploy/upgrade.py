@@ -1,0 +1,229 @@
+"""Change what a running server serves, without a dropped request: reload, roll back, promote.
+
+Triton loads what is on disk beside what it serves, and switches when that is ready: a version that does not load
+never serves. Every change is asked of the server afterwards, and lies on disk: a restart serves the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts import layout, manifest, repository, signature
+from contracts.errors import ProjectError
+from deploy import ensembles, served
+from deploy.control import Control
+from deploy.errors import ServerError
+from deploy.served import Served
+from deploy.state import Running
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a model."""
+
+    model: str
+    before: int | None  # the version that answered; None: none did, or no server is up
+    after: int  # that answers now; with no server up: that will
+    parked: tuple[int, ...]  # the versions on disk that are not served
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.model}: version {self.after}"
+        if self.before == self.after:
+            return f"{self.model}: version {self.after}, as before"
+        return f"{self.model}: version {self.before} → {self.after}"
+
+
+def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -> list[Change]:
+    """Serve what is on disk now.
+
+    Args:
+        models: Their names; none for all. Of what has not changed Triton loads nothing anew.
+        say: Is told what became of each model.
+
+    Raises:
+        ServerError: something did not load. What served before still does; versions that never served are parked.
+    """
+    root = Path(server.repository)
+    changes, failures = [], []
+    with Control(server) as control:
+        directories = _directories(control, root, models)
+        ensembles.check(root, [directory.name for directory in directories], _config_name(server))
+        for directory in directories:
+            try:
+                changes.append(_reload(control, directory, _trust(server)))
+                say(f"  {changes[-1]}")
+            except ServerError as error:
+                failures.append(str(error))
+        served.settle(control)
+    if failures:
+        raise ServerError("\n".join(failures))
+    return changes
+
+
+def rollback(server: Running | None, root: Path, model: str, to: int | None) -> Change:
+    """Serve version `to` again, by default the one before that which answers; newer ones are parked.
+
+    Args:
+        server: The one that serves `root`, if one is up.
+
+    Raises:
+        ServerError: there is no such version, or it does not load; nothing has changed then.
+    """
+    directory = _directory(root, model)
+    answering = max(repository.versions(directory), default=0)
+    if server:
+        with Control(server) as control:
+            answering = Served.now(control, model).answering or answering
+    if to is None:
+        to = max((version for version in repository.versions(directory) if version < answering), default=None)
+        if to is None:
+            raise _no_version(directory, f"older than {answering}")
+    elif to >= answering:
+        hint = f"python -m deploy promote {model} {to}"
+        raise ServerError(f"{model} version {to} is not older than {answering}, which answers", hint=hint)
+    return _make_newest(server, directory, to)
+
+
+def promote(server: Running | None, root: Path, model: str, version: int | None) -> Change:
+    """Make `version`, by default the newest, the one that answers: restored if it is parked, newer ones parked.
+
+    Raises:
+        ServerError: there is no such version, or it does not load; nothing has changed then.
+    """
+    directory = _directory(root, model)
+    newest = max([*repository.versions(directory), *repository.parked(directory)], default=0)
+    return _make_newest(server, directory, newest if version is None else version)
+
+
+def summary(changes: Sequence[Change]) -> str:
+    """The last words of a command: versions before and after, and the next command."""
+    changed = [change for change in changes if change.before != change.after]
+    if not changed:
+        return "Every model serves the version that it did.\nNext: python -m deploy status"
+    last = changed[0]
+    if last.before is None:
+        following = "python -m deploy status"
+    elif last.after > last.before:
+        following = f"python -m deploy rollback {last.model} --to {last.before}   (the way back)"
+    else:
+        following = f"python -m deploy promote {last.model} {last.before}   (the way back)"
+    return f"{'; '.join(map(str, changed))}\nNext: {following}"
+
+
+def _reload(control: Control, directory: Path, trust: signature.Trust | None) -> Change:
+    with repository.locked(directory):
+        before = Served.now(control, directory.name)
+        versions = repository.versions(directory)
+        try:
+            for version in versions:
+                _check(directory / str(version), trust)
+            control.load(directory.name)
+            answering = served.verify(control, before, versions)
+        except ProjectError as error:
+            raise _failed(control, before, directory, error) from error
+        return Change(directory.name, before.answering, answering, tuple(repository.parked(directory)))
+
+
+def _failed(control: Control, before: Served, directory: Path, error: ProjectError) -> ServerError:
+    """Park what never served and have the server as it was; what to tell the user."""
+    model, answering = before.model, before.answering
+    if answering is None:
+        return ServerError(str(error), note=f"{model} did not serve before, either")
+    never_served = [version for version in repository.versions(directory) if version > answering]
+    for version in never_served:
+        repository.park(directory, version)
+    try:
+        if never_served:
+            served.put_back(control, before, directory)
+            return ServerError(
+                f"{model}: version {answering} goes on serving. {error}",
+                note=f"version {', '.join(map(str, never_served))} never served and is parked: "
+                f"a restart serves {answering}, too",
+                hint=f"when it is mended: python -m deploy promote {model} {never_served[-1]}",
+            )
+    except ServerError:
+        for version in never_served:  # it was not their fault, or not theirs alone
+            repository.restore(directory, version)
+    served.keep(control, before)
+    return ServerError(
+        f"{model}: version {answering} goes on serving, as it was. {error}",
+        note="what is on disk now would not load: a restart of the server would fail",
+        hint=f"put back what was changed there, then: python -m deploy reload {model}",
+    )
+
+
+def _make_newest(server: Running | None, directory: Path, version: int) -> Change:
+    model = directory.name
+    with repository.locked(directory):
+        if version not in (*repository.versions(directory), *repository.parked(directory)):
+            raise _no_version(directory, str(version))
+        _check(repository.directory(directory, version), _trust(server) if server else None)
+        if server is None:
+            with repository.trying(directory, version):
+                pass
+            return Change(model, None, version, tuple(repository.parked(directory)))
+        ensembles.check(directory.parent, [model], _config_name(server))
+        with Control(server) as control:
+            before = Served.now(control, model)
+            with _or_put_back(control, before, directory), repository.trying(directory, version):
+                control.load(model)
+                answering = served.verify(control, before, {*repository.versions(directory), version})
+            served.settle(control)
+            return Change(model, before.answering, answering, tuple(repository.parked(directory)))
+
+
+@contextmanager
+def _or_put_back(control: Control, before: Served, directory: Path) -> Iterator[None]:
+    """The server goes back with the disk, on Ctrl-C, too."""
+    try:
+        yield
+    except BaseException as error:
+        if before.versions:
+            served.put_back(control, before, directory)
+            served.settle(control)
+        if isinstance(error, ProjectError):
+            raise ServerError(f"{before.model}: nothing has changed. {error}") from error
+        raise
+
+
+def _check(version: Path, trust: signature.Trust | None) -> None:
+    """What `up` checks of a version, too. The Python models and the ensembles that git has are no releases."""
+    published = (version / manifest.FILE_NAME).exists()
+    if published:
+        manifest.verify(version)
+    if trust and (published or any(path.suffix in (".onnx", ".plan") for path in version.iterdir())):
+        signature.verify(version, trust)
+
+
+def _trust(server: Running) -> signature.Trust | None:
+    return getattr(server, "trust", None)
+
+
+def _config_name(server: Running) -> str | None:
+    """Which of a model's configurations the server was told to take."""
+    process = server.triton.alive()
+    return "cpu" if process and "--model-config-name=cpu" in process.cmdline() else None
+
+
+def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Path]:
+    """Of `models`, or of all; ensembles last: loading one would load its steps unchecked."""
+    names = models or sorted(config.parent.name for config in root.glob("*/config.pbtxt"))
+    directories = [_directory(root, name) for name in names]
+    loaded = served.serving(control.models()).intersection(names)
+    are_ensembles = {name for name in loaded if control.config(name).get("platform") == "ensemble"}
+    return sorted(directories, key=lambda directory: directory.name in are_ensembles)
+
+
+def _directory(root: Path, model: str) -> Path:
+    if not (root / model / "config.pbtxt").is_file():
+        known = ", ".join(sorted(config.parent.name for config in root.glob("*/config.pbtxt"))) or "none"
+        raise ServerError(f"there is no model {model} in {layout.shown(root)}", note=f"models: {known}")
+    return root / model
+
+
+def _no_version(directory: Path, which: str) -> ServerError:
+    there = ", ".join(map(str, repository.versions(directory))) or "none"
+    parked = ", ".join(map(str, repository.parked(directory))) or "none"
+    return ServerError(f"{directory.name} has no version {which}", note=f"versions: {there}; parked: {parked}")

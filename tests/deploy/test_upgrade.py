@@ -1,0 +1,337 @@
+"""What serves changes when it is told to and the new version is good, and else goes on as it was."""
+
+import json
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from contracts import layout, manifest, repository
+from deploy import upgrade
+from deploy.control import Control
+from deploy.errors import ServerError
+from deploy.state import Process, Running
+from tests.conftest import Workspace, free_ports, port_options, wait_for
+from tests.deploy.conftest import write_model
+
+# Multiplies by its factor.
+CODE = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        {initialize}
+
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", one * {factor})]) for one in inputs]
+"""
+BROKEN = "raise ValueError('no weights')"
+ENSEMBLE = """
+name: "{name}"
+platform: "ensemble"
+max_batch_size: {max_batch_size}
+input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+ensemble_scheduling {{ step [ {{
+  model_name: "{step}" model_version: -1
+  input_map {{ key: "IN" value: "IN" }} output_map {{ key: "OUT" value: "OUT" }}
+}} ] }}
+"""
+
+
+class Site:
+    """A server, and the models that the tests put into its repository."""
+
+    def __init__(self, workspace: Workspace, server: Running) -> None:
+        self.workspace, self.server, self.root = workspace, server, workspace.repository
+        self.said: list[str] = []
+
+    def model(self, name: str, versions: int = 1) -> Path:
+        """A model that multiplies by its version, served."""
+        write_model(self.root, name, code(1), max_batch_size=4, more="version_policy { latest { num_versions: 2 } }")
+        for version in range(2, versions + 1):
+            publish(self.root / name, code(version))
+        self.reload(name)
+        return self.root / name
+
+    def ensemble(self, name: str, step: str, max_batch_size: int = 4) -> None:
+        (self.root / name / "1").mkdir(parents=True, exist_ok=True)
+        config = ENSEMBLE.format(name=name, step=step, max_batch_size=max_batch_size)
+        (self.root / name / "config.pbtxt").write_text(config)
+
+    def reload(self, *models: str) -> list[upgrade.Change]:
+        return upgrade.reload(self.server, models, self.said.append)
+
+    def answer(self, model: str, version: str = "") -> float:
+        """To 1.0: the version that gave it."""
+        with triton.InferenceServerClient(self.server.http) as client:
+            tensor = triton.InferInput("IN", [1, 1], "FP32")
+            tensor.set_data_from_numpy(np.ones((1, 1), dtype=np.float32))
+            return float(client.infer(model, [tensor], model_version=version).as_numpy("OUT")[0, 0])
+
+    def healthy(self) -> bool:
+        with Control(self.server) as control:
+            return control.ready()
+
+
+def code(factor: int, initialize: str = "pass") -> str:
+    return CODE.format(factor=factor, initialize=initialize)
+
+
+def publish(model: Path, source: str) -> None:
+    with repository.new_version(model) as staged:
+        (staged.directory / "model.py").write_text(source)
+
+
+def on_disk(model: Path) -> tuple[list[int], list[int]]:
+    return repository.versions(model), repository.parked(model)
+
+
+def running(workspace: Workspace) -> Running:
+    found = json.loads((workspace.root / "artifacts" / "server" / "server.json").read_text())
+    triton, keeper = (Process(**found.pop(name)) for name in ("triton", "keeper"))
+    return Running(triton=triton, keeper=keeper, **found)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    workspace = Workspace(tmp_path_factory.mktemp("upgrade"))
+    write_model(workspace.repository, "first")
+    key = workspace.root / "admin.key"
+    key.touch(mode=0o600)
+    key.write_text("k" * 32)
+    options = ["--repository", workspace.repository, "--admin-key-file", key, *port_options(free_ports())]
+    workspace.must("deploy", "up", "--detach", *options)
+    yield Site(workspace, running(workspace))
+    workspace.must("deploy", "down")
+
+
+def test_a_new_version_answers_and_the_one_before_can_still_be_asked_for(site: Site) -> None:
+    model = site.model("scaler")
+    site.ensemble("chain", "scaler")
+    site.reload("chain")
+    publish(model, code(2))
+    [change] = site.reload("scaler")
+    assert (change.before, change.after, str(change)) == (1, 2, "scaler: version 1 → 2")
+    assert site.answer("scaler") == site.answer("chain") == 2
+    assert site.answer("scaler", version="1") == 1
+
+
+def test_without_names_every_model_is_looked_at_and_ensembles_last(site: Site) -> None:
+    site.model("zulu")
+    site.ensemble("alpha", "zulu")
+    site.reload("alpha")
+    publish(site.root / "zulu", code(2))
+    changes = site.reload()
+    assert {change.model for change in changes} == {path.name for path in site.root.iterdir()}
+    assert next(change for change in changes if change.model == "zulu").after == 2
+    names = [change.model for change in changes]
+    assert names.index("alpha") > names.index("zulu")
+    assert "Next: python -m deploy rollback zulu --to 1" in upgrade.summary(changes)
+
+
+def test_a_bad_version_never_serves_and_is_parked(site: Site) -> None:
+    """A restart would load all of the versions that the policy asks for, or none."""
+    model = site.model("refused", versions=2)
+    publish(model, code(3, BROKEN))
+    with pytest.raises(ServerError, match="no weights") as failure:
+        site.reload("refused")
+    assert "version 2 goes on serving" in str(failure.value)
+    assert "python -m deploy promote refused 3" in str(failure.value)
+    assert on_disk(model) == ([1, 2], [3])
+    assert site.answer("refused") == 2
+    assert site.answer("refused", version="1") == 1
+    assert site.healthy(), "Triton keeps the failed version in mind"
+
+
+def test_a_parked_version_that_was_mended_is_promoted(site: Site) -> None:
+    model = site.model("mended")
+    publish(model, code(2, BROKEN))
+    with pytest.raises(ServerError):
+        site.reload("mended")
+    with pytest.raises(ServerError, match="nothing has changed") as failure:
+        upgrade.promote(site.server, site.root, "mended", None)
+    assert "no weights" in str(failure.value)
+    assert on_disk(model) == ([1], [2])
+    assert site.answer("mended") == 1
+    assert site.healthy()
+    (repository.directory(model, 2) / "model.py").write_text(code(2))
+    change = upgrade.promote(site.server, site.root, "mended", None)
+    assert (change.before, change.after) == (1, 2)
+    assert on_disk(model) == ([1, 2], [])
+    assert site.answer("mended") == 2
+
+
+def test_roll_back_goes_to_the_version_before_or_to_the_one_named(site: Site) -> None:
+    model = site.model("back", versions=4)
+    assert upgrade.rollback(site.server, site.root, "back", None).after == 3
+    assert on_disk(model) == ([1, 2, 3], [4])
+    assert site.answer("back") == 3
+    assert upgrade.rollback(site.server, site.root, "back", 1).after == 1
+    assert on_disk(model) == ([1], [2, 3, 4])
+    assert site.answer("back") == 1
+    with pytest.raises(ServerError, match="no version older than 1") as failure:
+        upgrade.rollback(site.server, site.root, "back", None)
+    assert "parked: 2, 3, 4" in str(failure.value)
+    assert upgrade.promote(site.server, site.root, "back", 3).after == 3
+    assert on_disk(model) == ([1, 3], [2, 4])
+    assert site.answer("back") == 3
+    assert site.healthy()
+
+
+def test_what_a_roll_back_chose_is_served_after_a_restart(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    model = write_model(workspace.repository, "scaler", code(1), max_batch_size=4).parent
+    publish(model, code(2))
+    up = ["deploy", "up", "--detach", "--repository", workspace.repository, *port_options(free_ports())]
+    workspace.must(*up)
+    try:
+        assert "scaler: version 2 → 1" in workspace.must("deploy", "rollback", "scaler")
+        workspace.must("deploy", "down")
+        workspace.must(*up)
+        status = json.loads(workspace.must("deploy", "status", "--json"))
+        assert [m["version"] for m in status["models"] if m["state"] == "READY"] == [1]
+    finally:
+        workspace.must("deploy", "down")
+
+
+def test_the_same_version_with_other_files_is_served_anew(site: Site) -> None:
+    file = site.model("overwritten") / "1" / "model.py"
+    file.write_text(code(7))
+    [change] = site.reload("overwritten")
+    assert str(change) == "overwritten: version 1, as before"
+    assert site.answer("overwritten") == 7
+
+
+def test_broken_files_of_the_version_that_serves_are_no_reason_to_stop(site: Site) -> None:
+    """There is nothing to park: what to say is that a restart would fail."""
+    model = site.model("spoilt")
+    (model / "1" / "model.py").write_text(code(1, BROKEN))
+    with pytest.raises(ServerError, match="version 1 goes on serving, as it was") as failure:
+        site.reload("spoilt")
+    assert "no weights" in str(failure.value)
+    assert "a restart of the server would fail" in str(failure.value)
+    assert on_disk(model) == ([1], [])
+    assert site.answer("spoilt") == 1
+    (model / "1" / "model.py").write_text(code(1))
+    site.reload("spoilt")
+
+
+def test_a_version_that_is_not_what_was_published_is_not_loaded(site: Site, release: Path) -> None:
+    model = site.model("tampered")
+    with repository.new_version(model) as staged:
+        (staged.directory / "model.py").write_text(code(2))
+        shutil.copy(release / manifest.FILE_NAME, staged.directory)
+    with pytest.raises(ServerError, match=r"not in the manifest: model\.py"):
+        site.reload("tampered")
+    assert on_disk(model) == ([1], [2])
+    assert site.answer("tampered") == 1
+
+
+def test_a_step_that_contradicts_its_ensemble_is_not_loaded(site: Site) -> None:
+    """Triton would load it, and take the ensemble down without a word."""
+    config = site.model("step") / "config.pbtxt"
+    site.ensemble("above", "step")
+    site.reload("above")
+    good = config.read_text()
+    for bad, reason in (
+        (good.replace("max_batch_size: 4", "max_batch_size: 2"), "max_batch_size 4 is more than step's 2"),
+        (good.replace('name: "IN" data_type: TYPE_FP32', 'name: "IN" data_type: TYPE_INT32'), "IN is TYPE_FP32"),
+        (good.replace('name: "OUT"', 'name: "RESULT"'), "step has no tensor OUT"),
+        (good + "}", "is no model configuration"),
+    ):
+        config.write_text(bad)
+        with pytest.raises(ServerError, match=reason):
+            site.reload("step")
+        assert site.answer("above") == 1
+    config.write_text(good)
+    site.reload("step")
+    assert site.answer("above") == 1
+
+
+def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = site.model("lower") / "config.pbtxt"
+    site.ensemble("upper", "lower")
+    site.reload("upper")
+    good = config.read_text()
+    config.write_text(good.replace("max_batch_size: 4", "max_batch_size: 2"))
+    monkeypatch.setattr(upgrade.ensembles, "check", lambda *_: None)  # as if it knew nothing of batches
+    with pytest.raises(ServerError, match="upper does not serve any more"):
+        site.reload("lower")
+    assert site.answer("upper") == 1
+    config.write_text(good)
+    site.reload("lower")
+    assert site.answer("upper") == 1
+
+
+def test_two_upgrades_at_once_happen_one_after_the_other(site: Site) -> None:
+    model = site.model("contended", versions=3)
+    changes: list[upgrade.Change] = []
+
+    def go(to: int) -> None:
+        changes.append(upgrade.promote(site.server, site.root, "contended", to))
+
+    threads = [threading.Thread(target=go, args=(to,)) for to in (1, 2, 3, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [change.before for change in changes[1:]] == [change.after for change in changes[:-1]]
+    assert site.answer("contended") == changes[-1].after == repository.versions(model)[-1]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_promotion_changes_nothing(site: Site, sent: signal.Signals) -> None:
+    name = f"interrupted_{sent.name.lower()}"
+    model = site.model(name)
+    publish(model, code(2, "time.sleep(2)"))
+    with repository.locked(model):
+        repository.park(model, 2)
+    command = site.workspace.command("deploy", "promote", name)
+    with subprocess.Popen(command, cwd=layout.ROOT, env=site.workspace.environment, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: (model / "2").exists())
+        process.send_signal(sent)
+    assert process.returncode == 128 + sent
+    assert on_disk(model) == ([1], [2])
+    assert not (model / "2").exists()
+    assert site.answer(name) == 1
+    assert site.healthy()
+
+
+def test_without_a_server_the_repository_is_arranged_for_the_next_one(tmp_path: Path) -> None:
+    model = write_model(tmp_path, "scaler").parent
+    publish(model, code(2))
+    assert upgrade.rollback(None, tmp_path, "scaler", None).after == 1
+    assert on_disk(model) == ([1], [2])
+    assert upgrade.promote(None, tmp_path, "scaler", None).after == 2
+    assert on_disk(model) == ([1, 2], [])
+
+
+def test_what_is_not_there_is_named_with_what_is(site: Site) -> None:
+    site.model("known")
+    mistakes: list[tuple[Callable[[], object], str]] = [
+        (lambda: site.reload("unknown"), "there is no model unknown"),
+        (lambda: upgrade.rollback(site.server, site.root, "unknown", None), "known"),
+        (lambda: upgrade.rollback(site.server, site.root, "known", 9), "python -m deploy promote known 9"),
+        (lambda: upgrade.promote(site.server, site.root, "known", 9), "known has no version 9"),
+    ]
+    for mistake, said in mistakes:
+        with pytest.raises(ServerError, match=said):
+            mistake()
+
+
+def test_versions_that_the_policy_leaves_out_are_not_waited_for(site: Site) -> None:
+    model = site.model("chosen", versions=2)
+    config = model / "config.pbtxt"
+    config.write_text(config.read_text().replace("latest { num_versions: 2 }", "specific { versions: [ 1 ] }"))
+    assert site.reload("chosen")[0].after == 1
+    config.write_text(config.read_text().replace("specific { versions: [ 1 ] }", "all { }"))
+    assert site.reload("chosen")[0].after == 2
