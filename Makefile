@@ -35,7 +35,9 @@ format: setup ## let ruff mend what it can
 typecheck: setup ## mypy --strict
 	$(BIN)/mypy
 	@# All are called model.py, so one by one.
-	for file in $(IN_TRITON); do $(BIN)/mypy --strict "$$file"; done
+	for file in $(IN_TRITON); do \
+		MYPYPATH="deploy/backends/python:$$(dirname "$$file")" $(BIN)/mypy --strict "$$file"; \
+	done
 
 pytest: setup ## the tests alone
 	$(BIN)/python -m pytest

@@ -125,12 +125,12 @@ def _installed() -> PerfAnalyzer:
         )
         shutil.rmtree(_HOME, ignore_errors=True)
         libraries.mkdir(parents=True)
-        _link_libraries(libraries)
+        _copy_libraries(libraries)
         _extract(executable)
     return PerfAnalyzer(executable, {"LD_LIBRARY_PATH": str(libraries)})
 
 
-def _link_libraries(directory: Path) -> None:
+def _copy_libraries(directory: Path) -> None:
     """libb64 and libcudart as the binary names them. The pip-installed Triton brings both, under hashed names."""
     triton = environment.pip_installed(say=lambda line: print(line, file=sys.stderr, flush=True))
     bundled = Path(triton.environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
@@ -138,7 +138,7 @@ def _link_libraries(directory: Path) -> None:
         found = next(bundled.glob(pattern), None)
         if found is None:
             raise ToolError(f"{bundled} has no {pattern}, which perf_analyzer needs")
-        (directory / name).symlink_to(found)
+        shutil.copy2(found, directory / name)
 
 
 def _extract(executable: Path) -> None:

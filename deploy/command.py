@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.environment import Triton
-from deploy.errors import ServerError
 from deploy.launch import Secret
 from deploy.settings import ADMIN_HEADER, Settings, admin_key
 
@@ -21,7 +20,7 @@ def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str 
         shared_memory: What the names of the Python backend's regions in /dev/shm begin with.
 
     Raises:
-        ServerError: the settings ask for a GPU that this installation cannot use, or the admin key is unusable.
+        ServerError: the admin key is unusable.
     """
     return [
         str(triton.executable),
@@ -44,11 +43,7 @@ def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str 
 
 
 def config_name(triton: Triton, settings: Settings) -> str | None:
-    """Which of a model's configurations to take: None is config.pbtxt, which is for a GPU.
-
-    Raises:
-        ServerError: the settings ask for a GPU that this installation cannot use.
-    """
+    """Which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
     return None if _on_gpu(triton, settings) else "cpu"
 
 
@@ -82,15 +77,8 @@ def _observability(settings: Settings) -> Iterator[str]:
 
 
 def _on_gpu(triton: Triton, settings: Settings) -> bool:
-    gpu = _has_gpu() if settings.device == "auto" else settings.device == "gpu"
-    if gpu and not triton.native:
-        if settings.device == "gpu":
-            raise ServerError(
-                "the pip-installed Triton has no TensorRT backend",
-                hint="serve on the GPU with the container: docker compose -f deploy/compose.yaml up",
-            )
-        return False
-    return gpu
+    # With the pip-installed server only where it was asked for: its TensorRT is several GB of packages.
+    return settings.device == "gpu" or (settings.device == "auto" and triton.native and _has_gpu())
 
 
 def _has_gpu() -> bool:

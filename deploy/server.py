@@ -65,7 +65,7 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
                 hint="python -m deploy status, or stop it: python -m deploy down",
             )
         checks.before_start(settings)
-        triton = environment.find(say)
+        triton = environment.find(say, gpu=settings.device == "gpu")
         trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"

@@ -22,7 +22,11 @@ ARROWS = {
     "examples": {"contracts"},
 }
 RUNS_IN_TRITON = [*layout.MODEL_REPOSITORY.glob("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
-ALLOWED_IN_TRITON = {"numpy", "PIL", "onnxruntime", "tokenizers", "triton_python_backend_utils"}
+# `images` lies beside the preprocessor's model.py, `python_based` is what our own backends share.
+ALLOWED_IN_TRITON = {
+    *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),
+    *("triton_python_backend_utils", "images", "python_based"),
+}
 
 
 def imported(path: Path) -> set[str]:

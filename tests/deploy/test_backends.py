@@ -1,0 +1,161 @@
+"""The onnxruntime backend in a real Triton: every type, every setting, and errors that stay with their request."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy import environment
+from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Server, add, serving, values_of
+
+TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
+LOOKUP = f"""(int64[B,1] index) => (float[B,3] row)
+  <float[4,3] table = {{{",".join(map(str, TABLE.ravel()))}}}> {{ row = GatherND(table, index) }}"""
+
+REFUSED = {  # what a config.pbtxt has beside the model's tensors, and the reason given for it
+    "unknown_parameter": (
+        'parameters { key: "intra_op_threads" value { string_value: "1" } }',
+        "parameters has intra_op_threads, which this backend does not support; it knows enable_mem_arena, ",
+    ),
+    "bad_threads": (
+        'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
+        "intra_op_thread_count is 'many', not a number of threads",
+    ),
+    "openvino": (
+        'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "openvino" } ] } }',
+        "cpu_execution_accelerator has openvino, which this backend does not support",
+    ),
+    "no_such_file": ('default_model_filename: "other.onnx"', "version 1 has no other.onnx"),
+    "misfit": (
+        'input { name: "more" data_type: TYPE_FP32 dims: 1 } output { name: "row" data_type: TYPE_FP64 dims: 4 }',
+        "config.pbtxt does not fit model.onnx: input 'more' is not in it, which has 'index'; "
+        "output 'row' is FP64, not FP32; output 'row' has dims [-1, 4], not [-1, 3]",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("backends") / "models"
+    fits, threads = (
+        f"max_batch_size: {ROWS} ",
+        'parameters { key: "intra_op_thread_count" value { string_value: "%d" } }',
+    )
+    add(root, "lookup", LOOKUP, BATCHED + threads % 1)
+    pair = add(root, "pair", LOOKUP, fits + threads % 3, on=ON_THE_CPU.replace("count: 1", "count: 2")).parent
+    config = (pair / "config.pbtxt").read_text()
+    (pair / "config.pbtxt").write_text(config.replace("dims: [1]", "dims: [1, 1] reshape { shape: [1] }"))
+    for name, (config, _) in REFUSED.items():
+        add(root, name, LOOKUP, fits + config)
+    for name, types in {"types": [t for t in TYPES if t != "BF16"], "bfloat16": ["BF16", "FP32"]}.items():
+        inputs = ", ".join(f"{TYPES[t]}[B,N] {t}" for t in types)
+        outputs = ", ".join(f"{TYPES[t]}[B,N] {t}_out" for t in types)
+        nodes = " ".join(f"{t}_out = Identity({t})" for t in types)
+        add(root, name, f"({inputs}) => ({outputs}) {{ {nodes} }}", BATCHED)
+    baked_in = "(float[B,4] x) => (float[B,4] y) <int64[2] one = {1, 4}> { y = Reshape(x, one) }"
+    add(root, "baked_in", baked_in, BATCHED)
+    add(root, "summed", "(float[B,4] x) => (float[B,4] y) <int64[1] over = {0}> { y = ReduceSum(x, over) }", fits)
+    add(root, "reshaped", "(float[N] x, int64[2] to) => (float[H,W] y) { y = Reshape(x, to) }", "max_batch_size: 0")
+    add(
+        root,
+        "shifted",
+        "(float[B,4] x, float[C,4] by) => (float[B,4] y) <float[1,4] by = {7,7,7,7}> { y = Add(x, by) }",
+        fits,
+    )
+    with serving(root, environment.pip_installed(print)) as server:
+        yield server
+
+
+Sent = dict[str, list[tuple[NDArray[Any], NDArray[Any]]]]  # by type: values, and what came back for them
+
+
+@pytest.fixture(scope="module")
+def every_type(server: Server) -> Sent:
+    """Three requests of a batch, which have a tensor of each type."""
+    seen: Sent = {dtype: [] for dtype in TYPES}
+    for model, types in (("types", [t for t in TYPES if t != "BF16"]), ("bfloat16", ["BF16", "FP32"])):
+        before = server.executions(model)
+        requests = [{t: (t, values_of(t, rows, seed)) for t in types} for seed, rows in enumerate((1, 4, 3))]
+        for request, answer in zip(requests, server.ask(model, *requests), strict=True):
+            for dtype, (_, values) in request.items():
+                seen[dtype].append((values, answer.as_numpy(f"{dtype}_out")))
+        assert server.executions(model) == before + 1
+    return seen
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_type_comes_back_as_it_was_sent(every_type: Sent, dtype: str) -> None:
+    assert len(every_type[dtype]) >= 3
+    for sent, got in every_type[dtype]:
+        assert got.dtype == sent.dtype
+        assert np.array_equal(got, sent)
+
+
+def test_a_bad_request_fails_alone_and_its_batch_mates_get_their_rows(server: Server) -> None:
+    """One batch, one index that the table does not have."""
+    before = server.executions("lookup")
+    answers = server.ask("lookup", *({"index": ("INT64", np.array([[i]]))} for i in (0, 1, 2, 9, 3, 2, 1, 0)))
+    assert server.executions("lookup") == before + 1
+    error = answers.pop(3)
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "invalid index found, index = 9" in error.message()
+    assert [answer.as_numpy("row").tolist() for answer in answers] == [
+        [TABLE[i].tolist()] for i in (0, 1, 2, 3, 2, 1, 0)
+    ]
+
+
+def test_text_that_is_none_fails_alone(server: Server) -> None:
+    requests = [{t: (t, values_of(t, 4, seed)) for t in TYPES if t != "BF16"} for seed in range(2)]
+    requests[0]["STRING"][1][2, 1] = b"\xff"
+    error, answer = server.ask("types", *requests)
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "input 'STRING' is not UTF-8" in error.message()
+    assert np.array_equal(answer.as_numpy("FP64_out"), requests[1]["FP64"][1])
+
+
+def test_what_fails_together_only_is_answered_apart_and_logged_once(server: Server) -> None:
+    rows = np.arange(ROWS * 4, dtype=np.float32).reshape(ROWS, 1, 4)
+    for _ in range(2):
+        answers = server.ask("baked_in", *({"x": ("FP32", row)} for row in rows))
+        assert np.array_equal([answer.as_numpy("y") for answer in answers], rows)
+    assert server.log.read_text().count("no request of a batch fails alone, 8 fail together") == 1
+
+
+def test_a_node_that_fails_is_the_requests_fault_and_no_source_file_is_named(server: Server) -> None:
+    x = np.arange(6, dtype=np.float32)
+    right, wrong = server.ask("reshaped", *({"x": ("FP32", x), "to": ("INT64", np.array([n, 2]))} for n in (3, 4)))
+    assert np.array_equal(right.as_numpy("y"), x.reshape(3, 2))
+    assert wrong.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "cannot be reshaped to the requested shape" in wrong.message()
+    assert "/" not in wrong.message()
+
+
+def test_an_output_without_a_row_for_each_is_the_models_fault(server: Server) -> None:
+    """Rather than an answer with the rows of another."""
+    [error] = server.ask("summed", {"x": ("FP32", np.ones((2, 4), np.float32))})
+    assert error.status() == "StatusCode.INTERNAL"
+    assert error.message() == "'y' is [1, 4], not a row for each of 2"
+
+
+def test_an_optional_input_may_be_left_away(server: Server) -> None:
+    x = np.ones((2, 4), np.float32)
+    default, given = server.ask("shifted", {"x": ("FP32", x)}, {"x": ("FP32", x), "by": ("FP32", x * 2)})
+    assert np.array_equal(default.as_numpy("y"), x + 7)
+    assert np.array_equal(given.as_numpy("y"), x + 2)
+
+
+def test_an_input_is_reshaped_as_configured(server: Server) -> None:
+    [answer] = server.ask("pair", {"index": ("INT64", np.array([[[3]], [[1]]]))})
+    assert np.array_equal(answer.as_numpy("row"), TABLE[[3, 1]])
+
+
+def test_instances_are_processes_with_the_threads_that_were_asked_for(server: Server) -> None:
+    [one], pair = server.stubs("lookup"), server.stubs("pair")
+    assert [stub.num_threads() - one.num_threads() for stub in pair] == [3 - 1, 3 - 1]
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_what_is_not_understood_or_does_not_fit_is_refused(server: Server, model: str) -> None:
+    assert REFUSED[model][1] in server.why_not(model)
