@@ -11,7 +11,6 @@ Linux on 64 bits; works under Docker's default seccomp profile (ptrace of one's 
 import ctypes
 import os
 import pwd
-import resource
 import signal
 import struct
 import subprocess
@@ -25,9 +24,6 @@ _PREFIX = "LAUNCH_ARGUMENT_"
 _TRACEME, _DETACH = 0, 17  # <sys/ptrace.h>
 _SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38  # <sys/prctl.h>
 _START_STACK = 28  # its field in /proc/PID/stat: where argc lies; argv and the environment follow
-# Triton 2.51 parses JSON by recursion: 63 kB of brackets overflow the usual 8 MB and end the server, this takes
-# megabytes of them. A thread's stack costs memory only as far as it is used.
-_STACK_BYTES = 1 << 30
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
@@ -83,10 +79,6 @@ def start(
 
 
 def _in_child() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_STACK)
-    resource.setrlimit(
-        resource.RLIMIT_STACK, (_STACK_BYTES if most == resource.RLIM_INFINITY else min(_STACK_BYTES, most), most)
-    )
     _checked(_LIBC.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _checked(_LIBC.prctl(_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0))
     _checked(_LIBC.ptrace(_TRACEME, 0, None, None))
