@@ -56,15 +56,17 @@ def directory(model_directory: Path, version: int) -> Path:
 
 @contextmanager
 def locked(model_directory: Path) -> Iterator[None]:
-    """Nobody else publishes, parks or restores meanwhile. What a killed process left behind is removed first."""
+    """Nobody else publishes, parks or restores meanwhile."""
     with (model_directory / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
-        settle(model_directory)
         yield
 
 
 def settle(model_directory: Path) -> None:
-    """Remove the links of a `trying` or `linked` that was killed. For who holds the lock, or starts a server."""
+    """Remove the links of a `trying` or `linked` that was killed.
+
+    For who starts a server, or holds the lock and knows that nothing is being loaded.
+    """
     for path in model_directory.iterdir():
         if _is_stand_in(path):
             path.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The admin side of a running server: which versions it has, load one, ask which version answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -31,7 +32,10 @@ class Model:
 
 
 class Control:
-    """A connection with the admin key; not to be shared between threads. A context manager.
+    """A connection with the admin key. A context manager.
+
+    It lives in a thread of its own, for which the main thread, the one that gets Ctrl-C, only waits: in the midst of a
+    call that would break tritonclient's event loop, and what has to be put back afterwards could not be.
 
     Args:
         timeout_s: For every call but loading, which takes as long as the model does.
@@ -41,7 +45,8 @@ class Control:
         self.server = server
         key = admin_key(Path(server.admin_key_file) if server.admin_key_file else None)
         self._headers = {ADMIN_HEADER: key}
-        self._client = InferenceServerClient(server.http, connection_timeout=2, network_timeout=timeout_s)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._client = self._do(InferenceServerClient, server.http, connection_timeout=2, network_timeout=timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -49,18 +54,19 @@ class Control:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self._do(self._client.close)
+        self._thread.shutdown()
 
     def ready(self) -> bool:
         """Whether the server answers and every model that it should have is ready."""
         with suppress(*_FAILED):
-            return bool(self._client.is_server_ready())
+            return bool(self._do(self._client.is_server_ready))
         return False
 
     def live(self) -> bool:
         """Whether the server answers at all."""
         with suppress(*_FAILED):
-            return bool(self._client.is_server_live())
+            return bool(self._do(self._client.is_server_live))
         return False
 
     def models(self) -> list[Model]:
@@ -70,7 +76,7 @@ class Control:
             ServerError: the server asks for another admin key.
         """
         try:
-            index = self._client.get_model_repository_index(headers=self._headers)
+            index = self._do(self._client.get_model_repository_index, headers=self._headers)
         except InferenceServerException as error:
             if "restricted" in str(error):
                 raise ServerError(
@@ -88,7 +94,7 @@ class Control:
     def statistics(self) -> list[dict[str, Any]]:
         """Triton's inference statistics, one entry a loaded version; nothing while it does not answer."""
         with suppress(*_FAILED):
-            return list(self._client.get_inference_statistics(headers=self._headers)["model_stats"])
+            return list(self._do(self._client.get_inference_statistics, headers=self._headers)["model_stats"])
         return []
 
     def config(self, model: str) -> dict[str, Any]:
@@ -98,7 +104,7 @@ class Control:
             ServerError: no version of it is loaded.
         """
         try:
-            return dict(self._client.get_model_config(model, headers=self._headers))
+            return dict(self._do(self._client.get_model_config, model, headers=self._headers))
         except _FAILED as error:
             raise ServerError(f"{model} is not loaded", note=_said(error)) from error
 
@@ -111,13 +117,10 @@ class Control:
         Raises:
             ServerError: it did not load, with Triton's reason; what served before still does.
         """
-        client = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
         try:
-            client.load_model(model, headers=self._headers, config=json.dumps(config) if config else None)
+            self._do(self._load, model, json.dumps(config) if config else None, timeout_s)
         except _FAILED as error:
             raise ServerError(f"{model} did not load", note=_said(error)) from error
-        finally:
-            client.close()
 
     def answering(self, model: str) -> int:
         """The version that answers a request which names none: found by sending one, of zeros or a grey image.
@@ -128,8 +131,8 @@ class Control:
         refused: Exception | None = None
         for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
             try:
-                tensors = payload.tensors(self._client.get_model_metadata(model), content)
-                result = self._client.infer(model, [_input(name, value) for name, value in tensors.items()])
+                tensors = payload.tensors(self._do(self._client.get_model_metadata, model), content)
+                result = self._do(self._client.infer, model, [_input(name, value) for name, value in tensors.items()])
                 return int(result.get_response()["model_version"])
             except _FAILED as error:
                 refused = error
@@ -137,6 +140,22 @@ class Control:
         if loaded and isinstance(refused, InferenceServerException) and refused.status() == "400":
             return max(loaded)  # it has answered: that what we sent is no valid request
         raise ServerError(f"{model} does not answer", note=_said(refused)) from refused
+
+    def _load(self, model: str, config: str | None, timeout_s: float) -> None:
+        client = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
+        try:
+            client.load_model(model, headers=self._headers, config=config)
+        finally:
+            client.close()
+
+    def _do(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        future = self._thread.submit(call, *arguments, **options)
+        try:
+            return future.result()
+        finally:  # Triton 2.51 hangs for ever if what it is loading goes away, so Ctrl-C waits, an impatient one, too
+            while not future.done():
+                with suppress(KeyboardInterrupt, SystemExit):
+                    wait([future])
 
 
 def not_ready(found: list[Model]) -> set[str]:

@@ -1,4 +1,4 @@
-"""`python -m deploy status`: a look at the server as a table or as JSON, once or again and again."""
+"""`python -m deploy status`: a look at the server as a table, once or again and again."""
 
 import json
 import sys
@@ -29,19 +29,21 @@ def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
 
     On a terminal the table is drawn anew, with what was done since the look before. Anywhere else each look is a line.
     """
-    console, before = _console(), None
+    console, server, before = _console(), None, None
     drawn = console.is_terminal and not in_json
     live = Live(console=console, auto_refresh=False)
-    with suppress(KeyboardInterrupt), live if drawn else nullcontext():
-        while (server := state.running()) is not None:
-            now = look(server)
-            if drawn:
-                live.update(_table(now, before), refresh=True)
-            else:
-                print(json.dumps(as_json(now)) if in_json else _line(now, before), flush=True)
-            before = now
-            time.sleep(every_s)
-    return before is not None and before.ready
+    with suppress(KeyboardInterrupt):
+        with live if drawn else nullcontext():
+            while (server := state.running()) is not None:
+                now = look(server)
+                if drawn:
+                    live.update(_table(now, before), refresh=True)
+                else:
+                    print(json.dumps(as_json(now)) if in_json else _line(now, before), flush=True)
+                before = now
+                time.sleep(every_s)
+        print(json.dumps({"running": False, "ready": False}) if in_json else "No server is up.")
+    return server is not None and before is not None and before.ready
 
 
 def _console() -> Console:
@@ -50,7 +52,7 @@ def _console() -> Console:
 
 def _table(status: Status, before: Status | None = None) -> Group:
     """All that was done or, with `before`, what was done since then, a second."""
-    a_second, cpu = ("", "CPU\ns") if before is None else ("a second", "CPU\n%")
+    a_second, cpu = ("", "CPU\ns") if before is None else ("/s", "CPU\n%")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("model", overflow="fold")
@@ -68,7 +70,7 @@ def _table(status: Status, before: Status | None = None) -> Group:
 def _row(version: Version, status: Status, before: Status | None) -> list[str | Text]:
     model = version.model
     mark = Text(*_MARKS.get(model.state, ("✗", "red")))
-    known: list[str | Text] = [mark, model.name, str(model.version or "–")]
+    known: list[str | Text] = [mark, Text(model.name), str(model.version or "–")]
     used = _used(version.workers, status, before)
     if version.work is None:
         return [*known, *[""] * 9, *used]
@@ -125,9 +127,12 @@ def _remarks(status: Status) -> list[Text]:
         if model.state != "READY":
             said = f": {model.reason}" if model.reason else ""
             remarks.append(Text(f"{model.name} version {model.version} is {model.state}{said}", "red"))
+        if (work := version.work) and work.cache_hits + work.cache_misses:
+            hits, lookups = work.cache_hits, work.cache_hits + work.cache_misses
+            remarks.append(Text(f"{model.name} version {model.version}: {hits:,} of {lookups:,} from the cache", "dim"))
         if failures:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in failures.items())
-            remarks.append(Text(f"{model.name} version {model.version} failed: {counts}", "dim"))
+            remarks.append(Text(f"{model.name} version {model.version}: failed {counts}", "dim"))
     return [Text(), *remarks] if remarks else []
 
 

@@ -29,7 +29,6 @@ from deploy.errors import ServerError
 from deploy.outcome import Event, Outcome
 from deploy.traffic import Tensors, Traffic
 
-_QUIET_S = 2.0  # at least, before and after an event
 _PATIENCE_S = 60.0  # for every connection to be answered again
 _PICTURES = {".png", ".jpg", ".jpeg"}
 
@@ -43,6 +42,7 @@ class Settings:
     images: tuple[Path, ...] = ()  # what is sent for inputs of strings; by default examples, or plain grey
     requests: int = 20_000  # at least
     connections: int = 8
+    quiet_s: float = 3.0  # at least, between the events
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ class Ground:
         return self.repository / self.model
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
-        """`python -m deploy ARGUMENTS…`, as a user would, with artifacts of its own."""
+        """`python -m deploy ARGUMENTS…`, as a user would, with artifacts and a repository of its own."""
+        own = {"ARTIFACTS_DIR": str(self.root / "artifacts"), "MODEL_REPOSITORY": str(self.repository)}
         return subprocess.Popen(
             [sys.executable, "-m", "deploy", *map(str, arguments)],
             cwd=layout.ROOT,
-            env={**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts")},
+            env={**os.environ, **own},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -166,10 +167,10 @@ def run(settings: Settings, events: Sequence[tuple[str, Action, float | None]] =
         say(f"{settings.connections} connections send requests to {model}; {ground.model} is upgraded")
         with Traffic(ground.http, ground.grpc, model, payloads, settings.connections) as traffic:
             for number, (name, act, limit_s) in enumerate(events, start=1):
-                _wait_for(traffic, settings.requests * number // (len(events) + 1), bar)
+                _quiet(traffic, settings, number / (len(events) + 1), bar)
                 done.append(_happen(traffic, ground, name, act, limit_s))
                 say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
-            _wait_for(traffic, settings.requests, bar)
+            _quiet(traffic, settings, 1, bar)
             sent = traffic.sent()
     return Outcome(began, model, settings.connections, tuple(sent), tuple(done))
 
@@ -190,10 +191,10 @@ def _happen(traffic: Traffic, ground: Ground, name: str, act: Action, limit_s: f
     return Event(name, start_s, traffic.now_s(), limit_s, detail, problem)
 
 
-def _wait_for(traffic: Traffic, count: int, bar: Callable[[int], None]) -> None:
-    """Some quiet, until that many requests were sent in all."""
-    until_s = traffic.now_s() + _QUIET_S
-    while traffic.now_s() < until_s or traffic.count() < count:
+def _quiet(traffic: Traffic, settings: Settings, share: float, bar: Callable[[int], None]) -> None:
+    """Some quiet, until that share of the requests was sent."""
+    until_s = traffic.now_s() + settings.quiet_s
+    while traffic.now_s() < until_s or traffic.count() < share * settings.requests:
         bar(traffic.count())
         time.sleep(0.1)
 
@@ -225,7 +226,7 @@ def _ground(settings: Settings, say: Callable[[str], None]) -> Iterator[Ground]:
         say(f"Starting a server over a copy of {layout.shown(settings.repository)}")
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
-            ground.must("up", "--detach", "--repository", ground.repository, *map(str, ports))
+            ground.must("up", "--detach", *map(str, ports))
             yield ground
         finally:
             down = ground.start("down")

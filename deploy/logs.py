@@ -39,6 +39,7 @@ _PREFIXED = re.compile(
     r"(?P<level>[IWEF])(?P<time>\d{4} \d\d:\d\d:\d\d\.\d{6})(?P<grpc>\d{3})? +(?P<process>\d+) "
     r"(?P<source>[^\s\]]+:\d+)\]\s*(?P<message>.*)"
 )
+_QUOTED = json.JSONDecoder()  # Triton escapes as JSON does
 # [Warning] File: /…/batch_span_processor.cc:55 message
 _TRACERS = re.compile(r"\[(?P<level>[IWE])[a-z]+\] File: \S*/(?P<source>[^\s/]+:\d+) (?P<message>.*)")
 _CRASH = re.compile(r"Signal \((?!2\)|15\))\d+\) received|terminate called ")
@@ -79,6 +80,8 @@ def last_errors(path: Path, count: int, since: float = 0) -> str:
     Args:
         since: Seconds since the epoch, as a process's start time: the log goes on from server to server.
     """
+    if not path.exists():
+        return ""
     stamp = _stamp(datetime.fromtimestamp(since, UTC))
     with path.open(errors="replace") as log:
         found = [entry for _, entry in _parsed(_tail(path, log, 1000)) if entry["time"] >= stamp]
@@ -120,20 +123,23 @@ def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         if table is not None:
             yield table
             table = None
-        entry = _entry(line)
+        entry, rest = _entry(line)
         if not entry["message"]:
             table = entry if "source" in entry else None  # Triton's table begins on the next line
         else:
             yield entry
+        if rest:
+            yield _foreign_entry(rest, datetime.now(UTC))
     if table is not None:
         yield table
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _entry(line: str) -> tuple[dict[str, Any], str]:
+    """And what a model has printed between Triton's message and its end of line, which it writes apart."""
     now = datetime.now(UTC)
     if (found := _PREFIXED.fullmatch(line)) is None:
-        return _foreign_entry(line, now)
-    message = _unescaped(found["message"]).rstrip()
+        return _foreign_entry(line, now), ""
+    message, rest = _unescaped(found["message"])
     entry = {
         "time": _stamp(now if found["grpc"] else _time(found["time"], now)),  # gRPC's own lines are in local time
         "level": _LEVELS[found["level"]],
@@ -145,7 +151,7 @@ def _entry(line: str) -> dict[str, Any]:
         entry["model"] = model[model.lastgroup or 0]
     if (request := _REQUEST_ID.search(message)) is not None and request[1] != _NO_ID:
         entry["request_id"] = request[1]
-    return entry
+    return entry, rest
 
 
 def _foreign_entry(line: str, now: datetime) -> dict[str, Any]:
@@ -156,11 +162,12 @@ def _foreign_entry(line: str, now: datetime) -> dict[str, Any]:
     return {"time": _stamp(now), "level": level, "message": message, "source": found["source"]}
 
 
-def _unescaped(message: str) -> str:
-    with suppress(ValueError):
-        if isinstance(text := json.loads(message), str):
-            return text
-    return message
+def _unescaped(message: str) -> tuple[str, str]:
+    if message.startswith('"'):
+        with suppress(ValueError):
+            text, end = _QUOTED.raw_decode(message)
+            return text.rstrip(), message[end:]
+    return message, ""
 
 
 def _time(stamp: str, now: datetime) -> datetime:

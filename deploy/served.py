@@ -10,7 +10,8 @@ from contracts import repository
 from deploy.control import Control, Model
 from deploy.errors import ServerError
 
-_SETTLE_S = 10  # an old version stays until its last request is answered
+_UNLOAD_S = 10.0  # an old version stays until its last request is answered
+_LOAD_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,22 @@ def put_back(control: Control, before: Served, directory: Path) -> None:
     verify(control, before, on_disk)
 
 
-def settle(control: Control) -> None:
-    """Wait until what was replaced is gone: until then /v2/health/ready is false. Some seconds at most."""
-    until = time.monotonic() + _SETTLE_S
+def wait_until_loaded(control: Control, model: str) -> None:
+    """Wait for a load that somebody else asked for, who may have been killed since.
+
+    Raises:
+        ServerError: it takes too long.
+    """
+    until = time.monotonic() + _LOAD_S
+    while any(m.name == model and m.state == "LOADING" for m in control.models()):
+        if time.monotonic() > until:
+            raise ServerError(f"{model} has been loading for {_LOAD_S:.0f} s", hint="python -m deploy logs")
+        time.sleep(0.05)
+
+
+def wait_until_unloaded(control: Control) -> None:
+    """Wait until what was replaced is gone, some seconds at most: until then /v2/health/ready is false."""
+    until = time.monotonic() + _UNLOAD_S
     while not control.ready() and time.monotonic() < until:
         time.sleep(0.05)
 

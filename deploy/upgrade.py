@@ -5,7 +5,7 @@ never serves. Every change is asked of the server afterwards, and lies on disk: 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +49,14 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     changes, failures = [], []
     with Control(server) as control:
         directories = _directories(control, root, models)
-        ensembles.check(root, [directory.name for directory in directories], _config_name(server))
+        ensembles.check(root, [directory.name for directory in directories], server.config_name)
         for directory in directories:
             try:
-                changes.append(_reload(control, directory, _trust(server)))
+                changes.append(_reload(control, directory, server.trust))
                 say(f"  {changes[-1]}")
             except ServerError as error:
                 failures.append(str(error))
-        served.settle(control)
+        served.wait_until_unloaded(control)
     if failures:
         raise ServerError("\n".join(failures))
     return changes
@@ -113,17 +113,29 @@ def summary(changes: Sequence[Change]) -> str:
 
 
 def _reload(control: Control, directory: Path, trust: signature.Trust | None) -> Change:
-    with repository.locked(directory):
+    with _locked(control, directory):
         before = Served.now(control, directory.name)
         versions = repository.versions(directory)
         try:
             for version in versions:
                 _check(directory / str(version), trust)
-            control.load(directory.name)
+            _load(control, directory)
             answering = served.verify(control, before, versions)
         except ProjectError as error:
             raise _failed(control, before, directory, error) from error
         return Change(directory.name, before.answering, answering, tuple(repository.parked(directory)))
+
+
+def _load(control: Control, directory: Path) -> None:
+    """Load what has changed of the model, and with it what has changed of the ensembles above it and their steps.
+
+    Triton switches all that one load concerns at once. Alone, a step that no longer fits would take its ensemble
+    down. But that a step did not load, only the load of the step itself tells.
+    """
+    for ensemble in ensembles.above(directory.parent, directory.name):
+        with suppress(ServerError):
+            control.load(ensemble)
+    control.load(directory.name)
 
 
 def _failed(control: Control, before: Served, directory: Path, error: ProjectError) -> ServerError:
@@ -155,23 +167,32 @@ def _failed(control: Control, before: Served, directory: Path, error: ProjectErr
 
 
 def _make_newest(server: Running | None, directory: Path, version: int) -> Change:
-    model = directory.name
-    with repository.locked(directory):
-        if version not in (*repository.versions(directory), *repository.parked(directory)):
-            raise _no_version(directory, str(version))
-        _check(repository.directory(directory, version), _trust(server) if server else None)
-        if server is None:
+    if version not in (*repository.versions(directory), *repository.parked(directory)):
+        raise _no_version(directory, str(version))
+    _check(repository.directory(directory, version), server.trust if server else None)
+    if server is None:
+        with repository.locked(directory):
+            repository.settle(directory)
             with repository.trying(directory, version):
                 pass
-            return Change(model, None, version, tuple(repository.parked(directory)))
-        ensembles.check(directory.parent, [model], _config_name(server))
-        with Control(server) as control:
-            before = Served.now(control, model)
-            with _or_put_back(control, before, directory), repository.trying(directory, version):
-                control.load(model)
-                answering = served.verify(control, before, {*repository.versions(directory), version})
-            served.settle(control)
-            return Change(model, before.answering, answering, tuple(repository.parked(directory)))
+        return Change(directory.name, None, version, tuple(repository.parked(directory)))
+    ensembles.check(directory.parent, [directory.name], server.config_name)
+    with Control(server) as control, _locked(control, directory):
+        before = Served.now(control, directory.name)
+        with _or_put_back(control, before, directory), repository.trying(directory, version):
+            _load(control, directory)
+            answering = served.verify(control, before, {*repository.versions(directory), version})
+        served.wait_until_unloaded(control)
+        return Change(directory.name, before.answering, answering, tuple(repository.parked(directory)))
+
+
+@contextmanager
+def _locked(control: Control, directory: Path) -> Iterator[None]:
+    """Nobody else changes the model meanwhile; what a killed command left behind is removed first."""
+    with repository.locked(directory):
+        served.wait_until_loaded(control, directory.name)
+        repository.settle(directory)
+        yield
 
 
 @contextmanager
@@ -182,7 +203,7 @@ def _or_put_back(control: Control, before: Served, directory: Path) -> Iterator[
     except BaseException as error:
         if before.versions:
             served.put_back(control, before, directory)
-            served.settle(control)
+            served.wait_until_unloaded(control)
         if isinstance(error, ProjectError):
             raise ServerError(f"{before.model}: nothing has changed. {error}") from error
         raise
@@ -197,18 +218,8 @@ def _check(version: Path, trust: signature.Trust | None) -> None:
         signature.verify(version, trust)
 
 
-def _trust(server: Running) -> signature.Trust | None:
-    return getattr(server, "trust", None)
-
-
-def _config_name(server: Running) -> str | None:
-    """Which of a model's configurations the server was told to take."""
-    process = server.triton.alive()
-    return "cpu" if process and "--model-config-name=cpu" in process.cmdline() else None
-
-
 def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Path]:
-    """Of `models`, or of all; ensembles last: loading one would load its steps unchecked."""
+    """Of `models`, or of all; ensembles last: their steps are settled then."""
     names = models or sorted(config.parent.name for config in root.glob("*/config.pbtxt"))
     directories = [_directory(root, name) for name in names]
     loaded = served.serving(control.models()).intersection(names)

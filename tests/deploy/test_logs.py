@@ -125,6 +125,12 @@ def test_a_table_is_one_record_and_empty_lines_are_none(tmp_path: Path) -> None:
     assert [record["message"] for record in found] == [f"\n{table}", f"\n{table}", "printed"]
 
 
+def test_what_a_model_prints_before_the_end_of_tritons_line_is_a_record_of_its_own(tmp_path: Path) -> None:
+    found = recorded(f'I{NOW} 7 model.py:1] "said"printed\n\n', tmp_path / "log.jsonl")
+    assert [record["message"] for record in found] == ["said", "printed"]
+    assert "source" not in found[1]
+
+
 def test_bytes_that_are_no_text_and_endless_lines_are_recorded(tmp_path: Path) -> None:
     found = recorded(b"\xff\x00\xfe\n" + b"x" * 100_000 + b"\nend", tmp_path / "log.jsonl")
     assert [len(record["message"]) for record in found] == [3, 64 * 1024, 100_000 - 64 * 1024, 3]
@@ -138,7 +144,7 @@ def test_spans_dropped_by_the_thousand_cost_one_record(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
-    stream = io.BytesIO(b"line\n" * 10_000)
+    stream = io.BytesIO(b"line\n" * 1000)
     logs.record(stream, tmp_path / "log.jsonl")
     assert not stream.read()
 
@@ -179,6 +185,7 @@ def test_following_goes_on_across_files_and_ends_with_the_servers_last_words(
 
 def test_the_last_errors_are_this_servers_and_have_no_traceback(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
+    assert logs.last_errors(path, 5) == ""
     logs.write(path, "error", "of an earlier server")
     started = datetime.now(UTC)
     assert logs.last_errors(path, 5, started.timestamp()) == ""

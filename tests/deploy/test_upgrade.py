@@ -17,6 +17,7 @@ from deploy import upgrade
 from deploy.control import Control
 from deploy.errors import ServerError
 from deploy.state import Process, Running
+from deploy.traffic import Traffic
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
@@ -82,7 +83,7 @@ class Site:
             return control.ready()
 
 
-def code(factor: int, initialize: str = "pass") -> str:
+def code(factor: float, initialize: str = "pass") -> str:
     return CODE.format(factor=factor, initialize=initialize)
 
 
@@ -194,7 +195,9 @@ def test_what_a_roll_back_chose_is_served_after_a_restart(tmp_path: Path) -> Non
     up = ["deploy", "up", "--detach", "--repository", workspace.repository, *port_options(free_ports())]
     workspace.must(*up)
     try:
-        assert "scaler: version 2 → 1" in workspace.must("deploy", "rollback", "scaler")
+        assert "scaler: version 2 → 1" in workspace.must(
+            "deploy", "rollback", "scaler", "--repository", workspace.repository
+        )
         workspace.must("deploy", "down")
         workspace.must(*up)
         status = json.loads(workspace.must("deploy", "status", "--json"))
@@ -205,10 +208,10 @@ def test_what_a_roll_back_chose_is_served_after_a_restart(tmp_path: Path) -> Non
 
 def test_the_same_version_with_other_files_is_served_anew(site: Site) -> None:
     file = site.model("overwritten") / "1" / "model.py"
-    file.write_text(code(7))
+    file.write_text(code(7.5))
     [change] = site.reload("overwritten")
     assert str(change) == "overwritten: version 1, as before"
-    assert site.answer("overwritten") == 7
+    assert site.answer("overwritten") == 7.5
 
 
 def test_broken_files_of_the_version_that_serves_are_no_reason_to_stop(site: Site) -> None:
@@ -257,6 +260,23 @@ def test_a_step_that_contradicts_its_ensemble_is_not_loaded(site: Site) -> None:
     assert site.answer("above") == 1
 
 
+def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
+    """Whichever of them Triton loaded alone, the ensemble would be down until it had the others."""
+    model = site.model("inner")
+    site.ensemble("outer", "inner")
+    site.reload("outer")
+    config, above = model / "config.pbtxt", site.root / "outer" / "config.pbtxt"
+    sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
+    with Traffic(site.server.http, site.server.grpc, "outer", sent, connections=2) as traffic:
+        config.write_text(config.read_text().replace('name: "IN"', 'name: "X"'))
+        above.write_text(above.read_text().replace('key: "IN"', 'key: "X"'))
+        (model / "1" / "model.py").write_text(code(1).replace('"IN"', '"X"'))
+        site.reload("inner", "outer")
+        switched_s = traffic.now_s()
+        wait_for(lambda: traffic.answered_since(switched_s))
+    assert not [request.error for request in traffic.sent() if request.error]
+
+
 def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     config = site.model("lower") / "config.pbtxt"
     site.ensemble("upper", "lower")
@@ -288,22 +308,42 @@ def test_two_upgrades_at_once_happen_one_after_the_other(site: Site) -> None:
     assert site.answer("contended") == changes[-1].after == repository.versions(model)[-1]
 
 
+def promotion_of_a_slow_version(site: Site, name: str) -> "subprocess.Popen[str]":
+    """Version 2 is being loaded when this returns."""
+    model = site.model(name)
+    publish(model, code(2, "time.sleep(1)"))
+    with repository.locked(model):
+        repository.park(model, 2)
+    command = site.workspace.command("deploy", "promote", name, "--repository", site.root)
+    process = subprocess.Popen(
+        command, cwd=layout.ROOT, env=site.workspace.environment, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: (model / "2").exists())
+    return process
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_promotion_changes_nothing(site: Site, sent: signal.Signals) -> None:
     name = f"interrupted_{sent.name.lower()}"
-    model = site.model(name)
-    publish(model, code(2, "time.sleep(2)"))
-    with repository.locked(model):
-        repository.park(model, 2)
-    command = site.workspace.command("deploy", "promote", name)
-    with subprocess.Popen(command, cwd=layout.ROOT, env=site.workspace.environment, stderr=subprocess.PIPE) as process:
-        wait_for(lambda: (model / "2").exists())
+    with promotion_of_a_slow_version(site, name) as process:
         process.send_signal(sent)
+        process.send_signal(sent)  # an impatient second one
+        _, stderr = process.communicate()
     assert process.returncode == 128 + sent
-    assert on_disk(model) == ([1], [2])
-    assert not (model / "2").exists()
+    assert "Traceback" not in stderr
+    assert on_disk(site.root / name) == ([1], [2])
+    assert not (site.root / name / "2").exists()
     assert site.answer(name) == 1
     assert site.healthy()
+
+
+def test_a_killed_promotion_is_undone_by_the_next_command(site: Site) -> None:
+    with promotion_of_a_slow_version(site, "killed") as process:
+        process.kill()
+    assert on_disk(site.root / "killed") == ([1], [2])
+    site.reload("killed")
+    assert not (site.root / "killed" / "2").exists()
+    assert site.answer("killed") == 1
 
 
 def test_without_a_server_the_repository_is_arranged_for_the_next_one(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""A drill counts what clients notice, and says so when they notice something."""
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+from tritonclient.http import InferenceServerClient
+
+from deploy import drill, outcome
+from deploy.drill import Ground
+from deploy.outcome import Event, Outcome
+from deploy.settings import ADMIN_HEADER
+from deploy.traffic import Request
+from tests.conftest import MODEL, Workspace
+
+
+def requests(connection: int, *moments: tuple[float, float], error: str = "") -> list[Request]:
+    return [Request(connection, "http", start_s, end_s, error) for start_s, end_s in moments]
+
+
+def figures(event: Event, sent: list[Request], connections: int = 1) -> outcome.Figures:
+    ordered = tuple(sorted(sent, key=lambda request: request.end_s))
+    return Outcome(datetime.now(UTC), "model", connections, ordered, (event,)).figures[0]
+
+
+def test_an_upgrade_that_nobody_noticed_holds() -> None:
+    found = figures(Event("new version", 1.0, 2.0, None), requests(0, (0, 0.9), (0.9, 1.1), (1.1, 2.5)))
+    assert (found.requests, found.failures, found.held) == (3, 0, True)
+    assert found.gap_ms == pytest.approx(1400)
+    assert found.recovery_s == pytest.approx(0.1)
+    assert (found.p99_before_ms, found.p99_during_ms, found.p99_after_ms) == pytest.approx((900, 200, 1400))
+
+
+def test_one_failure_is_one_too_many_for_an_upgrade() -> None:
+    sent = requests(0, (0, 0.9), (1.2, 2.5)) + requests(0, (0.9, 1.2), error="no such model")
+    found = figures(Event("new version", 1.0, 2.0, None), sent)
+    assert found.problem == "1 of 3 requests failed: no such model"
+    assert found.errors == {"no such model": 1}
+
+
+def test_a_crash_is_over_when_the_last_connection_is_answered_for_good() -> None:
+    quick = requests(0, (0, 0.9), (1.3, 1.4)) + requests(0, (0.9, 1.3), error="refused")
+    slow = requests(1, (0, 0.9), (1.5, 1.6), (3.0, 3.5)) + requests(1, (1.6, 3.0), error="refused")
+    found = figures(Event("server killed", 1.0, 3.5, 2.0), quick + slow, connections=2)
+    assert found.recovery_s == pytest.approx(2.5)
+    assert found.problem == "back after 2.5 s, and not 2 s"
+    assert found.gap_ms == pytest.approx(2100)  # of connection 0, from 1.4 to the end
+    assert found.gap_all_ms == pytest.approx(1900)
+
+
+def test_a_connection_that_is_not_answered_again_is_seen() -> None:
+    sent = requests(0, (0, 0.9), (1.2, 2.5)) + requests(1, (0, 0.9)) + requests(1, (0.9, 2.5), error="timed out")
+    found = figures(Event("stub killed", 1.0, 2.0, 3.0), sent, connections=2)
+    assert found.recovery_s is None
+    assert found.problem == "not every connection was answered again"
+
+
+def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
+    sent = tuple(requests(0, *((moment, moment + 1.0) for moment in range(10))))
+    events = (Event("one", 2.0, 3.0, None), Event("other", 7.0, 8.0, None))
+    counts = [f.requests for f in Outcome(datetime.now(UTC), "model", 1, sent, events).figures]
+    assert counts == [5, 6]  # the one that ended at 5.0, just between them, is both's
+
+
+@pytest.fixture
+def settings(released: Workspace) -> drill.Settings:
+    return drill.Settings(released.repository, requests=1000, quiet_s=0.3)
+
+
+def test_upgrades_and_crashes_are_drilled_on_a_copy(settings: drill.Settings, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")}
+    # How soon is no question for a test.
+    patient = [(name, act, limit_s and 60.0) for name, act, limit_s in drill.EVENTS]
+    result = drill.run(settings, patient)
+    assert result.passed, result.verdict()
+    assert [f.event for f in result.figures][:4] == [
+        "new version",
+        "same-version overwrite",
+        "bad version",
+        "roll back",
+    ]
+    assert not any(f.failures for f in result.figures[:4])
+    assert [f.detail for f in result.figures][:2] == [f"{MODEL}: version 1 → 2", f"{MODEL}: version 2, as before"]
+    assert "onnxruntime cannot load" in result.figures[2].detail
+    assert result.figures[3].detail == f"{MODEL}: version 2 → 1"
+    assert len(result.sent) >= 1000
+    assert {r.protocol for r in result.sent} == {"http", "grpc"}
+    assert {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")} == before
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "/drill-" in " ".join(p.info["cmdline"] or [])]
+
+    folder = outcome.save(result, tmp_path / "drill")
+    assert {path.name for path in folder.iterdir()} == {"requests.csv", "drill.json", "drill.png"}
+    assert json.loads((folder / "drill.json").read_text())["passed"] is True
+    with (folder / "requests.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(result.sent)
+
+
+def unload_and_load(ground: Ground) -> str:
+    """The upgrade that drops requests: Triton's own unload before the load."""
+    key = (ground.root / "artifacts" / "server" / "admin.key").read_text().strip()
+    with InferenceServerClient(ground.http) as client:
+        client.unload_model(ground.model, headers={ADMIN_HEADER: key})
+        client.load_model(ground.model, headers={ADMIN_HEADER: key})
+    return "unloaded and loaded"
+
+
+def test_an_upgrade_that_drops_requests_is_found_out(settings: drill.Settings) -> None:
+    result = drill.run(settings, [("unload", unload_and_load, None)])
+    assert not result.passed
+    assert result.figures[0].failures > 0
+    assert result.verdict().startswith("FAILED")
+    assert "unload: " in result.verdict()
+
+
+def test_a_command_that_fails_is_found_out(settings: drill.Settings) -> None:
+    result = drill.run(settings, [("nonsense", lambda ground: ground.must("rollback", "nothing"), None)])
+    assert not result.passed
+    assert "there is no model nothing" in result.verdict()
+    assert result.figures[0].failures == 0
+
+
+def test_without_a_release_there_is_nothing_to_drill(workspace: Workspace) -> None:
+    done = workspace.run("deploy", "drill", "--repository", workspace.repository)
+    assert done.returncode == 1
+    assert "nothing is published" in done.stderr
+    assert "Traceback" not in done.stderr
