@@ -25,7 +25,7 @@ class TritonPythonModel:
         try:
             return self._answer(request)
         except Exception as error:  # a bug of ours, which the other requests need not suffer from
-            traceback.print_exc()  # not with pb_utils.Logger: see fashion_preprocess
+            pb_utils.Logger.log_error(traceback.format_exc())
             return _failure(f"the postprocessor failed: {type(error).__name__}")
 
     def _answer(self, request: Any) -> Any:

@@ -5,7 +5,6 @@ the same inputs. Where running them together fails they are halved until those t
 batch of n with one bad request costs about 2·log2(n) more runs, and the others get their answers.
 """
 
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,7 +43,7 @@ class Batcher:
         responses = self.respond(requests[:half], again=True) + self.respond(requests[half:], again=True)
         if not (self._warned or again or any(response.has_error() for response in responses)):
             self._warned = True
-            _log(f"no request of a batch fails alone, {len(requests)} fail together: {reason}")
+            pb_utils.Logger.log_warn(f"no request of a batch fails alone, {len(requests)} fail together: {reason}")
         return responses
 
     def _answers(self, requests: list[Any], *, keep: bool) -> list[Any]:
@@ -82,18 +81,13 @@ def _response(outputs: Sequence[Tensor], results: Sequence[NDArray[Any]]) -> Any
     return pb_utils.InferenceResponse(tensors)
 
 
-def _log(text: str) -> None:
-    """Into the server's log. pb_utils.Logger of Triton 2.51 is no way there: under load it ends the worker."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def _failure(error: Exception) -> Any:
     code, message = pb_utils.TritonError.INTERNAL, str(error)
     if isinstance(error, RequestError):
         code = pb_utils.TritonError.INVALID_ARG
     elif isinstance(error, ModelError):
-        _log(message)
+        pb_utils.Logger.log_error(message)
     else:
-        _log("".join(traceback.format_exception(error)))
+        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
         message = f"the backend failed: {type(error).__name__}; the server's log says where"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
