@@ -109,7 +109,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     key = workspace.root / "admin.key"
     key.touch(mode=0o600)
     key.write_text("k" * 32)
-    options = ["--repository", workspace.repository, "--admin-key-file", key, *port_options(free_ports())]
+    options = [
+        "--repository",
+        workspace.repository,
+        "--admin-key-file",
+        key,
+        "--drain",
+        "5",
+        *port_options(free_ports()),
+    ]
     workspace.must("deploy", "up", "--detach", *options)
     yield Site(workspace, running(workspace))
     workspace.must("deploy", "down")

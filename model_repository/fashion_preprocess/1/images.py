@@ -15,6 +15,7 @@ FORMATS = ("PNG", "JPEG")
 # Real progressive files have about ten scans. Each one more is 20 bytes of file and a pass over all of the picture.
 MAX_SCANS = 100
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -24,7 +25,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may have at most. A megapixel needs up to 24 MB while it is decoded."""
+    """What an image may have at most. A megapixel needs up to 60 MB while it is decoded."""
 
     encoded_bytes: int = 1 << 20
     pixels: int = 1 << 20  # width × height
@@ -39,6 +40,7 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
     size = f"{len(encoded):,} bytes"
     if len(encoded) > limits.encoded_bytes:
         raise ImageError(f"the image has {size}, at most {limits.encoded_bytes:,} are allowed (max_encoded_bytes)")
+    _require_whole(encoded)
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:  # reads the header
             if image.width * image.height > limits.pixels:
@@ -46,7 +48,6 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
                     f"the image is {image.width:,} x {image.height:,} pixels, "
                     f"at most {limits.pixels:,} in all are allowed (max_pixels)"
                 )
-            _require_whole(encoded)
             _require_understood(image, encoded)
             grey = _grey(ImageOps.exif_transpose(image))
     except ImageError:
@@ -59,13 +60,15 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
 
 
 def _require_whole(encoded: bytes) -> None:
-    """Pillow takes a file that ends early for whole if only the pixels are there."""
-    if not encoded.startswith(_JPEG):
-        whole = b"IEND\xaeB`\x82" in encoded
+    """Refuse what Pillow would take: files that end early, and some that are small and take seconds."""
+    if encoded.startswith(_PNG):
+        whole, bomb = b"IEND\xaeB`\x82" in encoded, encoded.count(b"iCCP") > 1  # Pillow inflates each, up to 1 MB
+    elif encoded.startswith(_JPEG):
+        whole, bomb = encoded.rfind(_END) > encoded.rfind(_SCAN), encoded.count(_SCAN) > MAX_SCANS
     else:
-        whole = encoded.rfind(_END) > encoded.rfind(_SCAN)
-        if encoded.count(_SCAN) > MAX_SCANS:
-            raise ImageError(f"the JPEG image has more than {MAX_SCANS} scans")
+        return
+    if bomb:
+        raise ImageError(f"the image has a second colour profile, or more than {MAX_SCANS} scans")
     if not whole:
         raise ImageError(f"the image file is truncated: it ends without its end marker ({len(encoded):,} bytes)")
 
