@@ -3,28 +3,34 @@
   python -m benchmarks perf                                   perf_analyzer, gRPC and HTTP, real images
   python -m benchmarks perf --concurrency 1 8 64 --window 5   other loads, longer windows
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
+  python -m benchmarks overload                               three times what the server can do: what does it still do?
+  python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
   python -m benchmarks export                                 time and memory of an export, with and without search
 
-For the first three start a server (python -m deploy up), and write images to send (python -m training examples
-fashion). Every figure is what a client sees; client and server share this machine's cores. The export publishes
-nothing.
+For all but the last start a server (python -m deploy up --detach), and write images to send (python -m training
+examples fashion). Every figure is what a client sees; client and server share this machine's cores. The export
+publishes nothing.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts import layout
 from contracts.errors import run_command_line
 
+if TYPE_CHECKING:
+    from deploy.state import Running
+
 
 def main() -> int:
     options = _parser().parse_args()
-    return {"perf": _perf, "export": _export}[options.command](options)
+    return {"perf": _perf, "overload": _overload, "soak": _soak, "export": _export}[options.command](options)
 
 
 def _perf(options: argparse.Namespace) -> int:
@@ -74,6 +80,77 @@ def _perf(options: argparse.Namespace) -> int:
     return 0
 
 
+def _overload(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from benchmarks import overload, overload_report
+
+    up, console = _running(), Console(stderr=True, highlight=False)
+    results = [
+        overload.run(
+            up.http,
+            up,
+            overload.Settings(
+                images=_images(options.images),
+                model=options.model,
+                images_per_request=images,
+                factor=options.factor,
+                seconds=options.seconds,
+                priority_share=options.priority_share,
+            ),
+            say=console.print,
+        )
+        for images in options.images_per_request
+    ]
+    Console(width=130).print(overload_report.table(results))
+    stem = _keep("overload", {"measurements": [overload_report.as_json(result) for result in results]})
+    for result in results:
+        picture = stem.with_name(f"{stem.stem}-{result.settings.images_per_request}.png")
+        overload_report.plot(result, picture)
+        print(f"Picture: {layout.shown(picture)}", file=sys.stderr)
+        for finding in result.findings:
+            print(f"✗ {finding}", file=sys.stderr)
+    return 1 if any(result.findings for result in results) else 0
+
+
+def _soak(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from benchmarks import soak
+
+    settings = soak.Settings(
+        images=_images(options.images),
+        minutes=options.minutes,
+        model=options.model,
+        reload_every_s=options.reload_every,
+        limit_mb_per_h=options.limit,
+    )
+    result = soak.run(_running(), settings)
+    Console(width=120).print(soak.table(result))
+    for finding in result.findings:
+        print(f"✗ {finding}")
+    _keep("soak", soak.write(result, layout.ARTIFACTS / "benchmarks"))
+    return 1 if result.findings else 0
+
+
+def _running() -> "Running":
+    from benchmarks.errors import MeasurementError
+    from deploy import state
+
+    if (up := state.running()) is None:
+        raise MeasurementError("no server is up", hint="python -m deploy up --detach")
+    return up
+
+
+def _images(directory: Path) -> tuple[bytes, ...]:
+    from benchmarks.errors import MeasurementError
+
+    found = tuple(path.read_bytes() for path in sorted(directory.glob("*.png")))
+    if not found:
+        raise MeasurementError(f"{layout.shown(directory)} holds no .png", hint="python -m training examples fashion")
+    return found
+
+
 def _export(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
@@ -102,13 +179,14 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _keep(name: str, summary: dict[str, Any]) -> None:
-    """The raw figures: in a file, and as the last line for machines."""
+def _keep(name: str, summary: dict[str, Any]) -> Path:
+    """The raw figures: in a file, and as the last line for machines. That file."""
     record = layout.ARTIFACTS / "benchmarks" / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"Kept in {layout.shown(record)}")
     print(json.dumps(summary))
+    return record
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,6 +203,24 @@ def _parser() -> argparse.ArgumentParser:
     perf.add_argument("--window", type=float, default=2, metavar="SECONDS", help="one of three (default: 2)")
     perf.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
     perf.add_argument("--requests", type=int, default=100, metavar="N", help="images sent in turn (default: 100)")
+    overload = commands.add_parser("overload", help="goodput, latency and recovery past saturation, in an open loop")
+    overload.add_argument("--factor", type=float, default=3, help="of the closed-loop peak (default: 3)")
+    overload.add_argument("--seconds", type=float, default=60, help="of too much load (default: 60)")
+    overload.add_argument(
+        "--images-per-request", type=int, nargs="+", default=[1], metavar="N", help="one measurement each (default: 1)"
+    )
+    overload.add_argument(
+        "--priority-share", type=float, default=0, metavar="SHARE", help="of requests with priority 1 (default: 0)"
+    )
+    soak = commands.add_parser(
+        "soak", help="memory slope of every process under half of the peak load; reloads mixed in"
+    )
+    soak.add_argument("--minutes", type=float, default=30, help="default: 30; Ctrl-C reports what there is")
+    soak.add_argument("--reload-every", type=float, default=180, metavar="SECONDS", help="default: 180; 0: never")
+    soak.add_argument("--limit", type=float, default=10, metavar="MB_PER_H", help="of growth (default: 10)")
+    for command in (overload, soak):
+        command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
+        command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
     export = commands.add_parser("export", help="wall time and peak memory of an export")
     export.add_argument("family", nargs="?", default="fashion", help="default: fashion")
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")

@@ -54,19 +54,25 @@ _MODEL = re.compile(
 )
 
 
-def record(stream: IO[bytes], path: Path) -> None:
+def record(stream: IO[bytes], path: Path, crashed: Callable[[], object] = lambda: None) -> None:
     """Write down what a server prints, until it has ended.
 
     Whatever happens to the file: a server whose output nobody reads stops at its next line.
+
+    Args:
+        crashed: Called once the server has said that it crashes. What it does then, to tell where, may hang for ever,
+            while it goes on to call itself alive.
     """
     lines = iter(functools.partial(stream.readline, _LINE_BYTES), b"")
     said_at = -math.inf
     for entry in _entries(line.decode(errors="replace").rstrip() for line in lines):
-        if entry["message"] == _SPAN_DROPPED:  # thousands a second, while nobody takes the traces
+        if entry["message"] == _SPAN_DROPPED:  # thousands a second, once there are more than it can send
             if time.monotonic() - said_at < _SPAN_DROPPED_EVERY_S:
                 continue
             said_at = time.monotonic()
         _file(path).write(entry)
+        if entry["level"] == "fatal":
+            crashed()
 
 
 def write(path: Path, level: str, message: str) -> None:

@@ -142,6 +142,13 @@ def test_spans_dropped_by_the_thousand_cost_one_record(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+def test_a_crash_is_told_once_it_is_recorded(tmp_path: Path) -> None:
+    path, told = tmp_path / "log.jsonl", list[int]()
+    for line, times in ((b"Signal (15) received.\n", 0), (b"x\nSignal (11) received.\n 0# 0x0\n", 1)):
+        logs.record(io.BytesIO(line), path, lambda: told.append(path.read_text().count("Signal (11)")))
+        assert told == [1] * times
+
+
 def test_a_full_disk_does_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     stream = io.BytesIO(b"line\n" * 1000)

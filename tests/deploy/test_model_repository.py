@@ -1,7 +1,13 @@
 """The configurations agree with the spec and with each other: on a GPU as on a CPU."""
 
+import io
+import itertools
+import struct
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
+from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
 from contracts import layout
@@ -11,18 +17,29 @@ from training import families
 TRITON_TYPE = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 CONFIGS = sorted(layout.MODEL_REPOSITORY.glob("*/config.pbtxt")) + sorted(layout.MODEL_REPOSITORY.glob("*/configs/*"))
 
+every_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(layout.MODEL_REPOSITORY)))
+every_family = pytest.mark.parametrize("family", families.FAMILIES)
 
-def parsed(path) -> model_config_pb2.ModelConfig:  # type: ignore[no-untyped-def]
+
+def parsed(path: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(layout.MODEL_REPOSITORY)))
-def test_every_config_is_valid_and_named_after_its_folder(path) -> None:  # type: ignore[no-untyped-def]
-    folder = path.parent if path.name == "config.pbtxt" else path.parent.parent
-    assert parsed(path).name == folder.name
+def folder(path: Path) -> Path:
+    return path.parent if path.name == "config.pbtxt" else path.parent.parent
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+def batch_sizes(config: model_config_pb2.ModelConfig) -> set[int]:
+    """Those that the configuration names."""
+    return {1, *config.dynamic_batching.preferred_batch_size, config.max_batch_size}
+
+
+@every_config
+def test_every_config_is_valid_and_named_after_its_folder(path: Path) -> None:
+    assert parsed(path).name == folder(path).name
+
+
+@every_family
 @pytest.mark.parametrize("file", ["config.pbtxt", "configs/cpu.pbtxt"])
 def test_the_network_is_configured_as_its_spec_says(family: str, file: str) -> None:
     spec = families.load(family).spec
@@ -39,12 +56,74 @@ def test_the_network_is_configured_as_its_spec_says(family: str, file: str) -> N
     assert described(config.output) == expected(spec.outputs)
     assert config.max_batch_size == spec.batch.max
     assert list(config.dynamic_batching.preferred_batch_size) == [spec.batch.opt, spec.batch.max]
-    assert config.dynamic_batching.max_queue_delay_microseconds > 0
     assert config.version_policy.latest.num_versions == (2 if "cpu" in file else 1)
-    assert {warmup.batch_size for warmup in config.model_warmup} >= {spec.batch.min, spec.batch.max}
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+@every_family
 def test_the_labels_are_those_of_the_spec_in_its_order(family: str) -> None:
     labels = (layout.MODEL_REPOSITORY / f"{family}_postprocess" / "labels.txt").read_text().splitlines()
     assert tuple(labels) == families.load(family).spec.labels
+
+
+@every_config
+def test_every_batch_size_that_a_config_names_is_warmed_up_with_inputs_like_the_real_ones(path: Path) -> None:
+    config = parsed(path)
+    if config.platform == "ensemble":
+        return  # its steps are
+    assert {warmup.batch_size for warmup in config.model_warmup} == batch_sizes(config)
+    for warmup in config.model_warmup:
+        given = {name: (each.data_type, list(each.dims)) for name, each in warmup.inputs.items()}
+        assert given == {each.name: (each.data_type, list(each.dims)) for each in config.input}
+
+
+@every_family
+def test_decoding_is_warmed_up_with_an_image_and_not_with_its_error(family: str) -> None:
+    model = layout.MODEL_REPOSITORY / f"{family}_preprocess"
+    for warmup in parsed(model / "config.pbtxt").model_warmup:
+        element = (model / "warmup" / warmup.inputs["image"].input_data_file).read_bytes()
+        (length,) = struct.unpack_from("<I", element)
+        assert length == len(element) - 4
+        Image.open(io.BytesIO(element[4:])).verify()
+
+
+@every_config
+def test_a_queue_policy_comes_without_a_delay_and_with_instances_that_wake_each_other(path: Path) -> None:
+    """With one, Triton loses count of idle instances; without the other, it sleeps while they are idle."""
+    config = parsed(path)
+    batching = config.dynamic_batching
+    if batching.priority_levels or batching.HasField("default_queue_policy"):
+        assert batching.max_queue_delay_microseconds == 0
+        assert all(group.count >= 3 for group in config.instance_group)
+
+
+@every_family
+def test_an_ensemble_refuses_at_its_door_and_nothing_waits_for_too_long_behind_it(family: str) -> None:
+    ensemble = parsed(layout.MODEL_REPOSITORY / family / "config.pbtxt")
+    steps = [layout.MODEL_REPOSITORY / step.model_name for step in ensemble.ensemble_scheduling.step]
+    door, *behind = [[parsed(path).dynamic_batching for path in CONFIGS if folder(path) == step] for step in steps]
+    for batching in door:
+        policy = batching.default_queue_policy
+        assert policy.timeout_action == policy.REJECT
+        assert policy.max_queue_size > 0 and policy.default_timeout_microseconds > 0
+        assert policy.allow_timeout_override
+        assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
+    for batching in itertools.chain(*behind):
+        assert batching.default_queue_policy.default_timeout_microseconds == 0
+
+
+@every_family
+def test_every_batch_size_runs_as_a_cuda_graph_of_the_network_as_it_is(family: str) -> None:
+    config = parsed(layout.MODEL_REPOSITORY / families.load(family).spec.model / "config.pbtxt")
+    cuda = config.optimization.cuda
+    dims = {each.name: list(each.dims) for each in config.input}
+    specs = sorted(cuda.graph_spec, key=lambda spec: int(spec.batch_size))
+    assert cuda.graphs
+    assert {spec.batch_size for spec in specs} == batch_sizes(config)
+    covered = 0
+    for spec in specs:
+        lower = spec.graph_lower_bound if spec.HasField("graph_lower_bound") else spec
+        assert lower.batch_size == covered + 1
+        covered = spec.batch_size
+        for bound in (spec, lower):
+            assert {name: list(shape.dim) for name, shape in bound.input.items()} == dims
+    assert all(group.kind == group.KIND_GPU and not group.gpus for group in config.instance_group)  # on every GPU

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.http as triton
 
 from contracts import layout, manifest, repository
-from deploy import upgrade
+from deploy import ensembles, upgrade
 from deploy.control import Control
 from deploy.errors import ServerError
 from deploy.state import Process, Running
@@ -285,13 +285,27 @@ def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     assert not [request.error for request in traffic.sent() if request.error]
 
 
+def test_a_long_load_holds_nobody_up(site: Site) -> None:
+    """Asked for over HTTP, it would hold all the connections of one of Triton's threads."""
+    file = site.model("long") / "1" / "model.py"
+    site.model("busy")
+    file.write_text(code(2, "time.sleep(3)"))
+    sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
+    with Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16) as traffic:
+        began_s = traffic.now_s()
+        site.reload("long")
+        took_s = traffic.now_s() - began_s
+    assert took_s > 3
+    assert max(request.latency_s for request in traffic.sent()) < 2
+
+
 def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     config = site.model("lower") / "config.pbtxt"
     site.ensemble("upper", "lower")
     site.reload("upper")
     good = config.read_text()
     config.write_text(good.replace("max_batch_size: 4", "max_batch_size: 2"))
-    monkeypatch.setattr(upgrade.ensembles, "check", lambda *_: None)  # as if it knew nothing of batches
+    monkeypatch.setattr(ensembles, "check", lambda *_: None)  # as if it knew nothing of batches
     with pytest.raises(ServerError, match="upper does not serve any more"):
         site.reload("lower")
     assert site.answer("upper") == 1
