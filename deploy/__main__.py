@@ -147,7 +147,7 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         default=os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
         help="send OpenTelemetry spans there, as in http://localhost:4318/v1/traces",
     )
-    traces.add_argument("--trace-rate", type=_count, default=1, metavar="N", help="one request in N")
+    traces.add_argument("--trace-rate", type=_count, default=100, metavar="N", help="one request in N")
 
 
 def _add_upgrades(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from contracts import layout, signature
 from contracts.errors import SignatureError
-from deploy import dashboard, drill, logs, outcome, server, state, status, upgrade
+from deploy import dashboard, drill, logs, outcome, relay, server, state, status, upgrade
 from deploy.control import Control, Model
 from deploy.errors import ServerError
 from deploy.server import Server
@@ -39,8 +40,11 @@ def up(options: argparse.Namespace) -> int:
         say(f"Ready after {time.monotonic() - started:.1f} s: {addresses(up.state)}")
         say("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)")
 
+    warn = functools.partial(logs.write, state.LOG, "warning")
     try:
-        Supervisor(settings, options.timeout, options.max_restarts, say).run(ready)
+        with relay.taking(settings.traces, warn) as traces:
+            settings = replace(settings, traces=traces)
+            Supervisor(settings, options.timeout, options.max_restarts, say).run(ready)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
     return 130

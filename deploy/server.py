@@ -72,7 +72,7 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         arguments, started = command(triton, settings, shared_memory), time.time()
         process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
-            recorder = threading.Thread(target=logs.record, args=(process.stdout, state.LOG), daemon=True)
+            recorder = threading.Thread(target=logs.record, args=(process.stdout, state.LOG, process.kill), daemon=True)
             recorder.start()
             running = Running(
                 triton=Process.of(process.pid),

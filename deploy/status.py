@@ -214,7 +214,7 @@ def _samples(server: Running) -> list[Sample]:
 def _workers(server: Running) -> dict[tuple[str, int], list[Usage]]:
     found: dict[tuple[str, int], list[Usage]] = {}
     for process in workers.of(server.shared_memory):
-        worker, usage = workers._worker(process), Usage.of(process)
+        worker, usage = workers.running_in(process), Usage.of(process)
         if worker is not None and usage is not None:
             found.setdefault((worker.model, worker.version), []).append(usage)
     return found

@@ -51,7 +51,7 @@ class Watch:
         self._known = {
             worker: process
             for process in of(self._shared_memory)
-            if _alive(process) and (worker := _worker(process)) is not None
+            if _alive(process) and (worker := running_in(process)) is not None
         }
 
     def dead(self, control: Control) -> set[Worker]:
@@ -87,7 +87,8 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-def _worker(process: psutil.Process) -> Worker | None:
+def running_in(process: psutil.Process) -> Worker | None:
+    """Which one a process is; None if it has ended, or is none."""
     # STUB …/MODEL/VERSION/FILE SHARED_MEMORY … INSTANCE BACKEND_DIRECTORY
     with suppress(psutil.NoSuchProcess, IndexError, ValueError):
         arguments = process.cmdline()

@@ -181,8 +181,18 @@ def test_requests_succeed_while_the_receiver_hangs(tmp_path: Path) -> None:
     assert resource["service.name"] == "triton"
 
 
-def test_requests_succeed_while_the_receiver_is_down(tmp_path: Path) -> None:
+def test_requests_succeed_while_the_receiver_is_down_and_the_log_says_that_it_is(tmp_path: Path) -> None:
     [port] = free_ports(1)
-    with traced(tmp_path, f"http://127.0.0.1:{port}/v1/traces", rate=1) as server:
+    endpoint = f"http://127.0.0.1:{port}/v1/traces"
+    with traced(tmp_path, endpoint, rate=1) as server:
         server.infer(count=200)  # more spans than fit into one batch: some were sent meanwhile
-    assert any("connection failed" in message for message in server.log())
+    assert any(f"spans are lost: {endpoint} does not take them" in message for message in server.log())
+
+
+def test_an_endpoint_that_is_no_address_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_model(workspace.repository, "first")
+    options = ("--repository", workspace.repository, "--otlp-endpoint", "localhost:4318")
+    done = workspace.run("deploy", "up", "--detach", *options, *port_options(free_ports()))
+    assert done.returncode == 1
+    assert "error: localhost:4318 is no OTLP endpoint" in done.stderr
