@@ -24,6 +24,7 @@ from deploy import environment
 # Current perf-analyzer wheels need glibc 2.38 (Ubuntu 24.04); on an older one pip takes an empty placeholder.
 # The wheel of this client release carries a binary for glibc 2.34 and later.
 _FALLBACK = "tritonclient==2.50.0"
+_LIBRARIES = {"libb64-*": "libb64.so.0d", "libcudart-*": "libcudart.so.12"}  # as the wheel of Triton names them
 _HOME = layout.ARTIFACTS / "tools" / "perf_analyzer"
 
 
@@ -117,7 +118,7 @@ def measure(
 
 def _installed() -> PerfAnalyzer:
     libraries, executable = _HOME / "lib", _HOME / "perf_analyzer"
-    if not executable.exists():
+    if not all(path.exists() for path in (executable, *(libraries / name for name in _LIBRARIES.values()))):
         print(
             "Installing perf_analyzer (once) …",
             file=sys.stderr,
@@ -134,7 +135,7 @@ def _copy_libraries(directory: Path) -> None:
     """libb64 and libcudart as the binary names them. The pip-installed Triton brings both, under hashed names."""
     triton = environment.pip_installed(say=lambda line: print(line, file=sys.stderr, flush=True))
     bundled = Path(triton.environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
-    for pattern, name in (("libb64-*", "libb64.so.0d"), ("libcudart-*", "libcudart.so.12")):
+    for pattern, name in _LIBRARIES.items():
         found = next(bundled.glob(pattern), None)
         if found is None:
             raise ToolError(f"{bundled} has no {pattern}, which perf_analyzer needs")
