@@ -30,6 +30,7 @@ from deploy.outcome import Event, Outcome
 from deploy.traffic import Tensors, Traffic
 
 _PATIENCE_S = 60.0  # for every connection to be answered again
+_SILENCE = f"not every connection is answered {_PATIENCE_S:.0f} s later"
 _PICTURES = {".png", ".jpg", ".jpeg"}
 
 
@@ -170,7 +171,10 @@ def run(settings: Settings, events: Sequence[tuple[str, Action, float | None]] =
                 _quiet(traffic, settings, number / (len(events) + 1), bar)
                 done.append(_happen(traffic, ground, name, act, limit_s))
                 say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
-            _quiet(traffic, settings, 1, bar)
+                if done[-1].problem == _SILENCE:
+                    break
+            else:
+                _quiet(traffic, settings, 1, bar)
             sent = traffic.sent()
     return Outcome(began, model, settings.connections, tuple(sent), tuple(done))
 
@@ -185,7 +189,7 @@ def _happen(traffic: Traffic, ground: Ground, name: str, act: Action, limit_s: f
     done_s = traffic.now_s()
     while not traffic.answered_since(done_s):
         if traffic.now_s() > done_s + _PATIENCE_S:
-            problem = problem or f"not every connection is answered {_PATIENCE_S:.0f} s later"
+            problem = _SILENCE
             break
         time.sleep(0.01)
     return Event(name, start_s, traffic.now_s(), limit_s, detail, problem)
