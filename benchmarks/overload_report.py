@@ -11,33 +11,34 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.load import Outcome
-from benchmarks.overload import AFTER_S, Overload
+from benchmarks.overload import AFTER_S, Class, Overload
+
+_ROWS = (
+    "closed-loop peak, a second",
+    "offered, a second",
+    "answered, a second (of the peak)",
+    "in ms: p50, p99 (limit)",
+    "refused, a second (told in ms)",
+    "failed",
+    "recovery, s",
+    "memory, MB: before, twice during, after",
+)
 
 
 def table(results: Sequence[Overload]) -> Table:
-    """A line for each kind of request and priority."""
+    """A column for each kind of request and priority."""
     first = results[0].settings
     table = Table(title=f"{first.model}: {first.factor:g} times the peak, open loop, {first.seconds:g} s")
-    for heading in ("images", "priority", "peak/s", "offered/s", "goodput/s", "p50 ms", "p99 ms", "limit ms"):
-        table.add_column(heading, justify="right")
-    for heading in ("shed/s", "told in ms", "failed", "recovery s", "memory MB"):
-        table.add_column(heading, justify="right")
+    headings, columns = ["requests"], [[*_ROWS]]
     for result in results:
-        total_mb = np.sum(list(result.memory_mb.values()) or [[math.nan] * 4], axis=0)
+        images = result.settings.images_per_request
         for c in result.classes:
-            table.add_row(
-                f"{result.settings.images_per_request}",
-                f"{c.priority or 'default'}",
-                f"{result.peak.per_s:,.0f}",
-                f"{c.offered_per_s:,.0f}",
-                f"{c.goodput_per_s:,.0f} ({c.goodput_per_s / result.peak.per_s:.0%})",
-                *(f"{c.p50_ms:,.0f}", f"{c.p99_ms:,.0f}", f"{result.limit_ms:,.0f}"),
-                f"{sum(c.shed.values()) / result.settings.seconds:,.0f}",
-                f"{c.shed_p50_ms:.1f}",
-                f"{sum(c.failed.values()):,}",
-                f"{result.recovery_s:.1f}",
-                " → ".join(f"{mb:.0f}" for mb in total_mb),
-            )
+            headings.append(f"{images} image{'s' * (images > 1)}, priority {c.priority or 'default'}")
+            columns.append(_column(result, c))
+    for heading in headings:
+        table.add_column(heading, justify="right" if table.columns else "left")
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -65,8 +66,21 @@ def as_json(result: Overload) -> dict[str, Any]:
     return dict(json.loads(json.dumps(figures), parse_constant=lambda constant: None))  # NaN is no JSON
 
 
+def keep(result: Overload, path: Path) -> None:
+    """What became of every request, as numpy arrays in an .npz file."""
+    log = result.log
+    np.savez_compressed(
+        path,
+        scheduled_s=log.scheduled_s,
+        sent_s=log.sent_s,
+        done_s=log.done_s,
+        outcome=np.array([outcome.name for outcome in Outcome])[log.outcome],
+        priority=np.array([request.priority for request in result.requests])[log.which],
+    )
+
+
 def plot(result: Overload, path: Path) -> None:
-    """Over time: what is offered, answered and shed a second; how long an answer takes."""
+    """Over time: what is offered, answered and refused a second; how long an answer takes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,7 +93,7 @@ def plot(result: Overload, path: Path) -> None:
     for label, times, colour in (
         ("offered", log.scheduled_s, "#8c959f"),
         ("answered", log.done_s[answered], "#0072b2"),
-        ("shed", log.done_s[~answered], "#d55e00"),
+        ("refused or failed", log.done_s[~answered], "#d55e00"),
     ):
         rates.stairs(np.histogram(times, edges)[0] * 2, edges, label=label, color=colour)
     rates.axhline(result.peak.per_s, color="#0072b2", linewidth=0.8, linestyle=":", label="closed-loop peak")
@@ -96,3 +110,17 @@ def plot(result: Overload, path: Path) -> None:
     for axes in (rates, latencies):
         axes.legend(loc="upper right", fontsize=8)
     figure.savefig(path)
+
+
+def _column(result: Overload, c: Class) -> list[str]:
+    total_mb = np.sum(list(result.memory_mb.values()) or [[math.nan] * 4], axis=0)
+    return [
+        f"{result.peak.per_s:,.0f}",
+        f"{c.offered_per_s:,.0f}",
+        f"{c.goodput_per_s:,.0f} ({c.goodput_per_s / result.peak.per_s:.0%})",
+        f"{c.p50_ms:,.0f}, {c.p99_ms:,.0f} ({result.limit_ms:,.0f})",
+        f"{sum(c.shed.values()) / result.settings.seconds:,.0f} ({c.shed_p50_ms:.1f})",
+        f"{sum(c.failed.values()):,}",
+        f"{result.recovery_s:.1f}",
+        " → ".join(f"{mb:.0f}" for mb in total_mb),
+    ]

@@ -146,24 +146,32 @@ def _failed(control: Control, before: Served, directory: Path, error: ProjectErr
     never_served = [version for version in repository.versions(directory) if version > answering]
     for version in never_served:
         repository.park(directory, version)
-    try:
-        if never_served:
-            served.put_back(control, before, directory)
-            return ServerError(
-                f"{model}: version {answering} goes on serving. {error}",
-                note=f"version {', '.join(map(str, never_served))} never served and is parked: "
-                f"a restart serves {answering}, too",
-                hint=f"when it is mended: python -m deploy promote {model} {never_served[-1]}",
-            )
-    except ServerError:
-        for version in never_served:  # it was not their fault, or not theirs alone
-            repository.restore(directory, version)
-    served.keep(control, before)
+    alive = control.live()  # or a version took it down, and shall not do so again when it is restarted
+    goes_on = f"version {answering} goes on serving" if alive else "the server ended"
+    if never_served and (not alive or _serves_again(control, before, directory)):
+        numbers = ", ".join(map(str, never_served))
+        return ServerError(
+            f"{model}: {goes_on}. {error}",
+            note=f"version {numbers} never served and is parked: a restart serves {answering}",
+            hint=f"when it is mended: python -m deploy promote {model} {never_served[-1]}",
+        )
+    for version in never_served:  # it was not their fault, or not theirs alone
+        repository.restore(directory, version)
+    if alive:
+        served.keep(control, before)
     return ServerError(
-        f"{model}: version {answering} goes on serving, as it was. {error}",
+        f"{model}: {goes_on}. {error}",
         note="what is on disk now would not load: a restart of the server would fail",
         hint=f"put back what was changed there, then: python -m deploy reload {model}",
     )
+
+
+def _serves_again(control: Control, before: Served, directory: Path) -> bool:
+    try:
+        served.put_back(control, before, directory)
+    except ServerError:
+        return False
+    return True
 
 
 def _make_newest(server: Running | None, directory: Path, version: int) -> Change:
@@ -201,7 +209,7 @@ def _or_put_back(control: Control, before: Served, directory: Path) -> Iterator[
     try:
         yield
     except BaseException as error:
-        if before.versions:
+        if before.versions and control.live():
             served.put_back(control, before, directory)
             served.wait_until_unloaded(control)
         if isinstance(error, ProjectError):

@@ -45,7 +45,7 @@ class Workspace:
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", *map(str, arguments)]
 
-    def run(self, *arguments: str | Path, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str | Path, timeout_s: float = 500) -> "subprocess.CompletedProcess[str]":
         """`python -m ARGUMENTS…` in this workspace, as a user would."""
         return subprocess.run(
             self.command(*arguments),

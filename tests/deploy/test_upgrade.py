@@ -226,7 +226,7 @@ def test_broken_files_of_the_version_that_serves_are_no_reason_to_stop(site: Sit
     """There is nothing to park: what to say is that a restart would fail."""
     model = site.model("spoilt")
     (model / "1" / "model.py").write_text(code(1, BROKEN))
-    with pytest.raises(ServerError, match="version 1 goes on serving, as it was") as failure:
+    with pytest.raises(ServerError, match="version 1 goes on serving") as failure:
         site.reload("spoilt")
     assert "no weights" in str(failure.value)
     assert "a restart of the server would fail" in str(failure.value)
@@ -397,3 +397,17 @@ def test_versions_that_the_policy_leaves_out_are_not_waited_for(site: Site) -> N
     assert site.reload("chosen")[0].after == 1
     config.write_text(config.read_text().replace("specific { versions: [ 1 ] }", "all { }"))
     assert site.reload("chosen")[0].after == 2
+
+
+def test_a_version_that_takes_the_server_down_is_parked_before_the_next_start(site: Site) -> None:
+    model = site.model("deadly")
+    publish(model, code(2, "import os; os.kill(os.getppid(), 9)"))
+    with pytest.raises(ServerError, match="the server ended"):
+        site.reload("deadly")
+    assert on_disk(model) == ([1], [2])
+    wait_for(site.healthy)
+    with pytest.raises(ServerError, match="nothing has changed"):
+        upgrade.promote(site.server, site.root, "deadly", 2)
+    assert on_disk(model) == ([1], [2])
+    wait_for(site.healthy)
+    assert site.answer("deadly") == 1
