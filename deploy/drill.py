@@ -171,7 +171,7 @@ def run(settings: Settings, events: Sequence[tuple[str, Action, float | None]] =
                 _quiet(traffic, settings, number / (len(events) + 1), bar)
                 done.append(_happen(traffic, ground, name, act, limit_s))
                 say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
-                if done[-1].problem == _SILENCE:
+                if done[-1].problem.endswith(_SILENCE):
                     break
             else:
                 _quiet(traffic, settings, 1, bar)
@@ -189,7 +189,7 @@ def _happen(traffic: Traffic, ground: Ground, name: str, act: Action, limit_s: f
     done_s = traffic.now_s()
     while not traffic.answered_since(done_s):
         if traffic.now_s() > done_s + _PATIENCE_S:
-            problem = _SILENCE
+            problem = f"{problem}; {_SILENCE}" if problem else _SILENCE
             break
         time.sleep(0.01)
     return Event(name, start_s, traffic.now_s(), limit_s, detail, problem)

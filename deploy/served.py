@@ -25,7 +25,14 @@ class Served:
 
     @classmethod
     def now(cls, control: Control, model: str) -> Self:
+        """What is served at the moment.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
         found = control.models()
+        if not found:
+            raise ServerError("the server does not answer", hint="python -m deploy status")
         versions = sorted(m.version for m in found if m.name == model and m.state == "READY")
         return cls(model, versions, control.config(model) if versions else {}, serving(found))
 

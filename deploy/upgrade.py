@@ -66,12 +66,13 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
     """Serve version `to` again, by default the one before that which answers; newer ones are parked.
 
     Args:
-        server: The one that serves `root`, if one is up.
+        server: The one that serves `root`, if one is up. One that does not answer, as a bad version keeps it from
+            starting, finds the change on disk when it is started again.
 
     Raises:
         ServerError: there is no such version, or it does not load; nothing has changed then.
     """
-    directory = _directory(root, model)
+    directory, server = _directory(root, model), _if_it_answers(server)
     answering = max(repository.versions(directory), default=0)
     if server:
         with Control(server) as control:
@@ -94,7 +95,7 @@ def promote(server: Running | None, root: Path, model: str, version: int | None)
     """
     directory = _directory(root, model)
     newest = max([*repository.versions(directory), *repository.parked(directory)], default=0)
-    return _make_newest(server, directory, newest if version is None else version)
+    return _make_newest(_if_it_answers(server), directory, newest if version is None else version)
 
 
 def summary(changes: Sequence[Change]) -> str:
@@ -157,8 +158,9 @@ def _failed(control: Control, before: Served, directory: Path, error: ProjectErr
         )
     for version in never_served:  # it was not their fault, or not theirs alone
         repository.restore(directory, version)
-    if alive:
-        served.keep(control, before)
+    if not alive:
+        return ServerError(f"{model}: the server ended. {error}", hint="why: python -m deploy logs")
+    served.keep(control, before)
     return ServerError(
         f"{model}: {goes_on}. {error}",
         note="what is on disk now would not load: a restart of the server would fail",
@@ -224,6 +226,13 @@ def _check(version: Path, trust: signature.Trust | None) -> None:
         manifest.verify(version)
     if trust and (published or any(path.suffix in (".onnx", ".plan") for path in version.iterdir())):
         signature.verify(version, trust)
+
+
+def _if_it_answers(server: Running | None) -> Running | None:
+    if server:
+        with Control(server, timeout_s=2) as control:
+            return server if control.live() else None
+    return None
 
 
 def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Path]:
