@@ -1,0 +1,140 @@
+"""The load generator and the measurement of overload, against the real server."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import load, overload, overload_report
+from benchmarks.errors import MeasurementError
+from benchmarks.load import Outcome, Request
+from tests.conftest import Served
+
+
+@pytest.fixture(scope="module")
+def images(examples: Path) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(examples.glob("*.png")))
+
+
+@pytest.fixture(scope="module")
+def requests(server: Served, images: tuple[bytes, ...]) -> list[Request]:
+    """Of one image and of three, with their answers."""
+    return load.answered(server.http, [load.build("fashion", images[:count]) for count in (1, 3)])
+
+
+def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(server: Served, requests: list[Request]) -> None:
+    log = load.closed_loop(server.http, requests, 3, 0.5)
+    assert set(log.outcome) == {Outcome.OK} and set(log.which) == {0, 1}
+    assert log.connections == 3
+    under_way = [int(((log.sent_s <= at) & (log.done_s > at)).sum()) for at in log.sent_s]
+    assert max(under_way) == 3
+
+
+def test_an_open_loop_sends_each_request_once_and_none_before_its_time(server: Served, requests: list[Request]) -> None:
+    schedule_s, which = np.sort(np.random.default_rng(0).uniform(0, 1, 200)), np.arange(200) % 2
+    log = load.open_loop(server.http, requests, schedule_s, which)
+    assert (log.scheduled_s == schedule_s).all() and (log.which == which).all()
+    assert (log.sent_s >= schedule_s).all()
+    assert set(log.outcome) == {Outcome.OK}
+    assert (log.latency_s == log.done_s - schedule_s).all()
+
+
+def test_a_server_that_stalls_delays_every_request_that_was_due_meanwhile(
+    server: Served, requests: list[Request]
+) -> None:
+    """With coordinated omission, only those that were under way."""
+    threading.Timer(0.3, os.kill, (server.pid, signal.SIGSTOP)).start()
+    threading.Timer(0.8, os.kill, (server.pid, signal.SIGCONT)).start()
+    log = load.open_loop(server.http, requests, np.arange(0, 1, 0.01), np.zeros(100, dtype=np.intp))
+    assert set(log.outcome) == {Outcome.OK}
+    assert (log.latency_s > 0.1).sum() > 30
+    assert log.latency_s.max() > 0.4
+
+
+def test_another_answer_than_the_idle_servers_is_wrong(server: Served, requests: list[Request]) -> None:
+    one, three = requests
+    log = load.closed_loop(server.http, [replace(one, answer=three.answer), three], 1, 0.2)
+    assert set(log.outcome[::2]) == {Outcome.WRONG} and set(log.outcome[1::2]) == {Outcome.OK}
+
+
+def test_what_the_server_refuses_for_another_reason_has_failed(server: Served, images: tuple[bytes, ...]) -> None:
+    unknown = load.build("nope", images[:1])
+    assert set(load.closed_loop(server.http, [unknown], 1, 0.1).outcome) == {Outcome.FAILED}
+    with pytest.raises(MeasurementError, match="nope"):
+        load.answered(server.http, [unknown])
+
+
+def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
+    address = "127.0.0.1:1"
+    for measure in (
+        lambda: load.answered(address, requests),
+        lambda: load.closed_loop(address, requests, 1, 1),
+        lambda: load.open_loop(address, requests, np.zeros(1), np.zeros(1, dtype=np.intp)),
+    ):
+        with pytest.raises(MeasurementError, match="Connection refused"):
+            measure()
+
+
+def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
+    server: Served, images: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    settings = overload.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
+    result = overload.run(server.http, None, settings, say=lambda line: None)
+    figures = overload_report.as_json(result)
+    assert [c["priority"] for c in figures["by_priority"]] == [0, 1]
+    during = (result.log.scheduled_s >= overload.BEFORE_S) & (result.log.scheduled_s < result.ends_s)
+    accounted = sum(sum(c["shed"].values()) + sum(c["failed"].values()) for c in figures["by_priority"])
+    assert accounted == (result.log.outcome[during] != Outcome.OK).sum()
+    assert not any(c["failed"] for c in figures["by_priority"])
+    assert set(result.log.outcome[result.log.scheduled_s < overload.BEFORE_S]) == {Outcome.OK}
+    assert figures["peak_per_s"] == max(loop["per_s"] for loop in figures["closed_loops"])
+    assert figures["limit_ms"] > 1000  # the queue's timeout, and more
+    assert figures["memory_mb"] == {}
+
+    with (tmp_path / "table.txt").open("w") as file:
+        Console(file=file, width=200).print(overload_report.table([result]))
+    assert "3 times the peak" in (tmp_path / "table.txt").read_text()
+    overload_report.keep(result, tmp_path / "overload.npz")
+    kept = np.load(tmp_path / "overload.npz")
+    assert (kept["outcome"] == "OK").sum() == (result.log.outcome == Outcome.OK).sum()
+    overload_report.plot(result, tmp_path / "overload.png")
+    assert (tmp_path / "overload.png").read_bytes().startswith(b"\x89PNG")
+
+
+def planted(changes: dict[str, tuple[float, float, object]]) -> overload.Overload:
+    """100 requests/s, all answered in 10 ms, but for what is changed of those that are due from a time to another."""
+    scheduled_s = np.arange(0, overload.BEFORE_S + 10 + overload.AFTER_S, 0.01)
+    columns = {"done_s": scheduled_s + 0.01, "outcome": np.zeros(len(scheduled_s), dtype=np.uint8)}
+    for column, (from_s, to_s, change) in changes.items():
+        due = (scheduled_s >= from_s) & (scheduled_s < to_s)
+        columns[column][due] = change(columns[column][due]) if callable(change) else change
+    log = load.Log(
+        scheduled_s, scheduled_s, which=np.zeros(len(scheduled_s), dtype=np.intp), connections=1, cpu_s=0, **columns
+    )
+    peaks = (overload.Peak(connections=1, per_s=100, p50_ms=10, p99_ms=10),)
+    return overload.Overload(overload.Settings((), seconds=10), peaks, 1.0, (Request(b""),), log, ())
+
+
+BEGIN, END = overload.BEFORE_S, overload.BEFORE_S + 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, []),
+        ({"outcome": (BEGIN, BEGIN + 0.9, Outcome.QUEUE_FULL)}, []),
+        ({"outcome": (BEGIN, BEGIN + 2, Outcome.QUEUE_FULL)}, ["goodput is 80% of the peak (limit: 90 %)"]),
+        ({"outcome": (BEGIN, BEGIN + 0.05, Outcome.WRONG)}, ["5 requests: WRONG"]),
+        ({"done_s": (BEGIN, BEGIN + 0.2, lambda done_s: done_s + 2)}, ["p99 is 2,010 ms (limit: 1,010 ms)"]),
+        ({"done_s": (END, END + 1, lambda done_s: done_s + 0.02)}, []),
+        ({"outcome": (END, END + 3, Outcome.QUEUE_FULL)}, ["recovery takes 3.1 s (limit: 2 s)"]),
+        ({"done_s": (END, np.inf, lambda done_s: done_s + 0.02)}, ["recovery takes inf s (limit: 2 s)"]),
+    ],
+)
+def test_planted_what_does_not_hold_is_found(changes: dict[str, tuple[float, float, object]], told: list[str]) -> None:
+    assert planted(changes).findings == told
