@@ -52,13 +52,17 @@ class Settings:
     images: tuple[bytes, ...]  # PNG or JPEG
     minutes: float = 30
     model: str = "fashion"
-    every_s: float = 5  # a look at the processes
     reload_every_s: float = 180  # 0: never
     limit_mb_per_h: float = 10  # faster growth is a finding
 
     @property
     def seconds(self) -> float:
         return self.minutes * 60
+
+    @property
+    def every_s(self) -> float:
+        """A look at the processes."""
+        return min(5.0, self.seconds / 60)
 
     @property
     def warm_up_s(self) -> float:

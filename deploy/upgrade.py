@@ -102,7 +102,8 @@ def summary(changes: Sequence[Change]) -> str:
     """The last words of a command: versions before and after, and the next command."""
     changed = [change for change in changes if change.before != change.after]
     if not changed:
-        return "Every model serves the version that it did.\nNext: python -m deploy status"
+        what = str(changes[0]) if len(changes) == 1 else "Every model serves the version that it did."
+        return f"{what}\nNext: python -m deploy status"
     last = changed[0]
     if last.before is None:
         following = "python -m deploy status"
