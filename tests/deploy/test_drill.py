@@ -67,7 +67,7 @@ def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
 
 @pytest.fixture
 def settings(released: Workspace) -> drill.Settings:
-    return drill.Settings(released.repository, requests=1000, quiet_s=0.3)
+    return drill.Settings(released.repository, requests=1000, connections=4, quiet_s=0.3)
 
 
 def test_upgrades_and_crashes_are_drilled_on_a_copy(settings: drill.Settings, tmp_path: Path) -> None:
@@ -76,16 +76,11 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(settings: drill.Settings, tm
     patient = [(name, act, limit_s and 60.0) for name, act, limit_s in drill.EVENTS]
     result = drill.run(settings, patient)
     assert result.passed, result.verdict()
-    assert [f.event for f in result.figures][:4] == [
-        "new version",
-        "same-version overwrite",
-        "bad version",
-        "roll back",
-    ]
-    assert not any(f.failures for f in result.figures[:4])
-    assert [f.detail for f in result.figures][:2] == [f"{MODEL}: version 1 → 2", f"{MODEL}: version 2, as before"]
-    assert "onnxruntime cannot load" in result.figures[2].detail
-    assert result.figures[3].detail == f"{MODEL}: version 2 → 1"
+    new, _, bad, back, *_ = result.figures
+    assert not any(f.failures for f in result.figures if f.limit_s is None)
+    assert new.detail == f"{MODEL}: version 1 → 2"
+    assert "onnxruntime cannot load" in bad.detail
+    assert back.detail == f"{MODEL}: version 2 → 1"
     assert len(result.sent) >= 1000
     assert {r.protocol for r in result.sent} == {"http", "grpc"}
     assert {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")} == before
