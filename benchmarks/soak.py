@@ -44,6 +44,8 @@ _BATCH = 16
 _VISITORS = 10  # images through the clients, each look
 # gRPC tells the server of a client that has lost patience, and Triton 2.51 may crash then: see server issue 7368.
 _PATIENCE_S = 60.0
+_SHED = (load.Outcome.QUEUE_FULL.name, load.Outcome.QUEUE_TIMEOUT.name)
+_AS_IT_SHOULD_BE = (load.Outcome.OK.name, "answered", "refused", *_SHED)  # a reload takes the cores for a while
 _BAD = (b"not an image", b"\x89PNG\r\n\x1a\n")
 
 
@@ -103,11 +105,10 @@ class Soak:
     def findings(self) -> list[str]:
         """What is wrong, in a line each."""
         limit = self.settings.limit_mb_per_h
-        failed = {outcome: count for outcome, count in self.outcomes.items() if outcome != load.Outcome.OK.name}
-        failed |= {outcome: count for outcome, count in self.visits.items() if outcome not in ("answered", "refused")}
+        failed = {said: n for said, n in (self.outcomes + self.visits).items() if said not in _AS_IT_SHOULD_BE}
         return [
             *(f"{g.name} grows by {g.mb_per_h:.1f} MB/h (limit: {limit:g})" for g in self.growth if g.over(limit)),
-            *(f"{count:,} requests: {outcome}" for outcome, count in failed.items()),
+            *(f"{n:,} requests: {said}" for said, n in failed.items()),
             *(f"{r.model} was not reloaded: {r.error}" for r in self.reloads if r.error),
         ]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,7 +71,10 @@ def settings(released: Workspace) -> drill.Settings:
     return drill.Settings(released.repository, requests=1000, connections=4, quiet_s=0.3)
 
 
-def test_upgrades_and_crashes_are_drilled_on_a_copy(settings: drill.Settings, tmp_path: Path) -> None:
+def test_upgrades_and_crashes_are_drilled_on_a_copy(
+    settings: drill.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the copy is made
     before = {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")}
     # How soon is no question for a test.
     patient = [(name, act, limit_s and 60.0) for name, act, limit_s in drill.EVENTS]
@@ -84,7 +88,9 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(settings: drill.Settings, tm
     assert len(result.sent) >= 1000
     assert {r.protocol for r in result.sent} == {"http", "grpc"}
     assert {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")} == before
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "/drill-" in " ".join(p.info["cmdline"] or [])]
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if f"{tmp_path}/drill-" in " ".join(p.info["cmdline"] or [])
+    ]
 
     folder = outcome.save(result, tmp_path / "drill")
     assert {path.name for path in folder.iterdir()} == {"requests.csv", "drill.json", "drill.png"}
