@@ -107,6 +107,7 @@ def _overload(options: argparse.Namespace) -> int:
     for result in results:
         picture = stem.with_name(f"{stem.stem}-{result.settings.images_per_request}.png")
         overload_report.plot(result, picture)
+        overload_report.keep(result, picture.with_suffix(".npz"))
         print(f"Picture: {layout.shown(picture)}", file=sys.stderr)
         for finding in result.findings:
             print(f"✗ {finding}", file=sys.stderr)
