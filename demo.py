@@ -6,7 +6,6 @@ disk and checks that what is served is what was proven. Nothing stays running.
 
 import csv
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from contracts import layout, manifest, repository
 from contracts.errors import ProjectError, run_command_line
 from contracts.manifest import Manifest
 from deploy import server, state
+from deploy.ports import free_ports
 from deploy.settings import Settings
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
@@ -47,7 +47,8 @@ def main() -> int:
     _stage(3, f"Serve version {release.version} with a real Triton, and send it {SERVED_IMAGES:,} test images")
     _run("training", "examples", FAMILY, "--count", str(SERVED_IMAGES))
     images, labels = _examples(layout.EXAMPLES / FAMILY)
-    settings = Settings(device="cpu", **_free_ports())
+    http, grpc, metrics = free_ports()  # whoever else uses the usual ones
+    settings = Settings(device="cpu", http_port=http, grpc_port=grpc, metrics_port=metrics)
     with server.serving(settings, say=console.print) as up, ExitStack() as connections:
         addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
         classifiers = {
@@ -95,16 +96,6 @@ def _examples(directory: Path) -> tuple[list[Path], list[str]]:
     with (directory / "labels.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     return [directory / row["file"] for row in rows], [row["label"] for row in rows]
-
-
-def _free_ports() -> dict[str, Any]:
-    """Three ports that are free now, whoever else uses the usual ones."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        http, grpc, metrics = (probe.getsockname()[1] for probe in sockets)
-    return {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
 
 
 def _served_accuracy(classifier: Classifier, images: list[Path], labels: list[str]) -> float:

@@ -5,11 +5,12 @@
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
   python -m benchmarks overload                               three times what the server can do: what does it still do?
   python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
+  python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks export                                 time and memory of an export, with and without search
 
-For all but the last start a server (python -m deploy up --detach), and write images to send (python -m training
-examples fashion). Every figure is what a client sees; client and server share this machine's cores. The export
-publishes nothing.
+For all but the last two start a server (python -m deploy up --detach), and write images to send (python -m training
+examples fashion). Every figure is what a client sees; client and server share this machine's cores. `cache` starts a
+server of its own, over a copy of the model repository; the export publishes nothing.
 """
 
 import argparse
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 def main() -> int:
     options = _parser().parse_args()
-    return {"perf": _perf, "overload": _overload, "soak": _soak, "export": _export}[options.command](options)
+    return {"perf": _perf, "overload": _overload, "soak": _soak, "cache": _cache, "export": _export}[options.command](
+        options
+    )
 
 
 def _perf(options: argparse.Namespace) -> int:
@@ -134,6 +137,19 @@ def _soak(options: argparse.Namespace) -> int:
     return 1 if result.findings else 0
 
 
+def _cache(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks import caching
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        result = caching.measure(options.rounds, progress)
+    Console(width=100).print(caching.table(result))
+    _keep("cache", {"cache_mb": caching.CACHE_MB, **asdict(result)})
+    return 0
+
+
 def _running() -> "Running":
     from benchmarks.errors import MeasurementError
     from deploy import state
@@ -222,6 +238,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (overload, soak):
         command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
         command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    cache = commands.add_parser("cache", help="the response cache on each model, for repeated and for new images")
+    cache.add_argument("--rounds", type=int, default=5, help="of some 30 s (default: 5)")
     export = commands.add_parser("export", help="wall time and peak memory of an export")
     export.add_argument("family", nargs="?", default="fashion", help="default: fashion")
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")

@@ -30,6 +30,11 @@ class Model:
     state: str  # "READY", "LOADING", "UNLOADING", "UNAVAILABLE"
     reason: str
 
+    @property
+    def failed(self) -> bool:
+        """Whether it did not load. What a roll back took out is UNAVAILABLE, too, for the reason "unloaded"."""
+        return self.state == "UNAVAILABLE" and self.reason != "unloaded"
+
 
 class Control:
     """A connection with the admin key. A context manager.
@@ -168,9 +173,7 @@ class Control:
 def not_ready(found: list[Model]) -> set[str]:
     """The models of which no version serves, or one failed to load."""
     serving = {model.name for model in found if model.state == "READY"}
-    # What a roll back took out stays in the index, too, for the reason "unloaded".
-    failed = {model.name for model in found if model.state == "UNAVAILABLE" and model.reason != "unloaded"}
-    return {model.name for model in found} - serving | failed
+    return {model.name for model in found} - serving | {model.name for model in found if model.failed}
 
 
 def reason(said: str) -> str:

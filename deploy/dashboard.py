@@ -17,6 +17,7 @@ from deploy.status import Status, Usage, Version, Work, as_json, look
 
 _WIDTH = 100  # where the output is no terminal
 _MARKS = {"READY": ("✓", "green"), "LOADING": ("…", "yellow"), "UNLOADING": ("…", "yellow")}
+_FAILED, _UNLOADED = ("✗", "red"), ("–", "dim")
 
 
 def show(status: Status) -> None:
@@ -69,7 +70,7 @@ def _table(status: Status, before: Status | None = None) -> Group:
 
 def _row(version: Version, status: Status, before: Status | None) -> list[str | Text]:
     model = version.model
-    mark = Text(*_MARKS.get(model.state, ("✗", "red")))
+    mark = Text(*_MARKS.get(model.state, _FAILED if model.failed else _UNLOADED))
     known: list[str | Text] = [mark, Text(model.name), str(model.version or "–")]
     used = _used(version.workers, status, before)
     if version.work is None:
@@ -126,7 +127,8 @@ def _remarks(status: Status) -> list[Text]:
         model, failures = version.model, version.failures_by_reason
         if model.state != "READY":
             said = f": {model.reason}" if model.reason else ""
-            remarks.append(Text(f"{model.name} version {model.version} is {model.state}{said}", "red"))
+            style = "red" if model.failed else "dim"
+            remarks.append(Text(f"{model.name} version {model.version} is {model.state}{said}", style))
         if (work := version.work) and work.cache_hits + work.cache_misses:
             hits, lookups = work.cache_hits, work.cache_hits + work.cache_misses
             remarks.append(Text(f"{model.name} version {model.version}: {hits:,} of {lookups:,} from the cache", "dim"))

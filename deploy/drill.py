@@ -6,13 +6,12 @@ in `outcome.py`.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from contracts.errors import ProjectError
 from deploy import ensembles, payload
 from deploy.errors import ServerError
 from deploy.outcome import Event, Outcome
+from deploy.ports import free_ports
 from deploy.traffic import Tensors, Traffic
 
 _PATIENCE_S = 60.0  # for every connection to be answered again
@@ -225,7 +225,7 @@ def _ground(settings: Settings, say: Callable[[str], None]) -> Iterator[Ground]:
         root.chmod(0o755)  # root's server becomes nobody
         hidden = shutil.ignore_patterns(".*")  # parked, staged
         shutil.copytree(settings.repository, root / "model_repository", ignore=hidden)
-        http, grpc, metrics = _free_ports(3)
+        http, grpc, metrics = free_ports()
         ground = Ground(root, settings.model or _release(settings.repository), f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
         say(f"Starting a server over a copy of {layout.shown(settings.repository)}")
         try:
@@ -277,11 +277,3 @@ def _processes(name: str, argument: str) -> Iterator[psutil.Process]:
         command = process.info["cmdline"] or [""]
         if Path(command[0]).name == name and any(word.startswith(argument) for word in command):
             yield process
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

@@ -72,9 +72,8 @@ def put_back(control: Control, before: Served, directory: Path) -> None:
         ServerError: that does not load, either.
     """
     on_disk = repository.versions(directory)
-    found = [m for m in control.models() if m.name == before.model]
-    failed = [m.version for m in found if m.state == "UNAVAILABLE" and m.reason != "unloaded"]
-    failed = [version for version in failed if version not in on_disk]
+    found = [m for m in control.models() if m.name == before.model and m.failed]
+    failed = [m.version for m in found if m.version not in on_disk]
     if failed and before.answering in on_disk:
         with repository.linked(directory, dict.fromkeys(failed, str(before.answering))):
             control.load(before.model, config=_of_versions(before, [*before.versions, *failed]))

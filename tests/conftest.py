@@ -8,18 +8,17 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from contracts import layout
+from deploy.ports import free_ports
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
 
@@ -84,14 +83,6 @@ def new_workspace(root: Path) -> Workspace:
         ],
     )
     return Workspace(root)
-
-
-def free_ports(count: int = 3) -> list[int]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:

@@ -69,16 +69,29 @@ def test_an_answer_that_takes_too_long_is_not_waited_for_nor_is_the_request_sent
         assert len(triton.received) == 1
 
 
-def test_one_address_has_so_many_requests_under_way_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        pytest.param(
+            {"limit_conn clients 256": "limit_conn clients 4"},
+            (429, "too many requests at once from this address"),
+            id="from one address",
+        ),
+        pytest.param({"max_conns=256": "max_conns=4"}, (502, "Triton does not answer"), id="from all"),
+    ],
+)
+def test_so_many_requests_are_under_way_and_no_more(
+    tmp_path: Path, changes: dict[str, str], refusal: tuple[int, str]
+) -> None:
     with (
         upstream() as triton,
-        proxy(tmp_path, triton.address, changes={"limit_conn clients 256": "limit_conn clients 4"}) as front,
+        proxy(tmp_path, triton.address, changes=changes) as front,
         ThreadPoolExecutor() as pool,
     ):
         triton.answers.clear()
         under_way = [pool.submit(ask, front.connect(), b"{}") for _ in range(4)]
         wait_for(lambda: len(triton.received) == 4)
-        assert ask(front.connect(), b"{}") == (429, "too many requests at once from this address")
+        assert ask(front.connect(), b"{}") == refusal
         triton.answers.set()
         assert [request.result() for request in under_way] == [(200, "")] * 4
 
