@@ -5,6 +5,7 @@ pools fill then. The samples of a stretch of time become one, their median: neig
 interval that took them for independent would be far too narrow.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -134,7 +135,9 @@ def _growth(samples: Sequence[Sample], warm_up_s: float, stretch_s: float) -> Gr
     if sum(map(len, centred)) < _FEWEST:
         return known
     seconds, mb = np.concatenate(centred).T
-    slope, _, low, high = (float(figure) * 3600 for figure in theilslopes(mb, seconds))
+    with np.errstate(invalid="ignore"):  # of a process that never changes it cannot tell an interval
+        slope, _, *interval = (float(figure) * 3600 for figure in theilslopes(mb, seconds))
+    low, high = (slope if math.isnan(end) else end for end in interval)
     return replace(known, mb_per_h=slope, low=low, high=high)
 
 
