@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from clients import Classifier, ClientError, Prediction
-from clients.classifier import Protocol
+from clients import Client, ClientError, Prediction
+from clients.settings import Protocol
 from contracts import layout, manifest, repository
 from contracts.errors import ProjectError, run_command_line
 from contracts.manifest import Manifest
@@ -51,15 +51,15 @@ def main() -> int:
     settings = Settings(device="cpu", http_port=http, grpc_port=grpc, metrics_port=metrics)
     with server.serving(settings, say=console.print) as up, ExitStack() as connections:
         addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
-        classifiers = {
-            protocol: connections.enter_context(Classifier(address, protocol=protocol))
+        clients = {
+            protocol: connections.enter_context(Client(f"{protocol}://{address}"))
             for protocol, address in addresses.items()
         }
         shown = {
-            protocol: [classifier.classify(path.read_bytes()) for path in images[:SHOWN]]
-            for protocol, classifier in classifiers.items()
+            protocol: [client.classify(path.read_bytes()) for path in images[:SHOWN]]
+            for protocol, client in clients.items()
         }
-        served = _served_accuracy(classifiers["grpc"], images, labels)
+        served = _served_accuracy(clients["grpc"], images, labels)
     result = {
         "served_accuracy": served,
         "offline_accuracy": release.served("model.onnx").accuracy,
@@ -98,8 +98,8 @@ def _examples(directory: Path) -> tuple[list[Path], list[str]]:
     return [directory / row["file"] for row in rows], [row["label"] for row in rows]
 
 
-def _served_accuracy(classifier: Classifier, images: list[Path], labels: list[str]) -> float:
-    outcomes = classifier.classify_many(path.read_bytes() for path in images)
+def _served_accuracy(client: Client, images: list[Path], labels: list[str]) -> float:
+    outcomes = client.classify_many(path.read_bytes() for path in images)
     correct = 0
     answers = track(outcomes, "  classifying", total=len(images), console=console)
     for label, outcome in zip(labels, answers, strict=True):

@@ -5,12 +5,15 @@
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
   python -m benchmarks overload                               three times what the server can do: what does it still do?
   python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
+  python -m benchmarks client                                 our client against the tritonclient below it
+  python -m benchmarks storm                                  64 clients that retry, before a server that is overloaded
+  python -m benchmarks drill                                  `deploy drill` through our client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks export                                 time and memory of an export, with and without search
 
-For all but the last two start a server (python -m deploy up --detach), and write images to send (python -m training
-examples fashion). Every figure is what a client sees; client and server share this machine's cores. `cache` starts a
-server of its own, over a copy of the model repository; the export publishes nothing.
+For all but the last three start a server (python -m deploy up --detach), and write images to send (python -m training
+examples fashion). Every figure is what a client sees; client and server share this machine's cores. `drill` and
+`cache` start a server of their own, over a copy of the model repository; the export publishes nothing.
 """
 
 import argparse
@@ -31,9 +34,16 @@ if TYPE_CHECKING:
 
 def main() -> int:
     options = _parser().parse_args()
-    return {"perf": _perf, "overload": _overload, "soak": _soak, "cache": _cache, "export": _export}[options.command](
-        options
-    )
+    return {
+        "perf": _perf,
+        "overload": _overload,
+        "soak": _soak,
+        "client": _client,
+        "storm": _storm,
+        "drill": _drill,
+        "cache": _cache,
+        "export": _export,
+    }[options.command](options)
 
 
 def _perf(options: argparse.Namespace) -> int:
@@ -137,6 +147,58 @@ def _soak(options: argparse.Namespace) -> int:
     return 1 if result.findings else 0
 
 
+def _client(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks import calling
+    from clients.settings import Protocol
+
+    up, images = _running(), _images(options.images)
+    addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        ways = calling.overhead(addresses, images[0], options.rounds, progress)
+        bulk = calling.bulk(addresses, images, max(1, options.rounds // 3), progress)
+    console = Console(width=100)
+    console.print(calling.overhead_table(ways))
+    console.print(calling.bulk_table(bulk))
+    _keep("client", {"overhead": [asdict(way) for way in ways], "bulk": [asdict(b) for b in bulk]})
+    return 0
+
+
+def _storm(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks import storm
+
+    images, url = _images(options.images), f"grpc://{_running().grpc}"
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        storms = storm.measure(url, images, options.rounds, options.seconds, progress)
+    Console(width=100).print(storm.table(storms))
+    _keep("storm", {"clients": storm.CLIENTS, "ways": [asdict(one) for one in storms]})
+    if (share := storm.goodput_share(storms)) < 0.9:
+        print(f"✗ with retries {share:.0%} of the peak is answered (limit: 90 %)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from benchmarks import calling
+    from deploy import drill, outcome
+
+    settings = drill.Settings(requests=options.requests, connections=options.connections)
+    events = [(name, act, None) for name, act, _ in drill.EVENTS]  # nothing may fail, whatever happens
+    result = drill.run(settings, events, calling.connect)
+    folder = outcome.save(result, layout.ARTIFACTS / "drill")
+    Console(width=120).print(outcome.table(result))
+    print(result.verdict())
+    print(f"The picture, and every request: {layout.shown(folder)}")
+    return 0 if result.passed else 1
+
+
 def _cache(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
@@ -238,6 +300,16 @@ def _parser() -> argparse.ArgumentParser:
     for command in (overload, soak):
         command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
         command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    client = commands.add_parser("client", help="what our client costs over tritonclient, and brings for many images")
+    client.add_argument("--rounds", type=int, default=9, help="of some 25 s (default: 9)")
+    client.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    storm = commands.add_parser("storm", help="do retries make an overload worse?")
+    storm.add_argument("--rounds", type=int, default=5, help="default: 5")
+    storm.add_argument("--seconds", type=float, default=8, help="of each way in a round (default: 8)")
+    storm.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    drill = commands.add_parser("drill", help="upgrade and kill a server under load through our client")
+    drill.add_argument("--requests", type=int, default=20_000, metavar="N", help="at least (default: 20,000)")
+    drill.add_argument("--connections", type=int, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
     cache = commands.add_parser("cache", help="the response cache on each model, for repeated and for new images")
     cache.add_argument("--rounds", type=int, default=5, help="of some 30 s (default: 5)")
     export = commands.add_parser("export", help="wall time and peak memory of an export")

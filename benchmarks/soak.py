@@ -30,8 +30,8 @@ from rich.table import Table
 from benchmarks import load, memory
 from benchmarks.errors import MeasurementError
 from benchmarks.memory import Growth, Sample
-from clients.classifier import Classifier, Prediction, Protocol
-from clients.errors import InvalidInputError
+from clients import Client, InvalidInputError, Prediction
+from clients.settings import Protocol
 from contracts import layout, repository
 from deploy import state
 from deploy.control import Control
@@ -222,10 +222,9 @@ def _visit(server: Running, settings: Settings) -> Counter[str]:
     seen: Counter[str] = Counter()
     images = (*settings.images[:_VISITORS], *_BAD)
     for protocol, address in _protocols(server):
-        with Classifier(
-            address, protocol=protocol, model=settings.model, timeout_s=_PATIENCE_S, concurrency=4
-        ) as classifier:
-            for image, outcome in zip(images, classifier.classify_many(images), strict=True):
+        with Client(f"{protocol}://{address}", timeout_s=_PATIENCE_S) as client:
+            outcomes = client.classify_many(images, model=settings.model, batch=1)
+            for image, outcome in zip(images, outcomes, strict=True):
                 if image in _BAD:
                     seen["refused" if isinstance(outcome, InvalidInputError) else f"not refused: {outcome}"] += 1
                 else:

@@ -1,19 +1,41 @@
-"""Request to prediction: `python -m clients classify PATH…`, and a small typed library.
+"""Request to prediction: `python -m clients`, and a small typed library.
 
-from clients import Classifier
+from clients import Client
 
-with Classifier("127.0.0.1:8001") as classifier:
-    print(classifier.classify(Path("shoe.png").read_bytes()).label)
+with Client("grpc://127.0.0.1:8001") as client:
+    print(client.classify(Path("shoe.png").read_bytes()).label)
 """
 
-from clients.classifier import Classifier, Prediction
-from clients.errors import ClientError, InferenceError, InvalidInputError, ServerUnavailableError
+from clients.aio import AsyncClient
+from clients.client import Client
+from clients.errors import (
+    AccessError,
+    BadAnswerError,
+    ClientError,
+    DeadlineError,
+    InferenceError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServerUnavailableError,
+)
+from clients.settings import Retry, Tls, Transport
+from clients.tasks import Prediction
 
 __all__ = [
-    "Classifier",
+    "AccessError",
+    "AsyncClient",
+    "BadAnswerError",
+    "Client",
     "ClientError",
+    "DeadlineError",
     "InferenceError",
     "InvalidInputError",
+    "ModelNotFoundError",
+    "OverloadedError",
     "Prediction",
+    "Retry",
     "ServerUnavailableError",
+    "Tls",
+    "Transport",
 ]

@@ -1,51 +1,32 @@
-"""Classify images with a running server.
+"""Ask a running server.
 
-  python -m clients classify shoe.png shirts/         files, and folders of .png, .jpg and .jpeg
-  python -m clients classify --http shoe.png          over HTTP instead of gRPC
-  python -m clients classify --json shirts/ > answers.jsonl     one JSON object a line
+  python -m clients classify shoe.png shirts/         images, and folders of .png, .jpg and .jpeg
+  python -m clients classify --csv shirts/ > answers.csv
+  cat shoe.png | python -m clients classify -
+  python -m clients infer fashion --input image=@shoe.png
+  python -m clients models                            what it serves, and what that takes
+  python -m clients health                            whether it is there, and ready
 
-The exit code is 0 only if every image got an answer.
+The exit code is 0 only if everything was answered (of `health`: if all is ready).
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from contracts.errors import run_command_line
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-
 
 def main() -> int:
     options = _parser().parse_args()
-    paths = list(_image_files(options.paths))
 
-    from clients import Classifier, ClientError, ServerUnavailableError
+    from clients import commands
 
-    failed = 0
-    with Classifier(
-        options.address,
-        protocol="http" if options.http else "grpc",
-        model=options.model,
-        timeout_s=options.timeout,
-    ) as classifier:
-        outcomes = classifier.classify_many(path.read_bytes() for path in paths)
-        for path, outcome in zip(paths, outcomes, strict=True):
-            if isinstance(outcome, ServerUnavailableError):
-                raise outcome  # it will not answer the others either
-            if isinstance(outcome, ClientError):
-                failed += 1
-                _print_failure(path, outcome, as_json=options.json)
-            elif options.json:
-                top = [{"label": label, "score": score} for label, score in outcome.top]
-                print(json.dumps({"path": str(path), "label": outcome.label, "score": outcome.score, "top": top}))
-            else:
-                others = ", ".join(f"{label} {score:.3f}" for label, score in outcome.top[1:])
-                print(f"{path}  {outcome.label} {outcome.score:.3f}  ({others})")
-    print(f"{len(paths) - failed} classified, {failed} failed", file=sys.stderr)
-    return 1 if failed else 0
+    return {
+        "classify": commands.classify,
+        "infer": commands.infer,
+        "models": commands.models,
+        "health": commands.health,
+    }[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,46 +34,67 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m clients", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
     classify = commands.add_parser("classify", help="label and score of each image")
-    classify.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
-    classify.add_argument("--http", action="store_true", help="HTTP instead of gRPC")
     classify.add_argument(
-        "--address", type=_address, metavar="HOST:PORT", help="default: 127.0.0.1:8001, with --http 8000"
+        "paths", nargs="+", metavar="PATH", help="image files, folders of them, or - for an image on standard input"
     )
     classify.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
-    classify.add_argument("--timeout", type=float, default=10, metavar="SECONDS", help="for one image (default: 10)")
-    classify.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images a request (default: 16)")
+    form = classify.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
+
+    infer = commands.add_parser("infer", help="any model, with any inputs")
+    infer.add_argument("model", metavar="MODEL")
+    infer.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="JSON, as in pixels=[[0, 1]]; or @FILE: an array if it is .npy, else its bytes, as one row. "
+        "Without any: a JSON object of all inputs on standard input",
+    )
+    infer.add_argument("--output", action="append", default=[], metavar="NAME", help="which to show (default: all)")
+    infer.add_argument("--save", type=Path, metavar="FILE.npz", help="the answer as arrays, instead of as JSON")
+
+    models = commands.add_parser("models", help="what is served: versions, requests, inputs and outputs")
+    models.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+
+    health = commands.add_parser("health", help="whether each server is there, and ready")
+    health.add_argument("--model", default="", help="whether it is that which is ready")
+    health.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for it to become so (default: 0)")
+    health.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+
+    for command in (classify, infer, models, health):
+        _add_connection(command)
     return parser
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:8001")
-    return text
+def _add_connection(command: argparse.ArgumentParser) -> None:
+    connection = command.add_argument_group("the server")
+    connection.add_argument(
+        "--server",
+        action="append",
+        metavar="URL",
+        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); several share the load",
+    )
+    connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
+    connection.add_argument(
+        "--timeout", type=float, default=10, metavar="SECONDS", help="for a request, retries included (default: 10)"
+    )
+    connection.add_argument("--ca", type=Path, metavar="FILE", help="who signs its certificate (default: the system's)")
+    connection.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for mutual TLS")
+    connection.add_argument("--key", type=Path, metavar="FILE", help="and its private key")
+    connection.add_argument(
+        "--headers", type=Path, metavar="FILE", help="to send along, a `name: value` a line: keys belong in no argument"
+    )
 
 
-def _image_files(paths: list[Path]) -> Iterator[Path]:
-    """The files to send: those named, whatever their suffix, and the images in the folders named."""
-    from clients.errors import InvalidInputError
-
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not found:
-                raise InvalidInputError(f"{path} holds no {', '.join(SUFFIXES)} file")
-            yield from found
-        elif path.is_file():
-            yield path
-        else:
-            raise InvalidInputError(f"{path} does not exist")
-
-
-def _print_failure(path: Path, error: Exception, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"path": str(path), "error": str(error)}))
-    else:
-        print(f"{path}  error: {error}", file=sys.stderr)
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,58 @@
 """Errors of a request.
 
 ClientError
-├── ServerUnavailableError   nobody answers, or not in time
-├── InvalidInputError        the server refused this input; sending it again will not help
-└── InferenceError           the server failed on it, or does not serve the model
+├── InvalidInputError        what was sent is wrong; sending it again will not help
+├── ModelNotFoundError       the server does not serve the model, or not that version of it
+├── AccessError              the server asks for a certificate or a key that it was not given
+├── OverloadedError          the server is well, and has too much to do
+├── DeadlineError            the time was up before there was an answer
+├── ServerUnavailableError   nobody answers
+└── InferenceError           the server failed on it
+    └── BadAnswerError       what came back is no answer to it
 """
 
 from contracts.errors import ProjectError
 
 
 class ClientError(ProjectError):
-    """A request did not come back with a prediction."""
+    """A request did not come back with a right answer.
 
+    Attributes:
+        attempts: How often it was sent; 0 if it never was.
+        elapsed_s: From the call to the error.
+    """
 
-class ServerUnavailableError(ClientError):
-    """Nobody answers at the address, or not in time."""
+    attempts = 0
+    elapsed_s = 0.0
 
 
 class InvalidInputError(ClientError):
-    """The server refused this input; sending it again will not help."""
+    """What was sent is wrong; sending it again will not help."""
+
+
+class ModelNotFoundError(ClientError):
+    """The server does not serve the model, or not that version of it."""
+
+
+class AccessError(ClientError):
+    """The server asks for a certificate or a key that it was not given."""
+
+
+class OverloadedError(ClientError):
+    """The server is well, and has too much to do."""
+
+
+class DeadlineError(ClientError):
+    """The time was up before there was an answer."""
+
+
+class ServerUnavailableError(ClientError):
+    """Nobody answers at any of the addresses."""
 
 
 class InferenceError(ClientError):
-    """The server failed on the request, or does not serve the model."""
+    """The server failed on the request."""
+
+
+class BadAnswerError(InferenceError):
+    """What came back is no answer to the request."""

@@ -27,7 +27,7 @@ from deploy import ensembles, payload
 from deploy.errors import ServerError
 from deploy.outcome import Event, Outcome
 from deploy.ports import free_ports
-from deploy.traffic import Tensors, Traffic
+from deploy.traffic import Connect, Tensors, Traffic, bare
 
 _PATIENCE_S = 60.0  # for every connection to be answered again
 _SILENCE = f"not every connection is answered {_PATIENCE_S:.0f} s later"
@@ -155,8 +155,13 @@ EVENTS: tuple[tuple[str, Action, float | None], ...] = (
 )
 
 
-def run(settings: Settings, events: Sequence[tuple[str, Action, float | None]] = EVENTS) -> Outcome:
+def run(
+    settings: Settings, events: Sequence[tuple[str, Action, float | None]] = EVENTS, connect: Connect = bare
+) -> Outcome:
     """Do `events` one after the other, under load. Says on stderr how far it is.
+
+    Args:
+        connect: How the requests are sent; by default without retries.
 
     Raises:
         ServerError: there is no release to upgrade, or the server does not start or answer.
@@ -166,7 +171,7 @@ def run(settings: Settings, events: Sequence[tuple[str, Action, float | None]] =
     with _bar(settings.requests) as (bar, say), _ground(settings, say) as ground:
         model, payloads = _payloads(ground, settings)
         say(f"{settings.connections} connections send requests to {model}; {ground.model} is upgraded")
-        with Traffic(ground.http, ground.grpc, model, payloads, settings.connections) as traffic:
+        with Traffic(ground.http, ground.grpc, model, payloads, settings.connections, connect) as traffic:
             for number, (name, act, limit_s) in enumerate(events, start=1):
                 _quiet(traffic, settings, number / (len(events) + 1), bar)
                 done.append(_happen(traffic, ground, name, act, limit_s))

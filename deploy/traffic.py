@@ -7,7 +7,8 @@ own show a batch whose rows were mixed up, too.
 import importlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from types import TracebackType
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from contracts.errors import ProjectError
 from deploy.errors import ServerError
 
-_FAILED = (OSError, HTTPException, InferenceServerException)
+_FAILED = (OSError, HTTPException, InferenceServerException, ProjectError)
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.02  # after a failure: a dead server refuses thousands of requests a second
 # gRPC's default is to try a dead server again after 1 s, then ever later: that would be the client's outage.
@@ -27,6 +29,8 @@ _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_b
 _TOLERANCE = 1e-3  # of numbers: what a request is batched with moves the last digits
 
 Tensors = Mapping[str, NDArray[Any]]
+Send = Callable[[str, Tensors], Tensors]  # model and inputs -> outputs
+Connect = Callable[[str, str], AbstractContextManager[Send]]  # protocol and host:port
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,16 @@ class Traffic:
     Args:
         http, grpc: host:port of the server.
         payloads: The first connection sends the first one over and over, and so on, in turn.
+        connect: Makes a connection, in the thread that uses it.
 
     Raises:
         ServerError: on entering; the idle server does not answer one of them.
     """
 
-    def __init__(self, http: str, grpc: str, model: str, payloads: Sequence[Tensors], connections: int) -> None:
-        self._addresses = {"http": http, "grpc": grpc}
+    def __init__(
+        self, http: str, grpc: str, model: str, payloads: Sequence[Tensors], connections: int, connect: Connect
+    ) -> None:
+        self._addresses, self._connect = {"http": http, "grpc": grpc}, connect
         self._model = model
         self._payloads = [payloads[number % len(payloads)] for number in range(connections)]
         self._sent: list[list[Request]] = [[] for _ in range(connections)]  # by connection
@@ -65,8 +72,8 @@ class Traffic:
 
     def __enter__(self) -> Self:
         try:
-            with self._connect("http") as client:
-                self._answers = [_infer(client, "http", self._model, payload) for payload in self._payloads]
+            with self._connect("http", self._addresses["http"]) as send:
+                self._answers = [send(self._model, payload) for payload in self._payloads]
         except _FAILED as error:
             raise ServerError(f"{self._model} does not answer what the drill sends", note=str(error)) from error
         self._began = time.monotonic()
@@ -98,11 +105,13 @@ class Traffic:
     def _send(self, connection: int) -> None:
         protocol = ("http", "grpc")[connection % 2]
         payload, right = self._payloads[connection], self._answers[connection]
-        with self._connect(protocol) as client:  # made here: the HTTP one must not leave its thread
+        with self._connect(
+            protocol, self._addresses[protocol]
+        ) as send:  # tritonclient's HTTP must not leave its thread
             while not self._stop.is_set():
                 start_s, error = self.now_s(), ""
                 try:
-                    if not _same(_infer(client, protocol, self._model, payload), right):
+                    if not _same(send(self._model, payload), right):
                         error = "a wrong answer"
                 except _FAILED as failure:
                     error = str(failure) or type(failure).__name__
@@ -110,13 +119,17 @@ class Traffic:
                 if error:
                     self._stop.wait(_PAUSE_S)
 
-    def _connect(self, protocol: str) -> Any:
-        triton = importlib.import_module(f"tritonclient.{protocol}")
-        options: dict[str, dict[str, Any]] = {
-            "http": {"network_timeout": _TIMEOUT_S},
-            "grpc": {"channel_args": _RECONNECT},
-        }
-        return triton.InferenceServerClient(self._addresses[protocol], **options[protocol])
+
+@contextmanager
+def bare(protocol: str, address: str) -> Iterator[Send]:
+    """A connection of tritonclient's: every failure shows."""
+    triton = importlib.import_module(f"tritonclient.{protocol}")
+    options: dict[str, dict[str, Any]] = {
+        "http": {"network_timeout": _TIMEOUT_S},
+        "grpc": {"channel_args": _RECONNECT},
+    }
+    with triton.InferenceServerClient(address, **options[protocol]) as client:
+        yield lambda model, payload: _infer(client, protocol, model, payload)
 
 
 def _infer(client: Any, protocol: str, model: str, payload: Tensors) -> Tensors:

@@ -13,8 +13,8 @@ import tritonclient.http
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from clients import Classifier, InferenceError, InvalidInputError, Prediction, ServerUnavailableError
-from clients.classifier import Protocol
+from clients import Client, InvalidInputError, ModelNotFoundError, Prediction, ServerUnavailableError
+from clients.settings import Protocol
 from tests.conftest import Served, free_ports
 from training import families
 
@@ -22,13 +22,13 @@ PROTOCOLS: list[Protocol] = ["grpc", "http"]
 SPEC = families.load("fashion").spec
 
 
-def address(server: Served, protocol: Protocol) -> str:
-    return server.grpc if protocol == "grpc" else server.http
+def url(server: Served, protocol: Protocol) -> str:
+    return f"{protocol}://{getattr(server, protocol)}"
 
 
 @pytest.fixture(params=PROTOCOLS)
-def classifier(server: Served, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
-    with Classifier(address(server, request.param), protocol=request.param) as connected:
+def client(server: Served, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+    with Client(url(server, request.param)) as connected:
         yield connected
 
 
@@ -45,9 +45,9 @@ def images_in(folder: Path) -> list[Path]:
         return [folder / row["file"] for row in csv.DictReader(stream)]
 
 
-def test_served_values_are_the_graphs_values(classifier: Classifier, examples: Path, offline: np.ndarray) -> None:
+def test_served_values_are_the_graphs_values(client: Client, examples: Path, offline: np.ndarray) -> None:
     """Concurrently, so that the server batches; every answer must still be its own image's, in order."""
-    answers = list(classifier.classify_many(path.read_bytes() for path in images_in(examples)))
+    answers = list(client.classify_many(path.read_bytes() for path in images_in(examples)))
     assert len(answers) == len(offline)
     for answer, probabilities in zip(answers, offline, strict=True):
         assert isinstance(answer, Prediction)
@@ -59,10 +59,10 @@ def test_served_values_are_the_graphs_values(classifier: Classifier, examples: P
 
 
 def test_requests_were_really_batched(server: Served, examples: Path) -> None:
-    with Classifier(server.grpc, concurrency=64) as classifier:
-        list(classifier.classify_many(path.read_bytes() for path in images_in(examples) * 10))
-    with tritonclient.http.InferenceServerClient(server.http) as client:
-        [stats] = client.get_inference_statistics("fashion_classifier")["model_stats"]
+    with Client(url(server, "grpc"), concurrency=64) as client:
+        list(client.classify_many((path.read_bytes() for path in images_in(examples) * 10), batch=1))
+    with tritonclient.http.InferenceServerClient(server.http) as triton:
+        [stats] = triton.get_inference_statistics("fashion_classifier")["model_stats"]
     assert stats["execution_count"] < stats["inference_count"]
 
 
@@ -72,16 +72,16 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def test_jpeg_colour_and_other_sizes_are_the_same_picture(classifier: Classifier, examples: Path) -> None:
+def test_jpeg_colour_and_other_sizes_are_the_same_picture(client: Client, examples: Path) -> None:
     path = images_in(examples)[1]
-    expected = classifier.classify(path.read_bytes()).label
+    expected = client.classify(path.read_bytes()).label
     original = Image.open(path)
     for image, kind in (
         (original, "JPEG"),
         (original.convert("RGB"), "PNG"),
         (original.resize((280, 280), Image.Resampling.NEAREST), "PNG"),
     ):
-        assert classifier.classify(encoded(image, kind)).label == expected
+        assert client.classify(encoded(image, kind)).label == expected
 
 
 BAD = {
@@ -93,12 +93,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_bytes_are_the_callers_error_and_nobody_elses(classifier: Classifier, examples: Path, kind: str) -> None:
+def test_bad_bytes_are_the_callers_error_and_nobody_elses(client: Client, examples: Path, kind: str) -> None:
     good = images_in(examples)[0].read_bytes()
     bad, message = BAD[kind]
-    expected = classifier.classify(good)
+    expected = client.classify(good)
     bad = good[: len(good) // 2] if bad is None else bad
-    answers = list(classifier.classify_many([good, bad] * 20))
+    answers = list(client.classify_many([good, bad] * 20))
     for answer in answers[1::2]:
         assert isinstance(answer, InvalidInputError)
         assert message in str(answer)
@@ -110,17 +110,17 @@ def test_bad_bytes_are_the_callers_error_and_nobody_elses(classifier: Classifier
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_is_down_is_named(protocol: Protocol) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
-    with Classifier(nobody, protocol=protocol) as classifier, pytest.raises(ServerUnavailableError, match=nobody):
-        classifier.classify(b"image")
+    with Client(f"{protocol}://{nobody}") as client, pytest.raises(ServerUnavailableError, match=nobody):
+        client.classify(b"image")
 
 
 def test_a_model_that_is_not_served_is_named(server: Served) -> None:
     for protocol in PROTOCOLS:
         with (
-            Classifier(address(server, protocol), protocol=protocol, model="nope") as classifier,
-            pytest.raises(InferenceError, match="does not serve the model 'nope'"),
+            Client(url(server, protocol)) as client,
+            pytest.raises(ModelNotFoundError, match="does not serve the model 'nope'"),
         ):
-            classifier.classify(b"image")
+            client.classify(b"image", model="nope")
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
     dtype: str,
     message: str,  # type: ignore[no-untyped-def]
 ) -> None:
-    url = server.grpc if triton is tritonclient.grpc else server.http
+    address = server.grpc if triton is tritonclient.grpc else server.http
 
     def infer(pixels: np.ndarray, name: str) -> np.ndarray:
         tensor = triton.InferInput("pixels", list(pixels.shape), name)
         tensor.set_data_from_numpy(pixels)
-        with triton.InferenceServerClient(url) as client:
+        with triton.InferenceServerClient(address) as client:
             return client.infer("fashion_classifier", [tensor]).as_numpy("probabilities")
 
     with pytest.raises(InferenceServerException, match=message):
@@ -161,9 +161,8 @@ def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
 
 def test_files_and_folders_are_classified_in_order(server: Served, examples: Path) -> None:
     first = examples / "00003.png"
-    for option in ([], ["--http"]):
-        url = server.http if option else server.grpc
-        out = server.workspace.must("clients", "classify", "--json", "--address", url, *option, first, examples)
+    for protocol in PROTOCOLS:
+        out = server.workspace.must("clients", "classify", "--json", "--server", url(server, protocol), first, examples)
         rows = [json.loads(line) for line in out.splitlines()]
         assert [row["path"] for row in rows] == [str(first), *map(str, sorted(examples.glob("*.png")))]
         assert rows[0] == rows[4], "the same image twice gets the same answer"
@@ -181,7 +180,7 @@ def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
         ("text.png", b"hello"),
     ):
         (tmp_path / name).write_bytes(content)
-    done = server.workspace.run("clients", "classify", "--address", server.grpc, tmp_path)
+    done = server.workspace.run("clients", "classify", "--server", server.grpc, tmp_path)
     assert done.returncode == 1
     assert [line.split()[0] for line in done.stdout.splitlines()] == [str(tmp_path / "good.png")]
     for name in ("truncated.png", "empty.png", "text.png"):
@@ -192,14 +191,14 @@ def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
 
 def test_without_a_server_one_message_says_so(server: Served, examples: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
-    done = server.workspace.run("clients", "classify", "--address", nobody, examples)
+    done = server.workspace.run("clients", "classify", "--server", nobody, examples)
     assert done.returncode == 1
-    assert done.stderr.count("error: no answer from") == 1
-    assert "python -m deploy status" in done.stderr
+    assert done.stderr.count("error: fashion: nobody answers at") == 1
+    assert "python -m clients health" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "message"), [("nope.png", "does not exist"), ("", "holds no .png")])
 def test_a_path_with_nothing_to_send_is_an_error(server: Served, tmp_path: Path, name: str, message: str) -> None:
-    done = server.workspace.run("clients", "classify", "--address", server.grpc, tmp_path / name)
+    done = server.workspace.run("clients", "classify", "--server", server.grpc, tmp_path / name)
     assert done.returncode == 1
     assert message in done.stderr

@@ -1,0 +1,233 @@
+"""What the client library costs on top of the tritonclient below it, and what it brings for many images.
+
+Both send the same image to the same server, in turn, for the same time; the median over the rounds counts. The work
+that every caller has to do, arrays to requests and back, is in both.
+"""
+
+import asyncio
+import importlib
+import itertools
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.errors import MeasurementError
+from clients import AsyncClient, Client, Prediction
+from clients.settings import Protocol
+
+_MODEL, _OUTPUT = "fashion", "label"
+_SECONDS = 1.0  # of each measurement
+_AT_ONCE = (8, 32)
+_PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
+_BULK = 10_000
+
+Call = Callable[[], bytes]  # the label
+AsyncCall = Callable[[], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to call, and what each round gave."""
+
+    protocol: str
+    of: str  # "threads", "asyncio"
+    client: str  # "tritonclient", "ours"
+    p50_us: tuple[float, ...]  # one at a time
+    per_s: dict[int, tuple[float, ...]]  # by how many at once
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Many images, through classify_many and one after the other."""
+
+    images: int
+    protocol: str
+    many_per_s: tuple[float, ...]
+    loop_per_s: tuple[float, ...]
+
+
+def overhead(addresses: dict[Protocol, str], image: bytes, rounds: int, progress: Progress) -> list[Way]:
+    """Both clients, over both protocols, from threads and from asyncio.
+
+    Args:
+        addresses: host:port of each protocol.
+    """
+    seen: dict[tuple[str, str, str], list[tuple[float, dict[int, float]]]] = {}
+    with ExitStack() as clients:
+        threads = {
+            (protocol, client): clients.enter_context(_call(protocol, addresses[protocol], image, client))
+            for protocol in _PROTOCOLS
+            for client in ("tritonclient", "ours")
+        }
+        _check(call() for call in threads.values())
+        for _ in progress.track(range(rounds), description="overhead"):
+            for (protocol, client), call in threads.items():
+                figures = (_p50_us(call), {n: _per_s(call, n) for n in _AT_ONCE})
+                seen.setdefault((protocol, "threads", client), []).append(figures)
+            for protocol in _PROTOCOLS:
+                for client, figures in asyncio.run(_in_a_loop(protocol, addresses[protocol], image)).items():
+                    seen.setdefault((protocol, "asyncio", client), []).append(figures)
+    return [
+        Way(*key, tuple(p50 for p50, _ in found), {n: tuple(per_s[n] for _, per_s in found) for n in _AT_ONCE})
+        for key, found in seen.items()
+    ]
+
+
+def bulk(addresses: dict[Protocol, str], images: Sequence[bytes], rounds: int, progress: Progress) -> list[Bulk]:
+    """`classify_many` against a loop over `classify`; the loop for a tenth of the images.
+
+    Raises:
+        MeasurementError: an image was not classified.
+    """
+    many = [*itertools.islice(itertools.cycle(images), _BULK)]
+    found = []
+    for protocol in _PROTOCOLS:
+        many_per_s, loop_per_s = [], []
+        with Client(f"{protocol}://{addresses[protocol]}") as client:
+            for _ in progress.track(range(rounds), description=f"bulk, {protocol}"):
+                began = time.perf_counter()
+                if failed := [o for o in client.classify_many(many) if not isinstance(o, Prediction)]:
+                    raise MeasurementError(f"{len(failed):,} images failed", note=str(failed[0]))
+                many_per_s.append(len(many) / (time.perf_counter() - began))
+                began = time.perf_counter()
+                for image in many[: _BULK // 10]:
+                    client.classify(image)
+                loop_per_s.append(_BULK / 10 / (time.perf_counter() - began))
+        found.append(Bulk(len(many), protocol, tuple(many_per_s), tuple(loop_per_s)))
+    return found
+
+
+@contextmanager
+def connect(protocol: str, address: str) -> Iterator[Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]:
+    """A connection of the drill's, through our client."""
+    with Client(f"{protocol}://{address}") as client:
+        yield client.infer
+
+
+def overhead_table(ways: Sequence[Way]) -> Table:
+    """Medians, and what ours are of tritonclient's."""
+    table = Table(title=f"One image to {_MODEL}: medians of {len(ways[0].p50_us)} rounds")
+    for heading in ("", "client", "p50 µs"):
+        table.add_column(heading, justify="right" if "p50" in heading else "left")
+    for n in _AT_ONCE:
+        table.add_column(f"{n} at once:\nrequests/s", justify="right")
+    by = {(way.protocol, way.of, way.client): way for way in ways}
+    for way in ways:
+        bare = by[way.protocol, way.of, "tritonclient"]
+        cells = [f"{median(way.p50_us):,.0f}", *(f"{median(way.per_s[n]):,.0f}" for n in _AT_ONCE)]
+        if way is not bare:
+            cells[0] += f" ({median(way.p50_us) - median(bare.p50_us):+,.0f})"
+            cells[1:] = [
+                f"{cell} ({median(way.per_s[n]) / median(bare.per_s[n]):.2f}×)"
+                for cell, n in zip(cells[1:], _AT_ONCE, strict=True)
+            ]
+        table.add_row(f"{way.protocol}, {way.of}", way.client, *cells, end_section=way is not bare)
+    return table
+
+
+def bulk_table(found: Sequence[Bulk]) -> Table:
+    table = Table(title=f"{found[0].images:,} images: medians of {len(found[0].many_per_s)} rounds")
+    for heading in ("", "classify_many/s", "a loop of classify/s", "×"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for b in found:
+        many, loop = median(b.many_per_s), median(b.loop_per_s)
+        table.add_row(b.protocol, f"{many:,.0f}", f"{loop:,.0f}", f"{many / loop:.1f}")
+    return table
+
+
+@contextmanager
+def _call(protocol: Protocol, address: str, image: bytes, client: str) -> Iterator[Call]:
+    if client == "ours":
+        with Client(f"{protocol}://{address}") as ours:
+            yield lambda: bytes(ours.infer(_MODEL, {"image": [[image]]}, outputs=[_OUTPUT])[_OUTPUT][0, 0])
+        return
+    triton = importlib.import_module(f"tritonclient.{protocol}")
+    own = threading.local()  # tritonclient's HTTP client may not be shared
+
+    def call() -> bytes:
+        if not hasattr(own, "client"):
+            own.client = triton.InferenceServerClient(address)
+        return _label(own.client.infer(_MODEL, *_request(triton, image)))
+
+    yield call
+
+
+async def _in_a_loop(protocol: Protocol, address: str, image: bytes) -> dict[str, tuple[float, dict[int, float]]]:
+    triton = importlib.import_module(f"tritonclient.{protocol}")
+    aio = importlib.import_module(f"tritonclient.{protocol}.aio")
+    bare = aio.InferenceServerClient(address)
+
+    async def call_bare() -> bytes:
+        return _label(await bare.infer(_MODEL, *_request(triton, image)))
+
+    async with AsyncClient(f"{protocol}://{address}") as ours:
+
+        async def call_ours() -> bytes:
+            return bytes((await ours.infer(_MODEL, {"image": [[image]]}, outputs=[_OUTPUT]))[_OUTPUT][0, 0])
+
+        calls: dict[str, AsyncCall] = {"tritonclient": call_bare, "ours": call_ours}
+        _check([await call() for call in calls.values()])
+        found = {}
+        for name, call in calls.items():
+            latencies = await _latencies(call)
+            found[name] = (median(latencies) * 1e6, {n: await _async_per_s(call, n) for n in _AT_ONCE})
+    await bare.close()
+    return found
+
+
+def _request(triton: Any, image: bytes) -> tuple[list[Any], list[Any]]:
+    source = triton.InferInput("image", [1, 1], "BYTES")
+    source.set_data_from_numpy(np.array([[image]], dtype=np.object_))
+    return [source], [triton.InferRequestedOutput(_OUTPUT)]
+
+
+def _label(result: Any) -> bytes:
+    return bytes(result.as_numpy(_OUTPUT)[0, 0])
+
+
+def _check(labels: Iterator[bytes] | list[bytes]) -> None:
+    if len({*labels}) != 1:
+        raise MeasurementError("the clients do not agree on the label")
+
+
+def _p50_us(call: Call) -> float:
+    latencies, until = [], time.perf_counter() + _SECONDS
+    while (began := time.perf_counter()) < until:
+        call()
+        latencies.append(time.perf_counter() - began)
+    return median(latencies) * 1e6
+
+
+def _per_s(call: Call, at_once: int) -> float:
+    until = time.perf_counter() + _SECONDS
+
+    def work() -> int:
+        count = 0
+        while time.perf_counter() < until:
+            call()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return sum(f.result() for f in [pool.submit(work) for _ in range(at_once)]) / _SECONDS
+
+
+async def _latencies(call: AsyncCall) -> list[float]:
+    latencies, until = [], time.perf_counter() + _SECONDS
+    while (began := time.perf_counter()) < until:
+        await call()
+        latencies.append(time.perf_counter() - began)
+    return latencies
+
+
+async def _async_per_s(call: AsyncCall, at_once: int) -> float:
+    return sum(map(len, await asyncio.gather(*(_latencies(call) for _ in range(at_once))))) / _SECONDS

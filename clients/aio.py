@@ -1,0 +1,290 @@
+"""The client for asyncio; what is not said here is as in `client.py`."""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from clients import tasks, telemetry
+from clients.attempts import Budget, Pause, Plan, plan
+from clients.client import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, PROBE_S
+from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.failures import Failure
+from clients.over_grpc import AsyncGrpc
+from clients.over_http import AsyncHttp
+from clients.request import Question, Request
+from clients.servers import Server, Servers
+from clients.settings import DEFAULT_SERVER, Address, Retry, Transport
+from clients.tasks import Prediction
+from clients.tensors import Arrays, Signature, joined
+
+
+class AsyncClient:
+    """Inference, over gRPC or HTTP, in the event loop in which it is entered. An async context manager.
+
+    async with AsyncClient("grpc://127.0.0.1:8001") as client:
+        answer = await client.infer("fashion", {"image": [[png]]})
+
+    A call that is cancelled is cancelled at the server, too, as far as that can: what waits in a queue is taken out.
+
+    Args:
+        hedge_after_s: Send a request a second time if there is no answer by then, and take the first answer: for a long
+            tail, at about the p95 of what is usual. Within the budget of retries; gRPC and HTTP.
+    """
+
+    def __init__(
+        self,
+        *servers: str,
+        timeout_s: float = 10,
+        retry: Retry | None = None,
+        transport: Transport | None = None,
+        concurrency: int = 8,
+        hedge_after_s: float | None = None,
+    ) -> None:
+        self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
+        self._timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
+        self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
+        self._servers = Servers(self._addresses, self._start_probing)
+        self._budget = Budget(self._retry)
+        self._signatures: dict[tuple[str, str], Signature] = {}
+        self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
+        self._probing: asyncio.Task[None] | None = None
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] = (),
+        version: str | int = "",
+        priority: int = 0,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = True,
+    ) -> Arrays:
+        """As Client.infer."""
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        signature = await self.signature(model, version, timeout_s=deadline - time.monotonic())
+        request = Request(
+            model=model,
+            inputs=signature.checked(inputs),
+            version=str(version),
+            outputs=tuple(outputs),
+            priority=priority,
+            id=request_id or uuid.uuid4().hex,
+            headers=headers or {},
+        )
+        try:
+            return await self._in_pieces(request, signature, deadline, repeatable)
+        except InvalidInputError as error:
+            if (learned := signature.learned(str(error))) is None:
+                raise
+            self._signatures[model, str(version)] = learned
+            return await self._in_pieces(request, learned, deadline, repeatable)
+
+    async def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
+        """As Client.classify."""
+        [prediction] = await self._classify([image], model, options)
+        return prediction
+
+    async def classify_many(
+        self, images: Iterable[bytes], *, model: str = "fashion", batch: int = 16, **options: Any
+    ) -> AsyncIterator[Prediction | ClientError]:
+        """As Client.classify_many."""
+        source = tasks.batches(images, batch)
+        under_way: deque[asyncio.Task[list[Prediction | ClientError]]] = deque()
+
+        def send_another() -> None:
+            if (images := next(source, None)) is not None:
+                under_way.append(asyncio.create_task(self._outcomes(images, model, options)))
+
+        try:
+            for _ in range(self._concurrency):
+                send_another()
+            while under_way:
+                outcomes = await under_way[0]
+                under_way.popleft()
+                send_another()
+                for outcome in outcomes:
+                    yield outcome
+        finally:
+            await _cancelled(under_way)
+
+    async def signature(self, model: str, version: str | int = "", *, timeout_s: float | None = None) -> Signature:
+        """As Client.signature."""
+        known, key = self._signatures, (model, str(version))
+        if key not in known:
+            metadata = await self.ask("metadata", model, version, timeout_s=timeout_s)
+            try:
+                config = await self.ask("config", model, version, timeout_s=timeout_s)
+            except (AccessError, InvalidInputError, ModelNotFoundError):
+                config = {}
+            known[key] = Signature.of(metadata, config)
+        return known[key]
+
+    async def live(self) -> bool:
+        """As Client.live."""
+        return any([await transport.alive(PROBE_S) for transport in self._open().values()])
+
+    async def ready(self, model: str = "", version: str | int = "") -> bool:
+        """As Client.ready."""
+        return bool(await self.ask("ready", model, version))
+
+    async def ask(
+        self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
+    ) -> Any:
+        """As Client.ask."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        transports = self._open()
+        return await self._run(
+            model or "the server",
+            timeout_s,
+            lambda server, remaining_s: transports[server].ask(question, remaining_s, model, str(version)),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._probing:
+            await _cancelled([self._probing])
+        for transport in self._transports.values():
+            await transport.close()
+        self._transports.clear()
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
+        if not self._transports:  # not earlier: both need a running loop
+            for server in self._servers.all:
+                kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
+                self._transports[server] = kind(server.address, self._transport)
+        return self._transports
+
+    async def _in_pieces(self, request: Request, signature: Signature, deadline: float, repeatable: bool) -> Arrays:
+        pieces = list(signature.split(request.inputs))
+        if len(pieces) == 1:
+            return await self._infer(request, deadline, repeatable)
+        turn = asyncio.Semaphore(self._concurrency)
+
+        async def in_turn(piece: Arrays) -> Arrays:
+            async with turn:
+                return await self._infer(replace(request, inputs=piece), deadline, repeatable)
+
+        return joined(await _all_or_none([in_turn(piece) for piece in pieces]))
+
+    async def _infer(self, request: Request, deadline: float, repeatable: bool) -> Arrays:
+        transports = self._open()
+        with telemetry.span(request.model) as headers:
+            if headers:
+                request = request.with_headers(headers)
+
+            def call() -> Awaitable[Arrays]:
+                return self._run(
+                    request.model,
+                    deadline - time.monotonic(),
+                    lambda server, remaining_s: transports[server].infer(request, remaining_s),
+                    repeatable=repeatable,
+                )
+
+            try:
+                return await (self._hedged(call, self._hedge_after_s) if self._hedge_after_s and repeatable else call())
+            except (InvalidInputError, ModelNotFoundError):
+                self._signatures.pop((request.model, request.version), None)
+                raise
+
+    async def _hedged(self, call: Callable[[], Awaitable[Arrays]], after_s: float) -> Arrays:
+        calls = [asyncio.ensure_future(call())]
+        try:
+            done, _ = await asyncio.wait(calls, timeout=after_s)
+            if not done and self._budget.spend():
+                calls.append(asyncio.ensure_future(call()))
+                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            ended = [call for call in calls if call.done()]
+            good = next((call for call in ended if call.exception() is None), None)
+            return await (good or next((call for call in calls if not call.done()), calls[0]))
+        finally:
+            await _cancelled(calls)
+
+    async def _run(
+        self, model: str, timeout_s: float, send: Callable[[Server, float], Awaitable[Any]], *, repeatable: bool = True
+    ) -> Any:
+        return await _follow(
+            plan(model, self._servers, self._retry, self._budget, timeout_s, repeatable=repeatable), send
+        )
+
+    async def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
+        arrays = tasks.images_to_arrays(images)
+        return tasks.predictions(await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options))
+
+    async def _outcomes(
+        self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
+    ) -> list[Prediction | ClientError]:
+        try:
+            return [*await self._classify(images, model, options)]
+        except InvalidInputError as error:
+            if len(images) == 1:
+                return [error]
+            return [outcome for image in images for outcome in await self._outcomes([image], model, options)]
+        except ClientError as error:
+            return [error] * len(images)
+
+    def _start_probing(self) -> None:
+        self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        pause_s = FIRST_PROBE_PAUSE_S
+        while down := self._servers.to_probe():
+            for server in down:
+                if await self._transports[server].alive(PROBE_S):
+                    self._servers.recovered(server)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
+
+
+async def _follow(steps: Plan, send: Callable[[Server, float], Awaitable[Any]]) -> Any:
+    with closing(steps):
+        answer, step = None, next(steps)
+        while True:
+            failure = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+            else:
+                try:
+                    answer = await send(step.server, step.timeout_s)
+                except Failure as error:
+                    failure = error
+            try:
+                step = steps.send(failure)
+            except StopIteration:
+                return answer
+
+
+async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
+    """The answers to all; one that fails ends the others."""
+    started = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*started)
+    finally:
+        await _cancelled(started)
+
+
+async def _cancelled(calls: Iterable["asyncio.Future[Any]"]) -> None:
+    """Wait until they have ended, one way or another."""
+    calls = list(calls)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)

@@ -1,0 +1,254 @@
+"""What `python -m clients COMMAND` does, for each command; the exit code."""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from tritonclient.utils import triton_to_np_dtype
+
+from clients.client import Client
+from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
+from clients.settings import DEFAULT_SERVER, Tls, Transport
+from clients.tasks import Prediction
+from clients.tensors import Signature, Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_STDIN = "-"
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Label and score of each image; files are read as they are sent."""
+    paths = list(_image_files(options.paths))
+    show = _shower(as_json=options.json, as_csv=options.csv)
+    failed = 0
+    with _client(options) as client, _bar(len(paths)) as advance:
+        outcomes = client.classify_many(map(_read, paths), model=options.model, batch=options.batch)
+        for path, outcome in zip(paths, outcomes, strict=True):
+            if isinstance(outcome, ServerUnavailableError):
+                raise outcome  # it will not answer the others either
+            failed += isinstance(outcome, ClientError)
+            show(str(path), outcome)
+            advance()
+    print(f"{len(paths) - failed:,} classified, {failed:,} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def infer(options: argparse.Namespace) -> int:
+    """One request to any model."""
+    with _client(options) as client:
+        signature = client.signature(options.model)
+        inputs = _inputs(options.input, signature)
+        answer = client.infer(options.model, inputs, outputs=options.output)
+    if options.save:
+        # Strings as numpy's own type: arrays of objects would be pickled.
+        arrays: dict[str, Any] = {n: a.astype(np.bytes_) if a.dtype == np.object_ else a for n, a in answer.items()}
+        np.savez(options.save, **arrays)
+        print(f"Saved {', '.join(f'{name} {list(array.shape)}' for name, array in answer.items())} to {options.save}")
+    else:
+        print(json.dumps({name: _as_json(array) for name, array in answer.items()}))
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """What is served. Of Triton's statistics, which ask for no key."""
+    with _client(options) as client:
+        served = [(s["name"], s["version"], s) for s in client.ask("statistics")["model_stats"]]
+        for name, version, statistics in sorted(served, key=lambda found: found[:2]):
+            signature = client.signature(name, version)
+            requests = int(statistics.get("inference_stats", {}).get("success", {}).get("count", 0))
+            if options.json:
+                print(
+                    json.dumps(
+                        {
+                            "name": name,
+                            "version": int(version),
+                            "requests": requests,
+                            "max_batch_size": signature.max_batch_size,
+                            "inputs": [vars(tensor) for tensor in signature.inputs],
+                            "outputs": [vars(tensor) for tensor in signature.outputs],
+                        }
+                    )
+                )
+            else:
+                print(f"{name}  version {version}, {requests:,} requests answered")
+                for kind, tensors in (("takes", signature.inputs), ("gives", signature.outputs)):
+                    print(f"  {kind}  {'; '.join(map(str, tensors))}")
+    return 0
+
+
+def health(options: argparse.Namespace) -> int:
+    """Whether each server is there and ready, and says so in time."""
+    until = time.monotonic() + options.wait
+    every_ready = True
+    for url in _servers(options):
+        with _client(options, [url]) as client:
+            while True:
+                live, ready = client.live(), False
+                if live:
+                    ready = _is_ready(client, options.model)
+                if ready or time.monotonic() >= until:
+                    break
+                time.sleep(0.2)
+        every_ready &= ready
+        if options.json:
+            print(json.dumps({"server": url, "live": live, "ready": ready, "model": options.model or None}))
+        else:
+            of = f", {options.model} included" if options.model and ready else ""
+            word = f"ready{of}" if ready else "there, and not ready" if live else "does not answer"
+            print(f"{'✓' if ready else '✗'} {url}  {word}")
+    if not (every_ready or options.json):
+        print("Hint: python -m deploy status, or python -m deploy logs, where it runs", file=sys.stderr)
+    return 0 if every_ready else 1
+
+
+def _is_ready(client: Client, model: str) -> bool:
+    try:
+        return client.ready(model)
+    except ClientError:
+        return False
+
+
+def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -> Client:
+    transport = Transport(
+        tls=Tls(options.ca, options.cert, options.key), headers=_headers(options.headers) if options.headers else {}
+    )
+    return Client(*(servers or _servers(options)), timeout_s=options.timeout, transport=transport)
+
+
+def _servers(options: argparse.Namespace) -> list[str]:
+    if options.http and options.server:
+        raise InvalidInputError("--http names a server, and so does --server: one of the two")
+    return ["http://127.0.0.1:8000"] if options.http else options.server or [DEFAULT_SERVER]
+
+
+def _headers(path: Path) -> dict[str, str]:
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read the headers in {path}: {error}") from error
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not (colon and name.strip()):
+            raise InvalidInputError(f"{path} has a line that is no header", hint="as in authorization: Bearer …")
+        headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _image_files(paths: Sequence[str]) -> Iterator[Path]:
+    """The files to send: those named, whatever their suffix, and the images in the folders named."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not found:
+                raise InvalidInputError(f"{path} holds no {', '.join(SUFFIXES)} file")
+            yield from found
+        elif path.is_file() or str(path) == _STDIN:
+            yield path
+        else:
+            raise InvalidInputError(f"{path} does not exist")
+
+
+def _read(path: Path) -> bytes:
+    return sys.stdin.buffer.read() if str(path) == _STDIN else path.read_bytes()
+
+
+def _shower(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
+    """How an outcome is printed."""
+    if as_csv:
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(["path", "label", "score", "error"])
+
+    def show(path: str, outcome: Prediction | ClientError) -> None:
+        if isinstance(outcome, ClientError):
+            if as_csv:
+                rows.writerow([path, "", "", outcome])
+            elif as_json:
+                print(json.dumps({"path": path, "error": str(outcome)}))
+            else:
+                print(f"{path}  error: {outcome}", file=sys.stderr)
+        elif as_csv:
+            rows.writerow([path, outcome.label, outcome.score, ""])
+        elif as_json:
+            top = [{"label": label, "score": score} for label, score in outcome.top]
+            print(json.dumps({"path": path, "label": outcome.label, "score": outcome.score, "top": top}))
+        else:
+            others = ", ".join(f"{label} {score:.3f}" for label, score in outcome.top[1:])
+            print(f"{path}  {outcome.label} {outcome.score:.3f}  ({others})")
+
+    return show
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr while the answers go into a file; on a screen they show themselves how far it is."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal or sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
+    """Arrays of the model's types, from what was written."""
+    tensors = {tensor.name: tensor for tensor in signature.inputs}
+    if not named:
+        try:
+            values = dict(json.load(sys.stdin))
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"standard input is no JSON object: {error}", hint='as in {"pixels": [[0, 1]]}, or use --input'
+            ) from error
+        return {name: _array(value, tensors.get(name)) for name, value in values.items()}
+    inputs = {}
+    for text in named:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInputError(f"--input {text} is not NAME=VALUE")
+        tensor = tensors.get(name)
+        if value.startswith("@"):
+            inputs[name] = _from_file(Path(value[1:]), tensor)
+            continue
+        try:
+            inputs[name] = _array(json.loads(value), tensor)
+        except ValueError as error:
+            raise InvalidInputError(f"--input {name}: {error}", hint="JSON, or @FILE") from error
+    return inputs
+
+
+def _from_file(path: Path, tensor: Tensor | None) -> Any:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot read {path}: {error}") from error
+    return np.array([content], dtype=np.object_).reshape([1] * (len(tensor.shape) if tensor else 1))
+
+
+def _array(value: Any, tensor: Tensor | None) -> Any:
+    """Typed as the model wants it: JSON has one kind of number."""
+    if tensor is None or tensor.datatype == "BYTES":
+        return np.asarray(value, dtype=np.object_)
+    given = np.asarray(value)
+    array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
+    if array.dtype.kind != "f" and not np.array_equal(array, given):
+        raise InvalidInputError(f"{tensor.name}: not every number is a {tensor.datatype}")
+    return array
+
+
+def _as_json(array: Any) -> Any:
+    if array.dtype == np.object_:
+        flat = [item.decode(errors="replace") for item in array.ravel()]
+        return np.array(flat, dtype=np.object_).reshape(array.shape).tolist()
+    return array.tolist()

@@ -1,0 +1,65 @@
+"""What is sent, whatever the protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from clients.failures import Failure, Kind
+from clients.tensors import Arrays
+
+# What a server can be asked besides inference.
+Question = Literal["live", "ready", "server", "metadata", "config", "statistics", "index", "load", "unload", "shared"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an input lies in memory that the server shares."""
+
+    region: str
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """An inference request, already checked."""
+
+    model: str
+    inputs: Arrays
+    version: str = ""  # "": the newest
+    outputs: tuple[str, ...] = ()  # which to send back; none: all
+    priority: int = 0  # 0: the model's default
+    id: str = ""  # Triton's log and traces name it
+    headers: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)  # of inputs that need not be sent
+
+    def with_headers(self, more: Mapping[str, str]) -> Self:
+        return replace(self, headers={**more, **self.headers})
+
+    def answered(self, answer: Arrays, id: str) -> Arrays:  # noqa: A002  # Triton's name for it
+        """The answer, if it is one to this request.
+
+        Raises:
+            Failure: it is another request's, or incomplete.
+        """
+        if id != self.id:
+            raise Failure(Kind.BAD_ANSWER, f"it is the answer to {id!r}, and not to {self.id!r}")
+        if missing := [name for name in self.outputs if name not in answer]:
+            raise Failure(Kind.BAD_ANSWER, f"it lacks {', '.join(missing)}")
+        return answer
+
+
+def placed(tensor: Any, array: NDArray[Any], place: Place | None) -> Any:
+    """tritonclient's InferInput of either protocol, with the array or a reference to it."""
+    if place is None:
+        tensor.set_data_from_numpy(array)
+    else:
+        tensor.set_shared_memory(place.region, place.size_bytes, place.offset)
+    return tensor
+
+
+def queue_timeout_us(timeout_s: float) -> int:
+    """What the server is told: whoever waits for longer in a queue is not worth computing."""
+    return max(1, round(timeout_s * 1e6))

@@ -1,0 +1,36 @@
+"""What the tests of the clients share."""
+
+from pathlib import Path
+
+import pytest
+
+from clients import Client
+from clients.settings import Protocol
+from tests.conftest import Served
+
+PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
+
+
+@pytest.fixture(params=PROTOCOLS)
+def url(server: Served, request: pytest.FixtureRequest) -> str:
+    """The server's address, over either protocol."""
+    return f"{request.param}://{getattr(server, request.param)}"
+
+
+@pytest.fixture(scope="session")
+def images(examples: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(examples.glob("*.png"))]
+
+
+@pytest.fixture(scope="session")
+def right(server: Served, images: list[bytes]) -> list[float]:
+    """The score of each image, by which an answer is known to be its own."""
+    with Client(f"grpc://{server.grpc}") as client:
+        scores = [client.classify(image).score for image in images]
+    assert len({round(score, 4) for score in scores}) > 40
+    return scores
+
+
+@pytest.fixture(scope="session")
+def admin_key(server: Served) -> str:
+    return (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()

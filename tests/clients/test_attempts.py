@@ -1,0 +1,213 @@
+"""Which server is asked, how often, and when: without a network."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from clients.attempts import Budget, Pause, Send, plan
+from clients.errors import (
+    ClientError,
+    DeadlineError,
+    InferenceError,
+    InvalidInputError,
+    OverloadedError,
+    ServerUnavailableError,
+)
+from clients.failures import Failure, Kind, of_grpc, of_http
+from clients.servers import Server, Servers
+from clients.settings import Address, Retry
+
+OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
+GONE = Failure(Kind.UNREACHABLE, "connection refused")
+
+
+def servers(count: int = 1, watch: Callable[[], None] = lambda: None) -> Servers:
+    found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], watch)
+    found.have_answered = True
+    return found
+
+
+def follow(  # type: ignore[no-untyped-def]
+    pool: Servers, answers: list[Failure | None], retry: Retry | None = None, *, budget: Budget | None = None, **options
+) -> tuple[list[Server], list[float]]:
+    """Whom the plan asked while it was answered so, and its pauses."""
+    retry = retry or Retry()
+    steps = plan("m", pool, retry, budget or Budget(retry), options.pop("timeout_s", 5), **options)
+    asked: list[Server] = []
+    pauses: list[float] = []
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Send):
+                asked.append(step.server)
+                step = steps.send(answers[len(asked) - 1])
+            else:
+                assert isinstance(step, Pause)
+                pauses.append(step.seconds)
+                step = steps.send(None)
+    except StopIteration:
+        return asked, pauses
+
+
+def test_an_answer_ends_it() -> None:
+    pool = servers()
+    assert follow(pool, [None]) == ([pool.all[0]], [])
+    assert pool.all[0].under_way == 0
+
+
+def test_an_overloaded_server_is_asked_again_after_random_pauses_that_grow() -> None:
+    longest = [0.0] * 4
+    for _ in range(300):
+        asked, pauses = follow(servers(), [OVERLOADED] * 4 + [None])
+        assert len(asked) == 5
+        longest = [max(pair) for pair in zip(longest, pauses, strict=True)]
+    assert longest == [pytest.approx(limit, rel=0.1) for limit in (0.1, 0.2, 0.4, 0.8)]
+
+
+def test_another_server_is_asked_at_once() -> None:
+    pool = servers(3)
+    asked, pauses = follow(pool, [OVERLOADED, OVERLOADED, None])
+    assert set(asked) == set(pool.all)
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (Failure(Kind.INVALID, "no image"), InvalidInputError),
+        (Failure(Kind.BROKEN, "division by zero"), InferenceError),
+    ],
+)
+def test_what_would_fail_again_is_sent_once(failure: Failure, error: type[ClientError]) -> None:
+    with pytest.raises(error) as caught:
+        follow(servers(), [failure, None])
+    assert caught.value.attempts == 1
+
+
+def test_a_worker_that_is_being_replaced_is_worth_another_attempt() -> None:
+    dead = of_grpc("INTERNAL", "Stub process 'fashion_preprocess_0_0' is not healthy.")
+    assert len(follow(servers(), [dead, None])[0]) == 2
+
+
+def test_what_must_not_be_repeated_is_sent_once() -> None:
+    with pytest.raises(ServerUnavailableError):
+        follow(servers(2), [GONE, None], repeatable=False)
+
+
+def test_retries_of_the_overloaded_end_with_the_budget_and_answers_earn_it_back() -> None:
+    retry = Retry(attempts=2, budget=0.5, burst=3)
+    budget, pool = Budget(retry), servers()
+    for _ in range(5):  # of which each spends one, and its answer earns half of one
+        follow(pool, [OVERLOADED, None], retry, budget=budget, timeout_s=60)
+    with pytest.raises(OverloadedError) as caught:
+        follow(pool, [OVERLOADED, None], retry, budget=budget, timeout_s=60)
+    assert caught.value.attempts == 1
+
+
+def test_a_dead_server_costs_no_budget_and_is_not_asked_until_it_is_back() -> None:
+    recovering = threading.Event()
+    pool = servers(2, recovering.set)
+    retry = Retry(burst=0, budget=0)
+    asked, pauses = follow(pool, [GONE, None], retry)
+    assert asked[0] is not asked[1]
+    assert pauses == []
+    assert recovering.is_set()
+    assert [follow(pool, [None])[0][0] for _ in range(20)] == [asked[1]] * 20
+    pool.recovered(asked[0])
+    assert {follow(pool, [None])[0][0] for _ in range(50)} == set(pool.all)
+
+
+def test_while_all_are_down_calls_wait_for_one_to_come_back() -> None:
+    pool = servers()
+    steps = plan("m", pool, Retry(), Budget(Retry()), 5)
+    next(steps)
+    assert isinstance(steps.send(GONE), Pause)
+    assert isinstance(next(steps), Pause)
+    pool.recovered(pool.all[0])
+    assert isinstance(next(steps), Send)
+
+
+def test_a_server_that_never_answered_is_not_waited_for() -> None:
+    pool = servers()
+    pool.have_answered = False
+    began = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match="grpc://host:8001"):
+        follow(pool, [GONE] * 9)
+    assert time.monotonic() - began < 1
+
+
+def test_at_the_deadline_the_error_is_what_went_wrong_until_then() -> None:
+    steps = plan("m", servers(), Retry(), Budget(Retry()), 0.05)
+    next(steps)
+    steps.send(GONE)
+    time.sleep(0.06)
+    with pytest.raises(ServerUnavailableError, match="1 attempt in"):
+        steps.send(None)
+    with pytest.raises(DeadlineError):
+        follow(servers(), [], timeout_s=0)
+
+
+def test_a_pause_that_would_end_after_the_deadline_is_not_made() -> None:
+    retry = Retry(first_pause_s=100, longest_pause_s=100)
+    with pytest.raises(OverloadedError):
+        follow(servers(), [OVERLOADED, None], retry, timeout_s=1e-3)
+
+
+def test_a_server_that_refuses_gets_fewer_requests_at_once_until_it_answers_them() -> None:
+    pool = servers()
+    [server] = pool.all
+    taken = [pool.take() for _ in range(10)]
+    pool.refused(server)
+    assert server.limit == 8
+    for _ in taken[:3]:
+        pool.give_back(server)
+    assert pool.take() is server  # the eighth
+    assert pool.take() is None
+    for _ in range(8):
+        pool.answered(server)
+    assert pool.take() is server  # one more
+    assert pool.take() is None
+
+
+def test_who_has_to_wait_for_that_is_told_of_overload_at_the_deadline() -> None:
+    pool = servers()
+    pool.take()
+    pool.refused(pool.all[0])
+    with pytest.raises(OverloadedError, match="0 attempts"):
+        follow(pool, [], timeout_s=0.01)
+
+
+def test_the_server_with_the_least_to_do_is_asked() -> None:
+    pool = servers(3)
+    taken = [pool.take() for _ in range(9)]
+    assert [server.under_way for server in pool.all] == [3, 3, 3]
+    pool.give_back(pool.all[1])
+    assert pool.take() is pool.all[1]
+    assert None not in taken
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (of_grpc("UNAVAILABLE", "in ensemble 'fashion', Exceeds maximum queue size"), Kind.OVERLOADED),
+        (of_grpc("UNAVAILABLE", "[request id: 1] Request timeout expired"), Kind.OVERLOADED),
+        (of_grpc("UNAVAILABLE", "failed to connect to all addresses"), Kind.UNREACHABLE),
+        (of_grpc("UNAVAILABLE", "This protocol is restricted, expecting header 'x'"), Kind.ACCESS),
+        (of_grpc("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (9 vs. 8)"), Kind.INVALID),
+        (of_grpc("RESOURCE_EXHAUSTED", "too many requests at once from this address"), Kind.OVERLOADED),
+        (of_grpc("NOT_FOUND", "Request for unknown model: 'x' is not found"), Kind.NOT_FOUND),
+        (of_grpc("UNKNOWN", "?"), Kind.BROKEN),
+        (of_http(503, "Exceeds maximum queue size"), Kind.OVERLOADED),
+        (of_http(503, "no backend"), Kind.UNREACHABLE),
+        (of_http(429, "too many requests"), Kind.OVERLOADED),
+        (of_http(413, "the request is too large"), Kind.INVALID),
+        (of_http(400, "Request for unknown model: 'x' is not found"), Kind.NOT_FOUND),
+        (of_http(500, "?"), Kind.BROKEN),
+    ],
+)
+def test_what_a_failure_means_is_read_from_its_message_where_the_status_does_not_tell(
+    failure: Failure, kind: Kind
+) -> None:
+    assert failure.kind is kind

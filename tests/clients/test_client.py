@@ -1,0 +1,413 @@
+"""Both clients against a real Triton: values, splitting, forks, cancellation, keys, TLS, spans, shared memory."""
+
+import asyncio
+import gc
+import inspect
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from clients import (
+    AccessError,
+    AsyncClient,
+    BadAnswerError,
+    Client,
+    DeadlineError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OverloadedError,
+    Prediction,
+    ServerUnavailableError,
+    Tls,
+    Transport,
+)
+from clients.failures import Failure
+from clients.request import Request
+from clients.shared_memory import SharedMemory
+from contracts import layout
+from tests.clients.tcp_proxy import tcp_proxy
+from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+from tests.deploy.certificates import Authority
+from tests.deploy.conftest import write_model
+from tests.deploy.nginx import proxy as nginx
+from tests.deploy.test_tls import secured
+
+CLASSIFIER = "fashion_classifier"
+# Notes what it is handed, and takes as many seconds for it.
+NOTING = """
+import time
+from pathlib import Path
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.notes = Path(args["model_repository"]) / "notes"
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            value = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+            with self.notes.open("a") as notes:
+                print(float(value.max()), file=notes)
+            time.sleep(float(value.max()))
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value * 2)]))
+        return answers
+"""
+QUEUE = """
+instance_group [ { kind: KIND_CPU count: 1 } ]
+dynamic_batching { default_queue_policy { allow_timeout_override: true default_timeout_microseconds: 60000000 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (150, 1, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture
+def noting(tmp_path: Path) -> Iterator[tuple[Workspace, str, Path]]:
+    """A server with a slow model that notes its requests: the workspace, its address, the notes."""
+    workspace, ports = Workspace(tmp_path), free_ports()
+    write_model(workspace.repository, "noting", NOTING, max_batch_size=1, more=QUEUE)
+    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
+    yield workspace, f"grpc://127.0.0.1:{ports[1]}", workspace.repository / "noting" / "notes"
+    workspace.must("deploy", "down")
+
+
+def notes(path: Path) -> list[float]:
+    return [float(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def wait(seconds: float) -> dict[str, np.ndarray]:
+    """An input that takes so long."""
+    return {"IN": np.array([[seconds]], np.float32)}
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    threads_only = {"share"}
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if name.startswith("_") or name in threads_only:
+            continue
+        theirs = set(inspect.signature(getattr(AsyncClient, name)).parameters)
+        assert set(inspect.signature(method).parameters) - theirs <= {"places"}, name
+
+
+def test_a_batch_larger_than_the_model_takes_is_answered_whole_and_in_order(url: str, pixels: np.ndarray) -> None:
+    with Client(url) as client:
+        whole = client.infer(CLASSIFIER, {"pixels": pixels})["probabilities"]
+        rows = [client.infer(CLASSIFIER, {"pixels": row[None]})["probabilities"][0] for row in pixels[::10]]
+
+    async def ask() -> np.ndarray:
+        async with AsyncClient(url) as client:
+            return (await client.infer(CLASSIFIER, {"pixels": pixels}))["probabilities"]
+
+    assert whole.shape == (150, 10)
+    assert np.allclose(whole[::10], rows, atol=1e-4)
+    assert np.allclose(asyncio.run(ask()), whole, atol=1e-4)
+
+
+def test_only_the_outputs_that_were_asked_for_come_back(url: str, pixels: np.ndarray) -> None:
+    with Client(url) as client:
+        assert set(client.infer(CLASSIFIER, {"pixels": pixels[:1]}, outputs=["logits"])) == {"logits"}
+        assert set(client.infer(CLASSIFIER, {"pixels": pixels[:1]})) == {"logits", "probabilities"}
+
+
+def test_a_version_can_be_named_and_one_that_is_not_there_is_an_error(url: str, pixels: np.ndarray) -> None:
+    with Client(url) as client:
+        assert client.infer(CLASSIFIER, {"pixels": pixels[:1]}, version=1)
+        with pytest.raises(ModelNotFoundError):
+            client.infer(CLASSIFIER, {"pixels": pixels[:1]}, version=9)
+
+
+def test_a_forked_process_has_connections_of_its_own(url: str, examples: Path, right: list[float]) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from clients import Client
+images = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.png"))[:3]]
+with Client("{url}") as client:
+    print(client.classify(images[0]).score, flush=True)
+    child = os.fork()
+    print(client.classify(images[1 if child else 2]).score, flush=True)
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(client.classify(images[1]).score, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, examples],
+        cwd=layout.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = sorted(map(float, done.stdout.split()))
+    assert found == pytest.approx(sorted([right[0], right[1], right[1], right[2]]), abs=1e-4)
+
+
+def test_threads_share_a_client(url: str, images: list[bytes], right: list[float]) -> None:
+    with Client(url) as client, ThreadPoolExecutor(16) as pool:
+        scores = list(pool.map(lambda image: client.classify(image).score, images * 4))
+    assert scores == pytest.approx(right * 4, abs=1e-4)
+
+
+def test_many_images_are_read_only_as_they_are_sent(url: str, images: list[bytes]) -> None:
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield images[read % len(images)]
+
+    with Client(url, concurrency=2) as client:
+        outcomes = client.classify_many(endless(), batch=4)
+        assert all(isinstance(next(outcomes), Prediction) for _ in range(10))
+        assert read <= 10 + 4 * (2 * 2 + 1)
+        outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_a_batch_of_images_may_be_larger_than_the_model_takes(
+    url: str, images: list[bytes], right: list[float]
+) -> None:
+    with Client(url) as client:
+        found = [o.score for o in client.classify_many(images * 3, batch=150) if isinstance(o, Prediction)]
+    assert found == pytest.approx(right * 3, abs=1e-4)
+
+
+def test_a_call_that_is_cancelled_is_not_computed(noting: tuple[Workspace, str, Path]) -> None:
+    _, address, file = noting
+
+    async def run() -> None:
+        async with AsyncClient(address) as client:
+            await client.infer("noting", wait(0))
+            first = asyncio.create_task(client.infer("noting", wait(1)))
+            await asyncio.sleep(0.3)
+            second = asyncio.create_task(client.infer("noting", wait(0.5)))
+            await asyncio.sleep(0.3)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            await first
+            await client.infer("noting", wait(0.1))
+
+    asyncio.run(run())
+    assert notes(file) == pytest.approx([0, 1, 0.1])
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed(noting: tuple[Workspace, str, Path]) -> None:
+    _, address, file = noting
+    with Client(address) as client, ThreadPoolExecutor(1) as pool:
+        client.infer("noting", wait(0))
+        first = pool.submit(client.infer, "noting", wait(1.5))
+        wait_for(lambda: len(notes(file)) == 2)
+        began = time.monotonic()
+        with pytest.raises((DeadlineError, OverloadedError)):
+            client.infer("noting", wait(0.5), timeout_s=0.4)
+        assert time.monotonic() - began < 1
+        first.result()
+        client.infer("noting", wait(0.1))
+    assert notes(file) == pytest.approx([0, 1.5, 0.1])
+
+
+def test_a_hedged_call_is_sent_twice_only_if_it_is_late(noting: tuple[Workspace, str, Path]) -> None:
+    _, address, file = noting
+
+    async def run() -> None:
+        async with AsyncClient(address, hedge_after_s=0.3) as client:
+            await client.infer("noting", wait(0))
+            await client.infer("noting", wait(0.1))
+            await client.infer("noting", wait(0.6))
+            await asyncio.sleep(1)
+
+    asyncio.run(run())
+    assert notes(file)[:3] == pytest.approx([0, 0.1, 0.6])
+    assert len(notes(file)) <= 4
+
+
+def test_a_server_without_the_ensemble_says_what_it_has_not(noting: tuple[Workspace, str, Path]) -> None:
+    _, address, _ = noting
+    with (
+        Client(address) as client,
+        pytest.raises(ModelNotFoundError, match=r"does not serve the model 'fashion'(?s:.)*python -m clients models"),
+    ):
+        client.classify(b"image")
+
+
+def test_admin_calls_need_the_key_and_have_it(url: str, admin_key: str) -> None:
+    with Client(url) as client, pytest.raises(AccessError):
+        client.ask("index")
+    with Client(url, transport=Transport(admin_key=admin_key)) as client:
+        assert {model["name"] for model in client.ask("index")} >= {"fashion", CLASSIFIER}
+        client.ask("load", "fashion_postprocess")
+    assert admin_key not in repr(Transport(admin_key=admin_key))
+
+
+def test_health_statistics_and_metadata_are_a_call_each(url: str) -> None:
+    async def ask() -> tuple[bool, bool, bool]:
+        async with AsyncClient(url) as client:
+            return await client.live(), await client.ready(), await client.ready("nope")
+
+    with Client(url) as client:
+        assert client.live() and client.ready() and client.ready("fashion") and not client.ready("nope")
+        assert client.ask("server")["name"] == "triton"
+        assert {model["name"] for model in client.ask("statistics")["model_stats"]} >= {"fashion", CLASSIFIER}
+        assert client.ask("config", "fashion")["max_batch_size"] == 64
+    assert asyncio.run(ask()) == (True, True, False)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_requests_may_be_compressed(url: str, pixels: np.ndarray, compression: str) -> None:
+    with Client(url) as client, Client(url, transport=Transport(compression=compression)) as small:  # type: ignore[arg-type]
+        plain = client.infer(CLASSIFIER, {"pixels": pixels[:8]})["probabilities"]
+        assert np.allclose(small.infer(CLASSIFIER, {"pixels": pixels[:8]})["probabilities"], plain, atol=1e-4)
+
+
+def test_a_request_above_the_limit_is_not_sent(url: str, pixels: np.ndarray) -> None:
+    with Client(url, transport=Transport(max_message_bytes=10_000)) as client:
+        assert client.infer(CLASSIFIER, {"pixels": pixels[:1]})
+        with pytest.raises(InvalidInputError, match=r"larger than max|more than 10,000"):
+            client.infer(CLASSIFIER, {"pixels": pixels[:64]})
+
+
+def test_tls_and_mutual_tls(tmp_path: Path) -> None:
+    ours = Authority(tmp_path / "ours", "clients")
+    certificate, key = ours.issue("client")
+    with secured(tmp_path / "server", "--grpc-client-ca", ours.certificate) as server:
+        address, known = f"grpcs://{server.address}", server.authority.certificate
+        with Client(address, transport=Transport(tls=Tls(known, certificate, key))) as client:
+            assert client.infer("sleeper", {"IN": np.array([0.25], np.float32)})["OUT"] == pytest.approx(0.5)
+        for stranger in (Tls(known), Tls(ours.certificate, certificate, key)):
+            with Client(address, transport=Transport(tls=stranger)) as client, pytest.raises(ServerUnavailableError):
+                client.infer("sleeper", {"IN": np.array([0.25], np.float32)})
+    with pytest.raises(InvalidInputError, match="cannot use the certificates"):
+        Client("grpcs://localhost:1", transport=Transport(tls=Tls(tmp_path / "nothing.pem")))
+
+
+def test_behind_the_proxy_that_comes_along(
+    server: Served, tmp_path: Path, pixels: np.ndarray, images: list[bytes], right: list[float]
+) -> None:
+    """It keeps back the configuration: the largest batch is learned from a refusal."""
+    with nginx(tmp_path, server.http, server.grpc) as front:
+        for address in (f"https://{front.https}", f"grpcs://{front.grpc}"):
+            with Client(address, transport=Transport(tls=Tls(front.authority.certificate))) as client:
+                assert client.classify(images[0]).score == pytest.approx(right[0], abs=1e-4)
+                assert client.infer(CLASSIFIER, {"pixels": pixels})["probabilities"].shape == (150, 10)
+                assert client.signature(CLASSIFIER).max_batch_size == 64
+                with pytest.raises(AccessError):
+                    client.ask("statistics")
+
+            async def ask(address: str = address) -> float:
+                async with AsyncClient(address, transport=Transport(tls=Tls(front.authority.certificate))) as client:
+                    return (await client.classify(images[0])).score
+
+            assert asyncio.run(ask()) == pytest.approx(right[0], abs=1e-4)
+
+
+def test_a_call_is_a_span_and_the_server_hears_of_its_trace(server: Served, images: list[bytes]) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    sent: list[bytes] = []
+    with tcp_proxy(server.http) as between, Client(f"http://{between.address}") as client:
+        between.see = sent.append
+        client.classify(images[0])
+    [span] = exporter.get_finished_spans()
+    assert (span.name, span.kind) == ("infer fashion", trace.SpanKind.CLIENT)
+    assert f"traceparent: 00-{span.context.trace_id:032x}-{span.context.span_id:016x}-".encode() in b"".join(sent)
+
+
+def test_an_answer_to_another_request_is_none() -> None:
+    request = Request("m", {}, outputs=("a",), id="1")
+    with pytest.raises(Failure, match="the answer to '2', and not to '1'"):
+        request.answered({"a": np.zeros(1)}, "2")
+    with pytest.raises(Failure, match="it lacks a"):
+        request.answered({}, "1")
+    assert issubclass(BadAnswerError, Exception)
+
+
+def test_servers_share_the_load_and_one_that_is_gone_costs_nothing(
+    server: Served, images: list[bytes], right: list[float]
+) -> None:
+    with tcp_proxy(server.grpc) as one, tcp_proxy(server.http) as other:
+        nobody = f"grpc://127.0.0.1:{free_ports(1)[0]}"
+        with Client(nobody, f"grpc://{one.address}", f"http://{other.address}") as client:
+            outcomes = list(client.classify_many(images * 4, batch=1))
+        scores = [outcome.score for outcome in outcomes if isinstance(outcome, Prediction)]
+        assert scores == pytest.approx(right * 4, abs=1e-4)
+        assert one.connections and other.connections
+
+
+# Shared memory
+
+
+@pytest.fixture
+def admin(url: str, admin_key: str) -> Iterator[Client]:
+    with Client(url, transport=Transport(admin_key=admin_key)) as client:
+        yield client
+
+
+def regions(client: Client) -> set[str]:
+    return {region["name"] for region in client.ask("shared")}
+
+
+def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
+    admin: Client, pixels: np.ndarray, images: list[bytes], right: list[float]
+) -> None:
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        for rows in (1, 64):
+            shared = region.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"]
+            assert np.allclose(shared, admin.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"], atol=1e-4)
+        answer = region.infer("fashion", {"image": [[image] for image in images]})
+        assert answer["score"][:, 0] == pytest.approx(right, abs=1e-4)
+        with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
+            region.infer("fashion", {"image": [[bytes(2 << 20)]]})
+        with pytest.raises(InvalidInputError, match="takes 64 rows at once"):
+            region.infer(CLASSIFIER, {"pixels": pixels})
+        assert len(regions(admin)) == 1
+    assert not regions(admin)
+    assert not list(Path("/dev/shm").glob("clients-*"))
+
+
+def test_what_a_killed_process_shared_is_taken_back(admin: Client, url: str, admin_key: str) -> None:
+    program = f"""
+import sys, time
+from clients import Client, Transport
+from clients.shared_memory import SharedMemory
+with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())) as client:
+    with SharedMemory(client, 1 << 20, mode=0o666):
+        print("up", flush=True)
+        time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=layout.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as killed:
+        assert killed.stdin and killed.stdout
+        killed.stdin.write(f"{admin_key}\n")
+        killed.stdin.flush()
+        assert killed.stdout.readline() == "up\n"
+        [stale] = regions(admin)
+        killed.send_signal(signal.SIGKILL)
+    wait_for(lambda: not list(Path("/dev/shm").glob("clients-*")))
+    with SharedMemory(admin, 1 << 10, mode=0o666):
+        assert stale not in regions(admin)
+    gc.collect()

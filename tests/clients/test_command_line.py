@@ -1,0 +1,151 @@
+"""`python -m clients`: every command, in every form, and what it says when something is wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts import layout
+from tests.conftest import Served, free_ports
+
+
+def run(server: Served, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        server.workspace.command("clients", *arguments),
+        cwd=layout.ROOT,
+        env=server.workspace.environment,
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_folder_becomes_a_table_with_what_failed_in_a_column(server: Served, examples: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes((examples / "00000.png").read_bytes())
+    (tmp_path / "text.png").write_bytes(b"hello")
+    done = run(server, "classify", "--csv", "--server", server.grpc, tmp_path)
+    rows = list(csv.DictReader(done.stdout.decode().splitlines()))
+    assert done.returncode == 1
+    assert [Path(row["path"]).name for row in rows] == ["good.png", "text.png"]
+    assert rows[0]["label"] and float(rows[0]["score"]) > 0 and not rows[0]["error"]
+    assert "not a readable PNG or JPEG" in rows[1]["error"] and not rows[1]["label"]
+    assert b"1 classified, 1 failed" in done.stderr
+
+
+def test_an_image_comes_from_standard_input(server: Served, examples: Path) -> None:
+    image = (examples / "00000.png").read_bytes()
+    done = run(server, "classify", "--json", "--server", server.grpc, "-", stdin=image)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["path"] == "-"
+
+
+@pytest.mark.parametrize("form", ["json", "npy", "stdin"])
+def test_any_model_can_be_asked(server: Served, tmp_path: Path, form: str) -> None:
+    pixels = np.zeros((2, 1, 28, 28), np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    written = {
+        "json": ["--input", f"pixels={pixels.tolist()}"],
+        "npy": ["--input", f"pixels=@{tmp_path / 'pixels.npy'}"],
+        "stdin": [],
+    }[form]
+    stdin = json.dumps({"pixels": pixels.tolist()}).encode()
+    done = run(
+        server, "infer", "fashion_classifier", "--server", server.grpc, "--output", "probabilities", *written,
+        stdin=stdin,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"probabilities"}
+    assert np.sum(answer["probabilities"], axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
+    server: Served, examples: Path, tmp_path: Path
+) -> None:
+    image, kept = examples / "00000.png", tmp_path / "answer.npz"
+    done = run(
+        server, "infer", "fashion", "--server", f"http://{server.http}", "--input", f"image=@{image}", "--save", kept
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.load(kept)["label"].dtype.kind == "S"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("pixels", "is not NAME=VALUE"),
+        ("pixels=[[", "--input pixels: "),
+        ("pixels=@nothing.npy", "cannot read nothing.npy"),
+        ("pixel=[1]", "it has no input 'pixel'"),
+        ("pixels=[300]", "not every number is a UINT8"),
+        ("pixels=[0.5]", "not every number is a UINT8"),
+        ("pixels=[1]", "pixels has the shape [1], which does not fit [-1, 1, 28, 28]"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(server: Served, written: str, message: str) -> None:
+    done = run(server, "infer", "fashion_classifier", "--server", server.grpc, "--input", written)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_models_tells_what_is_served_and_what_it_takes(server: Served) -> None:
+    for address in (server.grpc, f"http://{server.http}"):
+        done = run(server, "models", "--json", "--server", address)
+        found = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
+        assert found["fashion"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
+        assert found["fashion_classifier"]["max_batch_size"] == 64
+    assert b"takes  pixels: UINT8 [-1, 1, 28, 28]" in run(server, "models", "--server", server.grpc).stdout
+
+
+def test_health_is_an_exit_code(server: Served) -> None:
+    assert run(server, "health", "--server", server.grpc, "--model", "fashion").returncode == 0
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    done = run(server, "health", "--json", "--server", f"http://{server.http}", "--server", nobody)
+    assert done.returncode == 1
+    assert [json.loads(line)["ready"] for line in done.stdout.splitlines()] == [True, False]
+    assert run(server, "health", "--server", server.grpc, "--model", "nope").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--server", "ftp://host"], "'ftp://host' is no address of a server"),
+        (["--server", "host:port"], "'host:port' is no address of a server"),
+        (["--http", "--server", "host"], "one of the two"),
+        (["--headers", "nothing"], "cannot read the headers in nothing"),
+        (["--server", "grpcs://localhost", "--ca", "nothing.pem"], "cannot use the certificates"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(server: Served, options: list[str], message: str) -> None:
+    done = run(server, "health", *options)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+
+
+def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:
+    key = (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
+    file = tmp_path / "headers"
+    file.write_text(f"X-Tenant: me\nadmin-key: {key}\n")
+    assert run(server, "health", "--server", server.grpc, "--headers", file).returncode == 0
+    file.write_text("nonsense")
+    assert b"a line that is no header" in run(server, "health", "--headers", file).stderr
+
+
+def test_the_reader_may_leave(server: Served, examples: Path) -> None:
+    command = f"{sys.executable} -m clients classify --server {server.grpc} {examples} | head -1"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=layout.ROOT,
+        env=server.workspace.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr

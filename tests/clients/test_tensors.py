@@ -1,0 +1,72 @@
+"""Arrays are checked against the model before anything is sent, and the message says what would be right."""
+
+import numpy as np
+import pytest
+
+from clients.errors import InvalidInputError
+from clients.tensors import Signature, Tensor, joined
+
+PIXELS = Tensor("pixels", "UINT8", (-1, 1, 28, 28))
+MODEL = Signature("m", (PIXELS,), (Tensor("scores", "FP32", (-1, 10)),), max_batch_size=4)
+TEXT = Signature("t", (Tensor("text", "BYTES", (-1, 1)),), (), max_batch_size=4)
+PLAIN = Signature("p", (Tensor("a", "FP32", (2,)), Tensor("b", "FP32", (3,))), (), optional=frozenset({"b"}))
+ROW = np.zeros((1, 1, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("signature", "given", "message"),
+    [
+        (MODEL, {"pixel": ROW}, "it has no input 'pixel'\nNote: it takes pixels: UINT8 [-1, 1, 28, 28]"),
+        (MODEL, {}, "the input 'pixels' is missing"),
+        (MODEL, {"pixels": ROW.astype(np.float32)}, "pixels is float32, and not uint8"),
+        (MODEL, {"pixels": ROW.astype(np.float32)}, "Hint: pixels.astype('uint8')"),
+        (MODEL, {"pixels": ROW[0]}, "Hint: one row is a batch, too: pixels[None]"),
+        (MODEL, {"pixels": np.zeros((1, 1, 28, 27), np.uint8)}, "[1, 1, 28, 27], which does not fit [-1, 1, 28, 28]"),
+        (MODEL, {"pixels": ROW[:0]}, "pixels has no rows"),
+        (TEXT, {"text": np.zeros((1, 1))}, "text is float64, and not bytes"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(signature: Signature, given, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InvalidInputError) as caught:
+        signature.checked(given)
+    assert message in str(caught.value)
+
+
+def test_strings_are_bytes_or_text_in_lists_or_arrays_and_stay_as_they_are() -> None:
+    for given in ([[b"a\0"]], [["ä"]], np.array([["ä"]]), np.array([[b"a\0"]], dtype=np.object_)):
+        array = TEXT.checked({"text": given})["text"]
+        assert array.dtype == np.object_
+        assert array.shape == (1, 1)
+    assert TEXT.checked({"text": [[b"a\0"]]})["text"][0, 0] == b"a\0"
+
+
+def test_an_optional_input_may_be_left_away() -> None:
+    assert list(PLAIN.checked({"a": np.zeros(2, np.float32)})) == ["a"]
+
+
+def test_the_inputs_of_a_batch_have_as_many_rows_as_each_other() -> None:
+    two = Signature("m", (PIXELS, Tensor("w", "FP32", (-1,))), (), max_batch_size=4)
+    with pytest.raises(InvalidInputError, match="differ in the size of their batch: pixels: 1, w: 2"):
+        two.checked({"pixels": ROW, "w": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (12, [4, 4, 4])])
+def test_a_large_batch_is_split_and_put_together_in_order(rows: int, sizes: list[int]) -> None:
+    pixels = np.arange(rows, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 28, 28), np.uint8)
+    pieces = list(MODEL.split({"pixels": pixels}))
+    assert [len(piece["pixels"]) for piece in pieces] == sizes
+    assert np.array_equal(joined(pieces)["pixels"], pixels)
+
+
+def test_what_is_no_batch_is_not_split() -> None:
+    [piece] = PLAIN.split({"a": np.zeros(2, np.float32)})
+    assert piece["a"].shape == (2,)
+
+
+def test_a_limit_that_only_a_refusal_tells_is_learned() -> None:
+    unknown = Signature("m", (PIXELS,), ())
+    learned = unknown.learned("inference request batch-size must be <= 64 for 'm'")
+    assert learned is not None
+    assert learned.max_batch_size == 64
+    assert unknown.learned("no image") is None
+    assert MODEL.learned("inference request batch-size must be <= 64 for 'm'") is None
