@@ -56,6 +56,7 @@ class AsyncClient:
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def infer(
         self,
@@ -73,9 +74,15 @@ class AsyncClient:
         """As Client.infer."""
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         signature = await self.signature(model, version, timeout_s=deadline - time.monotonic())
+        try:
+            arrays = signature.checked(inputs)
+        except InvalidInputError:
+            self._signatures.pop((model, str(version)), None)
+            signature = await self.signature(model, version, timeout_s=deadline - time.monotonic())
+            arrays = signature.checked(inputs)
         request = Request(
             model=model,
-            inputs=signature.checked(inputs),
+            inputs=arrays,
             version=str(version),
             outputs=tuple(outputs),
             priority=priority,
@@ -152,6 +159,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._closed = True
         if self._probing:
             await _cancelled([self._probing])
         for transport in self._transports.values():
@@ -168,6 +176,8 @@ class AsyncClient:
         await self.close()
 
     def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
+        if self._closed:
+            raise ClientError("the client is closed", hint="make a new one; it lasts as long as its `async with`")
         if not self._transports:  # not earlier: both need a running loop
             for server in self._servers.all:
                 kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
@@ -243,7 +253,8 @@ class AsyncClient:
             return [error] * len(images)
 
     def _start_probing(self) -> None:
-        self._probing = asyncio.get_running_loop().create_task(self._probe())
+        if not self._closed:
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
         pause_s = FIRST_PROBE_PAUSE_S

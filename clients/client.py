@@ -90,9 +90,15 @@ class Client:
         """
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         signature = self.signature(model, version, timeout_s=deadline - time.monotonic())
+        try:
+            arrays = signature.checked(inputs)
+        except InvalidInputError:  # unless the model has changed since it was asked
+            self._process().signatures.pop((model, str(version)), None)
+            signature = self.signature(model, version, timeout_s=deadline - time.monotonic())
+            arrays = signature.checked(inputs)
         request = Request(
             model=model,
-            inputs=signature.checked(inputs),
+            inputs=arrays,
             version=str(version),
             outputs=tuple(outputs),
             priority=priority,
@@ -212,6 +218,8 @@ class Client:
     def _process(self) -> "_Process":
         if self._mine.pid != os.getpid():  # forked: connections and threads are the parent's
             self._mine = _Process(self._addresses, self._transport, self._retry, self._concurrency)
+        if self._mine.closed.is_set():
+            raise ClientError("the client is closed", hint="make a new one; it lasts as long as its `with`")
         return self._mine
 
     def _in_pieces(self, request: Request, signature: Signature, deadline: float, repeatable: bool) -> Arrays:
@@ -283,10 +291,10 @@ class _Process:
         self.calls = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-calls")
         # Not the same: calls wait for their pieces.
         self.pieces = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-pieces")
-        self._closed = threading.Event()
+        self.closed = threading.Event()
 
     def close(self) -> None:
-        self._closed.set()
+        self.closed.set()
         self.calls.shutdown(cancel_futures=True)
         self.pieces.shutdown(cancel_futures=True)
         for transport in self.transports.values():
@@ -297,11 +305,11 @@ class _Process:
 
     def _probe(self) -> None:
         pause_s = FIRST_PROBE_PAUSE_S
-        while (down := self.servers.to_probe()) and not self._closed.is_set():
+        while (down := self.servers.to_probe()) and not self.closed.is_set():
             for server in down:
                 if self.transports[server].alive(PROBE_S):
                     self.servers.recovered(server)
-            self._closed.wait(pause_s)
+            self.closed.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 
 

@@ -47,14 +47,8 @@ _PATHS: dict[Question, tuple[str, str]] = {
 }
 _LENGTH = "Inference-Header-Content-Length"
 _UNREADABLE = (
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    EOFError,
-    InferenceServerException,
+    *(ValueError, KeyError, IndexError, TypeError, EOFError, struct.error),
+    *(zlib.error, gzip.BadGzipFile, InferenceServerException),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clients.errors import InvalidInputError
+from clients.errors import BadAnswerError, InvalidInputError
 from clients.tensors import Arrays
 
 CLASSIFY_OUTPUTS = ("top_labels", "top_scores")
@@ -33,10 +33,17 @@ def images_to_arrays(images: Sequence[bytes]) -> Arrays:
 
 
 def predictions(answer: Arrays) -> list[Prediction]:
-    """Of the ensemble's top_labels [B, k] and top_scores [B, k]."""
-    rows = zip(answer["top_labels"], answer["top_scores"], strict=True)
-    tops = [tuple((label.decode(), float(score)) for label, score in zip(*row, strict=True)) for row in rows]
-    return [Prediction(*top[0], top) for top in tops]
+    """Of the ensemble's top_labels [B, k] and top_scores [B, k].
+
+    Raises:
+        BadAnswerError: they are not that.
+    """
+    try:
+        rows = zip(answer["top_labels"], answer["top_scores"], strict=True)
+        tops = [tuple((label.decode(), float(score)) for label, score in zip(*row, strict=True)) for row in rows]
+        return [Prediction(*top[0], top) for top in tops]
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise BadAnswerError(f"the answer holds no labels and scores: {error!r}") from error
 
 
 def batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
-from clients.errors import InvalidInputError
+from clients.errors import BadAnswerError, InvalidInputError
 
 _TOO_MANY = re.compile(r"batch-size must be <= (\d+)")
 
@@ -48,13 +48,20 @@ class Signature:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Self:
-        """From the server's metadata and configuration of the model, as JSON."""
-        inputs, outputs = (
-            tuple(Tensor(t["name"], t["datatype"], tuple(map(int, t["shape"]))) for t in metadata.get(kind, ()))
-            for kind in ("inputs", "outputs")
-        )
-        optional = frozenset(t["name"] for t in config.get("input", ()) if t.get("optional"))
-        return cls(metadata["name"], inputs, outputs, int(config.get("max_batch_size", 0)), optional)
+        """From the server's metadata and configuration of the model, as JSON.
+
+        Raises:
+            BadAnswerError: it is none.
+        """
+        try:
+            inputs, outputs = (
+                tuple(Tensor(t["name"], t["datatype"], tuple(map(int, t["shape"]))) for t in metadata.get(kind, ()))
+                for kind in ("inputs", "outputs")
+            )
+            optional = frozenset(t["name"] for t in config.get("input", ()) if t.get("optional"))
+            return cls(metadata["name"], inputs, outputs, int(config.get("max_batch_size", 0)), optional)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadAnswerError(f"what the server says of a model cannot be read: {error!r}") from error
 
     def checked(self, given: Mapping[str, ArrayLike]) -> Arrays:
         """The arrays to send.

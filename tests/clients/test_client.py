@@ -23,6 +23,7 @@ from clients import (
     AsyncClient,
     BadAnswerError,
     Client,
+    ClientError,
     DeadlineError,
     InvalidInputError,
     ModelNotFoundError,
@@ -156,6 +157,21 @@ with Client("{url}") as client:
     assert done.returncode == 0, done.stderr
     found = sorted(map(float, done.stdout.split()))
     assert found == pytest.approx(sorted([right[0], right[1], right[1], right[2]]), abs=1e-4)
+
+
+def test_a_client_that_is_closed_says_so(url: str, images: list[bytes]) -> None:
+    with Client(url) as client:
+        client.classify(images[0])
+
+    async def run() -> None:
+        async with AsyncClient(url) as other:
+            await other.classify(images[0])
+        with pytest.raises(ClientError, match="the client is closed"):
+            await other.classify(images[0])
+
+    with pytest.raises(ClientError, match="the client is closed"):
+        client.classify(images[0])
+    asyncio.run(run())
 
 
 def test_threads_share_a_client(url: str, images: list[bytes], right: list[float]) -> None:
