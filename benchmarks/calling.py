@@ -156,7 +156,8 @@ def _call(protocol: Protocol, address: str, image: bytes, client: str) -> Iterat
     def call() -> bytes:
         if not hasattr(own, "client"):
             own.client = triton.InferenceServerClient(address)
-        return _label(own.client.infer(_MODEL, *_request(triton, image)))
+        inputs, outputs = _request(triton, image)
+        return _label(own.client.infer(_MODEL, inputs, outputs=outputs))
 
     yield call
 
@@ -167,7 +168,8 @@ async def _in_a_loop(protocol: Protocol, address: str, image: bytes) -> dict[str
     bare = aio.InferenceServerClient(address)
 
     async def call_bare() -> bytes:
-        return _label(await bare.infer(_MODEL, *_request(triton, image)))
+        inputs, outputs = _request(triton, image)
+        return _label(await bare.infer(_MODEL, inputs, outputs=outputs))
 
     async with AsyncClient(f"{protocol}://{address}") as ours:
 

@@ -51,7 +51,7 @@ class AsyncClient:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
         self._timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
-        self._servers = Servers(self._addresses, self._start_probing)
+        self._servers = Servers(self._addresses, self._retry, self._start_probing)
         self._budget = Budget(self._retry)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}

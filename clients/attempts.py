@@ -15,7 +15,6 @@ from clients.failures import Failure, Kind, error_of
 from clients.servers import Server, Servers
 from clients.settings import Retry
 
-_LOOK_EVERY_S = 0.01  # whether a server is up again, or may be asked more
 _NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
 _ENOUGH = Failure(Kind.OVERLOADED, "it has as many requests of this client as it accepts")
 
@@ -77,7 +76,7 @@ def plan(
                 last = _NOBODY if down else _ENOUGH
             if down and not servers.have_answered:  # it was never there: a wrong address, or not started yet
                 raise _error(last, model, servers, attempts, began)
-            yield Pause(min(_LOOK_EVERY_S, remaining_s))
+            yield Pause(min(servers.worth_a_look_in_s(), remaining_s))
             continue
         attempts += 1
         try:

@@ -281,7 +281,7 @@ class _Process:
 
     def __init__(self, addresses: Sequence[Address], transport: Transport, retry: Retry, concurrency: int) -> None:
         self.pid = os.getpid()
-        self.servers = Servers(addresses, self._start_probing)
+        self.servers = Servers(addresses, retry, self._start_probing)
         self.transports: dict[Server, Grpc | Http] = {
             server: (Grpc if server.address.protocol == "grpc" else Http)(server.address, transport)
             for server in self.servers.all

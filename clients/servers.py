@@ -3,9 +3,9 @@
 A server that does not answer is asked nothing more until a probe finds it alive: calls that are under way wait for
 that instead of trying each for itself, so that a server which comes back is not met by a crowd.
 
-A server that refuses, having too much to do, gets fewer requests at once: each refusal takes a fifth of them, each
-answer adds a little, as TCP does with a network (additive increase, multiplicative decrease; RFC 5681). The others wait
-here, where that costs the server nothing.
+A server that refuses, having too much to do, is left alone for a moment, longer with each refusal, and then gets fewer
+requests at once: a refusal takes a fifth of them, each answer adds a little, as TCP does with a network (additive
+increase, multiplicative decrease; RFC 5681). The others wait here, where that costs the server nothing.
 """
 
 import math
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from clients.settings import Address
+from clients.settings import Address, Retry
 
-_STEADY_S = 0.1
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(eq=False)
@@ -27,7 +27,8 @@ class Server:
     address: Address
     under_way: int = 0  # requests
     limit: float = math.inf  # of those, once it has refused one
-    steady_until: float = 0  # on the monotonic clock: until then the limit is not cut again
+    refusals: int = 0  # without an answer since
+    alone_until: float = 0  # on the monotonic clock
     down: bool = False
 
 
@@ -38,8 +39,9 @@ class Servers:
         watch: Called when one is down and nobody probes yet: has somebody call `recovered` until none is.
     """
 
-    def __init__(self, addresses: Sequence[Address], watch: Callable[[], None]) -> None:
+    def __init__(self, addresses: Sequence[Address], retry: Retry, watch: Callable[[], None]) -> None:
         self.all = tuple(Server(address) for address in addresses)
+        self._retry = retry
         self._watch, self._watched, self._lock = watch, False, threading.Lock()
         self.have_answered = False  # one of them, at least once
 
@@ -49,7 +51,8 @@ class Servers:
         To be given back. None: all are down, or have enough to do.
         """
         with self._lock:
-            free = [server for server in self.all if not server.down and server.under_way < server.limit]
+            now = time.monotonic()
+            free = [s for s in self.all if not s.down and s.under_way < s.limit and now >= s.alone_until]
             candidates = [server for server in free if server not in avoid] or free
             if not candidates:
                 return None
@@ -64,18 +67,25 @@ class Servers:
 
     def answered(self, server: Server) -> None:
         with self._lock:
-            self.have_answered = True
-            server.limit += 1 / server.limit  # by one, once all of them are answered
+            self.have_answered, server.refusals = True, 0
+            server.limit += 0.1 / server.limit  # by one, once all of them are answered ten times
 
     def refused(self, server: Server) -> None:
         """It has too much to do. Of many refusals at once one counts."""
         with self._lock:
-            if (now := time.monotonic()) >= server.steady_until:
+            if (now := time.monotonic()) >= server.alone_until:
                 server.limit = max(1.0, 0.8 * min(server.limit, server.under_way))
-                server.steady_until = now + _STEADY_S
+                server.refusals += 1
+                longest_s = min(self._retry.longest_pause_s, self._retry.first_pause_s * 2**server.refusals)
+                server.alone_until = now + random.uniform(longest_s / 2, longest_s)  # noqa: S311
 
     def all_down(self) -> bool:
         return all(server.down for server in self.all)
+
+    def worth_a_look_in_s(self) -> float:
+        """When one of those that are up may be asked again, as far as that can be told."""
+        first = min((server.alone_until for server in self.all if not server.down), default=0.0)
+        return max(_LOOK_EVERY_S, first - time.monotonic())
 
     def failed(self, server: Server) -> None:
         """It does not answer."""

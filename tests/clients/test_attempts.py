@@ -24,7 +24,7 @@ GONE = Failure(Kind.UNREACHABLE, "connection refused")
 
 
 def servers(count: int = 1, watch: Callable[[], None] = lambda: None) -> Servers:
-    found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], watch)
+    found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], Retry(), watch)
     found.have_answered = True
     return found
 
@@ -57,13 +57,27 @@ def test_an_answer_ends_it() -> None:
     assert pool.all[0].under_way == 0
 
 
-def test_an_overloaded_server_is_asked_again_after_random_pauses_that_grow() -> None:
-    longest = [0.0] * 4
-    for _ in range(300):
-        asked, pauses = follow(servers(), [OVERLOADED] * 4 + [None])
-        assert len(asked) == 5
-        longest = [max(pair) for pair in zip(longest, pauses, strict=True)]
-    assert longest == [pytest.approx(limit, rel=0.1) for limit in (0.1, 0.2, 0.4, 0.8)]
+def test_an_overloaded_server_is_asked_again_later_and_later() -> None:
+    pool = servers()
+    [server] = pool.all
+    for refusals, longest_s in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), start=1):
+        assert pool.take() is server
+        pool.give_back(server)
+        pool.refused(server)
+        pool.refused(server)  # at the same time: it was told so already
+        assert pool.take() is None
+        assert server.refusals == refusals
+        assert longest_s / 2 - 0.05 < pool.worth_a_look_in_s() <= longest_s
+        server.alone_until = 0
+    pool.answered(server)
+    assert server.refusals == 0
+
+
+def test_the_request_it_refused_waits_for_that() -> None:
+    retry = Retry(first_pause_s=0.001, longest_pause_s=0.002)
+    asked, pauses = follow(servers(), [OVERLOADED] * 2 + [None], retry)
+    assert len(asked) == 3
+    assert pauses
 
 
 def test_another_server_is_asked_at_once() -> None:
@@ -161,11 +175,12 @@ def test_a_server_that_refuses_gets_fewer_requests_at_once_until_it_answers_them
     taken = [pool.take() for _ in range(10)]
     pool.refused(server)
     assert server.limit == 8
+    server.alone_until = 0
     for _ in taken[:3]:
         pool.give_back(server)
     assert pool.take() is server  # the eighth
     assert pool.take() is None
-    for _ in range(8):
+    for _ in range(81):
         pool.answered(server)
     assert pool.take() is server  # one more
     assert pool.take() is None
