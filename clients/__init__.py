@@ -6,8 +6,9 @@ with Client("grpc://127.0.0.1:8001") as client:
     print(client.classify(Path("shoe.png").read_bytes()).label)
 """
 
-from clients.aio import AsyncClient
-from clients.client import Client
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from clients.errors import (
     AccessError,
     BadAnswerError,
@@ -21,6 +22,10 @@ from clients.errors import (
 )
 from clients.settings import Retry, Tls, Transport
 from clients.tasks import Prediction
+
+if TYPE_CHECKING:
+    from clients.aio import AsyncClient
+    from clients.client import Client
 
 __all__ = [
     "AccessError",
@@ -39,3 +44,11 @@ __all__ = [
     "Tls",
     "Transport",
 ]
+
+_HEAVY = {"AsyncClient": "clients.aio", "Client": "clients.client"}  # they import gRPC, for which --help does not wait
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HEAVY:
+        return getattr(import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

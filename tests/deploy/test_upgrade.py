@@ -18,7 +18,7 @@ from deploy import ensembles, upgrade
 from deploy.control import Control
 from deploy.errors import ServerError
 from deploy.state import Process, Running
-from deploy.traffic import Traffic
+from deploy.traffic import Traffic, bare
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
@@ -276,7 +276,7 @@ def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     site.reload("outer")
     config, above = model / "config.pbtxt", site.root / "outer" / "config.pbtxt"
     sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
-    with Traffic(site.server.http, site.server.grpc, "outer", sent, connections=2) as traffic:
+    with Traffic(site.server.http, site.server.grpc, "outer", sent, connections=2, connect=bare) as traffic:
         config.write_text(config.read_text().replace('name: "IN"', 'name: "X"'))
         above.write_text(above.read_text().replace('key: "IN"', 'key: "X"'))
         (model / "1" / "model.py").write_text(code(1).replace('"IN"', '"X"'))
@@ -294,7 +294,7 @@ def test_a_long_load_holds_nobody_up(site: Site) -> None:
     site.model("busy")
     file.write_text(code(2, "time.sleep(3)"))
     sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
-    with Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16) as traffic:
+    with Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16, connect=bare) as traffic:
         began_s = traffic.now_s()
         site.reload("long")
         took_s = traffic.now_s() - began_s
