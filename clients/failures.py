@@ -67,6 +67,7 @@ _SAID = {
     "Request timeout expired": Kind.OVERLOADED,
     "unknown model": Kind.NOT_FOUND,
     "is restricted": Kind.ACCESS,
+    "proxy returned response code 407": Kind.ACCESS,  # gRPC's own words
     "larger than max": Kind.INVALID,  # gRPC's limit of a message, ours or the server's
     "too large": Kind.INVALID,
 }

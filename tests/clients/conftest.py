@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clients import Client
 from clients.settings import Protocol
 from tests.conftest import Served
 
+CLASSIFIER = "fashion_classifier"
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 
 
@@ -34,3 +36,9 @@ def right(server: Served, images: list[bytes]) -> list[float]:
 @pytest.fixture(scope="session")
 def admin_key(server: Served) -> str:
     return (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """More of them than the classifier takes at once."""
+    return np.random.default_rng(0).integers(0, 256, (150, 1, 28, 28), dtype=np.uint8)

@@ -1,9 +1,7 @@
-"""Both clients against a real Triton: values, splitting, forks, cancellation, keys, TLS, spans, shared memory."""
+"""Both clients against a real Triton: values, splitting, threads and forks, cancellation, health, keys."""
 
 import asyncio
-import gc
 import inspect
-import signal
 import subprocess
 import sys
 import time
@@ -13,38 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from clients import (
     AccessError,
     AsyncClient,
-    BadAnswerError,
     Client,
     ClientError,
     DeadlineError,
-    InvalidInputError,
     ModelNotFoundError,
     OverloadedError,
     Prediction,
-    ServerUnavailableError,
-    Tls,
     Transport,
 )
 from clients.failures import Failure
 from clients.request import Request
-from clients.shared_memory import SharedMemory
 from contracts import layout
-from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
-from tests.deploy.certificates import Authority
+from tests.clients.conftest import CLASSIFIER
+from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
-from tests.deploy.nginx import proxy as nginx
-from tests.deploy.test_tls import secured
 
-CLASSIFIER = "fashion_classifier"
 # Notes what it is handed, and takes as many seconds for it.
 NOTING = """
 import time
@@ -69,11 +54,6 @@ QUEUE = """
 instance_group [ { kind: KIND_CPU count: 1 } ]
 dynamic_batching { default_queue_policy { allow_timeout_override: true default_timeout_microseconds: 60000000 } }
 """
-
-
-@pytest.fixture(scope="module")
-def pixels() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (150, 1, 28, 28), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -285,145 +265,9 @@ def test_health_statistics_and_metadata_are_a_call_each(url: str) -> None:
     assert asyncio.run(ask()) == (True, True, False)
 
 
-@pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_requests_may_be_compressed(url: str, pixels: np.ndarray, compression: str) -> None:
-    with Client(url) as client, Client(url, transport=Transport(compression=compression)) as small:  # type: ignore[arg-type]
-        plain = client.infer(CLASSIFIER, {"pixels": pixels[:8]})["probabilities"]
-        assert np.allclose(small.infer(CLASSIFIER, {"pixels": pixels[:8]})["probabilities"], plain, atol=1e-4)
-
-
-def test_a_request_above_the_limit_is_not_sent(url: str, pixels: np.ndarray) -> None:
-    with Client(url, transport=Transport(max_message_bytes=10_000)) as client:
-        assert client.infer(CLASSIFIER, {"pixels": pixels[:1]})
-        with pytest.raises(InvalidInputError, match=r"larger than max|more than 10,000"):
-            client.infer(CLASSIFIER, {"pixels": pixels[:64]})
-
-
-def test_tls_and_mutual_tls(tmp_path: Path) -> None:
-    ours = Authority(tmp_path / "ours", "clients")
-    certificate, key = ours.issue("client")
-    with secured(tmp_path / "server", "--grpc-client-ca", ours.certificate) as server:
-        address, known = f"grpcs://{server.address}", server.authority.certificate
-        with Client(address, transport=Transport(tls=Tls(known, certificate, key))) as client:
-            assert client.infer("sleeper", {"IN": np.array([0.25], np.float32)})["OUT"] == pytest.approx(0.5)
-        for stranger in (Tls(known), Tls(ours.certificate, certificate, key)):
-            with Client(address, transport=Transport(tls=stranger)) as client, pytest.raises(ServerUnavailableError):
-                client.infer("sleeper", {"IN": np.array([0.25], np.float32)})
-    with pytest.raises(InvalidInputError, match="cannot use the certificates"):
-        Client("grpcs://localhost:1", transport=Transport(tls=Tls(tmp_path / "nothing.pem")))
-
-
-def test_behind_the_proxy_that_comes_along(
-    server: Served, tmp_path: Path, pixels: np.ndarray, images: list[bytes], right: list[float]
-) -> None:
-    """It keeps back the configuration: the largest batch is learned from a refusal."""
-    with nginx(tmp_path, server.http, server.grpc) as front:
-        for address in (f"https://{front.https}", f"grpcs://{front.grpc}"):
-            with Client(address, transport=Transport(tls=Tls(front.authority.certificate))) as client:
-                assert client.classify(images[0]).score == pytest.approx(right[0], abs=1e-4)
-                assert client.infer(CLASSIFIER, {"pixels": pixels})["probabilities"].shape == (150, 10)
-                assert client.signature(CLASSIFIER).max_batch_size == 64
-                with pytest.raises(AccessError):
-                    client.ask("statistics")
-
-            async def ask(address: str = address) -> float:
-                async with AsyncClient(address, transport=Transport(tls=Tls(front.authority.certificate))) as client:
-                    return (await client.classify(images[0])).score
-
-            assert asyncio.run(ask()) == pytest.approx(right[0], abs=1e-4)
-
-
-def test_a_call_is_a_span_and_the_server_hears_of_its_trace(server: Served, images: list[bytes]) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    sent: list[bytes] = []
-    with tcp_proxy(server.http) as between, Client(f"http://{between.address}") as client:
-        between.see = sent.append
-        client.classify(images[0])
-    [span] = exporter.get_finished_spans()
-    assert (span.name, span.kind) == ("infer fashion", trace.SpanKind.CLIENT)
-    assert f"traceparent: 00-{span.context.trace_id:032x}-{span.context.span_id:016x}-".encode() in b"".join(sent)
-
-
 def test_an_answer_to_another_request_is_none() -> None:
     request = Request("m", {}, outputs=("a",), id="1")
     with pytest.raises(Failure, match="the answer to '2', and not to '1'"):
         request.answered({"a": np.zeros(1)}, "2")
     with pytest.raises(Failure, match="it lacks a"):
         request.answered({}, "1")
-    assert issubclass(BadAnswerError, Exception)
-
-
-def test_servers_share_the_load_and_one_that_is_gone_costs_nothing(
-    server: Served, images: list[bytes], right: list[float]
-) -> None:
-    with tcp_proxy(server.grpc) as one, tcp_proxy(server.http) as other:
-        nobody = f"grpc://127.0.0.1:{free_ports(1)[0]}"
-        with Client(nobody, f"grpc://{one.address}", f"http://{other.address}") as client:
-            outcomes = list(client.classify_many(images * 4, batch=1))
-        scores = [outcome.score for outcome in outcomes if isinstance(outcome, Prediction)]
-        assert scores == pytest.approx(right * 4, abs=1e-4)
-        assert one.connections and other.connections
-
-
-# Shared memory
-
-
-@pytest.fixture
-def admin(url: str, admin_key: str) -> Iterator[Client]:
-    with Client(url, transport=Transport(admin_key=admin_key)) as client:
-        yield client
-
-
-def regions(client: Client) -> set[str]:
-    return {region["name"] for region in client.ask("shared")}
-
-
-def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
-    admin: Client, pixels: np.ndarray, images: list[bytes], right: list[float]
-) -> None:
-    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
-        for rows in (1, 64):
-            shared = region.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"]
-            assert np.allclose(shared, admin.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"], atol=1e-4)
-        answer = region.infer("fashion", {"image": [[image] for image in images]})
-        assert answer["score"][:, 0] == pytest.approx(right, abs=1e-4)
-        with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
-            region.infer("fashion", {"image": [[bytes(2 << 20)]]})
-        with pytest.raises(InvalidInputError, match="takes 64 rows at once"):
-            region.infer(CLASSIFIER, {"pixels": pixels})
-        assert len(regions(admin)) == 1
-    assert not regions(admin)
-    assert not list(Path("/dev/shm").glob("clients-*"))
-
-
-def test_what_a_killed_process_shared_is_taken_back(admin: Client, url: str, admin_key: str) -> None:
-    program = f"""
-import sys, time
-from clients import Client, Transport
-from clients.shared_memory import SharedMemory
-with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())) as client:
-    with SharedMemory(client, 1 << 20, mode=0o666):
-        print("up", flush=True)
-        time.sleep(60)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=layout.ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as killed:
-        assert killed.stdin and killed.stdout
-        killed.stdin.write(f"{admin_key}\n")
-        killed.stdin.flush()
-        assert killed.stdout.readline() == "up\n"
-        [stale] = regions(admin)
-        killed.send_signal(signal.SIGKILL)
-    wait_for(lambda: not list(Path("/dev/shm").glob("clients-*")))
-    with SharedMemory(admin, 1 << 10, mode=0o666):
-        assert stale not in regions(admin)
-    gc.collect()

@@ -1,0 +1,79 @@
+"""Inputs that a real Triton reads from memory."""
+
+import gc
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients import (
+    Client,
+    InvalidInputError,
+    Transport,
+)
+from clients.shared_memory import SharedMemory
+from contracts import layout
+from tests.clients.conftest import CLASSIFIER
+from tests.conftest import wait_for
+
+
+@pytest.fixture
+def admin(url: str, admin_key: str) -> Iterator[Client]:
+    with Client(url, transport=Transport(admin_key=admin_key)) as client:
+        yield client
+
+
+def regions(client: Client) -> set[str]:
+    return {region["name"] for region in client.ask("shared")}
+
+
+def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
+    admin: Client, pixels: np.ndarray, images: list[bytes], right: list[float]
+) -> None:
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        for rows in (1, 64):
+            shared = region.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"]
+            assert np.allclose(shared, admin.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"], atol=1e-4)
+        answer = region.infer("fashion", {"image": [[image] for image in images]})
+        assert answer["score"][:, 0] == pytest.approx(right, abs=1e-4)
+        with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
+            region.infer("fashion", {"image": [[bytes(2 << 20)]]})
+        with pytest.raises(InvalidInputError, match="takes 64 rows at once"):
+            region.infer(CLASSIFIER, {"pixels": pixels})
+        assert len(regions(admin)) == 1
+    assert not regions(admin)
+    assert not list(Path("/dev/shm").glob("clients-*"))
+
+
+def test_what_a_killed_process_shared_is_taken_back(admin: Client, url: str, admin_key: str) -> None:
+    program = f"""
+import sys, time
+from clients import Client, Transport
+from clients.shared_memory import SharedMemory
+with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())) as client:
+    with SharedMemory(client, 1 << 20, mode=0o666):
+        print("up", flush=True)
+        time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=layout.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as killed:
+        assert killed.stdin and killed.stdout
+        killed.stdin.write(f"{admin_key}\n")
+        killed.stdin.flush()
+        assert killed.stdout.readline() == "up\n"
+        [stale] = regions(admin)
+        killed.send_signal(signal.SIGKILL)
+    wait_for(lambda: not list(Path("/dev/shm").glob("clients-*")))
+    with SharedMemory(admin, 1 << 10, mode=0o666):
+        assert stale not in regions(admin)
+    gc.collect()
