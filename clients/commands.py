@@ -1,6 +1,7 @@
 """What `python -m clients COMMAND` does, for each command; the exit code."""
 
 import argparse
+import base64
 import csv
 import json
 import sys
@@ -29,12 +30,22 @@ def classify(options: argparse.Namespace) -> int:
     """Label and score of each image; files are read as they are sent."""
     paths = list(_image_files(options.paths))
     show = _shower(as_json=options.json, as_csv=options.csv)
-    failed = 0
+    failed, unreadable = 0, dict[Path, OSError]()
+
+    def read(path: Path) -> bytes:
+        try:
+            return sys.stdin.buffer.read() if str(path) == _STDIN else path.read_bytes()
+        except OSError as error:  # it costs nobody else's answer
+            unreadable[path] = error
+            return b""
+
     with _client(options) as client, _bar(len(paths)) as advance:
-        outcomes = client.classify_many(map(_read, paths), model=options.model, batch=options.batch)
+        outcomes = client.classify_many(map(read, paths), model=options.model, batch=options.batch)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, ServerUnavailableError):
                 raise outcome  # it will not answer the others either
+            if path in unreadable:
+                outcome = InvalidInputError(f"cannot read it: {unreadable[path].strerror}")
             failed += isinstance(outcome, ClientError)
             show(str(path), outcome)
             advance()
@@ -49,9 +60,7 @@ def infer(options: argparse.Namespace) -> int:
         inputs = _inputs(options.input, signature)
         answer = client.infer(options.model, inputs, outputs=options.output)
     if options.save:
-        # Strings as numpy's own type: arrays of objects would be pickled.
-        arrays: dict[str, Any] = {n: a.astype(np.bytes_) if a.dtype == np.object_ else a for n, a in answer.items()}
-        np.savez(options.save, **arrays)
+        _save(options.save, {name: _as_numpy(name, array) for name, array in answer.items()})
         print(f"Saved {', '.join(f'{name} {list(array.shape)}' for name, array in answer.items())} to {options.save}")
     else:
         print(json.dumps({name: _as_json(array) for name, array in answer.items()}))
@@ -158,10 +167,6 @@ def _image_files(paths: Sequence[str]) -> Iterator[Path]:
             raise InvalidInputError(f"{path} does not exist")
 
 
-def _read(path: Path) -> bytes:
-    return sys.stdin.buffer.read() if str(path) == _STDIN else path.read_bytes()
-
-
 def _shower(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
     """How an outcome is printed."""
     if as_csv:
@@ -247,8 +252,31 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
     return array
 
 
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _as_numpy(name: str, array: Any) -> Any:
+    """Strings as numpy's own type; arrays of objects would be pickled."""
+    if array.dtype != np.object_:
+        return array
+    if any(item.endswith(b"\0") for item in array.ravel()):
+        raise InvalidInputError(f"{name} ends with zero bytes, which numpy would drop", hint="leave --save away")
+    return array.astype(np.bytes_)
+
+
 def _as_json(array: Any) -> Any:
-    if array.dtype == np.object_:
-        flat = [item.decode(errors="replace") for item in array.ravel()]
-        return np.array(flat, dtype=np.object_).reshape(array.shape).tolist()
-    return array.tolist()
+    """What is no text is {"b64": …}."""
+    if array.dtype != np.object_:
+        return array.tolist()
+    flat = np.empty(array.size, np.object_)
+    for i, item in enumerate(array.ravel()):
+        try:
+            flat[i] = item.decode()
+        except UnicodeDecodeError:
+            flat[i] = {"b64": base64.b64encode(item).decode()}
+    return flat.reshape(array.shape).tolist()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from contracts import layout
-from tests.conftest import Served, free_ports
+from tests.conftest import Served, Workspace, free_ports, port_options
+from tests.deploy.conftest import write_model
 
 
 def run(server: Served, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
@@ -28,13 +29,15 @@ def run(server: Served, *arguments: str | Path, stdin: bytes = b"") -> "subproce
 def test_a_folder_becomes_a_table_with_what_failed_in_a_column(server: Served, examples: Path, tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes((examples / "00000.png").read_bytes())
     (tmp_path / "text.png").write_bytes(b"hello")
+    (tmp_path / "torn.png").symlink_to("/proc/self/mem")  # like a file on a disk that fails
     done = run(server, "classify", "--csv", "--server", server.grpc, tmp_path)
     rows = list(csv.DictReader(done.stdout.decode().splitlines()))
     assert done.returncode == 1
-    assert [Path(row["path"]).name for row in rows] == ["good.png", "text.png"]
+    assert [Path(row["path"]).name for row in rows] == ["good.png", "text.png", "torn.png"]
     assert rows[0]["label"] and float(rows[0]["score"]) > 0 and not rows[0]["error"]
     assert "not a readable PNG or JPEG" in rows[1]["error"] and not rows[1]["label"]
-    assert b"1 classified, 1 failed" in done.stderr
+    assert "cannot read it: Input/output error" in rows[2]["error"]
+    assert b"1 classified, 2 failed" in done.stderr
 
 
 def test_an_image_comes_from_standard_input(server: Served, examples: Path) -> None:
@@ -92,6 +95,32 @@ def test_what_cannot_be_sent_is_named(server: Served, written: str, message: str
     assert done.returncode == 1
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_what_is_no_text_is_shown_whole_and_not_saved_cut(tmp_path: Path) -> None:
+    echo = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        values = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value)]) for value in values]
+"""
+    workspace, ports = Workspace(tmp_path), free_ports()
+    write_model(workspace.repository, "echo", echo)
+    config = workspace.repository / "echo" / "config.pbtxt"
+    config.write_text(config.read_text().replace("TYPE_FP32", "TYPE_STRING"))
+    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
+    try:
+        for content, shown in {b"\xe2\x9c\x93": "✓", b"\xff\x00": {"b64": "/wA="}}.items():
+            (tmp_path / "content").write_bytes(content)
+            ask = ["infer", "echo", "--server", f"127.0.0.1:{ports[1]}", "--input", f"IN=@{tmp_path / 'content'}"]
+            assert json.loads(workspace.must("clients", *ask)) == {"OUT": [shown]}
+        refused = workspace.run("clients", *ask, "--save", tmp_path / "answer.npz")
+        assert refused.returncode == 1 and "OUT ends with zero bytes" in refused.stderr
+        assert not (tmp_path / "answer.npz").exists()
+    finally:
+        workspace.must("deploy", "down")
 
 
 def test_models_tells_what_is_served_and_what_it_takes(server: Served) -> None:
