@@ -7,13 +7,15 @@
   python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
   python -m benchmarks client                                 our client against the tritonclient below it
   python -m benchmarks storm                                  64 clients that retry, before a server that is overloaded
+  python -m benchmarks shared-memory                          from what size on it is faster than a request
+  python -m benchmarks hedging                                what asking twice does to a long tail
   python -m benchmarks drill                                  `deploy drill` through our client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks export                                 time and memory of an export, with and without search
 
-For all but the last three start a server (python -m deploy up --detach), and write images to send (python -m training
-examples fashion). Every figure is what a client sees; client and server share this machine's cores. `drill` and
-`cache` start a server of their own, over a copy of the model repository; the export publishes nothing.
+The last five start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
+nothing. For the others start a server (python -m deploy up --detach), and write images to send (python -m training
+examples fashion). Every figure is what a client sees; client and server share this machine's cores.
 """
 
 import argparse
@@ -34,6 +36,8 @@ def main() -> int:
         "soak": commands.soak,
         "client": commands.client,
         "storm": commands.storm,
+        "shared-memory": commands.shared_memory,
+        "hedging": commands.hedging,
         "drill": commands.drill,
         "cache": commands.cache,
         "export": commands.export,
@@ -79,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     storm.add_argument("--rounds", type=int, default=5, help="default: 5")
     storm.add_argument("--seconds", type=float, default=8, help="of each way in a round (default: 8)")
     storm.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    sharing = commands.add_parser(
+        "shared-memory", help="inputs in shared memory against inputs in the request, by size"
+    )
+    sharing.add_argument("--rounds", type=int, default=5, help="of some 20 s (default: 5)")
+    hedging = commands.add_parser("hedging", help="percentiles of a long tail with and without hedging")
+    hedging.add_argument("--rounds", type=int, default=3, help="of some 20 s (default: 3)")
     drill = commands.add_parser("drill", help="upgrade and kill a server under load through our client")
     drill.add_argument("--requests", type=int, default=20_000, metavar="N", help="at least (default: 20,000)")
     drill.add_argument("--connections", type=int, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")

@@ -142,6 +142,26 @@ def storm(options: argparse.Namespace) -> int:
     return 0
 
 
+def shared_memory(options: argparse.Namespace) -> int:
+    from benchmarks import sharing
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        found = sharing.measure(options.rounds, progress)
+    Console(width=100).print(sharing.table(found))
+    _keep("shared-memory", {"ways": [asdict(one) for one in found]})
+    return 0
+
+
+def hedging(options: argparse.Namespace) -> int:
+    from benchmarks import hedging
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        found = hedging.measure(options.rounds, progress)
+    Console(width=100).print(hedging.table(found))
+    _keep("hedging", {"ways": [asdict(one) for one in found]})
+    return 0
+
+
 def drill(options: argparse.Namespace) -> int:
     from benchmarks import calling
     from deploy import drill, outcome
