@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
         command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
     client = commands.add_parser("client", help="what our client costs over tritonclient, and brings for many images")
-    client.add_argument("--rounds", type=int, default=9, help="of some 25 s (default: 9)")
+    client.add_argument("--rounds", type=int, default=9, help="default: 9")
+    client.add_argument(
+        "--seconds", type=float, default=1, help="of each of the 36 measurements in a round (default: 1)"
+    )
     client.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
     storm = commands.add_parser("storm", help="do retries make an overload worse?")
     storm.add_argument("--rounds", type=int, default=5, help="default: 5")
@@ -86,9 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     sharing = commands.add_parser(
         "shared-memory", help="inputs in shared memory against inputs in the request, by size"
     )
-    sharing.add_argument("--rounds", type=int, default=5, help="of some 20 s (default: 5)")
+    sharing.add_argument("--rounds", type=int, default=5, help="default: 5")
+    sharing.add_argument(
+        "--seconds", type=float, default=1, help="of each of the 16 measurements in a round (default: 1)"
+    )
     hedging = commands.add_parser("hedging", help="percentiles of a long tail with and without hedging")
-    hedging.add_argument("--rounds", type=int, default=3, help="of some 20 s (default: 3)")
+    hedging.add_argument("--rounds", type=int, default=3, help="default: 3")
+    hedging.add_argument("--seconds", type=float, default=10, help="of each of the two in a round (default: 10)")
     drill = commands.add_parser("drill", help="upgrade and kill a server under load through our client")
     drill.add_argument("--requests", type=int, default=20_000, metavar="N", help="at least (default: 20,000)")
     drill.add_argument("--connections", type=int, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")

@@ -28,7 +28,6 @@ from clients import AsyncClient, Client, Prediction
 from clients.settings import Protocol
 
 _MODEL, _OUTPUT = "fashion", "label"
-_SECONDS = 1.0  # of each measurement
 _AT_ONCE = (8, 32)
 _PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 _BULK = 10_000
@@ -61,11 +60,14 @@ class Bulk:
     loop_per_s: tuple[float, ...]
 
 
-def overhead(addresses: dict[Protocol, str], image: bytes, rounds: int, progress: Progress) -> list[Way]:
+def overhead(
+    addresses: dict[Protocol, str], image: bytes, rounds: int, seconds: float, progress: Progress
+) -> list[Way]:
     """Both clients, over both protocols, from threads and from asyncio.
 
     Args:
         addresses: host:port of each protocol.
+        seconds: Of each measurement.
     """
     seen: dict[tuple[str, str, str], list[tuple[float, dict[int, float]]]] = {}
     with ExitStack() as clients:
@@ -77,10 +79,10 @@ def overhead(addresses: dict[Protocol, str], image: bytes, rounds: int, progress
         _check(call() for call in threads.values())
         for _ in progress.track(range(rounds), description="overhead"):
             for (protocol, client), call in threads.items():
-                figures = (_p50_us(call), {n: _per_s(call, n) for n in _AT_ONCE})
+                figures = (_p50_us(call, seconds), {n: _per_s(call, n, seconds) for n in _AT_ONCE})
                 seen.setdefault((protocol, "threads", client), []).append(figures)
             for protocol in _PROTOCOLS:
-                for client, figures in asyncio.run(_in_a_loop(protocol, addresses[protocol], image)).items():
+                for client, figures in asyncio.run(_in_a_loop(protocol, addresses[protocol], image, seconds)).items():
                     seen.setdefault((protocol, "asyncio", client), []).append(figures)
     return [
         Way(*key, tuple(p50 for p50, _ in found), {n: tuple(per_s[n] for _, per_s in found) for n in _AT_ONCE})
@@ -169,7 +171,9 @@ def _call(protocol: Protocol, address: str, image: bytes, client: str) -> Iterat
     yield call
 
 
-async def _in_a_loop(protocol: Protocol, address: str, image: bytes) -> dict[str, tuple[float, dict[int, float]]]:
+async def _in_a_loop(
+    protocol: Protocol, address: str, image: bytes, seconds: float
+) -> dict[str, tuple[float, dict[int, float]]]:
     triton = importlib.import_module(f"tritonclient.{protocol}")
     aio = importlib.import_module(f"tritonclient.{protocol}.aio")
     bare = aio.InferenceServerClient(address)
@@ -190,8 +194,8 @@ async def _in_a_loop(protocol: Protocol, address: str, image: bytes) -> dict[str
         _check([await call() for call in calls.values()])
         found = {}
         for name, call in calls.items():
-            latencies = await _latencies(call)
-            found[name] = (median(latencies) * 1e6, {n: await _async_per_s(call, n) for n in _AT_ONCE})
+            latencies = await _latencies(call, seconds)
+            found[name] = (median(latencies) * 1e6, {n: await _async_per_s(call, n, seconds) for n in _AT_ONCE})
     await bare.close()
     return found
 
@@ -217,16 +221,16 @@ def _check(labels: Iterator[bytes] | list[bytes]) -> None:
         raise MeasurementError("the clients do not agree on the label")
 
 
-def _p50_us(call: Call) -> float:
-    latencies, until = [], time.perf_counter() + _SECONDS
+def _p50_us(call: Call, seconds: float) -> float:
+    latencies, until = [], time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
         call()
         latencies.append(time.perf_counter() - began)
     return median(latencies) * 1e6
 
 
-def _per_s(call: Call, at_once: int) -> float:
-    until = time.perf_counter() + _SECONDS
+def _per_s(call: Call, at_once: int, seconds: float) -> float:
+    until = time.perf_counter() + seconds
 
     def work() -> int:
         count = 0
@@ -236,16 +240,16 @@ def _per_s(call: Call, at_once: int) -> float:
         return count
 
     with ThreadPoolExecutor(at_once) as pool:
-        return sum(f.result() for f in [pool.submit(work) for _ in range(at_once)]) / _SECONDS
+        return sum(f.result() for f in [pool.submit(work) for _ in range(at_once)]) / seconds
 
 
-async def _latencies(call: AsyncCall) -> list[float]:
-    latencies, until = [], time.perf_counter() + _SECONDS
+async def _latencies(call: AsyncCall, seconds: float) -> list[float]:
+    latencies, until = [], time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
         await call()
         latencies.append(time.perf_counter() - began)
     return latencies
 
 
-async def _async_per_s(call: AsyncCall, at_once: int) -> float:
-    return sum(map(len, await asyncio.gather(*(_latencies(call) for _ in range(at_once))))) / _SECONDS
+async def _async_per_s(call: AsyncCall, at_once: int, seconds: float) -> float:
+    return sum(map(len, await asyncio.gather(*(_latencies(call, seconds) for _ in range(at_once))))) / seconds

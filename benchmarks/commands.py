@@ -119,7 +119,7 @@ def client(options: argparse.Namespace) -> int:
     up, images = _running(), _images(options.images)
     addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        ways = calling.overhead(addresses, images[0], options.rounds, progress)
+        ways = calling.overhead(addresses, images[0], options.rounds, options.seconds, progress)
         bulk = calling.bulk(addresses, images, max(1, options.rounds // 3), progress)
     console = Console(width=100)
     console.print(calling.overhead_table(ways))
@@ -146,7 +146,7 @@ def shared_memory(options: argparse.Namespace) -> int:
     from benchmarks import sharing
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        found = sharing.measure(options.rounds, progress)
+        found = sharing.measure(options.rounds, options.seconds, progress)
     Console(width=100).print(sharing.table(found))
     _keep("shared-memory", {"ways": [asdict(one) for one in found]})
     return 0
@@ -156,7 +156,7 @@ def hedging(options: argparse.Namespace) -> int:
     from benchmarks import hedging
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        found = hedging.measure(options.rounds, progress)
+        found = hedging.measure(options.rounds, options.seconds, progress)
     Console(width=100).print(hedging.table(found))
     _keep("hedging", {"ways": [asdict(one) for one in found]})
     return 0

@@ -20,7 +20,6 @@ from deploy.state import Running
 
 HEDGE_AFTER_S = 0.02
 _CALLERS, _INSTANCES = 4, 8
-_SECONDS = 10.0  # of each way in a round
 _PERCENTILES = (50, 95, 99, 99.9)
 _MODEL = """
 import random
@@ -48,8 +47,8 @@ class Hedging:
     sent_per_call: tuple[float, ...]
 
 
-def measure(rounds: int, progress: Progress) -> list[Hedging]:
-    """With and without, in turn.
+def measure(rounds: int, seconds: float, progress: Progress) -> list[Hedging]:
+    """With and without, in turn, so many seconds each.
 
     Raises:
         AlreadyRunningError, ServerError: as `deploy.server.serving`.
@@ -60,7 +59,7 @@ def measure(rounds: int, progress: Progress) -> list[Hedging]:
     with small_server.serving({"tail": model}) as up:
         for _ in progress.track(range(rounds), description="rounds"):
             for way in ways:
-                seen[way].append(asyncio.run(_round(up, way)))
+                seen[way].append(asyncio.run(_round(up, way, seconds)))
     return [Hedging(way, *zip(*figures, strict=True)) for way, figures in seen.items()]
 
 
@@ -76,10 +75,10 @@ def table(found: Sequence[Hedging]) -> Table:
     return shown
 
 
-async def _round(up: Running, hedge_after_s: float | None) -> tuple[tuple[float, ...], float]:
+async def _round(up: Running, hedge_after_s: float | None, seconds: float) -> tuple[tuple[float, ...], float]:
     latencies_s: list[float] = []
     async with AsyncClient(f"grpc://{up.grpc}", hedge_after_s=hedge_after_s) as client:
-        before, until = await _received(client), time.perf_counter() + _SECONDS
+        before, until = await _received(client), time.perf_counter() + seconds
 
         async def call() -> None:
             while (began := time.perf_counter()) < until:
@@ -87,6 +86,7 @@ async def _round(up: Running, hedge_after_s: float | None) -> tuple[tuple[float,
                 latencies_s.append(time.perf_counter() - began)
 
         await asyncio.gather(*(call() for _ in range(_CALLERS)))
+        await asyncio.sleep(0.5)  # what was cancelled, and is counted late
         received = await _received(client) - before
     return tuple(np.percentile(latencies_s, _PERCENTILES) * 1e3), received / len(latencies_s)
 

@@ -26,7 +26,6 @@ from deploy.state import Running
 
 _SIZES_BYTES = (4 << 10, 64 << 10, 1 << 20, 16 << 20)
 _PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
-_SECONDS = 1.0  # of each measurement
 _MODEL = """
 import triton_python_backend_utils as pb_utils
 
@@ -50,8 +49,8 @@ class Sharing:
     shared_p50_us: tuple[float, ...]
 
 
-def measure(rounds: int, progress: Progress) -> list[Sharing]:
-    """Both ways, over both protocols, for every size.
+def measure(rounds: int, seconds: float, progress: Progress) -> list[Sharing]:
+    """Both ways, over both protocols, for every size, so many seconds each.
 
     Raises:
         MeasurementError: the two ways do not agree.
@@ -69,7 +68,7 @@ def measure(rounds: int, progress: Progress) -> list[Sharing]:
         for _ in progress.track(range(rounds), description="rounds"):
             for (size, protocol), figures in seen.items():
                 ways = (clients[protocol].infer, regions[protocol].infer)
-                figures.append((_p50_us(ways[0], inputs[size]), _p50_us(ways[1], inputs[size])))
+                figures.append((_p50_us(ways[0], inputs[size], seconds), _p50_us(ways[1], inputs[size], seconds)))
     return [Sharing(*key, *zip(*figures, strict=True)) for key, figures in seen.items()]
 
 
@@ -89,8 +88,8 @@ def _client(up: Running, protocol: Protocol) -> Client:
     return Client(f"{protocol}://{address}", transport=Transport(admin_key=key))
 
 
-def _p50_us(infer: Callable[..., Any], inputs: dict[str, Any]) -> float:
-    latencies, until = [], time.perf_counter() + _SECONDS
+def _p50_us(infer: Callable[..., Any], inputs: dict[str, Any], seconds: float) -> float:
+    latencies, until = [], time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
         answer = infer("sum", inputs)
         latencies.append(time.perf_counter() - began)

@@ -1,0 +1,41 @@
+"""The benchmarks of the clients, in short: that they run, and that their figures make sense."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Served, Workspace
+
+
+def test_both_clients_are_measured_in_every_way(server: Served, examples: Path) -> None:
+    out = server.workspace.must("benchmarks", "client", "--rounds", "1", "--seconds", "0.2")
+    found = json.loads(out.splitlines()[-1])
+    assert len({(way["protocol"], way["of"], way["client"]) for way in found["overhead"]}) == 2 * 2 * 3
+    for way in found["overhead"]:
+        assert way["p50_us"][0] > 100
+        assert all(per_s > 50 for [per_s] in way["per_s"].values())
+    for bulk in found["bulk"]:
+        assert bulk["many_per_s"][0] > bulk["loop_per_s"][0] > 50
+
+
+def test_a_storm_is_measured_with_and_without_retries(server: Served, examples: Path) -> None:
+    done = server.workspace.run("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
+    ways = {way["way"]: way for way in json.loads(done.stdout.splitlines()[-1])["ways"]}
+    assert ways.keys() == {"peak", "no retries", "retries"}
+    assert all(way["answered_per_s"][0] > 0 for way in ways.values())
+    assert ways["peak"]["failed_per_s"][0] == 0 < ways["no retries"]["failed_per_s"][0]
+    assert done.returncode == (ways["retries"]["answered_per_s"][0] < 0.9 * ways["peak"]["answered_per_s"][0])
+
+
+@pytest.mark.parametrize("command", ["shared-memory", "hedging"])
+def test_what_starts_its_own_server_runs(workspace: Workspace, command: str) -> None:
+    out = workspace.must("benchmarks", command, "--rounds", "1", "--seconds", "0.3")
+    ways = json.loads(out.splitlines()[-1])["ways"]
+    assert len(ways) == {"shared-memory": 8, "hedging": 2}[command]
+    if command == "hedging":
+        plain, hedged = ways
+        assert plain["sent_per_call"] == [1]
+        assert 1 <= hedged["sent_per_call"][0] < 1.5
+    else:
+        assert all(way["sent_p50_us"][0] > 0 and way["shared_p50_us"][0] > 0 for way in ways)
