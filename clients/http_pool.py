@@ -1,4 +1,9 @@
-"""HTTP connections for threads: the standard library's, kept open, with a deadline for a request as a whole."""
+"""HTTP connections for threads: kept open, and with a deadline for a request as a whole.
+
+The standard library connects, through a proxy and TLS where that is wanted; geventhttpclient's parser, which is in C
+and comes with tritonclient, reads the answer. In between there is a request of known length, which goes out in one
+piece: http.client would send its head apart, which both ends pay for.
+"""
 
 import base64
 import re
@@ -9,19 +14,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, unquote
+
+from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
 from clients.failures import Failure, Kind, of_http
 from clients.settings import Address
 
 CONNECT_S = 2.0
 _KEPT = 128
+_IN_ONE_PIECE_BYTES = 64 << 10
+_BLOCK_BYTES = 64 << 10
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")  # http.client, of the proxy's status
 
 # Status, body, and what looks a header up.
-Answer = tuple[int, bytes, Callable[[str], str | None]]
+Answer = tuple[int, bytes, Callable[[str], Any]]
 
 
 class Pool:
@@ -29,10 +38,10 @@ class Pool:
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, proxy: SplitResult | None) -> None:
         self._address, self._tls, self._proxy = address, tls, proxy
+        self._idle: deque[_Socket | _TlsSocket] = deque()
         # Without TLS a proxy is asked for whole URLs; with it, for a tunnel.
         self._root = str(address) if proxy and not tls else ""
-        self._headers = _authorization(proxy) if proxy and not tls else {}
-        self._idle: deque[HTTPConnection] = deque()
+        self._headers = {"Host": address.netloc, **(_authorization(proxy) if proxy and not tls else {})}
         if tls:
             tls.sslsocket_class = _TlsSocket
 
@@ -42,78 +51,99 @@ class Pool:
         Raises:
             Failure: there is none.
         """
-        connection = self._kept() or self._connect(deadline)
-        sock: Any = connection.sock  # a _Socket or _TlsSocket
+        lines = (f"{name}: {value}\r\n" for name, value in {**self._headers, **headers}.items())
+        head = f"{method} {self._root}{path} HTTP/1.1\r\n{''.join(lines)}Content-Length: {len(body)}\r\n\r\n".encode()
+        sock = self._kept() or self._connect(deadline)
+        sock.deadline = deadline
         try:
-            sock.deadline = deadline
             sock.settimeout(_remaining_s(deadline))
-            connection.request(method, self._root + path, body, {**self._headers, **headers})
-            response = connection.getresponse()
+            for piece in [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body]:
+                sock.sendall(piece)
+            response = HTTPSocketResponse(sock, block_size=_BLOCK_BYTES, method=method)
             content = response.read()
-        except BaseException as error:  # on Ctrl-C, too: half an answer must not be the next one's
-            connection.close()
-            raise (_failure(error) if isinstance(error, OSError | HTTPException) else error) from error
-        if connection.sock is not None and len(self._idle) < _KEPT:  # http.client closes what the server will close
-            self._idle.append(connection)
+        except TimeoutError as error:
+            sock.close()
+            raise Failure(Kind.EXPIRED, "no answer in time") from error
+        except OSError as error:
+            sock.close()
+            raise Failure(Kind.UNREACHABLE, _said(error)) from error
+        except HTTPParseError as error:
+            sock.close()
+            if sock.ended:
+                raise Failure(Kind.UNREACHABLE, "it closed the connection before the end of its answer") from error
+            raise Failure(Kind.BAD_ANSWER, f"it is no HTTP: {_said(error)}") from error
+        except BaseException:  # Ctrl-C: half an answer must not be the next one's
+            sock.close()
+            raise
+        if sock.fileno() >= 0 and len(self._idle) < _KEPT:  # it is closed after an answer that says so
+            self._idle.append(sock)
         else:
-            connection.close()
-        return response.status, content, response.headers.get
+            sock.close()
+        return response.status_code, content, response.get
 
     def close(self) -> None:
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
-    def _kept(self) -> HTTPConnection | None:
+    def _kept(self) -> "_Socket | _TlsSocket | None":
         with suppress(IndexError):
             while True:
-                connection = self._idle.pop()
-                if _silent(connection.sock):
-                    return connection
-                connection.close()  # the server did, or said something unasked
+                sock = self._idle.pop()
+                if _silent(sock):
+                    return sock
+                sock.close()  # the server did, or said something unasked
         return None
 
-    def _connect(self, deadline: float) -> HTTPConnection:
+    def _connect(self, deadline: float) -> "_Socket | _TlsSocket":
         timeout_s = min(CONNECT_S, _remaining_s(deadline))
-        host, port = (
-            (self._proxy.hostname, self._proxy.port) if self._proxy else (self._address.host, self._address.port)
-        )
+        host, port = self._address.host, self._address.port
+        if self._proxy:
+            host, port = str(self._proxy.hostname), self._proxy.port or 80
         if self._tls:
-            connection: HTTPConnection = HTTPSConnection(str(host), port, timeout=timeout_s, context=self._tls)
+            connection: HTTPConnection = HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
             if self._proxy:
                 connection.set_tunnel(self._address.host, self._address.port, _authorization(self._proxy))
         else:
-            connection = HTTPConnection(str(host), port, timeout=timeout_s)
+            connection = HTTPConnection(host, port, timeout=timeout_s)
         try:
             connection.connect()
         except (OSError, HTTPException) as error:
             connection.close()
-            said = str(error) or type(error).__name__
-            refused = _TUNNEL_REFUSED.search(said)
+            refused = _TUNNEL_REFUSED.search(said := _said(error))
             raise (of_http(int(refused[1]), said) if refused else Failure(Kind.UNREACHABLE, said)) from error
-        if not self._tls:
-            connection.sock = _Socket(fileno=connection.sock.detach())
-        return connection
+        sock = connection.sock
+        return sock if isinstance(sock, _TlsSocket) else _Socket(fileno=sock.detach())
 
 
 class _Socket(socket.socket):
     """Every read ends at the deadline. A timeout alone begins anew with each, and a byte now and then would do."""
 
-    deadline: float
+    deadline = 0.0
+    ended = False  # by the other side
 
-    def recv_into(self, *arguments: Any, **options: Any) -> int:
+    def recv(self, *arguments: Any) -> bytes:
         self.settimeout(_remaining_s(self.deadline))
-        return super().recv_into(*arguments, **options)
+        received = super().recv(*arguments)
+        self.ended = not received
+        return received
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """The same."""
+    """The same; and every write, as sendall has several."""
 
-    deadline: float
+    deadline = 0.0
+    ended = False
 
-    def recv_into(self, *arguments: Any, **options: Any) -> int:
+    def send(self, *arguments: Any) -> int:
         self.settimeout(_remaining_s(self.deadline))
-        return super().recv_into(*arguments, **options)
+        return super().send(*arguments)
+
+    def recv(self, *arguments: Any) -> bytes:
+        self.settimeout(_remaining_s(self.deadline))
+        received = super().recv(*arguments)
+        self.ended = not received
+        return received
 
 
 def _remaining_s(deadline: float) -> float:
@@ -133,9 +163,5 @@ def _authorization(proxy: SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"}
 
 
-def _failure(error: OSError | HTTPException) -> Failure:
-    if isinstance(error, TimeoutError):
-        return Failure(Kind.EXPIRED, "no answer in time")
-    if isinstance(error, OSError | IncompleteRead):
-        return Failure(Kind.UNREACHABLE, str(error) or type(error).__name__)
-    return Failure(Kind.BAD_ANSWER, f"it is no HTTP: {error!r}")
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
