@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -69,13 +70,13 @@ class Signature:
         Raises:
             InvalidInputError: a name, type or shape is not the model's, with the one that is.
         """
-        if unknown := sorted(given.keys() - {tensor.name for tensor in self.inputs}):
-            raise self._wrong(f"it has no input {', '.join(map(repr, unknown))}")
-        required = {tensor.name for tensor in self.inputs} - self.optional
-        if missing := sorted(required - given.keys()):
-            raise self._wrong(f"the input {', '.join(map(repr, missing))} is missing")
+        if given.keys() != (names := self._names):
+            if unknown := sorted(given.keys() - names):
+                raise self._wrong(f"it has no input {', '.join(map(repr, unknown))}")
+            if missing := sorted(names - self.optional - given.keys()):
+                raise self._wrong(f"the input {', '.join(map(repr, missing))} is missing")
         arrays = {t.name: self._fitting(t, given[t.name]) for t in self.inputs if t.name in given}
-        if self.max_batch_size and len({len(array) for array in arrays.values()}) > 1:
+        if self.max_batch_size and len(arrays) > 1 and len({len(array) for array in arrays.values()}) > 1:
             sizes = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
             raise self._wrong(f"the inputs differ in the size of their batch: {sizes}")
         return arrays
@@ -93,6 +94,10 @@ class Signature:
         """With the batch limit that a refusal tells of, where the server keeps back its configuration."""
         found = None if self.max_batch_size else _TOO_MANY.search(refusal)
         return replace(self, max_batch_size=int(found[1])) if found else None
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(tensor.name for tensor in self.inputs)
 
     def _fitting(self, tensor: Tensor, given: ArrayLike) -> NDArray[Any]:
         array = _strings(given) if tensor.datatype == "BYTES" else np.asarray(given)
