@@ -1,7 +1,6 @@
 """The client for asyncio; what is not said here is as in `client.py`."""
 
 import asyncio
-import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -14,16 +13,19 @@ from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
 from clients.attempts import Budget, Pause, Plan, plan
-from clients.client import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, PROBE_S
+from clients.deadline import Deadline
 from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
-from clients.failures import Failure
+from clients.failures import Failure, too_late
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
-from clients.request import Question, Request
+from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, PROBE_S, closed
+from clients.request import Question, Request, checked_version
 from clients.servers import Server, Servers
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport
+from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
 from clients.tasks import Prediction
-from clients.tensors import Arrays, Signature, joined
+from clients.tensors import Arrays, Known, Signature, joined
+
+Send = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
 
 
 class AsyncClient:
@@ -49,11 +51,11 @@ class AsyncClient:
         hedge_after_s: float | None = None,
     ) -> None:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
-        self._timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
+        self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
         self._servers = Servers(self._addresses, self._retry, self._start_probing)
         self._budget = Budget(self._retry)
-        self._signatures: dict[tuple[str, str], Signature] = {}
+        self._signatures = Known()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
@@ -72,29 +74,30 @@ class AsyncClient:
         repeatable: bool = True,
     ) -> Arrays:
         """As Client.infer."""
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        signature = await self.signature(model, version, timeout_s=deadline - time.monotonic())
+        deadline, version = self._deadline(timeout_s), checked_version(version)
+        signature = await self._signature(model, version, deadline)
         try:
             arrays = signature.checked(inputs)
         except InvalidInputError:
-            self._signatures.pop((model, str(version)), None)
-            signature = await self.signature(model, version, timeout_s=deadline - time.monotonic())
+            if not self._signatures.doubt(model, version):
+                raise
+            signature = await self._signature(model, version, deadline)
             arrays = signature.checked(inputs)
         request = Request(
             model=model,
             inputs=arrays,
-            version=str(version),
+            version=version,
             outputs=tuple(outputs),
             priority=priority,
             id=request_id or uuid.uuid4().hex,
-            headers=headers or {},
+            headers=checked_headers(headers) if headers else {},
         )
         try:
             return await self._in_pieces(request, signature, deadline, repeatable)
         except InvalidInputError as error:
             if (learned := signature.learned(str(error))) is None:
                 raise
-            self._signatures[model, str(version)] = learned
+            self._signatures.keep(model, version, learned)
             return await self._in_pieces(request, learned, deadline, repeatable)
 
     async def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
@@ -127,15 +130,7 @@ class AsyncClient:
 
     async def signature(self, model: str, version: str | int = "", *, timeout_s: float | None = None) -> Signature:
         """As Client.signature."""
-        known, key = self._signatures, (model, str(version))
-        if key not in known:
-            metadata = await self.ask("metadata", model, version, timeout_s=timeout_s)
-            try:
-                config = await self.ask("config", model, version, timeout_s=timeout_s)
-            except (AccessError, InvalidInputError, ModelNotFoundError):
-                config = {}
-            known[key] = Signature.of(metadata, config)
-        return known[key]
+        return await self._signature(model, checked_version(version), self._deadline(timeout_s))
 
     async def live(self) -> bool:
         """As Client.live."""
@@ -149,22 +144,15 @@ class AsyncClient:
         self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
     ) -> Any:
         """As Client.ask."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        transports = self._open()
-        return await self._run(
-            model or "the server",
-            timeout_s,
-            lambda server, remaining_s: transports[server].ask(question, remaining_s, model, str(version)),
-        )
+        return await self._ask(question, model, checked_version(version), self._deadline(timeout_s))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """As Client.close."""
         self._closed = True
         if self._probing:
             await _cancelled([self._probing])
         for transport in self._transports.values():
             await transport.close()
-        self._transports.clear()
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -177,14 +165,31 @@ class AsyncClient:
 
     def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
         if self._closed:
-            raise ClientError("the client is closed", hint="make a new one; it lasts as long as its `async with`")
+            raise closed()
         if not self._transports:  # not earlier: both need a running loop
             for server in self._servers.all:
                 kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
                 self._transports[server] = kind(server.address, self._transport)
         return self._transports
 
-    async def _in_pieces(self, request: Request, signature: Signature, deadline: float, repeatable: bool) -> Arrays:
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
+
+    async def _signature(self, model: str, version: str, deadline: Deadline) -> Signature:
+        if (known := self._signatures.get(model, version)) is not None:
+            return known
+        metadata = await self._ask("metadata", model, version, deadline)
+        try:
+            config = await self._ask("config", model, version, deadline)
+        except (AccessError, InvalidInputError, ModelNotFoundError):
+            config = {}
+        return self._signatures.keep(model, version, Signature.of(metadata, config))
+
+    async def _ask(self, question: Question, model: str, version: str, deadline: Deadline) -> Any:
+        send: Send = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
+        return await self._run(model or "the server", deadline, send)
+
+    async def _in_pieces(self, request: Request, signature: Signature, deadline: Deadline, repeatable: bool) -> Arrays:
         pieces = list(signature.split(request.inputs))
         if len(pieces) == 1:
             return await self._infer(request, deadline, repeatable)
@@ -194,10 +199,13 @@ class AsyncClient:
             async with turn:
                 return await self._infer(replace(request, inputs=piece), deadline, repeatable)
 
-        return joined(await _all_or_none([in_turn(piece) for piece in pieces]))
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                return joined(await _all_or_none([in_turn(piece) for piece in pieces]))
+        except TimeoutError as error:
+            raise too_late(request.model, len(pieces), deadline) from error
 
-    async def _infer(self, request: Request, deadline: float, repeatable: bool) -> Arrays:
-        transports = self._open()
+    async def _infer(self, request: Request, deadline: Deadline, repeatable: bool) -> Arrays:
         with telemetry.span(request.model) as headers:
             if headers:
                 request = request.with_headers(headers)
@@ -205,15 +213,16 @@ class AsyncClient:
             def call() -> Awaitable[Arrays]:
                 return self._run(
                     request.model,
-                    deadline - time.monotonic(),
-                    lambda server, remaining_s: transports[server].infer(request, remaining_s),
+                    deadline,
+                    lambda transport, left_s: transport.infer(request, left_s),
+                    queue=request.model,
                     repeatable=repeatable,
                 )
 
             try:
                 return await (self._hedged(call, self._hedge_after_s) if self._hedge_after_s and repeatable else call())
             except (InvalidInputError, ModelNotFoundError):
-                self._signatures.pop((request.model, request.version), None)
+                self._signatures.doubt(request.model, request.version)
                 raise
 
     async def _hedged(self, call: Callable[[], Awaitable[Arrays]], after_s: float) -> Arrays:
@@ -230,11 +239,18 @@ class AsyncClient:
             await _cancelled(calls)
 
     async def _run(
-        self, model: str, timeout_s: float, send: Callable[[Server, float], Awaitable[Any]], *, repeatable: bool = True
+        self, model: str, deadline: Deadline, send: Send, *, queue: str = "", repeatable: bool = True
     ) -> Any:
-        return await _follow(
-            plan(model, self._servers, self._retry, self._budget, timeout_s, repeatable=repeatable), send
-        )
+        transports = self._open()
+        steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
+        try:
+            return await _follow(steps, lambda server, timeout_s: send(transports[server], timeout_s))
+        except ClientError:
+            raise
+        except Exception as error:
+            if self._closed:
+                raise closed() from error
+            raise
 
     async def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
@@ -243,12 +259,14 @@ class AsyncClient:
     async def _outcomes(
         self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
     ) -> list[Prediction | ClientError]:
+        deadline = self._deadline(options.get("timeout_s"))
         try:
             return [*await self._classify(images, model, options)]
         except InvalidInputError as error:
-            if len(images) == 1:
-                return [error]
-            return [outcome for image in images for outcome in await self._outcomes([image], model, options)]
+            if len(images) == 1 or not options.get("repeatable", True):
+                return [error] * len(images)
+            again = {**options, "timeout_s": deadline.remaining_s}
+            return [outcome for image in images for outcome in await self._outcomes([image], model, again)]
         except ClientError as error:
             return [error] * len(images)
 
@@ -258,10 +276,13 @@ class AsyncClient:
 
     async def _probe(self) -> None:
         pause_s = FIRST_PROBE_PAUSE_S
-        while down := self._servers.to_probe():
-            for server in down:
-                if await self._transports[server].alive(PROBE_S):
-                    self._servers.recovered(server)
+        while doubtful := self._servers.to_probe():
+            for server in doubtful:
+                try:
+                    alive = await self._transports[server].alive(PROBE_S)
+                except Exception:
+                    alive = False
+                (self._servers.recovered if alive else self._servers.failed)(server)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 

@@ -6,13 +6,12 @@ asyncio, and needs neither a network nor a clock of its own to be tested.
 
 import random
 import threading
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from clients.errors import ClientError
+from clients.deadline import Deadline
 from clients.failures import Failure, Kind, error_of
-from clients.servers import Server, Servers
+from clients.servers import Server, Servers, longest_pause_s
 from clients.settings import Retry
 
 _NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
@@ -54,58 +53,67 @@ class Budget:
 
 
 def plan(
-    model: str, servers: Servers, retry: Retry, budget: Budget, timeout_s: float, *, repeatable: bool = True
+    model: str,
+    servers: Servers,
+    retry: Retry,
+    budget: Budget,
+    deadline: Deadline,
+    *,
+    queue: str = "",
+    repeatable: bool = True,
 ) -> Plan:
-    """Ask until there is an answer, at most `timeout_s`.
+    """Ask until there is an answer, or the deadline.
 
     Args:
+        model: Whom to name in an error.
+        queue: The model whose queue the request waits in, if it does.
         repeatable: Whether the server may see the request twice; a stateful model's it must not.
 
     Raises:
         ClientError: there is none, and none to be had.
     """
-    began, attempts, tried, last = time.monotonic(), 0, set[Server](), None
+    attempts, unreachable, tried, last = 0, 0, set[Server](), None
     while True:
-        remaining_s = began + timeout_s - time.monotonic()
-        if remaining_s <= 0:
-            raise _error(last or Failure(Kind.EXPIRED, "no time was left to send it"), model, servers, attempts, began)
-        server = servers.take(avoid=tried)
+        if not (remaining_s := deadline.remaining_s):
+            raise error_of(
+                last or Failure(Kind.EXPIRED, "no time was left to send it"), model, str(servers), attempts, deadline
+            )
+        server = servers.take(queue, avoid=tried)
         if server is None:
             down = servers.all_down()
             if last is None:
                 last = _NOBODY if down else _ENOUGH
             if down and not servers.have_answered:  # it was never there: a wrong address, or not started yet
-                raise _error(last, model, servers, attempts, began)
-            yield Pause(min(servers.worth_a_look_in_s(), remaining_s))
+                raise error_of(last, model, str(servers), attempts, deadline)
+            yield Pause(min(servers.worth_a_look_in_s(queue), remaining_s))
             continue
         attempts += 1
         try:
             last = yield Send(server, remaining_s)
         finally:
-            servers.give_back(server)
+            servers.give_back(server, queue)
         if last is None:
-            servers.answered(server)
+            servers.answered(server, queue)
             budget.earn()
             return
         if last.kind is Kind.OVERLOADED:
-            servers.refused(server)
-        if last.kind in (Kind.UNREACHABLE, Kind.EXPIRED):
-            servers.failed(server)  # or stalls; if neither, a probe says so at once
+            servers.refused(server, queue)
+        elif last.kind is Kind.UNREACHABLE:
+            servers.failed(server)
+            unreachable += 1
+        elif last.kind is Kind.EXPIRED:
+            servers.doubt(server)
         tried.add(server)
-        if attempts >= retry.attempts or not repeatable or not _may_help(last, budget):
-            raise _error(last, model, servers, attempts, began)
-        if last.kind is not Kind.UNREACHABLE and tried.issuperset(servers.all):
-            pause_s = random.uniform(0, min(retry.longest_pause_s, retry.first_pause_s * 2**attempts))  # noqa: S311
-            if time.monotonic() + pause_s >= began + timeout_s:
-                raise _error(last, model, servers, attempts, began)
+        # A server that is gone has answered nobody, and is not asked before a probe finds it: once each, that is free.
+        free = last.kind is Kind.UNREACHABLE and unreachable <= len(servers.all)
+        if attempts >= retry.attempts or not repeatable or not (free or (_may_help(last) and budget.spend())):
+            raise error_of(last, model, str(servers), attempts, deadline)
+        if not free and tried.issuperset(servers.all):
+            pause_s = random.uniform(0, longest_pause_s(retry, attempts))  # noqa: S311
+            if pause_s >= deadline.remaining_s:
+                raise error_of(last, model, str(servers), attempts, deadline)
             yield Pause(pause_s)
 
 
-def _may_help(failure: Failure, budget: Budget) -> bool:
-    if failure.kind is Kind.UNREACHABLE:
-        return True
-    return (failure.heals or failure.kind in (Kind.OVERLOADED, Kind.BAD_ANSWER)) and budget.spend()
-
-
-def _error(failure: Failure, model: str, servers: Servers, attempts: int, began: float) -> ClientError:
-    return error_of(failure, model, str(servers), attempts, time.monotonic() - began)
+def _may_help(failure: Failure) -> bool:
+    return failure.heals or failure.kind in (Kind.OVERLOADED, Kind.UNREACHABLE, Kind.BAD_ANSWER)

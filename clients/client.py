@@ -1,13 +1,9 @@
 """A client for threads. `aio.py` has the same for asyncio."""
 
-import os
-import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import replace
 from types import TracebackType
@@ -16,19 +12,14 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
-from clients.attempts import Budget, Pause, Plan, plan
+from clients.deadline import Deadline
 from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
-from clients.failures import Failure
-from clients.over_grpc import Grpc
-from clients.over_http import Http
-from clients.request import Place, Question, Request
-from clients.servers import Server, Servers
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport
+from clients.failures import too_late
+from clients.process import Process, Send, closed, own
+from clients.request import Place, Question, Request, checked_version
+from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
 from clients.tasks import Prediction
 from clients.tensors import Arrays, Signature, joined
-
-PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
-FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.05, 1.0
 
 
 class Client:
@@ -54,9 +45,9 @@ class Client:
         concurrency: int = 8,
     ) -> None:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
-        self._timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
+        self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport = transport or Transport()
-        self._mine = _Process(self._addresses, self._transport, self._retry, concurrency)
+        self._mine, self._closed = Process(self._addresses, self._transport, self._retry, concurrency), False
 
     def infer(
         self,
@@ -88,31 +79,33 @@ class Client:
         Raises:
             ClientError: see the tree in errors.py. Every call ends in time, with a right answer or one of these.
         """
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        signature = self.signature(model, version, timeout_s=deadline - time.monotonic())
+        deadline, process = self._deadline(timeout_s), self._process()
+        version = checked_version(version)
+        signature = self._signature(process, model, version, deadline)
         try:
             arrays = signature.checked(inputs)
         except InvalidInputError:  # unless the model has changed since it was asked
-            self._process().signatures.pop((model, str(version)), None)
-            signature = self.signature(model, version, timeout_s=deadline - time.monotonic())
+            if not process.signatures.doubt(model, version):
+                raise
+            signature = self._signature(process, model, version, deadline)
             arrays = signature.checked(inputs)
         request = Request(
             model=model,
             inputs=arrays,
-            version=str(version),
+            version=version,
             outputs=tuple(outputs),
             priority=priority,
             id=request_id or uuid.uuid4().hex,
-            headers=headers or {},
+            headers=checked_headers(headers) if headers else {},
             places=places or {},
         )
         try:
-            return self._in_pieces(request, signature, deadline, repeatable)
+            return self._in_pieces(process, request, signature, deadline, repeatable)
         except InvalidInputError as error:
             if (learned := signature.learned(str(error))) is None:
                 raise
-            self._process().signatures[model, str(version)] = learned
-            return self._in_pieces(request, learned, deadline, repeatable)
+            process.signatures.keep(model, version, learned)
+            return self._in_pieces(process, request, learned, deadline, repeatable)
 
     def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
         """The label of a PNG or JPEG. Options are `infer`'s.
@@ -130,19 +123,22 @@ class Client:
 
         Reads ahead only as far as requests are under way, so `images` may be larger than memory.
         """
-        pool, source = self._process().calls, tasks.batches(images, batch)
+        process, source = self._process(), tasks.batches(images, batch)
         under_way: deque[Future[list[Prediction | ClientError]]] = deque()
 
         def send_another() -> None:
             if (images := next(source, None)) is not None:
-                under_way.append(pool.submit(copy_context().run, self._outcomes, images, model, options))
+                context = copy_context()
+                under_way.append(process.calls.submit(context.run, self._outcomes, images, model, options))
 
         try:
             for _ in range(2 * self._concurrency):
-                send_another()
+                with process.closing_is_told():
+                    send_another()
             while under_way:
-                outcomes = under_way.popleft().result()
-                send_another()
+                with process.closing_is_told():
+                    outcomes = under_way.popleft().result()
+                    send_another()
                 yield from outcomes
         finally:
             for future in under_way:
@@ -154,20 +150,11 @@ class Client:
         Raises:
             ClientError: nobody answers, or serves it.
         """
-        known, key = self._process().signatures, (model, str(version))
-        if key not in known:
-            metadata = self.ask("metadata", model, version, timeout_s=timeout_s)
-            try:
-                config = self.ask("config", model, version, timeout_s=timeout_s)
-            except (AccessError, InvalidInputError, ModelNotFoundError):
-                config = {}  # a proxy may keep it back: then nothing is split
-            known[key] = Signature.of(metadata, config)
-        return known[key]
+        return self._signature(self._process(), model, checked_version(version), self._deadline(timeout_s))
 
     def live(self) -> bool:
         """Whether one of the servers answers. Asked once, without a retry."""
-        process = self._process()
-        return any(transport.alive(PROBE_S) for transport in process.transports.values())
+        return self._process().live()
 
     def ready(self, model: str = "", version: str | int = "") -> bool:
         """Whether the server, or the model, is ready."""
@@ -182,13 +169,7 @@ class Client:
         Raises:
             ClientError: as `infer`.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        transports = self._process().transports
-        return self._run(
-            model or "the server",
-            timeout_s,
-            lambda server, remaining_s: transports[server].ask(question, remaining_s, model, str(version)),
-        )
+        return self._ask(self._process(), question, model, checked_version(version), self._deadline(timeout_s))
 
     def share(self, region: str, key: str, size_bytes: int) -> None:
         """Have the server map /dev/shm/`key` under the name `region`, or with no size, unmap it. SharedMemory does it.
@@ -196,16 +177,16 @@ class Client:
         Raises:
             ClientError: as `infer`.
         """
-        transports = self._process().transports
-        self._run(
-            "shared memory",
-            self._timeout_s,
-            lambda server, remaining_s: transports[server].share(region, key, size_bytes, remaining_s),
+        deadline = self._deadline()
+        self._process().run(
+            "shared memory", deadline, lambda transport, left_s: transport.share(region, key, size_bytes, left_s)
         )
 
     def close(self) -> None:
-        """Wait for requests under way, and close the connections."""
-        self._mine.close()
+        """Close the connections. Calls under way end with an error."""
+        self._closed = True
+        if not self._mine.inherited:
+            self._mine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -215,49 +196,72 @@ class Client:
     ) -> None:
         self.close()
 
-    def _process(self) -> "_Process":
-        if self._mine.pid != os.getpid():  # forked: connections and threads are the parent's
-            self._mine = _Process(self._addresses, self._transport, self._retry, self._concurrency)
-        if self._mine.closed.is_set():
-            raise ClientError("the client is closed", hint="make a new one; it lasts as long as its `with`")
+    def _process(self) -> Process:
+        if self._closed:
+            raise closed()
+        return own(self._mine, self._renewed)
+
+    def _renewed(self) -> Process:
+        if self._mine.inherited:  # still: another thread may have been faster
+            self._mine = Process(self._addresses, self._transport, self._retry, self._concurrency)
         return self._mine
 
-    def _in_pieces(self, request: Request, signature: Signature, deadline: float, repeatable: bool) -> Arrays:
+    def _deadline(self, timeout_s: float | None = None) -> Deadline:
+        return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
+
+    def _signature(self, process: Process, model: str, version: str, deadline: Deadline) -> Signature:
+        if (known := process.signatures.get(model, version)) is not None:
+            return known
+        metadata = self._ask(process, "metadata", model, version, deadline)
+        try:
+            config = self._ask(process, "config", model, version, deadline)
+        except (AccessError, InvalidInputError, ModelNotFoundError):
+            config = {}  # a proxy may keep it back: then nothing is split
+        return process.signatures.keep(model, version, Signature.of(metadata, config))
+
+    def _ask(self, process: Process, question: Question, model: str, version: str, deadline: Deadline) -> Any:
+        send: Send = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
+        return process.run(model or "the server", deadline, send)
+
+    def _in_pieces(
+        self, process: Process, request: Request, signature: Signature, deadline: Deadline, repeatable: bool
+    ) -> Arrays:
         pieces = list(signature.split(request.inputs))
         if len(pieces) == 1:
-            return self._infer(request, deadline, repeatable)
+            return self._infer(process, request, deadline, repeatable)
         if request.places:
             raise InvalidInputError(f"{request.model}: shared memory takes {signature.max_batch_size} rows at once")
-        requests = [replace(request, inputs=piece) for piece in pieces]
-        pool = self._process().pieces
-        futures = [pool.submit(copy_context().run, self._infer, piece, deadline, repeatable) for piece in requests]
-        try:
-            return joined([future.result() for future in futures])
-        finally:
-            for future in futures:
-                future.cancel()
+        with process.closing_is_told():
+            futures = [
+                process.pieces.submit(
+                    copy_context().run, self._infer, process, replace(request, inputs=piece), deadline, repeatable
+                )
+                for piece in pieces
+            ]
+            try:
+                return joined([future.result(deadline.remaining_s) for future in futures])
+            except TimeoutError as error:
+                raise too_late(request.model, len(pieces), deadline) from error
+            finally:
+                for future in futures:
+                    future.cancel()
 
-    def _infer(self, request: Request, deadline: float, repeatable: bool) -> Arrays:
-        transports = self._process().transports
+    def _infer(self, process: Process, request: Request, deadline: Deadline, repeatable: bool) -> Arrays:
         with telemetry.span(request.model) as headers:
             if headers:
                 request = request.with_headers(headers)
             try:
-                answer: Arrays = self._run(
+                answer: Arrays = process.run(
                     request.model,
-                    deadline - time.monotonic(),
-                    lambda server, remaining_s: transports[server].infer(request, remaining_s),
+                    deadline,
+                    lambda transport, left_s: transport.infer(request, left_s),
+                    queue=request.model,
                     repeatable=repeatable,
                 )
             except (InvalidInputError, ModelNotFoundError):
-                self._process().signatures.pop((request.model, request.version), None)  # it may have changed
+                process.signatures.doubt(request.model, request.version)  # it may have changed
                 raise
             return answer
-
-    def _run(self, model: str, timeout_s: float, send: Any, *, repeatable: bool = True) -> Any:
-        process = self._process()
-        steps = plan(model, process.servers, self._retry, process.budget, timeout_s, repeatable=repeatable)
-        return _follow(steps, send)
 
     def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
@@ -266,67 +270,14 @@ class Client:
     def _outcomes(
         self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
     ) -> list[Prediction | ClientError]:
+        deadline = self._deadline(options.get("timeout_s"))
         try:
             return [*self._classify(images, model, options)]
         except InvalidInputError as error:
-            if len(images) == 1:
-                return [error]
-            return [outcome for image in images for outcome in self._outcomes([image], model, options)]  # which one?
+            if len(images) == 1 or not options.get("repeatable", True):
+                return [error] * len(images)
+            # Which one? In what is left of the time.
+            again = {**options, "timeout_s": deadline.remaining_s}
+            return [outcome for image in images for outcome in self._outcomes([image], model, again)]
         except ClientError as error:
             return [error] * len(images)
-
-
-class _Process:
-    """What a client holds in one process."""
-
-    def __init__(self, addresses: Sequence[Address], transport: Transport, retry: Retry, concurrency: int) -> None:
-        self.pid = os.getpid()
-        self.servers = Servers(addresses, retry, self._start_probing)
-        self.transports: dict[Server, Grpc | Http] = {
-            server: (Grpc if server.address.protocol == "grpc" else Http)(server.address, transport)
-            for server in self.servers.all
-        }
-        self.budget = Budget(retry)
-        self.signatures: dict[tuple[str, str], Signature] = {}
-        self.calls = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-calls")
-        # Not the same: calls wait for their pieces.
-        self.pieces = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-pieces")
-        self.closed = threading.Event()
-
-    def close(self) -> None:
-        self.closed.set()
-        self.calls.shutdown(cancel_futures=True)
-        self.pieces.shutdown(cancel_futures=True)
-        for transport in self.transports.values():
-            transport.close()
-
-    def _start_probing(self) -> None:
-        threading.Thread(target=self._probe, name="clients-probe", daemon=True).start()
-
-    def _probe(self) -> None:
-        pause_s = FIRST_PROBE_PAUSE_S
-        while (down := self.servers.to_probe()) and not self.closed.is_set():
-            for server in down:
-                if self.transports[server].alive(PROBE_S):
-                    self.servers.recovered(server)
-            self.closed.wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
-
-
-def _follow(steps: Plan, send: Any) -> Any:
-    """Do what the plan says; the answer."""
-    with closing(steps):  # on Ctrl-C, too: what it has taken is given back
-        answer, step = None, next(steps)
-        while True:
-            failure = None
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-            else:
-                try:
-                    answer = send(step.server, step.timeout_s)
-                except Failure as error:
-                    failure = error
-            try:
-                step = steps.send(failure)
-            except StopIteration:
-                return answer

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from clients import errors
+from clients.deadline import Deadline
 from clients.errors import ClientError
 
 
@@ -35,6 +36,11 @@ class Failure(Exception):  # noqa: N818  # an outcome; callers get a ClientError
     said: str
     heals: bool = False
 
+    @property
+    def is_an_answer(self) -> bool:
+        """Somebody is there, whatever it says."""
+        return self.kind not in (Kind.UNREACHABLE, Kind.EXPIRED)
+
 
 _GRPC = {
     "INVALID_ARGUMENT": Kind.INVALID,
@@ -57,9 +63,9 @@ _HTTP = {
     403: Kind.ACCESS,
     407: Kind.ACCESS,
     429: Kind.OVERLOADED,
-    504: Kind.EXPIRED,
+    503: Kind.OVERLOADED,  # also of a proxy that limits, or has nobody to pass it on to
     502: Kind.UNREACHABLE,
-    503: Kind.UNREACHABLE,
+    504: Kind.UNREACHABLE,
 }
 # Part of the message -> what it means, whatever the status. Of Triton 2.51 to 2.71.
 _SAID = {
@@ -94,8 +100,9 @@ def of_http(status: int, said: str) -> Failure:
     return _failure(_HTTP.get(status, Kind.BROKEN), said or f"HTTP status {status}")
 
 
-def error_of(failure: Failure, model: str, server: str, attempts: int, elapsed_s: float) -> ClientError:
+def error_of(failure: Failure, model: str, server: str, attempts: int, deadline: Deadline) -> ClientError:
     """The error that a caller gets to see."""
+    elapsed_s = deadline.elapsed_s
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     what = {
         Kind.INVALID: f"{model} refuses the request: {failure.said}",
@@ -112,6 +119,16 @@ def error_of(failure: Failure, model: str, server: str, attempts: int, elapsed_s
         what, note=f"{times} in {elapsed_s:.3g} s{said}", hint=_HINTS.get(failure.kind)
     )
     error.attempts, error.elapsed_s = attempts, elapsed_s
+    return error
+
+
+def too_late(model: str, pieces: int, deadline: Deadline) -> errors.DeadlineError:
+    """Of a batch that was sent in pieces, which waited for each other."""
+    error = errors.DeadlineError(
+        f"{model}: not all of {pieces} pieces were answered within {deadline.elapsed_s:.3g} s",
+        hint="a longer timeout; or more of them at once: concurrency=…",
+    )
+    error.elapsed_s = deadline.elapsed_s
     return error
 
 

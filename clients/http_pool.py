@@ -1,12 +1,10 @@
 """HTTP connections for threads: kept open, and with a deadline for a request as a whole.
 
-The standard library connects, through a proxy and TLS where that is wanted; geventhttpclient's parser, which is in C
-and comes with tritonclient, reads the answer. In between there is a request of known length, which goes out in one
-piece: http.client would send its head apart, which both ends pay for.
+Sockets are the standard library's; geventhttpclient's parser, which is in C and comes with tritonclient, reads the
+answers. A request goes out in one piece: http.client would send its head apart, which both ends pay for.
 """
 
 import base64
-import re
 import select
 import socket
 import ssl
@@ -14,11 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
+from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from clients.failures import Failure, Kind, of_http
 from clients.settings import Address
@@ -26,8 +23,8 @@ from clients.settings import Address
 CONNECT_S = 2.0
 _KEPT = 128
 _IN_ONE_PIECE_BYTES = 64 << 10
-_BLOCK_BYTES = 64 << 10
-_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")  # http.client, of the proxy's status
+_BLOCK_BYTES = 256 << 10
+_HEAD_BYTES = 64 << 10  # of an answer, at most
 
 # Status, body, and what looks a header up.
 Answer = tuple[int, bytes, Callable[[str], Any]]
@@ -36,14 +33,16 @@ Answer = tuple[int, bytes, Callable[[str], Any]]
 class Pool:
     """Connections to one server, also through a forward proxy; the last that was used is the next."""
 
-    def __init__(self, address: Address, tls: ssl.SSLContext | None, proxy: SplitResult | None) -> None:
-        self._address, self._tls, self._proxy = address, tls, proxy
-        self._idle: deque[_Socket | _TlsSocket] = deque()
+    def __init__(
+        self, address: Address, tls: ssl.SSLContext | None, proxy: SplitResult | None, limit_bytes: int
+    ) -> None:
+        self._address, self._tls, self._proxy, self._limit_bytes = address, tls, proxy, limit_bytes
+        self._idle: deque[socket.socket] = deque()
         # Without TLS a proxy is asked for whole URLs; with it, for a tunnel.
         self._root = str(address) if proxy and not tls else ""
-        self._headers = {"Host": address.netloc, **(_authorization(proxy) if proxy and not tls else {})}
-        if tls:
-            tls.sslsocket_class = _TlsSocket
+        self._headers = {"host": address.netloc, "accept-encoding": "identity"}
+        if proxy and not tls:
+            self._headers |= _authorization(proxy)
 
     def send(self, method: str, path: str, deadline: float, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Ask, and have all of the answer before the deadline, which is on the monotonic clock.
@@ -51,42 +50,32 @@ class Pool:
         Raises:
             Failure: there is none.
         """
-        lines = (f"{name}: {value}\r\n" for name, value in {**self._headers, **headers}.items())
-        head = f"{method} {self._root}{path} HTTP/1.1\r\n{''.join(lines)}Content-Length: {len(body)}\r\n\r\n".encode()
+        head = _head(f"{method} {self._root}{path}", {**self._headers, **headers, "content-length": str(len(body))})
         sock = self._kept() or self._connect(deadline)
-        sock.deadline = deadline
         try:
-            sock.settimeout(_remaining_s(deadline))
-            for piece in [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body]:
-                sock.sendall(piece)
-            response = HTTPSocketResponse(sock, block_size=_BLOCK_BYTES, method=method)
-            content = response.read()
-        except TimeoutError as error:
+            unsent = _write(sock, deadline, [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body])
+            response = _Response(method)
+            try:
+                response.read(sock, deadline, self._limit_bytes)
+            except OSError as error:
+                raise unsent or error from error
+        except BaseException as error:  # on Ctrl-C, too: half an answer must not be the next one's
             sock.close()
-            raise Failure(Kind.EXPIRED, "no answer in time") from error
-        except OSError as error:
-            sock.close()
-            raise Failure(Kind.UNREACHABLE, _said(error)) from error
-        except HTTPParseError as error:
-            sock.close()
-            if sock.ended:
-                raise Failure(Kind.UNREACHABLE, "it closed the connection before the end of its answer") from error
-            raise Failure(Kind.BAD_ANSWER, f"it is no HTTP: {_said(error)}") from error
-        except BaseException:  # Ctrl-C: half an answer must not be the next one's
-            sock.close()
+            if isinstance(error, OSError | HTTPParseError):
+                raise _failure(error) from error
             raise
-        if sock.fileno() >= 0 and len(self._idle) < _KEPT:  # it is closed after an answer that says so
-            self._idle.append(sock)
-        else:
+        if unsent or response.should_close() or len(self._idle) >= _KEPT:
             sock.close()
-        return response.status_code, content, response.get
+        else:
+            self._idle.append(sock)
+        return response.status_code, bytes(response.content), response.get
 
     def close(self) -> None:
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
-    def _kept(self) -> "_Socket | _TlsSocket | None":
+    def _kept(self) -> socket.socket | None:
         with suppress(IndexError):
             while True:
                 sock = self._idle.pop()
@@ -95,59 +84,127 @@ class Pool:
                 sock.close()  # the server did, or said something unasked
         return None
 
-    def _connect(self, deadline: float) -> "_Socket | _TlsSocket":
-        timeout_s = min(CONNECT_S, _remaining_s(deadline))
-        host, port = self._address.host, self._address.port
-        if self._proxy:
-            host, port = str(self._proxy.hostname), self._proxy.port or 80
-        if self._tls:
-            connection: HTTPConnection = HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
-            if self._proxy:
-                connection.set_tunnel(self._address.host, self._address.port, _authorization(self._proxy))
-        else:
-            connection = HTTPConnection(host, port, timeout=timeout_s)
+    def _connect(self, deadline: float) -> socket.socket:
+        """Within the deadline, but for the name's resolution, which the system gives no limit."""
         try:
-            connection.connect()
-        except (OSError, HTTPException) as error:
-            connection.close()
-            refused = _TUNNEL_REFUSED.search(said := _said(error))
-            raise (of_http(int(refused[1]), said) if refused else Failure(Kind.UNREACHABLE, said)) from error
-        sock = connection.sock
-        return sock if isinstance(sock, _TlsSocket) else _Socket(fileno=sock.detach())
+            if self._proxy is None:
+                sock = _tcp(self._address.host, self._address.port, deadline)
+            else:
+                sock = _tcp(str(self._proxy.hostname), self._proxy.port or 80, deadline)
+            if self._tls is None:
+                return sock
+            try:
+                if self._proxy:
+                    self._tunnel(sock, self._proxy, deadline)
+                sock.settimeout(min(CONNECT_S, _remaining_s(deadline)))  # of the handshake as a whole
+                return self._tls.wrap_socket(sock, server_hostname=self._address.host)
+            except BaseException:
+                sock.close()
+                raise
+        except (OSError, HTTPParseError) as error:
+            if time.monotonic() >= deadline:
+                raise Failure(Kind.EXPIRED, "no connection in time") from error
+            raise Failure(Kind.UNREACHABLE, _said(error)) from error
+
+    def _tunnel(self, sock: socket.socket, proxy: SplitResult, deadline: float) -> None:
+        netloc = self._address.netloc
+        _write(sock, deadline, [_head(f"CONNECT {netloc}", {"host": netloc, **_authorization(proxy)})])
+        response = _Response("CONNECT")
+        response.read(sock, deadline, self._limit_bytes, head_only=True)
+        if response.status_code != 200:
+            raise of_http(response.status_code, f"the proxy refuses: {response.status_code} {response.status_message}")
 
 
-class _Socket(socket.socket):
-    """Every read ends at the deadline. A timeout alone begins anew with each, and a byte now and then would do."""
+class _Response(HTTPResponse):
+    """One answer, as it comes."""
 
-    deadline = 0.0
-    ended = False  # by the other side
+    def __init__(self, method: str) -> None:
+        super().__init__(method)
+        self.content = bytearray()
+        self._ends = 0
 
-    def recv(self, *arguments: Any) -> bytes:
-        self.settimeout(_remaining_s(self.deadline))
-        received = super().recv(*arguments)
-        self.ended = not received
-        return received
+    def read(self, sock: socket.socket, deadline: float, limit_bytes: int, *, head_only: bool = False) -> None:
+        """All of it.
+
+        Raises:
+            TimeoutError: not in time.
+            OSError: the connection broke.
+            HTTPParseError: it is no HTTP, or more than one answer.
+            Failure: it is larger than that.
+        """
+        received = 0
+        while not (self._ends or (head_only and self.headers_complete)):
+            sock.settimeout(_remaining_s(deadline))
+            piece = sock.recv(_BLOCK_BYTES)
+            if not piece:
+                with suppress(HTTPParseError):
+                    self.feed(piece)  # an end, too, where no length was told
+                if not self._ends:
+                    raise ConnectionError("it closed the connection before the end of its answer")
+                break
+            self.feed(piece)
+            if (received := received + len(piece)) > limit_bytes + _HEAD_BYTES:
+                raise too_large("the answer", limit_bytes)
+        if self._ends > 1 or not (self.message_complete or head_only):
+            raise HTTPParseError("there is more than one answer")
+
+    def _on_body(self, buf: bytes | bytearray) -> None:
+        self.content += buf
+
+    def _on_message_complete(self) -> None:
+        super()._on_message_complete()
+        self._ends += self.get_code() >= 200  # before it, "continue" and the like
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """The same; and every write, as sendall has several."""
+def too_large(what: str, limit_bytes: int) -> Failure:
+    return Failure(
+        Kind.INVALID, f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)"
+    )
 
-    deadline = 0.0
-    ended = False
 
-    def send(self, *arguments: Any) -> int:
-        self.settimeout(_remaining_s(self.deadline))
-        return super().send(*arguments)
+def _tcp(host: str, port: int, deadline: float) -> socket.socket:
+    """Connected to one of the name's addresses."""
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(min(CONNECT_S, _remaining_s(deadline)))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
 
-    def recv(self, *arguments: Any) -> bytes:
-        self.settimeout(_remaining_s(self.deadline))
-        received = super().recv(*arguments)
-        self.ended = not received
-        return received
+
+def _head(request: str, headers: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{request} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def _write(sock: socket.socket, deadline: float, pieces: list[bytes]) -> OSError | None:
+    """Send it. A server that closes in the midst of it may have said why: the error is for the case that it has not."""
+    try:
+        for piece in pieces:
+            unsent = memoryview(piece)
+            while unsent:  # sendall would begin its timeout anew with each block, under TLS
+                sock.settimeout(_remaining_s(deadline))
+                unsent = unsent[sock.send(unsent) :]
+    except (BrokenPipeError, ConnectionResetError) as error:
+        return error
+    return None
 
 
 def _remaining_s(deadline: float) -> float:
-    return max(1e-3, deadline - time.monotonic())
+    """For a socket, which takes 0 for "do not wait".
+
+    Raises:
+        TimeoutError: there is none.
+    """
+    if (remaining_s := deadline - time.monotonic()) <= 0:
+        raise TimeoutError("the time is up")
+    return remaining_s
 
 
 def _silent(sock: socket.socket) -> bool:
@@ -160,7 +217,14 @@ def _authorization(proxy: SplitResult) -> dict[str, str]:
     if proxy.username is None:
         return {}
     who = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"}
+    return {"proxy-authorization": f"Basic {base64.b64encode(who.encode()).decode()}"}
+
+
+def _failure(error: OSError | HTTPParseError) -> Failure:
+    if isinstance(error, TimeoutError):
+        return Failure(Kind.EXPIRED, "no answer in time")
+    kind = Kind.UNREACHABLE if isinstance(error, OSError) else Kind.BAD_ANSWER
+    return Failure(kind, _said(error))
 
 
 def _said(error: Exception) -> str:

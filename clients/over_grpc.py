@@ -1,8 +1,8 @@
 """One server over gRPC, for threads and for asyncio. What fails is a Failure."""
 
-import struct
+import asyncio
+import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -30,7 +30,6 @@ _METHODS: dict[Question, str] = {
     "unload": "unload_model",
     "shared": "get_system_shared_memory_status",
 }
-_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, struct.error)
 
 
 class _Channel:
@@ -38,27 +37,31 @@ class _Channel:
 
     def __init__(self, address: Address, transport: Transport, client: Callable[..., Any]) -> None:
         self._address, self._transport, self._client = address, transport, client
-        self._retired: list[Any] = []  # connections that did not answer; requests may still hang on them
+        self._credentials = _credentials(transport) if address.tls else None
         self._triton = self._connect()
+        self._retired: Any = None  # a connection on which a probe had no answer; requests may still have one
 
     def _connect(self) -> Any:
-        credentials = _credentials(self._transport) if self._address.tls else None
-        return self._client(self._address.netloc, creds=credentials, channel_args=_options(self._transport))
+        return self._client(self._address.netloc, creds=self._credentials, channel_args=_options(self._transport))
 
-    def _renew(self) -> None:
-        self._retired.append(self._triton)
-        self._triton = self._connect()
+    def _renew(self) -> Any:
+        """Connect anew; the connection to close, if there is one: on which nobody has had an answer for two probes."""
+        to_close, self._retired, self._triton = self._retired, self._triton, self._connect()
+        return to_close
 
     def _infer_arguments(self, request: Request, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        inputs = [_input(name, array, request) for name, array in request.inputs.items()]
+        remaining_s = max(1e-3, deadline - time.monotonic())  # large tensors take a while to write down
         return {
             "model_name": request.model,
             "model_version": request.version,
-            "inputs": [_input(name, array, request) for name, array in request.inputs.items()],
+            "inputs": inputs,
             "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in request.outputs] or None,
             "request_id": request.id,
             "priority": request.priority,
-            "timeout": queue_timeout_us(timeout_s),
-            "client_timeout": timeout_s,
+            "timeout": queue_timeout_us(remaining_s),
+            "client_timeout": remaining_s,
             "headers": {**self._transport.headers, **request.headers},
             "compression_algorithm": self._transport.compression,
         }
@@ -112,15 +115,18 @@ class Grpc(_Channel):
             raise _failure(error) from error
 
     def alive(self, timeout_s: float) -> bool:
-        """Whether it answers; a connection on which it does not is replaced, as it may stall for minutes."""
-        with suppress(Failure):
+        """Whether it answers. A connection that stalls is replaced: it might for minutes."""
+        try:
             return bool(self.ask("live", timeout_s))
-        self._renew()
-        return False
+        except Failure as failure:
+            if failure.kind is Kind.EXPIRED and (old := self._renew()):
+                old.close()
+            return failure.is_an_answer
 
     def close(self) -> None:
-        for client in (self._triton, *self._retired):
-            client.close()
+        for client in (self._triton, self._retired):
+            if client:
+                client.close()
 
 
 class AsyncGrpc(_Channel):
@@ -135,6 +141,8 @@ class AsyncGrpc(_Channel):
             result = await self._triton.infer(**arguments)
         except InferenceServerException as error:
             raise _failure(error) from error
+        except asyncio.CancelledError as error:
+            raise _ended(error) from error
         return _answer(request, result)
 
     async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
@@ -142,18 +150,23 @@ class AsyncGrpc(_Channel):
             answer = await self._method(question, model)(**self._ask_arguments(question, model, version, timeout_s))
         except InferenceServerException as error:
             raise _failure(error) from error
+        except asyncio.CancelledError as error:
+            raise _ended(error) from error
         return _plain(question, answer)
 
     async def alive(self, timeout_s: float) -> bool:
         """As Grpc's."""
-        with suppress(Failure):
+        try:
             return bool(await self.ask("live", timeout_s))
-        self._renew()
-        return False
+        except Failure as failure:
+            if failure.kind is Kind.EXPIRED and (old := self._renew()):
+                await old.close()
+            return failure.is_an_answer
 
     async def close(self) -> None:
-        for client in (self._triton, *self._retired):
-            await client.close()
+        for client in (self._triton, self._retired):
+            if client:
+                await client.close()
 
 
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
@@ -197,8 +210,10 @@ def _answer(request: Request, result: Any) -> Arrays:
     try:
         response = result.get_response()
         return request.answered({o.name: result.as_numpy(o.name) for o in response.outputs}, response.id)
-    except _UNREADABLE as error:
-        raise Failure(Kind.BAD_ANSWER, f"its tensors cannot be read: {error}") from error
+    except Failure:
+        raise
+    except Exception as error:  # of tritonclient, which trusts what it reads
+        raise Failure(Kind.BAD_ANSWER, f"its tensors cannot be read: {error!r}") from error
 
 
 def _plain(question: Question, answer: Any) -> Any:
@@ -208,6 +223,12 @@ def _plain(question: Question, answer: Any) -> Any:
         found = answer.get(inner, []) if inner else answer
         return list(found.values()) if question == "shared" and found else found
     return answer
+
+
+def _ended(error: asyncio.CancelledError) -> BaseException:
+    """gRPC cancels what is under way on a channel that is closed, and cannot be told from the caller by that."""
+    task = asyncio.current_task()
+    return error if task and task.cancelling() else Failure(Kind.UNREACHABLE, "the connection was closed")
 
 
 def _failure(error: InferenceServerException) -> Failure:

@@ -7,25 +7,22 @@ request as a whole.
 import asyncio
 import gzip
 import json
-import struct
 import time
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import np_to_triton_dtype
 
-from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind, of_http
-from clients.http_pool import CONNECT_S, Answer, Pool
+from clients.http_pool import CONNECT_S, Answer, Pool, too_large
 from clients.request import Question, Request, placed, queue_timeout_us
-from clients.settings import Address, Transport
+from clients.settings import Address, Transport, proxy_of
 from clients.tensors import Arrays
 
 _PATHS: dict[Question, tuple[str, str]] = {
@@ -41,10 +38,6 @@ _PATHS: dict[Question, tuple[str, str]] = {
     "shared": ("GET", "/v2/systemsharedmemory/status"),
 }
 _LENGTH = "Inference-Header-Content-Length"
-_UNREADABLE = (
-    *(ValueError, KeyError, IndexError, TypeError, EOFError, struct.error),
-    *(zlib.error, gzip.BadGzipFile, InferenceServerException),
-)
 
 
 class _Messages:
@@ -64,15 +57,30 @@ class _Messages:
             timeout=queue_timeout_us(timeout_s),
         )
         if len(body) > self._transport.max_message_bytes:
-            raise Failure(Kind.INVALID, f"{len(body):,} bytes are more than {self._transport.max_message_bytes:,}")
+            raise too_large("the request", self._transport.max_message_bytes)
         headers = {**self._transport.headers, **request.headers}
         if json_length is not None:
             headers[_LENGTH] = str(json_length)
         if compression := self._transport.compression:
             body = gzip.compress(body) if compression == "gzip" else zlib.compress(body)
-            headers |= {"Content-Encoding": compression, "Accept-Encoding": compression}
-        version = f"/versions/{request.version}" if request.version else ""
-        return f"/v2{_model_path(request.model)}{version}/infer", body, headers
+            headers |= {"content-encoding": compression, "accept-encoding": compression}
+        return f"/v2{_model_path(request.model, request.version)}/infer", body, headers
+
+    def _answer(self, request: Request, answer: Answer) -> Arrays:
+        status, body, header = answer
+        if status != 200:
+            raise of_http(status, _reason(body))
+        try:
+            body = _inflated(body, header("Content-Encoding"), self._transport.max_message_bytes)
+            length = header(_LENGTH)
+            result = InferenceServerClient.parse_response_body(body, header_length=int(length) if length else None)
+            response = result.get_response()
+            names = [output["name"] for output in response["outputs"]]
+            return request.answered({name: result.as_numpy(name) for name in names}, response.get("id", ""))
+        except Failure:
+            raise
+        except Exception as error:  # of tritonclient, which trusts what it reads
+            raise Failure(Kind.BAD_ANSWER, f"it cannot be read: {error!r}") from error
 
     def _ask_headers(self) -> dict[str, str]:
         transport = self._transport
@@ -82,7 +90,7 @@ class _Messages:
         method, path = _PATHS[question]
         if question == "ready" and model:
             path = "/v2{model}/ready"
-        path_of_model = _model_path(model) + (f"/versions/{version}" if version else "") if model else ""
+        path_of_model = _model_path(model, version) if model else ""
         if question == "statistics" and not model:
             path_of_model = "/models"
         return method, path.format(model=path_of_model)
@@ -93,30 +101,31 @@ class Http(_Messages):
 
     def __init__(self, address: Address, transport: Transport) -> None:
         super().__init__(address, transport)
-        self._pool = Pool(address, self._tls, self._proxy)
+        self._pool = Pool(address, self._tls, self._proxy, transport.max_message_bytes)
 
     def infer(self, request: Request, timeout_s: float) -> Arrays:
         deadline = time.monotonic() + timeout_s
         path, body, headers = self._infer_message(request, timeout_s)
-        return _answer(request, *self._pool.send("POST", path, deadline, body, headers))
+        return self._answer(request, self._pool.send("POST", path, deadline, body, headers))
 
     def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         method, path = self._ask_message(question, model, version)
         deadline = time.monotonic() + timeout_s
-        return _told(question, *self._pool.send(method, path, deadline, b"", self._ask_headers()))
+        return _told(question, self._pool.send(method, path, deadline, b"", self._ask_headers()))
 
     def share(self, region: str, key: str, size_bytes: int, timeout_s: float) -> None:
         """Have the server map /dev/shm/`key`, or with no size, unmap it."""
         path = f"/v2/systemsharedmemory/region/{region}/{'register' if size_bytes else 'unregister'}"
         body = json.dumps({"key": key, "offset": 0, "byte_size": size_bytes}).encode() if size_bytes else b""
         deadline = time.monotonic() + timeout_s
-        _told("shared", *self._pool.send("POST", path, deadline, body, self._ask_headers()))
+        _told("shared", self._pool.send("POST", path, deadline, body, self._ask_headers()))
 
     def alive(self, timeout_s: float) -> bool:
         """Whether it answers."""
-        with suppress(Failure):
+        try:
             return bool(self.ask("live", timeout_s))
-        return False
+        except Failure as failure:
+            return failure.is_an_answer
 
     def close(self) -> None:
         self._pool.close()
@@ -132,21 +141,23 @@ class AsyncHttp(_Messages):
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             auto_decompress=False,
+            headers={"accept-encoding": "identity"},  # aiohttp would ask for gzip, and Triton would oblige
         )
 
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
         path, body, headers = self._infer_message(request, timeout_s)
-        return _answer(request, *await self._send("POST", path, timeout_s, body, headers))
+        return self._answer(request, await self._send("POST", path, timeout_s, body, headers))
 
     async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         method, path = self._ask_message(question, model, version)
-        return _told(question, *await self._send(method, path, timeout_s, b"", self._ask_headers()))
+        return _told(question, await self._send(method, path, timeout_s, b"", self._ask_headers()))
 
     async def alive(self, timeout_s: float) -> bool:
         """Whether it answers."""
-        with suppress(Failure):
+        try:
             return bool(await self.ask("live", timeout_s))
-        return False
+        except Failure as failure:
+            return failure.is_an_answer
 
     async def close(self) -> None:
         await self._session.close()
@@ -156,10 +167,16 @@ class AsyncHttp(_Messages):
             async with (
                 asyncio.timeout(timeout_s),
                 self._session.request(
-                    method, f"{self._address}{path}", data=body, headers=headers, proxy=self._proxy_url
+                    method,
+                    f"{self._address}{path}",
+                    data=body,
+                    headers=headers,
+                    proxy=self._proxy_url,
+                    allow_redirects=False,  # to where the headers were not meant for
                 ) as response,
             ):
-                return response.status, await response.read(), response.headers.get
+                content = await _content(response, self._transport.max_message_bytes)
+                return response.status, content, response.headers.get
         except aiohttp.ConnectionTimeoutError as error:
             raise Failure(Kind.UNREACHABLE, "no connection in time") from error
         except TimeoutError as error:
@@ -172,8 +189,8 @@ class AsyncHttp(_Messages):
             raise Failure(Kind.UNREACHABLE, str(error) or type(error).__name__) from error
 
 
-def _model_path(model: str) -> str:
-    return f"/models/{quote(model, safe='')}"
+def _model_path(model: str, version: str) -> str:
+    return f"/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def _input(name: str, array: NDArray[Any], request: Request) -> Any:
@@ -181,35 +198,39 @@ def _input(name: str, array: NDArray[Any], request: Request) -> Any:
     return placed(tensor, array, request.places.get(name))
 
 
-def _answer(request: Request, status: int, body: bytes, header: Callable[[str], str | None]) -> Arrays:
-    if status != 200:
-        raise of_http(status, _reason(body))
-    try:
-        length = header(_LENGTH)
-        result = InferenceServerClient.parse_response_body(
-            body, header_length=int(length) if length else None, content_encoding=header("Content-Encoding")
-        )
-        response = result.get_response()
-        names = [output["name"] for output in response["outputs"]]
-        return request.answered({name: result.as_numpy(name) for name in names}, response.get("id", ""))
-    except _UNREADABLE as error:
-        raise Failure(Kind.BAD_ANSWER, f"it cannot be read: {error}") from error
+async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    if response.content_length is not None and response.content_length <= limit_bytes:
+        return await response.read()
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > limit_bytes:
+            raise too_large("the answer", limit_bytes)
+    return bytes(content)
 
 
-def _told(question: Question, status: int, body: bytes, _: Callable[[str], str | None]) -> Any:
+def _inflated(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
+    """At most so much of it."""
+    if encoding in (None, "identity"):
+        return body
+    return zlib.decompressobj(wbits=47).decompress(body, limit_bytes)  # 47: gzip or deflate, whichever it is
+
+
+def _told(question: Question, answer: Answer) -> Any:
+    status, body, _ = answer
     if question in ("live", "ready") and status in (200, 400):
         return status == 200
     if status != 200:
         raise of_http(status, _reason(body))
     try:
         return json.loads(body) if body else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failure(Kind.BAD_ANSWER, f"it is no JSON: {error}") from error
 
 
 def _reason(body: bytes) -> str:
     """Triton's, or the first line of whatever stands between."""
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         return str(json.loads(body)["error"])
     return body.decode(errors="replace").strip().partition("\n")[0][:200]
 
@@ -218,9 +239,4 @@ def _proxy(address: Address, transport: Transport) -> SplitResult | None:
     found = transport.proxy
     if not found and not proxy_bypass(address.netloc):
         found = getproxies().get("https" if address.tls else "http")
-    if not found:
-        return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise InvalidInputError(f"{found!r} is no proxy", hint="as in http://proxy:3128")
-    return parts
+    return proxy_of(found) if found else None

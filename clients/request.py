@@ -1,11 +1,13 @@
 """What is sent, whatever the protocol."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
+from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind
 from clients.tensors import Arrays
 
@@ -58,6 +60,15 @@ def placed(tensor: Any, array: NDArray[Any], place: Place | None) -> Any:
     else:
         tensor.set_shared_memory(place.region, place.size_bytes, place.offset)
     return tensor
+
+
+def checked_version(version: str | int) -> str:
+    """Raises:
+    InvalidInputError: it is none.
+    """
+    if not re.fullmatch(r"[0-9]*", text := str(version)):
+        raise InvalidInputError(f"the version {text!r}", hint="a number, or nothing for the newest")
+    return text
 
 
 def queue_timeout_us(timeout_s: float) -> int:

@@ -1,11 +1,12 @@
 """How a client calls: value objects with the defaults that most want."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from clients.errors import InvalidInputError
 
@@ -15,6 +16,9 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False), "grpcs": ("grpc", True), "http": ("http", False), "https": ("http", True),
 }  # fmt: skip
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
+_HOST = re.compile(r"[0-9A-Za-z_.:%-]+")
+_HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[\x20-\x7e]*")  # what gRPC and HTTP both take
+_OURS = {"content-length", "transfer-encoding"}
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,12 @@ class Address:
             parts = urlsplit(url if "://" in url else f"grpc://{url}")
             protocol, tls = _SCHEMES[parts.scheme]
             port = parts.port or (443 if tls else _PORTS[protocol])
+            host = _host(parts)
         except (ValueError, KeyError) as error:
             raise _no_address(url) from error
-        if not parts.hostname or parts.path not in ("", "/") or parts.query:
+        if parts.path not in ("", "/") or parts.query:
             raise _no_address(url)
-        return cls(protocol, parts.hostname, port, tls)
+        return cls(protocol, host, port, tls)
 
     @property
     def netloc(self) -> str:
@@ -56,7 +61,9 @@ class Address:
 class Tls:
     """How to know the server, and to be known by it. PEM files."""
 
-    ca: Path | None = None  # who signs the server's certificate; None: whom the system trusts
+    # Who signs the server's certificate. None: over HTTP whom the system trusts, over gRPC whom gRPC does: the list
+    # that it brings, or the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
+    ca: Path | None = None
     certificate: Path | None = None  # ours, for mutual TLS
     key: Path | None = None
 
@@ -99,7 +106,11 @@ class Transport:
         headers: Of every request: `{"authorization": "Bearer …"}`. gRPC carries them as metadata.
         admin_key: What the server's admin APIs ask for: model control and shared memory. Sent to no other.
         compression: Of requests. It costs more time than it saves unless the network is slow.
+        max_message_bytes: Of a request, and of an answer.
         proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy).
+
+    Raises:
+        InvalidInputError: a header is none, or would be sent as another one.
     """
 
     tls: Tls = field(default_factory=Tls)
@@ -107,10 +118,63 @@ class Transport:
     admin_key: str = field(default="", repr=False)
     compression: Literal["gzip", "deflate"] | None = None
     max_message_bytes: int = 2**31 - 1
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headers", checked_headers(self.headers))
+        checked_headers({"admin-key": self.admin_key})
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """With names in lower case, as gRPC wants them.
+
+    Raises:
+        InvalidInputError: a name or value is not what both protocols carry; the message keeps the value to itself.
+    """
+    checked = {name.lower(): value for name, value in headers.items()}
+    for name, value in checked.items():
+        if not _HEADER_NAME.fullmatch(name) or name in _OURS:
+            raise InvalidInputError(f"{name!r} is no header to send", hint="letters, digits, - _ and .")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise InvalidInputError(f"the header {name} has a character that is not printable ASCII")
+    return checked
+
+
+def proxy_of(url: str) -> SplitResult:
+    """The parts of a forward proxy's address.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _host(parts), parts.port  # which raises, too
+    except ValueError as error:
+        raise _no_proxy(url) from error
+    if parts.scheme != "http":
+        raise _no_proxy(url)
+    return parts
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if ":" not in host:
+        host = host.encode("idna").decode()
+    if not _HOST.fullmatch(host):
+        raise ValueError(host)
+    return host
 
 
 def _no_address(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{url!r} is no address of a server", hint="as in grpc://127.0.0.1:8001 or https://host:8443"
+        f"{_without_password(url)!r} is no address of a server",
+        hint="as in grpc://127.0.0.1:8001 or https://host:8443",
     )
+
+
+def _no_proxy(url: str) -> InvalidInputError:
+    return InvalidInputError(f"{_without_password(url)!r} is no proxy", hint="as in http://proxy:3128")
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"[^/@]*@", "…@", url)

@@ -4,11 +4,13 @@ Worth it for large tensors: what is saved is that bytes are copied into a reques
 See docs/how-to/call.md for from what size on.
 """
 
+import fcntl
 import itertools
 import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from multiprocessing import shared_memory
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +21,14 @@ from numpy.typing import ArrayLike
 from tritonclient.utils import serialize_byte_tensor
 
 from clients.client import Client
-from clients.errors import InvalidInputError
+from clients.deadline import Deadline
+from clients.errors import DeadlineError, InvalidInputError
 from clients.request import Place
 from clients.tensors import Arrays
 
+_FOLDER = Path("/dev/shm")  # noqa: S108
 _PREFIX = "clients-"
+_NEW_S = 10  # a file this young may be about to be locked
 _ALIGNED = 64  # bytes, as a cache line
 _numbers = itertools.count()
 
@@ -34,7 +39,7 @@ class SharedMemory:
     with Client(transport=Transport(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
         answer = region.infer("fashion_classifier", {"pixels": pixels})
 
-    A process that is killed leaves nothing in /dev/shm; that its server still maps it, the next region puts right.
+    What a process that was killed left behind, in /dev/shm or mapped by the server, the next region takes away.
 
     Args:
         client: With one server, on this machine, and its admin key: whoever may register memory may read it.
@@ -50,22 +55,24 @@ class SharedMemory:
 
     def __enter__(self) -> Self:
         self._remove_stale()
-        self._memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
-        try:
-            Path(f"/dev/shm/{self._name}").chmod(self._mode)  # noqa: S108
-            self._client.share(self._name, f"/{self._name}", self._size_bytes)
-        except BaseException:
-            self._unlink()
-            raise
+        key = f"/{self._name}"
+        with ExitStack() as opened:
+            self._memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
+            opened.callback(self._memory.unlink)
+            opened.callback(self._memory.close)
+            file = os.open(_FOLDER / self._name, os.O_RDWR)
+            opened.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX)  # for as long as this process lives
+            os.fchmod(file, self._mode)
+            self._client.share(self._name, key, self._size_bytes)
+            opened.callback(self._client.share, self._name, key, 0)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._client.share(self._name, f"/{self._name}", 0)
-        finally:
-            self._unlink()
+        self._opened.close()
 
     def infer(self, model: str, inputs: Mapping[str, ArrayLike], **options: Any) -> Arrays:
         """As Client.infer, of at most `max_batch_size` rows.
@@ -74,10 +81,14 @@ class SharedMemory:
             InvalidInputError: also if the inputs are larger than the region.
             ClientError: as there.
         """
-        arrays = self._client.signature(model, options.get("version", "")).checked(inputs)
+        deadline = Deadline.after(options.pop("timeout_s", self._client.timeout_s))
+        signature = self._client.signature(model, options.get("version", ""), timeout_s=deadline.remaining_s)
+        arrays = signature.checked(inputs)
         memory = self._memory.buf
         assert memory is not None  # it is open
-        with self._lock:
+        if not self._lock.acquire(timeout=deadline.remaining_s):
+            raise DeadlineError(f"{model}: another request was in the region for {deadline.elapsed_s:.3g} s")
+        try:
             places, offset = {}, 0
             for name, array in arrays.items():
                 encoded = serialize_byte_tensor(array) if array.dtype == np.object_ else np.ascontiguousarray(array)
@@ -88,15 +99,29 @@ class SharedMemory:
                 memory[offset:end] = content
                 places[name] = Place(self._name, offset, len(content))
                 offset = -(-end // _ALIGNED) * _ALIGNED
-            return self._client.infer(model, arrays, places=places, **options)
+            return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
+        finally:
+            self._lock.release()
 
     def _remove_stale(self) -> None:
         """Have the server forget regions of ours whose process is gone, and with it the memory."""
+        for path in _FOLDER.glob(f"{_PREFIX}*"):
+            with suppress(OSError):  # somebody else's, or just gone
+                if _is_abandoned(path):
+                    path.unlink()
         for region in self._client.ask("shared"):
             name = region["name"]
-            if name.startswith(_PREFIX) and not Path(f"/dev/shm/{name}").exists():  # noqa: S108
+            if name.startswith(_PREFIX) and not (_FOLDER / name).exists():
                 self._client.share(name, f"/{name}", 0)
 
-    def _unlink(self) -> None:
-        self._memory.close()
-        self._memory.unlink()
+
+def _is_abandoned(path: Path) -> bool:
+    """Nobody has it locked. A process number would not tell: containers that share memory have their own."""
+    with path.open("rb") as file:
+        if time.time() - os.fstat(file.fileno()).st_mtime < _NEW_S:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

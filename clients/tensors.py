@@ -1,6 +1,7 @@
 """A model's inputs and outputs as its server describes them, and whether arrays fit."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -100,14 +101,17 @@ class Signature:
         return frozenset(tensor.name for tensor in self.inputs)
 
     def _fitting(self, tensor: Tensor, given: ArrayLike) -> NDArray[Any]:
-        array = _strings(given) if tensor.datatype == "BYTES" else np.asarray(given)
+        try:
+            array = _strings(given) if tensor.datatype == "BYTES" else np.asarray(given)
+        except (TypeError, ValueError) as error:  # rows of different lengths; a text that UTF-8 does not have
+            raise self._wrong(f"{tensor.name} is no array: {error}") from error
         found = np_to_triton_dtype(array.dtype)
         if found != tensor.datatype:
             raise self._wrong(
                 f"{tensor.name} is {array.dtype}, and not {_numpy_name(tensor.datatype)}",
                 hint=f"{tensor.name}.astype({_numpy_name(tensor.datatype)!r}), if nothing is lost by that",
             )
-        if not tensor.fits(array.shape):
+        if not tensor.fits(array.shape) or (self.max_batch_size and not array.ndim):
             raise self._wrong(
                 f"{tensor.name} has the shape {list(array.shape)}, which does not fit {list(tensor.shape)}",
                 hint=f"one row is a batch, too: {tensor.name}[None]" if tensor.fits((1, *array.shape)) else None,
@@ -121,16 +125,54 @@ class Signature:
         return InvalidInputError(f"{self.model}: {what}", note=f"it takes {takes}", hint=hint)
 
 
+class Known:
+    """Signatures that were asked for. One that a refusal casts doubt on is forgotten, if it is not quite new: bad input
+    must not have every request asked twice.
+    """
+
+    _NEW_S = 1.0
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Signature, float]] = {}
+
+    def get(self, model: str, version: str) -> Signature | None:
+        found = self._known.get((model, version))
+        return found and found[0]
+
+    def keep(self, model: str, version: str, signature: Signature) -> Signature:
+        self._known[model, version] = signature, time.monotonic()
+        return signature
+
+    def doubt(self, model: str, version: str) -> bool:
+        """Whether it is forgotten."""
+        found = self._known.get((model, version))
+        old = found is not None and time.monotonic() - found[1] > self._NEW_S
+        if old:
+            self._known.pop((model, version), None)
+        return old
+
+
 def joined(pieces: Sequence[Arrays]) -> Arrays:
     """The answers to the pieces of a batch, as one."""
     return pieces[0] if len(pieces) == 1 else {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
 
 def _strings(given: ArrayLike) -> NDArray[Any]:
-    """Bytes as they are; numpy would take trailing zeros off bytes in an array of type S."""
-    if isinstance(given, np.ndarray):
-        return given.astype(np.object_) if given.dtype.kind == "U" else given
-    return np.asarray(given, dtype=np.object_)
+    """Bytes as they are, text in UTF-8. Numpy would take trailing zeros off bytes in an array of type S.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it has rows of different lengths, or a text that UTF-8 does not have.
+    """
+    array = given if isinstance(given, np.ndarray) else np.asarray(given, dtype=np.object_)
+    if array.dtype.kind not in "OU" or all(type(item) is bytes for item in array.flat):
+        return array
+    encoded = np.empty(array.shape, np.object_)
+    for i, item in np.ndenumerate(array):
+        if not isinstance(item, bytes | str):
+            raise TypeError(f"{item!r} is neither bytes nor text")
+        encoded[i] = item.encode() if isinstance(item, str) else item
+    return encoded
 
 
 def _numpy_name(datatype: str) -> str:

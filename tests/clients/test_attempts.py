@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from clients.attempts import Budget, Pause, Send, plan
+from clients.deadline import Deadline
 from clients.errors import (
     ClientError,
     DeadlineError,
@@ -34,7 +35,7 @@ def follow(  # type: ignore[no-untyped-def]
 ) -> tuple[list[Server], list[float]]:
     """Whom the plan asked while it was answered so, and its pauses."""
     retry = retry or Retry()
-    steps = plan("m", pool, retry, budget or Budget(retry), options.pop("timeout_s", 5), **options)
+    steps = plan("m", pool, retry, budget or Budget(retry), Deadline.after(options.pop("timeout_s", 5)), **options)
     asked: list[Server] = []
     pauses: list[float] = []
     try:
@@ -60,17 +61,18 @@ def test_an_answer_ends_it() -> None:
 def test_an_overloaded_server_is_asked_again_later_and_later() -> None:
     pool = servers()
     [server] = pool.all
-    for refusals, longest_s in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), start=1):
+    queue = server.queue("")
+    for refusals, longest_s in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, *[2.0] * 2000), start=1):
         assert pool.take() is server
         pool.give_back(server)
         pool.refused(server)
         pool.refused(server)  # at the same time: it was told so already
         assert pool.take() is None
-        assert server.refusals == refusals
+        assert queue.refusals == refusals
         assert longest_s / 2 - 0.05 < pool.worth_a_look_in_s() <= longest_s
-        server.alone_until = 0
+        queue.alone_until = 0
     pool.answered(server)
-    assert server.refusals == 0
+    assert queue.refusals == 0
 
 
 def test_the_request_it_refused_waits_for_that() -> None:
@@ -135,7 +137,7 @@ def test_a_dead_server_costs_no_budget_and_is_not_asked_until_it_is_back() -> No
 
 def test_while_all_are_down_calls_wait_for_one_to_come_back() -> None:
     pool = servers()
-    steps = plan("m", pool, Retry(), Budget(Retry()), 5)
+    steps = plan("m", pool, Retry(), Budget(Retry()), Deadline.after(5))
     next(steps)
     assert isinstance(steps.send(GONE), Pause)
     assert isinstance(next(steps), Pause)
@@ -153,7 +155,7 @@ def test_a_server_that_never_answered_is_not_waited_for() -> None:
 
 
 def test_at_the_deadline_the_error_is_what_went_wrong_until_then() -> None:
-    steps = plan("m", servers(), Retry(), Budget(Retry()), 0.05)
+    steps = plan("m", servers(), Retry(), Budget(Retry()), Deadline.after(0.05))
     next(steps)
     steps.send(GONE)
     time.sleep(0.06)
@@ -174,8 +176,8 @@ def test_a_server_that_refuses_gets_fewer_requests_at_once_until_it_answers_them
     [server] = pool.all
     taken = [pool.take() for _ in range(10)]
     pool.refused(server)
-    assert server.limit == 8
-    server.alone_until = 0
+    assert server.queue("").limit == 8
+    server.queue("").alone_until = 0
     for _ in taken[:3]:
         pool.give_back(server)
     assert pool.take() is server  # the eighth
@@ -192,6 +194,62 @@ def test_who_has_to_wait_for_that_is_told_of_overload_at_the_deadline() -> None:
     pool.refused(pool.all[0])
     with pytest.raises(OverloadedError, match="0 attempts"):
         follow(pool, [], timeout_s=0.01)
+
+
+def test_that_one_models_queue_is_full_says_nothing_of_another() -> None:
+    pool = servers()
+    [server] = pool.all
+    pool.take("busy")
+    pool.refused(server, "busy")
+    assert pool.take("busy") is None
+    assert pool.take("idle") is server
+    assert pool.take() is server
+
+
+def test_a_server_that_comes_back_is_not_met_by_a_crowd() -> None:
+    pool = servers()
+    [server] = pool.all
+    pool.take("m")
+    pool.failed(server)
+    pool.give_back(server, "m")
+    pool.recovered(server)
+    taken = [pool.take("m") for _ in range(10)]
+    assert taken == [server] * 8 + [None] * 2
+    for _ in range(3):
+        pool.answered(server, "m")
+    assert [pool.take("m") for _ in range(4)] == [server] * 3 + [None]
+
+
+def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> None:
+    pool = servers()
+    [server] = pool.all
+    with pytest.raises(DeadlineError):
+        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")])
+    assert pool.to_probe() == [server]
+    assert pool.take() is server
+    pool.failed(server)
+    assert pool.take() is None
+
+
+def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -> None:
+    pool, retry = servers(), Retry(burst=0, budget=0)
+    steps = plan("m", pool, retry, Budget(retry), Deadline.after(5))
+    next(steps)
+    steps.send(GONE)
+    pool.recovered(pool.all[0])  # as a load balancer does, whose servers are gone
+    while not isinstance(next(steps), Send):
+        pass
+    with pytest.raises(ServerUnavailableError, match="2 attempts in"):
+        steps.send(GONE)
+
+
+def test_if_nobody_can_watch_a_server_it_is_tried() -> None:
+    def no_thread() -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = servers(watch=no_thread)
+    pool.failed(pool.all[0])
+    assert pool.take() is pool.all[0]
 
 
 def test_the_server_with_the_least_to_do_is_asked() -> None:
@@ -215,7 +273,9 @@ def test_the_server_with_the_least_to_do_is_asked() -> None:
         (of_grpc("NOT_FOUND", "Request for unknown model: 'x' is not found"), Kind.NOT_FOUND),
         (of_grpc("UNKNOWN", "?"), Kind.BROKEN),
         (of_http(503, "Exceeds maximum queue size"), Kind.OVERLOADED),
-        (of_http(503, "no backend"), Kind.UNREACHABLE),
+        (of_http(503, "no backend"), Kind.OVERLOADED),
+        (of_http(502, "no backend"), Kind.UNREACHABLE),
+        (of_http(504, "the backend took too long"), Kind.UNREACHABLE),
         (of_http(429, "too many requests"), Kind.OVERLOADED),
         (of_http(413, "the request is too large"), Kind.INVALID),
         (of_http(400, "Request for unknown model: 'x' is not found"), Kind.NOT_FOUND),

@@ -219,6 +219,31 @@ def test_what_nobody_waits_for_any_more_is_not_computed(noting: tuple[Workspace,
     assert notes(file) == pytest.approx([0, 1.5, 0.1])
 
 
+def test_pieces_that_wait_for_each_other_have_the_calls_deadline(noting: tuple[Workspace, str, Path]) -> None:
+    _, address, _ = noting
+    rows = np.full((6, 1), 0.4, np.float32)
+
+    async def ask() -> None:
+        async with AsyncClient(address, concurrency=2) as client:
+            await client.infer("noting", {"IN": rows}, timeout_s=1)
+
+    for call in (
+        lambda: Client(address, concurrency=2).infer("noting", {"IN": rows}, timeout_s=1),
+        lambda: asyncio.run(ask()),
+    ):
+        began = time.monotonic()
+        with pytest.raises((DeadlineError, OverloadedError)):
+            call()
+        assert time.monotonic() - began < 2
+
+
+def test_what_must_not_be_repeated_is_not_to_find_out_which_image_was_bad(url: str, images: list[bytes]) -> None:
+    with Client(url) as client:
+        for repeatable, right in ((True, 3), (False, 0)):
+            outcomes = list(client.classify_many([*images[:3], b"no image"], repeatable=repeatable))
+            assert sum(isinstance(outcome, Prediction) for outcome in outcomes) == right
+
+
 def test_a_hedged_call_is_sent_twice_only_if_it_is_late(noting: tuple[Workspace, str, Path]) -> None:
     _, address, file = noting
 

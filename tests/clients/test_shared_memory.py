@@ -1,9 +1,12 @@
 """Inputs that a real Triton reads from memory."""
 
+import fcntl
 import gc
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from clients import (
     Client,
+    DeadlineError,
     InvalidInputError,
     Transport,
 )
@@ -77,3 +81,27 @@ with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())
     with SharedMemory(admin, 1 << 10, mode=0o666):
         assert stale not in regions(admin)
     gc.collect()
+
+
+def test_what_was_left_in_the_folder_goes_unless_somebody_still_has_it(admin: Client) -> None:
+    left, young, used = (Path(f"/dev/shm/clients-test-{name}") for name in ("left", "young", "used"))
+    try:
+        for path in (left, young, used):
+            path.write_bytes(b"x")
+        for path in (left, used):
+            os.utime(path, (0, 0))
+        with used.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with SharedMemory(admin, 1 << 10, mode=0o666):
+                assert [path.exists() for path in (left, young, used)] == [False, True, True]
+    finally:
+        for path in (left, young, used):
+            path.unlink(missing_ok=True)
+
+
+def test_a_region_that_is_in_use_is_waited_for_until_the_deadline(admin: Client, pixels: np.ndarray) -> None:
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region, region._lock:
+        began = time.monotonic()
+        with pytest.raises(DeadlineError, match="another request was in the region"):
+            region.infer(CLASSIFIER, {"pixels": pixels[:1]}, timeout_s=0.3)
+        assert time.monotonic() - began < 1.3

@@ -1,0 +1,138 @@
+"""What a client holds in one process: its connections, and who looks after servers that are down.
+
+After a fork the child has its parent's, which it must not use: it makes its own with its first call.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
+from weakref import WeakSet
+
+from clients.attempts import Budget, Pause, Plan, plan
+from clients.deadline import Deadline
+from clients.errors import ClientError
+from clients.failures import Failure
+from clients.over_grpc import Grpc
+from clients.over_http import Http
+from clients.servers import Server, Servers
+from clients.settings import Address, Retry, Transport
+from clients.tensors import Known
+
+PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
+FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.05, 1.0
+
+Send = Callable[[Grpc | Http, float], Any]
+
+
+class Process:
+    """All of that, for threads."""
+
+    def __init__(self, addresses: Sequence[Address], transport: Transport, retry: Retry, concurrency: int) -> None:
+        self.inherited = False  # through a fork
+        self.signatures = Known()
+        # Not the same: calls wait for their pieces.
+        self.calls = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-calls")
+        self.pieces = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-pieces")
+        self._retry, self._budget, self._closed = retry, Budget(retry), threading.Event()
+        self._servers = Servers(addresses, retry, self._start_probing)
+        self._transports: dict[Server, Grpc | Http] = {
+            server: (Grpc if server.address.protocol == "grpc" else Http)(server.address, transport)
+            for server in self._servers.all
+        }
+        _processes.add(self)
+
+    def run(self, model: str, deadline: Deadline, send: Send, *, queue: str = "", repeatable: bool = True) -> Any:
+        """Send until there is an answer: see `attempts.plan`."""
+        steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
+        try:
+            return _follow(steps, lambda server, timeout_s: send(self._transports[server], timeout_s))
+        except ClientError:
+            raise
+        except Exception as error:
+            if self._closed.is_set():
+                raise closed() from error
+            raise
+
+    def live(self) -> bool:
+        return any(transport.alive(PROBE_S) for transport in self._transports.values())
+
+    def close(self) -> None:
+        self._closed.set()
+        self.calls.shutdown(cancel_futures=True)
+        self.pieces.shutdown(cancel_futures=True)
+        for transport in self._transports.values():
+            transport.close()
+
+    @contextmanager
+    def closing_is_told(self) -> Iterator[None]:
+        """As the end of a call that was closed in its midst, instead of what that did to executors."""
+        try:
+            yield
+        except (RuntimeError, CancelledError) as error:
+            if self._closed.is_set():
+                raise closed() from error
+            raise
+
+    def _start_probing(self) -> None:
+        threading.Thread(target=self._probe, name="clients-probe", daemon=True).start()
+
+    def _probe(self) -> None:
+        pause_s = FIRST_PROBE_PAUSE_S
+        while (doubtful := self._servers.to_probe()) and not self._closed.is_set():
+            for server in doubtful:
+                try:
+                    alive = self._transports[server].alive(PROBE_S)
+                except Exception:  # whatever it is, somebody has to go on probing
+                    alive = False
+                (self._servers.recovered if alive else self._servers.failed)(server)
+            self._closed.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
+
+
+_processes: WeakSet[Process] = WeakSet()
+_making = threading.Lock()
+
+
+def own(process: Process, make: Callable[[], Process]) -> Process:
+    """It, unless it came through a fork; then a new one, the same for all threads that ask with `make`."""
+    if not process.inherited:
+        return process
+    with _making:
+        return make()
+
+
+def closed() -> ClientError:
+    return ClientError("the client is closed", hint="make a new one; it lasts as long as its `with`")
+
+
+def _forked() -> None:
+    global _making
+    _making = threading.Lock()  # another thread may have held it, and is not here to give it back
+    for process in list(_processes):
+        process.inherited = True
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _follow(steps: Plan, send: Callable[[Server, float], Any]) -> Any:
+    """Do what the plan says; the answer."""
+    with closing(steps):  # on Ctrl-C, too: what it has taken is given back
+        answer, step = None, next(steps)
+        while True:
+            failure = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+            else:
+                try:
+                    answer = send(step.server, step.timeout_s)
+                except Failure as error:
+                    failure = error
+            try:
+                step = steps.send(failure)
+            except StopIteration:
+                return answer

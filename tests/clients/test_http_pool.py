@@ -1,0 +1,244 @@
+"""HTTP as it should not be, from a server that sends what it is told: a request gets its own answer, or a failure."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from clients import AsyncClient, Client, InferenceError
+from clients.failures import Failure, Kind
+from clients.http_pool import Pool
+from clients.settings import Address
+
+LIMIT = 1 << 20
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+Handler = Callable[[socket.socket], object]
+
+
+@contextmanager
+def server(handle: Handler) -> Iterator[tuple[int, list[socket.socket]]]:
+    """A port behind which each connection is handled so, and the connections."""
+    connections: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            handle(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1], connections
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def answering(*pieces: bytes, pause_s: float = 0.02) -> Handler:
+    """The same to every request, in pieces that arrive one by one."""
+
+    def handle(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause_s)
+
+    return handle
+
+
+def ask(pool: Pool, seconds: float = 2, body: bytes = b"") -> tuple[int, bytes]:
+    return pool.send("POST", "/", time.monotonic() + seconds, body, {})[:2]
+
+
+@contextmanager
+def pool_of(handle: Handler) -> Iterator[tuple[Pool, list[socket.socket]]]:
+    with server(handle) as (port, connections):
+        pool = Pool(Address("http", "127.0.0.1", port), None, None, LIMIT)
+        yield pool, connections
+        pool.close()
+
+
+def failure(pool: Pool, seconds: float = 2) -> Failure:
+    with pytest.raises(Failure) as failed:
+        ask(pool, seconds)
+    return failed.value
+
+
+def test_a_connection_is_kept() -> None:
+    with pool_of(answering(OK)) as (pool, connections):
+        assert [ask(pool) for _ in range(3)] == [(200, b"ok")] * 3
+        assert len(connections) == 1
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    def once(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(OK)
+
+    with pool_of(once) as (pool, connections):
+        for _ in range(3):
+            assert ask(pool) == (200, b"ok")
+            time.sleep(0.05)
+        assert len(connections) == 3
+
+
+def test_one_that_says_it_will_close_is_not_kept() -> None:
+    with pool_of(answering(OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))) as (pool, connections):
+        assert [ask(pool) for _ in range(2)] == [(200, b"ok")] * 2
+        assert len(connections) == 2
+
+
+def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+    def until_the_end(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000)
+
+    with pool_of(until_the_end) as (pool, _):
+        assert ask(pool) == (200, b"x" * 100_000)
+
+
+def test_chunks_are_put_together() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n"
+    with pool_of(answering(*chunked)) as (pool, _):
+        assert [ask(pool) for _ in range(2)] == [(200, b"abcde")] * 2
+
+
+def test_hints_before_the_answer_are_not_the_answer() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    late = hints, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc", b"def"
+    at_once = hints + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc", b"def"
+    for pieces in (late, at_once):
+        with pool_of(answering(*pieces)) as (pool, _):
+            assert [ask(pool) for _ in range(2)] == [(200, b"abcdef")] * 2
+
+
+@pytest.mark.parametrize("second", [OK, OK[:30]])
+def test_two_answers_at_once_are_none(second: bytes) -> None:
+    with pool_of(answering(OK + second)) as (pool, connections):
+        assert failure(pool).kind is Kind.BAD_ANSWER
+        assert failure(pool).kind is Kind.BAD_ANSWER
+        assert len(connections) == 2
+
+
+def test_an_answer_that_nobody_waits_for_is_nobodys() -> None:
+    def late(connection: socket.socket) -> None:
+        while (request := connection.recv(65536)) != b"":
+            name = request.split(b" ")[1]
+            time.sleep(0.2 if name == b"/slow" else 0)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + name)
+
+    with pool_of(late) as (pool, _):
+        with pytest.raises(Failure, match="no answer in time"):
+            pool.send("GET", "/slow", time.monotonic() + 0.1, b"", {})
+        time.sleep(0.2)
+        assert pool.send("GET", "/fast", time.monotonic() + 2, b"", {})[1] == b"/fast"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        ((b"SSH-2.0-OpenSSH_9.2\r\n",), Kind.BAD_ANSWER),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",), Kind.BAD_ANSWER),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc",), Kind.EXPIRED),
+        ((b"HTTP/1.1 200 OK\r\n" + b"x-header: y\r\n" * 200_000 + b"\r\n",), Kind.INVALID),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000,), Kind.INVALID),
+    ],
+)
+def test_what_is_no_answer_is_told_apart(pieces: tuple[bytes, ...], kind: Kind) -> None:
+    with pool_of(answering(*pieces)) as (pool, _):
+        assert failure(pool, 0.5).kind is kind
+
+
+def test_an_answer_that_breaks_off_is_not_whole() -> None:
+    def cut(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc")
+
+    with pool_of(cut) as (pool, _):
+        found = failure(pool)
+        assert (found.kind, found.said) == (Kind.UNREACHABLE, "it closed the connection before the end of its answer")
+
+
+def test_a_stream_of_bytes_does_not_outlast_the_deadline() -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.0005)
+
+    with pool_of(endless) as (pool, _):
+        began = time.monotonic()
+        assert failure(pool, 0.3).kind is Kind.EXPIRED
+        assert time.monotonic() - began < 1.3
+
+
+def test_a_server_that_reads_nothing_does_not_outlast_it_either() -> None:
+    with pool_of(lambda connection: time.sleep(5)) as (pool, _):
+        began = time.monotonic()
+        with pytest.raises(Failure, match="no answer in time"):
+            ask(pool, 0.3, b"x" * 50_000_000)
+        assert time.monotonic() - began < 1.3
+
+
+def test_why_an_upload_was_cut_short_is_heard() -> None:
+    def too_large(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+
+    with pool_of(too_large) as (pool, _):
+        assert ask(pool, 2, b"x" * 30_000_000)[0] == 413
+
+
+def test_nobody_is_redirected() -> None:
+    """The headers, keys among them, are not for somebody else."""
+    with server(answering(OK)) as (elsewhere, followed):
+        answer = (
+            f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+        )
+        with server(answering(answer.encode())) as (port, _):
+
+            async def run() -> None:
+                async with AsyncClient(f"http://127.0.0.1:{port}") as client:
+                    await client.ask("server")
+
+            with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(InferenceError, match="status 307"):
+                client.ask("server")
+            with pytest.raises(InferenceError, match="status 307"):
+                asyncio.run(run())
+        assert not followed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":"1","outputs":["x"]}',
+        b'{"id":"1","outputs":[{"name":"a","datatype":"UINT8","shape":[1],"data":[300]}]}',
+        b'{"id":"1","outputs":[{"name":"a","datatype":"FP32","shape":[1],"data":[1],"parameters":[1]}]}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_one_error(body: bytes) -> None:
+    metadata = b'{"name":"m","inputs":[],"outputs":[]}'
+
+    def handle(connection: socket.socket) -> None:
+        while request := connection.recv(65536):
+            content = body if b"/infer" in request else metadata
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+
+    with (
+        server(handle) as (port, _),
+        Client(f"http://127.0.0.1:{port}") as client,
+        pytest.raises(InferenceError, match="is no answer"),
+    ):
+        client.infer("m", {}, request_id="1")

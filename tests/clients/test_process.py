@@ -1,0 +1,129 @@
+"""What a client holds in a process: closed under calls, forked under calls, in front of a server that is gone."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clients import AsyncClient, Client, ClientError, ServerUnavailableError, Tls, Transport
+from contracts import layout
+from tests.clients.tcp_proxy import tcp_proxy
+from tests.conftest import Served, free_ports, wait_for
+from tests.deploy.certificates import Authority
+
+
+def test_the_first_calls_after_a_fork_share_what_they_make(url: str) -> None:
+    program = f"""
+import os, sys, threading
+from clients import Client
+
+with Client("{url}", "{url}") as client:
+    assert client.ready("fashion")
+    sys.setswitchinterval(1e-5)
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            seen, together = [], threading.Barrier(12)
+            def call():
+                together.wait()
+                seen.append(client.ready("fashion"))
+            threads = [threading.Thread(target=call) for _ in range(12)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            os._exit(seen != [True] * 12)
+        assert os.waitpid(child, 0)[1] == 0
+    assert client.ready("fashion")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=layout.ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_client_that_is_closed_in_the_midst_of_calls_ends_them_with_its_own_errors(
+    url: str, images: list[bytes]
+) -> None:
+    client, ended = Client(url), list[BaseException]()
+
+    def call(kind: int) -> None:
+        try:
+            while True:
+                if kind:
+                    list(client.classify_many(images))
+                else:
+                    client.classify(images[0])
+        except BaseException as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=call, args=(i % 2,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    client.close()
+    for thread in threads:
+        thread.join(10)
+    assert len(ended) == 8
+    assert all(isinstance(error, ClientError) for error in ended), ended
+
+
+def test_and_so_does_the_one_for_asyncio(url: str, images: list[bytes]) -> None:
+    async def run() -> list[BaseException | None]:
+        client = AsyncClient(url)
+
+        async def call() -> None:
+            while True:
+                await client.classify(images[0])
+
+        calls = asyncio.gather(*(call() for _ in range(8)), return_exceptions=True)
+        await asyncio.sleep(0.5)
+        await client.close()
+        async with asyncio.timeout(10):
+            return await calls
+
+    ended = asyncio.run(run())
+    assert all(isinstance(error, ClientError) for error in ended), ended
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_asking_for_a_server_that_is_gone_leaves_nothing_open(protocol: str) -> None:
+    with Client(f"{protocol}://127.0.0.1:{free_ports(1)[0]}") as client:
+        assert not client.live()
+        before = psutil.Process().num_fds()
+        assert not any(client.live() for _ in range(30))
+        assert psutil.Process().num_fds() <= before + 4
+
+
+def test_a_connection_that_stalls_is_replaced_and_not_piled_up(server: Served, images: list[bytes]) -> None:
+    with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}", timeout_s=1) as client:
+        client.classify(images[0])
+        between.stall()
+        with pytest.raises(ClientError):
+            client.classify(images[0])
+        time.sleep(6)  # of probes
+        between.flow()
+        wait_for(lambda: isinstance(_outcome(client, images[0]), str), 20)
+        assert between.connections < 12
+
+
+def test_probing_needs_no_file_that_was_read_before(tmp_path: Path) -> None:
+    """As of a process that reads its keys as root, and goes on as somebody else."""
+    authority = Authority(tmp_path, "nobody")
+    transport = Transport(tls=Tls(authority.certificate))
+    with Client(f"grpcs://localhost:{free_ports(1)[0]}", timeout_s=0.5, transport=transport) as client:
+        authority.certificate.unlink()
+        for _ in range(3):
+            with pytest.raises(ServerUnavailableError):
+                client.ask("server")
+        assert not client.live()
+
+
+def _outcome(client: Client, image: bytes) -> str | ClientError:
+    try:
+        return client.classify(image).label
+    except ClientError as error:
+        return error
