@@ -1,7 +1,9 @@
 """What the client library costs on top of the tritonclient below it, and what it brings for many images.
 
-All send the same image to the same server, in turn, for the same time; the median over the rounds counts. The work
-that every caller has to do, arrays to requests and back, is in all. Ours sends with each request an id, by which an
+All send the same image to the same server. Latencies are of requests in strict turn, one of each client, as the server
+itself is a tenth faster in one second than in the next; throughput is of each client in turn, in another order each
+round, and compared within the round. The medians over the rounds count. The work that every caller has to do, arrays to
+requests and back, is in all. Ours sends with each request an id, by which an
 answer is known, and a deadline, of which the server hears: so does tritonclient in "tritonclient, same request", which
 is what the library is compared with. What those two cost by themselves is the difference to "tritonclient".
 """
@@ -9,6 +11,7 @@ is what the library is compared with. What those two cost by themselves is the d
 import asyncio
 import importlib
 import itertools
+import random
 import threading
 import time
 import uuid
@@ -16,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import sub, truediv
 from statistics import median
 from typing import Any
 
@@ -32,7 +36,7 @@ _AT_ONCE = (8, 32)
 _PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 _BULK = 10_000
 
-_BARE, _SAME, _OURS = "tritonclient", "tritonclient, same request", "ours"
+_BARE, _SAME, _OURS = _CLIENTS = ("tritonclient", "tritonclient, same request", "ours")
 _TIMEOUT_S = 10.0  # the library's default
 
 Call = Callable[[], bytes]  # the label
@@ -70,20 +74,21 @@ def overhead(
         seconds: Of each measurement.
     """
     seen: dict[tuple[str, str, str], list[tuple[float, dict[int, float]]]] = {}
-    with ExitStack() as clients:
+    with ExitStack() as clients, ThreadPoolExecutor(max(_AT_ONCE)) as callers:
         threads = {
-            (protocol, client): clients.enter_context(_call(protocol, addresses[protocol], image, client))
+            protocol: {c: clients.enter_context(_call(protocol, addresses[protocol], image, c)) for c in _CLIENTS}
             for protocol in _PROTOCOLS
-            for client in (_BARE, _SAME, _OURS)
         }
-        _check(call() for call in threads.values())
+        for calls in threads.values():
+            _check([call() for call in calls.values()])
         for _ in progress.track(range(rounds), description="overhead"):
-            for (protocol, client), call in threads.items():
-                figures = (_p50_us(call, seconds), {n: _per_s(call, n, seconds) for n in _AT_ONCE})
-                seen.setdefault((protocol, "threads", client), []).append(figures)
-            for protocol in _PROTOCOLS:
-                for client, figures in asyncio.run(_in_a_loop(protocol, addresses[protocol], image, seconds)).items():
-                    seen.setdefault((protocol, "asyncio", client), []).append(figures)
+            for protocol, calls in threads.items():
+                figures = _in_threads(calls, callers, seconds)
+                for client, found in figures.items():
+                    seen.setdefault((protocol, "threads", client), []).append(found)
+                figures = asyncio.run(_in_a_loop(protocol, addresses[protocol], image, seconds))
+                for client, found in figures.items():
+                    seen.setdefault((protocol, "asyncio", client), []).append(found)
     return [
         Way(*key, tuple(p50 for p50, _ in found), {n: tuple(per_s[n] for _, per_s in found) for n in _AT_ONCE})
         for key, found in seen.items()
@@ -122,7 +127,7 @@ def connect(protocol: str, address: str) -> Iterator[Callable[[str, Mapping[str,
 
 
 def overhead_table(ways: Sequence[Way]) -> Table:
-    """Medians, and what ours are of tritonclient's."""
+    """Medians, and what ours are of tritonclient's, round by round."""
     table = Table(title=f"One image to {_MODEL}: medians of {len(ways[0].p50_us)} rounds")
     for heading in ("", "client", "p50 µs"):
         table.add_column(heading, justify="right" if "p50" in heading else "left")
@@ -133,9 +138,9 @@ def overhead_table(ways: Sequence[Way]) -> Table:
         same = by[way.protocol, way.of, _SAME]
         cells = [f"{median(way.p50_us):,.0f}", *(f"{median(way.per_s[n]):,.0f}" for n in _AT_ONCE)]
         if way.client == _OURS:
-            cells[0] += f" ({median(way.p50_us) - median(same.p50_us):+,.0f})"
+            cells[0] += f" ({median(map(sub, way.p50_us, same.p50_us)):+,.0f})"
             cells[1:] = [
-                f"{cell} ({median(way.per_s[n]) / median(same.per_s[n]):.2f}×)"
+                f"{cell} ({median(map(truediv, way.per_s[n], same.per_s[n])):.2f}×)"
                 for cell, n in zip(cells[1:], _AT_ONCE, strict=True)
             ]
         table.add_row(f"{way.protocol}, {way.of}", way.client, *cells, end_section=way.client == _OURS)
@@ -171,6 +176,24 @@ def _call(protocol: Protocol, address: str, image: bytes, client: str) -> Iterat
     yield call
 
 
+def _in_threads(
+    calls: Mapping[str, Call], callers: ThreadPoolExecutor, seconds: float
+) -> dict[str, tuple[float, dict[int, float]]]:
+    """Of each client the median latency in µs, and requests a second by how many are under way."""
+    latencies: dict[str, list[float]] = {client: [] for client in calls}
+    until = time.perf_counter() + len(calls) * seconds
+    while time.perf_counter() < until:
+        for client, call in calls.items():
+            began = time.perf_counter()
+            call()
+            latencies[client].append(time.perf_counter() - began)
+    per_s: dict[str, dict[int, float]] = {client: {} for client in calls}
+    for n in _AT_ONCE:
+        for client in _shuffled(calls):
+            per_s[client][n] = _per_s(callers, calls[client], n, seconds)
+    return {client: (median(latencies[client]) * 1e6, per_s[client]) for client in calls}
+
+
 async def _in_a_loop(
     protocol: Protocol, address: str, image: bytes, seconds: float
 ) -> dict[str, tuple[float, dict[int, float]]]:
@@ -192,12 +215,19 @@ async def _in_a_loop(
 
         calls = {_BARE: call_bare(dict), _SAME: call_bare(_options(protocol)), _OURS: call_ours}
         _check([await call() for call in calls.values()])
-        found = {}
-        for name, call in calls.items():
-            latencies = await _latencies(call, seconds)
-            found[name] = (median(latencies) * 1e6, {n: await _async_per_s(call, n, seconds) for n in _AT_ONCE})
+        latencies: dict[str, list[float]] = {client: [] for client in calls}
+        until = time.perf_counter() + len(calls) * seconds
+        while time.perf_counter() < until:
+            for client, call in calls.items():
+                began = time.perf_counter()
+                await call()
+                latencies[client].append(time.perf_counter() - began)
+        per_s: dict[str, dict[int, float]] = {client: {} for client in calls}
+        for n in _AT_ONCE:
+            for client in _shuffled(calls):
+                per_s[client][n] = await _async_per_s(calls[client], n, seconds)
     await bare.close()
-    return found
+    return {client: (median(latencies[client]) * 1e6, per_s[client]) for client in calls}
 
 
 def _request(triton: Any, image: bytes) -> tuple[list[Any], list[Any]]:
@@ -216,20 +246,16 @@ def _label(result: Any) -> bytes:
     return bytes(result.as_numpy(_OUTPUT)[0, 0])
 
 
-def _check(labels: Iterator[bytes] | list[bytes]) -> None:
+def _shuffled(calls: Mapping[str, Any]) -> list[str]:
+    return random.sample(list(calls), len(calls))
+
+
+def _check(labels: list[bytes]) -> None:
     if len({*labels}) != 1:
         raise MeasurementError("the clients do not agree on the label")
 
 
-def _p50_us(call: Call, seconds: float) -> float:
-    latencies, until = [], time.perf_counter() + seconds
-    while (began := time.perf_counter()) < until:
-        call()
-        latencies.append(time.perf_counter() - began)
-    return median(latencies) * 1e6
-
-
-def _per_s(call: Call, at_once: int, seconds: float) -> float:
+def _per_s(callers: ThreadPoolExecutor, call: Call, at_once: int, seconds: float) -> float:
     until = time.perf_counter() + seconds
 
     def work() -> int:
@@ -239,17 +265,17 @@ def _per_s(call: Call, at_once: int, seconds: float) -> float:
             count += 1
         return count
 
-    with ThreadPoolExecutor(at_once) as pool:
-        return sum(f.result() for f in [pool.submit(work) for _ in range(at_once)]) / seconds
-
-
-async def _latencies(call: AsyncCall, seconds: float) -> list[float]:
-    latencies, until = [], time.perf_counter() + seconds
-    while (began := time.perf_counter()) < until:
-        await call()
-        latencies.append(time.perf_counter() - began)
-    return latencies
+    return sum(f.result() for f in [callers.submit(work) for _ in range(at_once)]) / seconds
 
 
 async def _async_per_s(call: AsyncCall, at_once: int, seconds: float) -> float:
-    return sum(map(len, await asyncio.gather(*(_latencies(call, seconds) for _ in range(at_once))))) / seconds
+    until = time.perf_counter() + seconds
+
+    async def work() -> int:
+        count = 0
+        while time.perf_counter() < until:
+            await call()
+            count += 1
+        return count
+
+    return sum(await asyncio.gather(*(work() for _ in range(at_once)))) / seconds

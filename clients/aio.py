@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -288,8 +287,9 @@ class AsyncClient:
 
 
 async def _follow(steps: Plan, send: Callable[[Server, float], Awaitable[Any]]) -> Any:
-    with closing(steps):
-        answer, step = None, next(steps)
+    answer = None
+    try:
+        step = next(steps)
         while True:
             failure = None
             if isinstance(step, Pause):
@@ -299,10 +299,11 @@ async def _follow(steps: Plan, send: Callable[[Server, float], Awaitable[Any]]) 
                     answer = await send(step.server, step.timeout_s)
                 except Failure as error:
                     failure = error
-            try:
-                step = steps.send(failure)
-            except StopIteration:
-                return answer
+            step = steps.send(failure)
+    except StopIteration:
+        return answer
+    finally:
+        steps.close()
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:

@@ -72,7 +72,8 @@ def plan(
     Raises:
         ClientError: there is none, and none to be had.
     """
-    attempts, unreachable, tried, last = 0, 0, set[Server](), None
+    attempts, unreachable, last = 0, 0, None
+    tried: set[Server] = set()
     while True:
         if not (remaining_s := deadline.remaining_s):
             raise error_of(

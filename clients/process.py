@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -121,8 +121,9 @@ os.register_at_fork(after_in_child=_forked)
 
 def _follow(steps: Plan, send: Callable[[Server, float], Any]) -> Any:
     """Do what the plan says; the answer."""
-    with closing(steps):  # on Ctrl-C, too: what it has taken is given back
-        answer, step = None, next(steps)
+    answer = None
+    try:
+        step = next(steps)
         while True:
             failure = None
             if isinstance(step, Pause):
@@ -132,7 +133,8 @@ def _follow(steps: Plan, send: Callable[[Server, float], Any]) -> Any:
                     answer = send(step.server, step.timeout_s)
                 except Failure as error:
                     failure = error
-            try:
-                step = steps.send(failure)
-            except StopIteration:
-                return answer
+            step = steps.send(failure)
+    except StopIteration:
+        return answer
+    finally:
+        steps.close()  # on Ctrl-C, too: what it has taken is given back

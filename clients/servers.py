@@ -71,11 +71,13 @@ class Servers:
         with self._lock:
             now = time.monotonic()
             free = [server for server in self.all if not server.down and _is_open(server.queue(model), now)]
-            candidates = [server for server in free if server not in avoid] or free
-            if not candidates:
+            if not free:
                 return None
-            least = min(server.under_way for server in candidates)
-            server = random.choice([server for server in candidates if server.under_way == least])  # noqa: S311
+            server = free[0]
+            if len(free) > 1:
+                candidates = [server for server in free if server not in avoid] or free
+                least = min(server.under_way for server in candidates)
+                server = random.choice([server for server in candidates if server.under_way == least])  # noqa: S311
             server.under_way += 1
             server.queue(model).under_way += 1
             return server
