@@ -1,7 +1,6 @@
 """The client for asyncio; what is not said here is as in `client.py`."""
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from clients.failures import Failure, too_late
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
 from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, PROBE_S, closed
-from clients.request import Question, Request, checked_version
+from clients.request import Ids, Question, Request, checked_version
 from clients.servers import Server, Servers
 from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
 from clients.tasks import Prediction
@@ -54,7 +53,7 @@ class AsyncClient:
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
         self._servers = Servers(self._addresses, self._retry, self._start_probing)
         self._budget = Budget(self._retry)
-        self._signatures = Known()
+        self._signatures, self._ids = Known(), Ids()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
@@ -88,7 +87,7 @@ class AsyncClient:
             version=version,
             outputs=tuple(outputs),
             priority=priority,
-            id=request_id or uuid.uuid4().hex,
+            id=request_id or self._ids.next(),
             headers=checked_headers(headers) if headers else {},
         )
         try:

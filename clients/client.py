@@ -1,6 +1,5 @@
 """A client for threads. `aio.py` has the same for asyncio."""
 
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -69,7 +68,7 @@ class Client:
             inputs: Of every input an array of the model's type and shape; strings are bytes or str. Nothing is cast.
             outputs: Which to send back; by default all.
             priority: 1 is the highest; 0 the model's default.
-            request_id: Triton's log and traces name it; by default a random one.
+            request_id: Triton's log and traces name it; by default one that no other client has.
             repeatable: Whether the server may see it twice. Not, if the model keeps state.
             places: Where inputs lie that the server reads from shared memory; see SharedMemory.
 
@@ -95,7 +94,7 @@ class Client:
             version=version,
             outputs=tuple(outputs),
             priority=priority,
-            id=request_id or uuid.uuid4().hex,
+            id=request_id or process.ids.next(),
             headers=checked_headers(headers) if headers else {},
             places=places or {},
         )

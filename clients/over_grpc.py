@@ -9,13 +9,13 @@ import grpc
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind, of_grpc
 from clients.request import Question, Request, placed, queue_timeout_us
 from clients.settings import Address, Transport
-from clients.tensors import Arrays
+from clients.tensors import Arrays, datatype_of
 
 _CONNECT_MS = 2000
 _METHODS: dict[Question, str] = {
@@ -202,7 +202,7 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
 
 
 def _input(name: str, array: NDArray[Any], request: Request) -> Any:
-    tensor = tritonclient.grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+    tensor = tritonclient.grpc.InferInput(name, array.shape, datatype_of(array.dtype))
     return placed(tensor, array, request.places.get(name))
 
 

@@ -17,13 +17,12 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import np_to_triton_dtype
 
 from clients.failures import Failure, Kind, of_http
 from clients.http_pool import CONNECT_S, Answer, Pool, too_large
 from clients.request import Question, Request, placed, queue_timeout_us
 from clients.settings import Address, Transport, proxy_of
-from clients.tensors import Arrays
+from clients.tensors import Arrays, datatype_of
 
 _PATHS: dict[Question, tuple[str, str]] = {
     "live": ("GET", "/v2/health/live"),
@@ -194,7 +193,7 @@ def _model_path(model: str, version: str) -> str:
 
 
 def _input(name: str, array: NDArray[Any], request: Request) -> Any:
-    tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor = InferInput(name, list(array.shape), datatype_of(array.dtype))
     return placed(tensor, array, request.places.get(name))
 
 

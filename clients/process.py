@@ -18,6 +18,7 @@ from clients.errors import ClientError
 from clients.failures import Failure
 from clients.over_grpc import Grpc
 from clients.over_http import Http
+from clients.request import Ids
 from clients.servers import Server, Servers
 from clients.settings import Address, Retry, Transport
 from clients.tensors import Known
@@ -33,7 +34,7 @@ class Process:
 
     def __init__(self, addresses: Sequence[Address], transport: Transport, retry: Retry, concurrency: int) -> None:
         self.inherited = False  # through a fork
-        self.signatures = Known()
+        self.signatures, self.ids = Known(), Ids()
         # Not the same: calls wait for their pieces.
         self.calls = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-calls")
         self.pieces = ThreadPoolExecutor(concurrency, thread_name_prefix="clients-pieces")

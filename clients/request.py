@@ -1,6 +1,8 @@
 """What is sent, whatever the protocol."""
 
+import itertools
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -62,11 +64,25 @@ def placed(tensor: Any, array: NDArray[Any], place: Place | None) -> Any:
     return tensor
 
 
+class Ids:
+    """Of requests: a random word, which is the client's, and a number. To be asked for from any thread."""
+
+    def __init__(self) -> None:
+        self._client, self._numbers = secrets.token_hex(8), itertools.count(1)
+
+    def next(self) -> str:
+        return f"{self._client}-{next(self._numbers)}"
+
+
 def checked_version(version: str | int) -> str:
-    """Raises:
-    InvalidInputError: it is none.
+    """As the protocols have it: a number, or nothing for the newest.
+
+    Raises:
+        InvalidInputError: it is neither.
     """
-    if not re.fullmatch(r"[0-9]*", text := str(version)):
+    if version == "":
+        return ""
+    if not re.fullmatch(r"[0-9]+", text := str(version)):
         raise InvalidInputError(f"the version {text!r}", hint="a number, or nothing for the newest")
     return text
 

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from clients.errors import BadAnswerError, InvalidInputError
 _TOO_MANY = re.compile(r"batch-size must be <= (\d+)")
 
 Arrays = dict[str, NDArray[Any]]
+datatype_of = lru_cache(256)(np_to_triton_dtype)  # which compares with one type after the other
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Signature:
             array = _strings(given) if tensor.datatype == "BYTES" else np.asarray(given)
         except (TypeError, ValueError) as error:  # rows of different lengths; a text that UTF-8 does not have
             raise self._wrong(f"{tensor.name} is no array: {error}") from error
-        found = np_to_triton_dtype(array.dtype)
+        found = datatype_of(array.dtype)
         if found != tensor.datatype:
             raise self._wrong(
                 f"{tensor.name} is {array.dtype}, and not {_numpy_name(tensor.datatype)}",
@@ -165,7 +166,7 @@ def _strings(given: ArrayLike) -> NDArray[Any]:
         ValueError: it has rows of different lengths, or a text that UTF-8 does not have.
     """
     array = given if isinstance(given, np.ndarray) else np.asarray(given, dtype=np.object_)
-    if array.dtype.kind not in "OU" or all(type(item) is bytes for item in array.flat):
+    if array.dtype.kind not in "OU" or {*map(type, array.flat)} <= {bytes}:
         return array
     encoded = np.empty(array.shape, np.object_)
     for i, item in np.ndenumerate(array):
