@@ -239,16 +239,35 @@ class AsyncClient:
     async def _run(
         self, model: str, deadline: Deadline, send: Send, *, queue: str = "", repeatable: bool = True
     ) -> Any:
-        transports = self._open()
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
         try:
-            return await _follow(steps, lambda server, timeout_s: send(transports[server], timeout_s))
+            return await self._follow(steps, send)
         except ClientError:
             raise
         except Exception as error:
             if self._closed:
                 raise closed() from error
             raise
+
+    async def _follow(self, steps: Plan, send: Send) -> Any:
+        answer, transports = None, self._open()
+        try:
+            step = next(steps)
+            while True:
+                failure = None
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    self._open()  # still
+                else:
+                    try:
+                        answer = await send(transports[step.server], step.timeout_s)
+                    except Failure as error:
+                        failure = error
+                step = steps.send(failure)
+        except StopIteration:
+            return answer
+        finally:
+            steps.close()
 
     async def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
@@ -283,26 +302,6 @@ class AsyncClient:
                 (self._servers.recovered if alive else self._servers.failed)(server)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
-
-
-async def _follow(steps: Plan, send: Callable[[Server, float], Awaitable[Any]]) -> Any:
-    answer = None
-    try:
-        step = next(steps)
-        while True:
-            failure = None
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            else:
-                try:
-                    answer = await send(step.server, step.timeout_s)
-                except Failure as error:
-                    failure = error
-            step = steps.send(failure)
-    except StopIteration:
-        return answer
-    finally:
-        steps.close()
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:

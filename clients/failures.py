@@ -122,6 +122,12 @@ def error_of(failure: Failure, model: str, server: str, attempts: int, deadline:
     return error
 
 
+def too_large(what: str, limit_bytes: int) -> Failure:
+    return Failure(
+        Kind.INVALID, f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)"
+    )
+
+
 def too_late(model: str, pieces: int, deadline: Deadline) -> errors.DeadlineError:
     """Of a batch that was sent in pieces, which waited for each other."""
     error = errors.DeadlineError(

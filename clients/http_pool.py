@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, unquote
 
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from clients.failures import Failure, Kind, of_http
+from clients.failures import Failure, Kind, of_http, too_large
 from clients.settings import Address
 
 CONNECT_S = 2.0
@@ -154,12 +154,6 @@ class _Response(HTTPResponse):
     def _on_message_complete(self) -> None:
         super()._on_message_complete()
         self._ends += self.get_code() >= 200  # before it, "continue" and the like
-
-
-def too_large(what: str, limit_bytes: int) -> Failure:
-    return Failure(
-        Kind.INVALID, f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)"
-    )
 
 
 def _tcp(host: str, port: int, deadline: float) -> socket.socket:

@@ -1,117 +1,129 @@
-"""One server over gRPC, for threads and for asyncio. What fails is a Failure."""
+"""One server over gRPC, for threads and for asyncio. What fails is a Failure.
+
+Messages and stubs are tritonclient's. Its client classes, which make one from the other in many steps, are left out:
+they would cost most of what the library is allowed to.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import grpc
-import tritonclient.grpc
-import tritonclient.grpc.aio
+import grpc.aio
+import numpy as np
+from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor, triton_to_np_dtype
 
 from clients.errors import InvalidInputError
-from clients.failures import Failure, Kind, of_grpc
-from clients.request import Question, Request, placed, queue_timeout_us
+from clients.failures import Failure, Kind, of_grpc, too_large
+from clients.request import Question, Request, queue_timeout_us
 from clients.settings import Address, Transport
 from clients.tensors import Arrays, datatype_of
 
 _CONNECT_MS = 2000
-_METHODS: dict[Question, str] = {
-    "live": "is_server_live",
-    "ready": "is_server_ready",
-    "server": "get_server_metadata",
-    "metadata": "get_model_metadata",
-    "config": "get_model_config",
-    "statistics": "get_inference_statistics",
-    "index": "get_model_repository_index",
-    "load": "load_model",
-    "unload": "unload_model",
-    "shared": "get_system_shared_memory_status",
+# The call, and the field of its answer that matters; none: all of it.
+_CALLS: dict[Question, tuple[str, str]] = {
+    "live": ("ServerLive", "live"),
+    "ready": ("ServerReady", "ready"),
+    "server": ("ServerMetadata", ""),
+    "metadata": ("ModelMetadata", ""),
+    "config": ("ModelConfig", "config"),
+    "statistics": ("ModelStatistics", ""),
+    "index": ("RepositoryIndex", "models"),
+    "load": ("RepositoryModelLoad", ""),
+    "unload": ("RepositoryModelUnload", ""),
+    "shared": ("SystemSharedMemoryStatus", "regions"),
 }
+_COMPRESSIONS = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+_numpy_type = lru_cache(64)(triton_to_np_dtype)  # which compares with one name after the other
 
 
 class _Channel:
     """What both kinds share."""
 
-    def __init__(self, address: Address, transport: Transport, client: Callable[..., Any]) -> None:
-        self._address, self._transport, self._client = address, transport, client
+    def __init__(self, address: Address, transport: Transport, library: Any) -> None:
+        self._address, self._transport, self._library = address, transport, library
+        self._compression = _COMPRESSIONS[transport.compression]
         self._credentials = _credentials(transport) if address.tls else None
-        self._triton = self._connect()
-        self._retired: Any = None  # a connection on which a probe had no answer; requests may still have one
+        self._connect()
+        self._retired: Any = None  # a channel on which a probe had no answer; requests may still have one
 
-    def _connect(self) -> Any:
-        return self._client(self._address.netloc, creds=self._credentials, channel_args=_options(self._transport))
+    def _connect(self) -> None:
+        netloc, options = self._address.netloc, _options(self._transport)
+        if self._credentials:
+            self._channel = self._library.secure_channel(netloc, self._credentials, options)
+        else:
+            self._channel = self._library.insecure_channel(netloc, options)
+        self._stub = GRPCInferenceServiceStub(self._channel)
 
     def _renew(self) -> Any:
-        """Connect anew; the connection to close, if there is one: on which nobody has had an answer for two probes."""
-        to_close, self._retired, self._triton = self._retired, self._triton, self._connect()
+        """Connect anew; the channel to close, if there is one: on which nobody has had an answer for two probes."""
+        to_close, self._retired = self._retired, self._channel
+        self._connect()
         return to_close
 
-    def _infer_arguments(self, request: Request, timeout_s: float) -> dict[str, Any]:
+    def _infer_call(self, request: Request, timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s
-        inputs = [_input(name, array, request) for name, array in request.inputs.items()]
+        message = _message(request, self._transport.max_message_bytes)
         remaining_s = max(1e-3, deadline - time.monotonic())  # large tensors take a while to write down
-        return {
-            "model_name": request.model,
-            "model_version": request.version,
-            "inputs": inputs,
-            "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in request.outputs] or None,
-            "request_id": request.id,
-            "priority": request.priority,
-            "timeout": queue_timeout_us(remaining_s),
-            "client_timeout": remaining_s,
-            "headers": {**self._transport.headers, **request.headers},
-            "compression_algorithm": self._transport.compression,
-        }
+        message.parameters["timeout"].int64_param = queue_timeout_us(remaining_s)
+        headers = {**self._transport.headers, **request.headers}
+        return self._stub.ModelInfer(
+            message, timeout=remaining_s, metadata=tuple(headers.items()), compression=self._compression
+        )
 
-    def _ask_arguments(self, question: Question, model: str, version: str, timeout_s: float) -> dict[str, Any]:
-        headers = {**self._transport.headers, **_admin(self._transport)}
-        arguments: dict[str, Any] = {"client_timeout": timeout_s, "headers": headers}
-        if model:
-            arguments["model_name"] = model
-        if question in ("metadata", "config", "statistics") or (question == "ready" and model):
-            arguments["model_version"] = version
-        if question not in ("live", "ready", "load", "unload"):
-            arguments["as_json"] = True
-        return arguments
+    def _ask_call(self, question: Question, timeout_s: float, model: str, version: str) -> Any:
+        name = "ModelReady" if question == "ready" and model else _CALLS[question][0]
+        message = getattr(messages, f"{name}Request")()
+        if model and question in ("load", "unload"):
+            message.model_name = model
+        elif model:
+            message.name, message.version = model, version
+        return self._admin_call(name, message, timeout_s, self._transport.headers)
 
-    def _method(self, question: Question, model: str) -> Any:
-        name = "is_model_ready" if question == "ready" and model else _METHODS[question]
-        return getattr(self._triton, name)
+    def _share_call(self, region: str, key: str, size_bytes: int, timeout_s: float) -> Any:
+        if not size_bytes:
+            message = messages.SystemSharedMemoryUnregisterRequest(name=region)
+            return self._admin_call("SystemSharedMemoryUnregister", message, timeout_s, {})
+        message = messages.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=size_bytes)
+        return self._admin_call("SystemSharedMemoryRegister", message, timeout_s, {})
+
+    def _admin_call(self, name: str, message: Any, timeout_s: float, headers: Mapping[str, str]) -> Any:
+        if key := self._transport.admin_key:
+            headers = {**headers, "triton-grpc-protocol-admin-key": key}
+        return getattr(self._stub, name)(message, timeout=timeout_s, metadata=tuple(headers.items()))
 
 
 class Grpc(_Channel):
     """For any thread."""
 
     def __init__(self, address: Address, transport: Transport) -> None:
-        super().__init__(address, transport, tritonclient.grpc.InferenceServerClient)
+        super().__init__(address, transport, grpc)
 
     def infer(self, request: Request, timeout_s: float) -> Arrays:
-        arguments = self._infer_arguments(request, timeout_s)
         try:
-            result = self._triton.infer(**arguments)
-        except InferenceServerException as error:
+            answer = self._infer_call(request, timeout_s)
+        except grpc.RpcError as error:
             raise _failure(error) from error
-        return _answer(request, result)
+        return _answer(request, answer)
 
     def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         try:
-            answer = self._method(question, model)(**self._ask_arguments(question, model, version, timeout_s))
-        except InferenceServerException as error:
+            answer = self._ask_call(question, timeout_s, model, version)
+        except grpc.RpcError as error:
             raise _failure(error) from error
         return _plain(question, answer)
 
     def share(self, region: str, key: str, size_bytes: int, timeout_s: float) -> None:
         """Have the server map /dev/shm/`key`, or with no size, unmap it."""
-        options: dict[str, Any] = {"client_timeout": timeout_s, "headers": _admin(self._transport)}
         try:
-            if size_bytes:
-                self._triton.register_system_shared_memory(region, key, size_bytes, **options)
-            else:
-                self._triton.unregister_system_shared_memory(region, **options)
-        except InferenceServerException as error:
+            self._share_call(region, key, size_bytes, timeout_s)
+        except grpc.RpcError as error:
             raise _failure(error) from error
 
     def alive(self, timeout_s: float) -> bool:
@@ -124,31 +136,30 @@ class Grpc(_Channel):
             return failure.is_an_answer
 
     def close(self) -> None:
-        for client in (self._triton, self._retired):
-            if client:
-                client.close()
+        for channel in (self._channel, self._retired):
+            if channel:
+                channel.close()
 
 
 class AsyncGrpc(_Channel):
     """For the event loop in which it is made."""
 
     def __init__(self, address: Address, transport: Transport) -> None:
-        super().__init__(address, transport, tritonclient.grpc.aio.InferenceServerClient)
+        super().__init__(address, transport, grpc.aio)
 
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
-        arguments = self._infer_arguments(request, timeout_s)
         try:
-            result = await self._triton.infer(**arguments)
-        except InferenceServerException as error:
+            answer = await self._infer_call(request, timeout_s)
+        except grpc.RpcError as error:
             raise _failure(error) from error
         except asyncio.CancelledError as error:
             raise _ended(error) from error
-        return _answer(request, result)
+        return _answer(request, answer)
 
     async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         try:
-            answer = await self._method(question, model)(**self._ask_arguments(question, model, version, timeout_s))
-        except InferenceServerException as error:
+            answer = await self._ask_call(question, timeout_s, model, version)
+        except grpc.RpcError as error:
             raise _failure(error) from error
         except asyncio.CancelledError as error:
             raise _ended(error) from error
@@ -164,9 +175,9 @@ class AsyncGrpc(_Channel):
             return failure.is_an_answer
 
     async def close(self) -> None:
-        for client in (self._triton, self._retired):
-            if client:
-                await client.close()
+        for channel in (self._channel, self._retired):
+            if channel:
+                await channel.close()
 
 
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
@@ -176,10 +187,6 @@ def _credentials(transport: Transport) -> grpc.ChannelCredentials:
     except OSError as error:
         raise InvalidInputError(f"cannot use the certificates: {error}") from error
     return grpc.ssl_channel_credentials(ca, key, certificate)
-
-
-def _admin(transport: Transport) -> dict[str, str]:
-    return {"triton-grpc-protocol-admin-key": transport.admin_key} if transport.admin_key else {}
 
 
 def _options(transport: Transport) -> list[tuple[str, Any]]:
@@ -201,28 +208,55 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
     return [*options, ("grpc.http_proxy", transport.proxy)] if transport.proxy else options
 
 
-def _input(name: str, array: NDArray[Any], request: Request) -> Any:
-    tensor = tritonclient.grpc.InferInput(name, array.shape, datatype_of(array.dtype))
-    return placed(tensor, array, request.places.get(name))
+def _message(request: Request, limit_bytes: int) -> Any:
+    message = messages.ModelInferRequest(model_name=request.model, model_version=request.version, id=request.id)
+    size_bytes = 0
+    for name, array in request.inputs.items():
+        datatype = datatype_of(array.dtype)
+        tensor = message.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        if place := request.places.get(name):
+            tensor.parameters["shared_memory_region"].string_param = place.region
+            tensor.parameters["shared_memory_byte_size"].int64_param = place.size_bytes
+            tensor.parameters["shared_memory_offset"].int64_param = place.offset
+            continue
+        # Of no strings tritonclient makes an array of no bytes.
+        content = serialize_byte_tensor(array).item() if datatype == "BYTES" and array.size else array.tobytes()
+        if (size_bytes := size_bytes + len(content)) > limit_bytes:
+            raise too_large("the request", limit_bytes)
+        message.raw_input_contents.append(content)
+    for name in request.outputs:
+        message.outputs.add(name=name)
+    if request.priority:
+        message.parameters["priority"].uint64_param = request.priority
+    return message
 
 
-def _answer(request: Request, result: Any) -> Arrays:
+def _answer(request: Request, answer: Any) -> Arrays:
     try:
-        response = result.get_response()
-        return request.answered({o.name: result.as_numpy(o.name) for o in response.outputs}, response.id)
-    except Failure:
-        raise
-    except Exception as error:  # of tritonclient, which trusts what it reads
+        arrays = {
+            output.name: _array(output, content)
+            for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        }
+    except Exception as error:  # the bytes may be anything
         raise Failure(Kind.BAD_ANSWER, f"its tensors cannot be read: {error!r}") from error
+    return request.answered(arrays, answer.id)
+
+
+def _array(output: Any, content: bytes) -> NDArray[Any]:
+    if output.datatype == "BYTES":
+        array: NDArray[Any] = deserialize_bytes_tensor(content)
+    else:
+        array = np.frombuffer(content, _numpy_type(output.datatype))
+    return array.reshape(output.shape)
 
 
 def _plain(question: Question, answer: Any) -> Any:
     """As HTTP has it, where the two differ."""
-    if isinstance(answer, Mapping):
-        inner = {"config": "config", "index": "models", "shared": "regions"}.get(question)
-        found = answer.get(inner, []) if inner else answer
-        return list(found.values()) if question == "shared" and found else found
-    return answer
+    if question in ("live", "ready"):
+        return bool(answer.ready if question == "ready" else answer.live)
+    whole, field = MessageToDict(answer, preserving_proto_field_name=True), _CALLS[question][1]
+    found = whole.get(field, []) if field else whole
+    return list(found.values()) if question == "shared" and found else found
 
 
 def _ended(error: asyncio.CancelledError) -> BaseException:
@@ -231,5 +265,5 @@ def _ended(error: asyncio.CancelledError) -> BaseException:
     return error if task and task.cancelling() else Failure(Kind.UNREACHABLE, "the connection was closed")
 
 
-def _failure(error: InferenceServerException) -> Failure:
-    return of_grpc(str(error.status()).removeprefix("StatusCode."), error.message() or "")
+def _failure(error: Any) -> Failure:
+    return of_grpc(error.code().name, error.details() or "")

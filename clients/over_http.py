@@ -18,9 +18,9 @@ import aiohttp
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from clients.failures import Failure, Kind, of_http
-from clients.http_pool import CONNECT_S, Answer, Pool, too_large
-from clients.request import Question, Request, placed, queue_timeout_us
+from clients.failures import Failure, Kind, of_http, too_large
+from clients.http_pool import CONNECT_S, Answer, Pool
+from clients.request import Question, Request, queue_timeout_us
 from clients.settings import Address, Transport, proxy_of
 from clients.tensors import Arrays, datatype_of
 
@@ -194,7 +194,11 @@ def _model_path(model: str, version: str) -> str:
 
 def _input(name: str, array: NDArray[Any], request: Request) -> Any:
     tensor = InferInput(name, list(array.shape), datatype_of(array.dtype))
-    return placed(tensor, array, request.places.get(name))
+    if place := request.places.get(name):
+        tensor.set_shared_memory(place.region, place.size_bytes, place.offset)
+    else:
+        tensor.set_data_from_numpy(array)
+    return tensor
 
 
 async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:

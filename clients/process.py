@@ -5,7 +5,6 @@ After a fork the child has its parent's, which it must not use: it makes its own
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ class Process:
         """Send until there is an answer: see `attempts.plan`."""
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
         try:
-            return _follow(steps, lambda server, timeout_s: send(self._transports[server], timeout_s))
+            return self._follow(steps, send)
         except ClientError:
             raise
         except Exception as error:
@@ -77,6 +76,27 @@ class Process:
             if self._closed.is_set():
                 raise closed() from error
             raise
+
+    def _follow(self, steps: Plan, send: Send) -> Any:
+        """Do what the plan says; the answer."""
+        answer = None
+        try:
+            step = next(steps)
+            while True:
+                failure = None
+                if isinstance(step, Pause):
+                    if self._closed.wait(step.seconds):
+                        raise closed()
+                else:
+                    try:
+                        answer = send(self._transports[step.server], step.timeout_s)
+                    except Failure as error:
+                        failure = error
+                step = steps.send(failure)
+        except StopIteration:
+            return answer
+        finally:
+            steps.close()  # on Ctrl-C, too: what it has taken is given back
 
     def _start_probing(self) -> None:
         threading.Thread(target=self._probe, name="clients-probe", daemon=True).start()
@@ -118,24 +138,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def _follow(steps: Plan, send: Callable[[Server, float], Any]) -> Any:
-    """Do what the plan says; the answer."""
-    answer = None
-    try:
-        step = next(steps)
-        while True:
-            failure = None
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-            else:
-                try:
-                    answer = send(step.server, step.timeout_s)
-                except Failure as error:
-                    failure = error
-            step = steps.send(failure)
-    except StopIteration:
-        return answer
-    finally:
-        steps.close()  # on Ctrl-C, too: what it has taken is given back

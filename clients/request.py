@@ -5,9 +5,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
-
-from numpy.typing import NDArray
+from typing import Literal, Self
 
 from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind
@@ -53,15 +51,6 @@ class Request:
         if missing := [name for name in self.outputs if name not in answer]:
             raise Failure(Kind.BAD_ANSWER, f"it lacks {', '.join(missing)}")
         return answer
-
-
-def placed(tensor: Any, array: NDArray[Any], place: Place | None) -> Any:
-    """tritonclient's InferInput of either protocol, with the array or a reference to it."""
-    if place is None:
-        tensor.set_data_from_numpy(array)
-    else:
-        tensor.set_shared_memory(place.region, place.size_bytes, place.offset)
-    return tensor
 
 
 class Ids:
