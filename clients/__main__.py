@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
     health = commands.add_parser("health", help="whether each server is there, and ready")
     health.add_argument("--model", default="", help="whether it is that which is ready")
-    health.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for it to become so (default: 0)")
+    health.add_argument("--wait", type=_seconds, default=0, metavar="SECONDS", help="for it to become so (default: 0)")
     health.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
     for command in (classify, infer, models, health):
@@ -81,7 +81,7 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
     )
     connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
     connection.add_argument(
-        "--timeout", type=float, default=10, metavar="SECONDS", help="for a request, retries included (default: 10)"
+        "--timeout", type=_seconds, default=10, metavar="SECONDS", help="for a request, retries included (default: 10)"
     )
     connection.add_argument("--ca", type=Path, metavar="FILE", help="who signs its certificate (default: the system's)")
     connection.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for mutual TLS")
@@ -89,6 +89,16 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
     connection.add_argument(
         "--headers", type=Path, metavar="FILE", help="to send along, a `name: value` a line: keys belong in no argument"
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, up to a day")
+    return seconds
 
 
 def _count(text: str) -> int:

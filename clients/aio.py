@@ -10,7 +10,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
-from clients.attempts import Budget, Pause, Plan, plan
+from clients.attempts import Budget, Pause, Plan, Send, plan
 from clients.deadline import Deadline
 from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
 from clients.failures import Failure, too_late
@@ -23,7 +23,7 @@ from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_
 from clients.tasks import Prediction
 from clients.tensors import Arrays, Known, Signature, joined
 
-Send = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
+Ask = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
 
 
 class AsyncClient:
@@ -165,9 +165,10 @@ class AsyncClient:
         if self._closed:
             raise closed()
         if not self._transports:  # not earlier: both need a running loop
-            for server in self._servers.all:
-                kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
-                self._transports[server] = kind(server.address, self._transport)
+            self._transports = {
+                server: (AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp)(server.address, self._transport)
+                for server in self._servers.all
+            }
         return self._transports
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
@@ -184,7 +185,7 @@ class AsyncClient:
         return self._signatures.keep(model, version, Signature.of(metadata, config))
 
     async def _ask(self, question: Question, model: str, version: str, deadline: Deadline) -> Any:
-        send: Send = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
+        send: Ask = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
         return await self._run(model or "the server", deadline, send)
 
     async def _in_pieces(self, request: Request, signature: Signature, deadline: Deadline, repeatable: bool) -> Arrays:
@@ -236,9 +237,7 @@ class AsyncClient:
         finally:
             await _cancelled(calls)
 
-    async def _run(
-        self, model: str, deadline: Deadline, send: Send, *, queue: str = "", repeatable: bool = True
-    ) -> Any:
+    async def _run(self, model: str, deadline: Deadline, send: Ask, *, queue: str = "", repeatable: bool = True) -> Any:
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
         try:
             return await self._follow(steps, send)
@@ -249,7 +248,7 @@ class AsyncClient:
                 raise closed() from error
             raise
 
-    async def _follow(self, steps: Plan, send: Send) -> Any:
+    async def _follow(self, steps: Plan, send: Ask) -> Any:
         answer, transports = None, self._open()
         try:
             step = next(steps)
@@ -257,8 +256,8 @@ class AsyncClient:
                 failure = None
                 if isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
-                    self._open()  # still
-                else:
+                self._open()  # still
+                if isinstance(step, Send):
                     try:
                         answer = await send(transports[step.server], step.timeout_s)
                     except Failure as error:
@@ -297,6 +296,8 @@ class AsyncClient:
             for server in doubtful:
                 try:
                     alive = await self._transports[server].alive(PROBE_S)
+                    if not alive:
+                        await self._transports[server].reconnect()
                 except Exception:
                     alive = False
                 (self._servers.recovered if alive else self._servers.failed)(server)

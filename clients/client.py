@@ -14,7 +14,7 @@ from clients import tasks, telemetry
 from clients.deadline import Deadline
 from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
 from clients.failures import too_late
-from clients.process import Process, Send, closed, own
+from clients.process import Ask, Process, closed, own
 from clients.request import Place, Question, Request, checked_version
 from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
 from clients.tasks import Prediction
@@ -219,7 +219,7 @@ class Client:
         return process.signatures.keep(model, version, Signature.of(metadata, config))
 
     def _ask(self, process: Process, question: Question, model: str, version: str, deadline: Deadline) -> Any:
-        send: Send = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
+        send: Ask = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
         return process.run(model or "the server", deadline, send)
 
     def _in_pieces(

@@ -101,9 +101,11 @@ def health(options: argparse.Namespace) -> int:
     for url in _servers(options):
         with _client(options, [url]) as client:
             while True:
-                live, ready = client.live(), False
-                if live:
-                    ready = _is_ready(client, options.model)
+                live, ready, reason = client.live(), False, "there, and not ready"
+                try:
+                    ready = live and client.ready(options.model)
+                except ClientError as error:
+                    reason = str(error).partition("\n")[0]
                 if ready or time.monotonic() >= until:
                     break
                 time.sleep(0.2)
@@ -112,18 +114,11 @@ def health(options: argparse.Namespace) -> int:
             print(json.dumps({"server": url, "live": live, "ready": ready, "model": options.model or None}))
         else:
             of = f", {options.model} included" if options.model and ready else ""
-            word = f"ready{of}" if ready else "there, and not ready" if live else "does not answer"
+            word = f"ready{of}" if ready else reason if live else "does not answer"
             print(f"{'✓' if ready else '✗'} {url}  {word}")
     if not (every_ready or options.json):
         print("Hint: python -m deploy status, or python -m deploy logs, where it runs", file=sys.stderr)
     return 0 if every_ready else 1
-
-
-def _is_ready(client: Client, model: str) -> bool:
-    try:
-        return client.ready(model)
-    except ClientError:
-        return False
 
 
 def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -> Client:
@@ -169,6 +164,7 @@ def _image_files(paths: Sequence[str]) -> Iterator[Path]:
 
 def _shower(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
     """How an outcome is printed."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be any bytes
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["path", "label", "score", "error"])
@@ -236,7 +232,7 @@ def _from_file(path: Path, tensor: Tensor | None) -> Any:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
         content = path.read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InvalidInputError(f"cannot read {path}: {error}") from error
     return np.array([content], dtype=np.object_).reshape([1] * (len(tensor.shape) if tensor else 1))
 
@@ -245,11 +241,14 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
     """Typed as the model wants it: JSON has one kind of number."""
     if tensor is None or tensor.datatype == "BYTES":
         return np.asarray(value, dtype=np.object_)
-    given = np.asarray(value)
-    array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
-    if array.dtype.kind != "f" and not np.array_equal(array, given):
-        raise InvalidInputError(f"{tensor.name}: not every number is a {tensor.datatype}")
-    return array
+    try:
+        given = np.asarray(value)
+        array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
+        if given.dtype.kind in "biuf" and (array.dtype.kind == "f" or np.array_equal(array, given)):
+            return array
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidInputError(f"{tensor.name}: {error}", hint="JSON, with rows of the same length") from error
+    raise InvalidInputError(f"{tensor.name}: not every value is a {tensor.datatype}")
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:

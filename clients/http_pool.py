@@ -38,6 +38,8 @@ class Pool:
     ) -> None:
         self._address, self._tls, self._proxy, self._limit_bytes = address, tls, proxy, limit_bytes
         self._idle: deque[socket.socket] = deque()
+        self._busy: set[socket.socket] = set()
+        self._closed = False
         # Without TLS a proxy is asked for whole URLs; with it, for a tunnel.
         self._root = str(address) if proxy and not tls else ""
         self._headers = {"host": address.netloc, "accept-encoding": "identity"}
@@ -52,6 +54,7 @@ class Pool:
         """
         head = _head(f"{method} {self._root}{path}", {**self._headers, **headers, "content-length": str(len(body))})
         sock = self._kept() or self._connect(deadline)
+        self._busy.add(sock)
         try:
             unsent = _write(sock, deadline, [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body])
             response = _Response(method)
@@ -64,13 +67,20 @@ class Pool:
             if isinstance(error, OSError | HTTPParseError):
                 raise _failure(error) from error
             raise
-        if unsent or response.should_close() or len(self._idle) >= _KEPT:
+        finally:
+            self._busy.discard(sock)
+        if unsent or response.should_close() or len(self._idle) >= _KEPT or self._closed:
             sock.close()
         else:
             self._idle.append(sock)
         return response.status_code, bytes(response.content), response.get
 
     def close(self) -> None:
+        """Requests under way end with a failure."""
+        self._closed = True
+        for sock in [*self._busy]:
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own would pull it from under its reader
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
@@ -160,7 +170,11 @@ def _tcp(host: str, port: int, deadline: float) -> socket.socket:
     """Connected to one of the name's addresses."""
     failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # the system has no IPv6, and the name has
+            failure = error
+            continue
         try:
             sock.settimeout(min(CONNECT_S, _remaining_s(deadline)))
             sock.connect(address)
@@ -185,7 +199,7 @@ def _write(sock: socket.socket, deadline: float, pieces: list[bytes]) -> OSError
             while unsent:  # sendall would begin its timeout anew with each block, under TLS
                 sock.settimeout(_remaining_s(deadline))
                 unsent = unsent[sock.send(unsent) :]
-    except (BrokenPipeError, ConnectionResetError) as error:
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
         return error
     return None
 

@@ -5,8 +5,8 @@ they would cost most of what the library is allowed to.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -17,13 +17,13 @@ from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor, triton_to_np_dtype
+from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind, of_grpc, too_large
-from clients.request import Question, Request, queue_timeout_us
+from clients.request import ADMIN, Question, Request, queue_timeout_us
 from clients.settings import Address, Transport
-from clients.tensors import Arrays, datatype_of
+from clients.tensors import Arrays, datatype_of, strings_content
 
 _CONNECT_MS = 2000
 # The call, and the field of its answer that matters; none: all of it.
@@ -50,8 +50,9 @@ class _Channel:
         self._address, self._transport, self._library = address, transport, library
         self._compression = _COMPRESSIONS[transport.compression]
         self._credentials = _credentials(transport) if address.tls else None
+        self._lock, self._closed = threading.Lock(), False
+        self._retired: list[tuple[float, Any]] = []  # channels that stalled, and until when a request may be on them
         self._connect()
-        self._retired: Any = None  # a channel on which a probe had no answer; requests may still have one
 
     def _connect(self) -> None:
         netloc, options = self._address.netloc, _options(self._transport)
@@ -59,19 +60,30 @@ class _Channel:
             self._channel = self._library.secure_channel(netloc, self._credentials, options)
         else:
             self._channel = self._library.insecure_channel(netloc, options)
-        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._stub, self._busy_until = GRPCInferenceServiceStub(self._channel), 0.0
 
-    def _renew(self) -> Any:
-        """Connect anew; the channel to close, if there is one: on which nobody has had an answer for two probes."""
-        to_close, self._retired = self._retired, self._channel
-        self._connect()
-        return to_close
+    def _renewed(self) -> list[Any]:
+        """Connect anew; the channels to close: those on which nobody waits any more."""
+        with self._lock:
+            if self._closed:
+                return []
+            now = time.monotonic()
+            retired = [*self._retired, (self._busy_until, self._channel)]
+            self._connect()
+            self._retired = [(until, channel) for until, channel in retired if until > now]
+            return [channel for until, channel in retired if until <= now]
+
+    def _all(self) -> list[Any]:
+        with self._lock:
+            self._closed = True
+            return [self._channel, *(channel for _, channel in self._retired)]
 
     def _infer_call(self, request: Request, timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s
         message = _message(request, self._transport.max_message_bytes)
         remaining_s = max(1e-3, deadline - time.monotonic())  # large tensors take a while to write down
         message.parameters["timeout"].int64_param = queue_timeout_us(remaining_s)
+        self._busy_until = max(self._busy_until, deadline)
         headers = {**self._transport.headers, **request.headers}
         return self._stub.ModelInfer(
             message, timeout=remaining_s, metadata=tuple(headers.items()), compression=self._compression
@@ -84,17 +96,19 @@ class _Channel:
             message.model_name = model
         elif model:
             message.name, message.version = model, version
-        return self._admin_call(name, message, timeout_s, self._transport.headers)
+        return self._call(name, message, timeout_s, admin=question in ADMIN)
 
     def _share_call(self, region: str, key: str, size_bytes: int, timeout_s: float) -> Any:
         if not size_bytes:
             message = messages.SystemSharedMemoryUnregisterRequest(name=region)
-            return self._admin_call("SystemSharedMemoryUnregister", message, timeout_s, {})
+            return self._call("SystemSharedMemoryUnregister", message, timeout_s, admin=True)
         message = messages.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=size_bytes)
-        return self._admin_call("SystemSharedMemoryRegister", message, timeout_s, {})
+        return self._call("SystemSharedMemoryRegister", message, timeout_s, admin=True)
 
-    def _admin_call(self, name: str, message: Any, timeout_s: float, headers: Mapping[str, str]) -> Any:
-        if key := self._transport.admin_key:
+    def _call(self, name: str, message: Any, timeout_s: float, *, admin: bool) -> Any:
+        self._busy_until = max(self._busy_until, time.monotonic() + timeout_s)
+        headers = self._transport.headers
+        if admin and (key := self._transport.admin_key):
             headers = {**headers, "triton-grpc-protocol-admin-key": key}
         return getattr(self._stub, name)(message, timeout=timeout_s, metadata=tuple(headers.items()))
 
@@ -127,18 +141,20 @@ class Grpc(_Channel):
             raise _failure(error) from error
 
     def alive(self, timeout_s: float) -> bool:
-        """Whether it answers. A connection that stalls is replaced: it might for minutes."""
+        """Whether it answers."""
         try:
             return bool(self.ask("live", timeout_s))
         except Failure as failure:
-            if failure.kind is Kind.EXPIRED and (old := self._renew()):
-                old.close()
             return failure.is_an_answer
 
+    def reconnect(self) -> None:
+        """Send what comes next on a new connection: one that stalls might for minutes."""
+        for channel in self._renewed():
+            channel.close()
+
     def close(self) -> None:
-        for channel in (self._channel, self._retired):
-            if channel:
-                channel.close()
+        for channel in self._all():
+            channel.close()
 
 
 class AsyncGrpc(_Channel):
@@ -170,14 +186,16 @@ class AsyncGrpc(_Channel):
         try:
             return bool(await self.ask("live", timeout_s))
         except Failure as failure:
-            if failure.kind is Kind.EXPIRED and (old := self._renew()):
-                await old.close()
             return failure.is_an_answer
 
+    async def reconnect(self) -> None:
+        """As Grpc's."""
+        for channel in self._renewed():
+            await channel.close()
+
     async def close(self) -> None:
-        for channel in (self._channel, self._retired):
-            if channel:
-                await channel.close()
+        for channel in self._all():
+            await channel.close()
 
 
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
@@ -219,8 +237,7 @@ def _message(request: Request, limit_bytes: int) -> Any:
             tensor.parameters["shared_memory_byte_size"].int64_param = place.size_bytes
             tensor.parameters["shared_memory_offset"].int64_param = place.offset
             continue
-        # Of no strings tritonclient makes an array of no bytes.
-        content = serialize_byte_tensor(array).item() if datatype == "BYTES" and array.size else array.tobytes()
+        content = strings_content(array) if datatype == "BYTES" else array.tobytes()
         if (size_bytes := size_bytes + len(content)) > limit_bytes:
             raise too_large("the request", limit_bytes)
         message.raw_input_contents.append(content)
@@ -254,7 +271,9 @@ def _plain(question: Question, answer: Any) -> Any:
     """As HTTP has it, where the two differ."""
     if question in ("live", "ready"):
         return bool(answer.ready if question == "ready" else answer.live)
-    whole, field = MessageToDict(answer, preserving_proto_field_name=True), _CALLS[question][1]
+    # With zeros and empty lists, as in HTTP's.
+    whole = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    field = _CALLS[question][1]
     found = whole.get(field, []) if field else whole
     return list(found.values()) if question == "shared" and found else found
 

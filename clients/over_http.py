@@ -20,7 +20,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 from clients.failures import Failure, Kind, of_http, too_large
 from clients.http_pool import CONNECT_S, Answer, Pool
-from clients.request import Question, Request, queue_timeout_us
+from clients.request import ADMIN, Question, Request, queue_timeout_us
 from clients.settings import Address, Transport, proxy_of
 from clients.tensors import Arrays, datatype_of
 
@@ -47,13 +47,14 @@ class _Messages:
         self._proxy = _proxy(address, transport)
         self._tls = transport.tls.context() if address.tls else None
 
-    def _infer_message(self, request: Request, timeout_s: float) -> tuple[str, bytes, dict[str, str]]:
+    def _infer_message(self, request: Request, deadline: float) -> tuple[str, bytes, dict[str, str]]:
+        inputs = [_input(name, array, request) for name, array in request.inputs.items()]
         body, json_length = InferenceServerClient.generate_request_body(
-            [_input(name, array, request) for name, array in request.inputs.items()],
+            inputs,
             outputs=[InferRequestedOutput(name) for name in request.outputs],
             request_id=request.id,
             priority=request.priority,
-            timeout=queue_timeout_us(timeout_s),
+            timeout=queue_timeout_us(deadline - time.monotonic()),
         )
         if len(body) > self._transport.max_message_bytes:
             raise too_large("the request", self._transport.max_message_bytes)
@@ -81,9 +82,9 @@ class _Messages:
         except Exception as error:  # of tritonclient, which trusts what it reads
             raise Failure(Kind.BAD_ANSWER, f"it cannot be read: {error!r}") from error
 
-    def _ask_headers(self) -> dict[str, str]:
-        transport = self._transport
-        return {**transport.headers, **({"admin-key": transport.admin_key} if transport.admin_key else {})}
+    def _ask_headers(self, question: Question) -> dict[str, str]:
+        key = self._transport.admin_key if question in ADMIN else ""
+        return {**self._transport.headers, **({"admin-key": key} if key else {})}
 
     def _ask_message(self, question: Question, model: str, version: str) -> tuple[str, str]:
         method, path = _PATHS[question]
@@ -104,20 +105,20 @@ class Http(_Messages):
 
     def infer(self, request: Request, timeout_s: float) -> Arrays:
         deadline = time.monotonic() + timeout_s
-        path, body, headers = self._infer_message(request, timeout_s)
+        path, body, headers = self._infer_message(request, deadline)
         return self._answer(request, self._pool.send("POST", path, deadline, body, headers))
 
     def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         method, path = self._ask_message(question, model, version)
         deadline = time.monotonic() + timeout_s
-        return _told(question, self._pool.send(method, path, deadline, b"", self._ask_headers()))
+        return _told(question, self._pool.send(method, path, deadline, b"", self._ask_headers(question)))
 
     def share(self, region: str, key: str, size_bytes: int, timeout_s: float) -> None:
         """Have the server map /dev/shm/`key`, or with no size, unmap it."""
         path = f"/v2/systemsharedmemory/region/{region}/{'register' if size_bytes else 'unregister'}"
         body = json.dumps({"key": key, "offset": 0, "byte_size": size_bytes}).encode() if size_bytes else b""
         deadline = time.monotonic() + timeout_s
-        _told("shared", self._pool.send("POST", path, deadline, body, self._ask_headers()))
+        _told("shared", self._pool.send("POST", path, deadline, body, self._ask_headers("shared")))
 
     def alive(self, timeout_s: float) -> bool:
         """Whether it answers."""
@@ -125,6 +126,9 @@ class Http(_Messages):
             return bool(self.ask("live", timeout_s))
         except Failure as failure:
             return failure.is_an_answer
+
+    def reconnect(self) -> None:
+        """Nothing: a connection on which a request had no answer is closed with it."""
 
     def close(self) -> None:
         self._pool.close()
@@ -144,12 +148,14 @@ class AsyncHttp(_Messages):
         )
 
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
-        path, body, headers = self._infer_message(request, timeout_s)
-        return self._answer(request, await self._send("POST", path, timeout_s, body, headers))
+        deadline = time.monotonic() + timeout_s
+        path, body, headers = self._infer_message(request, deadline)
+        return self._answer(request, await self._send("POST", path, deadline, body, headers))
 
     async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
         method, path = self._ask_message(question, model, version)
-        return _told(question, await self._send(method, path, timeout_s, b"", self._ask_headers()))
+        deadline = time.monotonic() + timeout_s
+        return _told(question, await self._send(method, path, deadline, b"", self._ask_headers(question)))
 
     async def alive(self, timeout_s: float) -> bool:
         """Whether it answers."""
@@ -158,13 +164,16 @@ class AsyncHttp(_Messages):
         except Failure as failure:
             return failure.is_an_answer
 
+    async def reconnect(self) -> None:
+        """As Http's."""
+
     async def close(self) -> None:
         await self._session.close()
 
-    async def _send(self, method: str, path: str, timeout_s: float, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _send(self, method: str, path: str, deadline: float, body: bytes, headers: dict[str, str]) -> Answer:
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(deadline - time.monotonic()),
                 self._session.request(
                     method,
                     f"{self._address}{path}",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
-from clients.attempts import Budget, Pause, Plan, plan
+from clients.attempts import Budget, Pause, Plan, Send, plan
 from clients.deadline import Deadline
 from clients.errors import ClientError
 from clients.failures import Failure
@@ -25,7 +25,7 @@ from clients.tensors import Known
 PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
 FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.05, 1.0
 
-Send = Callable[[Grpc | Http, float], Any]
+Ask = Callable[[Grpc | Http, float], Any]
 
 
 class Process:
@@ -45,7 +45,7 @@ class Process:
         }
         _processes.add(self)
 
-    def run(self, model: str, deadline: Deadline, send: Send, *, queue: str = "", repeatable: bool = True) -> Any:
+    def run(self, model: str, deadline: Deadline, send: Ask, *, queue: str = "", repeatable: bool = True) -> Any:
         """Send until there is an answer: see `attempts.plan`."""
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
         try:
@@ -62,10 +62,10 @@ class Process:
 
     def close(self) -> None:
         self._closed.set()
-        self.calls.shutdown(cancel_futures=True)
-        self.pieces.shutdown(cancel_futures=True)
         for transport in self._transports.values():
             transport.close()
+        self.calls.shutdown(cancel_futures=True)
+        self.pieces.shutdown(cancel_futures=True)
 
     @contextmanager
     def closing_is_told(self) -> Iterator[None]:
@@ -77,17 +77,16 @@ class Process:
                 raise closed() from error
             raise
 
-    def _follow(self, steps: Plan, send: Send) -> Any:
+    def _follow(self, steps: Plan, send: Ask) -> Any:
         """Do what the plan says; the answer."""
         answer = None
         try:
             step = next(steps)
             while True:
                 failure = None
-                if isinstance(step, Pause):
-                    if self._closed.wait(step.seconds):
-                        raise closed()
-                else:
+                if self._closed.is_set() or (isinstance(step, Pause) and self._closed.wait(step.seconds)):
+                    raise closed()
+                if isinstance(step, Send):
                     try:
                         answer = send(self._transports[step.server], step.timeout_s)
                     except Failure as error:
@@ -107,6 +106,8 @@ class Process:
             for server in doubtful:
                 try:
                     alive = self._transports[server].alive(PROBE_S)
+                    if not alive:
+                        self._transports[server].reconnect()
                 except Exception:  # whatever it is, somebody has to go on probing
                     alive = False
                 (self._servers.recovered if alive else self._servers.failed)(server)

@@ -14,6 +14,9 @@ from clients.tensors import Arrays
 # What a server can be asked besides inference.
 Question = Literal["live", "ready", "server", "metadata", "config", "statistics", "index", "load", "unload", "shared"]
 
+# Those that ask for the admin key.
+ADMIN: frozenset[Question] = frozenset({"index", "load", "unload", "shared"})
+
 
 @dataclass(frozen=True)
 class Place:

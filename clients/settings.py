@@ -44,7 +44,7 @@ class Address:
             host = _host(parts)
         except (ValueError, KeyError) as error:
             raise _no_address(url) from error
-        if parts.path not in ("", "/") or parts.query:
+        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
             raise _no_address(url)
         return cls(protocol, host, port, tls)
 
@@ -123,6 +123,10 @@ class Transport:
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", checked_headers(self.headers))
         checked_headers({"admin-key": self.admin_key})
+        if not 0 < self.max_message_bytes < 2**31:
+            raise InvalidInputError(f"max_message_bytes is {self.max_message_bytes:,}", hint="up to 2,147,483,647")
+        if self.proxy:
+            object.__setattr__(self, "proxy", proxy_of(self.proxy).geturl())
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +137,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """
     checked = {name.lower(): value for name, value in headers.items()}
     for name, value in checked.items():
-        if not _HEADER_NAME.fullmatch(name) or name in _OURS:
+        if not _HEADER_NAME.fullmatch(name) or name in _OURS or name.endswith("-bin"):  # which gRPC takes for bytes
             raise InvalidInputError(f"{name!r} is no header to send", hint="letters, digits, - _ and .")
         if not _HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(f"the header {name} has a character that is not printable ASCII")
@@ -177,4 +181,5 @@ def _no_proxy(url: str) -> InvalidInputError:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"[^/@]*@", "…@", url)
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}…@{rest.rpartition('@')[2]}" if "@" in rest else url

@@ -18,13 +18,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tritonclient.utils import serialize_byte_tensor
 
 from clients.client import Client
 from clients.deadline import Deadline
 from clients.errors import DeadlineError, InvalidInputError
 from clients.request import Place
-from clients.tensors import Arrays
+from clients.tensors import Arrays, datatype_of, strings_content
 
 _FOLDER = Path("/dev/shm")  # noqa: S108
 _PREFIX = "clients-"
@@ -51,7 +50,7 @@ class SharedMemory:
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:
         self._client, self._size_bytes, self._mode = client, size_bytes, mode
         self._name = f"{_PREFIX}{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.Lock(), os.getpid()
 
     def __enter__(self) -> Self:
         self._remove_stale()
@@ -61,7 +60,9 @@ class SharedMemory:
             opened.callback(self._memory.unlink)
             opened.callback(self._memory.close)
             file = os.open(_FOLDER / self._name, os.O_RDWR)
-            opened.callback(os.close, file)
+            inner = opened.pop_all()
+            opened.callback(os.close, file)  # last: what is not locked may be taken away
+            opened.push(inner)
             fcntl.flock(file, fcntl.LOCK_EX)  # for as long as this process lives
             os.fchmod(file, self._mode)
             self._client.share(self._name, key, self._size_bytes)
@@ -72,7 +73,8 @@ class SharedMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.close()
+        if os.getpid() == self._pid:  # in a child it is the parent's
+            self._opened.close()
 
     def infer(self, model: str, inputs: Mapping[str, ArrayLike], **options: Any) -> Arrays:
         """As Client.infer, of at most `max_batch_size` rows.
@@ -81,7 +83,10 @@ class SharedMemory:
             InvalidInputError: also if the inputs are larger than the region.
             ClientError: as there.
         """
-        deadline = Deadline.after(options.pop("timeout_s", self._client.timeout_s))
+        if os.getpid() != self._pid:
+            raise InvalidInputError("this region is the parent process's", hint="make one of its own here")
+        timeout_s = options.pop("timeout_s", None)
+        deadline = Deadline.after(self._client.timeout_s if timeout_s is None else timeout_s)
         signature = self._client.signature(model, options.get("version", ""), timeout_s=deadline.remaining_s)
         arrays = signature.checked(inputs)
         memory = self._memory.buf
@@ -91,13 +96,15 @@ class SharedMemory:
         try:
             places, offset = {}, 0
             for name, array in arrays.items():
-                encoded = serialize_byte_tensor(array) if array.dtype == np.object_ else np.ascontiguousarray(array)
-                content = encoded.item() if array.dtype == np.object_ else encoded.data.cast("B")
-                end = offset + len(content)
-                if end > self._size_bytes:
+                strings = strings_content(array) if datatype_of(array.dtype) == "BYTES" else None
+                size_bytes = array.nbytes if strings is None else len(strings)
+                if (end := offset + size_bytes) > self._size_bytes:
                     raise InvalidInputError(f"{model}: {name} ends at {end:,} of {self._size_bytes:,} bytes of memory")
-                memory[offset:end] = content
-                places[name] = Place(self._name, offset, len(content))
+                if strings is None:
+                    np.ndarray(array.shape, array.dtype, memory, offset)[...] = array
+                else:
+                    memory[offset:end] = strings
+                places[name] = Place(self._name, offset, size_bytes)
                 offset = -(-end // _ALIGNED) * _ALIGNED
             return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
         finally:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
+from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor, triton_to_np_dtype
 
 from clients.errors import BadAnswerError, InvalidInputError
 
@@ -153,6 +153,11 @@ class Known:
         return old
 
 
+def strings_content(array: NDArray[Any]) -> bytes:
+    """Strings as Triton has them on the wire: each with its length before it."""
+    return serialize_byte_tensor(array).item() if array.size else b""
+
+
 def joined(pieces: Sequence[Arrays]) -> Arrays:
     """The answers to the pieces of a batch, as one."""
     return pieces[0] if len(pieces) == 1 else {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
@@ -172,7 +177,7 @@ def _strings(given: ArrayLike) -> NDArray[Any]:
     for i, item in np.ndenumerate(array):
         if not isinstance(item, bytes | str):
             raise TypeError(f"{item!r} is neither bytes nor text")
-        encoded[i] = item.encode() if isinstance(item, str) else item
+        encoded[i] = item.encode() if isinstance(item, str) else bytes(item)  # numpy's, too, of which str() were sent
     return encoded
 
 

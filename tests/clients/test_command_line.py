@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,39 @@ def test_options_that_make_no_sense_are_refused(server: Served, options: list[st
     done = run(server, "health", *options)
     assert done.returncode == 1
     assert message in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("null", "not every value is a UINT8"),
+        ('{"a": 1}', "not every value is a UINT8"),
+        ("[[1, 2], [3]]", "rows of the same length"),
+        (str(10**30), "UINT8"),
+        ("[[[[256]]]]", "not every value is a UINT8"),
+        ("@/dev/null", "pixels"),
+    ],
+)
+def test_values_that_are_none_of_the_models_are_refused(server: Served, value: str, message: str) -> None:
+    done = run(server, "infer", "fashion_classifier", "--server", server.grpc, "--input", f"pixels={value}")
+    assert done.returncode == 1
+    assert message in done.stderr.decode() and "Traceback" not in done.stderr.decode()
+
+
+@pytest.mark.parametrize("option", ["--wait", "--timeout"])
+def test_a_time_is_a_number_of_seconds(server: Served, option: str) -> None:
+    done = run(server, "health", option, "nan")
+    assert done.returncode == 2
+    assert b"nan is not a number of seconds" in done.stderr
+
+
+def test_a_name_may_be_any_bytes(server: Served, examples: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes((examples / "00000.png").read_bytes())
+    for form in ((), ("--csv",), ("--json",)):
+        done = run(server, "classify", *form, "--server", server.grpc, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert b"udcff.png" in done.stdout
 
 
 def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:

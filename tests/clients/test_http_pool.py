@@ -200,6 +200,22 @@ def test_why_an_upload_was_cut_short_is_heard() -> None:
         assert ask(pool, 2, b"x" * 30_000_000)[0] == 413
 
 
+def test_a_pool_that_is_closed_ends_what_is_under_way() -> None:
+    with pool_of(lambda connection: time.sleep(5)) as (pool, _):
+        threading.Timer(0.2, pool.close).start()
+        began = time.monotonic()
+        assert failure(pool, 5).kind is Kind.UNREACHABLE
+        assert time.monotonic() - began < 2
+
+
+def test_an_address_that_the_system_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pool_of(answering(OK)) as (pool, _):
+        [known] = socket.getaddrinfo("127.0.0.1", pool._address.port, type=socket.SOCK_STREAM)
+        unknown = (9999, *known[1:])  # as IPv6 is where it is off
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown, known])
+        assert ask(pool) == (200, b"ok")
+
+
 def test_nobody_is_redirected() -> None:
     """The headers, keys among them, are not for somebody else."""
     with server(answering(OK)) as (elsewhere, followed):

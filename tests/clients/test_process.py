@@ -71,6 +71,32 @@ def test_a_client_that_is_closed_in_the_midst_of_calls_ends_them_with_its_own_er
     assert all(isinstance(error, ClientError) for error in ended), ended
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_closing_does_not_wait_for_a_server_that_says_nothing(
+    server: Served, images: list[bytes], protocol: str
+) -> None:
+    with tcp_proxy(getattr(server, protocol)) as between:
+        client = Client(f"{protocol}://{between.address}", timeout_s=30)
+        client.classify(images[0])
+        between.stall()
+        ended: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                list(client.classify_many(images))
+            except BaseException as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        client.close()
+        thread.join(5)
+        assert time.monotonic() - began < 5
+        assert isinstance(ended[0], ClientError)
+
+
 def test_and_so_does_the_one_for_asyncio(url: str, images: list[bytes]) -> None:
     async def run() -> list[BaseException | None]:
         client = AsyncClient(url)
@@ -120,6 +146,18 @@ def test_probing_needs_no_file_that_was_read_before(tmp_path: Path) -> None:
             with pytest.raises(ServerUnavailableError):
                 client.ask("server")
         assert not client.live()
+
+
+def test_a_server_that_is_slow_to_say_it_lives_keeps_its_connection(server: Served) -> None:
+    """Only who looks after servers that failed a request replaces it."""
+    with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}") as client:
+        assert client.live()
+        between.delay_s = 1.3
+        assert not client.live()
+        assert not client.live()
+        between.delay_s = 0
+        wait_for(client.live)
+        assert between.connections == 1
 
 
 def _outcome(client: Client, image: bytes) -> str | ClientError:

@@ -3,9 +3,11 @@
 import asyncio
 import math
 
+import numpy as np
 import pytest
 
 from clients import AsyncClient, Client, InvalidInputError, Transport
+from clients.deadline import Deadline
 from clients.settings import Address
 
 
@@ -36,6 +38,8 @@ def test_an_address_says_the_protocol(url: str, address: Address) -> None:
         "http://",
         "http://h/path",
         "http://h?q",
+        "http://h#f",
+        "http://me:pw@h",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
@@ -55,6 +59,7 @@ def test_passwords_are_not_repeated() -> None:
     assert secret not in repr(transport)
     for make in (
         lambda: Client("http://host", transport=Transport(proxy=f"https://me:{secret}@proxy")),
+        lambda: Client("http://host", transport=Transport(proxy=f"http://me:/{secret}@proxy")),
         lambda: Client(f"http://me:{secret}@host/path"),
         lambda: Transport(headers={"authorization": f"{secret}\n"}),
     ):
@@ -73,6 +78,7 @@ def test_passwords_are_not_repeated() -> None:
         {"x": "é"},
         {"Content-Length": "0"},
         {"transfer-encoding": "chunked"},
+        {"x-bin": "a"},
     ],
 )
 def test_a_header_that_would_be_another_is_refused(url: str, headers: dict[str, str]) -> None:
@@ -80,6 +86,16 @@ def test_a_header_that_would_be_another_is_refused(url: str, headers: dict[str, 
         Transport(headers=headers)
     with Client(url) as client, pytest.raises(InvalidInputError, match="header"):
         client.infer("fashion", {"image": [[b"image"]]}, headers=headers)
+
+
+@pytest.mark.parametrize("limit", [0, 4 << 30])
+def test_a_limit_that_a_protocol_does_not_have_is_refused(limit: int) -> None:
+    with pytest.raises(InvalidInputError, match="max_message_bytes"):
+        Transport(max_message_bytes=limit)
+
+
+def test_a_timeout_may_be_numpys() -> None:
+    assert 0.9 < Deadline.after(np.float32(1)).remaining_s <= 1
 
 
 def test_headers_may_be_in_capitals(url: str) -> None:

@@ -44,6 +44,8 @@ def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
             assert np.allclose(shared, admin.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"], atol=1e-4)
         answer = region.infer("fashion", {"image": [[image] for image in images]})
         assert answer["score"][:, 0] == pytest.approx(right, abs=1e-4)
+        fixed = region.infer("fashion", {"image": np.array([[image] for image in images])})  # of numpy's type S
+        assert fixed["score"][:, 0] == pytest.approx(right, abs=1e-4)
         with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
             region.infer("fashion", {"image": [[bytes(2 << 20)]]})
         with pytest.raises(InvalidInputError, match="takes 64 rows at once"):
@@ -105,3 +107,16 @@ def test_a_region_that_is_in_use_is_waited_for_until_the_deadline(admin: Client,
         with pytest.raises(DeadlineError, match="another request was in the region"):
             region.infer(CLASSIFIER, {"pixels": pixels[:1]}, timeout_s=0.3)
         assert time.monotonic() - began < 1.3
+
+
+def test_a_forked_process_leaves_the_region_to_its_parent(admin: Client, pixels: np.ndarray) -> None:
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        if (child := os.fork()) == 0:
+            try:
+                region.infer(CLASSIFIER, {"pixels": pixels[:1]})
+            except InvalidInputError:
+                region.__exit__(None, None, None)
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert region.infer(CLASSIFIER, {"pixels": pixels[:1]})

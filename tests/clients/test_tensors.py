@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clients.errors import InvalidInputError
-from clients.tensors import Signature, Tensor, joined
+from clients.tensors import Signature, Tensor, joined, strings_content
 
 PIXELS = Tensor("pixels", "UINT8", (-1, 1, 28, 28))
 MODEL = Signature("m", (PIXELS,), (Tensor("scores", "FP32", (-1, 10)),), max_batch_size=4)
@@ -23,7 +23,11 @@ ROW = np.zeros((1, 1, 28, 28), np.uint8)
         (MODEL, {"pixels": ROW[0]}, "Hint: one row is a batch, too: pixels[None]"),
         (MODEL, {"pixels": np.zeros((1, 1, 28, 27), np.uint8)}, "[1, 1, 28, 27], which does not fit [-1, 1, 28, 28]"),
         (MODEL, {"pixels": ROW[:0]}, "pixels has no rows"),
+        (MODEL, {"pixels": np.uint8(1)}, "has the shape []"),
+        (MODEL, {"pixels": [[1, 2], [3]]}, "pixels is no array"),
         (TEXT, {"text": np.zeros((1, 1))}, "text is float64, and not bytes"),
+        (TEXT, {"text": [[None]]}, "None is neither bytes nor text"),
+        (TEXT, {"text": [["\udcff"]]}, "surrogates not allowed"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would(signature: Signature, given, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -38,6 +42,12 @@ def test_strings_are_bytes_or_text_in_lists_or_arrays_and_stay_as_they_are() -> 
         assert array.dtype == np.object_
         assert array.shape == (1, 1)
     assert TEXT.checked({"text": [[b"a\0"]]})["text"][0, 0] == b"a\0"
+
+
+@pytest.mark.parametrize("given", [[[b"ab"], ["é"]], np.array([[b"ab"], ["é".encode()]]), [[np.bytes_(b"ab")], ["é"]]])
+def test_strings_go_out_as_they_are(given: object) -> None:
+    content = strings_content(TEXT.checked({"text": given})["text"])  # type: ignore[dict-item]
+    assert content == b"\x02\0\0\0ab" + b"\x02\0\0\0\xc3\xa9"
 
 
 def test_an_optional_input_may_be_left_away() -> None:
