@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +243,13 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
         return np.asarray(value, dtype=np.object_)
     try:
         given = np.asarray(value)
-        array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
-        if given.dtype.kind in "biuf" and (array.dtype.kind == "f" or np.array_equal(array, given)):
-            return array
-    except (ValueError, TypeError, OverflowError) as error:
+    except ValueError as error:
         raise InvalidInputError(f"{tensor.name}: {error}", hint="JSON, with rows of the same length") from error
+    if given.dtype.kind in "biuf":
+        with suppress(OverflowError):
+            array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
+            if array.dtype.kind == "f" or np.array_equal(array, given):
+                return array
     raise InvalidInputError(f"{tensor.name}: not every value is a {tensor.datatype}")
 
 

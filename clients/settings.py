@@ -155,7 +155,7 @@ def proxy_of(url: str) -> SplitResult:
         _host(parts), parts.port  # which raises, too
     except ValueError as error:
         raise _no_proxy(url) from error
-    if parts.scheme != "http":
+    if parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise _no_proxy(url)
     return parts
 
