@@ -16,9 +16,9 @@ from clients.errors import AccessError, ClientError, InvalidInputError, ModelNot
 from clients.failures import Failure, too_late
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
-from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, PROBE_S, closed
+from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, closed
 from clients.request import Ids, Question, Request, checked_version
-from clients.servers import Server, Servers
+from clients.servers import PROBE_S, Server, Servers
 from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
 from clients.tasks import Prediction
 from clients.tensors import Arrays, Known, Signature, joined

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clients.deadline import Deadline
 from clients.failures import Failure, Kind, error_of
-from clients.servers import Server, Servers, longest_pause_s
+from clients.servers import PROBE_S, Server, Servers, longest_pause_s
 from clients.settings import Retry
 
 _NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
@@ -103,7 +103,9 @@ def plan(
             servers.failed(server)
             unreachable += 1
         elif last.kind is Kind.EXPIRED:
-            servers.doubt(server)
+            # One that was silent for as long as a probe waits gets no more until a probe finds it: what a stalled
+            # network holds back would arrive all at once, and overflow the server's queues.
+            (servers.failed if remaining_s >= PROBE_S else servers.doubt)(server)
         tried.add(server)
         # A server that is gone has answered nobody, and is not asked before a probe finds it: once each, that is free.
         free = last.kind is Kind.UNREACHABLE and unreachable <= len(servers.all)

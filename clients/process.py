@@ -18,11 +18,10 @@ from clients.failures import Failure
 from clients.over_grpc import Grpc
 from clients.over_http import Http
 from clients.request import Ids
-from clients.servers import Server, Servers
+from clients.servers import PROBE_S, Server, Servers
 from clients.settings import Address, Retry, Transport
 from clients.tensors import Known
 
-PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
 FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.05, 1.0
 
 Ask = Callable[[Grpc | Http, float], Any]

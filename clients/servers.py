@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from clients.settings import Address, Retry
 
+PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
 _LOOK_EVERY_S = 0.05
 _AT_ONCE_AFTER_A_FAILURE = 8
 _MOST_DOUBLINGS = 30  # of a pause, which has its own limit: floats have one, too

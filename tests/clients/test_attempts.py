@@ -224,11 +224,19 @@ def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> No
     pool = servers()
     [server] = pool.all
     with pytest.raises(DeadlineError):
-        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")])
+        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=0.5)
     assert pool.to_probe() == [server]
     assert pool.take() is server
     pool.failed(server)
     assert pool.take() is None
+
+
+def test_a_server_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more() -> None:
+    pool = servers()
+    with pytest.raises(DeadlineError):
+        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=5)
+    assert pool.take() is None
+    assert pool.to_probe() == [*pool.all]
 
 
 def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -> None:

@@ -136,8 +136,7 @@ def test_a_network_that_stalls_ends_calls_at_their_deadline_and_the_next_ones_su
     stall.join()
     flow.join()
     seen = verify(found, right, TIMEOUT_S)
-    # What was held back arrives all at once, which may be more than the server's queues take.
-    assert set(seen) <= {"Prediction", "DeadlineError", "ServerUnavailableError", "OverloadedError"}
+    assert set(seen) <= {"Prediction", "DeadlineError", "ServerUnavailableError"}
     assert seen["DeadlineError"] >= 8 or seen["ServerUnavailableError"] >= 8
     assert all(isinstance(outcome, Prediction) for _, outcome, _ in found[-8:])
 
