@@ -72,8 +72,9 @@ def plan(
     Raises:
         ClientError: there is none, and none to be had.
     """
-    attempts, unreachable, last = 0, 0, None
+    attempts, last = 0, None
     tried: set[Server] = set()
+    answers_when_gone: dict[Server, int] = {}
     while True:
         if not (remaining_s := deadline.remaining_s):
             raise error_of(
@@ -84,7 +85,7 @@ def plan(
             down = servers.all_down()
             if last is None:
                 last = _NOBODY if down else _ENOUGH
-            if down and not servers.have_answered:  # it was never there: a wrong address, or not started yet
+            if down and not servers.have_answered():  # it was never there: a wrong address, or not started yet
                 raise error_of(last, model, str(servers), attempts, deadline)
             yield Pause(min(servers.worth_a_look_in_s(queue), remaining_s))
             continue
@@ -101,14 +102,16 @@ def plan(
             servers.refused(server, queue)
         elif last.kind is Kind.UNREACHABLE:
             servers.failed(server)
-            unreachable += 1
         elif last.kind is Kind.EXPIRED:
             # One that was silent for as long as a probe waits gets no more until a probe finds it: what a stalled
             # network holds back would arrive all at once, and overflow the server's queues.
             (servers.failed if remaining_s >= PROBE_S else servers.doubt)(server)
         tried.add(server)
-        # A server that is gone has answered nobody, and is not asked before a probe finds it: once each, that is free.
-        free = last.kind is Kind.UNREACHABLE and unreachable <= len(servers.all)
+        # A server that is gone is busy with nobody, and is not asked before a probe finds it, nor by all at once: that
+        # is free, once for each time that it went; that it answered others in between tells one from the next.
+        free = last.kind is Kind.UNREACHABLE and answers_when_gone.get(server) != server.answers
+        if free:
+            answers_when_gone[server] = server.answers
         if attempts >= retry.attempts or not repeatable or not (free or (_may_help(last) and budget.spend())):
             raise error_of(last, model, str(servers), attempts, deadline)
         if not free and tried.issuperset(servers.all):

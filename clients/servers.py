@@ -42,6 +42,7 @@ class Server:
 
     address: Address
     under_way: int = 0  # requests to all models
+    answers: int = 0
     down: bool = False
     doubted: bool = False  # a request's time was up: a probe has to tell why
     queues: dict[str, Queue] = field(default_factory=dict)
@@ -62,7 +63,6 @@ class Servers:
         self.all = tuple(Server(address) for address in addresses)
         self._retry = retry
         self._watch, self._watched, self._lock = watch, False, threading.Lock()
-        self.have_answered = False  # one of them, at least once
 
     def take(self, model: str = "", avoid: Collection[Server] = ()) -> Server | None:
         """The one with the least to do for this client, of those that are up; one of `avoid` only if there is no other.
@@ -91,7 +91,8 @@ class Servers:
     def answered(self, server: Server, model: str = "") -> None:
         with self._lock:
             queue = server.queue(model)
-            self.have_answered, queue.refusals = True, 0
+            server.answers += 1
+            queue.refusals = 0
             # By one each; or by one once all of them are answered ten times.
             queue.limit += 1 if queue.opening else 0.1 / queue.limit
 
@@ -108,6 +109,10 @@ class Servers:
 
     def all_down(self) -> bool:
         return all(server.down for server in self.all)
+
+    def have_answered(self) -> bool:
+        """One of them, at least once."""
+        return any(server.answers for server in self.all)
 
     def worth_a_look_in_s(self, model: str = "") -> float:
         """When one of those that are up may be asked again, as far as that can be told; not for all at once."""

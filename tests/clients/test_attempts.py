@@ -26,7 +26,8 @@ GONE = Failure(Kind.UNREACHABLE, "connection refused")
 
 def servers(count: int = 1, watch: Callable[[], None] = lambda: None) -> Servers:
     found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], Retry(), watch)
-    found.have_answered = True
+    for server in found.all:
+        server.answers = 1
     return found
 
 
@@ -147,7 +148,7 @@ def test_while_all_are_down_calls_wait_for_one_to_come_back() -> None:
 
 def test_a_server_that_never_answered_is_not_waited_for() -> None:
     pool = servers()
-    pool.have_answered = False
+    pool.all[0].answers = 0
     began = time.monotonic()
     with pytest.raises(ServerUnavailableError, match="grpc://host:8001"):
         follow(pool, [GONE] * 9)
@@ -248,6 +249,20 @@ def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -
     while not isinstance(next(steps), Send):
         pass
     with pytest.raises(ServerUnavailableError, match="2 attempts in"):
+        steps.send(GONE)
+
+
+def test_a_request_that_is_cut_twice_by_a_network_that_serves_others_in_between_costs_no_budget() -> None:
+    pool, retry = servers(), Retry(burst=0, budget=0)
+    steps = plan("m", pool, retry, Budget(retry), Deadline.after(5))
+    next(steps)
+    for _ in range(retry.attempts - 1):
+        steps.send(GONE)
+        pool.recovered(pool.all[0])
+        assert follow(pool, [None])[0] == [pool.all[0]]
+        while not isinstance(next(steps), Send):
+            pass
+    with pytest.raises(ServerUnavailableError, match="5 attempts in"):
         steps.send(GONE)
 
 
