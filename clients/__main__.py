@@ -7,13 +7,16 @@
   python -m clients models                            what it serves, and what that takes
   python -m clients health                            whether it is there, and ready
 
-The exit code is 0 only if everything was answered (of `health`: if all is ready).
+The exit code is 0 if everything was answered (of `health`: if all is ready), 1 if something failed, 2 for a wrong
+option, 130 after Ctrl-C.
 """
 
 import argparse
 from pathlib import Path
 
 from contracts.errors import run_command_line
+
+_CLASSIFIERS = "a model that takes `image`, BYTES [B, 1], and gives `top_labels` and `top_scores`"
 
 
 def main() -> int:
@@ -39,14 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "paths", nargs="+", metavar="PATH", help="image files, folders of them, or - for an image on standard input"
     )
-    classify.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
+    classify.add_argument("--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for any other: infer")
     classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images a request (default: 16)")
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
 
-    infer = commands.add_parser("infer", help="any model, with any inputs")
-    infer.add_argument("model", metavar="MODEL")
+    infer = commands.add_parser("infer", help="any model, with any inputs; the answer as JSON")
+    infer.add_argument("model", metavar="MODEL", help="its name; `models` lists them")
+    infer.add_argument("--version", default="", metavar="NUMBER", help="of the model (default: the newest)")
     infer.add_argument(
         "--input",
         action="append",
@@ -62,8 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
     health = commands.add_parser("health", help="whether each server is there, and ready")
-    health.add_argument("--model", default="", help="whether it is that which is ready")
-    health.add_argument("--wait", type=_seconds, default=0, metavar="SECONDS", help="for it to become so (default: 0)")
+    health.add_argument("--model", default="", help="ask whether this model is ready, too")
+    health.add_argument(
+        "--wait", type=_seconds, default=0, metavar="SECONDS", help="ask again for so long (default: 0)"
+    )
     health.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
     for command in (classify, infer, models, health):
@@ -77,17 +83,27 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         "--server",
         action="append",
         metavar="URL",
-        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); several share the load",
+        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); given several times, "
+        "they share the load",
     )
     connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
     connection.add_argument(
-        "--timeout", type=_seconds, default=10, metavar="SECONDS", help="for a request, retries included (default: 10)"
+        "--timeout",
+        type=_seconds,
+        default=10,
+        metavar="SECONDS",
+        help="at most, for a request with its retries (default: 10)",
     )
-    connection.add_argument("--ca", type=Path, metavar="FILE", help="who signs its certificate (default: the system's)")
+    connection.add_argument(
+        "--ca", type=Path, metavar="FILE", help="of who signed its certificate (default: the system's)"
+    )
     connection.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for mutual TLS")
     connection.add_argument("--key", type=Path, metavar="FILE", help="and its private key")
     connection.add_argument(
-        "--headers", type=Path, metavar="FILE", help="to send along, a `name: value` a line: keys belong in no argument"
+        "--headers",
+        type=Path,
+        metavar="FILE",
+        help="to send along, a `name: value` a line; a file, as everybody sees a process's arguments",
     )
 
 

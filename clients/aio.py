@@ -12,14 +12,21 @@ from numpy.typing import ArrayLike
 from clients import tasks, telemetry
 from clients.attempts import Budget, Pause, Plan, Send, plan
 from clients.deadline import Deadline
-from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.errors import (
+    AccessError,
+    ClientError,
+    DeadlineError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+)
 from clients.failures import Failure, too_late
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
 from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, closed
-from clients.request import Ids, Question, Request, checked_version
+from clients.request import Ids, Question, Request, checked_question, checked_version
 from clients.servers import PROBE_S, Server, Servers
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
+from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_concurrency, checked_headers
 from clients.tasks import Prediction
 from clients.tensors import Arrays, Known, Signature, joined
 
@@ -32,11 +39,13 @@ class AsyncClient:
     async with AsyncClient("grpc://127.0.0.1:8001") as client:
         answer = await client.infer("fashion", {"image": [[png]]})
 
-    A call that is cancelled is cancelled at the server, too, as far as that can: what waits in a queue is taken out.
+    A call that is cancelled is cancelled at the server, too, over gRPC: what waits in a queue is taken out. Over HTTP
+    its connection is closed. There is no shared memory.
 
     Args:
+        concurrency: Requests that are sent at once where a call needs several; of each such call.
         hedge_after_s: Send a request a second time if there is no answer by then, and take the first answer: for a long
-            tail, at about the p95 of what is usual. Within the budget of retries; gRPC and HTTP.
+            tail, at about the p95 of what is usual. Within the budget of retries.
     """
 
     def __init__(
@@ -49,13 +58,14 @@ class AsyncClient:
         hedge_after_s: float | None = None,
     ) -> None:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
+        checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
         self._servers = Servers(self._addresses, self._retry, self._start_probing)
         self._budget = Budget(self._retry)
         self._signatures, self._ids = Known(), Ids()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
-        self._probing: asyncio.Task[None] | None = None
+        self._probing: dict[Server, asyncio.Task[None]] = {}
         self._closed = False
 
     async def infer(
@@ -136,19 +146,22 @@ class AsyncClient:
 
     async def ready(self, model: str = "", version: str | int = "") -> bool:
         """As Client.ready."""
-        return bool(await self.ask("ready", model, version))
+        try:
+            return bool(await self.ask("ready", model, version))
+        except (DeadlineError, ServerUnavailableError):
+            return False
 
     async def ask(
         self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
     ) -> Any:
         """As Client.ask."""
+        checked_question(question, self._addresses)
         return await self._ask(question, model, checked_version(version), self._deadline(timeout_s))
 
     async def close(self) -> None:
         """As Client.close."""
         self._closed = True
-        if self._probing:
-            await _cancelled([self._probing])
+        await _cancelled(self._probing.values())
         for transport in self._transports.values():
             await transport.close()
 
@@ -270,7 +283,8 @@ class AsyncClient:
 
     async def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
-        return tasks.predictions(await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options))
+        answer = await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
+        return tasks.predictions(answer, len(images))
 
     async def _outcomes(
         self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
@@ -281,28 +295,30 @@ class AsyncClient:
         except InvalidInputError as error:
             if len(images) == 1 or not options.get("repeatable", True):
                 return [error] * len(images)
-            again = {**options, "timeout_s": deadline.remaining_s}
-            return [outcome for image in images for outcome in await self._outcomes([image], model, again)]
+            found: list[Prediction | ClientError] = []
+            for image in images:
+                again = {**options, "timeout_s": deadline.remaining_s}
+                found += await self._outcomes([image], model, again)
+            return found
         except ClientError as error:
             return [error] * len(images)
 
-    def _start_probing(self) -> None:
+    def _start_probing(self, server: Server) -> None:
         if not self._closed:
-            self._probing = asyncio.get_running_loop().create_task(self._probe())
+            self._probing[server] = asyncio.get_running_loop().create_task(self._probe(server))
 
-    async def _probe(self) -> None:
+    async def _probe(self, server: Server) -> None:
         pause_s = FIRST_PROBE_PAUSE_S
-        while doubtful := self._servers.to_probe():
-            for server in doubtful:
-                try:
-                    alive = await self._transports[server].alive(PROBE_S)
-                    if not alive:
-                        await self._transports[server].reconnect()
-                except Exception:
-                    alive = False
-                (self._servers.recovered if alive else self._servers.failed)(server)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
+        while self._servers.to_be_probed(server):
+            try:
+                alive = await self._transports[server].alive(PROBE_S)
+                if not alive:
+                    await self._transports[server].reconnect()
+            except Exception:
+                alive = False
+            (self._servers.recovered if alive else self._servers.failed)(server)
+            await asyncio.sleep(FIRST_PROBE_PAUSE_S if alive else pause_s)
+            pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:

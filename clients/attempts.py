@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clients.deadline import Deadline
 from clients.failures import Failure, Kind, error_of
-from clients.servers import PROBE_S, Server, Servers, longest_pause_s
+from clients.servers import Server, Servers, longest_pause_s
 from clients.settings import Retry
 
 _NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
@@ -72,21 +72,18 @@ def plan(
     Raises:
         ClientError: there is none, and none to be had.
     """
-    attempts, last = 0, None
+    attempts, last, waits_for = 0, None, None
     tried: set[Server] = set()
     answers_when_gone: dict[Server, int] = {}
     while True:
         if not (remaining_s := deadline.remaining_s):
-            raise error_of(
-                last or Failure(Kind.EXPIRED, "no time was left to send it"), model, str(servers), attempts, deadline
-            )
+            last = last or waits_for or Failure(Kind.EXPIRED, "no time was left to send it")
+            raise error_of(last, model, str(servers), attempts, deadline)
         server = servers.take(queue, avoid=tried)
         if server is None:
-            down = servers.all_down()
-            if last is None:
-                last = _NOBODY if down else _ENOUGH
-            if down and not servers.have_answered():  # it was never there: a wrong address, or not started yet
-                raise error_of(last, model, str(servers), attempts, deadline)
+            waits_for = _NOBODY if servers.nobody_answers(queue) else _ENOUGH
+            if servers.all_down() and not servers.have_answered():  # never there: a wrong address, or not started yet
+                raise error_of(last or waits_for, model, str(servers), attempts, deadline)
             yield Pause(min(servers.worth_a_look_in_s(queue), remaining_s))
             continue
         attempts += 1
@@ -103,9 +100,7 @@ def plan(
         elif last.kind is Kind.UNREACHABLE:
             servers.failed(server)
         elif last.kind is Kind.EXPIRED:
-            # One that was silent for as long as a probe waits gets no more until a probe finds it: what a stalled
-            # network holds back would arrive all at once, and overflow the server's queues.
-            (servers.failed if remaining_s >= PROBE_S else servers.doubt)(server)
+            servers.late(server, queue, remaining_s)
         tried.add(server)
         # A server that is gone is busy with nobody, and is not asked before a probe finds it, nor by all at once: that
         # is free, once for each time that it went; that it answered others in between tells one from the next.
@@ -114,7 +109,7 @@ def plan(
             answers_when_gone[server] = server.answers
         if attempts >= retry.attempts or not repeatable or not (free or (_may_help(last) and budget.spend())):
             raise error_of(last, model, str(servers), attempts, deadline)
-        if not free and tried.issuperset(servers.all):
+        if not free and all(server.down or server in tried for server in servers.all):
             pause_s = random.uniform(0, longest_pause_s(retry, attempts))  # noqa: S311
             if pause_s >= deadline.remaining_s:
                 raise error_of(last, model, str(servers), attempts, deadline)

@@ -12,11 +12,18 @@ from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
 from clients.deadline import Deadline
-from clients.errors import AccessError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.errors import (
+    AccessError,
+    ClientError,
+    DeadlineError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+)
 from clients.failures import too_late
 from clients.process import Ask, Process, closed, own
-from clients.request import Place, Question, Request, checked_version
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_headers
+from clients.request import Place, Question, Request, checked_question, checked_version
+from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_concurrency, checked_headers
 from clients.tasks import Prediction
 from clients.tensors import Arrays, Signature, joined
 
@@ -30,9 +37,9 @@ class Client:
     Args:
         servers: Addresses as grpc://host:port, grpcs://, http:// or https://; several share the load, and one that does
             not answer is left out until it does.
-        timeout_s: For a call, all its attempts included. The server hears of it, and does not compute what nobody
-            waits for any more.
-        concurrency: Requests that one call keeps under way, where it needs several.
+        timeout_s: The longest time for a call, all its attempts included. The server is told, and drops what has waited
+            for longer in its queue.
+        concurrency: Requests that are sent at once where a call needs several; of all such calls together.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Client:
         concurrency: int = 8,
     ) -> None:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
+        checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport = transport or Transport()
         self._mine, self._closed = Process(self._addresses, self._transport, self._retry, concurrency), False
@@ -69,11 +77,11 @@ class Client:
             outputs: Which to send back; by default all.
             priority: 1 is the highest; 0 the model's default.
             request_id: Triton's log and traces name it; by default one that no other client has.
-            repeatable: Whether the server may see it twice. Not, if the model keeps state.
+            repeatable: False if it must not run twice, as for a model that keeps state: it is never sent again.
             places: Where inputs lie that the server reads from shared memory; see SharedMemory.
 
         Returns:
-            Of every output an array; strings are bytes.
+            Of every output an array; strings are bytes. It may be read-only: change a copy.
 
         Raises:
             ClientError: see the tree in errors.py. Every call ends in time, with a right answer or one of these.
@@ -107,7 +115,13 @@ class Client:
             return self._in_pieces(process, request, learned, deadline, repeatable)
 
     def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
-        """The label of a PNG or JPEG. Options are `infer`'s.
+        """The label of a PNG or JPEG.
+
+        Args:
+            image: Its bytes, not its path.
+            model: One that takes `image`, BYTES [B, 1], and gives `top_labels` and `top_scores`, [B, k]. For any other
+                there is `infer`.
+            options: Of infer's: version, priority, timeout_s, headers, request_id and repeatable.
 
         Raises:
             ClientError: as `infer`; InvalidInputError, if it is empty, damaged or no image.
@@ -120,7 +134,8 @@ class Client:
     ) -> Iterator[Prediction | ClientError]:
         """Classify images as they come, many at once; answers in their order, an error in place of a prediction.
 
-        Reads ahead only as far as requests are under way, so `images` may be larger than memory.
+        Reads ahead by no more than 2 * concurrency * batch images, so that they may be more than memory holds. Model
+        and options are `classify`'s.
         """
         process, source = self._process(), tasks.batches(images, batch)
         under_way: deque[Future[list[Prediction | ClientError]]] = deque()
@@ -156,18 +171,27 @@ class Client:
         return self._process().live()
 
     def ready(self, model: str = "", version: str | int = "") -> bool:
-        """Whether the server, or the model, is ready."""
-        return bool(self.ask("ready", model, version))
+        """Whether a server, or the model on it, is ready. With several servers, one of them.
+
+        Raises:
+            ClientError: it answers, and keeps that back.
+        """
+        try:
+            return bool(self.ask("ready", model, version))
+        except (DeadlineError, ServerUnavailableError):
+            return False
 
     def ask(
         self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
     ) -> Any:
-        """What the server says of itself, as JSON: "server", "metadata", "config", "statistics", "index"; or have it
-        "load" or "unload" a model, with the admin key among the headers.
+        """Of one of the servers, as JSON: "server", "live", "ready"; "metadata" and "config" of a model; "statistics"
+        of one or all. With Transport.admin_key also "index", "shared", and have it "load" or "unload" a model.
 
         Raises:
-            ClientError: as `infer`.
+            ClientError: as `infer`; InvalidInputError, if it is no such question, or one for a certain server and there
+                are several.
         """
+        checked_question(question, self._addresses)
         return self._ask(self._process(), question, model, checked_version(version), self._deadline(timeout_s))
 
     def share(self, region: str, key: str, size_bytes: int) -> None:
@@ -264,7 +288,8 @@ class Client:
 
     def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
-        return tasks.predictions(self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options))
+        answer = self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
+        return tasks.predictions(answer, len(images))
 
     def _outcomes(
         self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
@@ -275,8 +300,10 @@ class Client:
         except InvalidInputError as error:
             if len(images) == 1 or not options.get("repeatable", True):
                 return [error] * len(images)
-            # Which one? In what is left of the time.
-            again = {**options, "timeout_s": deadline.remaining_s}
-            return [outcome for image in images for outcome in self._outcomes([image], model, again)]
+            found: list[Prediction | ClientError] = []
+            for image in images:  # which one? In what is left of the time
+                again = {**options, "timeout_s": deadline.remaining_s}
+                found += self._outcomes([image], model, again)
+            return found
         except ClientError as error:
             return [error] * len(images)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,9 @@ def classify(options: argparse.Namespace) -> int:
 def infer(options: argparse.Namespace) -> int:
     """One request to any model."""
     with _client(options) as client:
-        signature = client.signature(options.model)
+        signature = client.signature(options.model, options.version)
         inputs = _inputs(options.input, signature)
-        answer = client.infer(options.model, inputs, outputs=options.output)
+        answer = client.infer(options.model, inputs, outputs=options.output, version=options.version)
     if options.save:
         _save(options.save, {name: _as_numpy(name, array) for name, array in answer.items()})
         print(f"Saved {', '.join(f'{name} {list(array.shape)}' for name, array in answer.items())} to {options.save}")
@@ -73,7 +74,7 @@ def models(options: argparse.Namespace) -> int:
         served = [(s["name"], s["version"], s) for s in client.ask("statistics")["model_stats"]]
         for name, version, statistics in sorted(served, key=lambda found: found[:2]):
             signature = client.signature(name, version)
-            requests = int(statistics.get("inference_stats", {}).get("success", {}).get("count", 0))
+            requests = statistics.get("inference_stats", {}).get("success", {}).get("count", 0)
             if options.json:
                 print(
                     json.dumps(
@@ -89,8 +90,7 @@ def models(options: argparse.Namespace) -> int:
                 )
             else:
                 print(f"{name}  version {version}, {requests:,} requests answered")
-                for kind, tensors in (("takes", signature.inputs), ("gives", signature.outputs)):
-                    print(f"  {kind}  {'; '.join(map(str, tensors))}")
+                print(indent("\n".join(str(signature).splitlines()[1:]), "  "))
     return 0
 
 
@@ -204,6 +204,8 @@ def _inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
     """Arrays of the model's types, from what was written."""
     tensors = {tensor.name: tensor for tensor in signature.inputs}
     if not named:
+        if sys.stdin.isatty():
+            print("Reading a JSON object of all inputs from standard input, up to Ctrl-D", file=sys.stderr)
         try:
             values = dict(json.load(sys.stdin))
         except (ValueError, TypeError) as error:
@@ -248,7 +250,7 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
     if given.dtype.kind in "biuf":
         with suppress(OverflowError):
             array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
-            if array.dtype.kind == "f" or np.array_equal(array, given):
+            if array.dtype.kind not in "biu" or np.array_equal(array, given):  # bfloat16 is of kind V
                 return array
     raise InvalidInputError(f"{tensor.name}: not every value is a {tensor.datatype}")
 

@@ -23,7 +23,10 @@ class Deadline:
         Raises:
             InvalidInputError: it is no number of seconds up to a day.
         """
-        timeout_s = float(timeout_s)  # numpy's small floats would make all of it small
+        try:
+            timeout_s = float(timeout_s)  # numpy's small floats would make all of it small
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"a timeout of {timeout_s!r}", hint="a number of seconds") from error
         if not 0 <= timeout_s <= _LONGEST_S:  # nor is nan
             raise InvalidInputError(f"a timeout of {timeout_s} s", hint=f"0 to {_LONGEST_S:,.0f} s")
         now = time.monotonic()

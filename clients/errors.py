@@ -4,7 +4,7 @@ ClientError
 ├── InvalidInputError        what was sent is wrong; sending it again will not help
 ├── ModelNotFoundError       the server does not serve the model, or not that version of it
 ├── AccessError              the server asks for a certificate or a key that it was not given
-├── OverloadedError          the server is well, and has too much to do
+├── OverloadedError          the server has too much to do; or a proxy says 503, which may mean that it has no server
 ├── DeadlineError            the time was up before there was an answer
 ├── ServerUnavailableError   nobody answers
 └── InferenceError           the server failed on it
@@ -18,7 +18,7 @@ class ClientError(ProjectError):
     """A request did not come back with a right answer.
 
     Attributes:
-        attempts: How often it was sent; 0 if it never was.
+        attempts: How often it was sent; 0 if it never was, or where that is not known.
         elapsed_s: From the call to the error.
     """
 
@@ -39,7 +39,7 @@ class AccessError(ClientError):
 
 
 class OverloadedError(ClientError):
-    """The server is well, and has too much to do."""
+    """The server has too much to do; or a proxy says 503, which may mean that it has no server."""
 
 
 class DeadlineError(ClientError):

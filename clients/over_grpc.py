@@ -8,6 +8,7 @@ import asyncio
 import threading
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -201,7 +202,7 @@ class AsyncGrpc(_Channel):
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
     tls = transport.tls
     try:
-        ca, key, certificate = (path.read_bytes() if path else None for path in (tls.ca, tls.key, tls.certificate))
+        ca, key, certificate = (Path(p).read_bytes() if p else None for p in (tls.ca, tls.key, tls.certificate))
     except OSError as error:
         raise InvalidInputError(f"cannot use the certificates: {error}") from error
     return grpc.ssl_channel_credentials(ca, key, certificate)
@@ -221,6 +222,7 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.use_local_subchannel_pool", 1),  # or a new channel would get the old one's stalled connection
+        ("grpc.lb_policy_name", "round_robin"),  # of a name with several addresses, all; the default is the first
         ("grpc.enable_retries", 0),  # it cannot tell a full queue from a dead server; we can
     ]
     return [*options, ("grpc.http_proxy", transport.proxy)] if transport.proxy else options
@@ -273,9 +275,26 @@ def _plain(question: Question, answer: Any) -> Any:
         return bool(answer.ready if question == "ready" else answer.live)
     # With zeros and empty lists, as in HTTP's.
     whole = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    whole = _with_numbers(answer.DESCRIPTOR, whole)
     field = _CALLS[question][1]
     found = whole.get(field, []) if field else whole
     return list(found.values()) if question == "shared" and found else found
+
+
+def _with_numbers(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """A message of that kind with its 64-bit integers as numbers, for which protobuf's JSON has strings."""
+
+    def value_of(field: Any, value: Any) -> Any:
+        if isinstance(value, list):
+            return [value_of(field, item) for item in value]
+        if field.message_type is None:
+            return int(value) if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) else value
+        if not field.message_type.GetOptions().map_entry:
+            return _with_numbers(field.message_type, value)
+        of_entry = field.message_type.fields_by_name["value"]
+        return {name: value_of(of_entry, item) for name, item in value.items()}
+
+    return {name: value_of(kind.fields_by_name[name], value) for name, value in found.items()}
 
 
 def _ended(error: asyncio.CancelledError) -> BaseException:

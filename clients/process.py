@@ -96,22 +96,21 @@ class Process:
         finally:
             steps.close()  # on Ctrl-C, too: what it has taken is given back
 
-    def _start_probing(self) -> None:
-        threading.Thread(target=self._probe, name="clients-probe", daemon=True).start()
+    def _start_probing(self, server: Server) -> None:
+        threading.Thread(target=self._probe, args=(server,), name="clients-probe", daemon=True).start()
 
-    def _probe(self) -> None:
+    def _probe(self, server: Server) -> None:
         pause_s = FIRST_PROBE_PAUSE_S
-        while (doubtful := self._servers.to_probe()) and not self._closed.is_set():
-            for server in doubtful:
-                try:
-                    alive = self._transports[server].alive(PROBE_S)
-                    if not alive:
-                        self._transports[server].reconnect()
-                except Exception:  # whatever it is, somebody has to go on probing
-                    alive = False
-                (self._servers.recovered if alive else self._servers.failed)(server)
-            self._closed.wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
+        while self._servers.to_be_probed(server) and not self._closed.is_set():
+            try:
+                alive = self._transports[server].alive(PROBE_S)
+                if not alive:
+                    self._transports[server].reconnect()
+            except Exception:  # whatever it is, somebody has to go on probing
+                alive = False
+            (self._servers.recovered if alive else self._servers.failed)(server)
+            self._closed.wait(FIRST_PROBE_PAUSE_S if alive else pause_s)
+            pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 
 
 _processes: WeakSet[Process] = WeakSet()

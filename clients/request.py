@@ -3,12 +3,13 @@
 import itertools
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind
+from clients.settings import Address
 from clients.tensors import Arrays
 
 # What a server can be asked besides inference.
@@ -41,7 +42,7 @@ class Request:
     places: Mapping[str, Place] = field(default_factory=dict)  # of inputs that need not be sent
 
     def with_headers(self, more: Mapping[str, str]) -> Self:
-        return replace(self, headers={**more, **self.headers})
+        return replace(self, headers={**{name.lower(): value for name, value in more.items()}, **self.headers})
 
     def answered(self, answer: Arrays, id: str) -> Arrays:  # noqa: A002  # Triton's name for it
         """The answer, if it is one to this request.
@@ -64,6 +65,19 @@ class Ids:
 
     def next(self) -> str:
         return f"{self._client}-{next(self._numbers)}"
+
+
+def checked_question(question: Question, servers: Sequence[Address]) -> None:
+    """
+    Raises:
+        InvalidInputError: it is none; or what is asked or done would be of one server, and nobody could say of which.
+    """
+    if question not in get_args(Question):
+        raise InvalidInputError(f"{question!r} is nothing to ask", hint=", ".join(get_args(Question)))
+    if question in ADMIN and len(servers) > 1:
+        raise InvalidInputError(
+            f"{question!r} is for one server, and there are {len(servers)}", hint="a client for each"
+        )
 
 
 def checked_version(version: str | int) -> str:

@@ -33,6 +33,7 @@ class Queue:
     limit: float = math.inf  # of those, once it has refused one or was gone
     opening: bool = False  # after it was gone: each answer makes room for one more
     refusals: int = 0  # without an answer since
+    silent: bool = False  # a request waited in vain for as long as a probe would: no more before one is answered
     alone_until: float = 0  # on the monotonic clock
 
 
@@ -45,6 +46,7 @@ class Server:
     answers: int = 0
     down: bool = False
     doubted: bool = False  # a request's time was up: a probe has to tell why
+    watched: bool = False  # somebody probes it
     queues: dict[str, Queue] = field(default_factory=dict)
 
     def queue(self, model: str) -> Queue:
@@ -55,14 +57,14 @@ class Servers:
     """All of them. `model` is whose queue a request waits in; "" for questions about the server.
 
     Args:
-        watch: Called when one is down or in doubt, and nobody probes yet: has somebody call `recovered` or `failed`
-            for each of `to_probe`, until there is none.
+        watch: Called when one is down or in doubt, and nobody probes it yet: has somebody call `recovered` or `failed`
+            for as long as it is `to_be_probed`. Each by itself: one that is slow to fail keeps no other waiting.
     """
 
-    def __init__(self, addresses: Sequence[Address], retry: Retry, watch: Callable[[], None]) -> None:
+    def __init__(self, addresses: Sequence[Address], retry: Retry, watch: Callable[[Server], None]) -> None:
         self.all = tuple(Server(address) for address in addresses)
         self._retry = retry
-        self._watch, self._watched, self._lock = watch, False, threading.Lock()
+        self._watch, self._lock = watch, threading.Lock()
 
     def take(self, model: str = "", avoid: Collection[Server] = ()) -> Server | None:
         """The one with the least to do for this client, of those that are up; one of `avoid` only if there is no other.
@@ -110,6 +112,11 @@ class Servers:
     def all_down(self) -> bool:
         return all(server.down for server in self.all)
 
+    def nobody_answers(self, model: str = "") -> bool:
+        """Whether that is what a request waits for, and not its turn."""
+        with self._lock:
+            return all(server.down or server.queue(model).silent for server in self.all)
+
     def have_answered(self) -> bool:
         """One of them, at least once."""
         return any(server.answers for server in self.all)
@@ -126,38 +133,43 @@ class Servers:
             server.down = True
         self._have_it_watched(server)
 
-    def doubt(self, server: Server) -> None:
-        """It has not answered in time: that may be the server's fault, or there was little time."""
+    def late(self, server: Server, model: str, waited_s: float) -> None:
+        """It has not answered in time: that may be the server's fault, or the model's, or there was little time.
+
+        What a stalled network holds back arrives all at once and would overflow the model's queue: it gets no more.
+        """
         with self._lock:
             server.doubted = True
+            server.queue(model).silent |= waited_s >= PROBE_S
         self._have_it_watched(server)
 
     def recovered(self, server: Server) -> None:
         with self._lock:
-            for queue in server.queues.values() if server.down else ():
-                queue.limit, queue.opening = min(queue.limit, _AT_ONCE_AFTER_A_FAILURE), True
+            for queue in server.queues.values():
+                if server.down or queue.silent:
+                    queue.limit, queue.opening = min(queue.limit, _AT_ONCE_AFTER_A_FAILURE), True
+                queue.silent = False
             server.down = server.doubted = False
 
-    def to_probe(self) -> list[Server]:
-        """Those that are down or in doubt. Once there are none, the one who asks has to stop."""
+    def to_be_probed(self, server: Server) -> bool:
+        """Whether it is down or in doubt. If not, the one who asks has to stop."""
         with self._lock:
-            found = [server for server in self.all if server.down or server.doubted]
-            self._watched = bool(found)
-            return found
+            server.watched = server.down or server.doubted
+            return server.watched
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)
 
     def _have_it_watched(self, server: Server) -> None:
         with self._lock:
-            start, self._watched = not self._watched, True
+            start, server.watched = not server.watched, True
         if not start:
             return
         try:
-            self._watch()
+            self._watch(server)
         except RuntimeError:  # no thread is to be had, or the event loop ends: then each call tries for itself
-            with self._lock:
-                self._watched = server.down = server.doubted = False
+            self.recovered(server)
+            server.watched = False
 
 
 def longest_pause_s(retry: Retry, doublings: int) -> float:
@@ -165,4 +177,4 @@ def longest_pause_s(retry: Retry, doublings: int) -> float:
 
 
 def _is_open(queue: Queue, now: float) -> bool:
-    return queue.under_way < queue.limit and now >= queue.alone_until
+    return queue.under_way < queue.limit and now >= queue.alone_until and not queue.silent

@@ -63,9 +63,9 @@ class Tls:
 
     # Who signs the server's certificate. None: over HTTP whom the system trusts, over gRPC whom gRPC does: the list
     # that it brings, or the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
-    ca: Path | None = None
-    certificate: Path | None = None  # ours, for mutual TLS
-    key: Path | None = None
+    ca: str | Path | None = None
+    certificate: str | Path | None = None  # ours, for mutual TLS
+    key: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
         """For HTTP.
@@ -127,6 +127,15 @@ class Transport:
             raise InvalidInputError(f"max_message_bytes is {self.max_message_bytes:,}", hint="up to 2,147,483,647")
         if self.proxy:
             object.__setattr__(self, "proxy", proxy_of(self.proxy).geturl())
+
+
+def checked_concurrency(count: int) -> None:
+    """
+    Raises:
+        InvalidInputError: nothing could be sent.
+    """
+    if count < 1:
+        raise InvalidInputError(f"a concurrency of {count}", hint="1 or more")
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

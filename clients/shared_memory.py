@@ -43,8 +43,8 @@ class SharedMemory:
     Args:
         client: With one server, on this machine, and its admin key: whoever may register memory may read it.
         size_bytes: For all inputs of a request.
-        mode: Who may open it. A server of another user, as root's is nobody's, needs 0o666, which lets everybody on
-            this machine read it.
+        mode: Who may open it. A server that runs as another user, as `deploy up` by root runs as nobody, needs 0o666,
+            which lets every user of this machine read it.
     """
 
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:

@@ -25,15 +25,17 @@ def images_to_arrays(images: Sequence[bytes]) -> Arrays:
     """PNG or JPEG bytes, as the input [B, 1] of an image ensemble.
 
     Raises:
-        InvalidInputError: one is empty.
+        InvalidInputError: one is empty, or no bytes: a path, say.
     """
+    if odd := next((image for image in images if not isinstance(image, bytes)), None):
+        raise InvalidInputError(f"an image is its bytes, and not a {type(odd).__name__}", hint="Path(…).read_bytes()")
     if not all(images):
         raise InvalidInputError("the image is empty (0 bytes)")
     return {"image": np.array([[image] for image in images], dtype=np.object_).reshape(-1, 1)}
 
 
-def predictions(answer: Arrays) -> list[Prediction]:
-    """Of the ensemble's top_labels [B, k] and top_scores [B, k].
+def predictions(answer: Arrays, count: int) -> list[Prediction]:
+    """Of the ensemble's top_labels [B, k] and top_scores [B, k], of which B is `count`.
 
     Raises:
         BadAnswerError: they are not that.
@@ -41,12 +43,26 @@ def predictions(answer: Arrays) -> list[Prediction]:
     try:
         rows = zip(answer["top_labels"], answer["top_scores"], strict=True)
         tops = [tuple((label.decode(), float(score)) for label, score in zip(*row, strict=True)) for row in rows]
-        return [Prediction(*top[0], top) for top in tops]
+        found = [Prediction(*top[0], top) for top in tops]
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise BadAnswerError(f"the answer holds no labels and scores: {error!r}") from error
+    if len(found) != count:
+        raise BadAnswerError(f"the answer holds labels for {len(found)} images, and {count} were sent")
+    return found
 
 
 def batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Of `size` images, read one batch at a time.
+
+    Raises:
+        InvalidInputError: of none.
+    """
+    if size < 1:
+        raise InvalidInputError(f"batches of {size} images", hint="1 or more")
+    return _batches(images, size)
+
+
+def _batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     source = iter(images)
     while batch := list(itertools.islice(source, size)):
         yield batch

@@ -10,7 +10,7 @@ except ImportError:  # it is optional: without it there are no spans
 
 
 def span(model: str) -> AbstractContextManager[dict[str, str]]:
-    """A span of one call, all its attempts included; what a request has to carry for the server to go on from there."""
+    """A span of one request, all its attempts included; what it has to carry for the server to go on from there."""
     return _span(model) if _anybody_looks() else nullcontext({})
 
 

@@ -49,6 +49,11 @@ class Signature:
     max_batch_size: int = 0
     optional: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        batches = f", up to {self.max_batch_size} rows a request" if self.max_batch_size else ""
+        takes, gives = ("; ".join(map(str, tensors)) for tensors in (self.inputs, self.outputs))
+        return f"{self.model}{batches}\ntakes  {takes}\ngives  {gives}"
+
     @classmethod
     def of(cls, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Self:
         """From the server's metadata and configuration of the model, as JSON.

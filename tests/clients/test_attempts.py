@@ -24,7 +24,7 @@ OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
 GONE = Failure(Kind.UNREACHABLE, "connection refused")
 
 
-def servers(count: int = 1, watch: Callable[[], None] = lambda: None) -> Servers:
+def servers(count: int = 1, watch: Callable[[Server], object] = lambda server: None) -> Servers:
     found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], Retry(), watch)
     for server in found.all:
         server.answers = 1
@@ -125,7 +125,7 @@ def test_retries_of_the_overloaded_end_with_the_budget_and_answers_earn_it_back(
 
 def test_a_dead_server_costs_no_budget_and_is_not_asked_until_it_is_back() -> None:
     recovering = threading.Event()
-    pool = servers(2, recovering.set)
+    pool = servers(2, lambda server: recovering.set())
     retry = Retry(burst=0, budget=0)
     asked, pauses = follow(pool, [GONE, None], retry)
     assert asked[0] is not asked[1]
@@ -226,18 +226,21 @@ def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> No
     [server] = pool.all
     with pytest.raises(DeadlineError):
         follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=0.5)
-    assert pool.to_probe() == [server]
+    assert pool.to_be_probed(server)
     assert pool.take() is server
     pool.failed(server)
     assert pool.take() is None
 
 
-def test_a_server_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more() -> None:
+def test_a_model_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more_and_others_do() -> None:
     pool = servers()
     with pytest.raises(DeadlineError):
-        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=5)
-    assert pool.take() is None
-    assert pool.to_probe() == [*pool.all]
+        follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=5, queue="slow")
+    assert pool.take("slow") is None
+    assert pool.take("fast") is pool.all[0]
+    with pytest.raises(ServerUnavailableError, match="nor a probe since"):
+        follow(pool, [], timeout_s=0.01, queue="slow")
+    assert pool.to_be_probed(pool.all[0])
 
 
 def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -> None:
@@ -266,8 +269,17 @@ def test_a_request_that_is_cut_twice_by_a_network_that_serves_others_in_between_
         steps.send(GONE)
 
 
+def test_a_server_that_is_down_does_not_spare_the_others_the_pause() -> None:
+    dead = of_grpc("INTERNAL", "Stub process 'fashion_preprocess_0_0' is not healthy.")
+    pool = servers(2)
+    pool.failed(pool.all[1])
+    asked, pauses = follow(pool, [dead, dead, None], Retry(first_pause_s=0.001))
+    assert asked == [pool.all[0]] * 3
+    assert len(pauses) == 2
+
+
 def test_if_nobody_can_watch_a_server_it_is_tried() -> None:
-    def no_thread() -> None:
+    def no_thread(server: Server) -> None:
         raise RuntimeError("can't start new thread")
 
     pool = servers(watch=no_thread)

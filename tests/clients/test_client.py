@@ -15,6 +15,7 @@ import pytest
 from clients import (
     AccessError,
     AsyncClient,
+    BadAnswerError,
     Client,
     ClientError,
     DeadlineError,
@@ -25,6 +26,7 @@ from clients import (
 )
 from clients.failures import Failure
 from clients.request import Request
+from clients.tasks import predictions
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
 from tests.conftest import Workspace, free_ports, port_options, wait_for
@@ -287,7 +289,18 @@ def test_health_statistics_and_metadata_are_a_call_each(url: str) -> None:
         assert client.ask("server")["name"] == "triton"
         assert {model["name"] for model in client.ask("statistics")["model_stats"]} >= {"fashion", CLASSIFIER}
         assert client.ask("config", "fashion")["max_batch_size"] == 64
+        [statistics] = client.ask("statistics", CLASSIFIER)["model_stats"]
+        assert statistics["version"] == "1" and type(statistics["inference_count"]) is int  # over gRPC, too
+        assert type(statistics["inference_stats"]["success"]["count"]) is int
+        assert client.ask("metadata", CLASSIFIER)["inputs"][0]["shape"] == [-1, 1, 28, 28]
     assert asyncio.run(ask()) == (True, True, False)
+
+
+def test_an_answer_with_fewer_rows_gives_no_image_the_label_of_another() -> None:
+    answer = {"top_labels": np.array([[b"shoe"]], np.object_), "top_scores": np.array([[0.9]], np.float32)}
+    assert [prediction.label for prediction in predictions(answer, 1)] == ["shoe"]
+    with pytest.raises(BadAnswerError, match="labels for 1 images, and 2 were sent"):
+        predictions(answer, 2)
 
 
 def test_an_answer_to_another_request_is_none() -> None:

@@ -172,6 +172,32 @@ def test_bytes_that_are_changed_end_in_typed_errors(proxy, callers, images: list
         assert client.classify(images[0])
 
 
+def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
+    server: Served, images: list[bytes]
+) -> None:
+    async def by_coroutine(url: str, batch: list[bytes]) -> list[Prediction | ClientError]:
+        async with AsyncClient(url, timeout_s=0.5) as client:
+            return [outcome async for outcome in client.classify_many(batch)]
+
+    def by_thread(url: str, batch: list[bytes]) -> list[Prediction | ClientError]:
+        with Client(url, timeout_s=0.5) as client:
+            return list(client.classify_many(batch))
+
+    for call in (by_thread, lambda url, batch: asyncio.run(by_coroutine(url, batch))):
+        with tcp_proxy(server.http) as between:
+
+            def stall_after_a_refusal(chunk: bytes, between: TcpProxy = between) -> bytes:
+                if b" 400 " in chunk:
+                    between.stall()
+                return chunk
+
+            between.change = stall_after_a_refusal
+            began = time.monotonic()
+            outcomes = call(f"http://{between.address}", [b"no image", *images[:15]])
+            assert time.monotonic() - began < 0.5 + SLACK_S
+            assert {type(outcome) for outcome in outcomes} == {DeadlineError}
+
+
 def test_a_server_killed_and_restarted_under_load(
     released: Workspace, callers, images: list[bytes], right: list[float]
 ) -> None:  # type: ignore[no-untyped-def]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from clients import AsyncClient, Client, InvalidInputError, Transport
+from clients import AsyncClient, Client, InvalidInputError, Tls, Transport
 from clients.deadline import Deadline
 from clients.settings import Address
 
@@ -112,7 +112,7 @@ def test_a_version_is_a_number(url: str, version: str | int) -> None:
         assert client.signature("fashion", "1") == client.signature("fashion", 1)
 
 
-@pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12])
+@pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12, "soon"])
 def test_a_timeout_is_a_time(timeout_s: float) -> None:
     async def ask() -> None:
         async with AsyncClient("http://127.0.0.1:1") as client:
@@ -122,3 +122,32 @@ def test_a_timeout_is_a_time(timeout_s: float) -> None:
         client.infer("fashion", {}, timeout_s=timeout_s)
     with pytest.raises(InvalidInputError, match="a timeout of"):
         asyncio.run(ask())
+
+
+def test_nothing_at_once_is_refused(url: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidInputError, match="a concurrency of 0"):
+            kind(url, concurrency=0)
+    with Client(url) as client, pytest.raises(InvalidInputError, match="batches of 0 images"):
+        list(client.classify_many([b"image"], batch=0))
+
+
+def test_a_path_is_no_image(url: str) -> None:
+    with Client(url) as client, pytest.raises(InvalidInputError, match="an image is its bytes, and not a str"):
+        client.classify("shoe.png")  # type: ignore[arg-type]
+
+
+def test_what_is_nothing_to_ask_is_refused_and_so_is_what_one_of_several_would_do(url: str) -> None:
+    with Client(url) as client, pytest.raises(InvalidInputError, match="'weather' is nothing to ask"):
+        client.ask("weather")  # type: ignore[arg-type]
+    with (
+        Client(url, url) as client,
+        pytest.raises(InvalidInputError, match="'unload' is for one server, and there are 2"),
+    ):
+        client.ask("unload", "fashion")
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_certificates_may_be_named_by_strings(scheme: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot use the certificates"):
+        Client(f"{scheme}://127.0.0.1:1", transport=Transport(tls=Tls(ca="not-there.pem")))
