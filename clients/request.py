@@ -68,7 +68,8 @@ class Ids:
 
 
 def checked_question(question: Question, servers: Sequence[Address]) -> None:
-    """
+    """That it can be asked.
+
     Raises:
         InvalidInputError: it is none; or what is asked or done would be of one server, and nobody could say of which.
     """

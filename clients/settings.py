@@ -130,7 +130,8 @@ class Transport:
 
 
 def checked_concurrency(count: int) -> None:
-    """
+    """That something can be sent.
+
     Raises:
         InvalidInputError: nothing could be sent.
     """
