@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -61,12 +62,12 @@ class AsyncClient:
         checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
-        self._servers = Servers(self._addresses, self._retry, self._start_probing)
+        self._servers = Servers(self._addresses, self._retry, self._start_probing, asyncio.Event)
         self._budget = Budget(self._retry)
         self._signatures, self._ids = Known(), Ids()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
         self._probing: dict[Server, asyncio.Task[None]] = {}
-        self._closed = False
+        self._closed = asyncio.Event()
 
     async def infer(
         self,
@@ -160,7 +161,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """As Client.close."""
-        self._closed = True
+        self._closed.set()
+        self._servers.call_all()
         await _cancelled(self._probing.values())
         for transport in self._transports.values():
             await transport.close()
@@ -175,7 +177,7 @@ class AsyncClient:
         await self.close()
 
     def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
-        if self._closed:
+        if self._closed.is_set():
             raise closed()
         if not self._transports:  # not earlier: both need a running loop
             self._transports = {
@@ -257,7 +259,7 @@ class AsyncClient:
         except ClientError:
             raise
         except Exception as error:
-            if self._closed:
+            if self._closed.is_set():
                 raise closed() from error
             raise
 
@@ -268,7 +270,9 @@ class AsyncClient:
             while True:
                 failure = None
                 if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(step.seconds):
+                            await (step.called or self._closed).wait()
                 self._open()  # still
                 if isinstance(step, Send):
                     try:
@@ -304,7 +308,7 @@ class AsyncClient:
             return [error] * len(images)
 
     def _start_probing(self, server: Server) -> None:
-        if not self._closed:
+        if not self._closed.is_set():
             self._probing[server] = asyncio.get_running_loop().create_task(self._probe(server))
 
     async def _probe(self, server: Server) -> None:

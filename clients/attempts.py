@@ -6,8 +6,10 @@ asyncio, and needs neither a network nor a clock of its own to be tested.
 
 import random
 import threading
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 from clients.deadline import Deadline
 from clients.failures import Failure, Kind, error_of
@@ -16,6 +18,7 @@ from clients.settings import Retry
 
 _NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
 _ENOUGH = Failure(Kind.OVERLOADED, "it has as many requests of this client as it accepts")
+_NO_TIME = Failure(Kind.EXPIRED, "no time was left to send it")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Send:
 @dataclass(frozen=True)
 class Pause:
     seconds: float
+    called: Any = None  # an event that ends it
 
 
 Plan = Generator[Send | Pause, Failure | None, None]
@@ -76,31 +80,23 @@ def plan(
     tried: set[Server] = set()
     answers_when_gone: dict[Server, int] = {}
     while True:
-        if not (remaining_s := deadline.remaining_s):
-            last = last or waits_for or Failure(Kind.EXPIRED, "no time was left to send it")
-            raise error_of(last, model, str(servers), attempts, deadline)
-        server = servers.take(queue, avoid=tried)
-        if server is None:
-            waits_for = _NOBODY if servers.nobody_answers(queue) else _ENOUGH
-            if servers.all_down() and not servers.have_answered():  # never there: a wrong address, or not started yet
-                raise error_of(last or waits_for, model, str(servers), attempts, deadline)
-            yield Pause(min(servers.worth_a_look_in_s(queue), remaining_s))
-            continue
-        attempts += 1
+        turn = servers.line_up(queue, avoid=tried)
         try:
+            while (server := servers.look(turn)) is None and deadline.remaining_s:
+                waits_for = _NOBODY if servers.nobody_answers(queue) else _ENOUGH
+                if servers.all_down() and not servers.have_answered():  # a wrong address, or not started yet
+                    raise error_of(last or waits_for, model, str(servers), attempts, deadline)
+                yield Pause(min(turn.look_at - time.monotonic(), deadline.remaining_s), turn.called)
+            if server is None or not (remaining_s := deadline.remaining_s):
+                raise error_of(last or waits_for or _NO_TIME, model, str(servers), attempts, deadline)
+            attempts += 1
             last = yield Send(server, remaining_s)
+            _tell(servers, server, queue, last, remaining_s)  # before the next in line gets the place
         finally:
-            servers.give_back(server, queue)
+            servers.leave(turn)
         if last is None:
-            servers.answered(server, queue)
             budget.earn()
             return
-        if last.kind is Kind.OVERLOADED:
-            servers.refused(server, queue)
-        elif last.kind is Kind.UNREACHABLE:
-            servers.failed(server)
-        elif last.kind is Kind.EXPIRED:
-            servers.late(server, queue, remaining_s)
         tried.add(server)
         # A server that is gone is busy with nobody, and is not asked before a probe finds it, nor by all at once: that
         # is free, once for each time that it went; that it answered others in between tells one from the next.
@@ -114,6 +110,17 @@ def plan(
             if pause_s >= deadline.remaining_s:
                 raise error_of(last, model, str(servers), attempts, deadline)
             yield Pause(pause_s)
+
+
+def _tell(servers: Servers, server: Server, queue: str, failure: Failure | None, waited_s: float) -> None:
+    if failure is None:
+        servers.answered(server, queue)
+    elif failure.kind is Kind.OVERLOADED:
+        servers.refused(server, queue)
+    elif failure.kind is Kind.UNREACHABLE:
+        servers.failed(server)
+    elif failure.kind is Kind.EXPIRED:
+        servers.late(server, queue, waited_s)
 
 
 def _may_help(failure: Failure) -> bool:

@@ -61,6 +61,7 @@ class Process:
 
     def close(self) -> None:
         self._closed.set()
+        self._servers.call_all()
         for transport in self._transports.values():
             transport.close()
         self.calls.shutdown(cancel_futures=True)
@@ -83,7 +84,9 @@ class Process:
             step = next(steps)
             while True:
                 failure = None
-                if self._closed.is_set() or (isinstance(step, Pause) and self._closed.wait(step.seconds)):
+                if isinstance(step, Pause):
+                    (step.called or self._closed).wait(step.seconds)
+                if self._closed.is_set():
                     raise closed()
                 if isinstance(step, Send):
                     try:

@@ -6,21 +6,23 @@ so that it is not met by a crowd.
 
 A server that refuses, having too much to do, is left alone for a moment, longer with each refusal, and then gets fewer
 requests at once: a refusal takes a fifth of them, each answer adds a little, as TCP does with a network (additive
-increase, multiplicative decrease; RFC 5681). The others wait here, where that costs the server nothing. Each model has
-a queue of its own: that one is full says nothing of the next.
+increase, multiplicative decrease; RFC 5681). The others stand in line here, where that costs the server nothing, and
+are called: looking every few milliseconds would cost as much as the requests. Each model has a queue of its own: that
+one is full says nothing of the next.
 """
 
 import math
 import random
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from clients.settings import Address, Retry
 
 PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
-_LOOK_EVERY_S = 0.05
 _AT_ONCE_AFTER_A_FAILURE = 8
 _MOST_DOUBLINGS = 30  # of a pause, which has its own limit: floats have one, too
 
@@ -53,42 +55,79 @@ class Server:
         return self.queues.get(model) or self.queues.setdefault(model, Queue())
 
 
+@dataclass(eq=False)
+class Turn:
+    """Of a request: it stands in line until there is a server, and then has it."""
+
+    model: str
+    avoid: Collection[Server]
+    server: Server | None = None
+    called: Any = None  # an event, once it waits: it has to look again
+    look_at: float = math.inf  # on the monotonic clock: a server is left alone no longer
+
+    def call(self) -> None:
+        if self.called:
+            self.called.set()
+
+
 class Servers:
     """All of them. `model` is whose queue a request waits in; "" for questions about the server.
 
     Args:
         watch: Called when one is down or in doubt, and nobody probes it yet: has somebody call `recovered` or `failed`
             for as long as it is `to_be_probed`. Each by itself: one that is slow to fail keeps no other waiting.
+        event: threading.Event or asyncio.Event: what those in line wait for.
     """
 
-    def __init__(self, addresses: Sequence[Address], retry: Retry, watch: Callable[[Server], None]) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        retry: Retry,
+        watch: Callable[[Server], None],
+        event: Callable[[], Any] = threading.Event,
+    ) -> None:
         self.all = tuple(Server(address) for address in addresses)
         self._retry = retry
-        self._watch, self._lock = watch, threading.Lock()
+        self._watch, self._event, self._lock = watch, event, threading.Lock()
+        self._lines: defaultdict[str, deque[Turn]] = defaultdict(deque)  # of the models' queues
 
-    def take(self, model: str = "", avoid: Collection[Server] = ()) -> Server | None:
-        """The one with the least to do for this client, of those that are up; one of `avoid` only if there is no other.
+    def line_up(self, model: str = "", avoid: Collection[Server] = ()) -> Turn:
+        """For the server with the least to do for this client, one of `avoid` only if there is no other that is up.
 
-        To be given back. None: all are down, or have enough to do.
+        To be ended with `leave`.
         """
+        turn = Turn(model, avoid)
         with self._lock:
-            now = time.monotonic()
-            free = [server for server in self.all if not server.down and _is_open(server.queue(model), now)]
-            if not free:
-                return None
-            server = free[0]
-            if len(free) > 1:
-                candidates = [server for server in free if server not in avoid] or free
-                least = min(server.under_way for server in candidates)
-                server = random.choice([server for server in candidates if server.under_way == least])  # noqa: S311
-            server.under_way += 1
-            server.queue(model).under_way += 1
-            return server
+            self._lines[model].append(turn)
+            self._hand_out(model)
+        return turn
 
-    def give_back(self, server: Server, model: str = "") -> None:
+    def look(self, turn: Turn) -> Server | None:
+        """The server that it has; None: all are down, or have enough to do, or others are first."""
         with self._lock:
-            server.under_way -= 1
-            server.queue(model).under_way -= 1
+            if turn.server is None:
+                self._hand_out(turn.model)
+            if turn.server is None:
+                turn.called, turn.look_at = turn.called or self._event(), self._end_of_pause(turn.model)
+                turn.called.clear()
+            return turn.server
+
+    def leave(self, turn: Turn) -> None:
+        """The line, or the server, if it had one."""
+        with self._lock:
+            if turn.server is None:
+                self._lines[turn.model].remove(turn)
+            else:
+                turn.server.under_way -= 1
+                turn.server.queue(turn.model).under_way -= 1
+            self._hand_out(turn.model)
+
+    def call_all(self) -> None:
+        """Everybody in every line has to look again."""
+        with self._lock:
+            for line in self._lines.values():
+                for turn in line:
+                    turn.call()
 
     def answered(self, server: Server, model: str = "") -> None:
         with self._lock:
@@ -121,16 +160,11 @@ class Servers:
         """One of them, at least once."""
         return any(server.answers for server in self.all)
 
-    def worth_a_look_in_s(self, model: str = "") -> float:
-        """When one of those that are up may be asked again, as far as that can be told; not for all at once."""
-        with self._lock:
-            first = min((server.queue(model).alone_until for server in self.all if not server.down), default=0.0)
-        return max(random.uniform(0.5, 1) * _LOOK_EVERY_S, first - time.monotonic())  # noqa: S311
-
     def failed(self, server: Server) -> None:
         """It does not answer."""
         with self._lock:
             server.down = True
+        self.call_all()
         self._have_it_watched(server)
 
     def late(self, server: Server, model: str, waited_s: float) -> None:
@@ -150,6 +184,8 @@ class Servers:
                     queue.limit, queue.opening = min(queue.limit, _AT_ONCE_AFTER_A_FAILURE), True
                 queue.silent = False
             server.down = server.doubted = False
+            for model in server.queues:
+                self._hand_out(model)
 
     def to_be_probed(self, server: Server) -> bool:
         """Whether it is down or in doubt. If not, the one who asks has to stop."""
@@ -159,6 +195,31 @@ class Servers:
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)
+
+    def _hand_out(self, model: str) -> None:
+        """What is free, first come first served; with the lock held."""
+        line = self._lines[model]
+        while line and (server := self._free(model, line[0].avoid)):
+            server.under_way += 1
+            server.queue(model).under_way += 1
+            line[0].server = server
+            line.popleft().call()
+        if line and line[0].look_at != self._end_of_pause(model):
+            line[0].call()  # who is first has to know when
+
+    def _free(self, model: str, avoid: Collection[Server]) -> Server | None:
+        now = time.monotonic()
+        free = [server for server in self.all if not server.down and _is_open(server.queue(model), now)]
+        if len(free) < 2:
+            return free[0] if free else None
+        candidates = [server for server in free if server not in avoid] or free
+        least = min(server.under_way for server in candidates)
+        return random.choice([server for server in candidates if server.under_way == least])  # noqa: S311
+
+    def _end_of_pause(self, model: str) -> float:
+        """Of the first of those that are left alone; infinite if there is none."""
+        now = time.monotonic()
+        return min([until for server in self.all if (until := server.queue(model).alone_until) > now], default=math.inf)
 
     def _have_it_watched(self, server: Server) -> None:
         with self._lock:
@@ -177,4 +238,4 @@ def longest_pause_s(retry: Retry, doublings: int) -> float:
 
 
 def _is_open(queue: Queue, now: float) -> bool:
-    return queue.under_way < queue.limit and now >= queue.alone_until and not queue.silent
+    return queue.under_way + 1 <= queue.limit and now >= queue.alone_until and not queue.silent

@@ -1,8 +1,12 @@
 """Which server is asked, how often, and when: without a network."""
 
+import itertools
+import math
+import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,7 +21,7 @@ from clients.errors import (
     ServerUnavailableError,
 )
 from clients.failures import Failure, Kind, of_grpc, of_http
-from clients.servers import Server, Servers
+from clients.servers import Server, Servers, Turn
 from clients.settings import Address, Retry
 
 OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
@@ -29,6 +33,15 @@ def servers(count: int = 1, watch: Callable[[Server], object] = lambda server: N
     for server in found.all:
         server.answers = 1
     return found
+
+
+def take(pool: Servers, model: str = "") -> Turn | None:
+    """A server for a request, if there is one now."""
+    turn = pool.line_up(model)
+    if pool.look(turn):
+        return turn
+    pool.leave(turn)
+    return None
 
 
 def follow(  # type: ignore[no-untyped-def]
@@ -64,13 +77,16 @@ def test_an_overloaded_server_is_asked_again_later_and_later() -> None:
     [server] = pool.all
     queue = server.queue("")
     for refusals, longest_s in enumerate((0.1, 0.2, 0.4, 0.8, 1.6, *[2.0] * 2000), start=1):
-        assert pool.take() is server
-        pool.give_back(server)
+        turn = pool.line_up()
+        assert pool.look(turn) is server
         pool.refused(server)
         pool.refused(server)  # at the same time: it was told so already
-        assert pool.take() is None
+        pool.leave(turn)
+        waiting = pool.line_up()
+        assert pool.look(waiting) is None
         assert queue.refusals == refusals
-        assert longest_s / 2 - 0.05 < pool.worth_a_look_in_s() <= longest_s
+        assert longest_s / 2 - 0.05 < waiting.look_at - time.monotonic() <= longest_s
+        pool.leave(waiting)
         queue.alone_until = 0
     pool.answered(server)
     assert queue.refusals == 0
@@ -175,23 +191,26 @@ def test_a_pause_that_would_end_after_the_deadline_is_not_made() -> None:
 def test_a_server_that_refuses_gets_fewer_requests_at_once_until_it_answers_them() -> None:
     pool = servers()
     [server] = pool.all
-    taken = [pool.take() for _ in range(10)]
+    taken = [pool.line_up() for _ in range(10)]
     pool.refused(server)
     assert server.queue("").limit == 8
     server.queue("").alone_until = 0
-    for _ in taken[:3]:
-        pool.give_back(server)
-    assert pool.take() is server  # the eighth
-    assert pool.take() is None
-    for _ in range(81):
+    for turn in taken[:3]:
+        pool.leave(turn)
+    assert take(pool)  # the eighth
+    assert not take(pool)
+    for _ in range(70):
         pool.answered(server)
-    assert pool.take() is server  # one more
-    assert pool.take() is None
+    assert not take(pool)  # not before all of them were answered ten times
+    for _ in range(16):
+        pool.answered(server)
+    assert take(pool)  # one more
+    assert not take(pool)
 
 
 def test_who_has_to_wait_for_that_is_told_of_overload_at_the_deadline() -> None:
     pool = servers()
-    pool.take()
+    pool.line_up()
     pool.refused(pool.all[0])
     with pytest.raises(OverloadedError, match="0 attempts"):
         follow(pool, [], timeout_s=0.01)
@@ -200,25 +219,26 @@ def test_who_has_to_wait_for_that_is_told_of_overload_at_the_deadline() -> None:
 def test_that_one_models_queue_is_full_says_nothing_of_another() -> None:
     pool = servers()
     [server] = pool.all
-    pool.take("busy")
+    pool.line_up("busy")
     pool.refused(server, "busy")
-    assert pool.take("busy") is None
-    assert pool.take("idle") is server
-    assert pool.take() is server
+    assert not take(pool, "busy")
+    assert take(pool, "idle")
+    assert take(pool)
 
 
 def test_a_server_that_comes_back_is_not_met_by_a_crowd() -> None:
     pool = servers()
     [server] = pool.all
-    pool.take("m")
+    turn = pool.line_up("m")
     pool.failed(server)
-    pool.give_back(server, "m")
+    pool.leave(turn)
+    turns = [pool.line_up("m") for _ in range(20)]
+    assert [turn.server for turn in turns] == [None] * 20
     pool.recovered(server)
-    taken = [pool.take("m") for _ in range(10)]
-    assert taken == [server] * 8 + [None] * 2
-    for _ in range(3):
-        pool.answered(server, "m")
-    assert [pool.take("m") for _ in range(4)] == [server] * 3 + [None]
+    assert [turn.server for turn in turns] == [server] * 8 + [None] * 12
+    pool.answered(server, "m")
+    pool.leave(turns[0])  # whose place the ninth gets, and the tenth one that its answer makes
+    assert [turn.server for turn in turns] == [server] * 10 + [None] * 10
 
 
 def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> None:
@@ -227,17 +247,17 @@ def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> No
     with pytest.raises(DeadlineError):
         follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=0.5)
     assert pool.to_be_probed(server)
-    assert pool.take() is server
+    assert take(pool)
     pool.failed(server)
-    assert pool.take() is None
+    assert not take(pool)
 
 
 def test_a_model_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more_and_others_do() -> None:
     pool = servers()
     with pytest.raises(DeadlineError):
         follow(pool, [Failure(Kind.EXPIRED, "no answer in time")], timeout_s=5, queue="slow")
-    assert pool.take("slow") is None
-    assert pool.take("fast") is pool.all[0]
+    assert not take(pool, "slow")
+    assert take(pool, "fast")
     with pytest.raises(ServerUnavailableError, match="nor a probe since"):
         follow(pool, [], timeout_s=0.01, queue="slow")
     assert pool.to_be_probed(pool.all[0])
@@ -284,16 +304,91 @@ def test_if_nobody_can_watch_a_server_it_is_tried() -> None:
 
     pool = servers(watch=no_thread)
     pool.failed(pool.all[0])
-    assert pool.take() is pool.all[0]
+    assert take(pool)
+
+
+def test_who_stands_in_line_is_served_in_the_order_of_coming_and_nobody_overtakes() -> None:
+    pool = servers()
+    [server] = pool.all
+    server.queue("").limit = 1.9  # of which one is a whole one
+    turns = [pool.line_up() for _ in range(4)]
+    for turn, following in itertools.pairwise(turns):
+        assert turn.server is server
+        assert not pool.look(following)
+        pool.leave(turn)
+        assert following.called.is_set()
+        assert not take(pool)
+
+
+def test_who_leaves_the_line_does_not_hold_it_up() -> None:
+    pool = servers()
+    [server] = pool.all
+    server.queue("").limit = 1
+    first, gives_up, gives_up_when_served, last = turns = [pool.line_up() for _ in range(4)]
+    for turn in turns:
+        pool.look(turn)
+    pool.leave(gives_up)
+    pool.leave(first)
+    assert gives_up_when_served.server is server
+    pool.leave(gives_up_when_served)
+    assert last.called.is_set()
+    assert last.server is server
+
+
+def test_who_is_first_in_line_knows_when_a_refusing_server_may_be_asked_again() -> None:
+    pool = servers()
+    [server] = pool.all
+    server.queue("").limit = 1
+    refused, first, second = [pool.line_up() for _ in range(3)]
+    pool.look(first)
+    pool.look(second)
+    pool.refused(server)
+    pool.leave(refused)
+    assert first.called.is_set()
+    pool.look(first)
+    assert first.look_at == server.queue("").alone_until
+    pool.leave(first)
+    assert second.called.is_set()
+    pool.look(second)
+    assert second.look_at == server.queue("").alone_until
+    time.sleep(second.look_at - time.monotonic())
+    assert pool.look(second) is server
+
+
+def test_in_a_crowd_of_threads_of_which_some_give_up_nobody_is_forgotten() -> None:
+    """Each waits until called, with no time to look again by itself: one call too few, and it would stand there."""
+    retry = Retry(first_pause_s=1e-3, longest_pause_s=2e-3)
+    pool = Servers([Address("grpc", "host", port) for port in (1, 2)], retry, lambda server: None)
+    for server in pool.all:
+        server.queue("m").limit = 2
+    forgotten: list[int] = []
+
+    def client(number: int) -> None:
+        chance = random.Random(number)
+        for request in range(200):
+            turn = pool.line_up("m")
+            while not (server := pool.look(turn)) and chance.random() < 0.95:
+                if not turn.called.wait(max(0, min(10, turn.look_at - time.monotonic()))) and turn.look_at == math.inf:
+                    forgotten.append(request)
+            if server and chance.random() < 0.05:
+                pool.refused(server, "m")
+            elif server:
+                pool.answered(server, "m")
+            pool.leave(turn)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(client, range(16)))
+    assert not forgotten
+    assert [server.under_way for server in pool.all] == [0, 0]
 
 
 def test_the_server_with_the_least_to_do_is_asked() -> None:
     pool = servers(3)
-    taken = [pool.take() for _ in range(9)]
+    turns = [pool.line_up() for _ in range(9)]
     assert [server.under_way for server in pool.all] == [3, 3, 3]
-    pool.give_back(pool.all[1])
-    assert pool.take() is pool.all[1]
-    assert None not in taken
+    [one, *_] = [turn for turn in turns if turn.server is pool.all[1]]
+    pool.leave(one)
+    assert pool.line_up().server is pool.all[1]
 
 
 @pytest.mark.parametrize(
