@@ -11,7 +11,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
-from clients.attempts import Budget, Pause, Plan, Send, plan
+from clients.attempts import Budget, Pause, Plan, plan
 from clients.deadline import Deadline
 from clients.errors import (
     AccessError,
@@ -269,12 +269,12 @@ class AsyncClient:
             step = next(steps)
             while True:
                 failure = None
+                self._open()  # still
                 if isinstance(step, Pause):
                     with suppress(TimeoutError):
                         async with asyncio.timeout(step.seconds):
                             await (step.called or self._closed).wait()
-                self._open()  # still
-                if isinstance(step, Send):
+                else:
                     try:
                         answer = await send(transports[step.server], step.timeout_s)
                     except Failure as error:

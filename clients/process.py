@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
-from clients.attempts import Budget, Pause, Plan, Send, plan
+from clients.attempts import Budget, Pause, Plan, plan
 from clients.deadline import Deadline
 from clients.errors import ClientError
 from clients.failures import Failure
@@ -84,11 +84,11 @@ class Process:
             step = next(steps)
             while True:
                 failure = None
-                if isinstance(step, Pause):
-                    (step.called or self._closed).wait(step.seconds)
                 if self._closed.is_set():
                     raise closed()
-                if isinstance(step, Send):
+                if isinstance(step, Pause):
+                    (step.called or self._closed).wait(step.seconds)
+                else:
                     try:
                         answer = send(self._transports[step.server], step.timeout_s)
                     except Failure as error:
