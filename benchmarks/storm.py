@@ -17,7 +17,7 @@ from rich.table import Table
 
 from clients import AsyncClient, ClientError, Retry
 
-CLIENTS, _CALLERS_EACH, _PEAK_CLIENTS = 64, 4, 8
+CLIENTS, _CALLERS_EACH, _PEAK_CLIENTS = 64, 4, 16
 _IMAGES = 16  # a request
 _TIMEOUT_S = 5.0
 _WARM_UP_S = 1.0
