@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,10 +118,16 @@ class AsyncClient:
     ) -> AsyncIterator[Prediction | ClientError]:
         """As Client.classify_many."""
         source = tasks.batches(images, batch)
-        under_way: deque[asyncio.Task[list[Prediction | ClientError]]] = deque()
+        under_way: deque[asyncio.Future[list[Prediction | ClientError]]] = deque()
 
         def send_another() -> None:
-            if (images := next(source, None)) is not None:
+            try:
+                images = next(source, None)
+            except Exception as error:  # told in its turn
+                under_way.append(asyncio.get_running_loop().create_future())
+                under_way[-1].set_exception(error)
+                return
+            if images is not None:
                 under_way.append(asyncio.create_task(self._outcomes(images, model, options)))
 
         try:
@@ -209,13 +214,13 @@ class AsyncClient:
             return await self._infer(request, deadline, repeatable)
         turn = asyncio.Semaphore(self._concurrency)
 
-        async def in_turn(piece: Arrays) -> Arrays:
+        async def in_turn(piece: Request) -> Arrays:
             async with turn:
-                return await self._infer(replace(request, inputs=piece), deadline, repeatable)
+                return await self._infer(piece, deadline, repeatable)
 
         try:
             async with asyncio.timeout(deadline.remaining_s):
-                return joined(await _all_or_none([in_turn(piece) for piece in pieces]))
+                return joined(await _all_or_none([in_turn(piece) for piece in request.in_pieces(pieces)]))
         except TimeoutError as error:
             raise too_late(request.model, len(pieces), deadline) from error
 

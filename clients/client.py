@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,7 +75,7 @@ class Client:
             inputs: Of every input an array of the model's type and shape; strings are bytes or str. Nothing is cast.
             outputs: Which to send back; by default all.
             priority: 1 is the highest; 0 the model's default.
-            request_id: Triton's log and traces name it; by default one that no other client has.
+            request_id: Triton's log and traces name it; by default one that no other client has. Pieces get -0, -1, …
             repeatable: False if it must not run twice, as for a model that keeps state: it is never sent again.
             places: Where inputs lie that the server reads from shared memory; see SharedMemory.
 
@@ -136,12 +135,21 @@ class Client:
 
         Reads ahead by no more than 2 * concurrency * batch images, so that they may be more than memory holds. Model
         and options are `classify`'s.
+
+        Raises:
+            Exception: what reading the images raised, after the answers to those before.
         """
         process, source = self._process(), tasks.batches(images, batch)
         under_way: deque[Future[list[Prediction | ClientError]]] = deque()
 
         def send_another() -> None:
-            if (images := next(source, None)) is not None:
+            try:
+                images = next(source, None)
+            except Exception as error:  # told in its turn
+                under_way.append(Future())
+                under_way[-1].set_exception(error)
+                return
+            if images is not None:
                 context = copy_context()
                 under_way.append(process.calls.submit(context.run, self._outcomes, images, model, options))
 
@@ -256,10 +264,8 @@ class Client:
             raise InvalidInputError(f"{request.model}: shared memory takes {signature.max_batch_size} rows at once")
         with process.closing_is_told():
             futures = [
-                process.pieces.submit(
-                    copy_context().run, self._infer, process, replace(request, inputs=piece), deadline, repeatable
-                )
-                for piece in pieces
+                process.pieces.submit(copy_context().run, self._infer, process, piece, deadline, repeatable)
+                for piece in request.in_pieces(pieces)
             ]
             try:
                 return joined([future.result(deadline.remaining_s) for future in futures])

@@ -67,6 +67,7 @@ _HTTP = {
     502: Kind.UNREACHABLE,
     504: Kind.UNREACHABLE,
 }
+FORGOTTEN_REGION = "Unable to find shared memory region"
 # Part of the message -> what it means, whatever the status. Of Triton 2.51 to 2.71.
 _SAID = {
     "Exceeds maximum queue size": Kind.OVERLOADED,
@@ -76,6 +77,7 @@ _SAID = {
     "proxy returned response code 407": Kind.ACCESS,  # gRPC's own words
     "larger than max": Kind.INVALID,  # gRPC's limit of a message, ours or the server's
     "too large": Kind.INVALID,
+    FORGOTTEN_REGION: Kind.INVALID,
 }
 _DEAD_WORKER = "is not healthy"  # "Stub process '…' is not healthy."
 

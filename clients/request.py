@@ -3,7 +3,7 @@
 import itertools
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
@@ -43,6 +43,10 @@ class Request:
 
     def with_headers(self, more: Mapping[str, str]) -> Self:
         return replace(self, headers={**{name.lower(): value for name, value in more.items()}, **self.headers})
+
+    def in_pieces(self, pieces: Iterable[Arrays]) -> list[Self]:
+        """One for each, with inputs of its own; their ids end with -0, -1, …"""
+        return [replace(self, inputs=piece, id=f"{self.id}-{number}") for number, piece in enumerate(pieces)]
 
     def answered(self, answer: Arrays, id: str) -> Arrays:  # noqa: A002  # Triton's name for it
         """The answer, if it is one to this request.

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from clients.client import Client
 from clients.deadline import Deadline
 from clients.errors import DeadlineError, InvalidInputError
+from clients.failures import FORGOTTEN_REGION
 from clients.request import Place
 from clients.tensors import Arrays, datatype_of, strings_content
 
@@ -38,7 +39,8 @@ class SharedMemory:
     with Client(transport=Transport(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
         answer = region.infer("fashion_classifier", {"pixels": pixels})
 
-    What a process that was killed left behind, in /dev/shm or mapped by the server, the next region takes away.
+    What a process that was killed left behind, in /dev/shm or mapped by the server, the next region takes away. A
+    server that was started anew is told of the region again.
 
     Args:
         client: With one server, on this machine, and its admin key: whoever may register memory may read it.
@@ -53,8 +55,6 @@ class SharedMemory:
         self._lock, self._pid = threading.Lock(), os.getpid()
 
     def __enter__(self) -> Self:
-        self._remove_stale()
-        key = f"/{self._name}"
         with ExitStack() as opened:
             self._memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
             opened.callback(self._memory.unlink)
@@ -65,8 +65,16 @@ class SharedMemory:
             opened.push(inner)
             fcntl.flock(file, fcntl.LOCK_EX)  # for as long as this process lives
             os.fchmod(file, self._mode)
-            self._client.share(self._name, key, self._size_bytes)
-            opened.callback(self._client.share, self._name, key, 0)
+            try:
+                os.posix_fallocate(file, 0, self._size_bytes)  # memory that is not there would kill with SIGBUS
+            except OSError as error:
+                raise InvalidInputError(
+                    f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
+                    hint="a container has 64 MB of it, unless it is given more: --shm-size",
+                ) from error
+            self._share(self._size_bytes)
+            opened.callback(self._share, 0)
+            self._remove_stale()  # not before the server is known to share the folder
             self._opened = opened.pop_all()
         return self
 
@@ -106,9 +114,18 @@ class SharedMemory:
                     memory[offset:end] = strings
                 places[name] = Place(self._name, offset, size_bytes)
                 offset = -(-end // _ALIGNED) * _ALIGNED
-            return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
+            try:
+                return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
+            except InvalidInputError as error:
+                if FORGOTTEN_REGION not in str(error):
+                    raise
+                self._share(self._size_bytes)  # the server was started anew
+                return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
         finally:
             self._lock.release()
+
+    def _share(self, size_bytes: int) -> None:
+        self._client.share(self._name, f"/{self._name}", size_bytes)
 
     def _remove_stale(self) -> None:
         """Have the server forget regions of ours whose process is gone, and with it the memory."""

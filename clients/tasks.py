@@ -52,7 +52,7 @@ def predictions(answer: Arrays, count: int) -> list[Prediction]:
 
 
 def batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Of `size` images, read one batch at a time.
+    """Of `size` images, read one batch at a time. Where reading them fails, those before it come first.
 
     Raises:
         InvalidInputError: of none.
@@ -64,5 +64,15 @@ def batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
 
 def _batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     source = iter(images)
-    while batch := list(itertools.islice(source, size)):
-        yield batch
+    failed: Exception | None = None
+    while failed is None:
+        batch: list[bytes] = []
+        try:
+            batch.extend(itertools.islice(source, size))
+        except Exception as error:
+            failed = error
+        if batch:
+            yield batch
+        elif failed is None:
+            return
+    raise failed

@@ -178,6 +178,27 @@ def test_many_images_are_read_only_as_they_are_sent(url: str, images: list[bytes
         outcomes.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("of", ["threads", "coroutines"])
+def test_images_that_cannot_be_read_cost_no_answer_to_those_before(url: str, images: list[bytes], of: str) -> None:
+    def source() -> Iterator[bytes]:
+        yield from images[:10]
+        raise OSError("the disk is gone")
+
+    found: list[Prediction | ClientError] = []
+
+    async def collect() -> None:
+        async with AsyncClient(url) as client:
+            async for outcome in client.classify_many(source(), batch=4):
+                found.append(outcome)
+
+    with Client(url) as client, pytest.raises(OSError, match="the disk is gone"):
+        if of == "coroutines":
+            asyncio.run(collect())
+        for outcome in client.classify_many(source(), batch=4):
+            found.append(outcome)
+    assert [type(outcome) for outcome in found] == [Prediction] * 10
+
+
 def test_a_batch_of_images_may_be_larger_than_the_model_takes(
     url: str, images: list[bytes], right: list[float]
 ) -> None:

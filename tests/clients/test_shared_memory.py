@@ -101,6 +101,25 @@ def test_what_was_left_in_the_folder_goes_unless_somebody_still_has_it(admin: Cl
             path.unlink(missing_ok=True)
 
 
+def test_a_server_that_has_forgotten_the_region_is_told_again(admin: Client, pixels: np.ndarray) -> None:
+    """As one that was started anew."""
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        region.infer(CLASSIFIER, {"pixels": pixels[:1]})
+        [name] = regions(admin)
+        admin.share(name, f"/{name}", 0)
+        assert region.infer(CLASSIFIER, {"pixels": pixels[:1]})
+        assert regions(admin) == {name}
+
+
+def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(admin: Client) -> None:
+    folder = os.statvfs("/dev/shm")
+    if not folder.f_blocks:
+        pytest.skip("/dev/shm is without a limit here")
+    with pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
+        SharedMemory(admin, 2 * folder.f_blocks * folder.f_frsize).__enter__()
+    assert not list(Path("/dev/shm").glob("clients-*"))
+
+
 def test_a_region_that_is_in_use_is_waited_for_until_the_deadline(admin: Client, pixels: np.ndarray) -> None:
     with SharedMemory(admin, 1 << 20, mode=0o666) as region, region._lock:
         began = time.monotonic()
