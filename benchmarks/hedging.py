@@ -93,5 +93,5 @@ async def _round(up: Running, hedge_after_s: float | None, seconds: float) -> tu
 
 async def _received(client: AsyncClient) -> int:
     """Requests that the server has come to the end of."""
-    [model] = (await client.ask("statistics", "tail"))["model_stats"]
+    [model] = await client.statistics("tail")
     return sum(int(model["inference_stats"].get(end, {}).get("count", 0)) for end in ("success", "fail"))

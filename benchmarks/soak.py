@@ -223,7 +223,7 @@ def _visit(server: Running, settings: Settings) -> Counter[str]:
     images = (*settings.images[:_VISITORS], *_BAD)
     for protocol, address in _protocols(server):
         with Client(f"{protocol}://{address}", timeout_s=_PATIENCE_S) as client:
-            outcomes = client.classify_many(images, model=settings.model, batch=1)
+            outcomes = client.classify_many(images, model=settings.model, batch_size=1)
             for image, outcome in zip(images, outcomes, strict=True):
                 if image in _BAD:
                     seen["refused" if isinstance(outcome, InvalidInputError) else f"not refused: {outcome}"] += 1

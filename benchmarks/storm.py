@@ -21,7 +21,7 @@ CLIENTS, _CALLERS_EACH, _PEAK_CLIENTS = 64, 4, 16
 _IMAGES = 16  # a request
 _TIMEOUT_S = 5.0
 _WARM_UP_S = 1.0
-_WAYS = {"peak": (_PEAK_CLIENTS, 1, Retry()), "no retries": (CLIENTS, _CALLERS_EACH, Retry(attempts=1))}
+_WAYS = {"peak": (_PEAK_CLIENTS, 1, Retry()), "no retries": (CLIENTS, _CALLERS_EACH, Retry(max_attempts=1))}
 _WAYS["retries"] = (CLIENTS, _CALLERS_EACH, Retry())
 
 

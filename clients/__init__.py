@@ -1,4 +1,4 @@
-"""Request to prediction: `python -m clients`, and a small typed library.
+"""Request to prediction: `python -m clients`, and a typed client library.
 
 from clients import Client
 
@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from clients.errors import (
-    AccessError,
-    BadAnswerError,
+    AccessDeniedError,
     ClientError,
-    DeadlineError,
+    DeadlineExceededError,
     InferenceError,
     InvalidInputError,
+    InvalidResponseError,
     ModelNotFoundError,
     OverloadedError,
     ServerUnavailableError,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from clients.client import Client
 
 __all__ = [
-    "AccessError",
+    "AccessDeniedError",
     "AsyncClient",
-    "BadAnswerError",
     "Client",
     "ClientError",
-    "DeadlineError",
+    "DeadlineExceededError",
     "InferenceError",
     "InvalidInputError",
+    "InvalidResponseError",
     "ModelNotFoundError",
     "OverloadedError",
     "Prediction",
@@ -45,10 +45,13 @@ __all__ = [
     "Transport",
 ]
 
-_HEAVY = {"AsyncClient": "clients.aio", "Client": "clients.client"}  # they import gRPC, for which --help does not wait
+_LAZY = {
+    "AsyncClient": "clients.aio",
+    "Client": "clients.client",
+}  # they import gRPC, which takes longer than --help should
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HEAVY:
-        return getattr(import_module(_HEAVY[name]), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

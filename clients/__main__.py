@@ -4,11 +4,11 @@
   python -m clients classify --csv shirts/ > answers.csv
   cat shoe.png | python -m clients classify -
   python -m clients infer fashion --input image=@shoe.png
-  python -m clients models                            what it serves, and what that takes
-  python -m clients health                            whether it is there, and ready
+  python -m clients models                            what it serves, with inputs and outputs
+  python -m clients health                            whether it is live and ready
 
-The exit code is 0 if everything was answered (of `health`: if all is ready), 1 if something failed, 2 for a wrong
-option, 130 after Ctrl-C.
+Exit codes: 0 if every request succeeded (`health`: if every server is ready), 1 if one failed, 2 for a wrong option,
+130 after Ctrl-C.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from contracts.errors import run_command_line
 
-_CLASSIFIERS = "a model that takes `image`, BYTES [B, 1], and gives `top_labels` and `top_scores`"
+_CLASSIFIERS = "a model with the input `image`, BYTES [B, 1], and the outputs `top_labels` and `top_scores`"
 
 
 def main() -> int:
@@ -42,15 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "paths", nargs="+", metavar="PATH", help="image files, folders of them, or - for an image on standard input"
     )
-    classify.add_argument("--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for any other: infer")
-    classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images a request (default: 16)")
+    classify.add_argument(
+        "--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for other models use `infer`"
+    )
+    classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images per request (default: 16)")
     form = classify.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
 
-    infer = commands.add_parser("infer", help="any model, with any inputs; the answer as JSON")
+    infer = commands.add_parser("infer", help="any model, with any inputs; outputs as JSON")
     infer.add_argument("model", metavar="MODEL", help="its name; `models` lists them")
-    infer.add_argument("--version", default="", metavar="NUMBER", help="of the model (default: the newest)")
+    infer.add_argument("--version", default="", metavar="NUMBER", help="version of the model (default: the newest)")
     infer.add_argument(
         "--input",
         action="append",
@@ -59,18 +61,22 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON, as in pixels=[[0, 1]]; or @FILE: an array if it is .npy, else its bytes, as one row. "
         "Without any: a JSON object of all inputs on standard input",
     )
-    infer.add_argument("--output", action="append", default=[], metavar="NAME", help="which to show (default: all)")
-    infer.add_argument("--save", type=Path, metavar="FILE.npz", help="the answer as arrays, instead of as JSON")
-
-    models = commands.add_parser("models", help="what is served: versions, requests, inputs and outputs")
-    models.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-
-    health = commands.add_parser("health", help="whether each server is there, and ready")
-    health.add_argument("--model", default="", help="ask whether this model is ready, too")
-    health.add_argument(
-        "--wait", type=_seconds, default=0, metavar="SECONDS", help="ask again for so long (default: 0)"
+    infer.add_argument(
+        "--output", action="append", default=[], metavar="NAME", help="output to print; repeatable (default: all)"
     )
-    health.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    infer.add_argument(
+        "--save", type=Path, metavar="FILE.npz", help="save the outputs as arrays, instead of printing JSON"
+    )
+
+    models = commands.add_parser("models", help="models that are served: versions, requests, inputs and outputs")
+    models.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+
+    health = commands.add_parser("health", help="whether each server is live and ready")
+    health.add_argument("--model", default="", help="also check whether this model is ready")
+    health.add_argument(
+        "--wait", type=_seconds, default=0, metavar="SECONDS", help="wait until ready, at most so long (default: 0)"
+    )
+    health.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
 
     for command in (classify, infer, models, health):
         _add_connection(command)
@@ -83,8 +89,8 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         "--server",
         action="append",
         metavar="URL",
-        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); given several times, "
-        "they share the load",
+        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); repeatable: "
+        "several share the load",
     )
     connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
     connection.add_argument(
@@ -92,18 +98,21 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=10,
         metavar="SECONDS",
-        help="at most, for a request with its retries (default: 10)",
+        help="deadline of a request, its retries included (default: 10)",
     )
     connection.add_argument(
-        "--ca", type=Path, metavar="FILE", help="of who signed its certificate (default: the system's)"
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="CA bundle for the server's certificate, PEM (default: over HTTP the system's, over gRPC its own)",
     )
-    connection.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for mutual TLS")
-    connection.add_argument("--key", type=Path, metavar="FILE", help="and its private key")
+    connection.add_argument("--cert", type=Path, metavar="FILE", help="client certificate, for mutual TLS, PEM")
+    connection.add_argument("--key", type=Path, metavar="FILE", help="private key of --cert, PEM")
     connection.add_argument(
         "--headers",
         type=Path,
         metavar="FILE",
-        help="to send along, a `name: value` a line; a file, as everybody sees a process's arguments",
+        help="headers to send, one `name: value` per line; a file, as arguments are visible to all users",
     )
 
 
@@ -113,13 +122,13 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1
     if not 0 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, up to a day")
+        raise argparse.ArgumentTypeError(f"expected 0 to 86400 seconds, got {text!r}")
     return seconds
 
 
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)
 
 

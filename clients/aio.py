@@ -1,51 +1,43 @@
-"""The client for asyncio; what is not said here is as in `client.py`."""
+"""The client for asyncio. What is not explained here is as in `client.py`."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
-from clients.attempts import Budget, Pause, Plan, plan
+from clients.attempts import Pause, Plan, RetryBudget, plan
+from clients.connections import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, READY_PAUSE_S, closed
 from clients.deadline import Deadline
-from clients.errors import (
-    AccessError,
-    ClientError,
-    DeadlineError,
-    InvalidInputError,
-    ModelNotFoundError,
-    ServerUnavailableError,
-)
-from clients.failures import Failure, too_late
+from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.failures import Failure, error_of, not_ready, split_deadline_exceeded
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
-from clients.process import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, closed
-from clients.request import Ids, Question, Request, checked_question, checked_version
+from clients.request import Query, Request, RequestIds, SharedTensor, checked_query, checked_version
+from clients.server_api import AsyncServerApi, Version
 from clients.servers import PROBE_S, Server, Servers
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_concurrency, checked_headers
-from clients.tasks import Prediction
-from clients.tensors import Arrays, Known, Signature, joined
+from clients.settings import DEFAULT_SERVER, Address, InferOptions, Parameters, Retry, Transport, checked_concurrency
+from clients.tasks import Image, Prediction
+from clients.tensors import Arrays, Signature, SignatureCache, concatenated, rows_of
 
-Ask = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
+SendAttempt = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
 
 
-class AsyncClient:
-    """Inference, over gRPC or HTTP, in the event loop in which it is entered. An async context manager.
+class AsyncClient(AsyncServerApi):
+    """A Triton client over gRPC or HTTP, for one event loop. An async context manager.
 
     async with AsyncClient("grpc://127.0.0.1:8001") as client:
-        answer = await client.infer("fashion", {"image": [[png]]})
+        outputs = await client.infer("fashion", {"image": [[png]]})
 
-    A call that is cancelled is cancelled at the server, too, over gRPC: what waits in a queue is taken out. Over HTTP
-    its connection is closed. There is no shared memory.
+    A call that is cancelled is cancelled at the server, too: what waits in a queue is taken out of it.
 
     Args:
-        concurrency: Requests that are sent at once where a call needs several; of each such call.
-        hedge_after_s: Send a request a second time if there is no answer by then, and take the first answer: for a long
-            tail, at about the p95 of what is usual. Within the budget of retries.
+        hedge_after_s: Send a request a second time if there is no response by then, to another server if there is one,
+            and take the first response: for a long tail, at about its usual p95. Within the budget of retries.
     """
 
     def __init__(
@@ -62,9 +54,10 @@ class AsyncClient:
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
         self._servers = Servers(self._addresses, self._retry, self._start_probing, asyncio.Event)
-        self._budget = Budget(self._retry)
-        self._signatures, self._ids = Known(), Ids()
+        self._budget = RetryBudget(self._retry)
+        self._signatures, self._ids = SignatureCache(), RequestIds()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._probing: dict[Server, asyncio.Task[None]] = {}
         self._closed = asyncio.Event()
 
@@ -74,100 +67,120 @@ class AsyncClient:
         inputs: Mapping[str, ArrayLike],
         *,
         outputs: Sequence[str] = (),
-        version: str | int = "",
+        version: Version = "",
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
         headers: Mapping[str, str] | None = None,
-        repeatable: bool = True,
+        parameters: Parameters | None = None,
+        idempotent: bool = True,
+        shared: Mapping[str, SharedTensor] | None = None,
     ) -> Arrays:
         """As Client.infer."""
         deadline, version = self._deadline(timeout_s), checked_version(version)
         signature = await self._signature(model, version, deadline)
         try:
-            arrays = signature.checked(inputs)
+            arrays = signature.validated(inputs)
         except InvalidInputError:
-            if not self._signatures.doubt(model, version):
+            if not self._signatures.drop_if_old(model, version):
                 raise
             signature = await self._signature(model, version, deadline)
-            arrays = signature.checked(inputs)
-        request = Request(
-            model=model,
-            inputs=arrays,
+            arrays = signature.validated(inputs)
+        request = Request.of(
+            model,
+            arrays,
+            servers=len(self._addresses),
+            outputs=outputs,
             version=version,
-            outputs=tuple(outputs),
             priority=priority,
             id=request_id or self._ids.next(),
-            headers=checked_headers(headers) if headers else {},
+            headers=headers,
+            parameters=parameters,
+            idempotent=idempotent,
+            shared=shared,
         )
         try:
-            return await self._in_pieces(request, signature, deadline, repeatable)
+            return await self._sent(request, signature, deadline)
         except InvalidInputError as error:
-            if (learned := signature.learned(str(error))) is None:
+            if (learned := signature.with_limit_from(error.server_message)) is None:
                 raise
-            self._signatures.keep(model, version, learned)
-            return await self._in_pieces(request, learned, deadline, repeatable)
+            self._signatures.put(model, version, learned)
+            return await self._sent(request, learned, deadline)
 
-    async def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
+    async def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
         """As Client.classify."""
         [prediction] = await self._classify([image], model, options)
         return prediction
 
     async def classify_many(
-        self, images: Iterable[bytes], *, model: str = "fashion", batch: int = 16, **options: Any
+        self,
+        images: Iterable[Image] | AsyncIterable[Image],
+        *,
+        model: str = "fashion",
+        batch_size: int = 16,
+        **options: Unpack[InferOptions],
     ) -> AsyncIterator[Prediction | ClientError]:
-        """As Client.classify_many."""
-        source = tasks.batches(images, batch)
-        under_way: deque[asyncio.Future[list[Prediction | ClientError]]] = deque()
-
-        def send_another() -> None:
-            try:
-                images = next(source, None)
-            except Exception as error:  # told in its turn
-                under_way.append(asyncio.get_running_loop().create_future())
-                under_way[-1].set_exception(error)
-                return
-            if images is not None:
-                under_way.append(asyncio.create_task(self._outcomes(images, model, options)))
-
+        """As Client.classify_many. An iterable that is not asynchronous is read in the event loop."""
+        self._open()
+        batches = tasks.async_batches(images, batch_size)
+        in_flight: deque[asyncio.Future[list[Prediction | ClientError]]] = deque()
+        exhausted = False
         try:
-            for _ in range(self._concurrency):
-                send_another()
-            while under_way:
-                outcomes = await under_way[0]
-                under_way.popleft()
-                send_another()
+            while True:
+                while not exhausted and len(in_flight) < self._concurrency and not (in_flight and in_flight[0].done()):
+                    try:
+                        batch = await anext(batches)
+                    except Exception as error:
+                        exhausted = True
+                        if not isinstance(error, StopAsyncIteration):  # to be raised in its turn
+                            in_flight.append(asyncio.get_running_loop().create_future())
+                            in_flight[-1].set_exception(error)
+                        break
+                    in_flight.append(asyncio.create_task(self._outcomes(batch, model, options)))
+                if not in_flight:
+                    return
+                outcomes = await in_flight[0]
+                in_flight.popleft()
                 for outcome in outcomes:
                     yield outcome
         finally:
-            await _cancelled(under_way)
+            await _cancelled(in_flight)
 
-    async def signature(self, model: str, version: str | int = "", *, timeout_s: float | None = None) -> Signature:
+    async def signature(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> Signature:
         """As Client.signature."""
         return await self._signature(model, checked_version(version), self._deadline(timeout_s))
 
     async def live(self) -> bool:
-        """As Client.live."""
-        return any([await transport.alive(PROBE_S) for transport in self._open().values()])
+        """As Client.live, of all servers at once."""
+        return any(await asyncio.gather(*(transport.alive(PROBE_S) for transport in self._open().values())))
 
-    async def ready(self, model: str = "", version: str | int = "") -> bool:
-        """As Client.ready."""
-        try:
-            return bool(await self.ask("ready", model, version))
-        except (DeadlineError, ServerUnavailableError):
-            return False
+    async def ready(self, model: str = "", version: Version = "") -> bool:
+        """As Client.ready, of all servers at once."""
+        query, transports = Query("ready", model, checked_version(version)), self._open()
+        deadline = Deadline.after(PROBE_S)
+        calls = (transport.query(query, PROBE_S) for transport in transports.values())
+        found = dict(zip(transports, await asyncio.gather(*calls, return_exceptions=True), strict=True))
+        if any(answer is True for answer in found.values()):
+            return True
+        for server, answer in found.items():
+            if isinstance(answer, Failure) and answer.server_responded:
+                raise error_of(answer, model or "the server", str(server.address), 1, deadline)
+            if isinstance(answer, BaseException) and not isinstance(answer, Failure):
+                raise answer
+        return False
 
-    async def ask(
-        self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
-    ) -> Any:
-        """As Client.ask."""
-        checked_question(question, self._addresses)
-        return await self._ask(question, model, checked_version(version), self._deadline(timeout_s))
+    async def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
+        """As Client.wait_until_ready."""
+        deadline = Deadline.after(timeout_s)
+        while not await self.ready(model):
+            if not deadline.remaining_s:
+                raise not_ready(model, str(self._servers), deadline)
+            await asyncio.sleep(min(READY_PAUSE_S, deadline.remaining_s))
 
     async def close(self) -> None:
         """As Client.close."""
         self._closed.set()
-        self._servers.call_all()
+        self._servers.notify_all()
         await _cancelled(self._probing.values())
         for transport in self._transports.values():
             await transport.close()
@@ -184,83 +197,113 @@ class AsyncClient:
     def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
         if self._closed.is_set():
             raise closed()
-        if not self._transports:  # not earlier: both need a running loop
+        loop = asyncio.get_running_loop()
+        if self._loop is None:  # not earlier: the transports need a running loop
+            self._loop = loop
             self._transports = {
                 server: (AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp)(server.address, self._transport)
                 for server in self._servers.all
             }
+        elif self._loop is not loop:
+            raise ClientError("the client belongs to another event loop", hint="make one in each")
         return self._transports
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
 
+    async def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
+        checked_query(query, self._addresses)
+        return await self._asked(query, self._deadline(timeout_s), idempotent=idempotent)
+
+    async def _asked(self, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
+        def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
+            return transport.query(query, timeout_s)
+
+        return await self._call(query.model or "the server", deadline, send, idempotent=idempotent)
+
     async def _signature(self, model: str, version: str, deadline: Deadline) -> Signature:
         if (known := self._signatures.get(model, version)) is not None:
             return known
-        metadata = await self._ask("metadata", model, version, deadline)
+        metadata = await self._asked(Query("model_metadata", model, version), deadline)
         try:
-            config = await self._ask("config", model, version, deadline)
-        except (AccessError, InvalidInputError, ModelNotFoundError):
+            config = await self._asked(Query("model_config", model, version), deadline)
+        except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
             config = {}
-        return self._signatures.keep(model, version, Signature.of(metadata, config))
+        return self._signatures.put(model, version, Signature.of(metadata, config))
 
-    async def _ask(self, question: Question, model: str, version: str, deadline: Deadline) -> Any:
-        send: Ask = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
-        return await self._run(model or "the server", deadline, send)
+    async def _sent(self, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
+        chunks = list(signature.split(request.inputs))
+        if len(chunks) == 1:
+            return await self._sent_at_once(request, deadline)
+        places = asyncio.Semaphore(self._concurrency)
 
-    async def _in_pieces(self, request: Request, signature: Signature, deadline: Deadline, repeatable: bool) -> Arrays:
-        pieces = list(signature.split(request.inputs))
-        if len(pieces) == 1:
-            return await self._infer(request, deadline, repeatable)
-        turn = asyncio.Semaphore(self._concurrency)
+        async def in_turn(chunk: Request) -> Arrays:
+            try:
+                async with asyncio.timeout(deadline.remaining_s):
+                    await places.acquire()
+            except TimeoutError as error:
+                raise split_deadline_exceeded(request.model, len(chunks), deadline) from error
+            try:  # it keeps the deadline itself, and so learns of a server that does not respond
+                return await self._sent_at_once(chunk, deadline)
+            finally:
+                places.release()
 
-        async def in_turn(piece: Request) -> Arrays:
-            async with turn:
-                return await self._infer(piece, deadline, repeatable)
+        requests = request.in_chunks(chunks, signature.max_batch_size)
+        answers = await _all_or_none([in_turn(chunk) for chunk in requests])
+        return concatenated(answers, [rows_of(chunk) for chunk in chunks])
 
-        try:
-            async with asyncio.timeout(deadline.remaining_s):
-                return joined(await _all_or_none([in_turn(piece) for piece in request.in_pieces(pieces)]))
-        except TimeoutError as error:
-            raise too_late(request.model, len(pieces), deadline) from error
-
-    async def _infer(self, request: Request, deadline: Deadline, repeatable: bool) -> Arrays:
-        with telemetry.span(request.model) as headers:
+    async def _sent_at_once(self, request: Request, deadline: Deadline) -> Arrays:
+        with telemetry.span(request.model, request.id) as headers:
             if headers:
                 request = request.with_headers(headers)
 
-            def call() -> Awaitable[Arrays]:
-                return self._run(
-                    request.model,
-                    deadline,
-                    lambda transport, left_s: transport.infer(request, left_s),
-                    queue=request.model,
-                    repeatable=repeatable,
+            def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
+                return transport.infer(request, timeout_s)
+
+            def call(tried: set[Server] | None = None) -> Awaitable[Arrays]:
+                return self._call(
+                    request.model, deadline, send, queue=request.model, idempotent=request.idempotent, tried=tried
                 )
 
             try:
-                return await (self._hedged(call, self._hedge_after_s) if self._hedge_after_s and repeatable else call())
+                if self._hedge_after_s and request.idempotent:
+                    return await self._hedged(call, self._hedge_after_s)
+                return await call()
             except (InvalidInputError, ModelNotFoundError):
-                self._signatures.doubt(request.model, request.version)
+                self._signatures.drop_if_old(request.model, request.version)
                 raise
 
-    async def _hedged(self, call: Callable[[], Awaitable[Arrays]], after_s: float) -> Arrays:
-        calls = [asyncio.ensure_future(call())]
+    async def _hedged(self, call: Callable[[set[Server]], Awaitable[Arrays]], after_s: float) -> Arrays:
+        """The first response of two calls, of which the second begins if the first is late."""
+        tried: set[Server] = set()
+        calls = [asyncio.ensure_future(call(tried))]
         try:
             done, _ = await asyncio.wait(calls, timeout=after_s)
-            if not done and self._budget.spend():
-                calls.append(asyncio.ensure_future(call()))
-                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            ended = [call for call in calls if call.done()]
-            good = next((call for call in ended if call.exception() is None), None)
-            return await (good or next((call for call in calls if not call.done()), calls[0]))
+            if not done and tried and self._budget.spend():  # not where it still waits for its turn
+                calls.append(asyncio.ensure_future(call(tried)))
+                done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            if any(one.exception() is None for one in done):
+                return next(one.result() for one in done if one.exception() is None)
+            others = [one for one in calls if one not in done]
+            return await (others or calls)[0]
         finally:
             await _cancelled(calls)
 
-    async def _run(self, model: str, deadline: Deadline, send: Ask, *, queue: str = "", repeatable: bool = True) -> Any:
-        steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, repeatable=repeatable)
+    async def _call(
+        self,
+        model: str,
+        deadline: Deadline,
+        send: SendAttempt,
+        *,
+        queue: str = "",
+        idempotent: bool = True,
+        tried: set[Server] | None = None,
+    ) -> Any:
+        steps = plan(
+            model, self._servers, self._retry, self._budget, deadline, queue=queue, idempotent=idempotent, tried=tried
+        )
         try:
-            return await self._follow(steps, send)
+            return await self._execute(steps, send)
         except ClientError:
             raise
         except Exception as error:
@@ -268,46 +311,46 @@ class AsyncClient:
                 raise closed() from error
             raise
 
-    async def _follow(self, steps: Plan, send: Ask) -> Any:
-        answer, transports = None, self._open()
+    async def _execute(self, steps: Plan, send: SendAttempt) -> Any:
+        response, transports = None, self._open()
         try:
             step = next(steps)
             while True:
                 failure = None
-                self._open()  # still
+                if self._closed.is_set():
+                    raise closed()
                 if isinstance(step, Pause):
                     with suppress(TimeoutError):
                         async with asyncio.timeout(step.seconds):
-                            await (step.called or self._closed).wait()
+                            await (step.until or self._closed).wait()
                 else:
                     try:
-                        answer = await send(transports[step.server], step.timeout_s)
+                        response = await send(transports[step.server], step.timeout_s)
                     except Failure as error:
                         failure = error
                 step = steps.send(failure)
         except StopIteration:
-            return answer
+            return response
         finally:
             steps.close()
 
-    async def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
+    async def _classify(self, images: Sequence[Image], model: str, options: InferOptions) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
-        answer = await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
-        return tasks.predictions(answer, len(images))
+        outputs = await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
+        return tasks.predictions(outputs, len(images))
 
     async def _outcomes(
-        self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
+        self, images: Sequence[Image], model: str, options: InferOptions
     ) -> list[Prediction | ClientError]:
         deadline = self._deadline(options.get("timeout_s"))
         try:
             return [*await self._classify(images, model, options)]
         except InvalidInputError as error:
-            if len(images) == 1 or not options.get("repeatable", True):
+            if len(images) == 1 or not options.get("idempotent", True):
                 return [error] * len(images)
             found: list[Prediction | ClientError] = []
             for image in images:
-                again = {**options, "timeout_s": deadline.remaining_s}
-                found += await self._outcomes([image], model, again)
+                found += await self._outcomes([image], model, {**options, "timeout_s": deadline.remaining_s})
             return found
         except ClientError as error:
             return [error] * len(images)
@@ -318,20 +361,20 @@ class AsyncClient:
 
     async def _probe(self, server: Server) -> None:
         pause_s = FIRST_PROBE_PAUSE_S
-        while self._servers.to_be_probed(server):
+        while self._servers.needs_probe(server):
             try:
                 alive = await self._transports[server].alive(PROBE_S)
                 if not alive:
                     await self._transports[server].reconnect()
             except Exception:
                 alive = False
-            (self._servers.recovered if alive else self._servers.failed)(server)
+            (self._servers.mark_up if alive else self._servers.mark_down)(server)
             await asyncio.sleep(FIRST_PROBE_PAUSE_S if alive else pause_s)
             pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
-    """The answers to all; one that fails ends the others."""
+    """The results of all; one that fails ends the others."""
     started = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*started)
@@ -340,7 +383,7 @@ async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
 
 
 async def _cancelled(calls: Iterable["asyncio.Future[Any]"]) -> None:
-    """Wait until they have ended, one way or another."""
+    """Cancel them, and wait until they have ended, one way or another."""
     calls = list(calls)
     for call in calls:
         call.cancel()

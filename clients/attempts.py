@@ -1,7 +1,7 @@
-"""Which server is asked for one request, how often, and when: everything but the sending.
+"""What a call does until it has a response: which server is asked, when it is asked again, and when it gives up.
 
-A plan is a generator: it yields what to do next and is told what came of it. So the same plan serves threads and
-asyncio, and needs neither a network nor a clock of its own to be tested.
+A plan is a generator: it yields what to do next, and is told what came of it. So the same plan serves threads and
+asyncio, and its tests need no network. See docs/decisions/0007-one-plan-four-transports.md.
 """
 
 import random
@@ -13,17 +13,20 @@ from typing import Any
 
 from clients.deadline import Deadline
 from clients.failures import Failure, Kind, error_of
-from clients.servers import Server, Servers, longest_pause_s
+from clients.servers import PROBE_S, Server, Servers, Slot, log
 from clients.settings import Retry
 
-_NOBODY = Failure(Kind.UNREACHABLE, "it did not answer an earlier request, nor a probe since")
-_ENOUGH = Failure(Kind.OVERLOADED, "it has as many requests of this client as it accepts")
-_NO_TIME = Failure(Kind.EXPIRED, "no time was left to send it")
+# Another server may do better, if there is one: a rolling upgrade, a model that failed to load, a broken GPU.
+_ELSEWHERE = (Kind.NOT_FOUND, Kind.ACCESS_DENIED, Kind.SERVER_ERROR)
+
+_NO_SERVER = Failure(Kind.UNAVAILABLE, "it did not respond to an earlier request, nor to a probe since")
+_AT_LIMIT = Failure(Kind.OVERLOADED, "it has as many requests of this client as it accepts")
+_NO_TIME = Failure(Kind.DEADLINE_EXCEEDED, "no time was left to send it")
 
 
 @dataclass(frozen=True)
 class Send:
-    """Send the request there, and come back with None or what it failed of."""
+    """Send the request there, and come back with None or why that failed."""
 
     server: Server
     timeout_s: float
@@ -31,15 +34,17 @@ class Send:
 
 @dataclass(frozen=True)
 class Pause:
+    """Wait for so long, or until the event is set."""
+
     seconds: float
-    called: Any = None  # an event that ends it
+    until: Any = None
 
 
 Plan = Generator[Send | Pause, Failure | None, None]
 
 
-class Budget:
-    """Of retries that bring a busy server more load: a share of what it has answered."""
+class RetryBudget:
+    """Of retries that bring a busy server more load: each success earns a share of one. Thread-safe."""
 
     def __init__(self, retry: Retry) -> None:
         self._share, self._burst, self._tokens = retry.budget, float(retry.burst), float(retry.burst)
@@ -60,68 +65,112 @@ def plan(
     model: str,
     servers: Servers,
     retry: Retry,
-    budget: Budget,
+    budget: RetryBudget,
     deadline: Deadline,
     *,
     queue: str = "",
-    repeatable: bool = True,
+    idempotent: bool = True,
+    tried: set[Server] | None = None,
 ) -> Plan:
-    """Ask until there is an answer, or the deadline.
+    """Send until there is a response, or the deadline.
 
     Args:
-        model: Whom to name in an error.
+        model: What errors are about: a model, or "the server".
         queue: The model whose queue the request waits in, if it does.
-        repeatable: Whether the server may see the request twice; a stateful model's it must not.
+        idempotent: Whether the server may see the request twice; of a stateful model it must not.
+        tried: Servers to which it was sent, which are avoided; shared with the plan of a hedged request.
 
     Raises:
-        ClientError: there is none, and none to be had.
+        ClientError: there is no response, and none to be had.
     """
-    attempts, last, waits_for = 0, None, None
-    tried: set[Server] = set()
-    answers_when_gone: dict[Server, int] = {}
+    attempts, last, where = 0, None, str(servers)
+    tried = set() if tried is None else tried
+    outages = _Outages()
     while True:
-        turn = servers.line_up(queue, avoid=tried)
+        slot = Slot(queue, tried)
         try:
-            while (server := servers.look(turn)) is None and deadline.remaining_s:
-                waits_for = _NOBODY if servers.nobody_answers(queue) else _ENOUGH
-                if servers.all_down() and not servers.have_answered():  # a wrong address, or not started yet
-                    raise error_of(last or waits_for, model, str(servers), attempts, deadline)
-                yield Pause(min(turn.look_at - time.monotonic(), deadline.remaining_s), turn.called)
-            if server is None or not (remaining_s := deadline.remaining_s):
-                raise error_of(last or waits_for or _NO_TIME, model, str(servers), attempts, deadline)
+            servers.acquire(slot)
+            waits_for = yield from _wait(slot, servers, deadline)
+            if (server := slot.server) is None or not (remaining_s := deadline.remaining_s):
+                raise error_of(last or waits_for, model, where, attempts, deadline)
             attempts += 1
-            last = yield Send(server, remaining_s)
-            _tell(servers, server, queue, last, remaining_s)  # before the next in line gets the place
+            tried.add(server)
+            last = yield from _send(server, remaining_s, servers, queue)
         finally:
-            servers.leave(turn)
+            servers.release(slot)  # after what came of it was recorded, which decides who is next
         if last is None:
             budget.earn()
             return
-        tried.add(server)
-        # A server that is gone is busy with nobody, and is not asked before a probe finds it, nor by all at once: that
-        # is free, once for each time that it went; that it answered others in between tells one from the next.
-        free = last.kind is Kind.UNREACHABLE and answers_when_gone.get(server) != server.answers
-        if free:
-            answers_when_gone[server] = server.answers
-        if attempts >= retry.attempts or not repeatable or not (free or (_may_help(last) and budget.spend())):
-            raise error_of(last, model, str(servers), attempts, deadline)
+        if last.kind is not Kind.UNAVAILABLE:
+            where = str(server.address)
+        free = outages.is_new(server, last)
+        may_help = _may_help(last) or (last.kind in _ELSEWHERE and servers.has_another(tried))
+        if attempts >= retry.max_attempts or not idempotent or not (free or (may_help and budget.spend())):
+            raise error_of(last, model, where, attempts, deadline)
+        pause_s = 0.0
         if not free and all(server.down or server in tried for server in servers.all):
-            pause_s = random.uniform(0, longest_pause_s(retry, attempts))  # noqa: S311
-            if pause_s >= deadline.remaining_s:
-                raise error_of(last, model, str(servers), attempts, deadline)
+            pause_s = random.uniform(0, retry.backoff_limit_s(attempts))  # noqa: S311
+        if pause_s >= deadline.remaining_s:
+            raise error_of(last, model, where, attempts, deadline)
+        log.info("%s: attempt %d failed, retrying after %.3f s: %s", model, attempts, pause_s, last.message)
+        if pause_s:
             yield Pause(pause_s)
 
 
-def _tell(servers: Servers, server: Server, queue: str, failure: Failure | None, waited_s: float) -> None:
+class _Outages:
+    """Of servers, as one request sees them: to retry after one costs no budget, once for each.
+
+    A server that is gone is not busy, and it is not asked before a probe finds it, nor by all at once. That it answered
+    others in between tells one outage from the next.
+    """
+
+    def __init__(self) -> None:
+        self._successes_then: dict[Server, int] = {}
+
+    def is_new(self, server: Server, failure: Failure) -> bool:
+        if failure.kind is not Kind.UNAVAILABLE or self._successes_then.get(server) == server.successes:
+            return False
+        self._successes_then[server] = server.successes
+        return True
+
+
+def _wait(slot: Slot, servers: Servers, deadline: Deadline) -> Generator[Pause, Failure | None, Failure]:
+    """Until the slot has its server, or the deadline; what it then waited for.
+
+    It does not wait for servers that never responded: the address is wrong, or they have not been started.
+    """
+    waits_for = _NO_TIME
+    while servers.poll(slot) is None and deadline.remaining_s:
+        waits_for = _NO_SERVER if servers.none_responds(slot.model) else _AT_LIMIT
+        if servers.all_down() and not servers.ever_responded():
+            break
+        yield Pause(min(slot.recheck_at - time.monotonic(), deadline.remaining_s), slot.wakeup)
+    return waits_for
+
+
+def _send(
+    server: Server, timeout_s: float, servers: Servers, queue: str
+) -> Generator[Send, Failure | None, Failure | None]:
+    """One attempt, and what it says of the server."""
+    began = time.monotonic()
+    try:
+        failure = yield Send(server, timeout_s)
+    except BaseException:  # cancelled by the caller, who may have waited for a server that does not respond
+        if (waited_s := time.monotonic() - began) >= PROBE_S:
+            servers.record_timeout(server, queue, waited_s)
+        raise
     if failure is None:
-        servers.answered(server, queue)
+        servers.record_success(server, queue)
     elif failure.kind is Kind.OVERLOADED:
-        servers.refused(server, queue)
-    elif failure.kind is Kind.UNREACHABLE:
-        servers.failed(server)
-    elif failure.kind is Kind.EXPIRED:
-        servers.late(server, queue, waited_s)
+        servers.record_rejection(server, queue)
+    elif failure.kind is Kind.UNAVAILABLE:
+        servers.mark_down(server)
+    elif failure.kind is Kind.DEADLINE_EXCEEDED:
+        servers.record_timeout(server, queue, time.monotonic() - began)
+    elif failure.kind in _ELSEWHERE:
+        servers.record_error(server, queue)
+    return failure
 
 
 def _may_help(failure: Failure) -> bool:
-    return failure.heals or failure.kind in (Kind.OVERLOADED, Kind.UNREACHABLE, Kind.BAD_ANSWER)
+    return failure.transient or failure.kind in (Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.INVALID_RESPONSE)

@@ -1,44 +1,50 @@
 """A client for threads. `aio.py` has the same for asyncio."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
+from clients.connections import READY_PAUSE_S, Connections, closed, of_this_process
 from clients.deadline import Deadline
-from clients.errors import (
-    AccessError,
-    ClientError,
-    DeadlineError,
-    InvalidInputError,
-    ModelNotFoundError,
-    ServerUnavailableError,
+from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.failures import not_ready, split_deadline_exceeded
+from clients.request import Query, Request, SharedTensor, checked_query, checked_version
+from clients.server_api import ServerApi, Version
+from clients.settings import (
+    DEFAULT_SERVER,
+    Address,
+    InferOptions,
+    Parameters,
+    Retry,
+    Transport,
+    checked_concurrency,
 )
-from clients.failures import too_late
-from clients.process import Ask, Process, closed, own
-from clients.request import Place, Question, Request, checked_question, checked_version
-from clients.settings import DEFAULT_SERVER, Address, Retry, Transport, checked_concurrency, checked_headers
-from clients.tasks import Prediction
-from clients.tensors import Arrays, Signature, joined
+from clients.tasks import Image, Prediction
+from clients.tensors import Arrays, Signature, concatenated, rows_of
 
 
-class Client:
-    """Inference, over gRPC or HTTP, from any thread, also after a fork. A context manager.
+class Client(ServerApi):
+    """A Triton client over gRPC or HTTP: thread-safe, usable after a fork, and a context manager.
 
     with Client("grpc://127.0.0.1:8001") as client:
-        answer = client.infer("fashion", {"image": [[png]]})
+        outputs = client.infer("fashion", {"image": [[png]]})
+
+    A server that never responded to this client is not waited for, whatever the timeout: see `wait_until_ready`.
 
     Args:
-        servers: Addresses as grpc://host:port, grpcs://, http:// or https://; several share the load, and one that does
-            not answer is left out until it does.
-        timeout_s: The longest time for a call, all its attempts included. The server is told, and drops what has waited
-            for longer in its queue.
-        concurrency: Requests that are sent at once where a call needs several; of all such calls together.
+        servers: URLs, as grpc://host:port, grpcs://, http:// or https://. Several share the load; one that does not
+            respond is left out until it does.
+        timeout_s: Deadline of a call, all its attempts included. It is sent as the queue timeout, too, so that Triton
+            drops what waited for longer, if the model's queue policy lets requests set it.
+        concurrency: Requests in flight at once of a call that needs several.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class Client:
         checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport = transport or Transport()
-        self._mine, self._closed = Process(self._addresses, self._transport, self._retry, concurrency), False
+        self._held, self._closed = Connections(self._addresses, self._transport, self._retry), False
 
     def infer(
         self,
@@ -61,163 +67,153 @@ class Client:
         inputs: Mapping[str, ArrayLike],
         *,
         outputs: Sequence[str] = (),
-        version: str | int = "",
+        version: Version = "",
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
         headers: Mapping[str, str] | None = None,
-        repeatable: bool = True,
-        places: Mapping[str, Place] | None = None,
+        parameters: Parameters | None = None,
+        idempotent: bool = True,
+        shared: Mapping[str, SharedTensor] | None = None,
     ) -> Arrays:
-        """Ask a model. A batch that is larger than it takes is sent in pieces, at the same time.
+        """Run a model. A batch larger than its `max_batch_size` is split, sent concurrently, and put together again.
 
         Args:
-            inputs: Of every input an array of the model's type and shape; strings are bytes or str. Nothing is cast.
-            outputs: Which to send back; by default all.
+            inputs: For every input an array of the model's dtype and shape; strings are bytes or str. Nothing is cast.
+            outputs: Which to return; by default all.
+            version: Of the model; by default the newest.
             priority: 1 is the highest; 0 the model's default.
-            request_id: Triton's log and traces name it; by default one that no other client has. Pieces get -0, -1, …
-            repeatable: False if it must not run twice, as for a model that keeps state: it is never sent again.
-            places: Where inputs lie that the server reads from shared memory; see SharedMemory.
+            request_id: Triton's log and traces name it; by default a unique one. Chunks of a batch get -0, -1, …
+            headers: Of this request, besides Transport.headers.
+            parameters: For the model. Those of a sequence, `sequence_id`, `sequence_start` and `sequence_end`, make it
+                one request to one server, sent once.
+            idempotent: False if it must not run twice: then it is sent once.
+            shared: Inputs that lie in shared memory, and are not sent: see SharedMemory.
 
         Returns:
-            Of every output an array; strings are bytes. It may be read-only: change a copy.
+            For every output an array; strings are bytes. It may be read-only.
 
         Raises:
-            ClientError: see the tree in errors.py. Every call ends in time, with a right answer or one of these.
+            ClientError: see the tree in errors.py. A call returns or raises by its deadline, but for a slow DNS lookup
+                over HTTP, which cannot be interrupted.
         """
-        deadline, process = self._deadline(timeout_s), self._process()
-        version = checked_version(version)
-        signature = self._signature(process, model, version, deadline)
+        deadline, connections, version = self._deadline(timeout_s), self._connections(), checked_version(version)
+        signature = self._signature(connections, model, version, deadline)
         try:
-            arrays = signature.checked(inputs)
-        except InvalidInputError:  # unless the model has changed since it was asked
-            if not process.signatures.doubt(model, version):
+            arrays = signature.validated(inputs)
+        except InvalidInputError:  # unless the model has changed since it was described
+            if not connections.signatures.drop_if_old(model, version):
                 raise
-            signature = self._signature(process, model, version, deadline)
-            arrays = signature.checked(inputs)
-        request = Request(
-            model=model,
-            inputs=arrays,
+            signature = self._signature(connections, model, version, deadline)
+            arrays = signature.validated(inputs)
+        request = Request.of(
+            model,
+            arrays,
+            servers=len(self._addresses),
+            outputs=outputs,
             version=version,
-            outputs=tuple(outputs),
             priority=priority,
-            id=request_id or process.ids.next(),
-            headers=checked_headers(headers) if headers else {},
-            places=places or {},
+            id=request_id or connections.ids.next(),
+            headers=headers,
+            parameters=parameters,
+            idempotent=idempotent,
+            shared=shared,
         )
         try:
-            return self._in_pieces(process, request, signature, deadline, repeatable)
+            return self._sent(connections, request, signature, deadline)
         except InvalidInputError as error:
-            if (learned := signature.learned(str(error))) is None:
+            if (learned := signature.with_limit_from(error.server_message)) is None:
                 raise
-            process.signatures.keep(model, version, learned)
-            return self._in_pieces(process, request, learned, deadline, repeatable)
+            connections.signatures.put(model, version, learned)
+            return self._sent(connections, request, learned, deadline)
 
-    def classify(self, image: bytes, *, model: str = "fashion", **options: Any) -> Prediction:
+    def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
         """The label of a PNG or JPEG.
 
         Args:
-            image: Its bytes, not its path.
-            model: One that takes `image`, BYTES [B, 1], and gives `top_labels` and `top_scores`, [B, k]. For any other
-                there is `infer`.
-            options: Of infer's: version, priority, timeout_s, headers, request_id and repeatable.
+            image: The content of the file, not its path.
+            model: One with the input `image`, BYTES [B, 1], and the outputs `top_labels` and `top_scores`, [B, k]. For
+                any other there is `infer`.
+            options: As `infer`'s.
 
         Raises:
-            ClientError: as `infer`; InvalidInputError, if it is empty, damaged or no image.
+            ClientError: as `infer`; InvalidInputError, if it is empty, damaged or not an image.
         """
         [prediction] = self._classify([image], model, options)
         return prediction
 
     def classify_many(
-        self, images: Iterable[bytes], *, model: str = "fashion", batch: int = 16, **options: Any
+        self, images: Iterable[Image], *, model: str = "fashion", batch_size: int = 16, **options: Unpack[InferOptions]
     ) -> Iterator[Prediction | ClientError]:
-        """Classify images as they come, many at once; answers in their order, an error in place of a prediction.
+        """Classify images as they come, several requests at once. Results in order; an error in place of a prediction.
 
-        Reads ahead by no more than 2 * concurrency * batch images, so that they may be more than memory holds. Model
-        and options are `classify`'s.
-
-        Raises:
-            Exception: what reading the images raised, after the answers to those before.
-        """
-        process, source = self._process(), tasks.batches(images, batch)
-        under_way: deque[Future[list[Prediction | ClientError]]] = deque()
-
-        def send_another() -> None:
-            try:
-                images = next(source, None)
-            except Exception as error:  # told in its turn
-                under_way.append(Future())
-                under_way[-1].set_exception(error)
-                return
-            if images is not None:
-                context = copy_context()
-                under_way.append(process.calls.submit(context.run, self._outcomes, images, model, options))
-
-        try:
-            for _ in range(2 * self._concurrency):
-                with process.closing_is_told():
-                    send_another()
-            while under_way:
-                with process.closing_is_told():
-                    outcomes = under_way.popleft().result()
-                    send_another()
-                yield from outcomes
-        finally:
-            for future in under_way:
-                future.cancel()
-
-    def signature(self, model: str, version: str | int = "", *, timeout_s: float | None = None) -> Signature:
-        """What a model takes and gives. Asked once, and again after an input that the server refused.
+        Reads ahead by no more than 2 * concurrency * batch_size images, so that they may be more than memory holds.
+        Model and options are `classify`'s.
 
         Raises:
-            ClientError: nobody answers, or serves it.
+            Exception: what reading the images raised, after the results of those before.
         """
-        return self._signature(self._process(), model, checked_version(version), self._deadline(timeout_s))
+        self._connections()
+        batches = tasks.batches(images, batch_size)
+        in_flight: deque[Future[list[Prediction | ClientError]]] = deque()
+        with _workers(self._concurrency, "clients-batch") as workers:
+            exhausted = False
+            while True:
+                # As long as the next results are not there yet: a slow source does not hold back those that are.
+                while (
+                    not exhausted and len(in_flight) < 2 * self._concurrency and not (in_flight and in_flight[0].done())
+                ):
+                    try:
+                        batch = next(batches)
+                    except Exception as error:
+                        exhausted = True
+                        if not isinstance(error, StopIteration):  # to be raised in its turn
+                            in_flight.append(Future())
+                            in_flight[-1].set_exception(error)
+                        break
+                    in_flight.append(workers.submit(copy_context().run, self._outcomes, batch, model, options))
+                if not in_flight:
+                    return
+                yield from in_flight.popleft().result()
 
-    def live(self) -> bool:
-        """Whether one of the servers answers. Asked once, without a retry."""
-        return self._process().live()
-
-    def ready(self, model: str = "", version: str | int = "") -> bool:
-        """Whether a server, or the model on it, is ready. With several servers, one of them.
-
-        Raises:
-            ClientError: it answers, and keeps that back.
-        """
-        try:
-            return bool(self.ask("ready", model, version))
-        except (DeadlineError, ServerUnavailableError):
-            return False
-
-    def ask(
-        self, question: Question, model: str = "", version: str | int = "", *, timeout_s: float | None = None
-    ) -> Any:
-        """Of one of the servers, as JSON: "server", "live", "ready"; "metadata" and "config" of a model; "statistics"
-        of one or all. With Transport.admin_key also "index", "shared", and have it "load" or "unload" a model.
-
-        Raises:
-            ClientError: as `infer`; InvalidInputError, if it is no such question, or one for a certain server and there
-                are several.
-        """
-        checked_question(question, self._addresses)
-        return self._ask(self._process(), question, model, checked_version(version), self._deadline(timeout_s))
-
-    def share(self, region: str, key: str, size_bytes: int) -> None:
-        """Have the server map /dev/shm/`key` under the name `region`, or with no size, unmap it. SharedMemory does it.
+    def signature(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> Signature:
+        """Inputs and outputs of a model. Asked for once, and again after an input that the server rejected.
 
         Raises:
             ClientError: as `infer`.
         """
-        deadline = self._deadline()
-        self._process().run(
-            "shared memory", deadline, lambda transport, left_s: transport.share(region, key, size_bytes, left_s)
-        )
+        return self._signature(self._connections(), model, checked_version(version), self._deadline(timeout_s))
+
+    def live(self) -> bool:
+        """Whether one of the servers responds. Each is asked once, for at most a second."""
+        return self._connections().any_is_alive()
+
+    def ready(self, model: str = "", version: Version = "") -> bool:
+        """Whether one of the servers, or the model on it, is ready. Each is asked once, for at most a second.
+
+        Raises:
+            ClientError: none is, and one responds with an error: access denied, say.
+        """
+        return self._connections().any_is(Query("ready", model, checked_version(version)))
+
+    def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
+        """Return as soon as one of the servers, or the model on it, is ready.
+
+        Raises:
+            DeadlineExceededError: none is by then.
+            ClientError: as `ready`.
+        """
+        deadline, connections = Deadline.after(timeout_s), self._connections()
+        while not self.ready(model):
+            if not deadline.remaining_s:
+                raise not_ready(model, str(connections), deadline)
+            time.sleep(min(READY_PAUSE_S, deadline.remaining_s))
 
     def close(self) -> None:
-        """Close the connections. Calls under way end with an error."""
+        """Close the connections. Calls in flight end with an error."""
         self._closed = True
-        if not self._mine.inherited:
-            self._mine.close()
+        if not self._held.inherited:
+            self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -227,89 +223,99 @@ class Client:
     ) -> None:
         self.close()
 
-    def _process(self) -> Process:
+    def _connections(self) -> Connections:
         if self._closed:
             raise closed()
-        return own(self._mine, self._renewed)
+        return of_this_process(self._held, self._renewed)
 
-    def _renewed(self) -> Process:
-        if self._mine.inherited:  # still: another thread may have been faster
-            self._mine = Process(self._addresses, self._transport, self._retry, self._concurrency)
-        return self._mine
+    def _renewed(self) -> Connections:
+        if self._held.inherited:  # still: another thread may have been faster
+            self._held = Connections(self._addresses, self._transport, self._retry)
+        return self._held
 
-    def _deadline(self, timeout_s: float | None = None) -> Deadline:
+    def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
 
-    def _signature(self, process: Process, model: str, version: str, deadline: Deadline) -> Signature:
-        if (known := process.signatures.get(model, version)) is not None:
+    def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
+        checked_query(query, self._addresses)
+        return self._asked(self._connections(), query, self._deadline(timeout_s), idempotent=idempotent)
+
+    def _asked(self, connections: Connections, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
+        def send(transport: Any, timeout_s: float) -> Any:
+            return transport.query(query, timeout_s)
+
+        return connections.call(query.model or "the server", deadline, send, idempotent=idempotent)
+
+    def _signature(self, connections: Connections, model: str, version: str, deadline: Deadline) -> Signature:
+        if (known := connections.signatures.get(model, version)) is not None:
             return known
-        metadata = self._ask(process, "metadata", model, version, deadline)
+        metadata = self._asked(connections, Query("model_metadata", model, version), deadline)
         try:
-            config = self._ask(process, "config", model, version, deadline)
-        except (AccessError, InvalidInputError, ModelNotFoundError):
-            config = {}  # a proxy may keep it back: then nothing is split
-        return process.signatures.keep(model, version, Signature.of(metadata, config))
+            config = self._asked(connections, Query("model_config", model, version), deadline)
+        except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
+            config = {}  # a proxy may withhold it: then the batch limit is learned from a rejection
+        return connections.signatures.put(model, version, Signature.of(metadata, config))
 
-    def _ask(self, process: Process, question: Question, model: str, version: str, deadline: Deadline) -> Any:
-        send: Ask = lambda transport, left_s: transport.ask(question, left_s, model, version)  # noqa: E731
-        return process.run(model or "the server", deadline, send)
-
-    def _in_pieces(
-        self, process: Process, request: Request, signature: Signature, deadline: Deadline, repeatable: bool
-    ) -> Arrays:
-        pieces = list(signature.split(request.inputs))
-        if len(pieces) == 1:
-            return self._infer(process, request, deadline, repeatable)
-        if request.places:
-            raise InvalidInputError(f"{request.model}: shared memory takes {signature.max_batch_size} rows at once")
-        with process.closing_is_told():
+    def _sent(self, connections: Connections, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
+        """The outputs for all rows, in one request or several."""
+        chunks = list(signature.split(request.inputs))
+        if len(chunks) == 1:
+            return self._sent_at_once(connections, request, deadline)
+        requests = request.in_chunks(chunks, signature.max_batch_size)
+        with _workers(min(self._concurrency, len(chunks)), "clients-chunk") as workers:
             futures = [
-                process.pieces.submit(copy_context().run, self._infer, process, piece, deadline, repeatable)
-                for piece in request.in_pieces(pieces)
+                workers.submit(copy_context().run, self._sent_at_once, connections, chunk, deadline)
+                for chunk in requests
             ]
             try:
-                return joined([future.result(deadline.remaining_s) for future in futures])
+                answers = [future.result(deadline.remaining_s) for future in futures]
             except TimeoutError as error:
-                raise too_late(request.model, len(pieces), deadline) from error
-            finally:
-                for future in futures:
-                    future.cancel()
+                raise split_deadline_exceeded(request.model, len(chunks), deadline) from error
+        return concatenated(answers, [rows_of(chunk) for chunk in chunks])
 
-    def _infer(self, process: Process, request: Request, deadline: Deadline, repeatable: bool) -> Arrays:
-        with telemetry.span(request.model) as headers:
+    def _sent_at_once(self, connections: Connections, request: Request, deadline: Deadline) -> Arrays:
+        with telemetry.span(request.model, request.id) as headers:
             if headers:
                 request = request.with_headers(headers)
+
+            def send(transport: Any, timeout_s: float) -> Any:
+                return transport.infer(request, timeout_s)
+
             try:
-                answer: Arrays = process.run(
-                    request.model,
-                    deadline,
-                    lambda transport, left_s: transport.infer(request, left_s),
-                    queue=request.model,
-                    repeatable=repeatable,
+                outputs: Arrays = connections.call(
+                    request.model, deadline, send, queue=request.model, idempotent=request.idempotent
                 )
             except (InvalidInputError, ModelNotFoundError):
-                process.signatures.doubt(request.model, request.version)  # it may have changed
+                connections.signatures.drop_if_old(request.model, request.version)  # it may have changed
                 raise
-            return answer
+            return outputs
 
-    def _classify(self, images: Sequence[bytes], model: str, options: Mapping[str, Any]) -> list[Prediction]:
+    def _classify(self, images: Sequence[Image], model: str, options: InferOptions) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
-        answer = self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
-        return tasks.predictions(answer, len(images))
+        outputs = self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
+        return tasks.predictions(outputs, len(images))
 
-    def _outcomes(
-        self, images: Sequence[bytes], model: str, options: Mapping[str, Any]
-    ) -> list[Prediction | ClientError]:
+    def _outcomes(self, images: Sequence[Image], model: str, options: InferOptions) -> list[Prediction | ClientError]:
+        """Of a batch: if it has a bad image, of each image by itself, in what is left of the time."""
         deadline = self._deadline(options.get("timeout_s"))
         try:
             return [*self._classify(images, model, options)]
         except InvalidInputError as error:
-            if len(images) == 1 or not options.get("repeatable", True):
+            if len(images) == 1 or not options.get("idempotent", True):
                 return [error] * len(images)
             found: list[Prediction | ClientError] = []
-            for image in images:  # which one? In what is left of the time
-                again = {**options, "timeout_s": deadline.remaining_s}
-                found += self._outcomes([image], model, again)
+            for image in images:
+                found += self._outcomes([image], model, {**options, "timeout_s": deadline.remaining_s})
             return found
         except ClientError as error:
             return [error] * len(images)
+
+
+@contextmanager
+def _workers(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads of one call. What it does not wait for any more ends by itself, at its deadline."""
+    workers = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield workers
+    finally:
+        workers.shutdown(wait=False, cancel_futures=True)

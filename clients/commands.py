@@ -30,7 +30,7 @@ _STDIN = "-"
 def classify(options: argparse.Namespace) -> int:
     """Label and score of each image; files are read as they are sent."""
     paths = list(_image_files(options.paths))
-    show = _shower(as_json=options.json, as_csv=options.csv)
+    show = _printer(as_json=options.json, as_csv=options.csv)
     failed, unreadable = 0, dict[Path, OSError]()
 
     def read(path: Path) -> bytes:
@@ -40,11 +40,11 @@ def classify(options: argparse.Namespace) -> int:
             unreadable[path] = error
             return b""
 
-    with _client(options) as client, _bar(len(paths)) as advance:
-        outcomes = client.classify_many(map(read, paths), model=options.model, batch=options.batch)
+    with _client(options) as client, _progress(len(paths)) as advance:
+        outcomes = client.classify_many(map(read, paths), model=options.model, batch_size=options.batch)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, ServerUnavailableError):
-                raise outcome  # it will not answer the others either
+                raise outcome  # nor will it respond to the others
             if path in unreadable:
                 outcome = InvalidInputError(f"cannot read it: {unreadable[path].strerror}")
             failed += isinstance(outcome, ClientError)
@@ -71,7 +71,7 @@ def infer(options: argparse.Namespace) -> int:
 def models(options: argparse.Namespace) -> int:
     """What is served. Of Triton's statistics, which ask for no key."""
     with _client(options) as client:
-        served = [(s["name"], s["version"], s) for s in client.ask("statistics")["model_stats"]]
+        served = [(s["name"], s["version"], s) for s in client.statistics()]
         for name, version, statistics in sorted(served, key=lambda found: found[:2]):
             signature = client.signature(name, version)
             requests = statistics.get("inference_stats", {}).get("success", {}).get("count", 0)
@@ -89,7 +89,7 @@ def models(options: argparse.Namespace) -> int:
                     )
                 )
             else:
-                print(f"{name}  version {version}, {requests:,} requests answered")
+                print(f"{name}  version {version}, {requests:,} requests")
                 print(indent("\n".join(str(signature).splitlines()[1:]), "  "))
     return 0
 
@@ -101,7 +101,7 @@ def health(options: argparse.Namespace) -> int:
     for url in _servers(options):
         with _client(options, [url]) as client:
             while True:
-                live, ready, reason = client.live(), False, "there, and not ready"
+                live, ready, reason = client.live(), False, "live, and not ready"
                 try:
                     ready = live and client.ready(options.model)
                 except ClientError as error:
@@ -113,11 +113,11 @@ def health(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"server": url, "live": live, "ready": ready, "model": options.model or None}))
         else:
-            of = f", {options.model} included" if options.model and ready else ""
-            word = f"ready{of}" if ready else reason if live else "does not answer"
+            of = f", and so is {options.model}" if options.model and ready else ""
+            word = f"ready{of}" if ready else reason if live else "does not respond"
             print(f"{'✓' if ready else '✗'} {url}  {word}")
     if not (every_ready or options.json):
-        print("Hint: python -m deploy status, or python -m deploy logs, where it runs", file=sys.stderr)
+        print("Hint: see the server's log; of one that `deploy up` started: python -m deploy logs", file=sys.stderr)
     return 0 if every_ready else 1
 
 
@@ -130,31 +130,33 @@ def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -
 
 def _servers(options: argparse.Namespace) -> list[str]:
     if options.http and options.server:
-        raise InvalidInputError("--http names a server, and so does --server: one of the two")
+        raise InvalidInputError("--http is short for a --server: give one of the two")
     return ["http://127.0.0.1:8000"] if options.http else options.server or [DEFAULT_SERVER]
 
 
 def _headers(path: Path) -> dict[str, str]:
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"cannot read the headers in {path}: {error}") from error
     headers = {}
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         name, colon, value = line.partition(":")
         if not (colon and name.strip()):
-            raise InvalidInputError(f"{path} has a line that is no header", hint="as in authorization: Bearer …")
+            raise InvalidInputError(f"{path}, line {number}: not a header", hint="as in authorization: Bearer …")
         headers[name.strip().lower()] = value.strip()
     return headers
 
 
 def _image_files(paths: Sequence[str]) -> Iterator[Path]:
-    """The files to send: those named, whatever their suffix, and the images in the folders named."""
+    """Files that were named, whatever their suffix, and the images in folders that were."""
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
-                raise InvalidInputError(f"{path} holds no {', '.join(SUFFIXES)} file")
+                raise InvalidInputError(f"{path} has no {', '.join(SUFFIXES)} files")
             yield from found
         elif path.is_file() or str(path) == _STDIN:
             yield path
@@ -162,8 +164,8 @@ def _image_files(paths: Sequence[str]) -> Iterator[Path]:
             raise InvalidInputError(f"{path} does not exist")
 
 
-def _shower(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
-    """How an outcome is printed."""
+def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
+    """What prints an outcome, in the form that was asked for."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be any bytes
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -190,8 +192,8 @@ def _shower(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | Clien
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr while the answers go into a file; on a screen they show themselves how far it is."""
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr while results go into a file; on a screen they show the progress themselves."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal or sys.stdout.isatty()
@@ -210,7 +212,7 @@ def _inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
             values = dict(json.load(sys.stdin))
         except (ValueError, TypeError) as error:
             raise InvalidInputError(
-                f"standard input is no JSON object: {error}", hint='as in {"pixels": [[0, 1]]}, or use --input'
+                f"standard input is not a JSON object: {error}", hint='as in {"pixels": [[0, 1]]}, or use --input'
             ) from error
         return {name: _array(value, tensors.get(name)) for name, value in values.items()}
     inputs = {}
@@ -240,7 +242,7 @@ def _from_file(path: Path, tensor: Tensor | None) -> Any:
 
 
 def _array(value: Any, tensor: Tensor | None) -> Any:
-    """Typed as the model wants it: JSON has one kind of number."""
+    """Of the model's dtype: JSON has one kind of number."""
     if tensor is None or tensor.datatype == "BYTES":
         return np.asarray(value, dtype=np.object_)
     try:
@@ -264,7 +266,7 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def _as_numpy(name: str, array: Any) -> Any:
-    """Strings as numpy's own type; arrays of objects would be pickled."""
+    """Strings in numpy's own dtype; arrays of objects would be pickled."""
     if array.dtype != np.object_:
         return array
     if any(item.endswith(b"\0") for item in array.ravel()):
@@ -273,7 +275,7 @@ def _as_numpy(name: str, array: Any) -> Any:
 
 
 def _as_json(array: Any) -> Any:
-    """What is no text is {"b64": …}."""
+    """Bytes that are not text are {"b64": …}."""
     if array.dtype != np.object_:
         return array.tolist()
     flat = np.empty(array.size, np.object_)

@@ -1,4 +1,4 @@
-"""One deadline for a call, with everything that it takes."""
+"""One deadline for a call: connecting, all attempts, and the pauses between them."""
 
 import time
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ _LONGEST_S = 86_400.0
 
 @dataclass(frozen=True)
 class Deadline:
-    """Both on the monotonic clock."""
+    """When a call began, and when it has to end, on the monotonic clock in seconds."""
 
     began: float
     at: float
 
     @classmethod
     def after(cls, timeout_s: float) -> Self:
-        """From now on.
+        """So many seconds from now.
 
         Raises:
-            InvalidInputError: it is no number of seconds up to a day.
+            InvalidInputError: it is not a number of seconds up to a day.
         """
         try:
-            timeout_s = float(timeout_s)  # numpy's small floats would make all of it small
-        except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"a timeout of {timeout_s!r}", hint="a number of seconds") from error
-        if not 0 <= timeout_s <= _LONGEST_S:  # nor is nan
-            raise InvalidInputError(f"a timeout of {timeout_s} s", hint=f"0 to {_LONGEST_S:,.0f} s")
+            seconds = float(timeout_s)  # numpy's small floats would make all arithmetic small
+        except (TypeError, ValueError):
+            seconds = -1.0
+        if not 0 <= seconds <= _LONGEST_S:  # nor is nan
+            raise InvalidInputError(f"timeout_s must be 0 to {_LONGEST_S:,.0f} seconds, and is {timeout_s!r}")
         now = time.monotonic()
-        return cls(now, now + timeout_s)
+        return cls(now, now + seconds)
 
     @property
     def remaining_s(self) -> float:

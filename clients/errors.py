@@ -1,58 +1,62 @@
 """Errors of a request.
 
 ClientError
-├── InvalidInputError        what was sent is wrong; sending it again will not help
+├── InvalidInputError        the request is wrong; sending it again will not help
 ├── ModelNotFoundError       the server does not serve the model, or not that version of it
-├── AccessError              the server asks for a certificate or a key that it was not given
-├── OverloadedError          the server has too much to do; or a proxy says 503, which may mean that it has no server
-├── DeadlineError            the time was up before there was an answer
-├── ServerUnavailableError   nobody answers
-└── InferenceError           the server failed on it
-    └── BadAnswerError       what came back is no answer to it
+├── AccessDeniedError        the server asks for a certificate or a key that it was not given
+├── OverloadedError          the server sheds load: a queue is full, or a proxy says 429 or 503
+├── DeadlineExceededError    the deadline passed before there was a response
+├── ServerUnavailableError   no server could be reached
+└── InferenceError           the server failed to run the request
+    └── InvalidResponseError what came back is not a response to the request
 """
 
 from contracts.errors import ProjectError
 
 
 class ClientError(ProjectError):
-    """A request did not come back with a right answer.
+    """A call did not end with a result.
 
     Attributes:
-        attempts: How often it was sent; 0 if it never was, or where that is not known.
-        elapsed_s: From the call to the error.
+        attempts: How often the request was sent; 0 if it never was, or for a split batch whose deadline passed.
+        elapsed_s: From the call to the error, in seconds.
+        server: URL of the server that was asked last, or of all of them; "" where none was asked.
+        server_message: What that server said, word for word; "" where it said nothing.
     """
 
     attempts = 0
     elapsed_s = 0.0
+    server = ""
+    server_message = ""
 
 
 class InvalidInputError(ClientError):
-    """What was sent is wrong; sending it again will not help."""
+    """The request is wrong; sending it again will not help."""
 
 
 class ModelNotFoundError(ClientError):
     """The server does not serve the model, or not that version of it."""
 
 
-class AccessError(ClientError):
+class AccessDeniedError(ClientError):
     """The server asks for a certificate or a key that it was not given."""
 
 
 class OverloadedError(ClientError):
-    """The server has too much to do; or a proxy says 503, which may mean that it has no server."""
+    """The server sheds load: a queue is full, or a proxy says 429 or 503."""
 
 
-class DeadlineError(ClientError):
-    """The time was up before there was an answer."""
+class DeadlineExceededError(ClientError):
+    """The deadline passed before there was a response."""
 
 
 class ServerUnavailableError(ClientError):
-    """Nobody answers at any of the addresses."""
+    """No server could be reached."""
 
 
 class InferenceError(ClientError):
-    """The server failed on the request."""
+    """The server failed to run the request."""
 
 
-class BadAnswerError(InferenceError):
-    """What came back is no answer to the request."""
+class InvalidResponseError(InferenceError):
+    """What came back is not a response to the request."""

@@ -1,8 +1,9 @@
-"""What one attempt came to, when it was no answer: from a status and a message to what it means.
+"""Why one attempt failed: from a status and a message to what it means.
 
 gRPC's UNAVAILABLE is what Triton says of a full queue, and what gRPC says of a dead server; only the message tells.
 """
 
+import asyncio
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,135 +13,178 @@ from clients.errors import ClientError
 
 
 class Kind(Enum):
-    """What an attempt failed of."""
+    """What went wrong, and the error that a caller gets for it."""
 
-    INVALID = errors.InvalidInputError
+    INVALID_INPUT = errors.InvalidInputError
     NOT_FOUND = errors.ModelNotFoundError
-    ACCESS = errors.AccessError
+    ACCESS_DENIED = errors.AccessDeniedError
     OVERLOADED = errors.OverloadedError
-    EXPIRED = errors.DeadlineError
-    UNREACHABLE = errors.ServerUnavailableError
-    BROKEN = errors.InferenceError
-    BAD_ANSWER = errors.BadAnswerError
+    DEADLINE_EXCEEDED = errors.DeadlineExceededError
+    UNAVAILABLE = errors.ServerUnavailableError
+    SERVER_ERROR = errors.InferenceError
+    INVALID_RESPONSE = errors.InvalidResponseError
 
 
 @dataclass
-class Failure(Exception):  # noqa: N818  # an outcome; callers get a ClientError
-    """One attempt's.
+class Failure(Exception):  # noqa: N818  # the outcome of one attempt; callers get a ClientError
+    """Of one attempt.
 
     Attributes:
-        heals: Another attempt may do better although the server answers: a worker that died is being replaced.
+        message: What the server, or the library below, said.
+        transient: The server responded, and another attempt may still succeed: a worker that died is being replaced.
     """
 
     kind: Kind
-    said: str
-    heals: bool = False
+    message: str
+    transient: bool = False
 
     @property
-    def is_an_answer(self) -> bool:
-        """Somebody is there, whatever it says."""
-        return self.kind not in (Kind.UNREACHABLE, Kind.EXPIRED)
+    def server_responded(self) -> bool:
+        return self.kind not in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
 
 
-_GRPC = {
-    "INVALID_ARGUMENT": Kind.INVALID,
-    "UNIMPLEMENTED": Kind.INVALID,
-    "OUT_OF_RANGE": Kind.INVALID,
+Status = str | int  # gRPC's status code by name, or HTTP's
+
+_KINDS: dict[Status, Kind] = {
+    "INVALID_ARGUMENT": Kind.INVALID_INPUT,
+    "UNIMPLEMENTED": Kind.INVALID_INPUT,
+    "OUT_OF_RANGE": Kind.INVALID_INPUT,
     "NOT_FOUND": Kind.NOT_FOUND,
-    "UNAUTHENTICATED": Kind.ACCESS,
-    "PERMISSION_DENIED": Kind.ACCESS,
+    "UNAUTHENTICATED": Kind.ACCESS_DENIED,
+    "PERMISSION_DENIED": Kind.ACCESS_DENIED,
     "RESOURCE_EXHAUSTED": Kind.OVERLOADED,
-    "DEADLINE_EXCEEDED": Kind.EXPIRED,
-    "UNAVAILABLE": Kind.UNREACHABLE,
-    "CANCELLED": Kind.UNREACHABLE,  # by the server, which is stopping
-}
-_HTTP = {
-    400: Kind.INVALID,
-    413: Kind.INVALID,
-    415: Kind.INVALID,
+    "DEADLINE_EXCEEDED": Kind.DEADLINE_EXCEEDED,
+    "UNAVAILABLE": Kind.UNAVAILABLE,
+    "CANCELLED": Kind.UNAVAILABLE,  # by the server, which is stopping
+    400: Kind.INVALID_INPUT,
+    413: Kind.INVALID_INPUT,
+    415: Kind.INVALID_INPUT,
     404: Kind.NOT_FOUND,
-    401: Kind.ACCESS,
-    403: Kind.ACCESS,
-    407: Kind.ACCESS,
+    401: Kind.ACCESS_DENIED,
+    403: Kind.ACCESS_DENIED,
+    407: Kind.ACCESS_DENIED,
     429: Kind.OVERLOADED,
-    503: Kind.OVERLOADED,  # also of a proxy that limits, or has nobody to pass it on to
-    502: Kind.UNREACHABLE,
-    504: Kind.UNREACHABLE,
+    503: Kind.OVERLOADED,  # also of a proxy that limits requests, or has no server to pass them on to
+    502: Kind.UNAVAILABLE,
+    504: Kind.DEADLINE_EXCEEDED,  # of a proxy that waited for the server: retries would bring it more load
 }
-FORGOTTEN_REGION = "Unable to find shared memory region"
-# Part of the message -> what it means, whatever the status. Of Triton 2.51 to 2.71.
-_SAID = {
-    "Exceeds maximum queue size": Kind.OVERLOADED,
-    "Request timeout expired": Kind.OVERLOADED,
-    "unknown model": Kind.NOT_FOUND,
-    "is restricted": Kind.ACCESS,
-    "proxy returned response code 407": Kind.ACCESS,  # gRPC's own words
-    "larger than max": Kind.INVALID,  # gRPC's limit of a message, ours or the server's
-    "too large": Kind.INVALID,
-    FORGOTTEN_REGION: Kind.INVALID,
-}
-_DEAD_WORKER = "is not healthy"  # "Stub process '…' is not healthy."
+
+# Where the status alone does not tell: statuses, part of the message, and what the two mean. An ensemble puts words of
+# its own before a step's message. Triton's messages are the same in the sources of 2.51 and 2.71.
+_UNKNOWN_REGION = "Unable to find shared memory region"
+_MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
+    # core/src/scheduler_utils.cc, core/src/dynamic_batch_scheduler.cc
+    (frozenset({"UNAVAILABLE", 503}), "Exceeds maximum queue size", Kind.OVERLOADED),
+    (frozenset({"UNAVAILABLE", 503}), "Request timeout expired", Kind.OVERLOADED),
+    # core/src/model_repository_manager/model_repository_manager.cc
+    (frozenset({"UNAVAILABLE", "INVALID_ARGUMENT", 503, 400}), "Request for unknown model", Kind.NOT_FOUND),
+    # server/src/grpc/grpc_server.cc
+    (frozenset({"UNAVAILABLE"}), "This protocol is restricted, expecting header", Kind.ACCESS_DENIED),
+    # server/src/shared_memory_manager.cc
+    (frozenset({"NOT_FOUND", 404}), _UNKNOWN_REGION, Kind.INVALID_INPUT),
+    # gRPC: src/core/ext/filters/message_size, src/core/handshaker/http_connect
+    (frozenset({"RESOURCE_EXHAUSTED"}), "message larger than max", Kind.INVALID_INPUT),
+    (frozenset({"RESOURCE_EXHAUSTED"}), "the request is too large", Kind.INVALID_INPUT),  # deploy/nginx/nginx.conf
+    (frozenset({"UNAVAILABLE"}), "proxy returned response code 407", Kind.ACCESS_DENIED),
+    # gRPC, where a proxy that knows no gRPC responds with a plain status: src/core/lib/transport/status_conversion.cc
+    (frozenset({"UNAVAILABLE"}), "http2 header with status: 429", Kind.OVERLOADED),
+    (frozenset({"UNAVAILABLE"}), "http2 header with status: 503", Kind.OVERLOADED),
+    (frozenset({"UNAVAILABLE"}), "http2 header with status: 504", Kind.DEADLINE_EXCEEDED),
+)
+_DEAD_WORKER = "Stub process", "is not healthy"  # python_backend/src/python_be.cc, stub_launcher.cc
 
 _HINTS = {
     Kind.NOT_FOUND: "see what it serves: python -m clients models",
-    Kind.ACCESS: "has the client its key, or its certificate? See docs/how-to/call.md",
-    Kind.OVERLOADED: "send less at once, or later; a longer timeout lets more attempts succeed",
-    Kind.EXPIRED: "is the server overloaded, or the time too short? python -m clients health",
-    Kind.UNREACHABLE: "is the server up? python -m clients health",
-    Kind.BROKEN: "the server's log says more",
-    Kind.BAD_ANSWER: "is it a Triton, and is nothing in between changing bytes? TLS would tell",
+    Kind.ACCESS_DENIED: "check the client's admin_key, headers and TLS certificate: docs/how-to/call.md",
+    Kind.OVERLOADED: "send fewer requests at once, or later; a longer timeout lets more attempts succeed",
+    Kind.DEADLINE_EXCEEDED: "a longer timeout; or is the server overloaded? python -m clients health",
+    Kind.UNAVAILABLE: "is the server up? python -m clients health",
+    Kind.SERVER_ERROR: "the server's log says more",
+    Kind.INVALID_RESPONSE: "is this a Triton server? With TLS, bytes that a proxy changed would be noticed",
 }
 
 
-def of_grpc(code: str, said: str) -> Failure:
-    """Of gRPC's status code by name."""
-    return _failure(_GRPC.get(code, Kind.BROKEN), said or code)
+def failure_of(status: Status, message: str) -> Failure:
+    """From gRPC's status code by name, or HTTP's status, and the message that came with it."""
+    message = message.partition("\n\nAt:")[0].strip()  # the traceback that Triton's Python backend appends
+    kind = _KINDS.get(status, Kind.SERVER_ERROR)
+    kind = next((meant for statuses, text, meant in _MESSAGES if status in statuses and text in message), kind)
+    if not message:
+        message = f"HTTP status {status}" if isinstance(status, int) else status
+    return Failure(kind, message, transient=all(part in message for part in _DEAD_WORKER))
 
 
-def of_http(status: int, said: str) -> Failure:
-    """Of HTTP's status code."""
-    return _failure(_HTTP.get(status, Kind.BROKEN), said or f"HTTP status {status}")
+def cancelled_or_closed(error: asyncio.CancelledError) -> BaseException:
+    """Libraries cancel what is in flight on a connection that is closed: the exception is a cancelled caller's."""
+    task = asyncio.current_task()
+    return error if task and task.cancelling() else Failure(Kind.UNAVAILABLE, "the connection was closed")
+
+
+def is_unknown_region(error: ClientError) -> bool:
+    """Whether the server does not know the shared memory that a request names."""
+    return _UNKNOWN_REGION in error.server_message
 
 
 def error_of(failure: Failure, model: str, server: str, attempts: int, deadline: Deadline) -> ClientError:
     """The error that a caller gets to see."""
     elapsed_s = deadline.elapsed_s
-    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    what = {
-        Kind.INVALID: f"{model} refuses the request: {failure.said}",
-        Kind.NOT_FOUND: f"{server} does not serve the model {model!r}",
-        Kind.ACCESS: f"{server} refuses access",
-        Kind.OVERLOADED: f"{model}: {server} has too much to do",
-        Kind.EXPIRED: f"{model}: no answer from {server} within {elapsed_s:.3g} s",
-        Kind.UNREACHABLE: f"{model}: nobody answers at {server}",
-        Kind.BROKEN: f"{model} failed at {server}",
-        Kind.BAD_ANSWER: f"{model}: what {server} sent back is no answer",
-    }[failure.kind]
-    said = "" if failure.kind is Kind.INVALID else f"; the last: {failure.said}"
-    error: ClientError = failure.kind.value(
-        what, note=f"{times} in {elapsed_s:.3g} s{said}", hint=_HINTS.get(failure.kind)
-    )
-    error.attempts, error.elapsed_s = attempts, elapsed_s
+    note = f"{'1 attempt' if attempts == 1 else f'{attempts} attempts'} in {_duration(elapsed_s)}"
+    if failure.kind is not Kind.INVALID_INPUT:  # whose message is the error itself
+        note += f"; last error: {failure.message}"
+    what = _description(failure, model, server, elapsed_s)
+    error: ClientError = failure.kind.value(what, note=note, hint=_HINTS.get(failure.kind))
+    error.attempts, error.elapsed_s, error.server = attempts, elapsed_s, server
+    error.server_message = failure.message
     return error
 
 
-def too_large(what: str, limit_bytes: int) -> Failure:
+def message_too_large(what: str, limit_bytes: int) -> Failure:
     return Failure(
-        Kind.INVALID, f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)"
+        Kind.INVALID_INPUT,
+        f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)",
     )
 
 
-def too_late(model: str, pieces: int, deadline: Deadline) -> errors.DeadlineError:
-    """Of a batch that was sent in pieces, which waited for each other."""
-    error = errors.DeadlineError(
-        f"{model}: not all of {pieces} pieces were answered within {deadline.elapsed_s:.3g} s",
+def not_ready(model: str, servers: str, deadline: Deadline) -> errors.DeadlineExceededError:
+    """Of somebody who waited for it."""
+    what = f"{model} at {servers}" if model else servers
+    error = errors.DeadlineExceededError(
+        f"{what} is not ready after {_duration(deadline.elapsed_s)}",
+        hint="python -m clients health, or the server's log",
+    )
+    error.elapsed_s = deadline.elapsed_s
+    return error
+
+
+def split_deadline_exceeded(model: str, chunks: int, deadline: Deadline) -> errors.DeadlineExceededError:
+    """Of a batch that was sent in chunks, which waited for each other."""
+    error = errors.DeadlineExceededError(
+        f"{model}: not all of {chunks} chunks of the batch were answered within {_duration(deadline.elapsed_s)}",
         hint="a longer timeout; or more of them at once: concurrency=…",
     )
     error.elapsed_s = deadline.elapsed_s
     return error
 
 
-def _failure(kind: Kind, said: str) -> Failure:
-    said = said.partition("\n\nAt:")[0].strip()  # the traceback that Triton's Python backend appends
-    kind = next((meant for text, meant in _SAID.items() if text in said), kind)
-    return Failure(kind, said, heals=_DEAD_WORKER in said)
+def _description(failure: Failure, model: str, server: str, elapsed_s: float) -> str:
+    match failure.kind:
+        case Kind.INVALID_INPUT:
+            return f"{model} rejects the request: {failure.message}"
+        case Kind.NOT_FOUND:
+            return f"{server} does not serve the model {model!r}"
+        case Kind.ACCESS_DENIED:
+            return f"{model}: {server} denies access"
+        case Kind.OVERLOADED:
+            return f"{model}: {server} is overloaded"
+        case Kind.DEADLINE_EXCEEDED:
+            return f"{model}: no response from {server} within {_duration(elapsed_s)}"
+        case Kind.UNAVAILABLE:
+            return f"{model}: cannot reach {server}"
+        case Kind.SERVER_ERROR:
+            return f"{model} failed at {server}"
+        case Kind.INVALID_RESPONSE:
+            return f"{model}: invalid response from {server}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

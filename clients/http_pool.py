@@ -1,7 +1,7 @@
 """HTTP connections for threads: kept open, and with a deadline for a request as a whole.
 
 Sockets are the standard library's; geventhttpclient's parser, which is in C and comes with tritonclient, reads the
-answers. A request goes out in one piece: http.client would send its head apart, which both ends pay for.
+responses. A request goes out in one piece: http.client would send its head apart, which both ends pay for.
 """
 
 import base64
@@ -12,22 +12,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from clients.failures import Failure, Kind, of_http, too_large
+from clients.failures import Failure, Kind, failure_of, message_too_large
 from clients.settings import Address
 
 CONNECT_S = 2.0
-_KEPT = 128
-_IN_ONE_PIECE_BYTES = 64 << 10
-_BLOCK_BYTES = 256 << 10
-_HEAD_BYTES = 64 << 10  # of an answer, at most
+_MAX_IDLE = 128  # connections that are kept; more only if more threads send at once
+_IN_ONE_PIECE_BYTES = 64 << 10  # up to here a copy of the body is cheaper than a second system call
+_BLOCK_BYTES = 256 << 10  # read at once
+_HEAD_BYTES = 64 << 10  # of a response, at most
 
-# Status, body, and what looks a header up.
-Answer = tuple[int, bytes, Callable[[str], Any]]
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    header: Callable[[str], Any]  # its value by name, or None
 
 
 class Pool:
@@ -40,58 +45,61 @@ class Pool:
         self._idle: deque[socket.socket] = deque()
         self._busy: set[socket.socket] = set()
         self._closed = False
-        # Without TLS a proxy is asked for whole URLs; with it, for a tunnel.
+        # Without TLS a proxy gets whole URLs; with it, it is asked for a tunnel.
         self._root = str(address) if proxy and not tls else ""
         self._headers = {"host": address.netloc, "accept-encoding": "identity"}
         if proxy and not tls:
             self._headers |= _authorization(proxy)
 
-    def send(self, method: str, path: str, deadline: float, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Ask, and have all of the answer before the deadline, which is on the monotonic clock.
+    def send(self, method: str, path: str, deadline: float, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Send a request, and read all of the response before the deadline, which is on the monotonic clock.
 
         Raises:
             Failure: there is none.
         """
         head = _head(f"{method} {self._root}{path}", {**self._headers, **headers, "content-length": str(len(body))})
-        sock = self._kept() or self._connect(deadline)
+        sock = self._idle_socket() or self._connect(deadline)
         self._busy.add(sock)
         try:
+            if self._closed:  # while it connected: close() did not see this one
+                raise ConnectionError("the connection was closed")
             unsent = _write(sock, deadline, [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body])
-            response = _Response(method)
+            parser = _Parser(method)
             try:
-                response.read(sock, deadline, self._limit_bytes)
+                parser.read(sock, deadline, self._limit_bytes)
             except OSError as error:
                 raise unsent or error from error
-        except BaseException as error:  # on Ctrl-C, too: half an answer must not be the next one's
+        except BaseException as error:  # on Ctrl-C, too: half a response must not be the next request's
             sock.close()
             if isinstance(error, OSError | HTTPParseError):
                 raise _failure(error) from error
             raise
         finally:
             self._busy.discard(sock)
-        if unsent or response.should_close() or len(self._idle) >= _KEPT or self._closed:
+        if unsent or parser.should_close() or len(self._idle) >= _MAX_IDLE or self._closed:
             sock.close()
         else:
             self._idle.append(sock)
-        return response.status_code, bytes(response.content), response.get
+        return Response(parser.status_code, bytes(parser.content), parser.get)
 
     def close(self) -> None:
-        """Requests under way end with a failure."""
+        """Requests in flight end with a failure."""
         self._closed = True
         for sock in [*self._busy]:
             with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own would pull it from under its reader
+                # Not SSLSocket's own, which would take the TLS state from whoever reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
-    def _kept(self) -> socket.socket | None:
+    def _idle_socket(self) -> socket.socket | None:
         with suppress(IndexError):
             while True:
                 sock = self._idle.pop()
-                if _silent(sock):
+                if _is_silent(sock):
                     return sock
-                sock.close()  # the server did, or said something unasked
+                sock.close()  # the server closed it, or sent something unasked
         return None
 
     def _connect(self, deadline: float) -> socket.socket:
@@ -113,20 +121,20 @@ class Pool:
                 raise
         except (OSError, HTTPParseError) as error:
             if time.monotonic() >= deadline:
-                raise Failure(Kind.EXPIRED, "no connection in time") from error
-            raise Failure(Kind.UNREACHABLE, _said(error)) from error
+                raise Failure(Kind.DEADLINE_EXCEEDED, "no connection in time") from error
+            raise Failure(Kind.UNAVAILABLE, _text(error)) from error
 
     def _tunnel(self, sock: socket.socket, proxy: SplitResult, deadline: float) -> None:
         netloc = self._address.netloc
         _write(sock, deadline, [_head(f"CONNECT {netloc}", {"host": netloc, **_authorization(proxy)})])
-        response = _Response("CONNECT")
-        response.read(sock, deadline, self._limit_bytes, head_only=True)
-        if response.status_code != 200:
-            raise of_http(response.status_code, f"the proxy refuses: {response.status_code} {response.status_message}")
+        parser = _Parser("CONNECT")
+        parser.read(sock, deadline, self._limit_bytes, head_only=True)
+        if parser.status_code != 200:
+            raise failure_of(parser.status_code, f"the proxy refuses: {parser.status_code} {parser.status_message}")
 
 
-class _Response(HTTPResponse):
-    """One answer, as it comes."""
+class _Parser(HTTPResponse):
+    """Of one response, as it arrives."""
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
@@ -134,12 +142,12 @@ class _Response(HTTPResponse):
         self._ends = 0
 
     def read(self, sock: socket.socket, deadline: float, limit_bytes: int, *, head_only: bool = False) -> None:
-        """All of it.
+        """Read until it is complete.
 
         Raises:
             TimeoutError: not in time.
             OSError: the connection broke.
-            HTTPParseError: it is no HTTP, or more than one answer.
+            HTTPParseError: it is not HTTP, or more than one response.
             Failure: it is larger than that.
         """
         received = 0
@@ -148,15 +156,15 @@ class _Response(HTTPResponse):
             piece = sock.recv(_BLOCK_BYTES)
             if not piece:
                 with suppress(HTTPParseError):
-                    self.feed(piece)  # an end, too, where no length was told
+                    self.feed(piece)  # the end of a body without a length
                 if not self._ends:
-                    raise ConnectionError("it closed the connection before the end of its answer")
+                    raise ConnectionError("it closed the connection before the end of its response")
                 break
             self.feed(piece)
             if (received := received + len(piece)) > limit_bytes + _HEAD_BYTES:
-                raise too_large("the answer", limit_bytes)
+                raise message_too_large("the response", limit_bytes)
         if self._ends > 1 or not (self.message_complete or head_only):
-            raise HTTPParseError("there is more than one answer")
+            raise HTTPParseError("there is more than one response")
 
     def _on_body(self, buf: bytes | bytearray) -> None:
         self.content += buf
@@ -192,7 +200,7 @@ def _head(request: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _write(sock: socket.socket, deadline: float, pieces: list[bytes]) -> OSError | None:
-    """Send it. A server that closes in the midst of it may have said why: the error is for the case that it has not."""
+    """Send it. A server that closes in the midst of it may have responded why: the error is for when it has not."""
     try:
         for piece in pieces:
             unsent = memoryview(piece)
@@ -215,7 +223,7 @@ def _remaining_s(deadline: float) -> float:
     return remaining_s
 
 
-def _silent(sock: socket.socket) -> bool:
+def _is_silent(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return not poll.poll(0)
@@ -230,10 +238,10 @@ def _authorization(proxy: SplitResult) -> dict[str, str]:
 
 def _failure(error: OSError | HTTPParseError) -> Failure:
     if isinstance(error, TimeoutError):
-        return Failure(Kind.EXPIRED, "no answer in time")
-    kind = Kind.UNREACHABLE if isinstance(error, OSError) else Kind.BAD_ANSWER
-    return Failure(kind, _said(error))
+        return Failure(Kind.DEADLINE_EXCEEDED, "no response in time")
+    kind = Kind.UNAVAILABLE if isinstance(error, OSError) else Kind.INVALID_RESPONSE
+    return Failure(kind, _text(error))
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return str(error) or type(error).__name__

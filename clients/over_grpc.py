@@ -1,7 +1,7 @@
-"""One server over gRPC, for threads and for asyncio. What fails is a Failure.
+"""One server over gRPC, for threads and for asyncio. Both raise a Failure where there is no response.
 
-Messages and stubs are tritonclient's. Its client classes, which make one from the other in many steps, are left out:
-they would cost most of what the library is allowed to.
+Messages and stubs are tritonclient's. Its client classes are not used: building a message through InferInput and
+InferResult costs 5 to 9 % of the throughput (docs/decisions/0007-one-plan-four-transports.md).
 """
 
 import asyncio
@@ -21,38 +21,40 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from clients.errors import InvalidInputError
-from clients.failures import Failure, Kind, of_grpc, too_large
-from clients.request import ADMIN, Question, Request, queue_timeout_us
+from clients.failures import Failure, Kind, cancelled_or_closed, failure_of, message_too_large
+from clients.request import Endpoint, Query, Request, queue_timeout_us
 from clients.settings import Address, Transport
-from clients.tensors import Arrays, datatype_of, strings_content
+from clients.tensors import Arrays, datatype_of, encoded_strings
 
 _CONNECT_MS = 2000
-# The call, and the field of its answer that matters; none: all of it.
-_CALLS: dict[Question, tuple[str, str]] = {
+# The method, and the field of its response that matters; none: all of it.
+_METHODS: dict[Endpoint, tuple[str, str]] = {
     "live": ("ServerLive", "live"),
-    "ready": ("ServerReady", "ready"),
-    "server": ("ServerMetadata", ""),
-    "metadata": ("ModelMetadata", ""),
-    "config": ("ModelConfig", "config"),
-    "statistics": ("ModelStatistics", ""),
-    "index": ("RepositoryIndex", "models"),
-    "load": ("RepositoryModelLoad", ""),
-    "unload": ("RepositoryModelUnload", ""),
-    "shared": ("SystemSharedMemoryStatus", "regions"),
+    "ready": ("ServerReady", "ready"),  # of a model: ModelReady
+    "server_metadata": ("ServerMetadata", ""),
+    "model_metadata": ("ModelMetadata", ""),
+    "model_config": ("ModelConfig", "config"),
+    "statistics": ("ModelStatistics", "model_stats"),
+    "repository_index": ("RepositoryIndex", "models"),
+    "load_model": ("RepositoryModelLoad", ""),
+    "unload_model": ("RepositoryModelUnload", ""),
+    "shared_memory_status": ("SystemSharedMemoryStatus", "regions"),
+    "register_shared_memory": ("SystemSharedMemoryRegister", ""),
+    "unregister_shared_memory": ("SystemSharedMemoryUnregister", ""),
 }
 _COMPRESSIONS = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
-_numpy_type = lru_cache(64)(triton_to_np_dtype)  # which compares with one name after the other
+_numpy_type = lru_cache(64)(triton_to_np_dtype)  # cached, as it compares with one name after the other
 
 
 class _Channel:
-    """What both kinds share."""
+    """What the two kinds share."""
 
     def __init__(self, address: Address, transport: Transport, library: Any) -> None:
         self._address, self._transport, self._library = address, transport, library
         self._compression = _COMPRESSIONS[transport.compression]
         self._credentials = _credentials(transport) if address.tls else None
         self._lock, self._closed = threading.Lock(), False
-        self._retired: list[tuple[float, Any]] = []  # channels that stalled, and until when a request may be on them
+        self._retired: list[tuple[float, Any]] = []  # that stalled, and until when a request may be on them
         self._connect()
 
     def _connect(self) -> None:
@@ -63,8 +65,8 @@ class _Channel:
             self._channel = self._library.insecure_channel(netloc, options)
         self._stub, self._busy_until = GRPCInferenceServiceStub(self._channel), 0.0
 
-    def _renewed(self) -> list[Any]:
-        """Connect anew; the channels to close: those on which nobody waits any more."""
+    def _replace(self) -> list[Any]:
+        """Connect again; the channels to close: those on which nobody waits any more."""
         with self._lock:
             if self._closed:
                 return []
@@ -74,7 +76,8 @@ class _Channel:
             self._retired = [(until, channel) for until, channel in retired if until > now]
             return [channel for until, channel in retired if until <= now]
 
-    def _all(self) -> list[Any]:
+    def _retire_all(self) -> list[Any]:
+        """Connect no more; the channels to close."""
         with self._lock:
             self._closed = True
             return [self._channel, *(channel for _, channel in self._retired)]
@@ -90,71 +93,52 @@ class _Channel:
             message, timeout=remaining_s, metadata=tuple(headers.items()), compression=self._compression
         )
 
-    def _ask_call(self, question: Question, timeout_s: float, model: str, version: str) -> Any:
-        name = "ModelReady" if question == "ready" and model else _CALLS[question][0]
-        message = getattr(messages, f"{name}Request")()
-        if model and question in ("load", "unload"):
-            message.model_name = model
-        elif model:
-            message.name, message.version = model, version
-        return self._call(name, message, timeout_s, admin=question in ADMIN)
-
-    def _share_call(self, region: str, key: str, size_bytes: int, timeout_s: float) -> Any:
-        if not size_bytes:
-            message = messages.SystemSharedMemoryUnregisterRequest(name=region)
-            return self._call("SystemSharedMemoryUnregister", message, timeout_s, admin=True)
-        message = messages.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=size_bytes)
-        return self._call("SystemSharedMemoryRegister", message, timeout_s, admin=True)
-
-    def _call(self, name: str, message: Any, timeout_s: float, *, admin: bool) -> Any:
+    def _query_call(self, query: Query, timeout_s: float) -> Any:
+        name = "ModelReady" if query.endpoint == "ready" and query.model else _METHODS[query.endpoint][0]
+        message = getattr(messages, f"{name}Request")(**_fields(query))
+        for key, value in query.parameters.items():
+            _set(message.parameters[key], value)
         self._busy_until = max(self._busy_until, time.monotonic() + timeout_s)
         headers = self._transport.headers
-        if admin and (key := self._transport.admin_key):
-            headers = {**headers, "triton-grpc-protocol-admin-key": key}
+        if query.is_admin and (key := self._transport.admin_key):
+            headers = {**headers, f"triton-grpc-protocol-{self._transport.admin_header}": key}
         return getattr(self._stub, name)(message, timeout=timeout_s, metadata=tuple(headers.items()))
 
 
 class Grpc(_Channel):
-    """For any thread."""
+    """For threads, which may share it."""
 
     def __init__(self, address: Address, transport: Transport) -> None:
         super().__init__(address, transport, grpc)
 
     def infer(self, request: Request, timeout_s: float) -> Arrays:
         try:
-            answer = self._infer_call(request, timeout_s)
+            response = self._infer_call(request, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
-        return _answer(request, answer)
+        return _outputs(request, response)
 
-    def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
+    def query(self, query: Query, timeout_s: float) -> Any:
         try:
-            answer = self._ask_call(question, timeout_s, model, version)
+            response = self._query_call(query, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
-        return _plain(question, answer)
-
-    def share(self, region: str, key: str, size_bytes: int, timeout_s: float) -> None:
-        """Have the server map /dev/shm/`key`, or with no size, unmap it."""
-        try:
-            self._share_call(region, key, size_bytes, timeout_s)
-        except grpc.RpcError as error:
-            raise _failure(error) from error
+        return _as_json(query, response)
 
     def alive(self, timeout_s: float) -> bool:
-        """Whether it answers."""
+        """Whether it responds."""
         try:
-            return bool(self.ask("live", timeout_s))
+            return bool(self.query(Query("live"), timeout_s))
         except Failure as failure:
-            return failure.is_an_answer
+            return failure.server_responded
 
     def reconnect(self) -> None:
-        """Send what comes next on a new connection: one that stalls might for minutes."""
-        for channel in self._renewed():
+        """Use a new connection from now on: one that stalls might do so for minutes."""
+        for channel in self._replace():
             channel.close()
 
     def close(self) -> None:
-        for channel in self._all():
+        for channel in self._retire_all():
             channel.close()
 
 
@@ -166,36 +150,36 @@ class AsyncGrpc(_Channel):
 
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
         try:
-            answer = await self._infer_call(request, timeout_s)
+            response = await self._infer_call(request, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
         except asyncio.CancelledError as error:
-            raise _ended(error) from error
-        return _answer(request, answer)
+            raise cancelled_or_closed(error) from error
+        return _outputs(request, response)
 
-    async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
+    async def query(self, query: Query, timeout_s: float) -> Any:
         try:
-            answer = await self._ask_call(question, timeout_s, model, version)
+            response = await self._query_call(query, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
         except asyncio.CancelledError as error:
-            raise _ended(error) from error
-        return _plain(question, answer)
+            raise cancelled_or_closed(error) from error
+        return _as_json(query, response)
 
     async def alive(self, timeout_s: float) -> bool:
         """As Grpc's."""
         try:
-            return bool(await self.ask("live", timeout_s))
+            return bool(await self.query(Query("live"), timeout_s))
         except Failure as failure:
-            return failure.is_an_answer
+            return failure.server_responded
 
     async def reconnect(self) -> None:
         """As Grpc's."""
-        for channel in self._renewed():
+        for channel in self._replace():
             await channel.close()
 
     async def close(self) -> None:
-        for channel in self._all():
+        for channel in self._retire_all():
             await channel.close()
 
 
@@ -212,18 +196,18 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", transport.max_message_bytes),
         ("grpc.max_receive_message_length", transport.max_message_bytes),
-        # A connection that died without a word is noticed while a request waits. Triton ends one that pings more often
-        # than it likes while nothing happens.
-        ("grpc.keepalive_time_ms", 20_000),
+        # A connection that died without a word is noticed in a long call, too. Not more often: by default servers, Triton
+        # among them, tolerate a ping in 5 minutes without data, and end the connection of who pings more ("Too many
+        # pings", seen after 220 s of a silent call; https://github.com/grpc/grpc/blob/master/doc/keepalive.md).
+        ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 0),
-        # gRPC's defaults, 20 s to connect and up to 2 minutes between tries, would be the client's own outage.
+        # gRPC's defaults, 20 s to connect and up to 2 minutes between tries, would prolong every outage.
         ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.use_local_subchannel_pool", 1),  # or a new channel would get the old one's stalled connection
         ("grpc.lb_policy_name", "round_robin"),  # of a name with several addresses, all; the default is the first
-        ("grpc.enable_retries", 0),  # it cannot tell a full queue from a dead server; we can
+        ("grpc.enable_retries", 0),  # they decide by status, which is the same for a full queue and a dead server
     ]
     return [*options, ("grpc.http_proxy", transport.proxy)] if transport.proxy else options
 
@@ -234,31 +218,57 @@ def _message(request: Request, limit_bytes: int) -> Any:
     for name, array in request.inputs.items():
         datatype = datatype_of(array.dtype)
         tensor = message.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        if place := request.places.get(name):
+        if place := request.shared.get(name):
             tensor.parameters["shared_memory_region"].string_param = place.region
             tensor.parameters["shared_memory_byte_size"].int64_param = place.size_bytes
             tensor.parameters["shared_memory_offset"].int64_param = place.offset
             continue
-        content = strings_content(array) if datatype == "BYTES" else array.tobytes()
+        content = encoded_strings(array) if datatype == "BYTES" else array.tobytes()
         if (size_bytes := size_bytes + len(content)) > limit_bytes:
-            raise too_large("the request", limit_bytes)
+            raise message_too_large("the request", limit_bytes)
         message.raw_input_contents.append(content)
     for name in request.outputs:
         message.outputs.add(name=name)
     if request.priority:
         message.parameters["priority"].uint64_param = request.priority
+    for name, value in request.parameters.items():
+        _set(message.parameters[name], value)
     return message
 
 
-def _answer(request: Request, answer: Any) -> Arrays:
+def _set(parameter: Any, value: str | int | float | bool) -> None:
+    """A message's InferParameter or ModelRepositoryParameter."""
+    if isinstance(value, str):
+        parameter.string_param = value
+    elif isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    else:
+        parameter.double_param = value
+
+
+def _fields(query: Query) -> dict[str, Any]:
+    match query.endpoint:
+        case "load_model" | "unload_model":
+            return {"model_name": query.model}
+        case "register_shared_memory":
+            return {"name": query.region, "key": query.key, "byte_size": query.size_bytes}
+        case "unregister_shared_memory":
+            return {"name": query.region}
+        case _:
+            return {"name": query.model, "version": query.version} if query.model else {}
+
+
+def _outputs(request: Request, response: Any) -> Arrays:
     try:
         arrays = {
             output.name: _array(output, content)
-            for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
+            for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
         }
     except Exception as error:  # the bytes may be anything
-        raise Failure(Kind.BAD_ANSWER, f"its tensors cannot be read: {error!r}") from error
-    return request.answered(arrays, answer.id)
+        raise Failure(Kind.INVALID_RESPONSE, f"its tensors cannot be read: {error!r}") from error
+    return request.verified(arrays, response.id)
 
 
 def _array(output: Any, content: bytes) -> NDArray[Any]:
@@ -269,16 +279,16 @@ def _array(output: Any, content: bytes) -> NDArray[Any]:
     return array.reshape(output.shape)
 
 
-def _plain(question: Question, answer: Any) -> Any:
-    """As HTTP has it, where the two differ."""
-    if question in ("live", "ready"):
-        return bool(answer.ready if question == "ready" else answer.live)
+def _as_json(query: Query, response: Any) -> Any:
+    """As the HTTP endpoint returns it."""
+    if query.endpoint in ("live", "ready"):
+        return bool(response.ready if query.endpoint == "ready" else response.live)
     # With zeros and empty lists, as in HTTP's.
-    whole = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    whole = _with_numbers(answer.DESCRIPTOR, whole)
-    field = _CALLS[question][1]
+    whole = MessageToDict(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    whole = _with_numbers(response.DESCRIPTOR, whole)
+    field = _METHODS[query.endpoint][1]
     found = whole.get(field, []) if field else whole
-    return list(found.values()) if question == "shared" and found else found
+    return list(found.values()) if query.endpoint == "shared_memory_status" and found else found
 
 
 def _with_numbers(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -297,11 +307,5 @@ def _with_numbers(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
     return {name: value_of(kind.fields_by_name[name], value) for name, value in found.items()}
 
 
-def _ended(error: asyncio.CancelledError) -> BaseException:
-    """gRPC cancels what is under way on a channel that is closed, and cannot be told from the caller by that."""
-    task = asyncio.current_task()
-    return error if task and task.cancelling() else Failure(Kind.UNREACHABLE, "the connection was closed")
-
-
 def _failure(error: Any) -> Failure:
-    return of_grpc(error.code().name, error.details() or "")
+    return failure_of(error.code().name, error.details() or "")

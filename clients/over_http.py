@@ -1,7 +1,7 @@
-"""One server over HTTP, for threads and for asyncio (aiohttp). What fails is a Failure.
+"""One server over HTTP, for threads and for asyncio (aiohttp). Both raise a Failure where there is no response.
 
-tritonclient makes and reads the bodies. Its own HTTP client breaks when threads share it, and has no deadline for a
-request as a whole.
+tritonclient writes and reads the bodies. Its HTTP client is not used: threads may not share it (its documentation says
+so), and it has no deadline for a request as a whole.
 """
 
 import asyncio
@@ -18,29 +18,33 @@ import aiohttp
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from clients.failures import Failure, Kind, of_http, too_large
-from clients.http_pool import CONNECT_S, Answer, Pool
-from clients.request import ADMIN, Question, Request, queue_timeout_us
+from clients.failures import Failure, Kind, cancelled_or_closed, failure_of, message_too_large
+from clients.http_pool import CONNECT_S, Pool, Response
+from clients.request import Endpoint, Query, Request, queue_timeout_us
 from clients.settings import Address, Transport, proxy_of
 from clients.tensors import Arrays, datatype_of
 
-_PATHS: dict[Question, tuple[str, str]] = {
-    "live": ("GET", "/v2/health/live"),
-    "ready": ("GET", "/v2/health/ready"),
-    "server": ("GET", "/v2"),
-    "metadata": ("GET", "/v2{model}"),
-    "config": ("GET", "/v2{model}/config"),
-    "statistics": ("GET", "/v2{model}/stats"),
-    "index": ("POST", "/v2/repository/index"),
-    "load": ("POST", "/v2/repository{model}/load"),
-    "unload": ("POST", "/v2/repository{model}/unload"),
-    "shared": ("GET", "/v2/systemsharedmemory/status"),
+# Method, path, and of the response the field that matters (none: all of it) and its type.
+_ENDPOINTS: dict[Endpoint, tuple[str, str, str, type]] = {
+    "live": ("GET", "/v2/health/live", "", object),
+    "ready": ("GET", "/v2/health/ready", "", object),  # of a model: /v2/models/…/ready
+    "server_metadata": ("GET", "/v2", "", dict),
+    "model_metadata": ("GET", "/v2{model}", "", dict),
+    "model_config": ("GET", "/v2{model}/config", "", dict),
+    "statistics": ("GET", "/v2{model}/stats", "model_stats", list),
+    "repository_index": ("POST", "/v2/repository/index", "", list),
+    "load_model": ("POST", "/v2/repository{model}/load", "", object),
+    "unload_model": ("POST", "/v2/repository{model}/unload", "", object),
+    "shared_memory_status": ("GET", "/v2/systemsharedmemory/status", "", list),
+    "register_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/register", "", object),
+    "unregister_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/unregister", "", object),
 }
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 _LENGTH = "Inference-Header-Content-Length"
 
 
 class _Messages:
-    """What both kinds send, and how they read what comes back."""
+    """What the two kinds send, and how they read what comes back."""
 
     def __init__(self, address: Address, transport: Transport) -> None:
         self._address, self._transport = address, transport
@@ -55,9 +59,10 @@ class _Messages:
             request_id=request.id,
             priority=request.priority,
             timeout=queue_timeout_us(deadline - time.monotonic()),
+            **_parameters(request),
         )
         if len(body) > self._transport.max_message_bytes:
-            raise too_large("the request", self._transport.max_message_bytes)
+            raise message_too_large("the request", self._transport.max_message_bytes)
         headers = {**self._transport.headers, **request.headers}
         if json_length is not None:
             headers[_LENGTH] = str(json_length)
@@ -66,38 +71,42 @@ class _Messages:
             headers |= {"content-encoding": compression, "accept-encoding": compression}
         return f"/v2{_model_path(request.model, request.version)}/infer", body, headers
 
-    def _answer(self, request: Request, answer: Answer) -> Arrays:
-        status, body, header = answer
-        if status != 200:
-            raise of_http(status, _reason(body))
+    def _outputs(self, request: Request, response: Response) -> Arrays:
+        if response.status != 200:
+            raise failure_of(response.status, _reason(response.body))
         try:
-            body = _inflated(body, header("Content-Encoding"), self._transport.max_message_bytes)
-            length = header(_LENGTH)
+            encoding = response.header("Content-Encoding")
+            body = _inflated(response.body, encoding, self._transport.max_message_bytes)
+            length = response.header(_LENGTH)
             result = InferenceServerClient.parse_response_body(body, header_length=int(length) if length else None)
-            response = result.get_response()
-            names = [output["name"] for output in response["outputs"]]
-            return request.answered({name: result.as_numpy(name) for name in names}, response.get("id", ""))
+            described = result.get_response()
+            arrays = {output["name"]: result.as_numpy(output["name"]) for output in described["outputs"]}
+            return request.verified(arrays, described.get("id", ""))
         except Failure:
             raise
         except Exception as error:  # of tritonclient, which trusts what it reads
-            raise Failure(Kind.BAD_ANSWER, f"it cannot be read: {error!r}") from error
+            raise Failure(Kind.INVALID_RESPONSE, f"it cannot be read: {error!r}") from error
 
-    def _ask_headers(self, question: Question) -> dict[str, str]:
-        key = self._transport.admin_key if question in ADMIN else ""
-        return {**self._transport.headers, **({"admin-key": key} if key else {})}
-
-    def _ask_message(self, question: Question, model: str, version: str) -> tuple[str, str]:
-        method, path = _PATHS[question]
-        if question == "ready" and model:
+    def _query_message(self, query: Query) -> tuple[str, str, bytes, dict[str, str]]:
+        method, path, _, _ = _ENDPOINTS[query.endpoint]
+        model = _model_path(query.model, query.version) if query.model else ""
+        if query.endpoint == "ready" and model:
             path = "/v2{model}/ready"
-        path_of_model = _model_path(model, version) if model else ""
-        if question == "statistics" and not model:
-            path_of_model = "/models"
-        return method, path.format(model=path_of_model)
+        if query.endpoint == "statistics" and not model:
+            model = "/models"
+        headers = dict(self._transport.headers)
+        if query.is_admin and (key := self._transport.admin_key):
+            headers[self._transport.admin_header] = key
+        body = b""
+        if query.endpoint == "register_shared_memory":
+            body = json.dumps({"key": query.key, "offset": 0, "byte_size": query.size_bytes}).encode()
+        elif query.parameters:
+            body = json.dumps({"parameters": dict(query.parameters)}).encode()
+        return method, path.format(model=model, region=quote(query.region, safe="")), body, headers
 
 
 class Http(_Messages):
-    """For any thread."""
+    """For threads, which may share it."""
 
     def __init__(self, address: Address, transport: Transport) -> None:
         super().__init__(address, transport)
@@ -106,29 +115,22 @@ class Http(_Messages):
     def infer(self, request: Request, timeout_s: float) -> Arrays:
         deadline = time.monotonic() + timeout_s
         path, body, headers = self._infer_message(request, deadline)
-        return self._answer(request, self._pool.send("POST", path, deadline, body, headers))
+        return self._outputs(request, self._pool.send("POST", path, deadline, body, headers))
 
-    def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
-        method, path = self._ask_message(question, model, version)
+    def query(self, query: Query, timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s
-        return _told(question, self._pool.send(method, path, deadline, b"", self._ask_headers(question)))
-
-    def share(self, region: str, key: str, size_bytes: int, timeout_s: float) -> None:
-        """Have the server map /dev/shm/`key`, or with no size, unmap it."""
-        path = f"/v2/systemsharedmemory/region/{region}/{'register' if size_bytes else 'unregister'}"
-        body = json.dumps({"key": key, "offset": 0, "byte_size": size_bytes}).encode() if size_bytes else b""
-        deadline = time.monotonic() + timeout_s
-        _told("shared", self._pool.send("POST", path, deadline, body, self._ask_headers("shared")))
+        method, path, body, headers = self._query_message(query)
+        return _as_json(query, self._pool.send(method, path, deadline, body, headers))
 
     def alive(self, timeout_s: float) -> bool:
-        """Whether it answers."""
+        """Whether it responds."""
         try:
-            return bool(self.ask("live", timeout_s))
+            return bool(self.query(Query("live"), timeout_s))
         except Failure as failure:
-            return failure.is_an_answer
+            return failure.server_responded
 
     def reconnect(self) -> None:
-        """Nothing: a connection on which a request had no answer is closed with it."""
+        """Nothing: a connection on which a request had no response was closed with it."""
 
     def close(self) -> None:
         self._pool.close()
@@ -150,19 +152,19 @@ class AsyncHttp(_Messages):
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
         deadline = time.monotonic() + timeout_s
         path, body, headers = self._infer_message(request, deadline)
-        return self._answer(request, await self._send("POST", path, deadline, body, headers))
+        return self._outputs(request, await self._send("POST", path, deadline, body, headers))
 
-    async def ask(self, question: Question, timeout_s: float, model: str = "", version: str = "") -> Any:
-        method, path = self._ask_message(question, model, version)
+    async def query(self, query: Query, timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s
-        return _told(question, await self._send(method, path, deadline, b"", self._ask_headers(question)))
+        method, path, body, headers = self._query_message(query)
+        return _as_json(query, await self._send(method, path, deadline, body, headers))
 
     async def alive(self, timeout_s: float) -> bool:
-        """Whether it answers."""
+        """Whether it responds."""
         try:
-            return bool(await self.ask("live", timeout_s))
+            return bool(await self.query(Query("live"), timeout_s))
         except Failure as failure:
-            return failure.is_an_answer
+            return failure.server_responded
 
     async def reconnect(self) -> None:
         """As Http's."""
@@ -170,7 +172,7 @@ class AsyncHttp(_Messages):
     async def close(self) -> None:
         await self._session.close()
 
-    async def _send(self, method: str, path: str, deadline: float, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _send(self, method: str, path: str, deadline: float, body: bytes, headers: dict[str, str]) -> Response:
         try:
             async with (
                 asyncio.timeout(deadline - time.monotonic()),
@@ -180,30 +182,41 @@ class AsyncHttp(_Messages):
                     data=body,
                     headers=headers,
                     proxy=self._proxy_url,
-                    allow_redirects=False,  # to where the headers were not meant for
+                    allow_redirects=False,  # the headers, keys among them, are for this server
                 ) as response,
             ):
                 content = await _content(response, self._transport.max_message_bytes)
-                return response.status, content, response.headers.get
+                return Response(response.status, content, response.headers.get)
         except aiohttp.ConnectionTimeoutError as error:
-            raise Failure(Kind.UNREACHABLE, "no connection in time") from error
+            raise Failure(Kind.UNAVAILABLE, "no connection in time") from error
         except TimeoutError as error:
-            raise Failure(Kind.EXPIRED, "no answer in time") from error
+            raise Failure(Kind.DEADLINE_EXCEEDED, "no response in time") from error
         except aiohttp.ClientHttpProxyError as error:
-            raise of_http(error.status, f"the proxy says: {error.status} {error.message}") from error
+            raise failure_of(error.status, f"the proxy says: {error.status} {error.message}") from error
         except aiohttp.ClientResponseError as error:
-            raise Failure(Kind.BAD_ANSWER, f"it is no HTTP: {error.message}") from error
+            raise Failure(Kind.INVALID_RESPONSE, f"it is not HTTP: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Failure(Kind.UNREACHABLE, str(error) or type(error).__name__) from error
+            raise Failure(Kind.UNAVAILABLE, str(error) or type(error).__name__) from error
+        except asyncio.CancelledError as error:
+            raise cancelled_or_closed(error) from error
 
 
 def _model_path(model: str, version: str) -> str:
     return f"/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
+def _parameters(request: Request) -> dict[str, Any]:
+    """As generate_request_body wants them: those of a sequence apart."""
+    if not request.parameters:
+        return {}
+    of_sequence = {name: request.parameters[name] for name in _SEQUENCE if name in request.parameters}
+    others = {name: value for name, value in request.parameters.items() if name not in of_sequence}
+    return {**of_sequence, "parameters": others}
+
+
 def _input(name: str, array: NDArray[Any], request: Request) -> Any:
     tensor = InferInput(name, list(array.shape), datatype_of(array.dtype))
-    if place := request.places.get(name):
+    if place := request.shared.get(name):
         tensor.set_shared_memory(place.region, place.size_bytes, place.offset)
     else:
         tensor.set_data_from_numpy(array)
@@ -217,27 +230,31 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
     async for piece in response.content.iter_any():
         content += piece
         if len(content) > limit_bytes:
-            raise too_large("the answer", limit_bytes)
+            raise message_too_large("the response", limit_bytes)
     return bytes(content)
 
 
 def _inflated(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
-    """At most so much of it."""
+    """What was compressed, up to the limit."""
     if encoding in (None, "identity"):
         return body
     return zlib.decompressobj(wbits=47).decompress(body, limit_bytes)  # 47: gzip or deflate, whichever it is
 
 
-def _told(question: Question, answer: Answer) -> Any:
-    status, body, _ = answer
-    if question in ("live", "ready") and status in (200, 400):
-        return status == 200
-    if status != 200:
-        raise of_http(status, _reason(body))
+def _as_json(query: Query, response: Response) -> Any:
+    if query.endpoint in ("live", "ready") and response.status in (200, 400):
+        return response.status == 200
+    if response.status != 200:
+        raise failure_of(response.status, _reason(response.body))
     try:
-        return json.loads(body) if body else None
-    except (ValueError, RecursionError) as error:
-        raise Failure(Kind.BAD_ANSWER, f"it is no JSON: {error}") from error
+        whole: Any = json.loads(response.body) if response.body else None
+        _, _, field, kind = _ENDPOINTS[query.endpoint]
+        found = whole[field] if field else whole
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Failure(Kind.INVALID_RESPONSE, f"it is not the JSON that was expected: {error!r}") from error
+    if not isinstance(found, kind):
+        raise Failure(Kind.INVALID_RESPONSE, f"it is not the JSON that was expected: {found!r:.200}")
+    return found
 
 
 def _reason(body: bytes) -> str:

@@ -1,27 +1,59 @@
-"""What is sent, whatever the protocol."""
+"""What is sent, whatever the protocol: inference requests, and queries about a server and its models."""
 
 import itertools
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from clients.errors import InvalidInputError
 from clients.failures import Failure, Kind
-from clients.settings import Address
+from clients.settings import Address, Parameters, checked_headers
 from clients.tensors import Arrays
 
-# What a server can be asked besides inference.
-Question = Literal["live", "ready", "server", "metadata", "config", "statistics", "index", "load", "unload", "shared"]
+# KServe's protocol and Triton's extensions to it.
+Endpoint = Literal[
+    "live",
+    "ready",
+    "server_metadata",
+    "model_metadata",
+    "model_config",
+    "statistics",
+    "repository_index",
+    "load_model",
+    "unload_model",
+    "shared_memory_status",
+    "register_shared_memory",
+    "unregister_shared_memory",
+]
 
-# Those that ask for the admin key.
-ADMIN: frozenset[Question] = frozenset({"index", "load", "unload", "shared"})
+# Parameters that are Triton's, and are set by arguments of their own or by the client.
+_RESERVED = {"priority", "timeout", "binary_data_output"}  # and what begins with "triton_"
+_SEQUENCE = {"sequence_id", "sequence_start", "sequence_end"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an input lies in memory that the server shares."""
+class Query:
+    """A question about the server, or a change to what it serves or shares."""
+
+    endpoint: Endpoint
+    model: str = ""
+    version: str = ""  # "": the newest
+    parameters: Mapping[str, str | bool] = field(default_factory=dict)  # of load_model and unload_model
+    region: str = ""  # of system shared memory
+    key: str = ""  # its name in /dev/shm
+    size_bytes: int = 0
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is one of those that `deploy up` restricts to the holder of the admin key."""
+        return self.endpoint in ("repository_index", "load_model", "unload_model") or "shared_memory" in self.endpoint
+
+
+@dataclass(frozen=True)
+class SharedTensor:
+    """Where an input lies in system shared memory."""
 
     region: str
     offset: int
@@ -30,39 +62,90 @@ class Place:
 
 @dataclass(frozen=True)
 class Request:
-    """An inference request, already checked."""
+    """An inference request, already validated."""
 
     model: str
     inputs: Arrays
     version: str = ""  # "": the newest
-    outputs: tuple[str, ...] = ()  # which to send back; none: all
+    outputs: tuple[str, ...] = ()  # which to return; none: all
     priority: int = 0  # 0: the model's default
     id: str = ""  # Triton's log and traces name it
     headers: Mapping[str, str] = field(default_factory=dict)
-    places: Mapping[str, Place] = field(default_factory=dict)  # of inputs that need not be sent
+    parameters: Parameters = field(default_factory=dict)
+    shared: Mapping[str, SharedTensor] = field(default_factory=dict)  # inputs that are not sent, by name
+    idempotent: bool = True  # whether the server may see it twice
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        inputs: Arrays,
+        *,
+        servers: int,
+        outputs: Sequence[str],
+        version: str,
+        priority: int,
+        id: str,  # noqa: A002  # Triton's name for it
+        headers: Mapping[str, str] | None,
+        parameters: Parameters | None,
+        idempotent: bool,
+        shared: Mapping[str, SharedTensor] | None = None,
+    ) -> Self:
+        """One to send, to a client's so many servers.
+
+        Raises:
+            InvalidInputError: the priority, a header or a parameter cannot be sent.
+        """
+        if not (isinstance(priority, int) and 0 <= priority < 2**32):
+            raise InvalidInputError(
+                f"priority must be 0 (the model's default), or 1 (the highest) on, and is {priority!r}"
+            )
+        return cls(
+            model,
+            inputs,
+            version=version,
+            outputs=tuple(outputs),
+            priority=priority,
+            id=id,
+            headers=checked_headers(headers) if headers else {},
+            parameters=checked_parameters(parameters, servers) if parameters else {},
+            idempotent=idempotent and "sequence_id" not in (parameters or {}),
+            shared=shared or {},
+        )
+
+    @property
+    def is_of_a_sequence(self) -> bool:
+        return "sequence_id" in self.parameters
 
     def with_headers(self, more: Mapping[str, str]) -> Self:
         return replace(self, headers={**{name.lower(): value for name, value in more.items()}, **self.headers})
 
-    def in_pieces(self, pieces: Iterable[Arrays]) -> list[Self]:
-        """One for each, with inputs of its own; their ids end with -0, -1, …"""
-        return [replace(self, inputs=piece, id=f"{self.id}-{number}") for number, piece in enumerate(pieces)]
-
-    def answered(self, answer: Arrays, id: str) -> Arrays:  # noqa: A002  # Triton's name for it
-        """The answer, if it is one to this request.
+    def in_chunks(self, chunks: Sequence[Arrays], max_batch_size: int) -> list[Self]:
+        """One request for each, whose ids end with -0, -1, …
 
         Raises:
-            Failure: it is another request's, or incomplete.
+            InvalidInputError: it cannot be sent in several requests.
         """
-        if id != self.id:
-            raise Failure(Kind.BAD_ANSWER, f"it is the answer to {id!r}, and not to {self.id!r}")
-        if missing := [name for name in self.outputs if name not in answer]:
-            raise Failure(Kind.BAD_ANSWER, f"it lacks {', '.join(missing)}")
-        return answer
+        what = "a request of a sequence" if self.is_of_a_sequence else "shared memory" if self.shared else ""
+        if what:
+            raise InvalidInputError(f"{self.model}: {what} takes at most {max_batch_size} rows, the model's batch size")
+        return [replace(self, inputs=chunk, id=f"{self.id}-{number}") for number, chunk in enumerate(chunks)]
+
+    def verified(self, outputs: Arrays, request_id: str) -> Arrays:
+        """The outputs, if they are of a response to this request.
+
+        Raises:
+            Failure: it is the response to another one, or incomplete.
+        """
+        if request_id != self.id:
+            raise Failure(Kind.INVALID_RESPONSE, f"it is the response to request {request_id!r}, and not {self.id!r}")
+        if missing := [name for name in self.outputs if name not in outputs]:
+            raise Failure(Kind.INVALID_RESPONSE, f"it lacks the output {', '.join(missing)}")
+        return outputs
 
 
-class Ids:
-    """Of requests: a random word, which is the client's, and a number. To be asked for from any thread."""
+class RequestIds:
+    """A random word, which is the client's, and a number. Thread-safe."""
 
     def __init__(self) -> None:
         self._client, self._numbers = secrets.token_hex(8), itertools.count(1)
@@ -71,17 +154,15 @@ class Ids:
         return f"{self._client}-{next(self._numbers)}"
 
 
-def checked_question(question: Question, servers: Sequence[Address]) -> None:
+def checked_query(query: Query, servers: Sequence[Address]) -> None:
     """That it can be asked.
 
     Raises:
-        InvalidInputError: it is none; or what is asked or done would be of one server, and nobody could say of which.
+        InvalidInputError: it would be done by one of several servers, and nobody could say by which.
     """
-    if question not in get_args(Question):
-        raise InvalidInputError(f"{question!r} is nothing to ask", hint=", ".join(get_args(Question)))
-    if question in ADMIN and len(servers) > 1:
+    if query.is_admin and len(servers) > 1:
         raise InvalidInputError(
-            f"{question!r} is for one server, and there are {len(servers)}", hint="a client for each"
+            f"{query.endpoint} is for one server, and there are {len(servers)}", hint="a client for each"
         )
 
 
@@ -94,10 +175,29 @@ def checked_version(version: str | int) -> str:
     if version == "":
         return ""
     if not re.fullmatch(r"[0-9]+", text := str(version)):
-        raise InvalidInputError(f"the version {text!r}", hint="a number, or nothing for the newest")
+        raise InvalidInputError(f"invalid model version {text!r}", hint="a number, or nothing for the newest")
     return text
 
 
+def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameters:
+    """What may be sent along.
+
+    Raises:
+        InvalidInputError: a name is Triton's own, a value is of a type that the protocols do not carry, or it is of a
+            sequence and there are several servers: a sequence is kept by one.
+    """
+    for name, value in parameters.items():
+        if name in _RESERVED or name.startswith("triton_"):
+            raise InvalidInputError(f"the parameter {name!r} is set by the client", hint="priority=…, timeout_s=…")
+        if not isinstance(value, str | bool | int | float):
+            raise InvalidInputError(f"the parameter {name!r} must be a str, bool, int or float, and is {value!r}")
+    if parameters.keys() & _SEQUENCE and (not parameters.get("sequence_id") or servers > 1):
+        raise InvalidInputError(
+            f"a sequence needs a sequence_id and one server, and there are {servers}", hint="a client for each server"
+        )
+    return parameters
+
+
 def queue_timeout_us(timeout_s: float) -> int:
-    """What the server is told: whoever waits for longer in a queue is not worth computing."""
+    """Triton's `timeout`: how long the request may wait in a queue."""
     return max(1, round(timeout_s * 1e6))

@@ -1,16 +1,17 @@
-"""The servers that a client may ask, which is asked next, and which are down.
+"""The servers that a client may ask: which is asked next, which are down, and who waits.
 
-A server that does not answer is asked nothing more until a probe finds it alive: calls that are under way wait for
-that instead of trying each for itself. One that comes back gets a few requests at once, and with each answer one more,
-so that it is not met by a crowd.
+Health. A server that does not respond gets no more requests until a probe finds it alive: calls under way wait for that
+instead of trying each for itself. One that comes back starts slowly: a few requests at once, and one more with each
+success, so that it is not met by a thundering herd.
 
-A server that refuses, having too much to do, is left alone for a moment, longer with each refusal, and then gets fewer
-requests at once: a refusal takes a fifth of them, each answer adds a little, as TCP does with a network (additive
-increase, multiplicative decrease; RFC 5681). The others stand in line here, where that costs the server nothing, and
-are called: looking every few milliseconds would cost as much as the requests. Each model has a queue of its own: that
-one is full says nothing of the next.
+Overload. A server that sheds load is left alone for a moment, longer with each rejection, and then gets fewer requests
+at once: a rejection takes a fifth of them, and a success adds a little (additive increase, multiplicative decrease, as
+in RFC 5681, but with 0.8 where TCP has 0.5: many clients share the queue, and each of them is told). The others wait
+here, in the order in which they came, where that costs the server nothing. They are notified: polling every few
+milliseconds would cost as much as the requests. Triton's queues are per model, and so is all of this.
 """
 
+import logging
 import math
 import random
 import threading
@@ -23,20 +24,28 @@ from typing import Any
 from clients.settings import Address, Retry
 
 PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
-_AT_ONCE_AFTER_A_FAILURE = 8
-_MOST_DOUBLINGS = 30  # of a pause, which has its own limit: floats have one, too
+FAILING_S = 1.0  # for so long a server that failed on a model's request is avoided
+_SLOW_START_LIMIT = 8  # requests at once to a server that has just come back: a batch of most models, or less
+_DECREASE, _INCREASE = 0.8, 0.1  # of the limit: by a rejection; by as many successes as the limit is
+
+log = logging.getLogger("clients")
+log.addHandler(logging.NullHandler())  # a program that configures no logging gets none on its stderr
 
 
 @dataclass(eq=False)
 class Queue:
-    """Of one model on one server, as this client sees it."""
+    """One model's queue on one server, as this client sees it."""
 
-    under_way: int = 0  # requests
-    limit: float = math.inf  # of those, once it has refused one or was gone
-    opening: bool = False  # after it was gone: each answer makes room for one more
-    refusals: int = 0  # without an answer since
-    silent: bool = False  # a request waited in vain for as long as a probe would: no more before one is answered
-    alone_until: float = 0  # on the monotonic clock
+    in_flight: int = 0  # requests
+    limit: float = math.inf  # of those, once one was rejected or the server was down
+    slow_start: bool = False  # after it was down: each success adds one to the limit
+    rejections: int = 0  # since the last success
+    failing_until: float = 0  # on the monotonic clock: it failed on a request that another server may not fail on
+    stalled: bool = False  # a request waited in vain for as long as a probe would: no more until a probe succeeds
+    backoff_until: float = 0  # on the monotonic clock
+
+    def is_open(self, now: float) -> bool:
+        return self.in_flight + 1 <= self.limit and now >= self.backoff_until and not self.stalled
 
 
 @dataclass(eq=False)
@@ -44,11 +53,11 @@ class Server:
     """One of them, as all threads of a client see it."""
 
     address: Address
-    under_way: int = 0  # requests to all models
-    answers: int = 0
+    in_flight: int = 0  # requests to all models
+    successes: int = 0
     down: bool = False
-    doubted: bool = False  # a request's time was up: a probe has to tell why
-    watched: bool = False  # somebody probes it
+    suspect: bool = False  # a request timed out: a probe has to tell why
+    probing: bool = False  # somebody does that
     queues: dict[str, Queue] = field(default_factory=dict)
 
     def queue(self, model: str) -> Queue:
@@ -56,186 +65,197 @@ class Server:
 
 
 @dataclass(eq=False)
-class Turn:
-    """Of a request: it stands in line until there is a server, and then has it."""
+class Slot:
+    """A request's: it waits in line until a server has room for it, and then holds that room."""
 
-    model: str
-    avoid: Collection[Server]
+    model: str = ""
+    avoid: Collection[Server] = ()  # one of these only if no other is up
     server: Server | None = None
-    called: Any = None  # an event, once it waits: it has to look again
-    look_at: float = math.inf  # on the monotonic clock: a server is left alone no longer
+    wakeup: Any = None  # an event, once it waits; set when it has to look again
+    recheck_at: float = math.inf  # on the monotonic clock: when a server's backoff ends
 
-    def call(self) -> None:
-        if self.called:
-            self.called.set()
+    def notify(self) -> None:
+        if self.wakeup:
+            self.wakeup.set()
 
 
 class Servers:
-    """All of them. `model` is whose queue a request waits in; "" for questions about the server.
+    """All servers of a client. `model` is whose queue a request waits in; "" for queries about a server.
+
+    Invariant: whenever a server has room for the first in a line, that slot has the server; and the first in a line
+    knows when the next backoff ends. Whatever makes room or changes who is first goes through `_dispatch`.
 
     Args:
-        watch: Called when one is down or in doubt, and nobody probes it yet: has somebody call `recovered` or `failed`
-            for as long as it is `to_be_probed`. Each by itself: one that is slow to fail keeps no other waiting.
-        event: threading.Event or asyncio.Event: what those in line wait for.
+        probe: Starts probing a server that is down or suspect: `mark_up` or `mark_down`, for as long as `needs_probe`.
+            Each server has a prober of its own, so that one that is slow to fail keeps no other waiting.
+        event: threading.Event or asyncio.Event: what waiting slots are notified with.
     """
 
     def __init__(
         self,
         addresses: Sequence[Address],
         retry: Retry,
-        watch: Callable[[Server], None],
+        probe: Callable[[Server], None],
         event: Callable[[], Any] = threading.Event,
     ) -> None:
         self.all = tuple(Server(address) for address in addresses)
         self._retry = retry
-        self._watch, self._event, self._lock = watch, event, threading.Lock()
-        self._lines: defaultdict[str, deque[Turn]] = defaultdict(deque)  # of the models' queues
+        self._probe, self._event, self._lock = probe, event, threading.Lock()
+        self._lines: defaultdict[str, deque[Slot]] = defaultdict(deque)  # by model
 
-    def line_up(self, model: str = "", avoid: Collection[Server] = ()) -> Turn:
-        """For the server with the least to do for this client, one of `avoid` only if there is no other that is up.
-
-        To be ended with `leave`.
-        """
-        turn = Turn(model, avoid)
+    def acquire(self, slot: Slot) -> Slot:
+        """Have it wait for the server with the fewest requests of this client. See `poll`; to be ended by `release`."""
         with self._lock:
-            self._lines[model].append(turn)
-            self._hand_out(model)
-        return turn
+            self._lines[slot.model].append(slot)
+            self._dispatch(slot.model)
+        return slot
 
-    def look(self, turn: Turn) -> Server | None:
-        """The server that it has; None: all are down, or have enough to do, or others are first."""
+    def poll(self, slot: Slot) -> Server | None:
+        """The slot's server; None: wait for `wakeup`, until `recheck_at`, and poll again."""
         with self._lock:
-            if turn.server is None:
-                self._hand_out(turn.model)
-            if turn.server is None:
-                turn.called, turn.look_at = turn.called or self._event(), self._end_of_pause(turn.model)
-                turn.called.clear()
-            return turn.server
+            if slot.server is None:
+                self._dispatch(slot.model)
+            if slot.server is None:
+                slot.wakeup, slot.recheck_at = slot.wakeup or self._event(), self._backoff_end(slot.model)
+                slot.wakeup.clear()
+            return slot.server
 
-    def leave(self, turn: Turn) -> None:
-        """The line, or the server, if it had one."""
+    def release(self, slot: Slot) -> None:
+        """Give up the server, or the place in the line; nothing, if it has neither."""
         with self._lock:
-            if turn.server is None:
-                self._lines[turn.model].remove(turn)
-            else:
-                turn.server.under_way -= 1
-                turn.server.queue(turn.model).under_way -= 1
-            self._hand_out(turn.model)
+            if (server := slot.server) is not None:
+                slot.server = None
+                server.in_flight -= 1
+                server.queue(slot.model).in_flight -= 1
+            elif slot in (line := self._lines[slot.model]):
+                line.remove(slot)
+            self._dispatch(slot.model)
 
-    def call_all(self) -> None:
-        """Everybody in every line has to look again."""
+    def notify_all(self) -> None:
+        """Have everybody who waits look again."""
         with self._lock:
             for line in self._lines.values():
-                for turn in line:
-                    turn.call()
+                for slot in line:
+                    slot.notify()
 
-    def answered(self, server: Server, model: str = "") -> None:
+    def record_success(self, server: Server, model: str = "") -> None:
         with self._lock:
             queue = server.queue(model)
-            server.answers += 1
-            queue.refusals = 0
-            # By one each; or by one once all of them are answered ten times.
-            queue.limit += 1 if queue.opening else 0.1 / queue.limit
+            server.successes += 1
+            queue.rejections = 0
+            queue.failing_until = 0
+            queue.limit += 1 if queue.slow_start else _INCREASE / queue.limit
 
-    def refused(self, server: Server, model: str = "") -> None:
-        """It has too much to do. Of many refusals at once one counts."""
+    def record_rejection(self, server: Server, model: str = "") -> None:
+        """It sheds load. Of many rejections at once, one counts."""
         with self._lock:
             queue = server.queue(model)
-            if (now := time.monotonic()) >= queue.alone_until:
-                queue.limit = max(1.0, 0.8 * min(queue.limit, queue.under_way))
-                queue.opening = False
-                queue.refusals += 1
-                longest_s = longest_pause_s(self._retry, queue.refusals)
-                queue.alone_until = now + random.uniform(longest_s / 2, longest_s)  # noqa: S311
+            if (now := time.monotonic()) >= queue.backoff_until:
+                queue.limit = max(1.0, _DECREASE * min(queue.limit, queue.in_flight))
+                queue.slow_start = False
+                queue.rejections += 1
+                limit_s = self._retry.backoff_limit_s(queue.rejections)
+                queue.backoff_until = now + random.uniform(limit_s / 2, limit_s)  # noqa: S311
+                log.debug("%s sheds load of %r: at most %.0f requests at once", server.address, model, queue.limit)
 
-    def all_down(self) -> bool:
-        return all(server.down for server in self.all)
+    def record_error(self, server: Server, model: str) -> None:
+        """It failed on a request, or does not serve the model: for a moment others are asked, if there are any.
 
-    def nobody_answers(self, model: str = "") -> bool:
-        """Whether that is what a request waits for, and not its turn."""
+        A server that fails fast has the fewest requests, and would attract all of them.
+        """
         with self._lock:
-            return all(server.down or server.queue(model).silent for server in self.all)
+            server.queue(model).failing_until = time.monotonic() + FAILING_S
 
-    def have_answered(self) -> bool:
-        """One of them, at least once."""
-        return any(server.answers for server in self.all)
-
-    def failed(self, server: Server) -> None:
-        """It does not answer."""
-        with self._lock:
-            server.down = True
-        self.call_all()
-        self._have_it_watched(server)
-
-    def late(self, server: Server, model: str, waited_s: float) -> None:
-        """It has not answered in time: that may be the server's fault, or the model's, or there was little time.
+    def record_timeout(self, server: Server, model: str, waited_s: float) -> None:
+        """It has not responded in time: that may be the server's fault, or the model's, or there was little time.
 
         What a stalled network holds back arrives all at once and would overflow the model's queue: it gets no more.
         """
         with self._lock:
-            server.doubted = True
-            server.queue(model).silent |= waited_s >= PROBE_S
-        self._have_it_watched(server)
+            server.suspect = True
+            server.queue(model).stalled |= waited_s >= PROBE_S
+        self._have_it_probed(server)
 
-    def recovered(self, server: Server) -> None:
+    def mark_down(self, server: Server) -> None:
         with self._lock:
+            newly, server.down = not server.down, True
+        if newly:
+            log.warning("%s does not respond; it gets no requests until a probe succeeds", server.address)
+        self.notify_all()
+        self._have_it_probed(server)
+
+    def mark_up(self, server: Server) -> None:
+        with self._lock:
+            newly = server.down
             for queue in server.queues.values():
-                if server.down or queue.silent:
-                    queue.limit, queue.opening = min(queue.limit, _AT_ONCE_AFTER_A_FAILURE), True
-                queue.silent = False
-            server.down = server.doubted = False
+                if server.down or queue.stalled:
+                    queue.limit, queue.slow_start = min(queue.limit, _SLOW_START_LIMIT), True
+                queue.stalled = False
+            server.down = server.suspect = False
             for model in server.queues:
-                self._hand_out(model)
+                self._dispatch(model)
+        if newly:
+            log.warning("%s responds again", server.address)
 
-    def to_be_probed(self, server: Server) -> bool:
-        """Whether it is down or in doubt. If not, the one who asks has to stop."""
+    def needs_probe(self, server: Server) -> bool:
+        """Whether it is down or suspect. If not, whoever probes it has to stop."""
         with self._lock:
-            server.watched = server.down or server.doubted
-            return server.watched
+            server.probing = server.down or server.suspect
+            return server.probing
+
+    def all_down(self) -> bool:
+        return all(server.down for server in self.all)
+
+    def has_another(self, tried: Collection[Server]) -> bool:
+        """Whether there is one that may be asked instead."""
+        return any(not server.down and server not in tried for server in self.all)
+
+    def none_responds(self, model: str) -> bool:
+        """Whether that is what a request waits for, and not its turn."""
+        with self._lock:
+            return all(server.down or server.queue(model).stalled for server in self.all)
+
+    def ever_responded(self) -> bool:
+        """Whether one of them did, to this client."""
+        return any(server.successes for server in self.all)
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)
 
-    def _hand_out(self, model: str) -> None:
-        """What is free, first come first served; with the lock held."""
+    def _dispatch(self, model: str) -> None:
+        """Hand out what room there is, first come first served; with the lock held."""
         line = self._lines[model]
-        while line and (server := self._free(model, line[0].avoid)):
-            server.under_way += 1
-            server.queue(model).under_way += 1
+        while line and (server := self._pick(model, line[0].avoid)):
+            server.in_flight += 1
+            server.queue(model).in_flight += 1
             line[0].server = server
-            line.popleft().call()
-        if line and line[0].look_at != self._end_of_pause(model):
-            line[0].call()  # who is first has to know when
+            line.popleft().notify()
+        if line and line[0].recheck_at != self._backoff_end(model):
+            line[0].notify()
 
-    def _free(self, model: str, avoid: Collection[Server]) -> Server | None:
+    def _pick(self, model: str, avoid: Collection[Server]) -> Server | None:
         now = time.monotonic()
-        free = [server for server in self.all if not server.down and _is_open(server.queue(model), now)]
-        if len(free) < 2:
-            return free[0] if free else None
-        candidates = [server for server in free if server not in avoid] or free
-        least = min(server.under_way for server in candidates)
-        return random.choice([server for server in candidates if server.under_way == least])  # noqa: S311
+        open_ = [server for server in self.all if not server.down and server.queue(model).is_open(now)]
+        if len(open_) < 2:
+            return open_[0] if open_ else None
+        fresh = [server for server in open_ if server not in avoid] or open_
+        candidates = [server for server in fresh if now >= server.queue(model).failing_until] or fresh
+        least = min(server.in_flight for server in candidates)
+        return random.choice([server for server in candidates if server.in_flight == least])  # noqa: S311
 
-    def _end_of_pause(self, model: str) -> float:
-        """Of the first of those that are left alone; infinite if there is none."""
+    def _backoff_end(self, model: str) -> float:
+        """Of the server whose backoff ends first; infinite if there is none."""
         now = time.monotonic()
-        return min([until for server in self.all if (until := server.queue(model).alone_until) > now], default=math.inf)
+        ends = [end for server in self.all if (end := server.queue(model).backoff_until) > now]
+        return min(ends, default=math.inf)
 
-    def _have_it_watched(self, server: Server) -> None:
+    def _have_it_probed(self, server: Server) -> None:
         with self._lock:
-            start, server.watched = not server.watched, True
+            start, server.probing = not server.probing, True
         if not start:
             return
         try:
-            self._watch(server)
+            self._probe(server)
         except RuntimeError:  # no thread is to be had, or the event loop ends: then each call tries for itself
-            self.recovered(server)
-            server.watched = False
-
-
-def longest_pause_s(retry: Retry, doublings: int) -> float:
-    return min(retry.longest_pause_s, retry.first_pause_s * 2.0 ** min(doublings, _MOST_DOUBLINGS))
-
-
-def _is_open(queue: Queue, now: float) -> bool:
-    return queue.under_way + 1 <= queue.limit and now >= queue.alone_until and not queue.silent
+            self.mark_up(server)
+            server.probing = False

@@ -1,11 +1,11 @@
-"""How a client calls: value objects with the defaults that most want."""
+"""Settings of a client: value objects with defaults."""
 
 import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict
 from urllib.parse import SplitResult, urlsplit
 
 from clients.errors import InvalidInputError
@@ -16,9 +16,10 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False), "grpcs": ("grpc", True), "http": ("http", False), "https": ("http", True),
 }  # fmt: skip
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
+_MOST_DOUBLINGS = 30  # of a pause, whose limit is reached long before: floats have a largest one
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]+")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[\x20-\x7e]*")  # what gRPC and HTTP both take
-_OURS = {"content-length", "transfer-encoding"}
+_RESERVED_HEADERS = {"content-length", "transfer-encoding"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Of grpc://host:port, grpcs://, http:// or https://; by default it is gRPC, and the protocol's usual port.
+        """From grpc://host:port, grpcs://, http:// or https://. Without a scheme it is gRPC; without a port, Triton's
+        (8001, 8000), or 443 with TLS.
 
         Raises:
-            InvalidInputError: it is no such address.
+            InvalidInputError: it is not such a URL.
         """
         try:
             parts = urlsplit(url if "://" in url else f"grpc://{url}")
@@ -43,9 +45,9 @@ class Address:
             port = parts.port or (443 if tls else _PORTS[protocol])
             host = _host(parts)
         except (ValueError, KeyError) as error:
-            raise _no_address(url) from error
+            raise _invalid_url(url) from error
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
-            raise _no_address(url)
+            raise _invalid_url(url)
         return cls(protocol, host, port, tls)
 
     @property
@@ -59,19 +61,24 @@ class Address:
 
 @dataclass(frozen=True)
 class Tls:
-    """How to know the server, and to be known by it. PEM files."""
+    """Certificates, as PEM files.
 
-    # Who signs the server's certificate. None: over HTTP whom the system trusts, over gRPC whom gRPC does: the list
-    # that it brings, or the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
+    Attributes:
+        ca: CA bundle that the server's certificate is checked with. By default HTTP uses the system's trust store, and
+            gRPC the roots that it brings, or the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
+        certificate: The client's own, for mutual TLS.
+        key: Its private key.
+    """
+
     ca: str | Path | None = None
-    certificate: str | Path | None = None  # ours, for mutual TLS
+    certificate: str | Path | None = None
     key: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
         """For HTTP.
 
         Raises:
-            InvalidInputError: a file is missing or holds none.
+            InvalidInputError: a file is missing, or holds no certificate or key.
         """
         try:
             context = ssl.create_default_context(cafile=self.ca)
@@ -84,71 +91,102 @@ class Tls:
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request is sent again. Never after its deadline, nor if that cannot help.
+    """When a failed request is sent again. Never after its deadline, nor if that cannot help.
 
-    Pauses are random, up to a limit that doubles ("full jitter": https://aws.amazon.com/builders-library/
-    timeouts-retries-and-backoff-with-jitter). A server that refused for having too much to do is asked again only
-    within a budget, which all requests of a client share: else every refusal would bring more load.
+    Backoff is exponential with full jitter (https://aws.amazon.com/builders-library/
+    timeouts-retries-and-backoff-with-jitter). Retries that would bring a busy server more load are bounded by a budget
+    that all requests of a client share, as in Finagle's and gRPC's retry throttling.
+
+    Attributes:
+        max_attempts: Of a request, the first included; 1: never retried. gRPC's service config admits 5, too.
+        initial_backoff_s: Upper bound of the first random pause; it doubles with each attempt.
+        max_backoff_s: Where the doubling ends.
+        budget: Retries for each successful request, in the long run: 0.1 adds at most a tenth to the load.
+        burst: Retries that may be spent before any were earned.
     """
 
-    attempts: int = 5  # in all; 1: never again
-    first_pause_s: float = 0.05
-    longest_pause_s: float = 2.0
-    budget: float = 0.1  # such retries for each answer, in the long run
-    burst: int = 10  # and so many at once
+    max_attempts: int = 5
+    initial_backoff_s: float = 0.05
+    max_backoff_s: float = 2.0
+    budget: float = 0.1
+    burst: int = 10
+
+    def backoff_limit_s(self, attempt: int) -> float:
+        """Upper bound of the pause after so many failed attempts."""
+        return min(self.max_backoff_s, self.initial_backoff_s * 2.0 ** min(attempt, _MOST_DOUBLINGS))
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How bytes travel.
+    """How requests travel.
 
     Attributes:
-        headers: Of every request: `{"authorization": "Bearer …"}`. gRPC carries them as metadata.
-        admin_key: What the server's admin APIs ask for: model control and shared memory. Sent to no other.
-        compression: Of requests. It costs more time than it saves unless the network is slow.
-        max_message_bytes: Of a request, and of an answer.
+        headers: Sent with every request, as in `{"authorization": "Bearer …"}`; over gRPC as metadata.
+        admin_key: For a server whose model control and shared memory APIs ask for one (Triton's
+            --http-restricted-api and --grpc-restricted-protocol). Sent with these requests only.
+        admin_header: The header that the server expects it in; over gRPC, `triton-grpc-protocol-` comes before it.
+        compression: Of requests and responses. It costs more time than it saves unless the network is slow.
+        max_message_bytes: Of a request, and of a response.
         proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy).
 
     Raises:
-        InvalidInputError: a header is none, or would be sent as another one.
+        InvalidInputError: a header cannot be sent as it is, or a limit or proxy is invalid.
     """
 
     tls: Tls = field(default_factory=Tls)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     admin_key: str = field(default="", repr=False)
+    admin_header: str = "admin-key"
     compression: Literal["gzip", "deflate"] | None = None
     max_message_bytes: int = 2**31 - 1
     proxy: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", checked_headers(self.headers))
-        checked_headers({"admin-key": self.admin_key})
+        checked_headers({self.admin_header: self.admin_key})
         if not 0 < self.max_message_bytes < 2**31:
-            raise InvalidInputError(f"max_message_bytes is {self.max_message_bytes:,}", hint="up to 2,147,483,647")
+            raise InvalidInputError(f"max_message_bytes must be 1 to 2,147,483,647, and is {self.max_message_bytes:,}")
         if self.proxy:
             object.__setattr__(self, "proxy", proxy_of(self.proxy).geturl())
+
+
+Parameters = Mapping[str, str | int | float | bool]
+
+
+class InferOptions(TypedDict, total=False):
+    """Options of every call that sends inference requests: `Client.infer` explains them."""
+
+    version: str | int
+    priority: int
+    timeout_s: float | None
+    request_id: str
+    headers: Mapping[str, str] | None
+    parameters: Parameters | None
+    idempotent: bool
 
 
 def checked_concurrency(count: int) -> None:
     """That something can be sent.
 
     Raises:
-        InvalidInputError: nothing could be sent.
+        InvalidInputError: nothing could be.
     """
     if count < 1:
-        raise InvalidInputError(f"a concurrency of {count}", hint="1 or more")
+        raise InvalidInputError(f"concurrency must be 1 or more, and is {count}")
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """With names in lower case, as gRPC wants them.
 
     Raises:
-        InvalidInputError: a name or value is not what both protocols carry; the message keeps the value to itself.
+        InvalidInputError: a name or value is not what both protocols carry. The message does not show the value.
     """
     checked = {name.lower(): value for name, value in headers.items()}
     for name, value in checked.items():
-        if not _HEADER_NAME.fullmatch(name) or name in _OURS or name.endswith("-bin"):  # which gRPC takes for bytes
-            raise InvalidInputError(f"{name!r} is no header to send", hint="letters, digits, - _ and .")
+        if (
+            not _HEADER_NAME.fullmatch(name) or name in _RESERVED_HEADERS or name.endswith("-bin")
+        ):  # which gRPC takes for bytes
+            raise InvalidInputError(f"{name!r} cannot be sent as a header", hint="letters, digits, - _ and .")
         if not _HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(f"the header {name} has a character that is not printable ASCII")
     return checked
@@ -158,15 +196,15 @@ def proxy_of(url: str) -> SplitResult:
     """The parts of a forward proxy's address.
 
     Raises:
-        InvalidInputError: it is none.
+        InvalidInputError: it is not one.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         _host(parts), parts.port  # which raises, too
     except ValueError as error:
-        raise _no_proxy(url) from error
+        raise _invalid_proxy(url) from error
     if parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise _no_proxy(url)
+        raise _invalid_proxy(url)
     return parts
 
 
@@ -179,15 +217,14 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _no_address(url: str) -> InvalidInputError:
+def _invalid_url(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{_without_password(url)!r} is no address of a server",
-        hint="as in grpc://127.0.0.1:8001 or https://host:8443",
+        f"invalid server URL {_without_password(url)!r}", hint="as in grpc://127.0.0.1:8001 or https://host:8443"
     )
 
 
-def _no_proxy(url: str) -> InvalidInputError:
-    return InvalidInputError(f"{_without_password(url)!r} is no proxy", hint="as in http://proxy:3128")
+def _invalid_proxy(url: str) -> InvalidInputError:
+    return InvalidInputError(f"invalid proxy URL {_without_password(url)!r}", hint="as in http://proxy:3128")
 
 
 def _without_password(url: str) -> str:

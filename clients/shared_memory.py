@@ -1,7 +1,7 @@
 """Inputs in memory that a server on the same machine reads, instead of in the request.
 
-Worth it for large tensors: what is saved is that bytes are copied into a request, through a socket and out of it again.
-See docs/how-to/call.md for from what size on.
+Worth it for large tensors: it saves copying them into a request, through a socket, and out of it again. From which size
+on is measured in docs/how-to/call.md.
 """
 
 import fcntl
@@ -9,44 +9,45 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import shared_memory
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from clients.client import Client
 from clients.deadline import Deadline
-from clients.errors import DeadlineError, InvalidInputError
-from clients.failures import FORGOTTEN_REGION
-from clients.request import Place
-from clients.tensors import Arrays, datatype_of, strings_content
+from clients.errors import DeadlineExceededError, InvalidInputError
+from clients.failures import is_unknown_region
+from clients.request import SharedTensor
+from clients.settings import InferOptions
+from clients.tensors import Arrays, datatype_of, encoded_strings
 
 _FOLDER = Path("/dev/shm")  # noqa: S108
 _PREFIX = "clients-"
-_NEW_S = 10  # a file this young may be about to be locked
-_ALIGNED = 64  # bytes, as a cache line
+_NEW_S = 10  # a file this young may not be locked yet
+_ALIGNMENT = 64  # bytes: a cache line
 _numbers = itertools.count()
 
 
 class SharedMemory:
-    """A region that a client's server maps for as long as the block runs. One request at a time goes through it.
+    """A region that a client's server maps for as long as the block runs. One request at a time uses it.
 
     with Client(transport=Transport(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
-        answer = region.infer("fashion_classifier", {"pixels": pixels})
+        outputs = region.infer("fashion_classifier", {"pixels": pixels})
 
-    What a process that was killed left behind, in /dev/shm or mapped by the server, the next region takes away. A
-    server that was started anew is told of the region again.
+    What a killed process left behind, in /dev/shm or mapped by the server, is removed by the next region. A restarted
+    server is told of the region again.
 
     Args:
         client: With one server, on this machine, and its admin key: whoever may register memory may read it.
         size_bytes: For all inputs of a request.
-        mode: Who may open it. A server that runs as another user, as `deploy up` by root runs as nobody, needs 0o666,
-            which lets every user of this machine read it.
+        mode: Permissions of the file in /dev/shm. A server of another user needs 0o666 (`deploy up` by root runs Triton
+            as nobody), with which every user of this machine may read and write it.
     """
 
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:
@@ -56,24 +57,9 @@ class SharedMemory:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            self._memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
-            opened.callback(self._memory.unlink)
-            opened.callback(self._memory.close)
-            file = os.open(_FOLDER / self._name, os.O_RDWR)
-            inner = opened.pop_all()
-            opened.callback(os.close, file)  # last: what is not locked may be taken away
-            opened.push(inner)
-            fcntl.flock(file, fcntl.LOCK_EX)  # for as long as this process lives
-            os.fchmod(file, self._mode)
-            try:
-                os.posix_fallocate(file, 0, self._size_bytes)  # memory that is not there would kill with SIGBUS
-            except OSError as error:
-                raise InvalidInputError(
-                    f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
-                    hint="a container has 64 MB of it, unless it is given more: --shm-size",
-                ) from error
-            self._share(self._size_bytes)
-            opened.callback(self._share, 0)
+            self._memory = opened.enter_context(self._locked_memory())
+            self._register()
+            opened.callback(self._client.unregister_shared_memory, self._name)
             self._remove_stale()  # not before the server is known to share the folder
             self._opened = opened.pop_all()
         return self
@@ -84,7 +70,14 @@ class SharedMemory:
         if os.getpid() == self._pid:  # in a child it is the parent's
             self._opened.close()
 
-    def infer(self, model: str, inputs: Mapping[str, ArrayLike], **options: Any) -> Arrays:
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] = (),
+        **options: Unpack[InferOptions],
+    ) -> Arrays:
         """As Client.infer, of at most `max_batch_size` rows.
 
         Raises:
@@ -93,18 +86,18 @@ class SharedMemory:
         """
         if os.getpid() != self._pid:
             raise InvalidInputError("this region is the parent process's", hint="make one of its own here")
-        timeout_s = options.pop("timeout_s", None)
+        timeout_s = options.get("timeout_s")
         deadline = Deadline.after(self._client.timeout_s if timeout_s is None else timeout_s)
         signature = self._client.signature(model, options.get("version", ""), timeout_s=deadline.remaining_s)
-        arrays = signature.checked(inputs)
+        arrays = signature.validated(inputs)
         memory = self._memory.buf
         assert memory is not None  # it is open
         if not self._lock.acquire(timeout=deadline.remaining_s):
-            raise DeadlineError(f"{model}: another request was in the region for {deadline.elapsed_s:.3g} s")
+            raise DeadlineExceededError(f"{model}: another request used the region for {deadline.elapsed_s:.3g} s")
         try:
-            places, offset = {}, 0
+            shared, offset = {}, 0
             for name, array in arrays.items():
-                strings = strings_content(array) if datatype_of(array.dtype) == "BYTES" else None
+                strings = encoded_strings(array) if datatype_of(array.dtype) == "BYTES" else None
                 size_bytes = array.nbytes if strings is None else len(strings)
                 if (end := offset + size_bytes) > self._size_bytes:
                     raise InvalidInputError(f"{model}: {name} ends at {end:,} of {self._size_bytes:,} bytes of memory")
@@ -112,20 +105,45 @@ class SharedMemory:
                     np.ndarray(array.shape, array.dtype, memory, offset)[...] = array
                 else:
                     memory[offset:end] = strings
-                places[name] = Place(self._name, offset, size_bytes)
-                offset = -(-end // _ALIGNED) * _ALIGNED
+                shared[name] = SharedTensor(self._name, offset, size_bytes)
+                offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+            options["timeout_s"] = deadline.remaining_s
             try:
-                return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
+                return self._client.infer(model, arrays, outputs=outputs, shared=shared, **options)
             except InvalidInputError as error:
-                if FORGOTTEN_REGION not in str(error):
+                if not is_unknown_region(error):
                     raise
-                self._share(self._size_bytes)  # the server was started anew
-                return self._client.infer(model, arrays, places=places, timeout_s=deadline.remaining_s, **options)
+                self._register(deadline.remaining_s)  # the server was restarted
+                options["timeout_s"] = deadline.remaining_s
+                return self._client.infer(model, arrays, outputs=outputs, shared=shared, **options)
         finally:
             self._lock.release()
 
-    def _share(self, size_bytes: int) -> None:
-        self._client.share(self._name, f"/{self._name}", size_bytes)
+    @contextmanager
+    def _locked_memory(self) -> Iterator[shared_memory.SharedMemory]:
+        """Locked for as long as this process lives: what is not may be removed by others."""
+        memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
+        file = -1
+        try:
+            file = os.open(_FOLDER / self._name, os.O_RDWR)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.fchmod(file, self._mode)
+            try:
+                os.posix_fallocate(file, 0, self._size_bytes)  # memory that is not there would kill with SIGBUS
+            except OSError as error:
+                raise InvalidInputError(
+                    f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
+                    hint="a container has 64 MB of it, unless it is given more: --shm-size",
+                ) from error
+            yield memory
+        finally:
+            memory.close()
+            memory.unlink()
+            if file >= 0:
+                os.close(file)  # last, as it holds the lock
+
+    def _register(self, timeout_s: float | None = None) -> None:
+        self._client.register_shared_memory(self._name, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
 
     def _remove_stale(self) -> None:
         """Have the server forget regions of ours whose process is gone, and with it the memory."""
@@ -133,10 +151,10 @@ class SharedMemory:
             with suppress(OSError):  # somebody else's, or just gone
                 if _is_abandoned(path):
                     path.unlink()
-        for region in self._client.ask("shared"):
+        for region in self._client.shared_memory_status():
             name = region["name"]
             if name.startswith(_PREFIX) and not (_FOLDER / name).exists():
-                self._client.share(name, f"/{name}", 0)
+                self._client.unregister_shared_memory(name)
 
 
 def _is_abandoned(path: Path) -> bool:

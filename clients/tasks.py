@@ -1,15 +1,17 @@
-"""What a task means in tensors: images to send, and the labels that come back."""
+"""Tasks on top of tensors: what images become as inputs, and outputs as labels."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clients.errors import BadAnswerError, InvalidInputError
+from clients.errors import InvalidInputError, InvalidResponseError
 from clients.tensors import Arrays
 
 CLASSIFY_OUTPUTS = ("top_labels", "top_scores")
+
+Image = bytes | bytearray | memoryview  # a PNG or JPEG file's content
 
 
 @dataclass(frozen=True)
@@ -21,58 +23,86 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
 
 
-def images_to_arrays(images: Sequence[bytes]) -> Arrays:
-    """PNG or JPEG bytes, as the input [B, 1] of an image ensemble.
+def images_to_arrays(images: Sequence[Image]) -> Arrays:
+    """The input `image`, BYTES [B, 1], of an image ensemble.
 
     Raises:
-        InvalidInputError: one is empty, or no bytes: a path, say.
+        InvalidInputError: one is empty, or not bytes: a path, say.
     """
-    if odd := next((image for image in images if not isinstance(image, bytes)), None):
-        raise InvalidInputError(f"an image is its bytes, and not a {type(odd).__name__}", hint="Path(…).read_bytes()")
-    if not all(images):
+    if wrong := [type(image).__name__ for image in images if not isinstance(image, Image)]:
+        raise InvalidInputError(f"an image must be bytes, and is {wrong[0]}", hint="Path(…).read_bytes()")
+    if not all(len(image) for image in images):
         raise InvalidInputError("the image is empty (0 bytes)")
-    return {"image": np.array([[image] for image in images], dtype=np.object_).reshape(-1, 1)}
+    return {"image": np.array([[bytes(image)] for image in images], dtype=np.object_).reshape(-1, 1)}
 
 
-def predictions(answer: Arrays, count: int) -> list[Prediction]:
-    """Of the ensemble's top_labels [B, k] and top_scores [B, k], of which B is `count`.
+def predictions(outputs: Arrays, count: int) -> list[Prediction]:
+    """From the ensemble's top_labels [B, k] and top_scores [B, k], where B is `count`.
 
     Raises:
-        BadAnswerError: they are not that.
+        InvalidResponseError: they are not that.
     """
     try:
-        rows = zip(answer["top_labels"], answer["top_scores"], strict=True)
+        rows = zip(outputs["top_labels"], outputs["top_scores"], strict=True)
         tops = [tuple((label.decode(), float(score)) for label, score in zip(*row, strict=True)) for row in rows]
         found = [Prediction(*top[0], top) for top in tops]
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise BadAnswerError(f"the answer holds no labels and scores: {error!r}") from error
+        raise InvalidResponseError(f"the response has no labels and scores: {error!r}") from error
     if len(found) != count:
-        raise BadAnswerError(f"the answer holds labels for {len(found)} images, and {count} were sent")
+        raise InvalidResponseError(f"the response has labels for {len(found)} images, and {count} were sent")
     return found
 
 
-def batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Of `size` images, read one batch at a time. Where reading them fails, those before it come first.
+def batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    """Of `size` images, read one batch at a time. If reading fails, the images before that come first.
 
     Raises:
-        InvalidInputError: of none.
+        InvalidInputError: the size is not 1 or more.
     """
-    if size < 1:
-        raise InvalidInputError(f"batches of {size} images", hint="1 or more")
+    _check_size(size)
     return _batches(images, size)
 
 
-def _batches(images: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    source = iter(images)
-    failed: Exception | None = None
-    while failed is None:
-        batch: list[bytes] = []
+async def async_batches(images: Iterable[Image] | AsyncIterable[Image], size: int) -> AsyncIterator[list[Image]]:
+    """As `batches`. What is not asynchronous is read in the event loop."""
+    _check_size(size)
+    if not isinstance(images, AsyncIterable):
+        for found in _batches(images, size):
+            yield found
+        return
+    source, ended = aiter(images), False
+    while not ended:
+        batch: list[Image] = []
+        failed: Exception | None = None
         try:
-            batch.extend(itertools.islice(source, size))
+            while len(batch) < size:
+                batch.append(await anext(source))
+        except StopAsyncIteration:
+            ended = True
         except Exception as error:
             failed = error
         if batch:
             yield batch
-        elif failed is None:
-            return
-    raise failed
+        if failed:
+            raise failed
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise InvalidInputError(f"batch_size must be 1 or more, and is {size}")
+
+
+def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
+    source, ended = iter(images), False
+    while not ended:
+        batch: list[Image] = []
+        failed: Exception | None = None
+        try:
+            batch.extend(itertools.islice(source, size))
+            ended = len(batch) < size
+        except Exception as error:
+            failed = error
+        if batch:
+            yield batch
+        if failed:
+            raise failed

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry around calls, where it is installed, and the `traceparent` that Triton continues."""
+"""Spans of OpenTelemetry around requests, where it is installed, and the `traceparent` that Triton continues."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,22 +9,27 @@ except ImportError:  # it is optional: without it there are no spans
     trace = None  # type: ignore[assignment]
 
 
-def span(model: str) -> AbstractContextManager[dict[str, str]]:
-    """A span of one request, all its attempts included; what it has to carry for the server to go on from there."""
-    return _span(model) if _anybody_looks() else nullcontext({})
+def span(model: str, request_id: str) -> AbstractContextManager[dict[str, str]]:
+    """A span of one request, all its attempts included; the headers with which the server continues the trace."""
+    return _span(model, request_id) if _is_recorded() else nullcontext({})
 
 
 @contextmanager
-def _span(model: str) -> Iterator[dict[str, str]]:
+def _span(model: str, request_id: str) -> Iterator[dict[str, str]]:
     headers: dict[str, str] = {}
+    attributes = {"triton.model_name": model, "triton.request_id": request_id}
     tracer = trace.get_tracer("clients")
-    with tracer.start_as_current_span(f"infer {model}", kind=trace.SpanKind.CLIENT, attributes={"model": model}):
+    with tracer.start_as_current_span(f"infer {model}", kind=trace.SpanKind.CLIENT, attributes=attributes) as started:
         propagate.inject(headers)
-        yield headers
+        try:
+            yield headers
+        except Exception as error:  # the span itself notes its message and status
+            started.set_attribute("error.type", type(error).__name__)
+            raise
 
 
-def _anybody_looks() -> bool:
-    """A span that nobody looks at still costs as much as all else that the library does for a call."""
+def _is_recorded() -> bool:
+    """A span that nobody sees still costs as much as all else that the library does for a call."""
     if trace is None:
         return False
     configured = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)

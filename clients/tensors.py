@@ -1,4 +1,4 @@
-"""A model's inputs and outputs as its server describes them, and whether arrays fit."""
+"""A model's inputs and outputs as its server describes them, and the arrays that fit them."""
 
 import re
 import time
@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor, triton_to_np_dtype
 
-from clients.errors import BadAnswerError, InvalidInputError
+from clients.errors import InvalidInputError, InvalidResponseError
 
-_TOO_MANY = re.compile(r"batch-size must be <= (\d+)")
+_NOT_SPLIT = "up to max_batch_size rows are not split, and returned as they are"
+_BATCH_LIMIT = re.compile(r"batch-size must be <= (\d+)")
 
 Arrays = dict[str, NDArray[Any]]
-datatype_of = lru_cache(256)(np_to_triton_dtype)  # which compares with one type after the other
+datatype_of = lru_cache(256)(np_to_triton_dtype)  # cached, as it compares with one type after the other
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output. Shapes are those of a whole request, with the batch; -1 may be any size."""
+    """An input or output. Its shape is that of a whole request, batch included; -1 may be any size."""
 
     name: str
     datatype: str  # "FP32", "BYTES"
@@ -36,11 +37,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives.
+    """The inputs and outputs of a model.
 
     Attributes:
-        max_batch_size: 0: the first dimension is no batch, and nothing is split.
-        optional: Names of inputs that may be left away.
+        max_batch_size: 0: the first dimension is not a batch, and nothing is split.
+        optional: Names of inputs that may be omitted.
     """
 
     model: str
@@ -50,16 +51,16 @@ class Signature:
     optional: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        batches = f", up to {self.max_batch_size} rows a request" if self.max_batch_size else ""
-        takes, gives = ("; ".join(map(str, tensors)) for tensors in (self.inputs, self.outputs))
-        return f"{self.model}{batches}\ntakes  {takes}\ngives  {gives}"
+        batches = f", up to {self.max_batch_size} rows per request" if self.max_batch_size else ""
+        inputs, outputs = ("; ".join(map(str, tensors)) for tensors in (self.inputs, self.outputs))
+        return f"{self.model}{batches}\ninputs   {inputs}\noutputs  {outputs}"
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Self:
         """From the server's metadata and configuration of the model, as JSON.
 
         Raises:
-            BadAnswerError: it is none.
+            InvalidResponseError: they are not that.
         """
         try:
             inputs, outputs = (
@@ -69,37 +70,37 @@ class Signature:
             optional = frozenset(t["name"] for t in config.get("input", ()) if t.get("optional"))
             return cls(metadata["name"], inputs, outputs, int(config.get("max_batch_size", 0)), optional)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadAnswerError(f"what the server says of a model cannot be read: {error!r}") from error
+            raise InvalidResponseError(f"invalid metadata or configuration of a model: {error!r}") from error
 
-    def checked(self, given: Mapping[str, ArrayLike]) -> Arrays:
+    def validated(self, given: Mapping[str, ArrayLike]) -> Arrays:
         """The arrays to send.
 
         Raises:
-            InvalidInputError: a name, type or shape is not the model's, with the one that is.
+            InvalidInputError: a name, type or shape is not the model's; the message has the one that is.
         """
         if given.keys() != (names := self._names):
             if unknown := sorted(given.keys() - names):
-                raise self._wrong(f"it has no input {', '.join(map(repr, unknown))}")
+                raise self._invalid(f"it has no input {', '.join(map(repr, unknown))}")
             if missing := sorted(names - self.optional - given.keys()):
-                raise self._wrong(f"the input {', '.join(map(repr, missing))} is missing")
+                raise self._invalid(f"the input {', '.join(map(repr, missing))} is missing")
         arrays = {t.name: self._fitting(t, given[t.name]) for t in self.inputs if t.name in given}
         if self.max_batch_size and len(arrays) > 1 and len({len(array) for array in arrays.values()}) > 1:
             sizes = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
-            raise self._wrong(f"the inputs differ in the size of their batch: {sizes}")
+            raise self._invalid(f"the inputs have different batch sizes: {sizes}")
         return arrays
 
     def split(self, arrays: Arrays) -> Iterator[Arrays]:
-        """In pieces of at most `max_batch_size` rows, in order; an empty batch is one piece."""
-        rows = len(next(iter(arrays.values()))) if arrays and self.max_batch_size else 0
+        """In chunks of at most `max_batch_size` rows, in order."""
+        rows = rows_of(arrays) if arrays and self.max_batch_size else 0
         if rows <= self.max_batch_size:
             yield arrays
             return
         for first in range(0, rows, self.max_batch_size):
             yield {name: array[first : first + self.max_batch_size] for name, array in arrays.items()}
 
-    def learned(self, refusal: str) -> Self | None:
-        """With the batch limit that a refusal tells of, where the server keeps back its configuration."""
-        found = None if self.max_batch_size else _TOO_MANY.search(refusal)
+    def with_limit_from(self, message: str) -> Self | None:
+        """With the batch limit that a server named in rejecting a request, if its configuration is not known."""
+        found = None if self.max_batch_size else _BATCH_LIMIT.search(message)
         return replace(self, max_batch_size=int(found[1])) if found else None
 
     @cached_property
@@ -110,33 +111,31 @@ class Signature:
         try:
             array = _strings(given) if tensor.datatype == "BYTES" else np.asarray(given)
         except (TypeError, ValueError) as error:  # rows of different lengths; a text that UTF-8 does not have
-            raise self._wrong(f"{tensor.name} is no array: {error}") from error
+            raise self._invalid(f"{tensor.name} cannot be made an array: {error}") from error
         found = datatype_of(array.dtype)
         if found != tensor.datatype:
-            raise self._wrong(
-                f"{tensor.name} is {array.dtype}, and not {_numpy_name(tensor.datatype)}",
+            raise self._invalid(
+                f"{tensor.name} has the dtype {array.dtype}, and must have {_numpy_name(tensor.datatype)}",
                 hint=f"{tensor.name}.astype({_numpy_name(tensor.datatype)!r}), if nothing is lost by that",
             )
         if not tensor.fits(array.shape) or (self.max_batch_size and not array.ndim):
-            raise self._wrong(
+            raise self._invalid(
                 f"{tensor.name} has the shape {list(array.shape)}, which does not fit {list(tensor.shape)}",
-                hint=f"one row is a batch, too: {tensor.name}[None]" if tensor.fits((1, *array.shape)) else None,
+                hint=f"add the batch dimension: {tensor.name}[None]" if tensor.fits((1, *array.shape)) else None,
             )
         if self.max_batch_size and not len(array):
-            raise self._wrong(f"{tensor.name} has no rows")
+            raise self._invalid(f"{tensor.name} has no rows")
         return array
 
-    def _wrong(self, what: str, hint: str | None = None) -> InvalidInputError:
-        takes = "; ".join(map(str, self.inputs))
-        return InvalidInputError(f"{self.model}: {what}", note=f"it takes {takes}", hint=hint)
+    def _invalid(self, what: str, hint: str | None = None) -> InvalidInputError:
+        inputs = "; ".join(map(str, self.inputs))
+        return InvalidInputError(f"{self.model}: {what}", note=f"its inputs are {inputs}", hint=hint)
 
 
-class Known:
-    """Signatures that were asked for. One that a refusal casts doubt on is forgotten, if it is not quite new: bad input
-    must not have every request asked twice.
-    """
+class SignatureCache:
+    """Signatures of models, by name and version, as the servers described them."""
 
-    _NEW_S = 1.0
+    _MIN_AGE_S = 1.0  # of one that is dropped: bad input must not have every request describe its model anew
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[Signature, float]] = {}
@@ -145,31 +144,55 @@ class Known:
         found = self._known.get((model, version))
         return found and found[0]
 
-    def keep(self, model: str, version: str, signature: Signature) -> Signature:
+    def put(self, model: str, version: str, signature: Signature) -> Signature:
         self._known[model, version] = signature, time.monotonic()
         return signature
 
-    def doubt(self, model: str, version: str) -> bool:
-        """Whether it is forgotten."""
+    def drop_if_old(self, model: str, version: str) -> bool:
+        """Forget one that a rejected request casts doubt on; whether it was forgotten."""
         found = self._known.get((model, version))
-        old = found is not None and time.monotonic() - found[1] > self._NEW_S
+        old = found is not None and time.monotonic() - found[1] > self._MIN_AGE_S
         if old:
             self._known.pop((model, version), None)
         return old
 
 
-def strings_content(array: NDArray[Any]) -> bytes:
-    """Strings as Triton has them on the wire: each with its length before it."""
+def encoded_strings(array: NDArray[Any]) -> bytes:
+    """BYTES as Triton has them on the wire: each element with its length before it."""
     return serialize_byte_tensor(array).item() if array.size else b""
 
 
-def joined(pieces: Sequence[Arrays]) -> Arrays:
-    """The answers to the pieces of a batch, as one."""
-    return pieces[0] if len(pieces) == 1 else {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+def rows_of(arrays: Arrays) -> int:
+    """The size of a batch."""
+    return len(next(iter(arrays.values())))
+
+
+def concatenated(chunks: Sequence[Arrays], rows: Sequence[int]) -> Arrays:
+    """The outputs of the chunks of a batch, as those of the whole.
+
+    Args:
+        rows: How many were sent in each chunk.
+
+    Raises:
+        InvalidResponseError: a chunk has another number of rows, or the chunks do not fit together.
+    """
+    for chunk, sent in zip(chunks, rows, strict=True):
+        for name, array in chunk.items():
+            if array.shape[:1] != (sent,):
+                raise InvalidResponseError(
+                    f"{name} has the shape {list(array.shape)} for {sent} rows of a batch that was split",
+                    hint=_NOT_SPLIT,
+                )
+    try:
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    except (KeyError, ValueError) as error:  # what is padded to the longest of a batch, say
+        raise InvalidResponseError(
+            f"the outputs of a batch that was split do not fit together: {error}", hint=_NOT_SPLIT
+        ) from error
 
 
 def _strings(given: ArrayLike) -> NDArray[Any]:
-    """Bytes as they are, text in UTF-8. Numpy would take trailing zeros off bytes in an array of type S.
+    """Bytes as they are, and text in UTF-8. NumPy would take trailing zeros off bytes in an array of type S.
 
     Raises:
         TypeError: it is neither.
@@ -182,7 +205,7 @@ def _strings(given: ArrayLike) -> NDArray[Any]:
     for i, item in np.ndenumerate(array):
         if not isinstance(item, bytes | str):
             raise TypeError(f"{item!r} is neither bytes nor text")
-        encoded[i] = item.encode() if isinstance(item, str) else bytes(item)  # numpy's, too, of which str() were sent
+        encoded[i] = item.encode() if isinstance(item, str) else bytes(item)  # of np.bytes_, str() would be sent
     return encoded
 
 

@@ -92,7 +92,7 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
         ('pixels={"a": 1}', "not every value is a UINT8"),
         ("pixels=[[1, 2], [3]]", "rows of the same length"),
         (f"pixels={10**30}", "not every value is a UINT8"),
-        ("pixels=@/dev/null", "pixels is object, and not uint8"),
+        ("pixels=@/dev/null", "pixels has the dtype object, and must have uint8"),
         ("pixels=[1]", "pixels has the shape [1], which does not fit [-1, 1, 28, 28]"),
     ],
 )
@@ -135,7 +135,7 @@ def test_models_tells_what_is_served_and_what_it_takes(server: Served) -> None:
         found = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
         assert found["fashion"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
         assert found["fashion_classifier"]["max_batch_size"] == 64
-    assert b"takes  pixels: UINT8 [-1, 1, 28, 28]" in run(server, "models", "--server", server.grpc).stdout
+    assert b"inputs   pixels: UINT8 [-1, 1, 28, 28]" in run(server, "models", "--server", server.grpc).stdout
 
 
 def test_health_is_an_exit_code(server: Served) -> None:
@@ -150,9 +150,9 @@ def test_health_is_an_exit_code(server: Served) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--server", "ftp://host"], "'ftp://host' is no address of a server"),
-        (["--server", "host:port"], "'host:port' is no address of a server"),
-        (["--http", "--server", "host"], "one of the two"),
+        (["--server", "ftp://host"], "invalid server URL 'ftp://host'"),
+        (["--server", "host:port"], "invalid server URL 'host:port'"),
+        (["--http", "--server", "host"], "give one of the two"),
         (["--headers", "nothing"], "cannot read the headers in nothing"),
         (["--server", "grpcs://localhost", "--ca", "nothing.pem"], "cannot use the certificates"),
     ],
@@ -167,7 +167,7 @@ def test_options_that_make_no_sense_are_refused(server: Served, options: list[st
 def test_a_time_is_a_number_of_seconds(server: Served, option: str) -> None:
     done = run(server, "health", option, "nan")
     assert done.returncode == 2
-    assert b"nan is not a number of seconds" in done.stderr
+    assert b"expected 0 to 86400 seconds, got 'nan'" in done.stderr
 
 
 def test_a_name_may_be_any_bytes(server: Served, examples: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:
     file.write_text(f"X-Tenant: me\nadmin-key: {key}\n")
     assert run(server, "health", "--server", server.grpc, "--headers", file).returncode == 0
     file.write_text("nonsense")
-    assert b"a line that is no header" in run(server, "health", "--headers", file).stderr
+    assert b"line 1: not a header" in run(server, "health", "--headers", file).stderr
 
 
 def test_the_reader_may_leave(server: Served, examples: Path) -> None:

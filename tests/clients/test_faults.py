@@ -20,7 +20,7 @@ from clients import (
     AsyncClient,
     Client,
     ClientError,
-    DeadlineError,
+    DeadlineExceededError,
     Prediction,
     ServerUnavailableError,
     Transport,
@@ -136,8 +136,8 @@ def test_a_network_that_stalls_ends_calls_at_their_deadline_and_the_next_ones_su
     stall.join()
     flow.join()
     seen = verify(found, right, TIMEOUT_S)
-    assert set(seen) <= {"Prediction", "DeadlineError", "ServerUnavailableError"}
-    assert seen["DeadlineError"] >= 8 or seen["ServerUnavailableError"] >= 8
+    assert set(seen) <= {"Prediction", "DeadlineExceededError", "ServerUnavailableError"}
+    assert seen["DeadlineExceededError"] >= 8 or seen["ServerUnavailableError"] >= 8
     assert all(isinstance(outcome, Prediction) for _, outcome, _ in found[-8:])
 
 
@@ -147,7 +147,7 @@ def test_an_answer_a_byte_at_a_time_does_not_outlast_the_deadline(proxy, images:
         client.classify(images[0])
         between.drip_s = 0.2
         began = time.monotonic()
-        with pytest.raises((DeadlineError, ServerUnavailableError)):
+        with pytest.raises((DeadlineExceededError, ServerUnavailableError)):
             client.classify(images[0])
         assert time.monotonic() - began < TIMEOUT_S + SLACK_S
 
@@ -195,7 +195,7 @@ def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
             began = time.monotonic()
             outcomes = call(f"http://{between.address}", [b"no image", *images[:15]])
             assert time.monotonic() - began < 0.5 + SLACK_S
-            assert {type(outcome) for outcome in outcomes} == {DeadlineError}
+            assert {type(outcome) for outcome in outcomes} == {DeadlineExceededError}
 
 
 def test_a_server_killed_and_restarted_under_load(
@@ -210,7 +210,9 @@ def test_a_server_killed_and_restarted_under_load(
             found = callers(f"{protocol}://127.0.0.1:{port}", images, 10, 10)
             kill.join()
             seen = verify(found, right, 10)
-            assert set(seen) <= {"Prediction", "ServerUnavailableError", "DeadlineError", "InferenceError"}, seen
+            assert set(seen) <= {"Prediction", "ServerUnavailableError", "DeadlineExceededError", "InferenceError"}, (
+                seen
+            )
             assert seen["Prediction"] > 0.99 * seen.total(), seen
             assert all(isinstance(outcome, Prediction) for _, outcome, _ in found[-8:])
             wait_for(lambda pid=pid: json.loads(released.must("deploy", "status", "--json"))["pid"] != pid)  # type: ignore[misc]

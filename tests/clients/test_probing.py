@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from clients import Client, DeadlineError
+from clients import Client, DeadlineExceededError
 from clients.settings import Address
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import Served, free_ports
@@ -35,9 +35,9 @@ def test_a_server_that_says_nothing_keeps_no_other_waiting_for_its_probe(server:
         for image in images[:8]:
             client.classify(image)
         silent.stall()
-        [stalled, _] = client._mine._servers.all
+        [stalled, _] = client._held._servers.all
         while not stalled.down:
-            with suppress(DeadlineError):
+            with suppress(DeadlineExceededError):
                 client.classify(images[0], timeout_s=1.1)
         for image in images[:8]:
             cut.cut()

@@ -9,6 +9,7 @@ import pytest
 from clients import AsyncClient, Client, InvalidInputError, Tls, Transport
 from clients.deadline import Deadline
 from clients.settings import Address
+from clients.tasks import images_to_arrays
 
 
 @pytest.mark.parametrize(
@@ -43,13 +44,13 @@ def test_an_address_says_the_protocol(url: str, address: Address) -> None:
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no address of a server"):
+    with pytest.raises(InvalidInputError, match="invalid server URL"):
         Address.of(url)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "http://proxy:99999", "http://", "http://pro xy"])
 def test_what_is_no_proxy_is_refused(proxy: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no proxy"):
+    with pytest.raises(InvalidInputError, match="invalid proxy URL"):
         Client("http://host", transport=Transport(proxy=proxy))
 
 
@@ -107,7 +108,7 @@ def test_headers_may_be_in_capitals(url: str) -> None:
 def test_a_version_is_a_number(url: str, version: str | int) -> None:
     with Client(url) as client:
         for ask in (client.signature, client.ready):
-            with pytest.raises(InvalidInputError, match="the version"):
+            with pytest.raises(InvalidInputError, match="invalid model version"):
                 ask("fashion", version)
         assert client.signature("fashion", "1") == client.signature("fashion", 1)
 
@@ -118,33 +119,57 @@ def test_a_timeout_is_a_time(timeout_s: float) -> None:
         async with AsyncClient("http://127.0.0.1:1") as client:
             await client.infer("fashion", {}, timeout_s=timeout_s)
 
-    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInputError, match="a timeout of"):
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(InvalidInputError, match="timeout_s must be 0 to"),
+    ):
         client.infer("fashion", {}, timeout_s=timeout_s)
-    with pytest.raises(InvalidInputError, match="a timeout of"):
+    with pytest.raises(InvalidInputError, match="timeout_s must be 0 to"):
         asyncio.run(ask())
 
 
 def test_nothing_at_once_is_refused(url: str) -> None:
     for kind in (Client, AsyncClient):
-        with pytest.raises(InvalidInputError, match="a concurrency of 0"):
+        with pytest.raises(InvalidInputError, match="concurrency must be 1 or more, and is 0"):
             kind(url, concurrency=0)
-    with Client(url) as client, pytest.raises(InvalidInputError, match="batches of 0 images"):
-        list(client.classify_many([b"image"], batch=0))
+    with Client(url) as client, pytest.raises(InvalidInputError, match="batch_size must be 1 or more, and is 0"):
+        list(client.classify_many([b"image"], batch_size=0))
 
 
 def test_a_path_is_no_image(url: str) -> None:
-    with Client(url) as client, pytest.raises(InvalidInputError, match="an image is its bytes, and not a str"):
+    with Client(url) as client, pytest.raises(InvalidInputError, match="an image must be bytes, and is str"):
         client.classify("shoe.png")  # type: ignore[arg-type]
 
 
-def test_what_is_nothing_to_ask_is_refused_and_so_is_what_one_of_several_would_do(url: str) -> None:
-    with Client(url) as client, pytest.raises(InvalidInputError, match="'weather' is nothing to ask"):
-        client.ask("weather")  # type: ignore[arg-type]
+def test_what_one_of_several_servers_would_do_is_refused(url: str) -> None:
     with (
         Client(url, url) as client,
-        pytest.raises(InvalidInputError, match="'unload' is for one server, and there are 2"),
+        pytest.raises(InvalidInputError, match="unload_model is for one server, and there are 2"),
     ):
-        client.ask("unload", "fashion")
+        client.unload_model("fashion")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": -1}, "priority must be 0"),
+        ({"parameters": {"timeout": 1}}, "'timeout' is set by the client"),
+        ({"parameters": {"triton_x": 1}}, "'triton_x' is set by the client"),
+        ({"parameters": {"a": [1]}}, r"'a' must be a str, bool, int or float, and is \[1\]"),
+        ({"parameters": {"sequence_start": True}}, "a sequence needs a sequence_id"),
+    ],
+)
+def test_options_that_cannot_be_sent_are_refused(url: str, options, message: str) -> None:  # type: ignore[no-untyped-def]
+    with Client(url) as client, pytest.raises(InvalidInputError, match=message):
+        client.infer("fashion", {"image": [[b"image"]]}, **options)
+
+
+@pytest.mark.parametrize("image", [None, "shoe.png", 1])
+def test_an_image_is_bytes_of_any_kind(images: list[bytes], image: object) -> None:
+    for kind in (bytes, bytearray, memoryview):
+        assert images_to_arrays([kind(images[0])])["image"][0, 0] == images[0]
+    with pytest.raises(InvalidInputError, match="an image must be bytes"):
+        images_to_arrays([images[0], image])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])

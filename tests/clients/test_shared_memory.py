@@ -15,7 +15,7 @@ import pytest
 
 from clients import (
     Client,
-    DeadlineError,
+    DeadlineExceededError,
     InvalidInputError,
     Transport,
 )
@@ -32,7 +32,7 @@ def admin(url: str, admin_key: str) -> Iterator[Client]:
 
 
 def regions(client: Client) -> set[str]:
-    return {region["name"] for region in client.ask("shared")}
+    return {region["name"] for region in client.shared_memory_status()}
 
 
 def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
@@ -48,7 +48,7 @@ def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
         assert fixed["score"][:, 0] == pytest.approx(right, abs=1e-4)
         with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
             region.infer("fashion", {"image": [[bytes(2 << 20)]]})
-        with pytest.raises(InvalidInputError, match="takes 64 rows at once"):
+        with pytest.raises(InvalidInputError, match="takes at most 64 rows"):
             region.infer(CLASSIFIER, {"pixels": pixels})
         assert len(regions(admin)) == 1
     assert not regions(admin)
@@ -106,7 +106,7 @@ def test_a_server_that_has_forgotten_the_region_is_told_again(admin: Client, pix
     with SharedMemory(admin, 1 << 20, mode=0o666) as region:
         region.infer(CLASSIFIER, {"pixels": pixels[:1]})
         [name] = regions(admin)
-        admin.share(name, f"/{name}", 0)
+        admin.unregister_shared_memory(name)
         assert region.infer(CLASSIFIER, {"pixels": pixels[:1]})
         assert regions(admin) == {name}
 
@@ -123,7 +123,7 @@ def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(admin: Client) 
 def test_a_region_that_is_in_use_is_waited_for_until_the_deadline(admin: Client, pixels: np.ndarray) -> None:
     with SharedMemory(admin, 1 << 20, mode=0o666) as region, region._lock:
         began = time.monotonic()
-        with pytest.raises(DeadlineError, match="another request was in the region"):
+        with pytest.raises(DeadlineExceededError, match="another request used the region"):
             region.infer(CLASSIFIER, {"pixels": pixels[:1]}, timeout_s=0.3)
         assert time.monotonic() - began < 1.3
 

@@ -140,7 +140,7 @@ def test_probing_needs_no_file_that_was_read_before(tmp_path: Path) -> None:
         authority.certificate.unlink()
         for _ in range(3):
             with pytest.raises(ServerUnavailableError):
-                client.ask("server")
+                client.server_metadata()
         assert not client.live()
 
 
