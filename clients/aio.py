@@ -13,7 +13,13 @@ from clients import tasks, telemetry
 from clients.attempts import Pause, Plan, RetryBudget, plan
 from clients.connections import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, READY_PAUSE_S, closed
 from clients.deadline import Deadline
-from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.errors import (
+    AccessDeniedError,
+    ClientError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+)
 from clients.failures import Failure, error_of, not_ready, split_deadline_exceeded
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
@@ -100,12 +106,12 @@ class AsyncClient(AsyncServerApi):
             shared=shared,
         )
         try:
-            return await self._sent(request, signature, deadline)
+            return await self._infer_batch(request, signature, deadline)
         except InvalidInputError as error:
             if (learned := signature.with_limit_from(error.server_message)) is None:
                 raise
             self._signatures.put(model, version, learned)
-            return await self._sent(request, learned, deadline)
+            return await self._infer_batch(request, learned, deadline)
 
     async def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
         """As Client.classify."""
@@ -124,27 +130,27 @@ class AsyncClient(AsyncServerApi):
         self._open()
         batches = tasks.async_batches(images, batch_size)
         in_flight: deque[asyncio.Future[list[Prediction | ClientError]]] = deque()
-        exhausted = False
+        failed: Exception | None = None
         try:
             while True:
-                while not exhausted and len(in_flight) < self._concurrency and not (in_flight and in_flight[0].done()):
+                while len(in_flight) < self._concurrency and not (in_flight and in_flight[0].done()):
                     try:
-                        batch = await anext(batches)
+                        batch = await anext(batches, None)
                     except Exception as error:
-                        exhausted = True
-                        if not isinstance(error, StopAsyncIteration):  # to be raised in its turn
-                            in_flight.append(asyncio.get_running_loop().create_future())
-                            in_flight[-1].set_exception(error)
+                        batch, failed = None, error
+                    if batch is None:
                         break
                     in_flight.append(asyncio.create_task(self._outcomes(batch, model, options)))
                 if not in_flight:
-                    return
+                    break
                 outcomes = await in_flight[0]
                 in_flight.popleft()
                 for outcome in outcomes:
                     yield outcome
         finally:
             await _cancelled(in_flight)
+        if failed:
+            raise failed
 
     async def signature(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> Signature:
         """As Client.signature."""
@@ -213,9 +219,9 @@ class AsyncClient(AsyncServerApi):
 
     async def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
         checked_query(query, self._addresses)
-        return await self._asked(query, self._deadline(timeout_s), idempotent=idempotent)
+        return await self._run_query(query, self._deadline(timeout_s), idempotent=idempotent)
 
-    async def _asked(self, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
+    async def _run_query(self, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
         def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
             return transport.query(query, timeout_s)
 
@@ -224,17 +230,17 @@ class AsyncClient(AsyncServerApi):
     async def _signature(self, model: str, version: str, deadline: Deadline) -> Signature:
         if (known := self._signatures.get(model, version)) is not None:
             return known
-        metadata = await self._asked(Query("model_metadata", model, version), deadline)
+        metadata = await self._run_query(Query("model_metadata", model, version), deadline)
         try:
-            config = await self._asked(Query("model_config", model, version), deadline)
+            config = await self._run_query(Query("model_config", model, version), deadline)
         except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
             config = {}
         return self._signatures.put(model, version, Signature.of(metadata, config))
 
-    async def _sent(self, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
+    async def _infer_batch(self, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
         chunks = list(signature.split(request.inputs))
         if len(chunks) == 1:
-            return await self._sent_at_once(request, deadline)
+            return await self._infer_once(request, deadline)
         places = asyncio.Semaphore(self._concurrency)
 
         async def in_turn(chunk: Request) -> Arrays:
@@ -244,7 +250,7 @@ class AsyncClient(AsyncServerApi):
             except TimeoutError as error:
                 raise split_deadline_exceeded(request.model, len(chunks), deadline) from error
             try:  # it keeps the deadline itself, and so learns of a server that does not respond
-                return await self._sent_at_once(chunk, deadline)
+                return await self._infer_once(chunk, deadline)
             finally:
                 places.release()
 
@@ -252,7 +258,7 @@ class AsyncClient(AsyncServerApi):
         answers = await _all_or_none([in_turn(chunk) for chunk in requests])
         return concatenated(answers, [rows_of(chunk) for chunk in chunks])
 
-    async def _sent_at_once(self, request: Request, deadline: Deadline) -> Arrays:
+    async def _infer_once(self, request: Request, deadline: Deadline) -> Arrays:
         with telemetry.span(request.model, request.id) as headers:
             if headers:
                 request = request.with_headers(headers)
@@ -304,10 +310,11 @@ class AsyncClient(AsyncServerApi):
         )
         try:
             return await self._execute(steps, send)
-        except ClientError:
-            raise
         except Exception as error:
-            if self._closed.is_set():
+            # A connection that was closed under a call looks like one that broke.
+            if self._closed.is_set() and (
+                isinstance(error, ServerUnavailableError) or not isinstance(error, ClientError)
+            ):
                 raise closed() from error
             raise
 

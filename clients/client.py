@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from types import TracebackType
@@ -120,12 +120,12 @@ class Client(ServerApi):
             shared=shared,
         )
         try:
-            return self._sent(connections, request, signature, deadline)
+            return self._infer_batch(connections, request, signature, deadline)
         except InvalidInputError as error:
             if (learned := signature.with_limit_from(error.server_message)) is None:
                 raise
             connections.signatures.put(model, version, learned)
-            return self._sent(connections, request, learned, deadline)
+            return self._infer_batch(connections, request, learned, deadline)
 
     def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
         """The label of a PNG or JPEG.
@@ -156,25 +156,23 @@ class Client(ServerApi):
         self._connections()
         batches = tasks.batches(images, batch_size)
         in_flight: deque[Future[list[Prediction | ClientError]]] = deque()
+        failed: Exception | None = None
         with _workers(self._concurrency, "clients-batch") as workers:
-            exhausted = False
             while True:
-                # As long as the next results are not there yet: a slow source does not hold back those that are.
-                while (
-                    not exhausted and len(in_flight) < 2 * self._concurrency and not (in_flight and in_flight[0].done())
-                ):
+                # Only while the next results are not there yet: a slow source does not hold back those that are.
+                while len(in_flight) < 2 * self._concurrency and not (in_flight and in_flight[0].done()):
                     try:
-                        batch = next(batches)
+                        batch = next(batches, None)
                     except Exception as error:
-                        exhausted = True
-                        if not isinstance(error, StopIteration):  # to be raised in its turn
-                            in_flight.append(Future())
-                            in_flight[-1].set_exception(error)
+                        batch, failed = None, error
+                    if batch is None:
                         break
                     in_flight.append(workers.submit(copy_context().run, self._outcomes, batch, model, options))
                 if not in_flight:
-                    return
+                    break
                 yield from in_flight.popleft().result()
+        if failed:
+            raise failed
 
     def signature(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> Signature:
         """Inputs and outputs of a model. Asked for once, and again after an input that the server rejected.
@@ -238,9 +236,9 @@ class Client(ServerApi):
 
     def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
         checked_query(query, self._addresses)
-        return self._asked(self._connections(), query, self._deadline(timeout_s), idempotent=idempotent)
+        return self._run_query(self._connections(), query, self._deadline(timeout_s), idempotent=idempotent)
 
-    def _asked(self, connections: Connections, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
+    def _run_query(self, connections: Connections, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
         def send(transport: Any, timeout_s: float) -> Any:
             return transport.query(query, timeout_s)
 
@@ -249,31 +247,34 @@ class Client(ServerApi):
     def _signature(self, connections: Connections, model: str, version: str, deadline: Deadline) -> Signature:
         if (known := connections.signatures.get(model, version)) is not None:
             return known
-        metadata = self._asked(connections, Query("model_metadata", model, version), deadline)
+        metadata = self._run_query(connections, Query("model_metadata", model, version), deadline)
         try:
-            config = self._asked(connections, Query("model_config", model, version), deadline)
+            config = self._run_query(connections, Query("model_config", model, version), deadline)
         except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
             config = {}  # a proxy may withhold it: then the batch limit is learned from a rejection
         return connections.signatures.put(model, version, Signature.of(metadata, config))
 
-    def _sent(self, connections: Connections, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
+    def _infer_batch(
+        self, connections: Connections, request: Request, signature: Signature, deadline: Deadline
+    ) -> Arrays:
         """The outputs for all rows, in one request or several."""
         chunks = list(signature.split(request.inputs))
         if len(chunks) == 1:
-            return self._sent_at_once(connections, request, deadline)
+            return self._infer_once(connections, request, deadline)
         requests = request.in_chunks(chunks, signature.max_batch_size)
         with _workers(min(self._concurrency, len(chunks)), "clients-chunk") as workers:
             futures = [
-                workers.submit(copy_context().run, self._sent_at_once, connections, chunk, deadline)
-                for chunk in requests
+                workers.submit(copy_context().run, self._infer_once, connections, chunk, deadline) for chunk in requests
             ]
-            try:
-                answers = [future.result(deadline.remaining_s) for future in futures]
-            except TimeoutError as error:
-                raise split_deadline_exceeded(request.model, len(chunks), deadline) from error
+            done, late = wait(futures, deadline.remaining_s, FIRST_EXCEPTION)
+            for future in done:
+                future.result()  # raises what it failed of
+            if late:
+                raise split_deadline_exceeded(request.model, len(chunks), deadline)
+        answers = [future.result() for future in futures]
         return concatenated(answers, [rows_of(chunk) for chunk in chunks])
 
-    def _sent_at_once(self, connections: Connections, request: Request, deadline: Deadline) -> Arrays:
+    def _infer_once(self, connections: Connections, request: Request, deadline: Deadline) -> Arrays:
         with telemetry.span(request.model, request.id) as headers:
             if headers:
                 request = request.with_headers(headers)

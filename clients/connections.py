@@ -11,7 +11,7 @@ from weakref import WeakMethod, WeakSet, ref
 
 from clients.attempts import Pause, Plan, RetryBudget, plan
 from clients.deadline import Deadline
-from clients.errors import ClientError
+from clients.errors import ClientError, ServerUnavailableError
 from clients.failures import Failure, error_of
 from clients.over_grpc import Grpc
 from clients.over_http import Http
@@ -56,10 +56,11 @@ class Connections:
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, idempotent=idempotent)
         try:
             return self._execute(steps, send)
-        except ClientError:
-            raise
         except Exception as error:
-            if self._closed.is_set():
+            # A connection that was closed under a call looks like one that broke.
+            if self._closed.is_set() and (
+                isinstance(error, ServerUnavailableError) or not isinstance(error, ClientError)
+            ):
                 raise closed() from error
             raise
 

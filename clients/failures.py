@@ -76,6 +76,12 @@ _MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
     # core/src/scheduler_utils.cc, core/src/dynamic_batch_scheduler.cc
     (frozenset({"UNAVAILABLE", 503}), "Exceeds maximum queue size", Kind.OVERLOADED),
     (frozenset({"UNAVAILABLE", 503}), "Request timeout expired", Kind.OVERLOADED),
+    # core/src/sequence_batch_scheduler/sequence_batch_scheduler.cc
+    (frozenset({"UNAVAILABLE", 503}), "timeout of the corresponding sequence has been expired", Kind.OVERLOADED),
+    # core/src/server.cc, core/src/dynamic_batch_scheduler.cc
+    (frozenset({503}), "Server exiting", Kind.UNAVAILABLE),
+    (frozenset({503}), "Server not ready", Kind.UNAVAILABLE),
+    (frozenset({503}), "Server is stopping", Kind.UNAVAILABLE),
     # core/src/model_repository_manager/model_repository_manager.cc
     (frozenset({"UNAVAILABLE", "INVALID_ARGUMENT", 503, 400}), "Request for unknown model", Kind.NOT_FOUND),
     # server/src/grpc/grpc_server.cc

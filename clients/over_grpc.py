@@ -196,8 +196,8 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", transport.max_message_bytes),
         ("grpc.max_receive_message_length", transport.max_message_bytes),
-        # A connection that died without a word is noticed in a long call, too. Not more often: by default servers, Triton
-        # among them, tolerate a ping in 5 minutes without data, and end the connection of who pings more ("Too many
+        # A connection that died without a word is noticed in a long call, too. Not more often than this: by default
+        # servers, Triton among them, tolerate a ping in 5 minutes without data, and then end the connection ("Too many
         # pings", seen after 220 s of a silent call; https://github.com/grpc/grpc/blob/master/doc/keepalive.md).
         ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 5_000),

@@ -468,6 +468,8 @@ def test_the_server_with_the_least_to_do_is_asked() -> None:
         (failure_of("UNKNOWN", "?"), Kind.SERVER_ERROR),
         (failure_of(503, "Exceeds maximum queue size"), Kind.OVERLOADED),
         (failure_of(503, "no backend"), Kind.OVERLOADED),
+        (failure_of(503, "Server exiting"), Kind.UNAVAILABLE),
+        (failure_of("UNAVAILABLE", "timeout of the corresponding sequence has been expired"), Kind.OVERLOADED),
         (failure_of(502, "no backend"), Kind.UNAVAILABLE),
         (failure_of(504, "the backend took too long"), Kind.DEADLINE_EXCEEDED),
         (failure_of("UNAVAILABLE", "Received http2 header with status: 429"), Kind.OVERLOADED),

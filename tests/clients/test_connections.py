@@ -1,6 +1,7 @@
 """What a client holds in a process: closed under calls, forked under calls, in front of a server that is gone."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clients import AsyncClient, Client, ClientError, ServerUnavailableError, Tls, Transport
+from clients import AsyncClient, Client, ClientError, DeadlineExceededError, ServerUnavailableError, Tls, Transport
 from contracts import layout
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import Served, free_ports, wait_for
@@ -109,6 +110,40 @@ def test_and_so_does_the_one_for_asyncio(url: str, images: list[bytes]) -> None:
 
     ended = asyncio.run(run())
     assert all(isinstance(error, ClientError) for error in ended), ended
+
+
+def test_a_client_that_is_dropped_and_not_closed_does_not_go_on_probing() -> None:
+    def probers() -> int:
+        return sum(thread.name == "clients-probe" for thread in threading.enumerate())
+
+    before = probers()
+    client = Client(f"http://127.0.0.1:{free_ports(1)[0]}", timeout_s=1)
+    with pytest.raises(ServerUnavailableError):
+        client.server_metadata()
+    assert probers() == before + 1
+    del client
+    gc.collect()
+    wait_for(lambda: probers() == before, 5)
+
+
+def test_a_client_belongs_to_one_event_loop() -> None:
+    client = AsyncClient("http://127.0.0.1:1")
+    assert not asyncio.run(client.live())
+    with pytest.raises(ClientError, match="belongs to another event loop"):
+        asyncio.run(client.live())
+
+
+def test_waiting_for_a_server_that_does_not_come_ends() -> None:
+    url = f"grpc://127.0.0.1:{free_ports(1)[0]}"
+
+    async def wait() -> None:
+        async with AsyncClient(url) as client:
+            await client.wait_until_ready("fashion", timeout_s=0.5)
+
+    with Client(url) as client, pytest.raises(DeadlineExceededError, match="is not ready after"):
+        client.wait_until_ready("fashion", timeout_s=0.5)
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(wait())
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

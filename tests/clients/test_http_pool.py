@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
-from clients import AsyncClient, Client, InferenceError
+from clients import AsyncClient, Client, ClientError, InferenceError, http_pool
 from clients.failures import Failure, Kind
 from clients.http_pool import Pool
 from clients.settings import Address
@@ -140,7 +141,7 @@ def test_an_answer_that_nobody_waits_for_is_nobodys() -> None:
         with pytest.raises(Failure, match="no response in time"):
             pool.send("GET", "/slow", time.monotonic() + 0.1, b"", {})
         time.sleep(0.2)
-        assert pool.send("GET", "/fast", time.monotonic() + 2, b"", {})[1] == b"/fast"
+        assert pool.send("GET", "/fast", time.monotonic() + 2, b"", {}).body == b"/fast"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,10 @@ def test_an_answer_that_breaks_off_is_not_whole() -> None:
 
     with pool_of(cut) as (pool, _):
         found = failure(pool)
-        assert (found.kind, found.said) == (Kind.UNAVAILABLE, "it closed the connection before the end of its answer")
+        assert (found.kind, found.message) == (
+            Kind.UNAVAILABLE,
+            "it closed the connection before the end of its response",
+        )
 
 
 def test_a_stream_of_bytes_does_not_outlast_the_deadline() -> None:
@@ -207,6 +211,37 @@ def test_a_pool_that_is_closed_ends_what_is_under_way() -> None:
         began = time.monotonic()
         assert failure(pool, 5).kind is Kind.UNAVAILABLE
         assert time.monotonic() - began < 2
+
+
+def test_a_connection_that_is_made_while_the_pool_is_closed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*where: Any) -> socket.socket:
+        time.sleep(0.3)
+        return connected(*where)
+
+    connected = http_pool._tcp
+    monkeypatch.setattr(http_pool, "_tcp", slow)
+    with pool_of(lambda connection: time.sleep(5)) as (pool, _):
+        threading.Timer(0.1, pool.close).start()
+        began = time.monotonic()
+        assert failure(pool, 5).kind is Kind.UNAVAILABLE
+        assert time.monotonic() - began < 2
+
+
+def test_closing_while_a_name_is_resolved_is_no_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async def forever(*_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", forever)
+        client = AsyncClient("http://somewhere.example")
+        call = asyncio.create_task(client.server_metadata())
+        await asyncio.sleep(0.2)
+        await client.close()
+        with pytest.raises(ClientError, match="the client is closed"):
+            await call
+        assert not call.cancelled()
+
+    asyncio.run(run())
 
 
 def test_an_address_that_the_system_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
