@@ -21,11 +21,15 @@ def test_both_clients_are_measured_in_every_way(server: Served, examples: Path) 
 
 def test_a_storm_is_measured_with_and_without_retries(server: Served, examples: Path) -> None:
     done = server.workspace.run("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
-    ways = {way["way"]: way for way in json.loads(done.stdout.splitlines()[-1])["ways"]}
-    assert ways.keys() == {"peak", "no retries", "retries"}
-    assert all(way["answered_per_s"][0] > 0 for way in ways.values())
-    assert ways["peak"]["failed_per_s"][0] == 0 < ways["no retries"]["failed_per_s"][0]
-    assert done.returncode == (ways["retries"]["answered_per_s"][0] < 0.9 * ways["peak"]["answered_per_s"][0])
+    found = json.loads(done.stdout.splitlines()[-1])
+    *few, without, with_retries = found["ways"]
+    assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]
+    assert all(way["succeeded_per_s"][0] > 0 for way in found["ways"])
+    assert [way["failed_per_s"][0] for way in few] == [0, 0, 0]
+    assert without["failed_per_s"][0] > 0
+    peak = max(way["succeeded_per_s"][0] for way in few)
+    assert found["goodput_share"] == pytest.approx(with_retries["succeeded_per_s"][0] / peak)
+    assert done.returncode == (found["goodput_share"] < 0.9)
 
 
 @pytest.mark.parametrize("command", ["shared-memory", "hedging"])
