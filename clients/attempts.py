@@ -83,7 +83,7 @@ def plan(
     Raises:
         ClientError: there is no response, and none to be had.
     """
-    attempts, last, where = 0, None, str(servers)
+    attempts, last, where = 0, None, None  # where: the server to blame; None: all of them
     tried = set() if tried is None else tried
     outages = _Outages()
     while True:
@@ -92,7 +92,7 @@ def plan(
             servers.acquire(slot)
             waits_for = yield from _wait(slot, servers, deadline)
             if (server := slot.server) is None or not (remaining_s := deadline.remaining_s):
-                raise error_of(last or waits_for, model, where, attempts, deadline)
+                raise error_of(last or waits_for, model, str(where or servers), attempts, deadline)
             attempts += 1
             tried.add(server)
             last = yield from _send(server, remaining_s, servers, queue)
@@ -102,16 +102,16 @@ def plan(
             budget.earn()
             return
         if last.kind is not Kind.UNAVAILABLE:
-            where = str(server.address)
+            where = server.address
         free = outages.is_new(server, last)
         may_help = _may_help(last) or (last.kind in _ELSEWHERE and servers.has_another(tried))
         if attempts >= retry.max_attempts or not idempotent or not (free or (may_help and budget.spend())):
-            raise error_of(last, model, where, attempts, deadline)
+            raise error_of(last, model, str(where or servers), attempts, deadline)
         pause_s = 0.0
         if not free and all(server.down or server in tried for server in servers.all):
             pause_s = random.uniform(0, retry.backoff_limit_s(attempts))  # noqa: S311
         if pause_s >= deadline.remaining_s:
-            raise error_of(last, model, where, attempts, deadline)
+            raise error_of(last, model, str(where or servers), attempts, deadline)
         log.info("%s: attempt %d failed, retrying after %.3f s: %s", model, attempts, pause_s, last.message)
         if pause_s:
             yield Pause(pause_s)

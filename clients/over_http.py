@@ -141,7 +141,7 @@ class AsyncHttp(_Messages):
 
     def __init__(self, address: Address, transport: Transport) -> None:
         super().__init__(address, transport)
-        self._proxy_url = self._proxy.geturl() if self._proxy else None
+        self._root, self._proxy_url = str(address), self._proxy.geturl() if self._proxy else None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
@@ -178,7 +178,7 @@ class AsyncHttp(_Messages):
                 asyncio.timeout(deadline - time.monotonic()),
                 self._session.request(
                     method,
-                    f"{self._address}{path}",
+                    self._root + path,
                     data=body,
                     headers=headers,
                     proxy=self._proxy_url,
