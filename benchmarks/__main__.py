@@ -5,11 +5,11 @@
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
   python -m benchmarks overload                               three times what the server can do: what does it still do?
   python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
-  python -m benchmarks client                                 our client against the tritonclient below it
-  python -m benchmarks storm                                  64 clients that retry, before a server that is overloaded
-  python -m benchmarks shared-memory                          from what size on it is faster than a request
-  python -m benchmarks hedging                                what asking twice does to a long tail
-  python -m benchmarks drill                                  `deploy drill` through our client: nothing may fail
+  python -m benchmarks client                                 the client library against tritonclient
+  python -m benchmarks storm                                  goodput of a saturated server under 64 clients that retry
+  python -m benchmarks shared-memory                          from which size on it is faster than a request
+  python -m benchmarks hedging                                what a second request does to a long tail
+  python -m benchmarks drill                                  `deploy drill` through the client library: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks export                                 time and memory of an export, with and without search
 
@@ -76,13 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     for command in (overload, soak):
         command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
         command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
-    client = commands.add_parser("client", help="what our client costs over tritonclient, and brings for many images")
+    client = commands.add_parser(
+        "client", help="overhead over tritonclient (limits: 100 µs, 5 %%), gain for many images (3×)"
+    )
     client.add_argument("--rounds", type=int, default=9, help="default: 9")
     client.add_argument(
         "--seconds", type=float, default=1, help="of each of the 36 measurements in a round (default: 1)"
     )
     client.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
-    storm = commands.add_parser("storm", help="do retries make an overload worse?")
+    storm = commands.add_parser("storm", help="retry storm: goodput with retries (limit: 90 %% of the peak)")
     storm.add_argument("--rounds", type=int, default=5, help="default: 5")
     storm.add_argument("--seconds", type=float, default=8, help="of each way in a round (default: 8)")
     storm.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     hedging = commands.add_parser("hedging", help="percentiles of a long tail with and without hedging")
     hedging.add_argument("--rounds", type=int, default=3, help="default: 3")
     hedging.add_argument("--seconds", type=float, default=10, help="of each of the two in a round (default: 10)")
-    drill = commands.add_parser("drill", help="upgrade and kill a server under load through our client")
+    drill = commands.add_parser("drill", help="upgrade and kill a server under load, through the client library")
     drill.add_argument("--requests", type=int, default=20_000, metavar="N", help="at least (default: 20,000)")
     drill.add_argument("--connections", type=int, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
     cache = commands.add_parser("cache", help="the response cache on each model, for repeated and for new images")

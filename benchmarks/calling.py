@@ -1,11 +1,13 @@
-"""What the client library costs on top of the tritonclient below it, and what it brings for many images.
+"""What the client library costs on top of tritonclient, and what it gains for many images.
 
-All send the same image to the same server. Latencies are of requests in strict turn, one of each client, as the server
-itself is a tenth faster in one second than in the next; throughput is of each client in turn, in another order each
+All clients send the same image to the same server. Latencies are of requests in strict turn, one of each client, as the
+server itself is a tenth faster in one second than in the next; throughput is of each client in turn, in another order each
 round, and compared within the round. The medians over the rounds count. The work that every caller has to do, arrays to
-requests and back, is in all. Ours sends with each request an id, by which an
-answer is known, and a deadline, of which the server hears: so does tritonclient in "tritonclient, same request", which
-is what the library is compared with. What those two cost by themselves is the difference to "tritonclient".
+requests and back, is in all of them.
+
+The library sends an id with each request, by which it knows the response, and a deadline, also as the queue timeout.
+"tritonclient, same request" sends these, too, and is what the library is compared with; what they cost by themselves is
+the difference to "tritonclient".
 """
 
 import asyncio
@@ -19,7 +21,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from operator import sub, truediv
 from statistics import median
 from typing import Any
 
@@ -41,6 +42,10 @@ _TIMEOUT_S = 10.0  # the library's default
 
 Call = Callable[[], bytes]  # the label
 AsyncCall = Callable[[], Awaitable[bytes]]
+
+
+# What the library may cost, and has to gain.
+_MAX_ADDED_US, _MIN_THROUGHPUT_RATIO, _MIN_BULK_RATIO = 100, 0.95, 3
 
 
 @dataclass(frozen=True)
@@ -121,27 +126,35 @@ def bulk(addresses: dict[Protocol, str], images: Sequence[bytes], rounds: int, p
 
 @contextmanager
 def connect(protocol: str, address: str) -> Iterator[Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]:
-    """A connection of the drill's, through our client."""
+    """A connection of the drill's, through the client library."""
     with Client(f"{protocol}://{address}") as client:
         yield client.infer
 
 
+def added_us(way: Way, same: Way) -> float:
+    """What a request takes longer than with the other client: the median over the rounds."""
+    return median(a - b for a, b in zip(way.p50_us, same.p50_us, strict=True))
+
+
+def throughput_ratio(way: Way, same: Way, at_once: int) -> float:
+    """Of the other client's: the median over the rounds."""
+    return median(a / b for a, b in zip(way.per_s[at_once], same.per_s[at_once], strict=True))
+
+
 def overhead_table(ways: Sequence[Way]) -> Table:
-    """Medians, and what ours are of tritonclient's, round by round."""
+    """Medians, and how the library compares with tritonclient, round by round."""
     table = Table(title=f"One image to {_MODEL}: medians of {len(ways[0].p50_us)} rounds")
     for heading in ("", "client", "p50 µs"):
         table.add_column(heading, justify="right" if "p50" in heading else "left")
     for n in _AT_ONCE:
         table.add_column(f"{n} at once:\nrequests/s", justify="right")
-    by = {(way.protocol, way.of, way.client): way for way in ways}
     for way in ways:
-        same = by[way.protocol, way.of, _SAME]
         cells = [f"{median(way.p50_us):,.0f}", *(f"{median(way.per_s[n]):,.0f}" for n in _AT_ONCE)]
         if way.client == _OURS:
-            cells[0] += f" ({median(map(sub, way.p50_us, same.p50_us)):+,.0f})"
+            same = _same_request(ways, way)
+            cells[0] += f" ({added_us(way, same):+,.0f})"
             cells[1:] = [
-                f"{cell} ({median(map(truediv, way.per_s[n], same.per_s[n])):.2f}×)"
-                for cell, n in zip(cells[1:], _AT_ONCE, strict=True)
+                f"{cell} ({throughput_ratio(way, same, n):.2f}×)" for cell, n in zip(cells[1:], _AT_ONCE, strict=True)
             ]
         table.add_row(f"{way.protocol}, {way.of}", way.client, *cells, end_section=way.client == _OURS)
     return table
@@ -155,6 +168,27 @@ def bulk_table(found: Sequence[Bulk]) -> Table:
         many, loop = median(b.many_per_s), median(b.loop_per_s)
         table.add_row(b.protocol, f"{many:,.0f}", f"{loop:,.0f}", f"{many / loop:.1f}")
     return table
+
+
+def findings(ways: Sequence[Way], found: Sequence[Bulk]) -> list[str]:
+    """Where the library costs more, or gains less, than it should."""
+    beyond = []
+    for way in (way for way in ways if way.client == _OURS):
+        same, what = _same_request(ways, way), f"{way.protocol}, {way.of}"
+        if (added := added_us(way, same)) > _MAX_ADDED_US:
+            beyond.append(f"{what}: {added:+.0f} µs at p50 (limit: {_MAX_ADDED_US})")
+        for n in _AT_ONCE:
+            if (ratio := throughput_ratio(way, same, n)) < _MIN_THROUGHPUT_RATIO:
+                beyond.append(f"{what}: {ratio:.3f} of the throughput of {n} at once (limit: {_MIN_THROUGHPUT_RATIO})")
+    for b in found:
+        if (ratio := median(b.many_per_s) / median(b.loop_per_s)) < _MIN_BULK_RATIO:
+            beyond.append(f"{b.protocol}: classify_many is {ratio:.1f}× a loop (limit: {_MIN_BULK_RATIO})")
+    return beyond
+
+
+def _same_request(ways: Sequence[Way], way: Way) -> Way:
+    [same] = [w for w in ways if (w.protocol, w.of, w.client) == (way.protocol, way.of, _SAME)]
+    return same
 
 
 @contextmanager

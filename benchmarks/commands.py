@@ -126,8 +126,10 @@ def client(options: argparse.Namespace) -> int:
     console = Console(width=100)
     console.print(calling.overhead_table(ways))
     console.print(calling.bulk_table(bulk))
-    _keep("client", {"overhead": [asdict(way) for way in ways], "bulk": [asdict(b) for b in bulk]})
-    return 0
+    beyond = calling.findings(ways, bulk)
+    print("\n".join(f"✗ {finding}" for finding in beyond) or "✓ Overhead and gain are within their limits")
+    _keep("client", {"findings": beyond, "overhead": [asdict(way) for way in ways], "bulk": [asdict(b) for b in bulk]})
+    return 1 if beyond else 0
 
 
 def storm(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What asking twice does to a long tail, and how many requests it costs.
+"""What hedging does to a long tail, and how many requests it costs.
 
 The model takes 5 ms, and in one case of fifty 100 ms: made up, as a tail that a machine has by itself would not be the
 same in two measurements. With and without hedging in turn, from a few callers in a closed loop.
