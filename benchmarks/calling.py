@@ -1,9 +1,9 @@
 """What the client library costs on top of tritonclient, and what it gains for many images.
 
 All clients send the same image to the same server. Latencies are of requests in strict turn, one of each client, as the
-server itself is a tenth faster in one second than in the next; throughput is of each client in turn, in another order each
-round, and compared within the round. The medians over the rounds count. The work that every caller has to do, arrays to
-requests and back, is in all of them.
+server itself is a tenth faster in one second than in the next; throughput is of each client in turn, in another order
+each round, and compared within the round. The medians over the rounds count. The work that every caller has to do,
+arrays to requests and back, is in all of them.
 
 The library sends an id with each request, by which it knows the response, and a deadline, also as the queue timeout.
 "tritonclient, same request" sends these, too, and is what the library is compared with; what they cost by themselves is
