@@ -9,7 +9,7 @@
   python -m benchmarks storm                                  goodput of a saturated server under 64 clients that retry
   python -m benchmarks shared-memory                          from which size on it is faster than a request
   python -m benchmarks hedging                                what a second request does to a long tail
-  python -m benchmarks drill                                  `deploy drill` through the client library: nothing may fail
+  python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks export                                 time and memory of an export, with and without search
 

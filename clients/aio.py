@@ -6,21 +6,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
+from weakref import ref
 
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
 from clients.attempts import Pause, Plan, RetryBudget, plan
-from clients.connections import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, READY_PAUSE_S, closed
+from clients.connections import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, READY_PAUSE_S, closed, weakly
 from clients.deadline import Deadline
-from clients.errors import (
-    AccessDeniedError,
-    ClientError,
-    InvalidInputError,
-    ModelNotFoundError,
-    ServerUnavailableError,
-)
-from clients.failures import Failure, error_of, not_ready, split_deadline_exceeded
+from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
+from clients.failures import Failure, error_of, not_ready
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
 from clients.request import Query, Request, RequestIds, SharedTensor, checked_query, checked_version
@@ -39,7 +34,7 @@ class AsyncClient(AsyncServerApi):
     async with AsyncClient("grpc://127.0.0.1:8001") as client:
         outputs = await client.infer("fashion", {"image": [[png]]})
 
-    A call that is cancelled is cancelled at the server, too: what waits in a queue is taken out of it.
+    Over gRPC a call that is cancelled is cancelled at the server, too: what waits in a queue is taken out of it.
 
     Args:
         hedge_after_s: Send a request a second time if there is no response by then, to another server if there is one,
@@ -59,7 +54,7 @@ class AsyncClient(AsyncServerApi):
         checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
         self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
-        self._servers = Servers(self._addresses, self._retry, self._start_probing, asyncio.Event)
+        self._servers = Servers(self._addresses, self._retry, weakly(self._start_probing), asyncio.Event)
         self._budget = RetryBudget(self._retry)
         self._signatures, self._ids = SignatureCache(), RequestIds()
         self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
@@ -84,14 +79,7 @@ class AsyncClient(AsyncServerApi):
     ) -> Arrays:
         """As Client.infer."""
         deadline, version = self._deadline(timeout_s), checked_version(version)
-        signature = await self._signature(model, version, deadline)
-        try:
-            arrays = signature.validated(inputs)
-        except InvalidInputError:
-            if not self._signatures.drop_if_old(model, version):
-                raise
-            signature = await self._signature(model, version, deadline)
-            arrays = signature.validated(inputs)
+        signature, arrays = await self._validated(model, version, inputs, deadline)
         request = Request.of(
             model,
             arrays,
@@ -158,27 +146,20 @@ class AsyncClient(AsyncServerApi):
 
     async def live(self) -> bool:
         """As Client.live, of all servers at once."""
-        return any(await asyncio.gather(*(transport.alive(PROBE_S) for transport in self._open().values())))
+        transports = self._open()
+        found = await asyncio.gather(*(transport.alive(PROBE_S) for transport in transports.values()))
+        for server, alive in zip(transports, found, strict=True):
+            server.responded |= alive
+        return any(found)
 
     async def ready(self, model: str = "", version: Version = "") -> bool:
         """As Client.ready, of all servers at once."""
-        query, transports = Query("ready", model, checked_version(version)), self._open()
-        deadline = Deadline.after(PROBE_S)
-        calls = (transport.query(query, PROBE_S) for transport in transports.values())
-        found = dict(zip(transports, await asyncio.gather(*calls, return_exceptions=True), strict=True))
-        if any(answer is True for answer in found.values()):
-            return True
-        for server, answer in found.items():
-            if isinstance(answer, Failure) and answer.server_responded:
-                raise error_of(answer, model or "the server", str(server.address), 1, deadline)
-            if isinstance(answer, BaseException) and not isinstance(answer, Failure):
-                raise answer
-        return False
+        return await self._any_is_ready(Query("ready", model, checked_version(version)), Deadline.after(PROBE_S))
 
     async def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
         """As Client.wait_until_ready."""
-        deadline = Deadline.after(timeout_s)
-        while not await self.ready(model):
+        deadline, query = Deadline.after(timeout_s), Query("ready", model)
+        while not await self._any_is_ready(query, deadline):
             if not deadline.remaining_s:
                 raise not_ready(model, str(self._servers), deadline)
             await asyncio.sleep(min(READY_PAUSE_S, deadline.remaining_s))
@@ -214,6 +195,25 @@ class AsyncClient(AsyncServerApi):
             raise ClientError("the client belongs to another event loop", hint="make one in each")
         return self._transports
 
+    async def _any_is_ready(self, query: Query, deadline: Deadline) -> bool:
+        transports = self._open()
+
+        async def answer_of(transport: AsyncGrpc | AsyncHttp) -> bool | Failure:
+            try:
+                return bool(await transport.query(query, min(PROBE_S, deadline.remaining_s)))
+            except Failure as failure:
+                return failure
+
+        found = dict(zip(transports, await asyncio.gather(*map(answer_of, transports.values())), strict=True))
+        for server, answer in found.items():
+            server.responded |= not isinstance(answer, Failure)
+        if any(answer is True for answer in found.values()):
+            return True
+        for server, answer in found.items():
+            if isinstance(answer, Failure) and answer.denies_readiness:
+                raise error_of(answer, query.model or "the server", str(server.address), 1, deadline)
+        return False
+
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
 
@@ -237,6 +237,24 @@ class AsyncClient(AsyncServerApi):
             config = {}
         return self._signatures.put(model, version, Signature.of(metadata, config))
 
+    async def _validated(
+        self, model: str, version: str, inputs: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> tuple[Signature, Arrays]:
+        signature = await self._signature(model, version, deadline)
+        try:
+            return signature, signature.validated(inputs)
+        except InvalidInputError:
+            if not self._signatures.drop_if_old(model, version):
+                raise
+        signature = await self._signature(model, version, deadline)
+        return signature, signature.validated(inputs)
+
+    async def validate(
+        self, model: str, inputs: Mapping[str, ArrayLike], *, version: Version = "", timeout_s: float | None = None
+    ) -> Arrays:
+        """As Client.validate."""
+        return (await self._validated(model, checked_version(version), inputs, self._deadline(timeout_s)))[1]
+
     async def _infer_batch(self, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
         chunks = list(signature.split(request.inputs))
         if len(chunks) == 1:
@@ -244,15 +262,8 @@ class AsyncClient(AsyncServerApi):
         places = asyncio.Semaphore(self._concurrency)
 
         async def in_turn(chunk: Request) -> Arrays:
-            try:
-                async with asyncio.timeout(deadline.remaining_s):
-                    await places.acquire()
-            except TimeoutError as error:
-                raise split_deadline_exceeded(request.model, len(chunks), deadline) from error
-            try:  # it keeps the deadline itself, and so learns of a server that does not respond
+            async with places:  # each keeps the deadline by itself
                 return await self._infer_once(chunk, deadline)
-            finally:
-                places.release()
 
         requests = request.in_chunks(chunks, signature.max_batch_size)
         answers = await _all_or_none([in_turn(chunk) for chunk in requests])
@@ -310,11 +321,10 @@ class AsyncClient(AsyncServerApi):
         )
         try:
             return await self._execute(steps, send)
+        except ClientError:
+            raise
         except Exception as error:
-            # A connection that was closed under a call looks like one that broke.
-            if self._closed.is_set() and (
-                isinstance(error, ServerUnavailableError) or not isinstance(error, ClientError)
-            ):
+            if self._closed.is_set():
                 raise closed() from error
             raise
 
@@ -335,6 +345,8 @@ class AsyncClient(AsyncServerApi):
                         response = await send(transports[step.server], step.timeout_s)
                     except Failure as error:
                         failure = error
+                        if self._closed.is_set():
+                            raise closed() from error
                 step = steps.send(failure)
         except StopIteration:
             return response
@@ -364,20 +376,25 @@ class AsyncClient(AsyncServerApi):
 
     def _start_probing(self, server: Server) -> None:
         if not self._closed.is_set():
-            self._probing[server] = asyncio.get_running_loop().create_task(self._probe(server))
+            probing = _probe(ref(self), self._servers, server, self._transports[server])
+            self._probing[server] = asyncio.get_running_loop().create_task(probing)
 
-    async def _probe(self, server: Server) -> None:
-        pause_s = FIRST_PROBE_PAUSE_S
-        while self._servers.needs_probe(server):
-            try:
-                alive = await self._transports[server].alive(PROBE_S)
-                if not alive:
-                    await self._transports[server].reconnect()
-            except Exception:
-                alive = False
-            (self._servers.mark_up if alive else self._servers.mark_down)(server)
-            await asyncio.sleep(FIRST_PROBE_PAUSE_S if alive else pause_s)
-            pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
+
+async def _probe(
+    owner: Callable[[], AsyncClient | None], servers: Servers, server: Server, transport: AsyncGrpc | AsyncHttp
+) -> None:
+    """As that of connections.py."""
+    pause_s = FIRST_PROBE_PAUSE_S
+    while servers.needs_probe(server) and owner():
+        try:
+            alive = await transport.alive(PROBE_S)
+            if not alive:
+                await transport.reconnect()
+        except Exception:
+            alive = False
+        (servers.mark_up if alive else servers.mark_down)(server)
+        await asyncio.sleep(FIRST_PROBE_PAUSE_S if alive else pause_s)
+        pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:

@@ -101,8 +101,7 @@ def plan(
         if last is None:
             budget.earn()
             return
-        if last.kind is not Kind.UNAVAILABLE:
-            where = server.address
+        where = None if last.kind is Kind.UNAVAILABLE else server.address
         free = outages.is_new(server, last)
         may_help = _may_help(last) or (last.kind in _ELSEWHERE and servers.has_another(tried))
         if attempts >= retry.max_attempts or not idempotent or not (free or (may_help and budget.spend())):
@@ -152,13 +151,20 @@ def _send(
     server: Server, timeout_s: float, servers: Servers, queue: str
 ) -> Generator[Send, Failure | None, Failure | None]:
     """One attempt, and what it says of the server."""
-    began = time.monotonic()
+    began, successes = time.monotonic(), server.successes
+
+    def silent_s() -> float:
+        """How long it said nothing to anybody."""
+        return time.monotonic() - began if server.successes == successes else 0
+
     try:
         failure = yield Send(server, timeout_s)
     except BaseException:  # cancelled by the caller, who may have waited for a server that does not respond
-        if (waited_s := time.monotonic() - began) >= PROBE_S:
-            servers.record_timeout(server, queue, waited_s)
+        if silent_s() >= PROBE_S:
+            servers.record_timeout(server, queue, silent_s())
         raise
+    if failure is None or failure.server_responded:
+        server.responded = True
     if failure is None:
         servers.record_success(server, queue)
     elif failure.kind is Kind.OVERLOADED:
@@ -166,8 +172,8 @@ def _send(
     elif failure.kind is Kind.UNAVAILABLE:
         servers.mark_down(server)
     elif failure.kind is Kind.DEADLINE_EXCEEDED:
-        servers.record_timeout(server, queue, time.monotonic() - began)
-    elif failure.kind in _ELSEWHERE:
+        servers.record_timeout(server, queue, silent_s())
+    elif failure.kind in (*_ELSEWHERE, Kind.INVALID_RESPONSE):
         servers.record_error(server, queue)
     return failure
 

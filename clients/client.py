@@ -15,9 +15,10 @@ from clients import tasks, telemetry
 from clients.connections import READY_PAUSE_S, Connections, closed, of_this_process
 from clients.deadline import Deadline
 from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
-from clients.failures import not_ready, split_deadline_exceeded
+from clients.failures import not_ready
 from clients.request import Query, Request, SharedTensor, checked_query, checked_version
 from clients.server_api import ServerApi, Version
+from clients.servers import PROBE_S
 from clients.settings import (
     DEFAULT_SERVER,
     Address,
@@ -98,14 +99,7 @@ class Client(ServerApi):
                 over HTTP, which cannot be interrupted.
         """
         deadline, connections, version = self._deadline(timeout_s), self._connections(), checked_version(version)
-        signature = self._signature(connections, model, version, deadline)
-        try:
-            arrays = signature.validated(inputs)
-        except InvalidInputError:  # unless the model has changed since it was described
-            if not connections.signatures.drop_if_old(model, version):
-                raise
-            signature = self._signature(connections, model, version, deadline)
-            arrays = signature.validated(inputs)
+        signature, arrays = self._validated(connections, model, version, inputs, deadline)
         request = Request.of(
             model,
             arrays,
@@ -153,13 +147,12 @@ class Client(ServerApi):
         Raises:
             Exception: what reading the images raised, after the results of those before.
         """
-        self._connections()
-        batches = tasks.batches(images, batch_size)
+        connections, batches = self._connections(), tasks.batches(images, batch_size)
         in_flight: deque[Future[list[Prediction | ClientError]]] = deque()
         failed: Exception | None = None
         with _workers(self._concurrency, "clients-batch") as workers:
             while True:
-                # Only while the next results are not there yet: a slow source does not hold back those that are.
+                # Only while the next results are not there: reading may take long, and would hold them back.
                 while len(in_flight) < 2 * self._concurrency and not (in_flight and in_flight[0].done()):
                     try:
                         batch = next(batches, None)
@@ -170,6 +163,8 @@ class Client(ServerApi):
                     in_flight.append(workers.submit(copy_context().run, self._outcomes, batch, model, options))
                 if not in_flight:
                     break
+                if connections.inherited:  # the threads are the parent's
+                    raise ClientError("this classify_many began before a fork", hint="begin one in this process")
                 yield from in_flight.popleft().result()
         if failed:
             raise failed
@@ -192,7 +187,8 @@ class Client(ServerApi):
         Raises:
             ClientError: none is, and one responds with an error: access denied, say.
         """
-        return self._connections().any_is(Query("ready", model, checked_version(version)))
+        connections, query = self._connections(), Query("ready", model, checked_version(version))
+        return connections.any_is_ready(query, Deadline.after(PROBE_S * len(self._addresses)))
 
     def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
         """Return as soon as one of the servers, or the model on it, is ready.
@@ -201,8 +197,8 @@ class Client(ServerApi):
             DeadlineExceededError: none is by then.
             ClientError: as `ready`.
         """
-        deadline, connections = Deadline.after(timeout_s), self._connections()
-        while not self.ready(model):
+        deadline, query = Deadline.after(timeout_s), Query("ready", model)
+        while not (connections := self._connections()).any_is_ready(query, deadline):
             if not deadline.remaining_s:
                 raise not_ready(model, str(connections), deadline)
             time.sleep(min(READY_PAUSE_S, deadline.remaining_s))
@@ -254,6 +250,31 @@ class Client(ServerApi):
             config = {}  # a proxy may withhold it: then the batch limit is learned from a rejection
         return connections.signatures.put(model, version, Signature.of(metadata, config))
 
+    def _validated(
+        self, connections: Connections, model: str, version: str, inputs: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> tuple[Signature, Arrays]:
+        """The signature, and the arrays to send."""
+        signature = self._signature(connections, model, version, deadline)
+        try:
+            return signature, signature.validated(inputs)
+        except InvalidInputError:  # unless the model has changed since it was described
+            if not connections.signatures.drop_if_old(model, version):
+                raise
+        signature = self._signature(connections, model, version, deadline)
+        return signature, signature.validated(inputs)
+
+    def validate(
+        self, model: str, inputs: Mapping[str, ArrayLike], *, version: Version = "", timeout_s: float | None = None
+    ) -> Arrays:
+        """The arrays that `infer` would send.
+
+        Raises:
+            InvalidInputError: a name, dtype or shape is not the model's.
+            ClientError: as `infer`.
+        """
+        connections, deadline = self._connections(), self._deadline(timeout_s)
+        return self._validated(connections, model, checked_version(version), inputs, deadline)[1]
+
     def _infer_batch(
         self, connections: Connections, request: Request, signature: Signature, deadline: Deadline
     ) -> Arrays:
@@ -266,12 +287,8 @@ class Client(ServerApi):
             futures = [
                 workers.submit(copy_context().run, self._infer_once, connections, chunk, deadline) for chunk in requests
             ]
-            done, late = wait(futures, deadline.remaining_s, FIRST_EXCEPTION)
-            for future in done:
-                future.result()  # raises what it failed of
-            if late:
-                raise split_deadline_exceeded(request.model, len(chunks), deadline)
-        answers = [future.result() for future in futures]
+            wait(futures, return_when=FIRST_EXCEPTION)  # each keeps the deadline by itself
+            answers = [future.result() for future in futures if future.done()]
         return concatenated(answers, [rows_of(chunk) for chunk in chunks])
 
     def _infer_once(self, connections: Connections, request: Request, deadline: Deadline) -> Arrays:

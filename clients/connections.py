@@ -11,7 +11,7 @@ from weakref import WeakMethod, WeakSet, ref
 
 from clients.attempts import Pause, Plan, RetryBudget, plan
 from clients.deadline import Deadline
-from clients.errors import ClientError, ServerUnavailableError
+from clients.errors import ClientError
 from clients.failures import Failure, error_of
 from clients.over_grpc import Grpc
 from clients.over_http import Http
@@ -35,14 +35,7 @@ class Connections:
         self.inherited = False  # through a fork
         self.signatures, self.ids = SignatureCache(), RequestIds()
         self._retry, self._budget, self._closed = retry, RetryBudget(retry), threading.Event()
-        # Weak: a client that was dropped, and not closed, must not be probing for ever.
-        start_probing = WeakMethod(self._start_probing)
-
-        def probe(server: Server) -> None:
-            if start := start_probing():
-                start(server)
-
-        self._servers = Servers(addresses, retry, probe)
+        self._servers = Servers(addresses, retry, weakly(self._start_probing))
         self._transports: dict[Server, Grpc | Http] = {
             server: (Grpc if server.address.protocol == "grpc" else Http)(server.address, transport)
             for server in self._servers.all
@@ -56,27 +49,28 @@ class Connections:
         steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, idempotent=idempotent)
         try:
             return self._execute(steps, send)
-        except Exception as error:
-            # A connection that was closed under a call looks like one that broke.
-            if self._closed.is_set() and (
-                isinstance(error, ServerUnavailableError) or not isinstance(error, ClientError)
-            ):
+        except ClientError:
+            raise
+        except Exception as error:  # of a library whose connection was closed under it
+            if self._closed.is_set():
                 raise closed() from error
             raise
 
-    def any_is(self, query: Query) -> bool:
-        """Whether one of the servers says yes. Each is asked once.
+    def any_is_ready(self, query: Query, deadline: Deadline) -> bool:
+        """Whether one of the servers says so. Each is asked once, one after the other.
 
         Raises:
             ClientError: none does, and one responds with an error.
         """
-        deadline, failed = Deadline.after(PROBE_S * len(self._transports)), None
+        failed = None
         for server, transport in self._transports.items():
             try:
-                if transport.query(query, PROBE_S):
+                ready = transport.query(query, min(PROBE_S, deadline.remaining_s))
+                server.responded = True
+                if ready:
                     return True
             except Failure as failure:
-                if failure.server_responded:
+                if failure.denies_readiness:
                     failed = error_of(failure, query.model or "the server", str(server.address), 1, deadline)
         if failed:
             raise failed
@@ -84,7 +78,11 @@ class Connections:
 
     def any_is_alive(self) -> bool:
         """Whether one of the servers responds."""
-        return any(transport.alive(PROBE_S) for transport in self._transports.values())
+        for server, transport in self._transports.items():
+            if transport.alive(PROBE_S):
+                server.responded = True
+                return True
+        return False
 
     def __str__(self) -> str:
         return str(self._servers)
@@ -112,6 +110,8 @@ class Connections:
                         response = send(self._transports[step.server], step.timeout_s)
                     except Failure as error:
                         failure = error
+                        if self._closed.is_set():  # it may have failed of that
+                            raise closed() from error
                 step = steps.send(failure)
         except StopIteration:
             return response
@@ -146,6 +146,17 @@ def _probe(
 
 _all: WeakSet[Connections] = WeakSet()
 _renewing = threading.Lock()
+
+
+def weakly(start_probing: Callable[[Server], None]) -> Callable[[Server], None]:
+    """The method of a client, which a prober must not keep alive: dropped and not closed, it would probe for ever."""
+    method = WeakMethod(start_probing)
+
+    def start(server: Server) -> None:
+        if alive := method():
+            alive(server)
+
+    return start
 
 
 def of_this_process(held: Connections, renew: Callable[[], Connections]) -> Connections:

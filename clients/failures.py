@@ -42,6 +42,11 @@ class Failure(Exception):  # noqa: N818  # the outcome of one attempt; callers g
     def server_responded(self) -> bool:
         return self.kind not in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
 
+    @property
+    def denies_readiness(self) -> bool:
+        """Whether somebody who waits for a server to be ready waits in vain: access denied, say; not overload."""
+        return self.server_responded and self.kind is not Kind.OVERLOADED and not self.transient
+
 
 Status = str | int  # gRPC's status code by name, or HTTP's
 
@@ -162,16 +167,6 @@ def not_ready(model: str, servers: str, deadline: Deadline) -> errors.DeadlineEx
     return error
 
 
-def split_deadline_exceeded(model: str, chunks: int, deadline: Deadline) -> errors.DeadlineExceededError:
-    """Of a batch that was sent in chunks, which waited for each other."""
-    error = errors.DeadlineExceededError(
-        f"{model}: not all of {chunks} chunks of the batch were answered within {_duration(deadline.elapsed_s)}",
-        hint="a longer timeout; or more of them at once: concurrency=…",
-    )
-    error.elapsed_s = deadline.elapsed_s
-    return error
-
-
 def _description(failure: Failure, model: str, server: str, elapsed_s: float) -> str:
     match failure.kind:
         case Kind.INVALID_INPUT:
@@ -193,4 +188,6 @@ def _description(failure: Failure, model: str, server: str, elapsed_s: float) ->
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+    if seconds < 0.9995:  # or it would be 1e+03 ms
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"

@@ -59,10 +59,8 @@ class Pool:
         """
         head = _head(f"{method} {self._root}{path}", {**self._headers, **headers, "content-length": str(len(body))})
         sock = self._idle_socket() or self._connect(deadline)
-        self._busy.add(sock)
         try:
-            if self._closed:  # while it connected: close() did not see this one
-                raise ConnectionError("the connection was closed")
+            self._use(sock)
             unsent = _write(sock, deadline, [head + body] if len(body) < _IN_ONE_PIECE_BYTES else [head, body])
             parser = _Parser(method)
             try:
@@ -82,6 +80,12 @@ class Pool:
             self._idle.append(sock)
         return Response(parser.status_code, bytes(parser.content), parser.get)
 
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
     def close(self) -> None:
         """Requests in flight end with a failure."""
         self._closed = True
@@ -89,9 +93,7 @@ class Pool:
             with suppress(OSError):
                 # Not SSLSocket's own, which would take the TLS state from whoever reads.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        self.drop_idle()
 
     def _idle_socket(self) -> socket.socket | None:
         with suppress(IndexError):
@@ -112,17 +114,35 @@ class Pool:
             if self._tls is None:
                 return sock
             try:
+                self._use(sock)
                 if self._proxy:
                     self._tunnel(sock, self._proxy, deadline)
+                secured = self._tls.wrap_socket(sock, server_hostname=self._address.host, do_handshake_on_connect=False)
+                self._busy.discard(sock)  # which has given up its file
+                sock = secured
+                self._use(sock)
                 sock.settimeout(min(CONNECT_S, _remaining_s(deadline)))  # of the handshake as a whole
-                return self._tls.wrap_socket(sock, server_hostname=self._address.host)
+                secured.do_handshake()
+                return sock
             except BaseException:
                 sock.close()
                 raise
+            finally:
+                self._busy.discard(sock)
         except (OSError, HTTPParseError) as error:
             if time.monotonic() >= deadline:
                 raise Failure(Kind.DEADLINE_EXCEEDED, "no connection in time") from error
             raise Failure(Kind.UNAVAILABLE, _text(error)) from error
+
+    def _use(self, sock: socket.socket) -> None:
+        """Note it, for `close` to end what is going on.
+
+        Raises:
+            ConnectionError: that was called already.
+        """
+        self._busy.add(sock)
+        if self._closed:
+            raise ConnectionError("the connection was closed")
 
     def _tunnel(self, sock: socket.socket, proxy: SplitResult, deadline: float) -> None:
         netloc = self._address.netloc

@@ -98,7 +98,8 @@ class _Channel:
         message = getattr(messages, f"{name}Request")(**_fields(query))
         for key, value in query.parameters.items():
             _set(message.parameters[key], value)
-        self._busy_until = max(self._busy_until, time.monotonic() + timeout_s)
+        if query.endpoint != "live":  # nobody waits for a probe on a channel that was replaced
+            self._busy_until = max(self._busy_until, time.monotonic() + timeout_s)
         headers = self._transport.headers
         if query.is_admin and (key := self._transport.admin_key):
             headers = {**headers, f"triton-grpc-protocol-{self._transport.admin_header}": key}

@@ -130,7 +130,8 @@ class Http(_Messages):
             return failure.server_responded
 
     def reconnect(self) -> None:
-        """Nothing: a connection on which a request had no response was closed with it."""
+        """Use new connections from now on: idle ones may be dead, and would be tried one after the other."""
+        self._pool.drop_idle()
 
     def close(self) -> None:
         self._pool.close()
@@ -142,7 +143,11 @@ class AsyncHttp(_Messages):
     def __init__(self, address: Address, transport: Transport) -> None:
         super().__init__(address, transport)
         self._root, self._proxy_url = str(address), self._proxy.geturl() if self._proxy else None
-        self._session = aiohttp.ClientSession(
+        self._session, self._busy_until = self._new_session(), 0.0
+        self._retired: list[tuple[float, aiohttp.ClientSession]] = []  # and until when a request may be on them
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             auto_decompress=False,
@@ -152,6 +157,7 @@ class AsyncHttp(_Messages):
     async def infer(self, request: Request, timeout_s: float) -> Arrays:
         deadline = time.monotonic() + timeout_s
         path, body, headers = self._infer_message(request, deadline)
+        self._busy_until = max(self._busy_until, deadline)
         return self._outputs(request, await self._send("POST", path, deadline, body, headers))
 
     async def query(self, query: Query, timeout_s: float) -> Any:
@@ -168,9 +174,16 @@ class AsyncHttp(_Messages):
 
     async def reconnect(self) -> None:
         """As Http's."""
+        now = time.monotonic()
+        retired = [*self._retired, (self._busy_until, self._session)]
+        self._session, self._busy_until = self._new_session(), 0.0
+        self._retired = [(until, session) for until, session in retired if until > now]
+        for session in (session for until, session in retired if until <= now):
+            await session.close()
 
     async def close(self) -> None:
-        await self._session.close()
+        for session in (self._session, *(session for _, session in self._retired)):
+            await session.close()
 
     async def _send(self, method: str, path: str, deadline: float, body: bytes, headers: dict[str, str]) -> Response:
         try:

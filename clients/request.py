@@ -96,6 +96,9 @@ class Request:
         Raises:
             InvalidInputError: the priority, a header or a parameter cannot be sent.
         """
+        if isinstance(outputs, str):
+            raise InvalidInputError(f"outputs must be a list of names, and is {outputs!r}")
+        check_text(model, id, *outputs)
         if not (isinstance(priority, int) and 0 <= priority < 2**32):
             raise InvalidInputError(
                 f"priority must be 0 (the model's default), or 1 (the highest) on, and is {priority!r}"
@@ -154,6 +157,19 @@ class RequestIds:
         return f"{self._client}-{next(self._numbers)}"
 
 
+def check_text(*texts: str) -> None:
+    """That they can be sent.
+
+    Raises:
+        InvalidInputError: one is no text, or one that UTF-8 does not have.
+    """
+    for text in texts:
+        try:
+            text.isascii() or text.encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise InvalidInputError(f"{text!r} cannot be sent as text") from error
+
+
 def checked_query(query: Query, servers: Sequence[Address]) -> None:
     """That it can be asked.
 
@@ -186,11 +202,13 @@ def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameter
         InvalidInputError: a name is Triton's own, a value is of a type that the protocols do not carry, or it is of a
             sequence and there are several servers: a sequence is kept by one.
     """
+    check_text(*parameters, *(value for value in parameters.values() if isinstance(value, str)))
     for name, value in parameters.items():
         if name in _RESERVED or name.startswith("triton_"):
             raise InvalidInputError(f"the parameter {name!r} is set by the client", hint="priority=…, timeout_s=…")
-        if not isinstance(value, str | bool | int | float):
-            raise InvalidInputError(f"the parameter {name!r} must be a str, bool, int or float, and is {value!r}")
+        is_int64 = isinstance(value, int) and -(2**63) <= value < 2**63
+        if not (is_int64 or isinstance(value, str | float)):
+            raise InvalidInputError(f"the parameter {name!r} must be a str, bool, int64 or float, and is {value!r}")
     if parameters.keys() & _SEQUENCE and (not parameters.get("sequence_id") or servers > 1):
         raise InvalidInputError(
             f"a sequence needs a sequence_id and one server, and there are {servers}", hint="a client for each server"

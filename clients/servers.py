@@ -45,7 +45,7 @@ class Queue:
     backoff_until: float = 0  # on the monotonic clock
 
     def is_open(self, now: float) -> bool:
-        return self.in_flight + 1 <= self.limit and now >= self.backoff_until and not self.stalled
+        return self.in_flight + 1 <= self.limit and now >= self.backoff_until
 
 
 @dataclass(eq=False)
@@ -55,13 +55,14 @@ class Server:
     address: Address
     in_flight: int = 0  # requests to all models
     successes: int = 0
+    responded: bool = False  # ever, with whatever: it is there, and worth waiting for
     down: bool = False
     suspect: bool = False  # a request timed out: a probe has to tell why
     probing: bool = False  # somebody does that
-    queues: dict[str, Queue] = field(default_factory=dict)
+    queues: defaultdict[str, Queue] = field(default_factory=lambda: defaultdict(Queue))
 
     def queue(self, model: str) -> Queue:
-        return self.queues.get(model) or self.queues.setdefault(model, Queue())
+        return self.queues[model]
 
 
 @dataclass(eq=False)
@@ -116,7 +117,7 @@ class Servers:
             if slot.server is None:
                 self._dispatch(slot.model)
             if slot.server is None:
-                slot.wakeup, slot.recheck_at = slot.wakeup or self._event(), self._backoff_end(slot.model)
+                slot.wakeup, slot.recheck_at = slot.wakeup or self._event(), self._recheck_at(slot.model)
                 slot.wakeup.clear()
             return slot.server
 
@@ -163,17 +164,20 @@ class Servers:
 
         A server that fails fast has the fewest requests, and would attract all of them.
         """
+        if not model:  # a query, about this model or that
+            return
         with self._lock:
             server.queue(model).failing_until = time.monotonic() + FAILING_S
 
-    def record_timeout(self, server: Server, model: str, waited_s: float) -> None:
+    def record_timeout(self, server: Server, model: str, silent_s: float) -> None:
         """It has not responded in time: that may be the server's fault, or the model's, or there was little time.
 
-        What a stalled network holds back arrives all at once and would overflow the model's queue: it gets no more.
+        If it said nothing to anybody for so long, the model gets no more: what a stalled network holds back arrives all
+        at once, and would overflow the queue.
         """
         with self._lock:
             server.suspect = True
-            server.queue(model).stalled |= waited_s >= PROBE_S
+            server.queue(model).stalled |= silent_s >= PROBE_S
         self._have_it_probed(server)
 
     def mark_down(self, server: Server) -> None:
@@ -191,8 +195,8 @@ class Servers:
                 if server.down or queue.stalled:
                     queue.limit, queue.slow_start = min(queue.limit, _SLOW_START_LIMIT), True
                 queue.stalled = False
-            server.down = server.suspect = False
-            for model in server.queues:
+            server.down, server.suspect, server.responded = False, False, True
+            for model in list(server.queues):
                 self._dispatch(model)
         if newly:
             log.warning("%s responds again", server.address)
@@ -217,7 +221,7 @@ class Servers:
 
     def ever_responded(self) -> bool:
         """Whether one of them did, to this client."""
-        return any(server.successes for server in self.all)
+        return any(server.responded for server in self.all)
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)
@@ -230,23 +234,24 @@ class Servers:
             server.queue(model).in_flight += 1
             line[0].server = server
             line.popleft().notify()
-        if line and line[0].recheck_at != self._backoff_end(model):
+        if line and line[0].recheck_at != self._recheck_at(model):
             line[0].notify()
 
     def _pick(self, model: str, avoid: Collection[Server]) -> Server | None:
         now = time.monotonic()
-        open_ = [server for server in self.all if not server.down and server.queue(model).is_open(now)]
+        up = [server for server in self.all if not (server.down or server.queue(model).stalled)]
+        sound = [server for server in up if now >= server.queue(model).failing_until] or up
+        open_ = [server for server in sound if server.queue(model).is_open(now)]
         if len(open_) < 2:
             return open_[0] if open_ else None
-        fresh = [server for server in open_ if server not in avoid] or open_
-        candidates = [server for server in fresh if now >= server.queue(model).failing_until] or fresh
+        candidates = [server for server in open_ if server not in avoid] or open_
         least = min(server.in_flight for server in candidates)
         return random.choice([server for server in candidates if server.in_flight == least])  # noqa: S311
 
-    def _backoff_end(self, model: str) -> float:
-        """Of the server whose backoff ends first; infinite if there is none."""
-        now = time.monotonic()
-        ends = [end for server in self.all if (end := server.queue(model).backoff_until) > now]
+    def _recheck_at(self, model: str) -> float:
+        """When the next server ends its backoff, or is no longer avoided; infinite if there is none."""
+        now, queues = time.monotonic(), [server.queue(model) for server in self.all]
+        ends = [end for queue in queues for end in (queue.backoff_until, queue.failing_until) if end > now]
         return min(ends, default=math.inf)
 
     def _have_it_probed(self, server: Server) -> None:

@@ -187,7 +187,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             not _HEADER_NAME.fullmatch(name) or name in _RESERVED_HEADERS or name.endswith("-bin")
         ):  # which gRPC takes for bytes
             raise InvalidInputError(f"{name!r} cannot be sent as a header", hint="letters, digits, - _ and .")
-        if not _HEADER_VALUE.fullmatch(value):
+        if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value)):
             raise InvalidInputError(f"the header {name} has a character that is not printable ASCII")
     return checked
 

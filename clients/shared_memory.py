@@ -88,8 +88,8 @@ class SharedMemory:
             raise InvalidInputError("this region is the parent process's", hint="make one of its own here")
         timeout_s = options.get("timeout_s")
         deadline = Deadline.after(self._client.timeout_s if timeout_s is None else timeout_s)
-        signature = self._client.signature(model, options.get("version", ""), timeout_s=deadline.remaining_s)
-        arrays = signature.validated(inputs)
+        version = options.get("version", "")
+        arrays = self._client.validate(model, inputs, version=version, timeout_s=deadline.remaining_s)
         memory = self._memory.buf
         assert memory is not None  # it is open
         if not self._lock.acquire(timeout=deadline.remaining_s):

@@ -44,6 +44,11 @@ class TcpProxy:
     def flow(self) -> None:
         self._flows.set()
 
+    def close(self) -> None:
+        """Accept no more connections, and end every open one."""
+        self._loop.call_soon_threadsafe(lambda: self._server.close())
+        self.cut()
+
     def cut(self) -> None:
         """End every open connection, with a reset."""
 
@@ -54,11 +59,12 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(abort)
 
     async def serve(self, ready: threading.Event) -> None:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
         ready.set()
         with suppress(asyncio.CancelledError):
-            await server.serve_forever()
+            await asyncio.Event().wait()  # until it is cancelled
+        self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -31,7 +31,7 @@ GONE = Failure(Kind.UNAVAILABLE, "connection refused")
 def servers(count: int = 1, watch: Callable[[Server], object] = lambda server: None) -> Servers:
     found = Servers([Address("grpc", "host", 8001 + i) for i in range(count)], Retry(), watch)
     for server in found.all:
-        server.successes = 1
+        server.responded = True
     return found
 
 
@@ -139,6 +139,50 @@ def test_a_server_that_fails_fast_does_not_attract_the_requests(kind: Kind) -> N
         follow(servers(), [Failure(kind, "not here"), None], queue="m")
 
 
+def test_nor_while_the_others_have_no_room() -> None:
+    pool = servers(2)
+    full, failing = pool.all
+    pool.release(acquired(pool, "m"))
+    pool.record_rejection(full, "m")
+    pool.record_error(failing, "m")
+    waiting = acquired(pool, "m")
+    assert pool.poll(waiting) is None
+    assert waiting.recheck_at == full.queue("m").backoff_until
+    time.sleep(waiting.recheck_at - time.monotonic())
+    assert pool.poll(waiting) is full
+    pool.release(waiting)
+    pool.record_error(full, "m")  # where all fail, all are asked
+    assert {acquired(pool, "m").server for _ in range(20)} == set(pool.all)
+
+
+def test_a_server_that_responded_with_errors_only_is_worth_waiting_for() -> None:
+    pool = Servers([Address("grpc", "host", 8001)], Retry(), lambda server: None)
+    with pytest.raises(InvalidInputError):
+        follow(pool, [Failure(Kind.INVALID_INPUT, "no image")])
+    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5))
+    next(steps)
+    assert isinstance(steps.send(GONE), Pause)
+
+
+def test_a_model_that_is_only_slow_is_not_stalled_while_the_server_serves_others() -> None:
+    pool = servers()
+    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5), queue="m")
+    next(steps)
+    follow(pool, [None], queue="m")
+    time.sleep(PROBE_S)
+    steps.close()  # its caller hangs up
+    assert take(pool, "m")
+
+
+def test_the_server_that_is_blamed_is_the_one_that_failed() -> None:
+    pool, refused = servers(2), Failure(Kind.INVALID_INPUT, "no image")
+    with pytest.raises(InvalidInputError) as one:
+        follow(pool, [OVERLOADED, refused])
+    assert one.value.server in {str(server.address) for server in pool.all}
+    with pytest.raises(ServerUnavailableError, match="cannot reach grpc://host:8001, grpc://host:8002"):
+        follow(servers(2), [OVERLOADED, GONE], Retry(max_attempts=2))
+
+
 def test_a_hedged_request_avoids_the_server_that_it_is_hedged_against() -> None:
     pool, retry, tried = servers(2), Retry(), set[Server]()
     for _ in range(10):
@@ -222,7 +266,7 @@ def test_while_all_are_down_calls_wait_for_one_to_come_back() -> None:
 
 def test_a_server_that_never_answered_is_not_waited_for() -> None:
     pool = servers()
-    pool.all[0].successes = 0
+    pool.all[0].responded = False
     began = time.monotonic()
     with pytest.raises(ServerUnavailableError, match="grpc://host:8001"):
         follow(pool, [GONE] * 9)

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -124,6 +125,69 @@ def test_a_client_that_is_dropped_and_not_closed_does_not_go_on_probing() -> Non
     del client
     gc.collect()
     wait_for(lambda: probers() == before, 5)
+
+
+def test_a_client_for_asyncio_that_is_dropped_does_not_go_on_either() -> None:
+    def probers() -> int:
+        return sum("_probe" in repr(task) for task in asyncio.all_tasks())
+
+    async def run() -> None:
+        client = AsyncClient(f"http://127.0.0.1:{free_ports(1)[0]}", timeout_s=1)
+        with pytest.raises(ServerUnavailableError):
+            await client.server_metadata()
+        assert probers() == 1
+        del client
+        gc.collect()
+        await asyncio.sleep(1.5)
+        assert probers() == 0
+
+    asyncio.run(run())
+
+
+def test_a_batch_in_chunks_fails_of_what_one_request_fails_of(server: Served, pixels: np.ndarray) -> None:
+    async def by_coroutine(url: str) -> None:
+        async with AsyncClient(url) as client:
+            await client.infer("fashion_classifier", {"pixels": pixels})
+            between.close()
+            await client.infer("fashion_classifier", {"pixels": pixels}, timeout_s=0.5)
+
+    with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}") as client:
+        client.infer("fashion_classifier", {"pixels": pixels})
+        between.close()
+        with pytest.raises(ServerUnavailableError):
+            client.infer("fashion_classifier", {"pixels": pixels}, timeout_s=0.5)
+    with tcp_proxy(server.grpc) as between, pytest.raises(ServerUnavailableError):
+        asyncio.run(by_coroutine(f"grpc://{between.address}"))
+
+
+def test_images_that_are_being_classified_are_left_to_the_parent_of_a_fork(url: str, examples: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from clients import Client, ClientError
+images = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.png"))]
+with Client("{url}") as client:
+    outcomes = client.classify_many(images, batch_size=1)
+    next(outcomes)
+    child = os.fork()
+    if child == 0:
+        try:
+            list(outcomes)
+        except ClientError as error:
+            os._exit("before a fork" not in str(error))
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(outcomes)) == len(images) - 1
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, examples],
+        cwd=layout.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_client_belongs_to_one_event_loop() -> None:

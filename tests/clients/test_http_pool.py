@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clients import AsyncClient, Client, ClientError, InferenceError, http_pool
+from clients import AsyncClient, Client, ClientError, DeadlineExceededError, InferenceError, http_pool
 from clients.failures import Failure, Kind
 from clients.http_pool import Pool
 from clients.settings import Address
@@ -225,6 +225,30 @@ def test_a_connection_that_is_made_while_the_pool_is_closed_is_not_used(monkeypa
         began = time.monotonic()
         assert failure(pool, 5).kind is Kind.UNAVAILABLE
         assert time.monotonic() - began < 2
+
+
+def test_a_proxy_without_a_server_is_waited_for() -> None:
+    busy = answering(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    with server(busy) as (port, _), Client(f"http://127.0.0.1:{port}") as client:
+        assert not client.ready()
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="is not ready after"):
+            client.wait_until_ready(timeout_s=0.5)
+        assert 0.5 <= time.monotonic() - began < 1.5
+
+
+def test_connections_that_died_without_a_word_are_not_tried_one_by_one() -> None:
+    with pool_of(answering(OK)) as (pool, _):
+        waiting = threading.Barrier(8)
+        threads = [threading.Thread(target=lambda: (waiting.wait(), ask(pool))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(pool._idle) > 1
+        pool.drop_idle()
+        assert not pool._idle
+        assert ask(pool) == (200, b"ok")
 
 
 def test_closing_while_a_name_is_resolved_is_no_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
