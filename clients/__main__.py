@@ -1,4 +1,4 @@
-"""Ask a running server.
+"""Send requests to a running Triton server.
 
   python -m clients classify shoe.png shirts/         images, and folders of .png, .jpg and .jpeg
   python -m clients classify --csv shirts/ > answers.csv
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "Without any: a JSON object of all inputs on standard input",
     )
     infer.add_argument(
-        "--output", action="append", default=[], metavar="NAME", help="output to print; repeatable (default: all)"
+        "--output", action="append", default=[], metavar="NAME", help="output to return; repeatable (default: all)"
     )
     infer.add_argument(
         "--save", type=Path, metavar="FILE.npz", help="save the outputs as arrays, instead of printing JSON"
@@ -78,8 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     health.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
 
+    for command in (classify, infer, models):
+        command.add_argument(
+            "--timeout",
+            type=_seconds,
+            default=10,
+            metavar="SECONDS",
+            help="deadline of a request, its retries included (default: 10)",
+        )
     for command in (classify, infer, models, health):
         _add_connection(command)
+    health.set_defaults(timeout=10)  # its questions have a second each
     return parser
 
 
@@ -93,13 +102,6 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
         "several share the load",
     )
     connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
-    connection.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=10,
-        metavar="SECONDS",
-        help="deadline of a request, its retries included (default: 10)",
-    )
     connection.add_argument(
         "--ca",
         type=Path,

@@ -21,7 +21,7 @@ class ClientError(ProjectError):
         attempts: How often the request was sent; 0 if it never was, or for a split batch whose deadline passed.
         elapsed_s: From the call to the error, in seconds.
         server: URL of the server that was asked last, or of all of them; "" where none was asked.
-        server_message: What that server said, word for word; "" where it said nothing.
+        server_message: What that server said, or where it did not respond, why not; "" if it was not asked.
     """
 
     attempts = 0

@@ -163,9 +163,9 @@ def test_options_that_make_no_sense_are_refused(server: Served, options: list[st
     assert message in done.stderr.decode()
 
 
-@pytest.mark.parametrize("option", ["--wait", "--timeout"])
-def test_a_time_is_a_number_of_seconds(server: Served, option: str) -> None:
-    done = run(server, "health", option, "nan")
+@pytest.mark.parametrize("option", [("health", "--wait"), ("models", "--timeout")])
+def test_a_time_is_a_number_of_seconds(server: Served, option: tuple[str, str]) -> None:
+    done = run(server, *option, "nan")
     assert done.returncode == 2
     assert b"expected 0 to 86400 seconds, got 'nan'" in done.stderr
 

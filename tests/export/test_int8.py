@@ -57,14 +57,18 @@ def test_a_layer_left_out_computes_what_the_fp32_graph_does(
     quantized, inputs = onnx.load(tmp_path / "q.onnx"), take(fashion.held_out.inputs, slice(64))
     expected = onnx_runner(graphs_of_fashion["fp32"], ["logits"])(inputs)["logits"]
 
-    def error(left_out: list[str]) -> float:
+    def errors(left_out: list[str]) -> np.ndarray:
         model = int8.leave_out(quantized, fp32, left_out)
         onnx.checker.check_model(model, full_check=True)
-        return float(np.abs(memory_runner(model, ["logits"])(inputs)["logits"] - expected).max())
+        return np.abs(memory_runner(model, ["logits"])(inputs)["logits"] - expected)
+
+    def rms(left_out: list[str]) -> float:
+        """Errors of layers add up in their squares; the largest of them may happen to be smaller with more layers."""
+        return float(np.sqrt(np.mean(np.square(errors(left_out)))))
 
     heavy = graphs.heavy_nodes(fp32)
-    assert error(heavy) < 1e-4, "with every layer left out it is the FP32 graph"
-    assert error(heavy) < error(heavy[1:]) < error([])
+    assert errors(heavy).max() < 1e-4, "with every layer left out it is the FP32 graph"
+    assert rms(heavy) < rms(heavy[1:]) < rms([])
 
 
 def test_what_is_left_out_shows_in_what_tensorrt_computes(
