@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calling
+from benchmarks import calling, storm
 from tests.conftest import Served, Workspace
 
 
@@ -58,3 +58,13 @@ def test_what_costs_more_than_it_may_is_named() -> None:
         "grpc, threads: 0.949 of the throughput of 8 at once (limit: 0.95)",
         "http: classify_many is 2.0× a loop (limit: 3)",
     ]
+
+
+def test_goodput_is_compared_with_the_peak_of_the_same_round() -> None:
+    def way(name: str, *succeeded_per_s: float) -> storm.Storm:
+        return storm.Storm(name, 1, succeeded_per_s, (0.0,) * 3, (0.0,) * 3)
+
+    few = [
+        way(name, *per_s) for name, per_s in zip(storm._PEAK, ((100, 50, 10), (90, 60, 10), (80, 40, 20)), strict=True)
+    ]
+    assert storm.goodput_share([*few, way("storm with retries", 80, 57, 18)]) == 0.9
