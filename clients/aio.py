@@ -3,29 +3,25 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
-from weakref import ref
 
 from numpy.typing import ArrayLike
 
 from clients import tasks, telemetry
-from clients.attempts import Pause, Plan, RetryBudget, plan
-from clients.connections import FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S, READY_PAUSE_S, closed, weakly
+from clients.aio_connections import AsyncConnections, cancelled
+from clients.connections import READY_PAUSE_S
 from clients.deadline import Deadline
 from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
-from clients.failures import Failure, error_of, not_ready
+from clients.failures import not_ready
 from clients.over_grpc import AsyncGrpc
 from clients.over_http import AsyncHttp
-from clients.request import Query, Request, RequestIds, SharedTensor, checked_query, checked_version
+from clients.request import Query, Request, SharedTensor, checked_query, checked_version
 from clients.server_api import AsyncServerApi, Version
-from clients.servers import PROBE_S, Server, Servers
+from clients.servers import PROBE_S, Server
 from clients.settings import DEFAULT_SERVER, Address, InferOptions, Parameters, Retry, Transport, checked_concurrency
 from clients.tasks import Image, Prediction
-from clients.tensors import Arrays, Signature, SignatureCache, concatenated, rows_of
-
-SendAttempt = Callable[[AsyncGrpc | AsyncHttp, float], Awaitable[Any]]
+from clients.tensors import Arrays, Signature, concatenated, rows_of
 
 
 class AsyncClient(AsyncServerApi):
@@ -52,15 +48,8 @@ class AsyncClient(AsyncServerApi):
     ) -> None:
         self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
         checked_concurrency(concurrency)
-        self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
-        self._transport, self._hedge_after_s = transport or Transport(), hedge_after_s
-        self._servers = Servers(self._addresses, self._retry, weakly(self._start_probing), asyncio.Event)
-        self._budget = RetryBudget(self._retry)
-        self._signatures, self._ids = SignatureCache(), RequestIds()
-        self._transports: dict[Server, AsyncGrpc | AsyncHttp] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._probing: dict[Server, asyncio.Task[None]] = {}
-        self._closed = asyncio.Event()
+        self.timeout_s, self._concurrency, self._hedge_after_s = timeout_s, concurrency, hedge_after_s
+        self._held = AsyncConnections(self._addresses, transport or Transport(), retry or Retry())
 
     async def infer(
         self,
@@ -87,7 +76,7 @@ class AsyncClient(AsyncServerApi):
             outputs=outputs,
             version=version,
             priority=priority,
-            id=request_id or self._ids.next(),
+            id=request_id or self._held.ids.next(),
             headers=headers,
             parameters=parameters,
             idempotent=idempotent,
@@ -98,7 +87,7 @@ class AsyncClient(AsyncServerApi):
         except InvalidInputError as error:
             if (learned := signature.with_limit_from(error.server_message)) is None:
                 raise
-            self._signatures.put(model, version, learned)
+            self._held.signatures.put(model, version, learned)
             return await self._infer_batch(request, learned, deadline)
 
     async def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
@@ -115,7 +104,7 @@ class AsyncClient(AsyncServerApi):
         **options: Unpack[InferOptions],
     ) -> AsyncIterator[Prediction | ClientError]:
         """As Client.classify_many. An iterable that is not asynchronous is read in the event loop."""
-        self._open()
+        self._held.opened()
         batches = tasks.async_batches(images, batch_size)
         in_flight: deque[asyncio.Future[list[Prediction | ClientError]]] = deque()
         failed: Exception | None = None
@@ -136,7 +125,7 @@ class AsyncClient(AsyncServerApi):
                 for outcome in outcomes:
                     yield outcome
         finally:
-            await _cancelled(in_flight)
+            await cancelled(in_flight)
         if failed:
             raise failed
 
@@ -146,73 +135,32 @@ class AsyncClient(AsyncServerApi):
 
     async def live(self) -> bool:
         """As Client.live, of all servers at once."""
-        transports = self._open()
-        found = await asyncio.gather(*(transport.alive(PROBE_S) for transport in transports.values()))
-        for server, alive in zip(transports, found, strict=True):
-            server.responded |= alive
-        return any(found)
+        return await self._held.any_is_alive()
 
     async def ready(self, model: str = "", version: Version = "") -> bool:
         """As Client.ready, of all servers at once."""
-        return await self._any_is_ready(Query("ready", model, checked_version(version)), Deadline.after(PROBE_S))
+        return await self._held.any_is_ready(Query("ready", model, checked_version(version)), Deadline.after(PROBE_S))
 
     async def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
         """As Client.wait_until_ready."""
         deadline, query = Deadline.after(timeout_s), Query("ready", model)
-        while not await self._any_is_ready(query, deadline):
+        while not await self._held.any_is_ready(query, deadline):
             if not deadline.remaining_s:
-                raise not_ready(model, str(self._servers), deadline)
+                raise not_ready(model, str(self._held), deadline)
             await asyncio.sleep(min(READY_PAUSE_S, deadline.remaining_s))
 
     async def close(self) -> None:
         """As Client.close."""
-        self._closed.set()
-        self._servers.notify_all()
-        await _cancelled(self._probing.values())
-        for transport in self._transports.values():
-            await transport.close()
+        await self._held.close()
 
     async def __aenter__(self) -> Self:
-        self._open()
+        self._held.opened()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _open(self) -> dict[Server, AsyncGrpc | AsyncHttp]:
-        if self._closed.is_set():
-            raise closed()
-        loop = asyncio.get_running_loop()
-        if self._loop is None:  # not earlier: the transports need a running loop
-            self._loop = loop
-            self._transports = {
-                server: (AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp)(server.address, self._transport)
-                for server in self._servers.all
-            }
-        elif self._loop is not loop:
-            raise ClientError("the client belongs to another event loop", hint="make one in each")
-        return self._transports
-
-    async def _any_is_ready(self, query: Query, deadline: Deadline) -> bool:
-        transports = self._open()
-
-        async def answer_of(transport: AsyncGrpc | AsyncHttp) -> bool | Failure:
-            try:
-                return bool(await transport.query(query, min(PROBE_S, deadline.remaining_s)))
-            except Failure as failure:
-                return failure
-
-        found = dict(zip(transports, await asyncio.gather(*map(answer_of, transports.values())), strict=True))
-        for server, answer in found.items():
-            server.responded |= not isinstance(answer, Failure)
-        if any(answer is True for answer in found.values()):
-            return True
-        for server, answer in found.items():
-            if isinstance(answer, Failure) and answer.denies_readiness:
-                raise error_of(answer, query.model or "the server", str(server.address), 1, deadline)
-        return False
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
@@ -225,17 +173,17 @@ class AsyncClient(AsyncServerApi):
         def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
             return transport.query(query, timeout_s)
 
-        return await self._call(query.model or "the server", deadline, send, idempotent=idempotent)
+        return await self._held.call(query.model or "the server", deadline, send, idempotent=idempotent)
 
     async def _signature(self, model: str, version: str, deadline: Deadline) -> Signature:
-        if (known := self._signatures.get(model, version)) is not None:
+        if (known := self._held.signatures.get(model, version)) is not None:
             return known
         metadata = await self._run_query(Query("model_metadata", model, version), deadline)
         try:
             config = await self._run_query(Query("model_config", model, version), deadline)
         except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
             config = {}
-        return self._signatures.put(model, version, Signature.of(metadata, config))
+        return self._held.signatures.put(model, version, Signature.of(metadata, config))
 
     async def _validated(
         self, model: str, version: str, inputs: Mapping[str, ArrayLike], deadline: Deadline
@@ -244,7 +192,7 @@ class AsyncClient(AsyncServerApi):
         try:
             return signature, signature.validated(inputs)
         except InvalidInputError:
-            if not self._signatures.drop_if_old(model, version):
+            if not self._held.signatures.drop_if_old(model, version):
                 raise
         signature = await self._signature(model, version, deadline)
         return signature, signature.validated(inputs)
@@ -278,7 +226,7 @@ class AsyncClient(AsyncServerApi):
                 return transport.infer(request, timeout_s)
 
             def call(tried: set[Server] | None = None) -> Awaitable[Arrays]:
-                return self._call(
+                return self._held.call(
                     request.model, deadline, send, queue=request.model, idempotent=request.idempotent, tried=tried
                 )
 
@@ -287,7 +235,7 @@ class AsyncClient(AsyncServerApi):
                     return await self._hedged(call, self._hedge_after_s)
                 return await call()
             except (InvalidInputError, ModelNotFoundError):
-                self._signatures.drop_if_old(request.model, request.version)
+                self._held.signatures.drop_if_old(request.model, request.version)
                 raise
 
     async def _hedged(self, call: Callable[[set[Server]], Awaitable[Arrays]], after_s: float) -> Arrays:
@@ -296,7 +244,7 @@ class AsyncClient(AsyncServerApi):
         calls = [asyncio.ensure_future(call(tried))]
         try:
             done, _ = await asyncio.wait(calls, timeout=after_s)
-            if not done and tried and self._budget.spend():  # not where it still waits for its turn
+            if not done and tried and self._held.budget.spend():  # not where it still waits for its turn
                 calls.append(asyncio.ensure_future(call(tried)))
                 done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
             if any(one.exception() is None for one in done):
@@ -304,54 +252,7 @@ class AsyncClient(AsyncServerApi):
             others = [one for one in calls if one not in done]
             return await (others or calls)[0]
         finally:
-            await _cancelled(calls)
-
-    async def _call(
-        self,
-        model: str,
-        deadline: Deadline,
-        send: SendAttempt,
-        *,
-        queue: str = "",
-        idempotent: bool = True,
-        tried: set[Server] | None = None,
-    ) -> Any:
-        steps = plan(
-            model, self._servers, self._retry, self._budget, deadline, queue=queue, idempotent=idempotent, tried=tried
-        )
-        try:
-            return await self._execute(steps, send)
-        except ClientError:
-            raise
-        except Exception as error:
-            if self._closed.is_set():
-                raise closed() from error
-            raise
-
-    async def _execute(self, steps: Plan, send: SendAttempt) -> Any:
-        response, transports = None, self._open()
-        try:
-            step = next(steps)
-            while True:
-                failure = None
-                if self._closed.is_set():
-                    raise closed()
-                if isinstance(step, Pause):
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(step.seconds):
-                            await (step.until or self._closed).wait()
-                else:
-                    try:
-                        response = await send(transports[step.server], step.timeout_s)
-                    except Failure as error:
-                        failure = error
-                        if self._closed.is_set():
-                            raise closed() from error
-                step = steps.send(failure)
-        except StopIteration:
-            return response
-        finally:
-            steps.close()
+            await cancelled(calls)
 
     async def _classify(self, images: Sequence[Image], model: str, options: InferOptions) -> list[Prediction]:
         arrays = tasks.images_to_arrays(images)
@@ -374,28 +275,6 @@ class AsyncClient(AsyncServerApi):
         except ClientError as error:
             return [error] * len(images)
 
-    def _start_probing(self, server: Server) -> None:
-        if not self._closed.is_set():
-            probing = _probe(ref(self), self._servers, server, self._transports[server])
-            self._probing[server] = asyncio.get_running_loop().create_task(probing)
-
-
-async def _probe(
-    owner: Callable[[], AsyncClient | None], servers: Servers, server: Server, transport: AsyncGrpc | AsyncHttp
-) -> None:
-    """As that of connections.py."""
-    pause_s = FIRST_PROBE_PAUSE_S
-    while servers.needs_probe(server) and owner():
-        try:
-            alive = await transport.alive(PROBE_S)
-            if not alive:
-                await transport.reconnect()
-        except Exception:
-            alive = False
-        (servers.mark_up if alive else servers.mark_down)(server)
-        await asyncio.sleep(FIRST_PROBE_PAUSE_S if alive else pause_s)
-        pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
-
 
 async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
     """The results of all; one that fails ends the others."""
@@ -403,12 +282,4 @@ async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
     try:
         return await asyncio.gather(*started)
     finally:
-        await _cancelled(started)
-
-
-async def _cancelled(calls: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel them, and wait until they have ended, one way or another."""
-    calls = list(calls)
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
+        await cancelled(started)
