@@ -75,7 +75,7 @@ _KINDS: dict[Status, Kind] = {
 }
 
 # Where the status alone does not tell: statuses, part of the message, and what the two mean. An ensemble puts words of
-# its own before a step's message. Triton's messages are the same in the sources of 2.51 and 2.71.
+# its own before a step's message. Triton's messages are the same in the sources of 2.51 and of 2.71 (mid-2026).
 _UNKNOWN_REGION = "Unable to find shared memory region"
 _MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
     # core/src/scheduler_utils.cc, core/src/dynamic_batch_scheduler.cc
