@@ -101,7 +101,7 @@ def health(options: argparse.Namespace) -> int:
     for url in _servers(options):
         with _client(options, [url]) as client:
             while True:
-                live, ready, reason = client.live(), False, "live, and not ready"
+                live, ready, reason = client.live(), False, f"live, and {options.model or 'it'} is not ready"
                 try:
                     ready = live and client.ready(options.model)
                 except ClientError as error:
