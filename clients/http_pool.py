@@ -23,7 +23,7 @@ from clients.settings import Address
 
 CONNECT_S = 2.0
 _MAX_IDLE = 128  # connections that are kept; more only if more threads send at once
-_IN_ONE_PIECE_BYTES = 64 << 10  # up to here a copy of the body is cheaper than a second system call
+_IN_ONE_PIECE_BYTES = 64 << 10  # larger bodies are not copied behind their head; not tuned
 _BLOCK_BYTES = 256 << 10  # read at once
 _HEAD_BYTES = 64 << 10  # of a response, at most
 

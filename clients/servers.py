@@ -25,7 +25,7 @@ from clients.settings import Address, Retry
 
 PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
 FAILING_S = 1.0  # for so long a server that failed on a model's request is avoided
-_SLOW_START_LIMIT = 8  # requests at once to a server that has just come back: a batch of most models, or less
+_SLOW_START_LIMIT = 8  # requests at once to a server that has just come back; not tuned
 _DECREASE, _INCREASE = 0.8, 0.1  # of the limit: by a rejection; by as many successes as the limit is
 
 log = logging.getLogger("clients")

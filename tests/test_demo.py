@@ -10,19 +10,20 @@ from tests.deploy.test_server import processes_of
 
 
 def test_the_demo_publishes_serves_compares_and_leaves_nothing_running(workspace: Workspace) -> None:
-    done = subprocess.run(
-        [sys.executable, "demo.py", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60"],
-        cwd=layout.ROOT,
-        env={**workspace.environment, "MODEL_REPOSITORY": str(workspace.repository)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert json.loads((workspace.root / "artifacts" / "demo.json").read_text()) == result
-    assert result["published_version"] == 1
-    assert result["served_images"] == 10_000
-    assert abs(result["served_accuracy"] - result["offline_accuracy"]) <= 0.001
-    assert [variant["precision"] for variant in result["variants"]] == ["fp32", "fp16", "int8"]
-    assert (workspace.root / "artifacts" / "demo.png").stat().st_size > 10_000
-    assert not processes_of(workspace)
-    assert repository.versions(workspace.model) == [1]
+    for version in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "demo.py", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60"],
+            cwd=layout.ROOT,
+            env={**workspace.environment, "MODEL_REPOSITORY": str(workspace.repository)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert json.loads((workspace.root / "artifacts" / "demo.json").read_text()) == result
+        assert result["published_version"] == version
+        assert result["served_images"] == 10_000
+        assert abs(result["served_accuracy"] - result["offline_accuracy"]) <= 0.001
+        assert [variant["precision"] for variant in result["variants"]] == ["fp32", "fp16", "int8"]
+        assert (workspace.root / "artifacts" / "demo.png").stat().st_size > 10_000
+        assert not processes_of(workspace)
+    assert repository.versions(workspace.model) == [1, 2]

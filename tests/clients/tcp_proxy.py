@@ -18,12 +18,13 @@ class TcpProxy:
         drip_s: Answers come a byte at a time, with such a pause between them; None: as they are.
         see: Is shown each chunk of a request.
         connections: How many there were.
+        silenced: So many of them, the oldest, pass nothing any more, and do not end.
     """
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
-        self.delay_s, self.connections = 0.0, 0
+        self.delay_s, self.connections, self.silenced = 0.0, 0, 0
         self.drip_s: float | None = None
         self.change: Callable[[bytes], bytes] = lambda chunk: chunk
         self.see: Callable[[bytes], object] = lambda chunk: None
@@ -72,6 +73,7 @@ class TcpProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         except OSError:  # like the server itself, if it were gone
@@ -81,17 +83,20 @@ class TcpProxy:
         self._writers |= ends
         try:
             await asyncio.gather(
-                self._pump(reader, up_writer, answers=False), self._pump(up_reader, writer, answers=True)
+                self._pump(reader, up_writer, number, answers=False),
+                self._pump(up_reader, writer, number, answers=True),
             )
         finally:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, answers: bool
+    ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
-                while not self._flows.is_set():
+                while not self._flows.is_set() or number <= self.silenced:
                     await asyncio.sleep(0.01)
                 if not answers:
                     self.see(chunk)

@@ -237,20 +237,6 @@ def test_a_proxy_without_a_server_is_waited_for() -> None:
         assert 0.5 <= time.monotonic() - began < 1.5
 
 
-def test_connections_that_died_without_a_word_are_not_tried_one_by_one() -> None:
-    with pool_of(answering(OK)) as (pool, _):
-        waiting = threading.Barrier(8)
-        threads = [threading.Thread(target=lambda: (waiting.wait(), ask(pool))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(pool._idle) > 1
-        pool.drop_idle()
-        assert not pool._idle
-        assert ask(pool) == (200, b"ok")
-
-
 def test_closing_while_a_name_is_resolved_is_no_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async def forever(*_: object, **__: object) -> None:

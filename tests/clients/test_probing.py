@@ -1,15 +1,17 @@
 """Who looks after servers that are down, seen from calls: a failure costs no more than it has to."""
 
+import asyncio
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
-from clients import Client, DeadlineExceededError
+from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Prediction
 from clients.settings import Address
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, free_ports
+from tests.conftest import Served, free_ports, wait_for
 
 
 def test_a_network_that_goes_on_cutting_connections_slows_calls_down_and_ends_none(
@@ -63,3 +65,41 @@ def test_nobody_is_ready_where_nobody_is() -> None:
     with Client(f"grpc://127.0.0.1:{free_ports(1)[0]}") as client:
         assert not client.ready()
         assert not client.ready("fashion")
+
+
+@pytest.mark.parametrize("of", ["threads", "coroutines"])
+def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
+    server: Served, images: list[bytes], of: str
+) -> None:
+    """As where a firewall forgets them: each would cost a probe, a second and a pause."""
+
+    async def outage_s(url: str) -> float:
+        async with AsyncClient(url, timeout_s=1.5) as client:
+            between.delay_s = 0.3  # so that each has a connection of its own
+            await asyncio.gather(*(client.classify(image) for image in images[:12]))
+            between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
+            while True:
+                with suppress(ClientError):
+                    await client.classify(images[0])
+                    return time.monotonic() - began
+
+    with tcp_proxy(server.http) as between:
+        url = f"http://{between.address}"
+        if of == "coroutines":
+            took_s = asyncio.run(outage_s(url))
+        else:
+            with Client(url, timeout_s=1.5) as client, ThreadPoolExecutor(12) as threads:
+                between.delay_s = 0.3
+                list(threads.map(client.classify, images[:12]))
+                between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
+                wait_for(lambda: not isinstance(_outcome(client, images[0]), ClientError), 60)
+                took_s = time.monotonic() - began
+        assert between.silenced >= 12
+    assert took_s < 6  # a request's 1.5 s, a probe or two
+
+
+def _outcome(client: Client, image: bytes) -> Prediction | ClientError:
+    try:
+        return client.classify(image)
+    except ClientError as error:
+        return error
