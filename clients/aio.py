@@ -19,7 +19,7 @@ from clients.over_http import AsyncHttp
 from clients.request import Query, Request, SharedTensor, checked_query, checked_version
 from clients.server_api import AsyncServerApi, Version
 from clients.servers import PROBE_S, Server
-from clients.settings import DEFAULT_SERVER, Address, InferOptions, Parameters, Retry, Transport, checked_concurrency
+from clients.settings import InferOptions, Parameters, Retry, Transport, addresses_of, checked_concurrency
 from clients.tasks import Image, Prediction
 from clients.tensors import Arrays, Signature, concatenated, rows_of
 
@@ -46,10 +46,11 @@ class AsyncClient(AsyncServerApi):
         concurrency: int = 8,
         hedge_after_s: float | None = None,
     ) -> None:
-        self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
+        transport = transport or Transport()
+        self._addresses = addresses_of(servers, transport)
         checked_concurrency(concurrency)
         self.timeout_s, self._concurrency, self._hedge_after_s = timeout_s, concurrency, hedge_after_s
-        self._held = AsyncConnections(self._addresses, transport or Transport(), retry or Retry())
+        self._held = AsyncConnections(self._addresses, transport, retry or Retry())
 
     async def infer(
         self,

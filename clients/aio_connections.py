@@ -43,11 +43,10 @@ class AsyncConnections:
             raise closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
+            for server in self._servers.all:
+                kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
+                self._transports[server] = kind(server.address, self._transport)
             self._loop = loop
-            self._transports = {
-                server: (AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp)(server.address, self._transport)
-                for server in self._servers.all
-            }
         elif self._loop is not loop:
             raise ClientError("the client belongs to another event loop", hint="make one in each")
         return self._transports
@@ -98,7 +97,7 @@ class AsyncConnections:
     async def any_is_alive(self) -> bool:
         """Whether one of the servers responds."""
         transports = self.opened()
-        found = await asyncio.gather(*(transport.alive(PROBE_S) for transport in transports.values()))
+        found = await asyncio.gather(*map(_is_alive, transports.values()))
         for server, alive in zip(transports, found, strict=True):
             server.responded |= alive
         return any(found)
@@ -154,6 +153,14 @@ async def cancelled(calls: Iterable["asyncio.Future[Any]"]) -> None:
     await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def _is_alive(transport: AsyncGrpc | AsyncHttp) -> bool:
+    """As connections.py's."""
+    try:
+        return bool(await transport.query(Query("live"), PROBE_S))
+    except Failure as failure:
+        return failure.server_responded
+
+
 async def _probe(
     owner: Callable[[], AsyncConnections | None], servers: Servers, server: Server, transport: AsyncGrpc | AsyncHttp
 ) -> None:
@@ -161,7 +168,7 @@ async def _probe(
     pause_s = FIRST_PROBE_PAUSE_S
     while servers.needs_probe(server) and owner():
         try:
-            alive = await transport.alive(PROBE_S)
+            alive = await _is_alive(transport)
             if not alive:
                 await transport.reconnect()
         except Exception:  # whatever it is, somebody has to go on probing

@@ -47,12 +47,12 @@ class RetryBudget:
     """Of retries that bring a busy server more load: each success earns a share of one. Thread-safe."""
 
     def __init__(self, retry: Retry) -> None:
-        self._share, self._burst, self._tokens = retry.budget, float(retry.burst), float(retry.burst)
+        self._share, self._most, self._tokens = retry.budget, max(1.0, retry.burst), float(retry.burst)
         self._lock = threading.Lock()
 
     def earn(self) -> None:
         with self._lock:
-            self._tokens = min(self._burst, self._tokens + self._share)
+            self._tokens = min(self._most, self._tokens + self._share)
 
     def spend(self) -> bool:
         with self._lock:

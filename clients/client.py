@@ -19,15 +19,7 @@ from clients.failures import not_ready
 from clients.request import Query, Request, SharedTensor, checked_query, checked_version
 from clients.server_api import ServerApi, Version
 from clients.servers import PROBE_S
-from clients.settings import (
-    DEFAULT_SERVER,
-    Address,
-    InferOptions,
-    Parameters,
-    Retry,
-    Transport,
-    checked_concurrency,
-)
+from clients.settings import InferOptions, Parameters, Retry, Transport, addresses_of, checked_concurrency
 from clients.tasks import Image, Prediction
 from clients.tensors import Arrays, Signature, concatenated, rows_of
 
@@ -56,10 +48,10 @@ class Client(ServerApi):
         transport: Transport | None = None,
         concurrency: int = 8,
     ) -> None:
-        self._addresses = [Address.of(url) for url in servers or (DEFAULT_SERVER,)]
+        self._transport = transport or Transport()
+        self._addresses = addresses_of(servers, self._transport)
         checked_concurrency(concurrency)
         self.timeout_s, self._retry, self._concurrency = timeout_s, retry or Retry(), concurrency
-        self._transport = transport or Transport()
         self._held, self._closed = Connections(self._addresses, self._transport, self._retry), False
 
     def infer(

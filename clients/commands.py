@@ -4,8 +4,11 @@ import argparse
 import base64
 import csv
 import json
+import os
+import stat
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +18,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from tritonclient.utils import triton_to_np_dtype
 
 from clients.client import Client
 from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
 from clients.settings import DEFAULT_SERVER, Tls, Transport
 from clients.tasks import Prediction
-from clients.tensors import Signature, Tensor
+from clients.tensors import Signature, Tensor, numpy_type
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _STDIN = "-"
@@ -153,20 +155,47 @@ def _headers(path: Path) -> dict[str, str]:
 def _image_files(paths: Sequence[str]) -> Iterator[Path]:
     """Files that were named, whatever their suffix, and the images in folders that were."""
     for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not found:
-                raise InvalidInputError(f"{path} has no {', '.join(SUFFIXES)} files")
-            yield from found
-        elif path.is_file() or str(path) == _STDIN:
+        try:
+            kind = path.stat().st_mode if str(path) != _STDIN else 0
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
+        if not stat.S_ISDIR(kind):
             yield path
-        else:
-            raise InvalidInputError(f"{path} does not exist")
+            continue
+        found = sorted(_images_in(path))
+        if not found:
+            raise InvalidInputError(f"{path} has no {', '.join(SUFFIXES)} files")
+        yield from found
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Also through symbolic links, each folder once; and folders that cannot be read, for reading them to say why."""
+    unreadable, seen = list[Path](), set[tuple[int, int]]()
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(error.filename))
+
+    for name, folders, files in os.walk(folder, onerror=note, followlinks=True):
+        status = Path(name).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        found = (Path(name, file) for file in files)
+        yield from (path for path in found if path.suffix.lower() in SUFFIXES and _may_be_read(path))
+    yield from unreadable
+
+
+def _may_be_read(path: Path) -> bool:
+    """Not a pipe, which would be waited for."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # reading it says why not
 
 
 def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
     """What prints an outcome, in the form that was asked for."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be any bytes
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["path", "label", "score", "error"])
@@ -210,7 +239,7 @@ def _inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
             print("Reading a JSON object of all inputs from standard input, up to Ctrl-D", file=sys.stderr)
         try:
             values = dict(json.load(sys.stdin))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InvalidInputError(
                 f"standard input is not a JSON object: {error}", hint='as in {"pixels": [[0, 1]]}, or use --input'
             ) from error
@@ -226,7 +255,7 @@ def _inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
             continue
         try:
             inputs[name] = _array(json.loads(value), tensor)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"--input {name}: {error}", hint="JSON, or @FILE") from error
     return inputs
 
@@ -236,7 +265,7 @@ def _from_file(path: Path, tensor: Tensor | None) -> Any:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
         content = path.read_bytes()
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of numpy, which trusts what it reads
         raise InvalidInputError(f"cannot read {path}: {error}") from error
     return np.array([content], dtype=np.object_).reshape([1] * (len(tensor.shape) if tensor else 1))
 
@@ -250,23 +279,31 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
     except ValueError as error:
         raise InvalidInputError(f"{tensor.name}: {error}", hint="JSON, with rows of the same length") from error
     if given.dtype.kind in "biuf":
-        with suppress(OverflowError):
-            array = given.astype(triton_to_np_dtype(tensor.datatype), casting="unsafe")
-            if array.dtype.kind not in "biu" or np.array_equal(array, given):  # bfloat16 is of kind V
+        with suppress(OverflowError), np.errstate(over="ignore"):
+            array = given.astype(numpy_type(tensor.datatype), casting="unsafe")
+            if array.dtype.kind in "biu":
+                same = np.array_equal(array, given)
+            else:  # rounded, but not to infinity
+                same = np.array_equal(np.isfinite(array), np.isfinite(given))
+            if same:
                 return array
     raise InvalidInputError(f"{tensor.name}: not every value is a {tensor.datatype}")
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
     try:
-        with path.open("wb") as file:
-            np.savez(file, **arrays)
+        with zipfile.ZipFile(path, "w") as archive:  # np.savez has names of its own, which an output may have, too
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
     except OSError as error:
         raise InvalidInputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _as_numpy(name: str, array: Any) -> Any:
-    """Strings in numpy's own dtype; arrays of objects would be pickled."""
+    """Strings in numpy's own dtype, as arrays of objects would be pickled; BF16, which it does not know, as FP32."""
+    if array.dtype.kind == "V":
+        return array.astype(np.float32)
     if array.dtype != np.object_:
         return array
     if any(item.endswith(b"\0") for item in array.ravel()):

@@ -79,7 +79,7 @@ class Connections:
     def any_is_alive(self) -> bool:
         """Whether one of the servers responds."""
         for server, transport in self._transports.items():
-            if transport.alive(PROBE_S):
+            if _is_alive(transport):
                 server.responded = True
                 return True
         return False
@@ -123,6 +123,14 @@ class Connections:
         threading.Thread(target=_probe, args=arguments, name="clients-probe", daemon=True).start()
 
 
+def _is_alive(transport: Grpc | Http) -> bool:
+    """Whether it responds, with whatever."""
+    try:
+        return bool(transport.query(Query("live"), PROBE_S))
+    except Failure as failure:
+        return failure.server_responded
+
+
 def _probe(
     owner: Callable[[], Connections | None],
     servers: Servers,
@@ -134,7 +142,7 @@ def _probe(
     pause_s = FIRST_PROBE_PAUSE_S
     while servers.needs_probe(server) and owner() and not closed.is_set():
         try:
-            alive = transport.alive(PROBE_S)
+            alive = _is_alive(transport)
             if not alive:
                 transport.reconnect()
         except Exception:  # whatever it is, somebody has to go on probing

@@ -25,7 +25,7 @@ class Deadline:
         """
         try:
             seconds = float(timeout_s)  # numpy's small floats would make all arithmetic small
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = -1.0
         if not 0 <= seconds <= _LONGEST_S:  # nor is nan
             raise InvalidInputError(f"timeout_s must be 0 to {_LONGEST_S:,.0f} seconds, and is {timeout_s!r}")

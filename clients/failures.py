@@ -61,6 +61,8 @@ _KINDS: dict[Status, Kind] = {
     "DEADLINE_EXCEEDED": Kind.DEADLINE_EXCEEDED,
     "UNAVAILABLE": Kind.UNAVAILABLE,
     "CANCELLED": Kind.UNAVAILABLE,  # by the server, which is stopping
+    # Redirects are not followed: headers, keys among them, are for this server.
+    **dict.fromkeys((301, 302, 303, 307, 308), Kind.INVALID_INPUT),
     400: Kind.INVALID_INPUT,
     413: Kind.INVALID_INPUT,
     415: Kind.INVALID_INPUT,
@@ -125,10 +127,14 @@ def failure_of(status: Status, message: str) -> Failure:
     return Failure(kind, message, transient=all(part in message for part in _DEAD_WORKER))
 
 
-def cancelled_or_closed(error: asyncio.CancelledError) -> BaseException:
-    """Libraries cancel what is in flight on a connection that is closed: the exception is a cancelled caller's."""
+def caller_is_cancelled() -> bool:
+    """If not, a CancelledError is a library's, which cancels what is in flight on a connection that is closed."""
     task = asyncio.current_task()
-    return error if task and task.cancelling() else Failure(Kind.UNAVAILABLE, "the connection was closed")
+    return task is not None and task.cancelling() > 0
+
+
+def connection_closed() -> Failure:
+    return Failure(Kind.UNAVAILABLE, "the connection was closed")
 
 
 def is_unknown_region(error: ClientError) -> bool:

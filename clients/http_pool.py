@@ -19,10 +19,10 @@ from urllib.parse import SplitResult, unquote
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from clients.failures import Failure, Kind, failure_of, message_too_large
-from clients.settings import Address
+from clients.settings import CONNECT_S, Address
 
-CONNECT_S = 2.0
 _MAX_IDLE = 128  # connections that are kept; more only if more threads send at once
+_IDLE_S = 15.0  # for so long, as aiohttp's: a server that stops waits for those that are open
 _IN_ONE_PIECE_BYTES = 64 << 10  # larger bodies are not copied behind their head; not tuned
 _BLOCK_BYTES = 256 << 10  # read at once
 _HEAD_BYTES = 64 << 10  # of a response, at most
@@ -42,7 +42,7 @@ class Pool:
         self, address: Address, tls: ssl.SSLContext | None, proxy: SplitResult | None, limit_bytes: int
     ) -> None:
         self._address, self._tls, self._proxy, self._limit_bytes = address, tls, proxy, limit_bytes
-        self._idle: deque[socket.socket] = deque()
+        self._idle: deque[tuple[float, socket.socket]] = deque()  # and since when; the last used is the last
         self._busy: set[socket.socket] = set()
         self._closed = False
         # Without TLS a proxy gets whole URLs; with it, it is asked for a tunnel.
@@ -65,8 +65,10 @@ class Pool:
             parser = _Parser(method)
             try:
                 parser.read(sock, deadline, self._limit_bytes)
-            except OSError as error:
-                raise unsent or error from error
+            except OSError:
+                if unsent:
+                    raise unsent from None
+                raise
         except BaseException as error:  # on Ctrl-C, too: half a response must not be the next request's
             sock.close()
             if isinstance(error, OSError | HTTPParseError):
@@ -77,14 +79,17 @@ class Pool:
         if unsent or parser.should_close() or len(self._idle) >= _MAX_IDLE or self._closed:
             sock.close()
         else:
-            self._idle.append(sock)
+            self._idle.append((time.monotonic(), sock))
+        with suppress(IndexError):
+            while self._idle[0][0] < time.monotonic() - _IDLE_S:
+                self._idle.popleft()[1].close()
         return Response(parser.status_code, bytes(parser.content), parser.get)
 
     def drop_idle(self) -> None:
         """Close the connections that nobody uses."""
         with suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle.pop()[1].close()
 
     def close(self) -> None:
         """Requests in flight end with a failure."""
@@ -98,7 +103,7 @@ class Pool:
     def _idle_socket(self) -> socket.socket | None:
         with suppress(IndexError):
             while True:
-                sock = self._idle.pop()
+                _, sock = self._idle.pop()
                 if _is_silent(sock):
                     return sock
                 sock.close()  # the server closed it, or sent something unasked
@@ -220,13 +225,16 @@ def _head(request: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _write(sock: socket.socket, deadline: float, pieces: list[bytes]) -> OSError | None:
-    """Send it. A server that closes in the midst of it may have responded why: the error is for when it has not."""
+    """Send it. A server that reads no more may have responded why: the error is for when it has not."""
     try:
         for piece in pieces:
             unsent = memoryview(piece)
             while unsent:  # sendall would begin its timeout anew with each block, under TLS
                 sock.settimeout(_remaining_s(deadline))
                 unsent = unsent[sock.send(unsent) :]
+                # Under TLS bytes may arrive that are no response.
+                if unsent and not isinstance(sock, ssl.SSLSocket) and _responds(sock, deadline):
+                    return ConnectionError("it did not read the whole request")
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
         return error
     return None
@@ -241,6 +249,13 @@ def _remaining_s(deadline: float) -> float:
     if (remaining_s := deadline - time.monotonic()) <= 0:
         raise TimeoutError("the time is up")
     return remaining_s
+
+
+def _responds(sock: socket.socket, deadline: float) -> bool:
+    """Once it takes more of the request, or says something: whether it says something."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLOUT)
+    return any(event & select.POLLIN for _, event in poll.poll(_remaining_s(deadline) * 1e3))
 
 
 def _is_silent(sock: socket.socket) -> bool:

@@ -7,7 +7,6 @@ InferResult costs 5 to 9 % of the throughput (docs/decisions/0007-one-plan-four-
 import asyncio
 import threading
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,13 @@ from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+from tritonclient.utils import deserialize_bytes_tensor
 
-from clients.errors import InvalidInputError
-from clients.failures import Failure, Kind, cancelled_or_closed, failure_of, message_too_large
+from clients.failures import Failure, Kind, caller_is_cancelled, connection_closed, failure_of, message_too_large
 from clients.request import Endpoint, Query, Request, queue_timeout_us
-from clients.settings import Address, Transport
-from clients.tensors import Arrays, datatype_of, encoded_strings
+from clients.settings import CONNECT_S, Address, Transport
+from clients.tensors import Arrays, datatype_of, encoded_strings, numpy_type
 
-_CONNECT_MS = 2000
 # The method, and the field of its response that matters; none: all of it.
 _METHODS: dict[Endpoint, tuple[str, str]] = {
     "live": ("ServerLive", "live"),
@@ -43,7 +40,6 @@ _METHODS: dict[Endpoint, tuple[str, str]] = {
     "unregister_shared_memory": ("SystemSharedMemoryUnregister", ""),
 }
 _COMPRESSIONS = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
-_numpy_type = lru_cache(64)(triton_to_np_dtype)  # cached, as it compares with one name after the other
 
 
 class _Channel:
@@ -58,11 +54,11 @@ class _Channel:
         self._connect()
 
     def _connect(self) -> None:
-        netloc, options = self._address.netloc, _options(self._transport)
+        target, options = _target(self._address), _options(self._transport)
         if self._credentials:
-            self._channel = self._library.secure_channel(netloc, self._credentials, options)
+            self._channel = self._library.secure_channel(target, self._credentials, options)
         else:
-            self._channel = self._library.insecure_channel(netloc, options)
+            self._channel = self._library.insecure_channel(target, options)
         self._stub, self._busy_until = GRPCInferenceServiceStub(self._channel), 0.0
 
     def _replace(self) -> list[Any]:
@@ -126,13 +122,6 @@ class Grpc(_Channel):
             raise _failure(error) from error
         return _as_json(query, response)
 
-    def alive(self, timeout_s: float) -> bool:
-        """Whether it responds."""
-        try:
-            return bool(self.query(Query("live"), timeout_s))
-        except Failure as failure:
-            return failure.server_responded
-
     def reconnect(self) -> None:
         """Use a new connection from now on: one that stalls might do so for minutes."""
         for channel in self._replace():
@@ -154,8 +143,10 @@ class AsyncGrpc(_Channel):
             response = await self._infer_call(request, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
-        except asyncio.CancelledError as error:
-            raise cancelled_or_closed(error) from error
+        except asyncio.CancelledError:
+            if caller_is_cancelled():
+                raise
+            raise connection_closed() from None
         return _outputs(request, response)
 
     async def query(self, query: Query, timeout_s: float) -> Any:
@@ -163,16 +154,11 @@ class AsyncGrpc(_Channel):
             response = await self._query_call(query, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
-        except asyncio.CancelledError as error:
-            raise cancelled_or_closed(error) from error
+        except asyncio.CancelledError:
+            if caller_is_cancelled():
+                raise
+            raise connection_closed() from None
         return _as_json(query, response)
-
-    async def alive(self, timeout_s: float) -> bool:
-        """As Grpc's."""
-        try:
-            return bool(await self.query(Query("live"), timeout_s))
-        except Failure as failure:
-            return failure.server_responded
 
     async def reconnect(self) -> None:
         """As Grpc's."""
@@ -184,12 +170,15 @@ class AsyncGrpc(_Channel):
             await channel.close()
 
 
+def _target(address: Address) -> str:
+    return f"dns:///{address.netloc}"  # with the scheme: gRPC would make one of a host called "unix"
+
+
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
     tls = transport.tls
-    try:
-        ca, key, certificate = (Path(p).read_bytes() if p else None for p in (tls.ca, tls.key, tls.certificate))
-    except OSError as error:
-        raise InvalidInputError(f"cannot use the certificates: {error}") from error
+    tls.context()  # gRPC itself checks nothing: it would abort the process, or never connect
+    files = (tls.ca, tls.key or tls.certificate, tls.certificate)
+    ca, key, certificate = (Path(file).read_bytes() if file else None for file in files)
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
@@ -203,7 +192,7 @@ def _options(transport: Transport) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         # gRPC's defaults, 20 s to connect and up to 2 minutes between tries, would prolong every outage.
-        ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1e3)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.use_local_subchannel_pool", 1),  # or a new channel would get the old one's stalled connection
@@ -276,7 +265,7 @@ def _array(output: Any, content: bytes) -> NDArray[Any]:
     if output.datatype == "BYTES":
         array: NDArray[Any] = deserialize_bytes_tensor(content)
     else:
-        array = np.frombuffer(content, _numpy_type(output.datatype))
+        array = np.frombuffer(content, numpy_type(output.datatype))
     return array.reshape(output.shape)
 
 

@@ -7,9 +7,11 @@ so), and it has no deadline for a request as a whole.
 import asyncio
 import gzip
 import json
+import re
 import time
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, quote
 from urllib.request import getproxies, proxy_bypass
@@ -18,11 +20,11 @@ import aiohttp
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from clients.failures import Failure, Kind, cancelled_or_closed, failure_of, message_too_large
-from clients.http_pool import CONNECT_S, Pool, Response
-from clients.request import Endpoint, Query, Request, queue_timeout_us
-from clients.settings import Address, Transport, proxy_of
-from clients.tensors import Arrays, datatype_of
+from clients.failures import Failure, Kind, caller_is_cancelled, connection_closed, failure_of, message_too_large
+from clients.http_pool import Pool, Response
+from clients.request import SEQUENCE, Endpoint, Query, Request, queue_timeout_us
+from clients.settings import CONNECT_S, Address, Transport, proxy_of
+from clients.tensors import Arrays, datatype_of, numpy_type
 
 # Method, path, and of the response the field that matters (none: all of it) and its type.
 _ENDPOINTS: dict[Endpoint, tuple[str, str, str, type]] = {
@@ -39,7 +41,7 @@ _ENDPOINTS: dict[Endpoint, tuple[str, str, str, type]] = {
     "register_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/register", "", object),
     "unregister_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/unregister", "", object),
 }
-_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_TITLE = re.compile(r"<title>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
 _LENGTH = "Inference-Header-Content-Length"
 
 
@@ -72,20 +74,41 @@ class _Messages:
         return f"/v2{_model_path(request.model, request.version)}/infer", body, headers
 
     def _outputs(self, request: Request, response: Response) -> Arrays:
+        response = self._inflated(response)
         if response.status != 200:
-            raise failure_of(response.status, _reason(response.body))
+            raise failure_of(response.status, _reason(response))
         try:
-            encoding = response.header("Content-Encoding")
-            body = _inflated(response.body, encoding, self._transport.max_message_bytes)
             length = response.header(_LENGTH)
-            result = InferenceServerClient.parse_response_body(body, header_length=int(length) if length else None)
+            result = InferenceServerClient.parse_response_body(
+                response.body, header_length=int(length) if length else None
+            )
             described = result.get_response()
+            for output in described["outputs"]:
+                numpy_type(output["datatype"])  # of an unknown one tritonclient would make FP64
             arrays = {output["name"]: result.as_numpy(output["name"]) for output in described["outputs"]}
             return request.verified(arrays, described.get("id", ""))
         except Failure:
             raise
         except Exception as error:  # of tritonclient, which trusts what it reads
             raise Failure(Kind.INVALID_RESPONSE, f"it cannot be read: {error!r}") from error
+
+    def _result(self, query: Query, response: Response) -> Any:
+        return _as_json(query, self._inflated(response))
+
+    def _inflated(self, response: Response) -> Response:
+        """What was compressed, up to the limit; a proxy may compress what nobody asked it to."""
+        if response.header("Content-Encoding") in (None, "identity"):
+            return response
+        inflating, limit_bytes = zlib.decompressobj(wbits=47), self._transport.max_message_bytes  # 47: gzip or deflate
+        try:
+            body = inflating.decompress(response.body, limit_bytes + 1)
+        except zlib.error as error:
+            raise Failure(Kind.INVALID_RESPONSE, f"it cannot be inflated: {error}") from error
+        if len(body) > limit_bytes:
+            raise message_too_large("the response", limit_bytes)
+        if not inflating.eof:
+            raise Failure(Kind.INVALID_RESPONSE, "its end is missing")
+        return replace(response, body=body)
 
     def _query_message(self, query: Query) -> tuple[str, str, bytes, dict[str, str]]:
         method, path, _, _ = _ENDPOINTS[query.endpoint]
@@ -120,14 +143,7 @@ class Http(_Messages):
     def query(self, query: Query, timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s
         method, path, body, headers = self._query_message(query)
-        return _as_json(query, self._pool.send(method, path, deadline, body, headers))
-
-    def alive(self, timeout_s: float) -> bool:
-        """Whether it responds."""
-        try:
-            return bool(self.query(Query("live"), timeout_s))
-        except Failure as failure:
-            return failure.server_responded
+        return self._result(query, self._pool.send(method, path, deadline, body, headers))
 
     def reconnect(self) -> None:
         """Use new connections from now on: idle ones may be dead, and would be tried one after the other."""
@@ -165,14 +181,7 @@ class AsyncHttp(_Messages):
         method, path, body, headers = self._query_message(query)
         if query.endpoint != "live":  # nobody waits for a probe on a session that was replaced
             self._busy_until = max(self._busy_until, deadline)
-        return _as_json(query, await self._send(method, path, deadline, body, headers))
-
-    async def alive(self, timeout_s: float) -> bool:
-        """Whether it responds."""
-        try:
-            return bool(await self.query(Query("live"), timeout_s))
-        except Failure as failure:
-            return failure.server_responded
+        return self._result(query, await self._send(method, path, deadline, body, headers))
 
     async def reconnect(self) -> None:
         """As Http's."""
@@ -212,8 +221,10 @@ class AsyncHttp(_Messages):
             raise Failure(Kind.INVALID_RESPONSE, f"it is not HTTP: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Failure(Kind.UNAVAILABLE, str(error) or type(error).__name__) from error
-        except asyncio.CancelledError as error:
-            raise cancelled_or_closed(error) from error
+        except asyncio.CancelledError:
+            if caller_is_cancelled():
+                raise
+            raise connection_closed() from None
 
 
 def _model_path(model: str, version: str) -> str:
@@ -224,7 +235,7 @@ def _parameters(request: Request) -> dict[str, Any]:
     """As generate_request_body wants them: those of a sequence apart."""
     if not request.parameters:
         return {}
-    of_sequence = {name: request.parameters[name] for name in _SEQUENCE if name in request.parameters}
+    of_sequence = {name: request.parameters[name] for name in SEQUENCE if name in request.parameters}
     others = {name: value for name, value in request.parameters.items() if name not in of_sequence}
     return {**of_sequence, "parameters": others}
 
@@ -249,18 +260,11 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
-def _inflated(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
-    """What was compressed, up to the limit."""
-    if encoding in (None, "identity"):
-        return body
-    return zlib.decompressobj(wbits=47).decompress(body, limit_bytes)  # 47: gzip or deflate, whichever it is
-
-
 def _as_json(query: Query, response: Response) -> Any:
-    if query.endpoint in ("live", "ready") and response.status in (200, 400):
+    if query.endpoint in ("live", "ready") and (response.status == 200 or _is_not_ready(response)):
         return response.status == 200
     if response.status != 200:
-        raise failure_of(response.status, _reason(response.body))
+        raise failure_of(response.status, _reason(response))
     try:
         whole: Any = json.loads(response.body) if response.body else None
         _, _, field, kind = _ENDPOINTS[query.endpoint]
@@ -272,11 +276,29 @@ def _as_json(query: Query, response: Response) -> Any:
     return found
 
 
-def _reason(body: bytes) -> str:
-    """Triton's, or the first line of whatever stands between."""
+def _is_not_ready(response: Response) -> bool:
+    """Whether it is Triton who says so, and not a proxy that another protocol is spoken with."""
+    return response.status == 400 and (not response.body or _error(response.body) is not None)
+
+
+def _error(body: bytes) -> str | None:
+    """Triton's."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         return str(json.loads(body)["error"])
-    return body.decode(errors="replace").strip().partition("\n")[0][:200]
+    return None
+
+
+def _reason(response: Response) -> str:
+    """Triton's, or what tells most of what a proxy says."""
+    if (error := _error(response.body)) is not None:
+        return error
+    if to := response.header("Location"):
+        return f"HTTP status {response.status}, moved to {to}"
+    text = response.body.decode(errors="replace").strip()
+    if text.startswith("<"):  # a page
+        title = _TITLE.search(text)
+        text = f"HTTP status {response.status}: {title[1]}" if title else ""
+    return text.partition("\n")[0][:200]
 
 
 def _proxy(address: Address, transport: Transport) -> SplitResult | None:

@@ -28,14 +28,19 @@ Endpoint = Literal[
     "unregister_shared_memory",
 ]
 
+_OF_A_MODEL = {"model_metadata", "model_config", "load_model", "unload_model"}
 # Parameters that are Triton's, and are set by arguments of their own or by the client.
 _RESERVED = {"priority", "timeout", "binary_data_output"}  # and what begins with "triton_"
-_SEQUENCE = {"sequence_id", "sequence_start", "sequence_end"}
+SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question about the server, or a change to what it serves or shares."""
+    """A question about the server, or a change to what it serves or shares.
+
+    Raises:
+        InvalidInputError: a name cannot be sent, or the model's is missing.
+    """
 
     endpoint: Endpoint
     model: str = ""
@@ -44,6 +49,11 @@ class Query:
     region: str = ""  # of system shared memory
     key: str = ""  # its name in /dev/shm
     size_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        check_text(self.model, self.region, self.key)
+        if not self.model and (self.version or self.endpoint in _OF_A_MODEL):
+            raise InvalidInputError(f"{self.endpoint} needs the name of a model")
 
     @property
     def is_admin(self) -> bool:
@@ -98,7 +108,7 @@ class Request:
         """
         if isinstance(outputs, str):
             raise InvalidInputError(f"outputs must be a list of names, and is {outputs!r}")
-        check_text(model, id, *outputs)
+        check_text(model, id, *(outputs := tuple(outputs)))
         if not (isinstance(priority, int) and 0 <= priority < 2**32):
             raise InvalidInputError(
                 f"priority must be 0 (the model's default), or 1 (the highest) on, and is {priority!r}"
@@ -107,7 +117,7 @@ class Request:
             model,
             inputs,
             version=version,
-            outputs=tuple(outputs),
+            outputs=outputs,
             priority=priority,
             id=id,
             headers=checked_headers(headers) if headers else {},
@@ -209,7 +219,7 @@ def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameter
         is_int64 = isinstance(value, int) and -(2**63) <= value < 2**63
         if not (is_int64 or isinstance(value, str | float)):
             raise InvalidInputError(f"the parameter {name!r} must be a str, bool, int64 or float, and is {value!r}")
-    if parameters.keys() & _SEQUENCE and (not parameters.get("sequence_id") or servers > 1):
+    if parameters.keys() & {*SEQUENCE} and (not parameters.get("sequence_id") or servers > 1):
         raise InvalidInputError(
             f"a sequence needs a sequence_id and one server, and there are {servers}", hint="a client for each server"
         )

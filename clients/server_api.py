@@ -61,8 +61,9 @@ class ServerApi(ABC):
         return list(self._query(Query("shared_memory_status")))
 
     def register_shared_memory(self, region: str, key: str, size_bytes: int, *, timeout_s: float | None = None) -> None:
-        """Have the server map /dev/shm/`key` under the name `region`. Restricted. SharedMemory does it."""
-        self._query(Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes), timeout_s)
+        """Have the server map /dev/shm/`key` under the name `region`; sent once. Restricted. SharedMemory does it."""
+        query = Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes)
+        self._query(query, timeout_s, idempotent=False)
 
     def unregister_shared_memory(self, region: str, *, timeout_s: float | None = None) -> None:
         """Have the server unmap it. Restricted."""
@@ -116,7 +117,8 @@ class AsyncServerApi(ABC):
         self, region: str, key: str, size_bytes: int, *, timeout_s: float | None = None
     ) -> None:
         """As ServerApi's."""
-        await self._query(Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes), timeout_s)
+        query = Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes)
+        await self._query(query, timeout_s, idempotent=False)
 
     async def unregister_shared_memory(self, region: str, *, timeout_s: float | None = None) -> None:
         """As ServerApi's."""

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, TypedDict
@@ -16,6 +16,7 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False), "grpcs": ("grpc", True), "http": ("http", False), "https": ("http", True),
 }  # fmt: skip
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
+CONNECT_S = 2.0  # for one connection
 _MOST_DOUBLINGS = 30  # of a pause, whose limit is reached long before: floats have a largest one
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]+")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[\x20-\x7e]*")  # what gRPC and HTTP both take
@@ -42,11 +43,11 @@ class Address:
         try:
             parts = urlsplit(url if "://" in url else f"grpc://{url}")
             protocol, tls = _SCHEMES[parts.scheme]
-            port = parts.port or (443 if tls else _PORTS[protocol])
+            port = (443 if tls else _PORTS[protocol]) if parts.port is None else parts.port
             host = _host(parts)
         except (ValueError, KeyError) as error:
             raise _invalid_url(url) from error
-        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        if not port or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
             raise _invalid_url(url)
         return cls(protocol, host, port, tls)
 
@@ -67,7 +68,7 @@ class Tls:
         ca: CA bundle that the server's certificate is checked with. By default HTTP uses the system's trust store, and
             gRPC the roots that it brings, or the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
         certificate: The client's own, for mutual TLS.
-        key: Its private key.
+        key: Its private key, unencrypted; by default it is in the certificate's file.
     """
 
     ca: str | Path | None = None
@@ -75,15 +76,17 @@ class Tls:
     key: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP.
+        """For HTTP, and to check the files.
 
         Raises:
-            InvalidInputError: a file is missing, or holds no certificate or key.
+            InvalidInputError: a file is missing, or holds no certificate or key, or a key that is encrypted.
         """
+        if self.key and not self.certificate:
+            raise InvalidInputError("a private key needs its certificate", hint="Tls(certificate=…, key=…)")
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate:
-                context.load_cert_chain(self.certificate, self.key)
+                context.load_cert_chain(self.certificate, self.key, password="")  # rather than ask for one
         except OSError as error:  # an SSLError is one
             raise InvalidInputError(f"cannot use the certificates: {error}") from error
         return context
@@ -103,6 +106,9 @@ class Retry:
         max_backoff_s: Where the doubling ends.
         budget: Retries for each successful request, in the long run: 0.1 adds at most a tenth to the load.
         burst: Retries that may be spent before any were earned.
+
+    Raises:
+        InvalidInputError: one of them is negative, or no attempt is allowed.
     """
 
     max_attempts: int = 5
@@ -110,6 +116,11 @@ class Retry:
     max_backoff_s: float = 2.0
     budget: float = 0.1
     burst: int = 10
+
+    def __post_init__(self) -> None:
+        rest = (self.initial_backoff_s, self.max_backoff_s, self.budget, self.burst)
+        if not (self.max_attempts >= 1 and all(number >= 0 for number in rest)):  # nor is nan
+            raise InvalidInputError(f"max_attempts must be 1 or more, and the rest not negative: {self}")
 
     def backoff_limit_s(self, attempt: int) -> float:
         """Upper bound of the pause after so many failed attempts."""
@@ -144,6 +155,8 @@ class Transport:
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", checked_headers(self.headers))
         checked_headers({self.admin_header: self.admin_key})
+        if self.compression not in (None, "gzip", "deflate"):
+            raise InvalidInputError(f"compression must be gzip, deflate or None, and is {self.compression!r}")
         if not 0 < self.max_message_bytes < 2**31:
             raise InvalidInputError(f"max_message_bytes must be 1 to 2,147,483,647, and is {self.max_message_bytes:,}")
         if self.proxy:
@@ -163,6 +176,21 @@ class InferOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
     parameters: Parameters | None
     idempotent: bool
+
+
+def addresses_of(urls: Sequence[str], transport: Transport) -> list[Address]:
+    """Of a client's servers.
+
+    Raises:
+        InvalidInputError: one is invalid, or does without the TLS that certificates are given for: headers and admin
+            key would be sent in the clear.
+    """
+    addresses = [Address.of(url) for url in urls or (DEFAULT_SERVER,)]
+    if transport.tls != Tls() and (plain := [str(address) for address in addresses if not address.tls]):
+        raise InvalidInputError(
+            f"certificates are given, and {', '.join(plain)} is without TLS", hint="grpcs://… or https://…"
+        )
+    return addresses
 
 
 def checked_concurrency(count: int) -> None:

@@ -7,6 +7,7 @@ on is measured in docs/how-to/call.md.
 import fcntl
 import itertools
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +22,17 @@ from numpy.typing import ArrayLike
 
 from clients.client import Client
 from clients.deadline import Deadline
-from clients.errors import DeadlineExceededError, InvalidInputError
+from clients.errors import ClientError, DeadlineExceededError, InvalidInputError
 from clients.failures import is_unknown_region
 from clients.request import SharedTensor
+from clients.servers import log
 from clients.settings import InferOptions
 from clients.tensors import Arrays, datatype_of, encoded_strings
 
 _FOLDER = Path("/dev/shm")  # noqa: S108
 _PREFIX = "clients-"
 _NEW_S = 10  # a file this young may not be locked yet
+_UNREGISTER_S = 2.0  # a server that does not respond is not waited for longer
 _ALIGNMENT = 64  # bytes: a cache line
 _numbers = itertools.count()
 
@@ -51,6 +54,8 @@ class SharedMemory:
     """
 
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:
+        if not (isinstance(size_bytes, int) and 0 < size_bytes < 2**63):
+            raise InvalidInputError(f"size_bytes must be 1 or more, and is {size_bytes!r}")
         self._client, self._size_bytes, self._mode = client, size_bytes, mode
         self._name = f"{_PREFIX}{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
         self._lock, self._pid = threading.Lock(), os.getpid()
@@ -58,8 +63,8 @@ class SharedMemory:
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             self._memory = opened.enter_context(self._locked_memory())
+            opened.callback(self._unregister)  # also if it is registered and the response is lost
             self._register()
-            opened.callback(self._client.unregister_shared_memory, self._name)
             self._remove_stale()  # not before the server is known to share the folder
             self._opened = opened.pop_all()
         return self
@@ -122,7 +127,10 @@ class SharedMemory:
     @contextmanager
     def _locked_memory(self) -> Iterator[shared_memory.SharedMemory]:
         """Locked for as long as this process lives: what is not may be removed by others."""
-        memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
+        try:
+            memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
+        except OSError as error:  # more than there are addresses
+            raise self._no_room(error) from error
         file = -1
         try:
             file = os.open(_FOLDER / self._name, os.O_RDWR)
@@ -131,10 +139,7 @@ class SharedMemory:
             try:
                 os.posix_fallocate(file, 0, self._size_bytes)  # memory that is not there would kill with SIGBUS
             except OSError as error:
-                raise InvalidInputError(
-                    f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
-                    hint="a container has 64 MB of it, unless it is given more: --shm-size",
-                ) from error
+                raise self._no_room(error) from error
             yield memory
         finally:
             memory.close()
@@ -142,8 +147,20 @@ class SharedMemory:
             if file >= 0:
                 os.close(file)  # last, as it holds the lock
 
+    def _no_room(self, error: OSError) -> InvalidInputError:
+        return InvalidInputError(
+            f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
+            hint="a container has 64 MB of it, unless it is given more: --shm-size",
+        )
+
     def _register(self, timeout_s: float | None = None) -> None:
         self._client.register_shared_memory(self._name, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
+
+    def _unregister(self) -> None:
+        try:
+            self._client.unregister_shared_memory(self._name, timeout_s=min(_UNREGISTER_S, self._client.timeout_s))
+        except ClientError as error:  # of a server that is gone, say, and its mapping with it
+            log.warning("the server may go on mapping %s, until the next region removes it: %s", self._name, error)
 
     def _remove_stale(self) -> None:
         """Have the server forget regions of ours whose process is gone, and with it the memory."""
@@ -159,11 +176,15 @@ class SharedMemory:
 
 def _is_abandoned(path: Path) -> bool:
     """Nobody has it locked. A process number would not tell: containers that share memory have their own."""
-    with path.open("rb") as file:
-        if time.time() - os.fstat(file.fileno()).st_mtime < _NEW_S:
+    # Everybody may write in this folder: opening another's FIFO would wait for its writer.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or time.time() - status.st_mtime < _NEW_S:
             return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True

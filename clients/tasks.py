@@ -88,8 +88,8 @@ async def async_batches(images: Iterable[Image] | AsyncIterable[Image], size: in
 
 
 def _check_size(size: int) -> None:
-    if size < 1:
-        raise InvalidInputError(f"batch_size must be 1 or more, and is {size}")
+    if not 1 <= size < 2**31:
+        raise InvalidInputError(f"batch_size must be 1 to 2,147,483,647, and is {size}")
 
 
 def _batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:

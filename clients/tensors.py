@@ -20,6 +20,18 @@ Arrays = dict[str, NDArray[Any]]
 datatype_of = lru_cache(256)(np_to_triton_dtype)  # cached, as it compares with one type after the other
 
 
+@lru_cache(64)  # as above
+def numpy_type(datatype: str) -> Any:
+    """Of a datatype by Triton's name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if (found := triton_to_np_dtype(datatype)) is None:
+        raise ValueError(f"unknown datatype {datatype!r}")
+    return found
+
+
 @dataclass(frozen=True)
 class Tensor:
     """An input or output. Its shape is that of a whole request, batch included; -1 may be any size."""

@@ -13,9 +13,11 @@ ProjectError
 """
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 # What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
 _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -55,6 +57,12 @@ def run_command_line(main: Callable[[], int]) -> None:
     SIGTERM and SIGHUP (the terminal was closed) become SystemExit, so that `with` blocks and `finally` clean up
     as on Ctrl-C. A bug is not a ProjectError and keeps its traceback.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller: what is printed to it goes nowhere
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # it stays open
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be any bytes, and the terminal's encoding may be ASCII.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a TextIOWrapper
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:

@@ -18,13 +18,14 @@ class TcpProxy:
         drip_s: Answers come a byte at a time, with such a pause between them; None: as they are.
         see: Is shown each chunk of a request.
         connections: How many there were.
+        cut_connections: How many of them `cut` ended.
         silenced: So many of them, the oldest, pass nothing any more, and do not end.
     """
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
-        self.delay_s, self.connections, self.silenced = 0.0, 0, 0
+        self.delay_s, self.connections, self.cut_connections, self.silenced = 0.0, 0, 0, 0
         self.drip_s: float | None = None
         self.change: Callable[[bytes], bytes] = lambda chunk: chunk
         self.see: Callable[[bytes], object] = lambda chunk: None
@@ -54,6 +55,7 @@ class TcpProxy:
         """End every open connection, with a reset."""
 
         def abort() -> None:
+            self.cut_connections += len(self._writers) // 2  # to the client, and to the server
             for writer in self._writers:
                 writer.transport.abort()
 

@@ -18,6 +18,7 @@ from clients import (
     Client,
     ClientError,
     DeadlineExceededError,
+    InvalidInputError,
     InvalidResponseError,
     ModelNotFoundError,
     OverloadedError,
@@ -29,10 +30,11 @@ from clients.request import Request
 from clients.tasks import predictions
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
+from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
-# Notes what it is handed, and takes as many seconds for it.
+# Notes what it is handed, and takes as many seconds for it; less than none: until there is a file `go`.
 NOTING = """
 import time
 from pathlib import Path
@@ -48,7 +50,9 @@ class TritonPythonModel:
             value = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
             with self.notes.open("a") as notes:
                 print(float(value.max()), file=notes)
-            time.sleep(float(value.max()))
+            time.sleep(max(0, float(value.max())))
+            while value.max() < 0 and not self.notes.with_name("go").exists():
+                time.sleep(0.01)
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value * 2)]))
         return answers
 """
@@ -73,8 +77,10 @@ def noting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[di
 def noting(noting_server: tuple[dict[str, str], Path], request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
     """Its address over either protocol, and the notes, of this test alone."""
     addresses, file = noting_server
-    file.unlink(missing_ok=True)
+    for old in (file, file.with_name("go")):
+        old.unlink(missing_ok=True)
     yield addresses[request.param], file
+    file.with_name("go").touch()
     with Client(addresses["grpc"], timeout_s=60) as client:
         client.infer("noting", wait(0))  # which is behind all that the test has left in the queue
 
@@ -84,7 +90,7 @@ def notes(path: Path) -> list[float]:
 
 
 def wait(seconds: float) -> dict[str, np.ndarray]:
-    """An input that takes so long."""
+    """An input that takes so long; -1: until there is a file `go`."""
     return {"IN": np.array([[seconds]], np.float32)}
 
 
@@ -112,8 +118,22 @@ def test_a_batch_larger_than_the_model_takes_is_answered_whole_and_in_order(url:
 
 def test_only_the_outputs_that_were_asked_for_come_back(url: str, pixels: np.ndarray) -> None:
     with Client(url) as client:
-        assert set(client.infer(CLASSIFIER, {"pixels": pixels[:1]}, outputs=["logits"])) == {"logits"}
+        for outputs in (["logits"], (name for name in ["logits"])):
+            assert set(client.infer(CLASSIFIER, {"pixels": pixels[:1]}, outputs=outputs)) == {"logits"}  # type: ignore[arg-type]
         assert set(client.infer(CLASSIFIER, {"pixels": pixels[:1]})) == {"logits", "probabilities"}
+
+
+def test_a_name_that_is_none_is_refused(url: str) -> None:
+    with Client(url) as client:
+        for ask in (client.signature, client.model_metadata, client.model_config, client.load_model):
+            with pytest.raises(InvalidInputError, match="needs the name of a model"):
+                ask("")
+        for ask in (client.ready, client.statistics):
+            with pytest.raises(InvalidInputError, match="needs the name of a model"):
+                ask("", 1)
+        for ask in (client.signature, client.ready, client.statistics, client.unregister_shared_memory):
+            with pytest.raises(InvalidInputError, match="cannot be sent as text"):
+                ask("a\udcff")
 
 
 def test_a_version_can_be_named_and_one_that_is_not_there_is_an_error(url: str, pixels: np.ndarray) -> None:
@@ -218,36 +238,35 @@ def test_images_that_cannot_be_read_cost_no_answer_to_those_before(url: str, ima
 
 
 def test_a_slow_source_does_not_hold_back_what_is_there(url: str, images: list[bytes]) -> None:
-    ages: list[float] = []
+    window = images[:16]  # which is read ahead, if nothing comes back meanwhile
 
     def source() -> Iterator[bytes]:
-        for image in images[:10]:
+        for image in window:
             time.sleep(0.1)
-            read.append(time.monotonic())
+            known.append(len(found))
             yield image
 
     async def asynchronous() -> AsyncIterator[bytes]:
-        for image in images[:10]:
+        for image in window:
             await asyncio.sleep(0.1)
-            read.append(time.monotonic())
+            known.append(len(found))
             yield image
 
     async def collect() -> None:
         async with AsyncClient(url) as client:
             async for outcome in client.classify_many(asynchronous(), batch_size=1):
-                assert isinstance(outcome, Prediction)
-                ages.append(time.monotonic() - read[len(ages)])
+                found.append(outcome)
 
-    read = list[float]()
-    with Client(url) as client:
-        for outcome in client.classify_many(source(), batch_size=1):
-            assert isinstance(outcome, Prediction)
-            ages.append(time.monotonic() - read[len(ages)])
-    assert max(ages) < 0.5  # and not until the window of 16 is full
-    ages.clear()
-    read.clear()
-    asyncio.run(collect())
-    assert len(ages) == 10 and max(ages) < 0.5
+    def collect_by_thread() -> None:
+        with Client(url) as client:
+            for outcome in client.classify_many(source(), batch_size=1):
+                found.append(outcome)
+
+    for call in (collect_by_thread, lambda: asyncio.run(collect())):
+        found, known = list[Prediction | ClientError](), list[int]()
+        call()
+        assert [type(outcome) for outcome in found] == [Prediction] * 16
+        assert known[-1] > 0
 
 
 def test_a_batch_of_images_may_be_larger_than_the_model_takes(
@@ -264,34 +283,35 @@ def test_a_call_that_is_cancelled_is_not_computed(noting: tuple[str, Path]) -> N
 
     async def run() -> None:
         async with AsyncClient(address) as client:
-            await client.infer("noting", wait(0))
-            first = asyncio.create_task(client.infer("noting", wait(1)))
-            await asyncio.sleep(0.3)
+            first = asyncio.create_task(client.infer("noting", wait(-1)))
+            await asyncio.to_thread(wait_for, lambda: notes(file) == [-1])
             second = asyncio.create_task(client.infer("noting", wait(0.5)))
             await asyncio.sleep(0.3)
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second
+            await asyncio.sleep(0.5)  # until Triton has heard of it
+            file.with_name("go").touch()
             await first
             await client.infer("noting", wait(0.1))
 
     asyncio.run(run())
-    assert notes(file) == pytest.approx([0, 1, 0.1])
+    assert notes(file) == pytest.approx([-1, 0.1])
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed(noting: tuple[str, Path]) -> None:
     address, file = noting
     with Client(address) as client, ThreadPoolExecutor(1) as pool:
-        client.infer("noting", wait(0))
-        first = pool.submit(client.infer, "noting", wait(1.5))
-        wait_for(lambda: len(notes(file)) == 2)
+        first = pool.submit(client.infer, "noting", wait(-1))
+        wait_for(lambda: notes(file) == [-1])
         began = time.monotonic()
         with pytest.raises((DeadlineExceededError, OverloadedError)):
             client.infer("noting", wait(0.5), timeout_s=0.4)
         assert time.monotonic() - began < 1
+        file.with_name("go").touch()
         first.result()
         client.infer("noting", wait(0.1))
-    assert notes(file) == pytest.approx([0, 1.5, 0.1])
+    assert notes(file) == pytest.approx([-1, 0.1])
 
 
 def test_pieces_that_wait_for_each_other_have_the_calls_deadline(noting: tuple[str, Path]) -> None:
@@ -320,18 +340,19 @@ def test_what_must_not_be_repeated_is_not_to_find_out_which_image_was_bad(url: s
 
 
 def test_a_hedged_call_is_sent_twice_only_if_it_is_late(noting: tuple[str, Path]) -> None:
-    address, file = noting
+    address, _ = noting
+    scheme, _, host = address.partition("://")
+    sent: list[bytes] = []
 
     async def run() -> None:
-        async with AsyncClient(address, hedge_after_s=0.3) as client:
-            await client.infer("noting", wait(0))
-            await client.infer("noting", wait(0.1))
-            await client.infer("noting", wait(0.6))
-            await asyncio.sleep(1)
+        async with AsyncClient(f"{scheme}://{between.address}", hedge_after_s=1) as client:
+            for name, seconds in (("first-id", 0), ("second-id", 0.1), ("late-id", 1.5)):
+                await client.infer("noting", wait(seconds), request_id=name)
 
-    asyncio.run(run())
-    assert notes(file)[:3] == pytest.approx([0, 0.1, 0.6])
-    assert len(notes(file)) <= 4
+    with tcp_proxy(host) as between:
+        between.see = sent.append
+        asyncio.run(run())
+    assert [b"".join(sent).count(name) for name in (b"first-id", b"second-id", b"late-id")] == [1, 1, 2]
 
 
 def test_a_server_without_the_ensemble_says_what_it_has_not(noting: tuple[str, Path]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clients import InvalidInputError, commands
+from clients.tensors import Tensor
 from contracts import layout
 from tests.conftest import Served, Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
@@ -39,6 +41,37 @@ def test_a_folder_becomes_a_table_with_what_failed_in_a_column(server: Served, e
     assert "not a readable PNG or JPEG" in rows[1]["error"] and not rows[1]["label"]
     assert "cannot read it: Input/output error" in rows[2]["error"]
     assert b"1 classified, 2 failed" in done.stderr
+
+
+def test_what_a_folder_has_and_cannot_be_read_is_named(server: Served, examples: Path, tmp_path: Path) -> None:
+    image = (examples / "00000.png").read_bytes()
+    for folder in ("open", "closed", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.png").write_bytes(image)
+    root = tmp_path / "open"
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    (root / "gone.png").symlink_to("nothing")
+    os.mkfifo(root / "pipe.png")
+    (tmp_path / "closed").rename(root / "closed")
+    found = [path.relative_to(root) for path in commands._image_files([str(root)])]
+    assert [str(path) for path in found] == ["closed/one.png", "gone.png", "link/one.png", "one.png"]
+    done = run(server, "classify", "--csv", "--server", server.grpc, root)
+    assert done.returncode == 1
+    assert b"gone.png,,,cannot read it: No such file" in done.stdout
+    assert b"3 classified, 1 failed" in done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    if (child := os.fork()) == 0:
+        os.setuid(65534)
+        os._exit([*commands._image_files([str(tmp_path)])] != [closed])
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_image_comes_from_standard_input(server: Served, examples: Path) -> None:
@@ -93,6 +126,7 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
         ("pixels=[[1, 2], [3]]", "rows of the same length"),
         (f"pixels={10**30}", "not every value is a UINT8"),
         ("pixels=@/dev/null", "pixels has the dtype object, and must have uint8"),
+        ("pixels=" + "[" * 20_000, "--input pixels: "),
         ("pixels=[1]", "pixels has the shape [1], which does not fit [-1, 1, 28, 28]"),
     ],
 )
@@ -101,6 +135,71 @@ def test_what_cannot_be_sent_is_named(server: Served, written: str, message: str
     assert done.returncode == 1
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_what_would_become_infinite_is_refused() -> None:
+    for datatype, value, right in (("FP16", 70_000, 65_504), ("BF16", 1e39, 1e38), ("FP32", 1e39, 1e38)):
+        tensor = Tensor("x", datatype, (1,))
+        assert np.isfinite(commands._array([right], tensor)).all()
+        assert np.isinf(commands._array([float("inf")], tensor)).all()
+        with pytest.raises(InvalidInputError, match=f"not every value is a {datatype}"):
+            commands._array([value], tensor)
+
+
+def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
+    half = commands._array([1.5], Tensor("x", "BF16", (1,)))
+    outputs = {"file": np.arange(3), "allow_pickle": np.array([b"a"]), "half": commands._as_numpy("half", half)}
+    commands._save(tmp_path / "saved.npz", outputs)
+    with np.load(tmp_path / "saved.npz") as saved:
+        assert {name: saved[name].tolist() for name in saved} == {
+            "file": [0, 1, 2], "allow_pickle": [b"a"], "half": [1.5]
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "shown"),
+    [
+        ("classify - <&-", 1, "the image is empty"),
+        ("infer fashion <&-", 1, "standard input is not a JSON object"),
+        ("health >&-", 0, ""),
+        ("classify --csv {image} 2>&-", 0, "path,label,score,error\n{image},"),
+    ],
+)
+def test_a_stream_may_be_closed(server: Served, examples: Path, command: str, code: int, shown: str) -> None:
+    image = str(examples / "00000.png")
+    words, _, closed = command.format(image=image).rpartition(" ")
+    done = subprocess.run(
+        f"{sys.executable} -m clients {words} --server {server.grpc} {closed}",
+        shell=True,
+        cwd=layout.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if "2>" not in command else None,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    assert shown.format(image=image) in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "classified" not in done.stdout or "2>" not in closed
+
+
+def test_a_terminal_may_have_ascii_only(server: Served) -> None:
+    done = subprocess.run(
+        server.workspace.command("clients", "health", "--server", server.grpc),
+        cwd=layout.ROOT,
+        env={**server.workspace.environment, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.startswith(rb"\u2713"), done.stderr
+
+
+def test_a_path_that_the_system_does_not_take_is_named(server: Served) -> None:
+    done = run(server, "classify", "--server", server.grpc, "x" * 300)
+    assert done.returncode == 1
+    assert b"File name too long" in done.stderr and b"Traceback" not in done.stderr
 
 
 def test_what_is_no_text_is_shown_whole_and_not_saved_cut(tmp_path: Path) -> None:
@@ -189,14 +288,17 @@ def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:
 
 
 def test_the_reader_may_leave(server: Served, examples: Path) -> None:
-    command = f"{sys.executable} -m clients classify --server {server.grpc} {examples} | head -1"
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=layout.ROOT,
-        env=server.workspace.environment,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nowhere:
+        done = subprocess.run(
+            server.workspace.command("clients", "classify", "--server", server.grpc, examples),
+            cwd=layout.ROOT,
+            env=server.workspace.environment,
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr

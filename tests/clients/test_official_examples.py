@@ -4,6 +4,7 @@ Left out are CUDA shared memory and streaming (decoupled models), which the libr
 """
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,9 +162,13 @@ def test_simple_health_metadata(address: str) -> None:
 
 def test_statistics(address: str) -> None:
     with Client(address) as client:
-        before, _ = client.statistics("simple"), client.infer("simple", {"INPUT0": A, "INPUT1": B})
-        [after] = client.statistics("simple")
-        assert after["inference_count"] == before[0]["inference_count"] + 1
+
+        def count() -> int:
+            return int(client.statistics("simple")[0]["inference_count"])
+
+        before, _ = count(), client.infer("simple", {"INPUT0": A, "INPUT1": B})
+        wait_for(lambda: count() > before)  # which Triton counts after it has responded
+        assert count() == before + 1
         assert {model["name"] for model in client.statistics()} == MODELS.keys()
 
 
@@ -199,6 +204,4 @@ def test_custom_parameters_reach_the_model(address: str) -> None:
     given = {"text": "é", "whole": 7, "half": 0.5, "yes": True}
     with Client(address) as client:
         [seen] = client.infer("parameters", {"INPUT": np.ones(1, np.int32)}, parameters=given)["OUTPUT"]
-    for name, value in given.items():
-        assert f'"{name}"'.encode() in seen, seen
-        assert str(value).encode() in seen or b"true" in seen or b"\\u00e9" in seen, seen
+    assert given.items() <= json.loads(seen).items()

@@ -2,11 +2,12 @@
 
 import asyncio
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from clients import AsyncClient, Client, InvalidInputError, Tls, Transport
+from clients import AsyncClient, Client, InvalidInputError, Retry, Tls, Transport
 from clients.deadline import Deadline
 from clients.settings import Address
 from clients.tasks import images_to_arrays
@@ -41,6 +42,7 @@ def test_an_address_says_the_protocol(url: str, address: Address) -> None:
         "http://h?q",
         "http://h#f",
         "http://me:pw@h",
+        "http://h:0",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
@@ -89,6 +91,25 @@ def test_a_header_that_would_be_another_is_refused(url: str, headers: dict[str, 
         client.infer("fashion", {"image": [[b"image"]]}, headers=headers)
 
 
+@pytest.mark.parametrize("files", [{"ca": "ca.pem"}, {"certificate": "mine.pem"}])
+def test_certificates_do_not_travel_without_tls(files: dict[str, str]) -> None:
+    for servers in ((), ("http://h",), ("grpcs://h", "grpc://h")):
+        for client in (Client, AsyncClient):
+            with pytest.raises(InvalidInputError, match=r"certificates are given, and \w+://[\w.:]+ is without TLS"):
+                client(*servers, transport=Transport(tls=Tls(**files)))
+
+
+@pytest.mark.parametrize("settings", [{"max_attempts": 0}, {"budget": -1}, {"burst": -1}, {"max_backoff_s": math.nan}])
+def test_retries_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="max_attempts must be 1 or more"):
+        Retry(**settings)
+
+
+def test_a_compression_that_is_not_known_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="gzip, deflate or None"):
+        Transport(compression="br")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("limit", [0, 4 << 30])
 def test_a_limit_that_a_protocol_does_not_have_is_refused(limit: int) -> None:
     with pytest.raises(InvalidInputError, match="max_message_bytes"):
@@ -113,7 +134,7 @@ def test_a_version_is_a_number(url: str, version: str | int) -> None:
         assert client.signature("fashion", "1") == client.signature("fashion", 1)
 
 
-@pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12, "soon"])
+@pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12, 10**400, "soon"])
 def test_a_timeout_is_a_time(timeout_s: float) -> None:
     async def ask() -> None:
         async with AsyncClient("http://127.0.0.1:1") as client:
@@ -132,7 +153,10 @@ def test_nothing_at_once_is_refused(url: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(InvalidInputError, match="concurrency must be 1 or more, and is 0"):
             kind(url, concurrency=0)
-    with Client(url) as client, pytest.raises(InvalidInputError, match="batch_size must be 1 or more, and is 0"):
+    with (
+        Client(url) as client,
+        pytest.raises(InvalidInputError, match="batch_size must be 1 to 2,147,483,647, and is 0"),
+    ):
         list(client.classify_many([b"image"], batch_size=0))
 
 

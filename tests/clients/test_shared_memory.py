@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import (
-    Client,
-    DeadlineExceededError,
-    InvalidInputError,
-    Transport,
-)
+from clients import Client, DeadlineExceededError, InvalidInputError, ServerUnavailableError, Transport
 from clients.shared_memory import SharedMemory
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
-from tests.conftest import wait_for
+from tests.clients.tcp_proxy import tcp_proxy
+from tests.conftest import Served, wait_for
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
             region.infer(CLASSIFIER, {"pixels": pixels})
         assert len(regions(admin)) == 1
     assert not regions(admin)
-    assert not list(Path("/dev/shm").glob("clients-*"))
+    assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
 
 
 def test_what_a_killed_process_shared_is_taken_back(admin: Client, url: str, admin_key: str) -> None:
@@ -79,7 +76,7 @@ with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())
         assert killed.stdout.readline() == "up\n"
         [stale] = regions(admin)
         killed.send_signal(signal.SIGKILL)
-    wait_for(lambda: not list(Path("/dev/shm").glob("clients-*")))
+    wait_for(lambda: not list(Path("/dev/shm").glob(f"clients-{killed.pid}-*")))
     with SharedMemory(admin, 1 << 10, mode=0o666):
         assert stale not in regions(admin)
     gc.collect()
@@ -117,7 +114,46 @@ def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(admin: Client) 
         pytest.skip("/dev/shm is without a limit here")
     with pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
         SharedMemory(admin, 2 * folder.f_blocks * folder.f_frsize).__enter__()
-    assert not list(Path("/dev/shm").glob("clients-*"))
+    assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
+
+
+@pytest.mark.parametrize("size", [0, -1, 1e6, 1 << 70])
+def test_a_size_is_a_number_of_bytes(admin: Client, size: int) -> None:
+    with pytest.raises(InvalidInputError, match="size_bytes must be"):
+        SharedMemory(admin, size)
+
+
+def test_more_than_there_are_addresses_is_an_error_too(admin: Client) -> None:
+    with pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
+        SharedMemory(admin, 1 << 60).__enter__()
+    assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
+
+
+def test_a_pipe_of_somebody_elses_is_not_waited_for(admin: Client) -> None:
+    pipe = Path("/dev/shm/clients-test-pipe")
+    os.mkfifo(pipe)
+    try:
+        with SharedMemory(admin, 1 << 10, mode=0o666):
+            pass
+        assert pipe.exists()
+    finally:
+        pipe.unlink()
+
+
+def test_a_region_whose_registration_was_not_confirmed_is_taken_back(server: Served, admin_key: str) -> None:
+    def lose_the_answer(chunk: bytes) -> bytes:
+        return b"" if between.connections == 1 and registering.is_set() else chunk
+
+    registering = threading.Event()
+    with tcp_proxy(server.http) as between:
+        between.see = lambda chunk: b"/register " in chunk and registering.set()
+        between.change = lose_the_answer
+        with Client(f"http://{between.address}", transport=Transport(admin_key=admin_key)) as client:
+            assert client.live()
+            with pytest.raises(ServerUnavailableError):
+                SharedMemory(client, 1 << 10, mode=0o666).__enter__()
+            assert registering.is_set()
+            assert not regions(client)
 
 
 def test_a_region_that_is_in_use_is_waited_for_until_the_deadline(admin: Client, pixels: np.ndarray) -> None:

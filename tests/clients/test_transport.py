@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -53,11 +54,48 @@ def test_tls_and_mutual_tls(tmp_path: Path) -> None:
         address, known = f"grpcs://{server.address}", server.authority.certificate
         with Client(address, transport=Transport(tls=Tls(known, certificate, key))) as client:
             assert client.infer("sleeper", {"IN": np.array([0.25], np.float32)})["OUT"] == pytest.approx(0.5)
+        both = tmp_path / "both.pem"
+        both.write_bytes(Path(certificate).read_bytes() + Path(key).read_bytes())
+        with Client(address, transport=Transport(tls=Tls(known, both))) as client:
+            assert client.live()
         for stranger in (Tls(known), Tls(ours.certificate, certificate, key)):
             with Client(address, transport=Transport(tls=stranger)) as client, pytest.raises(ServerUnavailableError):
                 client.infer("sleeper", {"IN": np.array([0.25], np.float32)})
-    with pytest.raises(InvalidInputError, match="cannot use the certificates"):
-        Client("grpcs://localhost:1", transport=Transport(tls=Tls(tmp_path / "nothing.pem")))
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_files_that_are_no_certificates_are_refused(tmp_path: Path, scheme: str) -> None:
+    ours = Authority(tmp_path / "ours", "clients")
+    certificate, key = ours.issue("client")
+    text, encrypted = tmp_path / "text.pem", tmp_path / "encrypted.pem"
+    text.write_text("no certificate")
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    encrypted.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+
+    async def ask(transport: Transport) -> None:
+        client = AsyncClient(f"{scheme}://localhost:1", transport=transport)
+        for _ in range(2):  # nor does the second call find anything else
+            with pytest.raises(InvalidInputError, match="certificate"):
+                await client.live()
+        await client.close()
+
+    for tls in (
+        Tls(tmp_path / "nothing.pem"),
+        Tls(text),
+        Tls(certificate=certificate),
+        Tls(certificate=text, key=key),
+        Tls(certificate=certificate, key=encrypted),
+        Tls(key=key),
+    ):
+        with pytest.raises(InvalidInputError, match="certificate"):
+            Client(f"{scheme}://localhost:1", transport=Transport(tls=tls))
+        asyncio.run(ask(Transport(tls=tls)))
 
 
 def test_behind_the_proxy_that_comes_along(
@@ -111,10 +149,10 @@ def test_through_a_forward_proxy(server: Served, tmp_path: Path, images: list[by
         forward_proxy(tmp_path, "--basic-auth", "somebody:s3cret/") as (proxy, log),
         nginx(tmp_path / "nginx", server.http, server.grpc) as front,
     ):
-        tls = Tls(front.authority.certificate)
         hosts = {"http": server.http, "grpc": server.grpc, "https": front.https, "grpcs": front.grpc}
         for scheme, host in hosts.items():
             url = f"{scheme}://{host}"
+            tls = Tls(front.authority.certificate) if scheme.endswith("s") else Tls()
             known = Transport(tls=tls, proxy=f"http://somebody:s3cret%2F@{proxy}")
             with Client(url, transport=known) as client:
                 assert client.classify(images[0]).score == pytest.approx(right[0], abs=1e-4)
@@ -142,11 +180,13 @@ def test_the_environment_names_a_proxy_and_what_needs_none(
         Client(f"http://{server.http}", transport=Transport(proxy="socks5://localhost:1080"))
 
 
-def test_a_call_is_a_span_and_the_server_hears_of_its_trace(server: Served, images: list[bytes]) -> None:
+def test_a_call_is_a_span_and_the_server_hears_of_its_trace(
+    server: Served, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     sent: list[bytes] = []
     with tcp_proxy(server.http) as between, Client(f"http://{between.address}") as client:
         between.see = sent.append
