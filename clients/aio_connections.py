@@ -44,8 +44,9 @@ class AsyncConnections:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             for server in self._servers.all:
-                kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
-                self._transports[server] = kind(server.address, self._transport)
+                if server not in self._transports:  # after one that failed
+                    kind = AsyncGrpc if server.address.protocol == "grpc" else AsyncHttp
+                    self._transports[server] = kind(server.address, self._transport)
             self._loop = loop
         elif self._loop is not loop:
             raise ClientError("the client belongs to another event loop", hint="make one in each")

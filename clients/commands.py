@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from clients.client import Client
 from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
-from clients.settings import DEFAULT_SERVER, Tls, Transport
+from clients.settings import DEFAULT_SERVER, Tls, Transport, addresses_of
 from clients.tasks import Prediction
 from clients.tensors import Signature, Tensor, numpy_type
 
@@ -100,6 +100,7 @@ def health(options: argparse.Namespace) -> int:
     """Whether each server is there and ready, and says so in time."""
     until = time.monotonic() + options.wait
     every_ready = True
+    addresses_of(_servers(options), _transport(options))  # what is wrong with one is said before any is asked
     for url in _servers(options):
         with _client(options, [url]) as client:
             while True:
@@ -124,10 +125,12 @@ def health(options: argparse.Namespace) -> int:
 
 
 def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -> Client:
-    transport = Transport(
-        tls=Tls(options.ca, options.cert, options.key), headers=_headers(options.headers) if options.headers else {}
-    )
-    return Client(*(servers or _servers(options)), timeout_s=options.timeout, transport=transport)
+    return Client(*(servers or _servers(options)), timeout_s=options.timeout, transport=_transport(options))
+
+
+def _transport(options: argparse.Namespace) -> Transport:
+    headers = _headers(options.headers) if options.headers else {}
+    return Transport(tls=Tls(options.ca, options.cert, options.key), headers=headers)
 
 
 def _servers(options: argparse.Namespace) -> list[str]:
@@ -181,6 +184,7 @@ def _images_in(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        folders.sort(key=lambda inner: (Path(name, inner).is_symlink(), inner))  # a link has what its target has not
         found = (Path(name, file) for file in files)
         yield from (path for path in found if path.suffix.lower() in SUFFIXES and _may_be_read(path))
     yield from unreadable

@@ -61,8 +61,6 @@ _KINDS: dict[Status, Kind] = {
     "DEADLINE_EXCEEDED": Kind.DEADLINE_EXCEEDED,
     "UNAVAILABLE": Kind.UNAVAILABLE,
     "CANCELLED": Kind.UNAVAILABLE,  # by the server, which is stopping
-    # Redirects are not followed: headers, keys among them, are for this server.
-    **dict.fromkeys((301, 302, 303, 307, 308), Kind.INVALID_INPUT),
     400: Kind.INVALID_INPUT,
     413: Kind.INVALID_INPUT,
     415: Kind.INVALID_INPUT,

@@ -22,7 +22,7 @@ from clients.failures import Failure, Kind, failure_of, message_too_large
 from clients.settings import CONNECT_S, Address
 
 _MAX_IDLE = 128  # connections that are kept; more only if more threads send at once
-_IDLE_S = 15.0  # for so long, as aiohttp's: a server that stops waits for those that are open
+_IDLE_S = 15.0  # one is used again within that time, as in aiohttp; those that are older, the next request closes
 _IN_ONE_PIECE_BYTES = 64 << 10  # larger bodies are not copied behind their head; not tuned
 _BLOCK_BYTES = 256 << 10  # read at once
 _HEAD_BYTES = 64 << 10  # of a response, at most
@@ -65,8 +65,8 @@ class Pool:
             parser = _Parser(method)
             try:
                 parser.read(sock, deadline, self._limit_bytes)
-            except OSError:
-                if unsent:
+            except OSError as error:
+                if unsent and not isinstance(error, TimeoutError):
                     raise unsent from None
                 raise
         except BaseException as error:  # on Ctrl-C, too: half a response must not be the next request's
@@ -80,9 +80,6 @@ class Pool:
             sock.close()
         else:
             self._idle.append((time.monotonic(), sock))
-        with suppress(IndexError):
-            while self._idle[0][0] < time.monotonic() - _IDLE_S:
-                self._idle.popleft()[1].close()
         return Response(parser.status_code, bytes(parser.content), parser.get)
 
     def drop_idle(self) -> None:
@@ -102,6 +99,8 @@ class Pool:
 
     def _idle_socket(self) -> socket.socket | None:
         with suppress(IndexError):
+            while self._idle[0][0] < time.monotonic() - _IDLE_S:
+                self._idle.popleft()[1].close()
             while True:
                 _, sock = self._idle.pop()
                 if _is_silent(sock):
@@ -252,10 +251,11 @@ def _remaining_s(deadline: float) -> float:
 
 
 def _responds(sock: socket.socket, deadline: float) -> bool:
-    """Once it takes more of the request, or says something: whether it says something."""
+    """Once it takes more of the request, or says something: whether it is what it says to all of it."""
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLOUT)
-    return any(event & select.POLLIN for _, event in poll.poll(_remaining_s(deadline) * 1e3))
+    speaks = any(event & select.POLLIN for _, event in poll.poll(_remaining_s(deadline) * 1e3))
+    return speaks and not sock.recv(10, socket.MSG_PEEK).startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"))  # "continue"
 
 
 def _is_silent(sock: socket.socket) -> bool:

@@ -21,7 +21,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from clients.failures import Failure, Kind, caller_is_cancelled, connection_closed, failure_of, message_too_large
 from clients.request import Endpoint, Query, Request, queue_timeout_us
-from clients.settings import CONNECT_S, Address, Transport
+from clients.settings import CONNECT_S, Address, Tls, Transport
 from clients.tensors import Arrays, datatype_of, encoded_strings, numpy_type
 
 # The method, and the field of its response that matters; none: all of it.
@@ -176,7 +176,8 @@ def _target(address: Address) -> str:
 
 def _credentials(transport: Transport) -> grpc.ChannelCredentials:
     tls = transport.tls
-    tls.context()  # gRPC itself checks nothing: it would abort the process, or never connect
+    if tls != Tls():
+        tls.context()  # gRPC itself checks nothing: it would abort the process, or never connect
     files = (tls.ca, tls.key or tls.certificate, tls.certificate)
     ca, key, certificate = (Path(file).read_bytes() if file else None for file in files)
     return grpc.ssl_channel_credentials(ca, key, certificate)

@@ -41,7 +41,7 @@ _ENDPOINTS: dict[Endpoint, tuple[str, str, str, type]] = {
     "register_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/register", "", object),
     "unregister_shared_memory": ("POST", "/v2/systemsharedmemory/region/{region}/unregister", "", object),
 }
-_TITLE = re.compile(r"<title>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title>([^<]*)", re.IGNORECASE)
 _LENGTH = "Inference-Header-Content-Length"
 
 
@@ -74,7 +74,7 @@ class _Messages:
         return f"/v2{_model_path(request.model, request.version)}/infer", body, headers
 
     def _outputs(self, request: Request, response: Response) -> Arrays:
-        response = self._inflated(response)
+        response = self._decoded(response)
         if response.status != 200:
             raise failure_of(response.status, _reason(response))
         try:
@@ -93,22 +93,19 @@ class _Messages:
             raise Failure(Kind.INVALID_RESPONSE, f"it cannot be read: {error!r}") from error
 
     def _result(self, query: Query, response: Response) -> Any:
-        return _as_json(query, self._inflated(response))
+        return _as_json(query, self._decoded(response))
 
-    def _inflated(self, response: Response) -> Response:
-        """What was compressed, up to the limit; a proxy may compress what nobody asked it to."""
-        if response.header("Content-Encoding") in (None, "identity"):
+    def _decoded(self, response: Response) -> Response:
+        """Of one that is compressed, what was; a proxy may compress what nobody asked it to."""
+        encoding = response.header("Content-Encoding") or "identity"
+        if not response.body or encoding.lower() == "identity":
             return response
-        inflating, limit_bytes = zlib.decompressobj(wbits=47), self._transport.max_message_bytes  # 47: gzip or deflate
         try:
-            body = inflating.decompress(response.body, limit_bytes + 1)
-        except zlib.error as error:
-            raise Failure(Kind.INVALID_RESPONSE, f"it cannot be inflated: {error}") from error
-        if len(body) > limit_bytes:
-            raise message_too_large("the response", limit_bytes)
-        if not inflating.eof:
-            raise Failure(Kind.INVALID_RESPONSE, "its end is missing")
-        return replace(response, body=body)
+            return replace(response, body=_inflated(response.body, self._transport.max_message_bytes))
+        except Failure:
+            if response.status == 200:
+                raise
+            return replace(response, body=b"")  # the status tells most
 
     def _query_message(self, query: Query) -> tuple[str, str, bytes, dict[str, str]]:
         method, path, _, _ = _ENDPOINTS[query.endpoint]
@@ -260,9 +257,29 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
+def _inflated(body: bytes, limit_bytes: int) -> bytes:
+    content, rest = b"", body
+    while rest:  # gzip may have several members
+        inflating = zlib.decompressobj(wbits=47)  # gzip or deflate, whichever it is
+        try:
+            content += inflating.decompress(rest, limit_bytes + 1 - len(content))
+        except zlib.error as error:
+            raise Failure(Kind.INVALID_RESPONSE, f"it cannot be inflated: {error}") from error
+        if len(content) > limit_bytes:
+            raise message_too_large("the response", limit_bytes)
+        if not inflating.eof:
+            raise Failure(Kind.INVALID_RESPONSE, "its end is missing")
+        rest = inflating.unused_data
+    return content
+
+
 def _as_json(query: Query, response: Response) -> Any:
-    if query.endpoint in ("live", "ready") and (response.status == 200 or _is_not_ready(response)):
-        return response.status == 200
+    if query.endpoint in ("live", "ready"):
+        if response.status == 200:
+            return True
+        # Triton says why with a model only: what else there is, is a proxy's, which expects TLS, say.
+        if response.status == 400 and (not response.body or (query.model and _error(response.body) is not None)):
+            return False
     if response.status != 200:
         raise failure_of(response.status, _reason(response))
     try:
@@ -276,11 +293,6 @@ def _as_json(query: Query, response: Response) -> Any:
     return found
 
 
-def _is_not_ready(response: Response) -> bool:
-    """Whether it is Triton who says so, and not a proxy that another protocol is spoken with."""
-    return response.status == 400 and (not response.body or _error(response.body) is not None)
-
-
 def _error(body: bytes) -> str | None:
     """Triton's."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
@@ -292,12 +304,12 @@ def _reason(response: Response) -> str:
     """Triton's, or what tells most of what a proxy says."""
     if (error := _error(response.body)) is not None:
         return error
-    if to := response.header("Location"):
+    if response.status in range(300, 400) and (to := response.header("Location")):
         return f"HTTP status {response.status}, moved to {to}"
-    text = response.body.decode(errors="replace").strip()
+    text = response.body[:4096].decode(errors="replace").strip()
     if text.startswith("<"):  # a page
         title = _TITLE.search(text)
-        text = f"HTTP status {response.status}: {title[1]}" if title else ""
+        text = f"HTTP status {response.status}: {title[1].strip()}" if title else ""
     return text.partition("\n")[0][:200]
 
 

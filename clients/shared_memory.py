@@ -6,6 +6,7 @@ on is measured in docs/how-to/call.md.
 
 import fcntl
 import itertools
+import operator
 import os
 import stat
 import threading
@@ -54,9 +55,13 @@ class SharedMemory:
     """
 
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:
-        if not (isinstance(size_bytes, int) and 0 < size_bytes < 2**63):
-            raise InvalidInputError(f"size_bytes must be 1 or more, and is {size_bytes!r}")
-        self._client, self._size_bytes, self._mode = client, size_bytes, mode
+        try:
+            self._size_bytes = operator.index(size_bytes)  # numpy's are, too
+        except TypeError:
+            self._size_bytes = 0
+        if self._size_bytes < 1:
+            raise InvalidInputError(f"size_bytes must be a whole number from 1, and is {size_bytes!r}")
+        self._client, self._mode = client, mode
         self._name = f"{_PREFIX}{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
         self._lock, self._pid = threading.Lock(), os.getpid()
 
@@ -127,10 +132,13 @@ class SharedMemory:
     @contextmanager
     def _locked_memory(self) -> Iterator[shared_memory.SharedMemory]:
         """Locked for as long as this process lives: what is not may be removed by others."""
+        folder = os.statvfs(_FOLDER)
+        if 0 < folder.f_blocks * folder.f_frsize < self._size_bytes:
+            raise self._no_room("it is smaller")
         try:
             memory = shared_memory.SharedMemory(self._name, create=True, size=self._size_bytes)
-        except OSError as error:  # more than there are addresses
-            raise self._no_room(error) from error
+        except OSError as error:
+            raise InvalidInputError(f"cannot make a file in {_FOLDER}: {error.strerror}") from error
         file = -1
         try:
             file = os.open(_FOLDER / self._name, os.O_RDWR)
@@ -139,7 +147,7 @@ class SharedMemory:
             try:
                 os.posix_fallocate(file, 0, self._size_bytes)  # memory that is not there would kill with SIGBUS
             except OSError as error:
-                raise self._no_room(error) from error
+                raise self._no_room(str(error.strerror)) from error
             yield memory
         finally:
             memory.close()
@@ -147,9 +155,9 @@ class SharedMemory:
             if file >= 0:
                 os.close(file)  # last, as it holds the lock
 
-    def _no_room(self, error: OSError) -> InvalidInputError:
+    def _no_room(self, why: str) -> InvalidInputError:
         return InvalidInputError(
-            f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {error.strerror}",
+            f"{_FOLDER} has no room for {self._size_bytes:,} bytes: {why}",
             hint="a container has 64 MB of it, unless it is given more: --shm-size",
         )
 
@@ -160,7 +168,7 @@ class SharedMemory:
         try:
             self._client.unregister_shared_memory(self._name, timeout_s=min(_UNREGISTER_S, self._client.timeout_s))
         except ClientError as error:  # of a server that is gone, say, and its mapping with it
-            log.warning("the server may go on mapping %s, until the next region removes it: %s", self._name, error)
+            log.warning("%s could not be unregistered; the next region does it: %s", self._name, error)
 
     def _remove_stale(self) -> None:
         """Have the server forget regions of ours whose process is gone, and with it the memory."""

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 # What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
@@ -62,7 +63,8 @@ def run_command_line(main: Callable[[], int]) -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # it stays open
     for stream in (sys.stdout, sys.stderr):
         # A file's name may be any bytes, and the terminal's encoding may be ASCII.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a TextIOWrapper
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:

@@ -69,8 +69,12 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     if (child := os.fork()) == 0:
-        os.setuid(65534)
-        os._exit([*commands._image_files([str(tmp_path)])] != [closed])
+        code = 1
+        try:
+            os.setuid(65534)
+            code = [*commands._image_files([str(tmp_path)])] != [closed]
+        finally:
+            os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from clients import (
+    AccessDeniedError,
     AsyncClient,
     Client,
     ClientError,
@@ -20,6 +21,8 @@ from clients import (
     InferenceError,
     InvalidInputError,
     ModelNotFoundError,
+    OverloadedError,
+    Retry,
     Transport,
     http_pool,
 )
@@ -233,6 +236,19 @@ def test_an_upload_is_not_gone_on_with_once_it_is_refused() -> None:
         closed.set()
 
 
+def test_an_upload_is_gone_on_with_if_the_server_says_so() -> None:
+    def handle(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        received = 1000
+        while received < 20_000_000:
+            received += len(connection.recv(1 << 20))
+        connection.sendall(OK)
+
+    with pool_of(handle) as (pool, _):
+        assert ask(pool, 20, b"x" * 20_000_000) == (200, b"ok")
+
+
 def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are never their turn, as the last that was used is the next."""
     together = threading.Barrier(4)
@@ -250,7 +266,7 @@ def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(http_pool, "_IDLE_S", 0.2)
         time.sleep(0.3)
         assert ask(pool) == (200, b"ok")
-        assert len(pool._idle) == 1
+        assert len(pool._idle) == 1 and len(connections) == 5
 
 
 def test_a_pool_that_is_closed_ends_what_is_under_way() -> None:
@@ -323,10 +339,15 @@ def test_nobody_is_redirected() -> None:
                     await client.server_metadata()
 
             moved = f"HTTP status 307, moved to http://127.0.0.1:{elsewhere}/"
-            with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(InvalidInputError, match=moved):
+            with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(InferenceError, match=moved):
                 client.server_metadata()
-            with pytest.raises(InvalidInputError, match=moved):
+            with pytest.raises(InferenceError, match=moved):
                 asyncio.run(run())
+            with (
+                server(answering(answer_of(200, b"{}"))) as (other, _),
+                Client(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}") as client,
+            ):
+                assert [client.server_metadata() for _ in range(20)] == [{}] * 20
         assert not followed
 
 
@@ -344,6 +365,13 @@ def test_of_a_proxys_page_the_title_is_told_and_it_is_no_answer_of_tritons() -> 
         for ask_it in (client.ready, client.wait_until_ready, client.server_metadata):
             with pytest.raises(InvalidInputError, match=r"HTTP status 400: 400 The plain HTTP request was sent"):
                 ask_it()
+    nginxs = answer_of(400, b'{"error":"not a valid HTTPS request"}')  # deploy/nginx/nginx.conf
+    with (
+        server(answering(nginxs)) as (port, _),
+        Client(f"http://127.0.0.1:{port}") as client,
+        pytest.raises(InvalidInputError, match="not a valid HTTPS request"),
+    ):
+        client.wait_until_ready()
     for not_ready in (answer_of(400, b""), answer_of(400, NO_MODEL)):
         with server(answering(not_ready)) as (port, _), Client(f"http://127.0.0.1:{port}") as client:
             assert not client.ready("m")
@@ -355,14 +383,18 @@ def test_of_a_proxys_page_the_title_is_told_and_it_is_no_answer_of_tritons() -> 
         (answer_of(400, gzip.compress(NO_MODEL), b"Content-Encoding: gzip"), ModelNotFoundError, "unknown model"),
         (answer_of(200, gzip.compress(b" " * 2000), b"Content-Encoding: gzip"), InvalidInputError, "more than 1,000"),
         (answer_of(200, gzip.compress(b"{}")[:-9], b"Content-Encoding: gzip"), InferenceError, "its end is missing"),
+        (answer_of(200, gzip.compress(b"{}") + b"junk", b"Content-Encoding: gzip"), InferenceError, "cannot be inflat"),
         (answer_of(200, b"{}", b"Content-Encoding: gzip"), InferenceError, "cannot be inflated"),
+        (answer_of(401, b"what", b"Content-Encoding: br"), AccessDeniedError, "HTTP status 401"),
+        (answer_of(503, b"", b"Content-Encoding: gzip"), OverloadedError, "HTTP status 503"),
+        (answer_of(500, b"<title>" + b" " * 900, b"Content-Encoding: Identity"), InferenceError, "HTTP status 500"),
     ],
 )
 def test_what_was_compressed_is_read_up_to_the_limit(answer: bytes, error: type[ClientError], message: str) -> None:
     transport = Transport(max_message_bytes=1000)
     with (
         server(answering(answer)) as (port, _),
-        Client(f"http://127.0.0.1:{port}", transport=transport) as client,
+        Client(f"http://127.0.0.1:{port}", transport=transport, retry=Retry(max_attempts=1)) as client,
         pytest.raises(error, match=message),
     ):
         client.model_metadata("m")
