@@ -152,6 +152,8 @@ def _sample(at_s: float, name: str, process: psutil.Process) -> Sample | None:
     try:
         with process.oneshot():
             memory = process.memory_full_info()
+            if not memory.rss:  # read last: it has just ended
+                return None
             return Sample(
                 at_s, name, process.pid, memory.uss, memory.pss, memory.rss, process.num_fds(), process.num_threads()
             )

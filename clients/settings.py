@@ -139,6 +139,7 @@ class Transport:
         compression: Of requests and responses. It costs more time than it saves unless the network is slow.
         max_message_bytes: Of a request, and of a response.
         proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy).
+            gRPC heeds no_proxy also where a proxy is given.
 
     Raises:
         InvalidInputError: a header cannot be sent as it is, or a limit or proxy is invalid.

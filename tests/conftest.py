@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import getproxies
 
 import pytest
 
@@ -21,6 +22,14 @@ from contracts import layout
 from deploy.ports import free_ports
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
+
+# What a developer's environment may have, and no test expects. A proxy may be needed to fetch what is fetched once.
+for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
+# gRPC obeys no_proxy even where the caller names a proxy, so it gets neither from the environment.
+os.environ.update(
+    no_proxy=",".join(filter(None, (getproxies().get("no"), "127.0.0.1", "localhost"))), grpc_proxy="", no_grpc_proxy=""
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Served:
 
 
 def new_workspace(root: Path) -> Workspace:
-    """A workspace with the model repository as git has it: no published version."""
+    """A workspace with the model repository as git has it, but for a timeout; no version is published."""
     shutil.copytree(
         layout.MODEL_REPOSITORY,
         root / "model_repository",
@@ -82,6 +91,9 @@ def new_workspace(root: Path) -> Workspace:
             n for n in names if Path(directory).name == MODEL and n != "configs" and n != "config.pbtxt"
         ],
     )
+    # A request does not fail because the machine stalls for a second.
+    config = root / "model_repository" / "fashion_preprocess" / "config.pbtxt"
+    config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
     return Workspace(root)
 
 

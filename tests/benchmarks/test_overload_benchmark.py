@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(server: Served
 
 
 def test_an_open_loop_sends_each_request_once_and_none_before_its_time(server: Served, requests: list[Request]) -> None:
-    schedule_s, which = np.sort(np.random.default_rng(0).uniform(0, 1, 200)), np.arange(200) % 2
+    schedule_s, which = np.sort(np.random.default_rng(0).uniform(0, 1, 50)), np.arange(50) % 2
     log = load.open_loop(server.http, requests, schedule_s, which)
     assert (log.scheduled_s == schedule_s).all() and (log.which == which).all()
     assert (log.sent_s >= schedule_s).all()
@@ -48,11 +49,16 @@ def test_a_server_that_stalls_delays_every_request_that_was_due_meanwhile(
     server: Served, requests: list[Request]
 ) -> None:
     """With coordinated omission, only those that were under way."""
-    threading.Timer(0.3, os.kill, (server.pid, signal.SIGSTOP)).start()
-    threading.Timer(0.8, os.kill, (server.pid, signal.SIGCONT)).start()
-    log = load.open_loop(server.http, requests, np.arange(0, 1, 0.01), np.zeros(100, dtype=np.intp))
+
+    def stall() -> None:
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(server.pid, signal.SIGCONT)
+
+    threading.Timer(0.3, stall).start()
+    log = load.open_loop(server.http, requests, np.arange(0, 1, 0.02), np.zeros(50, dtype=np.intp))
     assert set(log.outcome) == {Outcome.OK}
-    assert (log.latency_s > 0.1).sum() > 30
+    assert (log.latency_s > 0.1).sum() > 15
     assert log.latency_s.max() > 0.4
 
 
@@ -93,7 +99,7 @@ def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
     assert not any(c["failed"] for c in figures["by_priority"])
     assert set(result.log.outcome[result.log.scheduled_s < overload.BEFORE_S]) == {Outcome.OK}
     assert figures["peak_per_s"] == max(loop["per_s"] for loop in figures["closed_loops"])
-    assert figures["limit_ms"] > 1000  # the queue's timeout, and more
+    assert figures["limit_ms"] > 60_000  # the queue's timeout, and more
     assert figures["memory_mb"] == {}
 
     with (tmp_path / "table.txt").open("w") as file:

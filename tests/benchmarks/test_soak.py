@@ -2,16 +2,18 @@
 
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import memory
 from benchmarks.memory import Growth, Sample
-from tests.conftest import Served
+from tests.conftest import Served, wait_for
 
 MINUTE_S = 60.0
 
@@ -74,6 +76,13 @@ def test_a_process_that_was_hardly_seen_has_no_slope() -> None:
     short, _ = memory.growth([*samples(lambda hours: 50 + 24 * hours, minutes=(0, 4)), *other], 3 * MINUTE_S)
     assert short.mb_per_h is None
     assert not short.over(0)
+
+
+def test_a_process_that_has_ended_is_no_sample() -> None:
+    with subprocess.Popen(["true"]) as process:
+        ended = psutil.Process(process.pid)
+        wait_for(lambda: ended.status() == psutil.STATUS_ZOMBIE)
+        assert memory._sample(0, "worker", ended) is None
 
 
 def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: Served, examples: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy import environment
+from tests.conftest import wait_for
 from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Server, add, serving, values_of
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -81,6 +82,7 @@ def every_type(server: Server) -> Sent:
         for request, answer in zip(requests, server.ask(model, *requests), strict=True):
             for dtype, (_, values) in request.items():
                 seen[dtype].append((values, answer.as_numpy(f"{dtype}_out")))
+        wait_for(lambda model=model, before=before: server.executions(model) > before)  # type: ignore[misc]
         assert server.executions(model) == before + 1
     return seen
 
@@ -97,6 +99,7 @@ def test_a_bad_request_fails_alone_and_its_batch_mates_get_their_rows(server: Se
     """One batch, one index that the table does not have."""
     before = server.executions("lookup")
     answers = server.ask("lookup", *({"index": ("INT64", np.array([[i]]))} for i in (0, 1, 2, 9, 3, 2, 1, 0)))
+    wait_for(lambda: server.executions("lookup") > before)  # counted once it is answered
     assert server.executions("lookup") == before + 1
     error = answers.pop(3)
     assert error.status() == "StatusCode.INVALID_ARGUMENT"

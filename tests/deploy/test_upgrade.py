@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.deploy.conftest import write_model
 # Multiplies by its factor.
 CODE = """
 import time
+from pathlib import Path
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
@@ -86,6 +88,12 @@ class Site:
 
 def code(factor: float, initialize: str = "pass") -> str:
     return CODE.format(factor=factor, initialize=initialize)
+
+
+def gated(folder: Path) -> str:
+    """Multiplies by 2. Its load says that it has begun, and goes on once it may."""
+    wait = f'while not Path("{folder}/open").exists(): time.sleep(0.01)'
+    return code(2, f'Path("{folder}/begun").touch()\n        {wait}')
 
 
 def publish(model: Path, source: str) -> None:
@@ -288,18 +296,25 @@ def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     assert all("unexpected inference input 'IN'" in error for error in errors)
 
 
-def test_a_long_load_holds_nobody_up(site: Site) -> None:
+def test_a_long_load_holds_nobody_up(site: Site, tmp_path: Path) -> None:
     """Asked for over HTTP, it would hold all the connections of one of Triton's threads."""
     file = site.model("long") / "1" / "model.py"
     site.model("busy")
-    file.write_text(code(2, "time.sleep(3)"))
+    file.write_text(gated(tmp_path))
     sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
-    with Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16, connect=bare) as traffic:
-        began_s = traffic.now_s()
-        site.reload("long")
-        took_s = traffic.now_s() - began_s
-    assert took_s > 3
-    assert max(request.latency_s for request in traffic.sent()) < 2
+    with (
+        ThreadPoolExecutor() as pool,
+        Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16, connect=bare) as traffic,
+    ):
+        loading = pool.submit(site.reload, "long")
+        try:
+            wait_for((tmp_path / "begun").exists)
+            began_s = traffic.now_s()
+            wait_for(lambda: traffic.answered_since(began_s))
+        finally:
+            (tmp_path / "open").touch()
+        loading.result()
+    assert not [request.error for request in traffic.sent() if request.error]
 
 
 def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,26 +348,27 @@ def test_two_upgrades_at_once_happen_one_after_the_other(site: Site) -> None:
     assert site.answer("contended") == changes[-1].after == repository.versions(model)[-1]
 
 
-def promotion_of_a_slow_version(site: Site, name: str) -> "subprocess.Popen[str]":
-    """Version 2 is being loaded when this returns."""
+def promotion_of_a_slow_version(site: Site, name: str, folder: Path) -> "subprocess.Popen[str]":
+    """Version 2 is being loaded when this returns, until there is `open` in the folder."""
     model = site.model(name)
-    publish(model, code(2, "time.sleep(1)"))
+    publish(model, gated(folder))
     with repository.locked(model):
         repository.park(model, 2)
     command = site.workspace.command("deploy", "promote", name, "--repository", site.root)
     process = subprocess.Popen(
         command, cwd=layout.ROOT, env=site.workspace.environment, stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: (model / "2").exists())
+    wait_for((folder / "begun").exists)
     return process
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_promotion_changes_nothing(site: Site, sent: signal.Signals) -> None:
+def test_an_interrupted_promotion_changes_nothing(site: Site, sent: signal.Signals, tmp_path: Path) -> None:
     name = f"interrupted_{sent.name.lower()}"
-    with promotion_of_a_slow_version(site, name) as process:
+    with promotion_of_a_slow_version(site, name, tmp_path) as process:
         process.send_signal(sent)
         process.send_signal(sent)  # an impatient second one
+        (tmp_path / "open").touch()
         _, stderr = process.communicate()
     assert process.returncode == 128 + sent
     assert "Traceback" not in stderr
@@ -362,9 +378,10 @@ def test_an_interrupted_promotion_changes_nothing(site: Site, sent: signal.Signa
     assert site.healthy()
 
 
-def test_a_killed_promotion_is_undone_by_the_next_command(site: Site) -> None:
-    with promotion_of_a_slow_version(site, "killed") as process:
+def test_a_killed_promotion_is_undone_by_the_next_command(site: Site, tmp_path: Path) -> None:
+    with promotion_of_a_slow_version(site, "killed", tmp_path) as process:
         process.kill()
+        threading.Timer(0.5, (tmp_path / "open").touch).start()  # the next command has to wait for the load
     assert on_disk(site.root / "killed") == ([1], [2])
     site.reload("killed")
     assert not (site.root / "killed" / "2").exists()

@@ -2,8 +2,10 @@
 
 import gzip
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,23 @@ import pytest
 import torch
 
 from contracts import layout
-from tests.conftest import Workspace, free_ports
+from tests.conftest import Workspace
 from training.errors import DataError
 from training.families.fashion import data
-
-NOBODY = f"http://127.0.0.1:{free_ports(1)[0]}/"
 
 
 @pytest.fixture(scope="session")
 def files() -> Path:
     """The real files, fetched as a user's first run would."""
     return data.locate(layout.DATA)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """A URL at which nobody answers."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound, not listening
+        yield f"http://127.0.0.1:{held.getsockname()[1]}/"
 
 
 @pytest.fixture
@@ -32,24 +40,24 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(offline: Path) -> None:
+def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(offline: Path, nobody: str) -> None:
     with pytest.raises(DataError) as error:
-        data.locate(offline, NOBODY)
+        data.locate(offline, nobody)
     message = str(error.value)
     assert "could not be fetched" in message
-    assert NOBODY in message and "Connection refused" in message
+    assert nobody in message and "Connection refused" in message
     assert "dataset-fashion-mnist" in message
     assert "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz" in message
     assert not list((offline / "fashion-mnist").iterdir()), "nothing half-fetched stays"
 
 
-def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspace) -> None:
+def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspace, nobody: str) -> None:
     """With an empty PATH there is no apt-get either."""
     environment = {**workspace.environment, "DATA_DIR": str(workspace.root / "data"), "PATH": ""}
     if data._INSTALLED.exists():
         pytest.skip("the Debian package is installed on this machine")
     done = subprocess.run(
-        [sys.executable, "-m", "training", "fit", "fashion", "--data.mirror", NOBODY],
+        [sys.executable, "-m", "training", "fit", "fashion", "--data.mirror", nobody],
         cwd=layout.ROOT,
         env=environment,
         capture_output=True,
@@ -61,9 +69,9 @@ def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspa
     assert "Traceback" not in done.stderr
 
 
-def test_a_mirror_is_downloaded_and_kept(offline: Path, files: Path, http_server: str) -> None:
+def test_a_mirror_is_downloaded_and_kept(offline: Path, files: Path, http_server: str, nobody: str) -> None:
     assert data.locate(offline, http_server) == offline / "fashion-mnist"
-    assert data.locate(offline, NOBODY) == offline / "fashion-mnist", "the second time needs no mirror"
+    assert data.locate(offline, nobody) == offline / "fashion-mnist", "the second time needs no mirror"
 
 
 @pytest.fixture
@@ -84,14 +92,14 @@ def http_server(files: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other content", "empty"])
-def test_a_damaged_file_is_never_used(offline: Path, files: Path, damage: str) -> None:
+def test_a_damaged_file_is_never_used(offline: Path, files: Path, nobody: str, damage: str) -> None:
     home = offline / "fashion-mnist"
     shutil.copytree(files, home)
     victim = home / "t10k-labels-idx1-ubyte.gz"
     whole = victim.read_bytes()
     victim.write_bytes({"truncated": whole[:-100], "other content": gzip.compress(b"labels"), "empty": b""}[damage])
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is (damaged|not the original)"):
-        data.locate(offline, NOBODY)
+        data.locate(offline, nobody)
 
 
 def test_the_splits_are_disjoint_whole_and_always_the_same(files: Path) -> None:
