@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import InvalidInputError, commands
+from clients import InvalidInputError, files
 from clients.tensors import Tensor
 from contracts import layout
 from tests.conftest import Served, Workspace, free_ports, port_options
@@ -54,7 +54,7 @@ def test_what_a_folder_has_and_cannot_be_read_is_named(server: Served, examples:
     (root / "gone.png").symlink_to("nothing")
     os.mkfifo(root / "pipe.png")
     (tmp_path / "closed").rename(root / "closed")
-    found = [path.relative_to(root) for path in commands._image_files([str(root)])]
+    found = [path.relative_to(root) for path in files.image_files([str(root)])]
     assert [str(path) for path in found] == ["closed/one.png", "gone.png", "link/one.png", "one.png"]
     done = run(server, "classify", "--csv", "--server", server.grpc, root)
     assert done.returncode == 1
@@ -72,7 +72,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         code = 1
         try:
             os.setuid(65534)
-            code = [*commands._image_files([str(tmp_path)])] != [closed]
+            code = [*files.image_files([str(tmp_path)])] != [closed]
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
@@ -144,16 +144,16 @@ def test_what_cannot_be_sent_is_named(server: Served, written: str, message: str
 def test_what_would_become_infinite_is_refused() -> None:
     for datatype, value, right in (("FP16", 70_000, 65_504), ("BF16", 1e39, 1e38), ("FP32", 1e39, 1e38)):
         tensor = Tensor("x", datatype, (1,))
-        assert np.isfinite(commands._array([right], tensor)).all()
-        assert np.isinf(commands._array([float("inf")], tensor)).all()
+        assert np.isfinite(files.array_of([right], tensor)).all()
+        assert np.isinf(files.array_of([float("inf")], tensor)).all()
         with pytest.raises(InvalidInputError, match=f"not every value is a {datatype}"):
-            commands._array([value], tensor)
+            files.array_of([value], tensor)
 
 
 def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
-    half = commands._array([1.5], Tensor("x", "BF16", (1,)))
-    outputs = {"file": np.arange(3), "allow_pickle": np.array([b"a"]), "half": commands._as_numpy("half", half)}
-    commands._save(tmp_path / "saved.npz", outputs)
+    half = files.array_of([1.5], Tensor("x", "BF16", (1,)))
+    outputs = {"file": np.arange(3), "allow_pickle": np.array([b"a"]), "half": half}
+    files.save(tmp_path / "saved.npz", outputs)
     with np.load(tmp_path / "saved.npz") as saved:
         assert {name: saved[name].tolist() for name in saved} == {
             "file": [0, 1, 2], "allow_pickle": [b"a"], "half": [1.5]
