@@ -12,13 +12,14 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, quote
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from numpy.typing import NDArray
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
 from clients.failures import Failure, Kind, caller_is_cancelled, connection_closed, failure_of, message_too_large
 from clients.http_pool import Pool, Response
@@ -78,10 +79,7 @@ class _Messages:
         if response.status != 200:
             raise failure_of(response.status, _reason(response))
         try:
-            length = response.header(_LENGTH)
-            result = InferenceServerClient.parse_response_body(
-                response.body, header_length=int(length) if length else None
-            )
+            result = InferResult(_Body(response), verbose=False)
             described = result.get_response()
             for output in described["outputs"]:
                 numpy_type(output["datatype"])  # of an unknown one tritonclient would make FP64
@@ -224,6 +222,7 @@ class AsyncHttp(_Messages):
             raise connection_closed() from None
 
 
+@lru_cache(256)
 def _model_path(model: str, version: str) -> str:
     return f"/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
@@ -255,6 +254,20 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         if len(content) > limit_bytes:
             raise message_too_large("the response", limit_bytes)
     return bytes(content)
+
+
+class _Body:
+    """A response as InferResult reads it; its from_response_body would make a class anew for each."""
+
+    def __init__(self, response: Response) -> None:
+        self._json_length, self._rest = response.header(_LENGTH) or None, response.body
+
+    def get(self, header: str) -> str | None:
+        return self._json_length if header == _LENGTH else None
+
+    def read(self, length: int | None = None) -> bytes:
+        found, self._rest = self._rest[:length], self._rest[length:] if length is not None else b""
+        return found
 
 
 def _inflated(body: bytes, limit_bytes: int) -> bytes:
