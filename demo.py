@@ -18,14 +18,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cli.run import run_command_line
 from clients import Client, ClientError, Prediction
 from clients.settings import Protocol
 from contracts import layout, manifest, repository
-from contracts.errors import ProjectError, run_command_line
+from contracts.errors import ProjectError
 from contracts.manifest import Manifest
-from deploy import server, state
-from deploy.ports import free_ports
-from deploy.settings import Settings
+from deploy.running import server
+from deploy.triton import state
+from deploy.triton.ports import free_ports
+from deploy.triton.settings import Settings
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
 SERVED_IMAGES = 10_000  # the whole test split: the same images as the offline accuracy
@@ -43,10 +45,10 @@ def main() -> int:
     _run("training", "fit", FAMILY, "--preset", "demo", *sys.argv[1:])
     _stage(2, "Export: FP32, FP16 and INT8, each proven on the test split and compiled by TensorRT-RTX")
     _run("export", FAMILY)
-    release = manifest.verify(_newest(layout.MODEL_REPOSITORY / MODEL))
+    release = manifest.verify(_newest(layout.model_repository() / MODEL))
     _stage(3, f"Serve version {release.version} with a real Triton, and send it {SERVED_IMAGES:,} test images")
     _run("training", "examples", FAMILY, "--count", str(SERVED_IMAGES))
-    images, labels = _examples(layout.EXAMPLES / FAMILY)
+    images, labels = _examples(layout.examples() / FAMILY)
     http, grpc, metrics = free_ports()  # whoever else uses the usual ones
     settings = Settings(device="cpu", http_port=http, grpc_port=grpc, metrics_port=metrics)
     with server.serving(settings, say=console.print) as up, ExitStack() as connections:
@@ -69,9 +71,9 @@ def main() -> int:
         "seconds": round(time.monotonic() - started, 1),
     }
     passed = _report(release, shown, labels, result)
-    picture = _draw(images[:SHOWN], labels, shown["grpc"], layout.ARTIFACTS / "demo.png")
-    (layout.ARTIFACTS / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Kept in {layout.shown(layout.ARTIFACTS / 'demo.json')} and {layout.shown(picture)}")
+    picture = _draw(images[:SHOWN], labels, shown["grpc"], layout.artifacts() / "demo.png")
+    (layout.artifacts() / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    console.print(f"Kept in {layout.shown(layout.artifacts() / 'demo.json')} and {layout.shown(picture)}")
     if passed:
         console.print("Next: serve it yourself, .venv/bin/python -m deploy up")
     print(json.dumps(result))
@@ -124,7 +126,7 @@ def _report(
             cells.append(f"{mark} {answer.label} {answer.score:.3f}")
         table.add_row(label, *cells)
     console.print(table)
-    directory = layout.MODEL_REPOSITORY / release.model / str(release.version)
+    directory = layout.model_repository() / release.model / str(release.version)
     report = layout.shown(directory / "report.html")
     difference = abs(result["served_accuracy"] - result["offline_accuracy"]) * 100
     passed: bool = difference <= MAX_DIFFERENCE_POINTS
@@ -158,4 +160,4 @@ def _draw(images: list[Path], labels: list[str], predictions: list[Prediction], 
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

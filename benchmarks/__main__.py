@@ -21,8 +21,9 @@ examples fashion). Every figure is what a client sees; client and server share t
 import argparse
 from pathlib import Path
 
+from cli.run import run_command_line
 from contracts import layout
-from contracts.errors import run_command_line
+from contracts.errors import ProjectError
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         perf.add_argument(f"--{protocol}", metavar="HOST:PORT", help="default: the server that `deploy up` started")
     perf.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16], help="default: 1 4 16")
     perf.add_argument("--window", type=float, default=2, metavar="SECONDS", help="one of three (default: 2)")
-    perf.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    perf.add_argument("--images", type=Path, default=layout.examples() / "fashion", help="a folder of .png files")
     perf.add_argument("--requests", type=int, default=100, metavar="N", help="images sent in turn (default: 100)")
     overload = commands.add_parser("overload", help="goodput, latency and recovery past saturation, in an open loop")
     overload.add_argument("--factor", type=float, default=3, help="of the closed-loop peak (default: 3)")
@@ -75,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     soak.add_argument("--limit", type=float, default=10, metavar="MB_PER_H", help="of growth (default: 10)")
     for command in (overload, soak):
         command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
-        command.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+        command.add_argument(
+            "--images", type=Path, default=layout.examples() / "fashion", help="a folder of .png files"
+        )
     client = commands.add_parser(
         "client", help="overhead over tritonclient (limits: 100 µs, 5 %%), gain for many images (3×)"
     )
@@ -83,11 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument(
         "--seconds", type=float, default=1, help="of each of the 36 measurements in a round (default: 1)"
     )
-    client.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    client.add_argument("--images", type=Path, default=layout.examples() / "fashion", help="a folder of .png files")
     storm = commands.add_parser("storm", help="retry storm: goodput with retries (limit: 90 %% of the peak)")
     storm.add_argument("--rounds", type=int, default=5, help="default: 5")
     storm.add_argument("--seconds", type=float, default=8, help="of each way in a round (default: 8)")
-    storm.add_argument("--images", type=Path, default=layout.EXAMPLES / "fashion", help="a folder of .png files")
+    storm.add_argument("--images", type=Path, default=layout.examples() / "fashion", help="a folder of .png files")
     sharing = commands.add_parser(
         "shared-memory", help="inputs in shared memory against inputs in the request, by size"
     )
@@ -110,4 +113,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

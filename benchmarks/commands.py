@@ -18,13 +18,13 @@ from rich.table import Table
 
 from benchmarks.errors import MeasurementError
 from contracts import layout
-from deploy import state
+from deploy.triton import state
 
 _LEAST_GOODPUT = 0.9  # of the peak, in a retry storm
 
 
 def perf(options: argparse.Namespace) -> int:
-    from benchmarks import perf_analyzer
+    from benchmarks.serving import perf
 
     up = state.running()
     addresses = {"grpc": options.grpc or (up and up.grpc), "http": options.http or (up and up.http)}
@@ -33,14 +33,14 @@ def perf(options: argparse.Namespace) -> int:
             "no server is up", hint="python -m deploy up --detach, or name one: --grpc HOST:PORT --http HOST:PORT"
         )
     images = sorted(options.images.glob("*.png"))
-    results = layout.ARTIFACTS / "benchmarks"
+    results = layout.artifacts() / "benchmarks"
     results.mkdir(parents=True, exist_ok=True)
-    requests = perf_analyzer.write_requests(images[: options.requests], results / "perf-requests.json")
-    tool = perf_analyzer.find()
+    requests = perf.write_requests(images[: options.requests], results / "perf-requests.json")
+    tool = perf.find()
     console = Console(stderr=True)
     plan = [(protocol, concurrency) for protocol in options.protocol for concurrency in options.concurrency]
     measurements = [
-        perf_analyzer.measure(
+        perf.measure(
             tool,
             options.model,
             protocol,
@@ -65,7 +65,7 @@ def perf(options: argparse.Namespace) -> int:
 
 
 def overload(options: argparse.Namespace) -> int:
-    from benchmarks import overload, overload_report
+    from benchmarks.serving import overload, overload_report
 
     up, console = _running(), Console(stderr=True, highlight=False)
     results = [
@@ -97,7 +97,7 @@ def overload(options: argparse.Namespace) -> int:
 
 
 def soak(options: argparse.Namespace) -> int:
-    from benchmarks import soak
+    from benchmarks.serving import soak
 
     settings = soak.Settings(
         images=_images(options.images),
@@ -110,30 +110,30 @@ def soak(options: argparse.Namespace) -> int:
     Console(width=120).print(soak.table(result))
     for finding in result.findings:
         print(f"✗ {finding}")
-    _keep("soak", soak.write(result, layout.ARTIFACTS / "benchmarks"))
+    _keep("soak", soak.write(result, layout.artifacts() / "benchmarks"))
     return 1 if result.findings else 0
 
 
 def client(options: argparse.Namespace) -> int:
-    from benchmarks import calling
+    from benchmarks.calling import client
     from clients.settings import Protocol
 
     up, images = _running(), _images(options.images)
     addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        ways = calling.overhead(addresses, images[0], options.rounds, options.seconds, progress)
-        bulk = calling.bulk(addresses, images, max(1, options.rounds // 3), progress)
+        ways = client.overhead(addresses, images[0], options.rounds, options.seconds, progress)
+        bulk = client.bulk(addresses, images, max(1, options.rounds // 3), progress)
     console = Console(width=100)
-    console.print(calling.overhead_table(ways))
-    console.print(calling.bulk_table(bulk))
-    beyond = calling.findings(ways, bulk)
+    console.print(client.overhead_table(ways))
+    console.print(client.bulk_table(bulk))
+    beyond = client.findings(ways, bulk)
     print("\n".join(f"✗ {finding}" for finding in beyond) or "✓ Overhead and gain are within their limits")
     _keep("client", {"findings": beyond, "overhead": [asdict(way) for way in ways], "bulk": [asdict(b) for b in bulk]})
     return 1 if beyond else 0
 
 
 def storm(options: argparse.Namespace) -> int:
-    from benchmarks import storm
+    from benchmarks.calling import storm
 
     images, url = _images(options.images), f"grpc://{_running().grpc}"
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -146,17 +146,17 @@ def storm(options: argparse.Namespace) -> int:
 
 
 def shared_memory(options: argparse.Namespace) -> int:
-    from benchmarks import sharing
+    from benchmarks.calling import shared_memory
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        found = sharing.measure(options.rounds, options.seconds, progress)
-    Console(width=100).print(sharing.table(found))
+        found = shared_memory.measure(options.rounds, options.seconds, progress)
+    Console(width=100).print(shared_memory.table(found))
     _keep("shared-memory", {"ways": [asdict(one) for one in found]})
     return 0
 
 
 def hedging(options: argparse.Namespace) -> int:
-    from benchmarks import hedging
+    from benchmarks.calling import hedging
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         found = hedging.measure(options.rounds, options.seconds, progress)
@@ -166,41 +166,41 @@ def hedging(options: argparse.Namespace) -> int:
 
 
 def drill(options: argparse.Namespace) -> int:
-    from benchmarks import calling
-    from deploy import drill, outcome
+    from benchmarks.calling import client
+    from deploy.drill import events, results, run
 
-    settings = drill.Settings(requests=options.requests, connections=options.connections)
-    events = [(name, act, None) for name, act, _ in drill.EVENTS]  # nothing may fail, whatever happens
-    result = drill.run(settings, events, calling.connect)
-    folder = outcome.save(result, layout.ARTIFACTS / "drill")
-    Console(width=120).print(outcome.table(result))
+    settings = run.DrillSettings(requests=options.requests, connections=options.connections)
+    strict = [(name, act, None) for name, act, _ in events.EVENTS]  # nothing may fail, whatever happens
+    result = run.drill(settings, strict, client.connect)
+    folder = results.save(result, layout.artifacts() / "drill")
+    Console(width=120).print(results.table(result))
     print(result.verdict())
     print(f"The picture, and every request: {layout.shown(folder)}")
     return 0 if result.passed else 1
 
 
 def cache(options: argparse.Namespace) -> int:
-    from benchmarks import caching
+    from benchmarks.serving import cache
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        result = caching.measure(options.rounds, progress)
-    Console(width=100).print(caching.table(result))
-    _keep("cache", {"cache_mb": caching.CACHE_MB, **asdict(result)})
+        result = cache.measure(options.rounds, progress)
+    Console(width=100).print(cache.table(result))
+    _keep("cache", {"cache_mb": cache.CACHE_MB, **asdict(result)})
     return 0
 
 
 def export(options: argparse.Namespace) -> int:
-    from benchmarks import exporting
+    from benchmarks import export
 
-    found = sorted((layout.CHECKPOINTS / options.family).glob("*/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    found = sorted((layout.checkpoints() / options.family).glob("*/best.ckpt"), key=lambda path: path.stat().st_mtime)
     checkpoint = options.checkpoint or (found[-1] if found else None)
     if checkpoint is None:
         raise MeasurementError(f"there is no {options.family} checkpoint", hint="name one with --checkpoint, or train")
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch:
         runs = [
-            exporting.measure(name, options.family, checkpoint, Path(scratch))
-            for name in track(exporting.RUNS, "exporting", console=console, transient=True)
+            export.measure(name, options.family, checkpoint, Path(scratch))
+            for name in track(export.RUNS, "exporting", console=console, transient=True)
         ]
     table = Table(title=f"python -m export {options.family}, whole processes")
     for heading in ("", "seconds", "peak MB"):
@@ -229,7 +229,7 @@ def _images(directory: Path) -> tuple[bytes, ...]:
 
 def _keep(name: str, summary: dict[str, Any]) -> Path:
     """The raw figures: in a file, and as the last line for machines. That file."""
-    record = layout.ARTIFACTS / "benchmarks" / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    record = layout.artifacts() / "benchmarks" / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"Kept in {layout.shown(record)}")

@@ -23,7 +23,7 @@ MODEL = "fashion"
 @events.init.add_listener  # type: ignore[untyped-decorator]  # locust has no types here
 def prepare(environment: Any, **_: object) -> None:
     """Build every request body once, so that Locust's time goes into sending them."""
-    directory = layout.EXAMPLES / MODEL
+    directory = layout.examples() / MODEL
     if not (directory / "labels.csv").is_file():
         raise SystemExit("there are no images to send; write some: python -m training examples fashion")
     with (directory / "labels.csv").open() as stream:

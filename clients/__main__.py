@@ -14,7 +14,8 @@ Exit codes: 0 if every request succeeded (`health`: if every server is ready), 1
 import argparse
 from pathlib import Path
 
-from contracts.errors import run_command_line
+from cli.run import run_command_line
+from contracts.errors import ProjectError
 
 _CLASSIFIERS = "a model with the input `image`, BYTES [B, 1], and the outputs `top_labels` and `top_scores`"
 
@@ -135,4 +136,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

@@ -1,4 +1,4 @@
-"""The root of every error that is a user's to mend, and how a command line shows one.
+"""The root of every error that is a user's to mend.
 
 ProjectError
 ├── SpecError            a model spec that is incomplete or contradicts itself
@@ -11,17 +11,6 @@ ProjectError
 ├── clients.errors.*     connection, input, server
 └── benchmarks.errors.*  tools, measurements
 """
-
-import errno
-import os
-import signal
-import sys
-from collections.abc import Callable
-from io import TextIOWrapper
-from pathlib import Path
-
-# What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
-_THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ProjectError(Exception):
@@ -50,39 +39,3 @@ class ManifestError(ProjectError):
 
 class PublishError(ProjectError):
     """A version could not be written; the model repository is as it was."""
-
-
-def run_command_line(main: Callable[[], int]) -> None:
-    """Run `main` and exit: its own code, 1 with the message for a ProjectError, 130 on Ctrl-C.
-
-    SIGTERM and SIGHUP (the terminal was closed) become SystemExit, so that `with` blocks and `finally` clean up
-    as on Ctrl-C. A bug is not a ProjectError and keeps its traceback.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by the caller: what is printed to it goes nowhere
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # it stays open
-    for stream in (sys.stdout, sys.stderr):
-        # A file's name may be any bytes, and the terminal's encoding may be ASCII.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
-    try:
-        code = main()
-        sys.stdout.flush()
-    except ProjectError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except BrokenPipeError:  # `… | head`: the reader left, which is not an error of ours
-        sys.stderr.close()
-        code = 141
-    except OSError as error:
-        if error.errno not in _THE_MACHINES:
-            raise
-        print(f"error: {error.strerror}: {error.filename or 'a file'}", file=sys.stderr)
-        print("Hint: free disk space or mend the permissions, then run the same command again", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)

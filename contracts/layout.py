@@ -5,12 +5,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-MODEL_REPOSITORY = Path(os.environ.get("MODEL_REPOSITORY", ROOT / "model_repository")).resolve()
-# Everything the stages make and git ignores. Another place (a larger disk, a test) is one variable away.
-ARTIFACTS = Path(os.environ.get("ARTIFACTS_DIR", ROOT / "artifacts")).resolve()
-CHECKPOINTS = ARTIFACTS / "checkpoints"  # <family>/<run>/{best,last}.ckpt
-EXAMPLES = ARTIFACTS / "examples"  # <family>/*.png and labels.csv
-DATA = Path(os.environ.get("DATA_DIR", ROOT / "data")).resolve()
+
+def model_repository() -> Path:
+    """The Triton model repository: MODEL_REPOSITORY, else the one in git."""
+    return _named("MODEL_REPOSITORY", "model_repository")
+
+
+def artifacts() -> Path:
+    """Everything the stages make and git ignores: ARTIFACTS_DIR (a larger disk, a test), else artifacts/."""
+    return _named("ARTIFACTS_DIR", "artifacts")
+
+
+def checkpoints() -> Path:
+    """Checkpoints: <family>/<run>/{best,last}.ckpt."""
+    return artifacts() / "checkpoints"
+
+
+def examples() -> Path:
+    """Test inputs as files: <family>/*.png and labels.csv."""
+    return artifacts() / "examples"
+
+
+def data() -> Path:
+    """Datasets that were fetched: DATA_DIR, else data/."""
+    return _named("DATA_DIR", "data")
 
 
 def shown(path: Path) -> str:
@@ -19,3 +37,7 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _named(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable, ROOT / default)).resolve()

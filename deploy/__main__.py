@@ -21,8 +21,9 @@ import os
 import sys
 from pathlib import Path
 
+from cli.run import run_command_line
 from contracts import layout
-from contracts.errors import run_command_line
+from contracts.errors import ProjectError
 
 
 def main() -> int:
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return once every model is ready")
-    up.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="the model repository")
+    up.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
     up.add_argument(
         "--device",
         choices=["auto", "cpu", "gpu"],
@@ -160,7 +161,7 @@ def _add_upgrades(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     promote.add_argument("model", metavar="MODEL")
     promote.add_argument("version", type=_count, nargs="?", metavar="VERSION", help="default: the newest, also parked")
     for command in (rollback, promote):
-        command.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="the model repository")
+        command.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
 
 
 def _add_drill(drill: argparse.ArgumentParser) -> None:
@@ -170,7 +171,7 @@ def _add_drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument(
         "--image", type=Path, action="append", default=[], metavar="FILE", help="what to send; repeatable"
     )
-    drill.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="what to take the copy of")
+    drill.add_argument("--repository", type=Path, default=layout.model_repository(), help="what to take the copy of")
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -187,4 +188,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
-from contracts import layout, signature
+from cli.tables import console
+from contracts import layout, signing
 from contracts.errors import SignatureError
-from deploy import dashboard, drill, logs, outcome, relay, server, state, status, upgrade
-from deploy.control import Control, Model
-from deploy.errors import ServerError
-from deploy.server import Server
-from deploy.settings import Settings, Tls, Traces
-from deploy.supervisor import Supervisor
+from deploy.drill import results
+from deploy.drill.run import DrillSettings, drill
+from deploy.errors import NotRunningError, SettingsError
+from deploy.running import dashboard, logs, server, status, trace_relay
+from deploy.running.server import Server
+from deploy.running.supervisor import Supervisor
+from deploy.triton import state
+from deploy.triton.control import Control, Model
+from deploy.triton.settings import Settings, Tls, Traces
+from deploy.versions import upgrade
 
-_KEEPER_LOG = state.DIRECTORY / "up.log"
 NOT_UP = "No server is up."
 
 
@@ -40,9 +42,9 @@ def up(options: argparse.Namespace) -> int:
         say(f"Ready after {time.monotonic() - started:.1f} s: {addresses(up.state)}")
         say("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)")
 
-    warn = functools.partial(logs.write, state.LOG, "warning")
+    warn = functools.partial(logs.write, state.log(), "warning")
     try:
-        with relay.taking(settings.traces, warn) as traces:
+        with trace_relay.relaying(settings.traces, warn) as traces:
             settings = replace(settings, traces=traces)
             Supervisor(settings, options.timeout, options.max_restarts, say).run(ready)
     except KeyboardInterrupt:
@@ -53,9 +55,10 @@ def up(options: argparse.Namespace) -> int:
 def up_detached(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Start `up` as a process of its own, and return once every model is ready."""
     started = time.monotonic()
-    state.DIRECTORY.mkdir(parents=True, exist_ok=True)
-    with _KEEPER_LOG.open("w") as log:
-        keeper = subprocess.Popen(
+    state.directory().mkdir(parents=True, exist_ok=True)
+    up_log = state.directory() / "up.log"
+    with up_log.open("w") as log:
+        supervisor = subprocess.Popen(
             [sys.executable, "-m", "deploy", *(a for a in arguments if a != "--detach")],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -64,20 +67,20 @@ def up_detached(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         )
     try:
         print("Starting tritonserver …", flush=True)
-        while keeper.poll() is None:
+        while supervisor.poll() is None:
             running = state.recorded()
-            if running is not None and running.keeper.pid == keeper.pid and running.phase == "ready":
+            if running is not None and running.supervisor.pid == supervisor.pid and running.phase == "ready":
                 break
             time.sleep(0.05)
         else:
-            said = _KEEPER_LOG.read_text()
+            said = up_log.read_text()
             print(said[said.find("error: ") :] if "error: " in said else said, end="", file=sys.stderr)
-            return keeper.returncode or 1
+            return supervisor.returncode or 1
     except BaseException:  # Ctrl-C before it is up: nothing stays behind
-        keeper.send_signal(signal.SIGTERM)
-        keeper.wait()
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.wait()
         raise
-    for line in _KEEPER_LOG.read_text().splitlines():
+    for line in up_log.read_text().splitlines():
         if line.startswith("warning: "):
             print(line)
     with Control(running) as control:
@@ -116,11 +119,15 @@ def show_status(options: argparse.Namespace) -> int:
 
 def show_logs(options: argparse.Namespace) -> int:
     """The server's log, also of one that has ended."""
-    if not state.LOG.is_file():
+    if not state.log().is_file():
         print("There is no log yet: no server was started.")
         return 1
     logs.show(
-        state.LOG, options.lines, follow=options.follow, as_json=options.json, alive=lambda: state.running() is not None
+        state.log(),
+        options.lines,
+        follow=options.follow,
+        as_json=options.json,
+        alive=lambda: state.running() is not None,
     )
     return 0
 
@@ -129,7 +136,7 @@ def reload(options: argparse.Namespace) -> int:
     """Serve what is on disk now."""
     running = state.running()
     if running is None:
-        raise ServerError("no server is up", hint="python -m deploy up loads what is on disk")
+        raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
     print(upgrade.summary(upgrade.reload(running, options.models, print)))
     return 0
 
@@ -150,19 +157,19 @@ def promote(options: argparse.Namespace) -> int:
 
 def run_drill(options: argparse.Namespace) -> int:
     """Upgrade and kill a server under load; 0 only if its clients noticed no more than they may."""
-    settings = drill.Settings(
+    settings = DrillSettings(
         repository=options.repository.resolve(),
         model=options.model,
         images=tuple(options.image),
         requests=options.requests,
         connections=options.connections,
     )
-    result = drill.run(settings)
-    folder = outcome.save(result, layout.ARTIFACTS / "drill")
+    result = drill(settings)
+    folder = results.save(result, layout.artifacts() / "drill")
     if options.json:
         print(json.dumps({**result.as_json(), "folder": str(folder)}))
     else:
-        Console(width=None if sys.stdout.isatty() else 120).print(outcome.table(result))
+        console().print(results.table(result))
         print(result.verdict())
         print(f"The picture, and every request: {layout.shown(folder)}")
     return 0 if result.passed else 1
@@ -185,10 +192,10 @@ def _running_over(repository: Path) -> tuple[state.Running | None, Path]:
 
 
 def _show_log_from_now_on() -> None:
-    state.DIRECTORY.mkdir(parents=True, exist_ok=True)
-    state.LOG.touch()
+    state.directory().mkdir(parents=True, exist_ok=True)
+    state.log().touch()
     forever = {"follow": True, "as_json": True, "alive": lambda: True}
-    threading.Thread(target=logs.show, args=(state.LOG, 0), kwargs=forever, daemon=True).start()
+    threading.Thread(target=logs.show, args=(state.log(), 0), kwargs=forever, daemon=True).start()
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -215,19 +222,19 @@ def _tls(options: argparse.Namespace) -> Tls | None:
     if certificate and key:
         return Tls(certificate.resolve(), key.resolve(), client_ca and client_ca.resolve())
     if certificate or key or client_ca:
-        raise ServerError("TLS takes both --grpc-tls-cert and --grpc-tls-key")
+        raise SettingsError("TLS takes both --grpc-tls-cert and --grpc-tls-key")
     return None
 
 
-def _trust(options: argparse.Namespace) -> signature.Trust | None:
+def _trust(options: argparse.Namespace) -> signing.Trust | None:
     key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
     if not options.require_signature:
         if key or chain:
             raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
         return None
     if key or chain:
-        return signature.Trust(key and key.resolve(), tuple(path.resolve() for path in chain))
-    trust = signature.trust_from_environment()
+        return signing.Trust(key and key.resolve(), tuple(path.resolve() for path in chain))
+    trust = signing.trust_from_environment()
     if trust is None:
         raise SignatureError(
             "--require-signature needs to know whose signature",

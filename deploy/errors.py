@@ -2,8 +2,15 @@
 
 DeployError
 ├── SetupError           the environment of the pip-installed server could not be made
+├── SettingsError        what was asked for cannot be: an address, a user, a key, a file of TLS
+├── RepositoryError      what is in the model repository cannot be served
 ├── AlreadyRunningError  `up` while a server is up
-└── ServerError          the server did not start, or a model did not load
+├── NotRunningError      no server is up, or the one that is does not answer
+├── AccessError          the server asks for another admin key
+├── StartError           the server did not start, not all became ready, or it died more often than it may
+├── ModelError           a model did not load, or does not answer
+├── ChangeError          a reload, roll back or promotion did not happen
+└── DrillError           the drill could not be done, or something in it went wrong
 """
 
 from contracts.errors import ProjectError
@@ -17,9 +24,37 @@ class SetupError(DeployError):
     """The environment of the pip-installed server could not be made."""
 
 
+class SettingsError(DeployError):
+    """What was asked for cannot be: an address, a user, a key, a file of TLS."""
+
+
+class RepositoryError(DeployError):
+    """What is in the model repository cannot be served: no such model or version, or ensembles that disagree."""
+
+
 class AlreadyRunningError(DeployError):
     """`up` while a server of ours is up."""
 
 
-class ServerError(DeployError):
-    """The server did not start, or a model in it is not ready."""
+class NotRunningError(DeployError):
+    """No server is up, or the one that is does not answer."""
+
+
+class AccessError(DeployError):
+    """The server was started with another admin key."""
+
+
+class StartError(DeployError):
+    """The server did not start, not every model became ready, or it died more often than it may."""
+
+
+class ModelError(DeployError):
+    """A model did not load, is not ready, or does not answer."""
+
+
+class ChangeError(DeployError):
+    """A reload, roll back or promotion did not happen; what served before still does, unless it says otherwise."""
+
+
+class DrillError(DeployError):
+    """The drill could not be done, or something in it did not go as it should."""

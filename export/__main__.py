@@ -30,54 +30,55 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts import layout, signature
-from contracts.errors import SpecError, run_command_line
+from cli.run import run_command_line
+from contracts import layout, signing
+from contracts.errors import ProjectError, SpecError
 from contracts.manifest import Manifest
 from contracts.spec import PRECISIONS, ModelSpec, Precision
 
 if TYPE_CHECKING:
-    from export.progress import Progress
-    from export.subject import Subject
+    from cli.progress import Progress
+    from export.source.base import ExportSource
 
-_SHELVES = ("list", "show", "verify", "register")  # about what is published already: export/shelf.py
+_SHELVES = ("list", "show", "verify", "register")  # about what is published already: export/release/published.py
 
 
 def main() -> int:
     if sys.argv[1:2] and sys.argv[1] in _SHELVES:
-        from export import shelf
+        from export.release import published
 
-        return shelf.main(sys.argv[1:])
+        return published.main(sys.argv[1:])
     parser = _parser()
     options = parser.parse_args()
     _check(parser, options)
 
+    from cli.progress import Progress
     from export import pipeline  # torch and onnx take seconds to import
     from export.cache import Cache
-    from export.engine import SERVER_TENSORRT, Options
-    from export.progress import Progress
-    from export.proof import Request
+    from export.context import ExportRequest
+    from export.proof.engine import SERVER_TENSORRT, Options
     from export.tools import code, gpu, versions
 
     progress = Progress()
-    work = layout.ARTIFACTS / "export"
-    subject = _subject(options, progress, work)
-    request = Request(
+    work = layout.artifacts() / "export"
+    source = _export_source(options, progress, work)
+    request = ExportRequest(
         command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
-        precisions=_precisions(options.precision, subject.spec),
+        precisions=_precisions(options.precision, source.spec),
         server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
         search=options.search,
         search_budget_s=options.search_budget,
-        signer=signature.signer_from_environment(),
+        signer=signing.signer_from_environment(),
     )
     if options.target == "tensorrt":
         engines = Options("tensorrt", options.hardware_compatible, work / "timing")
         request = replace(request, engines=engines)
-    with _configured(options, subject.spec, progress) as model_directory:
+    with _configured(options, source.spec, progress) as model_directory:
         release = pipeline.run(
-            subject,
+            source,
             request,
             model_directory=model_directory,
-            cache=Cache(work / subject.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
+            cache=Cache(work / source.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
             progress=progress,
         )
     directory = options.repository / release.model / str(release.version)
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--force", action="store_true", help="do every step anew, whatever is cached")
 
     where = parser.add_argument_group("where to")
-    where.add_argument("--repository", type=Path, default=layout.MODEL_REPOSITORY, help="default: model_repository")
+    where.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
     where.add_argument("--no-register", dest="register", action="store_false", help="leave MLflow's registry alone")
     where.add_argument("--json", action="store_true", help="print the manifest on stdout, nothing else")
     return parser
@@ -152,16 +153,19 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--search-budget cannot be negative")
 
 
-def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "Subject":
+def _export_source(options: argparse.Namespace, progress: "Progress", work: Path) -> "ExportSource":
     from contracts import spec
-    from export import registry, subject
     from export.errors import ExportError
+    from export.release import registry
+    from export.source.checkpoint import from_checkpoint
     from training import checkpoints, families
 
     if options.onnx:
         facts = spec.from_toml(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
-        return subject.from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
+        from export.source.graph_file import from_graph
+
+        return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
     family = families.load(options.family)
     if not (options.repository / family.spec.model / "config.pbtxt").is_file():
         raise ExportError(
@@ -175,7 +179,7 @@ def _subject(options: argparse.Namespace, progress: "Progress", work: Path) -> "
         path = options.checkpoint or checkpoints.newest(family.name)
     checkpoint = checkpoints.read(path, family)
     progress.say(f"Exporting {layout.shown(checkpoint.path)}")
-    return subject.from_checkpoint(family, checkpoint, options.calibration_samples)
+    return from_checkpoint(family, checkpoint, options.calibration_samples)
 
 
 @contextmanager
@@ -184,10 +188,10 @@ def _configured(options: argparse.Namespace, spec: ModelSpec, progress: "Progres
 
     A configuration without a version would keep every server from starting.
     """
-    from export import contract
+    from export.release import configs
 
     directory = options.repository / spec.model
-    made = contract.write_configs(directory, spec) if options.onnx else []
+    made = configs.write_configs(directory, spec) if options.onnx else []
     try:
         yield directory
     except BaseException:
@@ -208,7 +212,8 @@ def _precisions(asked: list[Precision] | None, spec: ModelSpec) -> list[Precisio
 
 
 def _tell(release: Manifest, directory: Path) -> None:
-    from export.tables import console, variants_table
+    from cli.tables import console
+    from export.release.tables import variants_table
 
     out = console()
     out.print(variants_table(release))
@@ -223,8 +228,8 @@ def _tell(release: Manifest, directory: Path) -> None:
 
 
 def _register(release: Manifest, directory: Path, progress: "Progress") -> None:
-    from export import registry
     from export.errors import RegistryError
+    from export.release import registry
 
     try:
         name = registry.register(release, directory)
@@ -237,4 +242,4 @@ def _register(release: Manifest, directory: Path, progress: "Progress") -> None:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

@@ -67,7 +67,7 @@ def normalised(model: ModelProto) -> ModelProto:
     return model
 
 
-def signature(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
+def io_tensors(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
     """({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1.
 
     Raises:

@@ -15,23 +15,29 @@ from pathlib import Path
 
 import numpy as np
 
+from cli.progress import Progress
 from contracts import manifest
 from contracts.manifest import Manifest, Recipe
-from export import contract, engine, gates, graphs, half, int8, search
+from export import graphs
 from export.cache import Cache
+from export.context import ENDS, ExportContext, ExportRequest
 from export.errors import GraphError, RefusedError
-from export.progress import Progress
-from export.proof import ENDS, Bench, Request, not_made, prove
-from export.release import choose, describe, publish
-from export.runners import Batch, length, predict, take
-from export.subject import Subject
+from export.precision import fp16, int8, search
+from export.proof import contract, engine, gates
+from export.proof.runners import Batch, length, predict, take
+from export.prove import not_made, prove
+from export.release.choose import choose
+from export.release.publish import describe, publish
+from export.source.base import ExportSource
 
 # Samples whose every intermediate tensor is looked at for FP16.
 _HALF_SAMPLES = 64
 
 
-def run(subject: Subject, request: Request, *, model_directory: Path, cache: Cache, progress: Progress) -> Manifest:
-    """Export `subject` and publish the next version of its model.
+def run(
+    source: ExportSource, request: ExportRequest, *, model_directory: Path, cache: Cache, progress: Progress
+) -> Manifest:
+    """Export `source` and publish the next version of its model.
 
     Args:
         model_directory: The network's folder in the model repository.
@@ -45,47 +51,47 @@ def run(subject: Subject, request: Request, *, model_directory: Path, cache: Cac
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
     engine.require(request.engines, request.server_tensorrt)
-    contracts = contract.config_gates(model_directory, subject.spec)
+    contracts = contract.config_gates(model_directory, source.spec)
     if not all(gate.passed for gate in contracts):
         raise RefusedError(
-            f"the configuration of {subject.spec.model} is not what the spec says; nothing was published",
+            f"the configuration of {source.spec.model} is not what the spec says; nothing was published",
             note=gates.failures(contracts),
             hint=f"mend it in {model_directory}",
         )
-    bench = Bench(subject, request, cache, progress, reference(subject, cache, progress))
-    fp32 = _fp32(bench)
+    context = ExportContext(source, request, cache, progress, reference(source, cache, progress))
+    fp32 = _fp32(context)
     proven, found = [], None
     for precision in request.precisions:
         try:
             if precision == "int8":
-                graph, found = _int8(bench, fp32)
-                proven.append(prove(bench, "int8", graph, recipe=found.recipe))
+                graph, found = _int8(context, fp32)
+                proven.append(prove(context, "int8", graph, recipe=found.recipe))
             elif precision == "fp16":
-                graph, kept = _fp16(bench, fp32)
-                proven.append(prove(bench, "fp16", graph, kept_fp32=kept))
+                graph, kept = _fp16(context, fp32)
+                proven.append(prove(context, "fp16", graph, kept_fp32=kept))
             else:
-                proven.append(prove(bench, "fp32", fp32))
+                proven.append(prove(context, "fp32", fp32))
         except GraphError as error:  # a converter that does not know the graph shall not cost the other precisions
             progress.say(f"  ✗ {precision} REFUSED: {error}")
             proven.append(not_made(precision, error))
-    proven, choices = choose(bench, proven)
-    release = describe(bench, proven, found, contracts, choices)
-    release = publish(bench, release, proven, model_directory)
+    proven, choices = choose(context, proven)
+    release = describe(context, proven, found, contracts, choices)
+    release = publish(context, release, proven, model_directory)
     cache.prune()
     return release
 
 
-def reference(subject: Subject, cache: Cache, progress: Progress) -> Mapping[str, Batch]:
+def reference(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Batch]:
     """What the reference answers on every split and at both ends of every dynamic dimension."""
-    batches: dict[str, Batch] = {"search": subject.search.inputs, "held-out": subject.held_out.inputs}
-    batches |= {end: subject.at(end) for end in ENDS}
-    data = [subject.source.sha256, subject.source.data_fingerprint, subject.spec.inputs, subject.spec.outputs]
+    batches: dict[str, Batch] = {"search": source.search.inputs, "held-out": source.held_out.inputs}
+    batches |= {end: source.at(end) for end in ENDS}
+    data = [source.origin.sha256, source.origin.data_fingerprint, source.spec.inputs, source.spec.outputs]
     with progress.step("reference", total=sum(length(b) for b in batches.values())) as done:
 
         def make(place: Path) -> None:
-            run = subject.reference()
+            run = source.reference()
             for name, batch in batches.items():
-                size = min(subject.spec.batch.max, 64)
+                size = min(source.spec.batch.max, 64)
                 np.savez(place / f"{name}.npz", **predict(run, batch, size, done.advance))  # type: ignore[arg-type]
 
         place, cached = cache.step("reference", make, data=data, sizes=[length(b) for b in batches.values()])
@@ -93,34 +99,34 @@ def reference(subject: Subject, cache: Cache, progress: Progress) -> Mapping[str
         for name, values in ((n, v) for out in outputs.values() for n, v in out.items()):
             if not np.isfinite(values).all():
                 raise GraphError(f"the reference itself gives inf or nan as {name!r}", hint="mend the model first")
-        right = gates.accuracy(gates.answers(outputs["held-out"], subject.spec), subject.held_out.labels)
+        right = gates.accuracy(gates.answers(outputs["held-out"], source.spec), source.held_out.labels)
         figure = "" if right is None else f"accuracy {right:.4f} on "
-        done(f"{figure}{len(subject.held_out):,} held-out samples", cached=cached)
+        done(f"{figure}{len(source.held_out):,} held-out samples", cached=cached)
     return outputs
 
 
-def _fp32(bench: Bench) -> Path:
-    with bench.progress.step("fp32 graph") as done:
-        place, cached = bench.cache.step(
+def _fp32(context: ExportContext) -> Path:
+    with context.progress.step("fp32 graph") as done:
+        place, cached = context.cache.step(
             "fp32",
-            lambda place: bench.subject.write_graph(place / "fp32.onnx"),
-            source=bench.subject.source.sha256,
-            spec=[bench.subject.spec.inputs, bench.subject.spec.outputs],
+            lambda place: context.source.write_graph(place / "fp32.onnx"),
+            source=context.source.origin.sha256,
+            spec=[context.source.spec.inputs, context.source.spec.outputs],
         )
         model = graphs.load(place / "fp32.onnx")
         done(f"{len(model.graph.node)} nodes, {len(graphs.heavy_nodes(model))} of them heavy", cached=cached)
     return place / "fp32.onnx"
 
 
-def _fp16(bench: Bench, fp32: Path) -> tuple[Path, tuple[str, ...]]:
-    samples = take(bench.subject.calibration, slice(_HALF_SAMPLES))
+def _fp16(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...]]:
+    samples = take(context.source.calibration, slice(_HALF_SAMPLES))
 
     def make(place: Path) -> None:
-        kept = half.convert(fp32, place / "fp16.onnx", samples)
+        kept = fp16.convert(fp32, place / "fp16.onnx", samples)
         (place / "kept.json").write_text(json.dumps([str(k) for k in kept]))
 
-    with bench.progress.step("fp16 graph") as done:
-        place, cached = bench.cache.step("fp16", make, graph=manifest.sha256(fp32), data=bench.data)
+    with context.progress.step("fp16 graph") as done:
+        place, cached = context.cache.step("fp16", make, graph=manifest.sha256(fp32), data=context.data)
         kept = tuple(json.loads((place / "kept.json").read_text()))
         done(_kept(kept), cached=cached)
     return place / "fp16.onnx", kept
@@ -130,21 +136,21 @@ def _kept(kept: Sequence[str]) -> str:
     return f"{len(kept)} layers kept in FP32, the first: {kept[0]}" if kept else "no layer needs FP32"
 
 
-def _int8(bench: Bench, fp32: Path) -> tuple[Path, search.Found]:
-    subject, request, digest = bench.subject, bench.request, manifest.sha256(fp32)
+def _int8(context: ExportContext, fp32: Path) -> tuple[Path, search.Found]:
+    source, request, digest = context.source, context.request, manifest.sha256(fp32)
 
     def quantized(recipe: Recipe) -> Path:
         def make(place: Path) -> None:
-            int8.quantize(fp32, place / "int8.onnx", subject.calibration, recipe)
+            int8.quantize(fp32, place / "int8.onnx", source.calibration, recipe)
 
-        place, _ = bench.cache.step("quantized", make, graph=digest, data=bench.data, recipe=recipe)
+        place, _ = context.cache.step("quantized", make, graph=digest, data=context.data, recipe=recipe)
         return place / "int8.onnx"
 
-    trials = search.Bench(
-        subject.spec, subject.spec.limits["int8"], subject.search, bench.reference["search"],
-        subject.calibration, quantized,
+    trials = search.TrialContext(
+        source.spec, source.spec.limits["int8"], source.search, context.reference["search"],
+        source.calibration, quantized,
     )  # fmt: skip
-    with bench.progress.step("int8 graph") as done:
+    with context.progress.step("int8 graph") as done:
 
         def make(place: Path) -> None:
             found = search.search(
@@ -157,9 +163,9 @@ def _int8(bench: Bench, fp32: Path) -> tuple[Path, search.Found]:
             found: search.Found = manifest.decode(search.Found, json.loads((place / "found.json").read_text()))
             return found
 
-        asked = [request.search, request.search_budget_s, subject.spec.limits["int8"]]
-        place, cached = bench.cache.step(
-            "int8", make, keep=lambda place: read(place).complete, graph=digest, data=bench.data, asked=asked
+        asked = [request.search, request.search_budget_s, source.spec.limits["int8"]]
+        place, cached = context.cache.step(
+            "int8", make, keep=lambda place: read(place).complete, graph=digest, data=context.data, asked=asked
         )
         found = read(place)
         done(found.ended, cached=cached)

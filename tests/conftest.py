@@ -19,7 +19,7 @@ from urllib.request import getproxies
 import pytest
 
 from contracts import layout
-from deploy.ports import free_ports
+from deploy.triton.ports import free_ports
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
 
@@ -73,7 +73,7 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningServer:
     """A running server, as `deploy status --json` describes it."""
 
     workspace: Workspace
@@ -85,7 +85,7 @@ class Served:
 def new_workspace(root: Path) -> Workspace:
     """A workspace with the model repository as git has it, but for a timeout; no version is published."""
     shutil.copytree(
-        layout.MODEL_REPOSITORY,
+        layout.model_repository(),
         root / "model_repository",
         ignore=lambda directory, names: [
             n for n in names if Path(directory).name == MODEL and n != "configs" and n != "config.pbtxt"
@@ -160,11 +160,11 @@ def released(release: Path, shared: Workspace, workspace: Workspace) -> Workspac
 
 
 @pytest.fixture(scope="session")
-def server(shared: Workspace, release: Path) -> Iterator[Served]:
+def server(shared: Workspace, release: Path) -> Iterator[RunningServer]:
     """A real Triton that serves the release."""
     shared.must("deploy", "up", "--detach", "--repository", shared.repository, *port_options(free_ports()))
     status = json.loads(shared.must("deploy", "status", "--json"))
-    yield Served(shared, status["http"], status["grpc"], status["pid"])
+    yield RunningServer(shared, status["http"], status["grpc"], status["pid"])
     shared.must("deploy", "down")
 
 

@@ -13,15 +13,16 @@ from training.families import FAMILIES
 
 # Who may import whom. demo.py stands on top of everything and is imported by nobody.
 ARROWS = {
+    "cli": set(),
     "contracts": set(),
-    "training": {"contracts"},
-    "export": {"training", "contracts"},
-    "deploy": {"contracts"},
-    "clients": {"contracts"},
-    "benchmarks": {"clients", "deploy", "contracts"},
-    "examples": {"contracts"},
+    "training": {"cli", "contracts"},
+    "export": {"cli", "training", "contracts"},
+    "deploy": {"cli", "contracts"},
+    "clients": {"cli", "contracts"},
+    "benchmarks": {"cli", "clients", "deploy", "contracts"},
+    "examples": {"cli", "contracts"},
 }
-RUNS_IN_TRITON = [*layout.MODEL_REPOSITORY.glob("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
+RUNS_IN_TRITON = [*layout.model_repository().glob("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
 # `images` lies beside the preprocessor's model.py, `python_based` is what our own backends share.
 ALLOWED_IN_TRITON = {
     *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),

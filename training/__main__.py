@@ -16,8 +16,9 @@ Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); 
 import argparse
 import sys
 
+from cli.run import run_command_line
 from contracts import layout
-from contracts.errors import run_command_line
+from contracts.errors import ProjectError
 from training.families import FAMILIES
 
 
@@ -56,7 +57,7 @@ def main() -> int:
 def _examples(family: str, count: int) -> int:
     from training import families
 
-    directory = layout.EXAMPLES / family
+    directory = layout.examples() / family
     written = families.load(family).write_examples(directory, count)
     print(f"Wrote {written:,} test inputs and labels.csv into {layout.shown(directory)}")
     print(f"Next, with a server up: python -m clients classify {layout.shown(directory)}")
@@ -64,4 +65,4 @@ def _examples(family: str, count: int) -> int:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

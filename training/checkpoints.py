@@ -30,7 +30,7 @@ def newest(family: str) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    directory = layout.CHECKPOINTS / family
+    directory = layout.checkpoints() / family
     found = sorted(directory.glob("*/best.ckpt"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise CheckpointError(
@@ -47,7 +47,7 @@ def read(path: Path, family: Family) -> Checkpoint:
         CheckpointError: it is missing, damaged, not ours, or of another family.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", hint=f"ls {layout.shown(layout.CHECKPOINTS / family.name)}/*")
+        raise CheckpointError(f"{path} does not exist", hint=f"ls {layout.shown(layout.checkpoints() / family.name)}/*")
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

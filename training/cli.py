@@ -40,7 +40,8 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     elif subcommand != "fit":
         raise TrainingError(
             f"{subcommand} needs a checkpoint: without one it would judge random weights",
-            hint=f"python -m training {subcommand} {family} --ckpt_path {layout.shown(layout.CHECKPOINTS)}/…/best.ckpt",
+            hint=f"python -m training {subcommand} {family} --ckpt_path "
+            f"{layout.shown(layout.checkpoints())}/…/best.ckpt",
         )
     args = [subcommand, *(f"--config={path}" for path in configs), *flags]
     _CLI(chosen, args, resumed=checkpoint if subcommand == "fit" else None)
@@ -71,7 +72,7 @@ class _KeepLast(ModelCheckpoint):
 class _CLI(LightningCLI):
     def __init__(self, family: families.Family, args: list[str], resumed: Path | None) -> None:
         self._family = family
-        self._directory = layout.CHECKPOINTS / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        self._directory = layout.checkpoints() / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         if resumed is not None:  # it is the same run: its best checkpoint stays the one to beat
             self._directory = resumed.resolve().parent
         self._started = time.monotonic()
@@ -124,14 +125,14 @@ class _CLI(LightningCLI):
         print(f"Next: python -m export {self._family.name}")
 
     def _mlflow(self) -> dict[str, Any]:
-        layout.ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        layout.artifacts().mkdir(parents=True, exist_ok=True)
         store = os.environ.get("MLFLOW_TRACKING_URI")
         arguments = {
             "experiment_name": self._family.name,
             "run_name": self._directory.name,
-            "tracking_uri": store or f"sqlite:///{layout.ARTIFACTS / 'mlflow.db'}",
+            "tracking_uri": store or f"sqlite:///{layout.artifacts() / 'mlflow.db'}",
             # A tracking server decides for itself where artifacts go.
-            "artifact_location": None if store else (layout.ARTIFACTS / "mlflow").as_uri(),
+            "artifact_location": None if store else (layout.artifacts() / "mlflow").as_uri(),
         }
         return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
 

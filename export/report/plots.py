@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from cli import plots
+from cli.plots import AMBER, BLUE, GREEN, GREY, INK, PALE, VERMILION
 from contracts.manifest import Gate, Layer
 from contracts.spec import Precision
 from export.report.evidence import Recall
@@ -18,32 +20,12 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; and nothing is said by colour alone.
-COLOURS: Mapping[Precision, str] = {"fp32": "#0072b2", "fp16": "#e69f00", "int8": "#009e73"}
+# Nothing is said by colour alone.
+COLOURS: Mapping[Precision, str] = {"fp32": BLUE, "fp16": AMBER, "int8": GREEN}
 _MARKERS: Mapping[Precision, str] = {"fp32": "o", "fp16": "s", "int8": "D"}
-_INK, _GREY, _WARNING = "#24292f", "#8c959f", "#d55e00"
 _WIDTH = 9.6  # inches of 72 points
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # the same figures give the same bytes
-    "text.parse_math": False,  # a class may be called "$"
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "#e6e8eb",
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-}
+# Text stays text, and the same figures give the same bytes.
+_SVG = {"svg.fonttype": "none", "svg.hashsalt": "report"}
 # Where a label may stand from its point, by preference.
 _DIRECTIONS = ((-1, 1), (1, 1), (0, 1), (-1, 0), (1, 0), (1, -1), (-1, -1))
 
@@ -86,7 +68,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
             axes.set(ylim=((bottom - margin) * 100, (top + 1.5 * margin) * 100))
             axes.set_yticks([tick for tick in axes.get_yticks()[1:] if tick < 100.001])
             if reference is not None:
-                axes.axhline(reference * 100, color=_GREY, linestyle=(0, (4, 4)), linewidth=1)
+                axes.axhline(reference * 100, color=GREY, linestyle=(0, (4, 4)), linewidth=1)
                 at_right: dict[str, Any] = {
                     "transform": axes.get_yaxis_transform(),
                     "ha": "right",
@@ -117,11 +99,11 @@ def search(attempts: Sequence[Attempt]) -> str:
                 if not math.isfinite(value):  # the table says so
                     continue
                 passed, chosen = attempts[row].passed, attempts[row].chosen
-                colour, marker = (COLOURS["int8"], "o") if passed else (_WARNING, "X")
+                colour, marker = (COLOURS["int8"], "o") if passed else (VERMILION, "X")
                 axes.plot(value, row, marker, color=colour, markersize=11 if chosen else 7)
                 axes.get_yticklabels()[row].set_fontweight("bold" if chosen else "normal")
         for limit in sorted({gate.limit for gate in gates.values()}):
-            axes.axvline(limit, color=_WARNING, linestyle=(0, (4, 3)), linewidth=1.2)
+            axes.axvline(limit, color=VERMILION, linestyle=(0, (4, 3)), linewidth=1.2)
         if gates:
             axes.tick_params(labelleft=False)
         return _url(figure)
@@ -133,14 +115,14 @@ def sensitivity(layers: Sequence[Layer], left_out: Sequence[str]) -> str:
 
     with _figure(1 + 0.21 * len(layers)) as figure:
         axes = _rows(figure, [layer.name for layer in layers])
-        colours = [_WARNING if layer.name in left_out else COLOURS["int8"] for layer in layers]
+        colours = [VERMILION if layer.name in left_out else COLOURS["int8"] for layer in layers]
         lengths = [layer.error if math.isfinite(layer.error) else 0 for layer in layers]
         bars = axes.barh(range(len(layers)), lengths, color=colours, height=0.7)
         axes.bar_label(bars, [f"{layer.error:.2g}" for layer in layers], padding=4, fontsize=8.5)
         axes.set(xlabel="relative error of the answer with this layer alone in INT8")
         axes.margins(x=0.08)
         if left_out:
-            keys = {"computed in INT8": COLOURS["int8"], "left in FP32": _WARNING}
+            keys = {"computed in INT8": COLOURS["int8"], "left in FP32": VERMILION}
             handles = [Patch(color=colour, label=text) for text, colour in keys.items()]
             figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
         return _url(figure)
@@ -153,8 +135,8 @@ def per_class(rows: Sequence[Recall]) -> str:
         axes = _rows(figure, [f"{row.name}  ({row.reference * 100:.1f} %)" for row in rows])
         axes.grid(axis="y", visible=False)
         for row in range(1, len(rows), 2):  # stripes: the eye must find its way from a dot to a name
-            axes.axhspan(row - 0.5, row + 0.5, color="#f6f8fa", zorder=0)
-        axes.axvline(0, color=_GREY, linewidth=1)
+            axes.axhspan(row - 0.5, row + 0.5, color=PALE, zorder=0)
+        axes.axvline(0, color=GREY, linewidth=1)
         for place, precision in enumerate(variants):
             ys = [row + (place - (len(variants) - 1) / 2) * 0.26 for row in range(len(rows))]
             xs = [(row.variants[precision] - row.reference) * 100 for row in rows]
@@ -169,15 +151,9 @@ def per_class(rows: Sequence[Recall]) -> str:
 
 @contextmanager
 def _figure(height_in: float) -> "Iterator[Figure]":
-    """A figure of the page's width, without pyplot's global state."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    """A figure of the page's width."""
+    with plots.figure(_WIDTH, height_in, dpi=72, style=_SVG) as figure, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # from the font that measures; the reader's has it
-        figure = Figure(figsize=(_WIDTH, height_in), dpi=72, layout="constrained")
-        FigureCanvasAgg(figure)
         yield figure
 
 
@@ -206,15 +182,15 @@ def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
             front.append(point)
     xs = [front[0].latency_ms, *(p.latency_ms for p in front), axes.get_xlim()[1]]
     ys = [axes.get_ylim()[0], *(p.share * 100 for p in front), front[-1].share * 100]
-    axes.plot(xs, ys, drawstyle="steps-post", color=_GREY, linewidth=1.2)
-    axes.fill_between(xs, ys, axes.get_ylim()[0], step="post", color="#f6f8fa", zorder=0)
+    axes.plot(xs, ys, drawstyle="steps-post", color=GREY, linewidth=1.2)
+    axes.fill_between(xs, ys, axes.get_ylim()[0], step="post", color=PALE, zorder=0)
     for p in points:
         x, y, low, colour = p.latency_ms, p.share * 100, p.low * 100, COLOURS[p.precision]
         axes.vlines(x, low, y, color=colour, linewidth=1.6)
         axes.plot(x, low, "_", color=colour, markersize=9, markeredgewidth=1.6)
         axes.plot(x, y, _MARKERS[p.precision], color=colour, markersize=9, markeredgecolor="white", zorder=4)
         if p.served:
-            axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor=_INK, zorder=4)
+            axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor=INK, zorder=4)
 
 
 def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
@@ -248,7 +224,7 @@ def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
             xytext=offset,
             textcoords="offset points",
             ha=("right", "center", "left")[right + 1],
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.8, "shrinkB": 9},
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkB": 9},
             bbox={"color": "white", "alpha": 0.8, "pad": 1},
             zorder=5,
             **font,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calling, storm
-from tests.conftest import Served, Workspace
+from benchmarks.calling import client, storm
+from tests.conftest import RunningServer, Workspace
 
 
-def test_both_clients_are_measured_in_every_way(server: Served, examples: Path) -> None:
+def test_both_clients_are_measured_in_every_way(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run("benchmarks", "client", "--rounds", "1", "--seconds", "0.2")
     found = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some
@@ -21,7 +21,7 @@ def test_both_clients_are_measured_in_every_way(server: Served, examples: Path) 
         assert bulk["many_per_s"][0] > bulk["loop_per_s"][0] > 50
 
 
-def test_a_storm_is_measured_with_and_without_retries(server: Served, examples: Path) -> None:
+def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
     found = json.loads(done.stdout.splitlines()[-1])
     *few, without, with_retries = found["ways"]
@@ -48,12 +48,12 @@ def test_what_starts_its_own_server_runs(workspace: Workspace, command: str) -> 
 
 
 def test_what_costs_more_than_it_may_is_named() -> None:
-    def way(client: str, p50_us: float, per_s: float) -> calling.Way:
-        return calling.Way("grpc", "threads", client, (p50_us,) * 3, {8: (per_s,) * 3, 32: (1000.0,) * 3})
+    def way(client: str, p50_us: float, per_s: float) -> client.Way:
+        return client.Way("grpc", "threads", client, (p50_us,) * 3, {8: (per_s,) * 3, 32: (1000.0,) * 3})
 
-    bulk = calling.Bulk(10, "http", (20.0,), (10.0,))
-    assert calling.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1099, 951)], []) == []
-    assert calling.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1101, 949)], [bulk]) == [
+    bulk = client.Bulk(10, "http", (20.0,), (10.0,))
+    assert client.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1099, 951)], []) == []
+    assert client.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1101, 949)], [bulk]) == [
         "grpc, threads: +101 µs at p50 (limit: 100)",
         "grpc, threads: 0.949 of the throughput of 8 at once (limit: 0.95)",
         "http: classify_many is 2.0× a loop (limit: 3)",

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import load, overload, overload_report
 from benchmarks.errors import MeasurementError
-from benchmarks.load import Outcome, Request
-from tests.conftest import Served
+from benchmarks.serving import load, overload, overload_report
+from benchmarks.serving.load import Outcome, Request
+from tests.conftest import RunningServer
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,14 @@ def images(examples: Path) -> tuple[bytes, ...]:
 
 
 @pytest.fixture(scope="module")
-def requests(server: Served, images: tuple[bytes, ...]) -> list[Request]:
+def requests(server: RunningServer, images: tuple[bytes, ...]) -> list[Request]:
     """Of one image and of three, with their answers."""
     return load.answered(server.http, [load.build("fashion", images[:count]) for count in (1, 3)])
 
 
-def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(server: Served, requests: list[Request]) -> None:
+def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(
+    server: RunningServer, requests: list[Request]
+) -> None:
     log = load.closed_loop(server.http, requests, 3, 0.5)
     assert set(log.outcome) == {Outcome.OK} and set(log.which) == {0, 1}
     assert log.connections == 3
@@ -36,7 +38,9 @@ def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(server: Served
     assert max(under_way) == 3
 
 
-def test_an_open_loop_sends_each_request_once_and_none_before_its_time(server: Served, requests: list[Request]) -> None:
+def test_an_open_loop_sends_each_request_once_and_none_before_its_time(
+    server: RunningServer, requests: list[Request]
+) -> None:
     schedule_s, which = np.sort(np.random.default_rng(0).uniform(0, 1, 50)), np.arange(50) % 2
     log = load.open_loop(server.http, requests, schedule_s, which)
     assert (log.scheduled_s == schedule_s).all() and (log.which == which).all()
@@ -46,7 +50,7 @@ def test_an_open_loop_sends_each_request_once_and_none_before_its_time(server: S
 
 
 def test_a_server_that_stalls_delays_every_request_that_was_due_meanwhile(
-    server: Served, requests: list[Request]
+    server: RunningServer, requests: list[Request]
 ) -> None:
     """With coordinated omission, only those that were under way."""
 
@@ -62,13 +66,15 @@ def test_a_server_that_stalls_delays_every_request_that_was_due_meanwhile(
     assert log.latency_s.max() > 0.4
 
 
-def test_another_answer_than_the_idle_servers_is_wrong(server: Served, requests: list[Request]) -> None:
+def test_another_answer_than_the_idle_servers_is_wrong(server: RunningServer, requests: list[Request]) -> None:
     one, three = requests
     log = load.closed_loop(server.http, [replace(one, answer=three.answer), three], 1, 0.2)
     assert set(log.outcome[::2]) == {Outcome.WRONG} and set(log.outcome[1::2]) == {Outcome.OK}
 
 
-def test_what_the_server_refuses_for_another_reason_has_failed(server: Served, images: tuple[bytes, ...]) -> None:
+def test_what_the_server_refuses_for_another_reason_has_failed(
+    server: RunningServer, images: tuple[bytes, ...]
+) -> None:
     unknown = load.build("nope", images[:1])
     assert set(load.closed_loop(server.http, [unknown], 1, 0.1).outcome) == {Outcome.FAILED}
     with pytest.raises(MeasurementError, match="nope"):
@@ -87,7 +93,7 @@ def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
 
 
 def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
-    server: Served, images: tuple[bytes, ...], tmp_path: Path
+    server: RunningServer, images: tuple[bytes, ...], tmp_path: Path
 ) -> None:
     settings = overload.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
     result = overload.run(server.http, None, settings, say=lambda line: None)

@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import memory
-from benchmarks.memory import Growth, Sample
-from tests.conftest import Served, wait_for
+from benchmarks.serving import memory
+from benchmarks.serving.memory import Growth, Sample
+from tests.conftest import RunningServer, wait_for
 
 MINUTE_S = 60.0
 
@@ -85,7 +85,7 @@ def test_a_process_that_has_ended_is_no_sample() -> None:
         assert memory._sample(0, "worker", ended) is None
 
 
-def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: Served, examples: Path) -> None:
+def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: RunningServer, examples: Path) -> None:
     no_limit = "1e9"  # so soon after its start everything grows
     out = server.workspace.must("benchmarks", "soak", "--minutes", "0.17", "--reload-every", "3", "--limit", no_limit)
     summary = json.loads(out.splitlines()[-1])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import perf_analyzer
 from benchmarks.errors import MeasurementError
+from benchmarks.serving import perf
 from contracts import layout
-from tests.conftest import Served, Workspace
+from tests.conftest import RunningServer, Workspace
 
 
-def test_perf_analyzer_measures_both_protocols(server: Served, examples: Path) -> None:
+def test_perf_analyzer_measures_both_protocols(server: RunningServer, examples: Path) -> None:
     out = server.workspace.must("benchmarks", "perf", "--concurrency", "1", "4", "--window", "0.5")
     assert "requests/s" in out
     measured = json.loads(out.splitlines()[-1])["measurements"]
@@ -31,7 +31,7 @@ def test_perf_analyzer_without_a_server_says_so(workspace: Workspace) -> None:
     assert "error: no server is up" in done.stderr
 
 
-def test_a_model_that_is_not_served_is_an_error_with_the_tools_reason(server: Served, examples: Path) -> None:
+def test_a_model_that_is_not_served_is_an_error_with_the_tools_reason(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run("benchmarks", "perf", "--model", "nope", "--protocol", "grpc", "--concurrency", "1")
     assert done.returncode == 1
     assert "perf_analyzer failed" in done.stderr
@@ -40,15 +40,15 @@ def test_a_model_that_is_not_served_is_an_error_with_the_tools_reason(server: Se
 
 def test_requests_carry_the_images_themselves(examples: Path, tmp_path: Path) -> None:
     images = sorted(examples.glob("*.png"))[:2]
-    written = json.loads(perf_analyzer.write_requests(images, tmp_path / "requests.json").read_text())
+    written = json.loads(perf.write_requests(images, tmp_path / "requests.json").read_text())
     for request, image in zip(written["data"], images, strict=True):
         raw = b64decode(request["image"]["content"]["b64"])
         assert raw == struct.pack("<I", image.stat().st_size) + image.read_bytes()
     with pytest.raises(MeasurementError, match="no images"):
-        perf_analyzer.write_requests([], tmp_path / "none.json")
+        perf.write_requests([], tmp_path / "none.json")
 
 
-def test_locust_runs_headless_in_one_command_without_failures(server: Served, examples: Path) -> None:
+def test_locust_runs_headless_in_one_command_without_failures(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run(
         "locust", "-f", str(layout.ROOT / "benchmarks" / "locustfile.py"), "--headless", "-u", "4", "-r", "4",
         "-t", "3s", "--json", "--host", f"http://{server.http}",

@@ -7,14 +7,14 @@ import pytest
 
 from clients import Client
 from clients.settings import Protocol
-from tests.conftest import Served
+from tests.conftest import RunningServer
 
 CLASSIFIER = "fashion_classifier"
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 
 
 @pytest.fixture(params=PROTOCOLS)
-def url(server: Served, request: pytest.FixtureRequest) -> str:
+def url(server: RunningServer, request: pytest.FixtureRequest) -> str:
     """The server's address, over either protocol."""
     return f"{request.param}://{getattr(server, request.param)}"
 
@@ -25,7 +25,7 @@ def images(examples: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
-def right(server: Served, images: list[bytes]) -> list[float]:
+def right(server: RunningServer, images: list[bytes]) -> list[float]:
     """The score of each image, by which an answer is known to be its own."""
     with Client(f"grpc://{server.grpc}") as client:
         scores = [client.classify(image).score for image in images]
@@ -34,7 +34,7 @@ def right(server: Served, images: list[bytes]) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def admin_key(server: Served) -> str:
+def admin_key(server: RunningServer) -> str:
     return (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
 
 

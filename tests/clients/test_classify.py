@@ -15,19 +15,19 @@ from tritonclient.utils import InferenceServerException
 
 from clients import Client, InvalidInputError, ModelNotFoundError, Prediction, ServerUnavailableError
 from clients.settings import Protocol
-from tests.conftest import Served, free_ports, wait_for
+from tests.conftest import RunningServer, free_ports, wait_for
 from training import families
 
 PROTOCOLS: list[Protocol] = ["grpc", "http"]
 SPEC = families.load("fashion").spec
 
 
-def url(server: Served, protocol: Protocol) -> str:
+def url(server: RunningServer, protocol: Protocol) -> str:
     return f"{protocol}://{getattr(server, protocol)}"
 
 
 @pytest.fixture(params=PROTOCOLS)
-def client(server: Served, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+def client(server: RunningServer, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
     with Client(url(server, request.param)) as connected:
         yield connected
 
@@ -58,7 +58,7 @@ def test_served_values_are_the_graphs_values(client: Client, examples: Path, off
         assert answer.score == answer.top[0][1]
 
 
-def test_requests_were_really_batched(server: Served, examples: Path) -> None:
+def test_requests_were_really_batched(server: RunningServer, examples: Path) -> None:
     with Client(url(server, "grpc"), concurrency=64) as client:
 
         def counts() -> tuple[int, int]:
@@ -119,7 +119,7 @@ def test_a_server_that_is_down_is_named(protocol: Protocol) -> None:
         client.classify(b"image")
 
 
-def test_a_model_that_is_not_served_is_named(server: Served) -> None:
+def test_a_model_that_is_not_served_is_named(server: RunningServer) -> None:
     for protocol in PROTOCOLS:
         with (
             Client(url(server, protocol)) as client,
@@ -142,7 +142,7 @@ def test_a_model_that_is_not_served_is_named(server: Served) -> None:
 )
 @pytest.mark.parametrize("triton", [tritonclient.grpc, tritonclient.http], ids=PROTOCOLS)
 def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
-    server: Served,
+    server: RunningServer,
     triton,
     array: np.ndarray,
     dtype: str,
@@ -164,7 +164,7 @@ def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
 # The command line
 
 
-def test_files_and_folders_are_classified_in_order(server: Served, examples: Path) -> None:
+def test_files_and_folders_are_classified_in_order(server: RunningServer, examples: Path) -> None:
     first = examples / "00003.png"
     for protocol in PROTOCOLS:
         out = server.workspace.must("clients", "classify", "--json", "--server", url(server, protocol), first, examples)
@@ -175,7 +175,7 @@ def test_files_and_folders_are_classified_in_order(server: Served, examples: Pat
 
 
 def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
-    server: Served, examples: Path, tmp_path: Path
+    server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     good = (examples / "00000.png").read_bytes()
     for name, content in (
@@ -194,7 +194,7 @@ def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_server_one_message_says_so(server: Served, examples: Path) -> None:
+def test_without_a_server_one_message_says_so(server: RunningServer, examples: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
     done = server.workspace.run("clients", "classify", "--server", nobody, examples)
     assert done.returncode == 1
@@ -203,7 +203,9 @@ def test_without_a_server_one_message_says_so(server: Served, examples: Path) ->
 
 
 @pytest.mark.parametrize(("name", "message"), [("nope.png", "No such file or directory"), ("", "has no .png")])
-def test_a_path_with_nothing_to_send_is_an_error(server: Served, tmp_path: Path, name: str, message: str) -> None:
+def test_a_path_with_nothing_to_send_is_an_error(
+    server: RunningServer, tmp_path: Path, name: str, message: str
+) -> None:
     done = server.workspace.run("clients", "classify", "--server", server.grpc, tmp_path / name)
     assert done.returncode == 1
     assert message in done.stderr

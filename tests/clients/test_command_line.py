@@ -13,11 +13,11 @@ import pytest
 from clients import InvalidInputError, files
 from clients.tensors import Tensor
 from contracts import layout
-from tests.conftest import Served, Workspace, free_ports, port_options
+from tests.conftest import RunningServer, Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
 
 
-def run(server: Served, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+def run(server: RunningServer, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
         server.workspace.command("clients", *arguments),
         cwd=layout.ROOT,
@@ -29,7 +29,9 @@ def run(server: Served, *arguments: str | Path, stdin: bytes = b"") -> "subproce
     )
 
 
-def test_a_folder_becomes_a_table_with_what_failed_in_a_column(server: Served, examples: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_table_with_what_failed_in_a_column(
+    server: RunningServer, examples: Path, tmp_path: Path
+) -> None:
     (tmp_path / "good.png").write_bytes((examples / "00000.png").read_bytes())
     (tmp_path / "text.png").write_bytes(b"hello")
     (tmp_path / "torn.png").symlink_to("/proc/self/mem")  # like a file on a disk that fails
@@ -43,7 +45,7 @@ def test_a_folder_becomes_a_table_with_what_failed_in_a_column(server: Served, e
     assert b"1 classified, 2 failed" in done.stderr
 
 
-def test_what_a_folder_has_and_cannot_be_read_is_named(server: Served, examples: Path, tmp_path: Path) -> None:
+def test_what_a_folder_has_and_cannot_be_read_is_named(server: RunningServer, examples: Path, tmp_path: Path) -> None:
     image = (examples / "00000.png").read_bytes()
     for folder in ("open", "closed", "elsewhere"):
         (tmp_path / folder).mkdir()
@@ -78,7 +80,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_an_image_comes_from_standard_input(server: Served, examples: Path) -> None:
+def test_an_image_comes_from_standard_input(server: RunningServer, examples: Path) -> None:
     image = (examples / "00000.png").read_bytes()
     done = run(server, "classify", "--json", "--server", server.grpc, "-", stdin=image)
     assert done.returncode == 0, done.stderr
@@ -86,7 +88,7 @@ def test_an_image_comes_from_standard_input(server: Served, examples: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["json", "npy", "stdin"])
-def test_any_model_can_be_asked(server: Served, tmp_path: Path, form: str) -> None:
+def test_any_model_can_be_asked(server: RunningServer, tmp_path: Path, form: str) -> None:
     pixels = np.zeros((2, 1, 28, 28), np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     written = {
@@ -106,7 +108,7 @@ def test_any_model_can_be_asked(server: Served, tmp_path: Path, form: str) -> No
 
 
 def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
-    server: Served, examples: Path, tmp_path: Path
+    server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     image, kept = examples / "00000.png", tmp_path / "answer.npz"
     done = run(
@@ -134,7 +136,7 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
         ("pixels=[1]", "pixels has the shape [1], which does not fit [-1, 1, 28, 28]"),
     ],
 )
-def test_what_cannot_be_sent_is_named(server: Served, written: str, message: str) -> None:
+def test_what_cannot_be_sent_is_named(server: RunningServer, written: str, message: str) -> None:
     done = run(server, "infer", "fashion_classifier", "--server", server.grpc, "--input", written)
     assert done.returncode == 1
     assert message in done.stderr.decode()
@@ -169,7 +171,7 @@ def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
         ("classify --csv {image} 2>&-", 0, "path,label,score,error\n{image},"),
     ],
 )
-def test_a_stream_may_be_closed(server: Served, examples: Path, command: str, code: int, shown: str) -> None:
+def test_a_stream_may_be_closed(server: RunningServer, examples: Path, command: str, code: int, shown: str) -> None:
     image = str(examples / "00000.png")
     words, _, closed = command.format(image=image).rpartition(" ")
     done = subprocess.run(
@@ -188,7 +190,7 @@ def test_a_stream_may_be_closed(server: Served, examples: Path, command: str, co
     assert "classified" not in done.stdout or "2>" not in closed
 
 
-def test_a_terminal_may_have_ascii_only(server: Served) -> None:
+def test_a_terminal_may_have_ascii_only(server: RunningServer) -> None:
     done = subprocess.run(
         server.workspace.command("clients", "health", "--server", server.grpc),
         cwd=layout.ROOT,
@@ -200,7 +202,7 @@ def test_a_terminal_may_have_ascii_only(server: Served) -> None:
     assert done.returncode == 0 and done.stdout.startswith(rb"\u2713"), done.stderr
 
 
-def test_a_path_that_the_system_does_not_take_is_named(server: Served) -> None:
+def test_a_path_that_the_system_does_not_take_is_named(server: RunningServer) -> None:
     done = run(server, "classify", "--server", server.grpc, "x" * 300)
     assert done.returncode == 1
     assert b"File name too long" in done.stderr and b"Traceback" not in done.stderr
@@ -232,7 +234,7 @@ class TritonPythonModel:
         workspace.must("deploy", "down")
 
 
-def test_models_tells_what_is_served_and_what_it_takes(server: Served) -> None:
+def test_models_tells_what_is_served_and_what_it_takes(server: RunningServer) -> None:
     for address in (server.grpc, f"http://{server.http}"):
         done = run(server, "models", "--json", "--server", address)
         found = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
@@ -241,7 +243,7 @@ def test_models_tells_what_is_served_and_what_it_takes(server: Served) -> None:
     assert b"inputs   pixels: UINT8 [-1, 1, 28, 28]" in run(server, "models", "--server", server.grpc).stdout
 
 
-def test_health_is_an_exit_code(server: Served) -> None:
+def test_health_is_an_exit_code(server: RunningServer) -> None:
     assert run(server, "health", "--server", server.grpc, "--model", "fashion").returncode == 0
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     done = run(server, "health", "--json", "--server", f"http://{server.http}", "--server", nobody)
@@ -260,20 +262,20 @@ def test_health_is_an_exit_code(server: Served) -> None:
         (["--server", "grpcs://localhost", "--ca", "nothing.pem"], "cannot use the certificates"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(server: Served, options: list[str], message: str) -> None:
+def test_options_that_make_no_sense_are_refused(server: RunningServer, options: list[str], message: str) -> None:
     done = run(server, "health", *options)
     assert done.returncode == 1
     assert message in done.stderr.decode()
 
 
 @pytest.mark.parametrize("option", [("health", "--wait"), ("models", "--timeout")])
-def test_a_time_is_a_number_of_seconds(server: Served, option: tuple[str, str]) -> None:
+def test_a_time_is_a_number_of_seconds(server: RunningServer, option: tuple[str, str]) -> None:
     done = run(server, *option, "nan")
     assert done.returncode == 2
     assert b"expected 0 to 86400 seconds, got 'nan'" in done.stderr
 
 
-def test_a_name_may_be_any_bytes(server: Served, examples: Path, tmp_path: Path) -> None:
+def test_a_name_may_be_any_bytes(server: RunningServer, examples: Path, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes((examples / "00000.png").read_bytes())
     for form in ((), ("--csv",), ("--json",)):
@@ -282,7 +284,7 @@ def test_a_name_may_be_any_bytes(server: Served, examples: Path, tmp_path: Path)
         assert b"udcff.png" in done.stdout
 
 
-def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:
+def test_headers_come_from_a_file(server: RunningServer, tmp_path: Path) -> None:
     key = (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
     file = tmp_path / "headers"
     file.write_text(f"X-Tenant: me\nadmin-key: {key}\n")
@@ -291,7 +293,7 @@ def test_headers_come_from_a_file(server: Served, tmp_path: Path) -> None:
     assert b"line 1: not a header" in run(server, "health", "--headers", file).stderr
 
 
-def test_the_reader_may_leave(server: Served, examples: Path) -> None:
+def test_the_reader_may_leave(server: RunningServer, examples: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as nowhere:

@@ -15,7 +15,7 @@ import pytest
 from clients import AsyncClient, Client, ClientError, DeadlineExceededError, ServerUnavailableError, Tls, Transport
 from contracts import layout
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, free_ports, wait_for
+from tests.conftest import RunningServer, free_ports, wait_for
 from tests.deploy.certificates import Authority
 
 
@@ -75,7 +75,7 @@ def test_a_client_that_is_closed_in_the_midst_of_calls_ends_them_with_its_own_er
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_closing_does_not_wait_for_a_server_that_says_nothing(
-    server: Served, images: list[bytes], protocol: str
+    server: RunningServer, images: list[bytes], protocol: str
 ) -> None:
     with tcp_proxy(getattr(server, protocol)) as between:
         client = Client(f"{protocol}://{between.address}", timeout_s=30)
@@ -144,7 +144,7 @@ def test_a_client_for_asyncio_that_is_dropped_does_not_go_on_either() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_in_chunks_fails_of_what_one_request_fails_of(server: Served, pixels: np.ndarray) -> None:
+def test_a_batch_in_chunks_fails_of_what_one_request_fails_of(server: RunningServer, pixels: np.ndarray) -> None:
     async def by_coroutine(url: str) -> None:
         async with AsyncClient(url) as client:
             await client.infer("fashion_classifier", {"pixels": pixels})
@@ -219,7 +219,7 @@ def test_asking_for_a_server_that_is_gone_leaves_nothing_open(protocol: str) -> 
         assert psutil.Process().num_fds() <= before + 4
 
 
-def test_a_connection_that_stalls_is_replaced_and_not_piled_up(server: Served, images: list[bytes]) -> None:
+def test_a_connection_that_stalls_is_replaced_and_not_piled_up(server: RunningServer, images: list[bytes]) -> None:
     with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}", timeout_s=1) as client:
         client.classify(images[0])
         between.stall()
@@ -243,7 +243,7 @@ def test_probing_needs_no_file_that_was_read_before(tmp_path: Path) -> None:
         assert not client.live()
 
 
-def test_a_server_that_is_slow_to_say_it_lives_keeps_its_connection(server: Served) -> None:
+def test_a_server_that_is_slow_to_say_it_lives_keeps_its_connection(server: RunningServer) -> None:
     """Only who looks after servers that failed a request replaces it."""
     with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}") as client:
         assert client.live()

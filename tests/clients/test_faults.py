@@ -28,7 +28,7 @@ from clients import (
 )
 from tests.clients.conftest import PROTOCOLS
 from tests.clients.tcp_proxy import TcpProxy, tcp_proxy
-from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 
 TIMEOUT_S = 2.0
 SLACK_S = 1.0  # of a machine that is busy
@@ -48,7 +48,7 @@ class Call(NamedTuple):
 
 
 @pytest.fixture(params=PROTOCOLS)
-def proxy(server: Served, request: pytest.FixtureRequest) -> Iterator[tuple[str, TcpProxy]]:
+def proxy(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[tuple[str, TcpProxy]]:
     """The URL of the server behind a proxy, and that proxy."""
     with tcp_proxy(getattr(server, request.param)) as between:
         yield f"{request.param}://{between.address}", between
@@ -203,7 +203,7 @@ def test_bytes_that_are_changed_end_in_typed_errors(proxy, callers, images: list
 
 
 def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
-    server: Served, images: list[bytes]
+    server: RunningServer, images: list[bytes]
 ) -> None:
     async def by_coroutine(url: str, batch: list[bytes]) -> list[Prediction | ClientError]:
         async with AsyncClient(url, timeout_s=0.5) as client:

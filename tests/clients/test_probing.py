@@ -11,11 +11,11 @@ import pytest
 
 from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Prediction, over_grpc
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, free_ports, wait_for
+from tests.conftest import RunningServer, free_ports, wait_for
 
 
 def test_a_network_that_goes_on_cutting_connections_slows_calls_down_and_ends_none(
-    server: Served, images: list[bytes]
+    server: RunningServer, images: list[bytes]
 ) -> None:
     """As probes find the server each time, they must not become rare."""
     with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}", timeout_s=2) as client:
@@ -28,7 +28,9 @@ def test_a_network_that_goes_on_cutting_connections_slows_calls_down_and_ends_no
     assert max(took_s[20:]) < 1, took_s
 
 
-def test_a_server_that_says_nothing_keeps_no_other_waiting_for_its_probe(server: Served, images: list[bytes]) -> None:
+def test_a_server_that_says_nothing_keeps_no_other_waiting_for_its_probe(
+    server: RunningServer, images: list[bytes]
+) -> None:
     with (
         tcp_proxy(server.grpc) as silent,
         tcp_proxy(server.grpc) as cut,
@@ -47,7 +49,7 @@ def test_a_server_that_says_nothing_keeps_no_other_waiting_for_its_probe(server:
 
 
 def test_a_name_with_several_addresses_shares_the_load_among_them(
-    server: Served, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tcp_proxy(server.grpc) as one, tcp_proxy(server.grpc) as other:
         both = f"ipv4:{one.address},{other.address}"
@@ -71,7 +73,7 @@ def test_nobody_is_ready_where_nobody_is() -> None:
 
 @pytest.mark.parametrize("of", ["threads", "coroutines"])
 def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
-    server: Served, images: list[bytes], of: str
+    server: RunningServer, images: list[bytes], of: str
 ) -> None:
     """As where a firewall forgets them: each would cost a probe, a second and a pause."""
 

@@ -19,7 +19,7 @@ from clients.shared_memory import SharedMemory
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, wait_for
+from tests.conftest import RunningServer, wait_for
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_pipe_of_somebody_elses_is_not_waited_for(admin: Client) -> None:
         pipe.unlink()
 
 
-def test_a_region_whose_registration_was_not_confirmed_is_taken_back(server: Served, admin_key: str) -> None:
+def test_a_region_whose_registration_was_not_confirmed_is_taken_back(server: RunningServer, admin_key: str) -> None:
     def lose_the_answer(chunk: bytes) -> bytes:
         return b"" if between.connections == 1 and registering.is_set() else chunk
 

@@ -27,7 +27,7 @@ from clients import (
 )
 from tests.clients.conftest import CLASSIFIER
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Served, free_ports, wait_for
+from tests.conftest import RunningServer, free_ports, wait_for
 from tests.deploy.certificates import Authority
 from tests.deploy.nginx import proxy as nginx
 from tests.deploy.test_tls import secured
@@ -99,7 +99,7 @@ def test_files_that_are_no_certificates_are_refused(tmp_path: Path, scheme: str)
 
 
 def test_behind_the_proxy_that_comes_along(
-    server: Served, tmp_path: Path, pixels: np.ndarray, images: list[bytes], right: list[float]
+    server: RunningServer, tmp_path: Path, pixels: np.ndarray, images: list[bytes], right: list[float]
 ) -> None:
     """It keeps back the configuration: the largest batch is learned from a refusal."""
     with nginx(tmp_path, server.http, server.grpc) as front:
@@ -138,7 +138,9 @@ def forward_proxy(folder: Path, *options: str) -> Iterator[tuple[str, Path]]:
         process.wait(10)
 
 
-def test_through_a_forward_proxy(server: Served, tmp_path: Path, images: list[bytes], right: list[float]) -> None:
+def test_through_a_forward_proxy(
+    server: RunningServer, tmp_path: Path, images: list[bytes], right: list[float]
+) -> None:
     """With and without TLS, with a password or without, which is refused."""
 
     async def ask(url: str, transport: Transport) -> float:
@@ -167,7 +169,7 @@ def test_through_a_forward_proxy(server: Served, tmp_path: Path, images: list[by
 
 
 def test_the_environment_names_a_proxy_and_what_needs_none(
-    server: Served, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"127.0.0.1:{free_ports(1)[0]}")
     monkeypatch.setenv("no_proxy", "")
@@ -181,7 +183,7 @@ def test_the_environment_names_a_proxy_and_what_needs_none(
 
 
 def test_a_call_is_a_span_and_the_server_hears_of_its_trace(
-    server: Served, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -197,7 +199,7 @@ def test_a_call_is_a_span_and_the_server_hears_of_its_trace(
 
 
 def test_servers_share_the_load_and_one_that_is_gone_costs_nothing(
-    server: Served, images: list[bytes], right: list[float]
+    server: RunningServer, images: list[bytes], right: list[float]
 ) -> None:
     with tcp_proxy(server.grpc) as one, tcp_proxy(server.http) as other:
         nobody = f"grpc://127.0.0.1:{free_ports(1)[0]}"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
-from tests.conftest import Served
+from tests.conftest import RunningServer
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGES = ("README.md", "docs/tutorials/call-a-model.md", "docs/how-to/call.md")
 
 
-def program(page: Path, server: Served, examples: Path) -> str:
+def program(page: Path, server: RunningServer, examples: Path) -> str:
     """The page's blocks as one program, with the places of the test in place of the usual ones."""
     text = "\n".join(_BLOCK.findall(page.read_text()))
     for usual, here in {
@@ -28,7 +28,7 @@ def program(page: Path, server: Served, examples: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_of_the_page_runs(server: Served, examples: Path, tmp_path: Path, page: str) -> None:
+def test_every_block_of_the_page_runs(server: RunningServer, examples: Path, tmp_path: Path, page: str) -> None:
     source = tmp_path / "page.py"
     source.write_text(program(layout.ROOT / page, server, examples))
     done = subprocess.run(

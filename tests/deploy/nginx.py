@@ -26,7 +26,7 @@ from tests.deploy.certificates import Authority
 CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
 NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
 INFER = f"/v2/models/{MODEL}/infer"
-_UNPACKED = layout.ARTIFACTS / "tools" / "nginx"
+_UNPACKED = layout.artifacts() / "tools" / "nginx"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy import environment
+from deploy.triton import environment
 from tests.conftest import wait_for
 from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Server, add, serving, values_of
 

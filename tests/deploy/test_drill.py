@@ -10,11 +10,13 @@ import psutil
 import pytest
 from tritonclient.http import InferenceServerClient
 
-from deploy import drill, outcome
-from deploy.drill import Ground
-from deploy.outcome import Event, Outcome
-from deploy.settings import ADMIN_HEADER
-from deploy.traffic import Request
+from deploy.drill import results
+from deploy.drill.events import EVENTS
+from deploy.drill.results import DrillResult, Event
+from deploy.drill.run import DrillSettings, drill
+from deploy.drill.server_copy import DrillCopy
+from deploy.drill.traffic import Request
+from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import MODEL, Workspace
 
 
@@ -22,9 +24,9 @@ def requests(connection: int, *moments: tuple[float, float], error: str = "") ->
     return [Request(connection, "http", start_s, end_s, error) for start_s, end_s in moments]
 
 
-def figures(event: Event, sent: list[Request], connections: int = 1) -> outcome.Figures:
+def figures(event: Event, sent: list[Request], connections: int = 1) -> results.EventResult:
     ordered = tuple(sorted(sent, key=lambda request: request.end_s))
-    return Outcome(datetime.now(UTC), "model", connections, ordered, (event,)).figures[0]
+    return DrillResult(datetime.now(UTC), "model", connections, ordered, (event,)).figures[0]
 
 
 def test_an_upgrade_that_nobody_noticed_holds() -> None:
@@ -62,23 +64,23 @@ def test_a_connection_that_is_not_answered_again_is_seen() -> None:
 def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
     sent = tuple(requests(0, *((moment, moment + 1.0) for moment in range(10))))
     events = (Event("one", 2.0, 3.0, None), Event("other", 7.0, 8.0, None))
-    counts = [f.requests for f in Outcome(datetime.now(UTC), "model", 1, sent, events).figures]
+    counts = [f.requests for f in DrillResult(datetime.now(UTC), "model", 1, sent, events).figures]
     assert counts == [5, 6]  # the one that ended at 5.0, just between them, is both's
 
 
 @pytest.fixture
-def settings(released: Workspace) -> drill.Settings:
-    return drill.Settings(released.repository, requests=1000, connections=4, quiet_s=0.3)
+def settings(released: Workspace) -> DrillSettings:
+    return DrillSettings(released.repository, requests=1000, connections=4, quiet_s=0.3)
 
 
 def test_upgrades_and_crashes_are_drilled_on_a_copy(
-    settings: drill.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: DrillSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the copy is made
     before = {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")}
     # How soon is no question for a test.
-    patient = [(name, act, limit_s and 60.0) for name, act, limit_s in drill.EVENTS]
-    result = drill.run(settings, patient)
+    patient = [(name, act, limit_s and 60.0) for name, act, limit_s in EVENTS]
+    result = drill(settings, patient)
     assert result.passed, result.verdict()
     new, _, bad, back, *_ = result.figures
     assert not any(f.failures for f in result.figures if f.limit_s is None)
@@ -92,32 +94,32 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(
         p for p in psutil.process_iter(["cmdline"]) if f"{tmp_path}/drill-" in " ".join(p.info["cmdline"] or [])
     ]
 
-    folder = outcome.save(result, tmp_path / "drill")
+    folder = results.save(result, tmp_path / "drill")
     assert {path.name for path in folder.iterdir()} == {"requests.csv", "drill.json", "drill.png"}
     assert json.loads((folder / "drill.json").read_text())["passed"] is True
     with (folder / "requests.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(result.sent)
 
 
-def unload_and_load(ground: Ground) -> str:
+def unload_and_load(copy: DrillCopy) -> str:
     """The upgrade that drops requests: Triton's own unload before the load."""
-    key = (ground.root / "artifacts" / "server" / "admin.key").read_text().strip()
-    with InferenceServerClient(ground.http) as client:
-        client.unload_model(ground.model, headers={ADMIN_HEADER: key})
-        client.load_model(ground.model, headers={ADMIN_HEADER: key})
+    key = (copy.root / "artifacts" / "server" / "admin.key").read_text().strip()
+    with InferenceServerClient(copy.http) as client:
+        client.unload_model(copy.model, headers={ADMIN_HEADER: key})
+        client.load_model(copy.model, headers={ADMIN_HEADER: key})
     return "unloaded and loaded"
 
 
-def test_an_upgrade_that_drops_requests_is_found_out(settings: drill.Settings) -> None:
-    result = drill.run(settings, [("unload", unload_and_load, None)])
+def test_an_upgrade_that_drops_requests_is_found_out(settings: DrillSettings) -> None:
+    result = drill(settings, [("unload", unload_and_load, None)])
     assert not result.passed
     assert result.figures[0].failures > 0
     assert result.verdict().startswith("FAILED")
     assert "unload: " in result.verdict()
 
 
-def test_a_command_that_fails_is_found_out(settings: drill.Settings) -> None:
-    result = drill.run(settings, [("nonsense", lambda ground: ground.must("rollback", "nothing"), None)])
+def test_a_command_that_fails_is_found_out(settings: DrillSettings) -> None:
+    result = drill(settings, [("nonsense", lambda copy: copy.must("rollback", "nothing"), None)])
     assert not result.passed
     assert "there is no model nothing" in result.verdict()
     assert result.figures[0].failures == 0

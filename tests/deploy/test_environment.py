@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
-from deploy import environment
 from deploy.errors import SetupError
-from export.engine import SERVER_TENSORRT
+from deploy.triton import environment
+from export.proof.engine import SERVER_TENSORRT
 
 
 @pytest.fixture(scope="module")

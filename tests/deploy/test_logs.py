@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tritonclient import grpc, http
 
-from deploy import logs
+from deploy.running import logs
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
 

@@ -10,9 +10,9 @@ import pytest
 
 from contracts import layout
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
-from deploy import environment
-from export import engine
-from export.engine import SERVER_TENSORRT, Options
+from deploy.triton import environment
+from export.proof import engine
+from export.proof.engine import SERVER_TENSORRT, Options
 from tests.deploy.tiny_models import BATCHED, ROWS, add, serving
 
 

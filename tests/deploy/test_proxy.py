@@ -15,8 +15,8 @@ import tritonclient.http
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from deploy.settings import ADMIN_HEADER
-from tests.conftest import MODEL, Served
+from deploy.triton.settings import ADMIN_HEADER
+from tests.conftest import MODEL, RunningServer
 from tests.deploy.certificates import Authority
 from tests.deploy.nginx import NOBODY_HOME, Proxy, ask, proxy
 from tests.deploy.test_security import ATTEMPTS, GRPC_HEADER, key_of
@@ -28,7 +28,7 @@ PIXELS = np.arange(784, dtype=np.uint8).reshape(1, 1, 28, 28)
 
 
 @pytest.fixture(scope="module")
-def front(server: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def front(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """nginx in front of the session's Triton."""
     with proxy(tmp_path_factory.mktemp("proxy"), server.http, server.grpc) as running:
         yield running
@@ -54,7 +54,7 @@ def infer(client: Any, pixels: np.ndarray[Any, Any] = PIXELS, **options: str) ->
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_inference_through_it_gives_tritons_own_answer(server: Served, front: Proxy, protocol: str) -> None:
+def test_inference_through_it_gives_tritons_own_answer(server: RunningServer, front: Proxy, protocol: str) -> None:
     with tritonclient.grpc.InferenceServerClient(server.grpc) as direct, client_of(front, protocol) as client:
         expected = infer(direct)
         assert expected.shape == (1, 10)
@@ -73,7 +73,7 @@ def test_metadata_and_health_pass(front: Proxy, protocol: str) -> None:
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_admin_apis_are_refused_even_with_the_admin_key(
-    server: Served, front: Proxy, protocol: str, attempt: str
+    server: RunningServer, front: Proxy, protocol: str, attempt: str
 ) -> None:
     key = key_of(server.workspace)
     with client_of(front, protocol) as client, pytest.raises(InferenceServerException, match=NOT_OPEN):
@@ -101,7 +101,7 @@ def test_whatever_else_is_asked_for_is_refused(front: Proxy, path: str) -> None:
         assert ask(front.connect(), method=method, path=path) == (403, NOT_OPEN)
 
 
-def test_no_other_method_of_tritons_grpc_service_is_open(server: Served, front: Proxy) -> None:
+def test_no_other_method_of_tritons_grpc_service_is_open(server: RunningServer, front: Proxy) -> None:
     methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     is_open = {f"{what}{which}" for what in ("Server", "Model") for which in ("Live", "Ready", "Metadata")}
     closed = set(methods) - is_open - {"ModelInfer"}
@@ -136,7 +136,7 @@ def test_a_compressed_request_is_refused(front: Proxy, protocol: str) -> None:
         assert refused.value.status() in ("415", "StatusCode.UNIMPLEMENTED")
 
 
-def test_a_request_that_would_end_triton_does_not_reach_it(server: Served, front: Proxy) -> None:
+def test_a_request_that_would_end_triton_does_not_reach_it(server: RunningServer, front: Proxy) -> None:
     """Each of these, sent to Triton 2.51 itself, overflows its stack."""
     connection, chunked = front.connect(), {"Transfer-Encoding": "chunked"}
     brackets = (
@@ -163,7 +163,7 @@ def test_only_a_client_that_trusts_its_authority_is_served(front: Proxy, protoco
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_with_mutual_tls_only_a_client_with_a_certificate_is_served(
-    server: Served, protocol: str, tmp_path: Path
+    server: RunningServer, protocol: str, tmp_path: Path
 ) -> None:
     changes = {"# ssl_client_certificate": "ssl_client_certificate", "# ssl_verify_client": "ssl_verify_client"}
     with proxy(tmp_path, server.http, server.grpc, changes) as front:

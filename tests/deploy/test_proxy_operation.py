@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.settings import ADMIN_HEADER
+from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import wait_for
 from tests.deploy.nginx import INFER, ask, command, executable, install, proxy, upstream
 

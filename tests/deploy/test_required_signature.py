@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contracts import manifest, signature
+from contracts import manifest, signing
 from contracts.manifest import Manifest, Source
-from contracts.signature import Signer
+from contracts.signing import Signer
 from tests.conftest import FAMILY, MODEL, Workspace
 
 # What is wrong with these ports is said right after the signatures were found good.
@@ -40,7 +40,7 @@ def version(workspace: Workspace, public_key: Path) -> Path:
     directory.mkdir()
     (directory / "model.onnx").write_bytes(b"weights")
     publish(directory)
-    signature.sign(directory, Signer(public_key.with_name("private.pem")))
+    signing.sign(directory, Signer(public_key.with_name("private.pem")))
     return directory
 
 

@@ -15,10 +15,10 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from deploy import launch, settings
-from deploy.errors import ServerError
-from deploy.settings import ADMIN_HEADER, Settings
-from tests.conftest import MODEL, Served, Workspace, free_ports, port_options
+from deploy.errors import SettingsError
+from deploy.triton import launch, settings
+from deploy.triton.settings import ADMIN_HEADER, Settings
+from tests.conftest import MODEL, RunningServer, Workspace, free_ports, port_options
 
 GRPC_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
 CONFIGURE: dict[str, Any] = {"config": json.dumps({"backend": "python", "max_batch_size": 1})}
@@ -42,7 +42,7 @@ def key_of(workspace: Workspace) -> str:
     return (workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
 
 
-def client_of(server: Served, protocol: str) -> Any:
+def client_of(server: RunningServer, protocol: str) -> Any:
     if protocol == "grpc":
         return tritonclient.grpc.InferenceServerClient(server.grpc)
     return tritonclient.http.InferenceServerClient(server.http)
@@ -51,7 +51,9 @@ def client_of(server: Served, protocol: str) -> Any:
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("key", [None, "not-the-key-of-this-server"])
-def test_without_the_key_the_admin_apis_refuse(server: Served, protocol: str, attempt: str, key: str | None) -> None:
+def test_without_the_key_the_admin_apis_refuse(
+    server: RunningServer, protocol: str, attempt: str, key: str | None
+) -> None:
     headers = {ADMIN_HEADER: key, GRPC_HEADER: key} if key else {}
     with client_of(server, protocol) as client:
         with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
@@ -61,14 +63,14 @@ def test_without_the_key_the_admin_apis_refuse(server: Served, protocol: str, at
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_with_the_key_they_answer(server: Served, protocol: str) -> None:
+def test_with_the_key_they_answer(server: RunningServer, protocol: str) -> None:
     """Or the refusals above would prove nothing."""
     header = GRPC_HEADER if protocol == "grpc" else ADMIN_HEADER
     with client_of(server, protocol) as client:
         assert client.get_model_repository_index(headers={header: key_of(server.workspace)})
 
 
-def test_no_process_shows_the_key_nor_inherits_it(server: Served) -> None:
+def test_no_process_shows_the_key_nor_inherits_it(server: RunningServer) -> None:
     key = key_of(server.workspace)
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     assert len(family) >= 4
@@ -84,7 +86,7 @@ def test_no_process_shows_the_key_nor_inherits_it(server: Served) -> None:
 
 def test_the_generated_key_is_its_owners_alone_and_stays_the_same(tmp_path: Path, monkeypatch: Any) -> None:
     file = tmp_path / "server" / "admin.key"
-    monkeypatch.setattr(settings, "GENERATED_KEY", file)
+    monkeypatch.setattr(settings, "generated_key", lambda: file)
     monkeypatch.delenv("ADMIN_KEY", raising=False)
     assert len(settings.admin_key(None)) >= 32
     assert settings.admin_key(None) == settings.admin_key(None) == file.read_text().strip()
@@ -111,12 +113,12 @@ def test_an_unusable_key_file_is_refused(tmp_path: Path, content: str | None, mo
     if content is not None:
         file.write_text(content)
         file.chmod(mode)
-    with pytest.raises(ServerError, match=message):
+    with pytest.raises(SettingsError, match=message):
         settings.admin_key(file)
 
 
 def test_another_key_than_the_servers_is_told_apart_from_a_dead_server(
-    server: Served, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADMIN_KEY", "another-key-than-the-servers")
     done = server.workspace.run("deploy", "status")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from contracts import layout
-from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 
 
 def processes_of(workspace: Workspace) -> list[psutil.Process]:
@@ -23,7 +23,7 @@ def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]
     return workspace.run("deploy", "up", "--detach", "--repository", workspace.repository, *options)
 
 
-def test_status_names_every_model_and_version(server: Served) -> None:
+def test_status_names_every_model_and_version(server: RunningServer) -> None:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     assert status["running"] and status["ready"]
     assert {(m["name"], m["version"], m["state"]) for m in status["models"]} == {
@@ -36,7 +36,7 @@ def test_status_names_every_model_and_version(server: Served) -> None:
     assert "Started GRPCInferenceService" in server.workspace.must("deploy", "logs", "--lines", "500")
 
 
-def test_a_second_up_is_refused_and_the_first_goes_on(server: Served) -> None:
+def test_a_second_up_is_refused_and_the_first_goes_on(server: RunningServer) -> None:
     done = up(server.workspace, *port_options(free_ports()))
     assert done.returncode == 1
     assert f"error: a server is up already: process {server.pid}" in done.stderr

@@ -18,8 +18,8 @@ from PIL import Image
 from tritonclient import grpc
 
 from contracts import layout
-from deploy.status import Work
-from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+from deploy.running.status import Work
+from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
 # Says that it has begun, and goes on once it may.
@@ -85,12 +85,12 @@ def png() -> bytes:
     return stream.getvalue()
 
 
-def fashion(server: Served) -> dict[str, dict[str, Any]]:
+def fashion(server: RunningServer) -> dict[str, dict[str, Any]]:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     return {model["name"]: model for model in status["models"]}
 
 
-def test_requests_failures_batches_and_times_are_counted(server: Served) -> None:
+def test_requests_failures_batches_and_times_are_counted(server: RunningServer) -> None:
     before = fashion(server)
     with grpc.InferenceServerClient(server.grpc) as client:
         for _ in range(5):
@@ -109,7 +109,7 @@ def test_requests_failures_batches_and_times_are_counted(server: Served) -> None
         assert 0 < model["latency_ms"]["p50"] <= model["latency_ms"]["p95"] <= model["latency_ms"]["p99"]
 
 
-def test_triton_counts_a_failed_step_twice_as_a_failure_of_the_ensemble(server: Served) -> None:
+def test_triton_counts_a_failed_step_twice_as_a_failure_of_the_ensemble(server: RunningServer) -> None:
     """If a newer Triton does not, docs/how-to/observe.md says something wrong."""
     before = fashion(server)["fashion"]
     with grpc.InferenceServerClient(server.grpc) as client, pytest.raises(grpc.InferenceServerException):
@@ -119,7 +119,7 @@ def test_triton_counts_a_failed_step_twice_as_a_failure_of_the_ensemble(server: 
     assert after["failures_by_reason"]["OTHER"] - before["failures_by_reason"].get("OTHER", 0) == 2
 
 
-def test_every_worker_and_the_server_show_what_they_take(server: Served) -> None:
+def test_every_worker_and_the_server_show_what_they_take(server: RunningServer) -> None:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     assert status["phase"] == "ready" and status["uptime_s"] > 0
     assert status["server_restarts"] == status["worker_restarts"] == 0
@@ -133,7 +133,7 @@ def test_every_worker_and_the_server_show_what_they_take(server: Served) -> None
         assert usage["rss_bytes"] >= usage["pss_bytes"] > 1_000_000 and usage["cpu_s"] > 0
 
 
-def test_the_table_fits_a_narrow_page_and_has_a_row_a_model(server: Served) -> None:
+def test_the_table_fits_a_narrow_page_and_has_a_row_a_model(server: RunningServer) -> None:
     shown = server.workspace.must("deploy", "status").splitlines()
     assert re.match(rf"ready  process {server.pid}, up \d", shown[0])
     rows = [line.split()[1:3] for line in shown if line.startswith("✓")]
@@ -171,7 +171,7 @@ def test_a_worker_that_was_replaced_is_counted(small: Small) -> None:
     assert "1 of workers" in small.workspace.must("deploy", "status")
 
 
-def test_watching_prints_a_line_a_look_until_ctrl_c(server: Served) -> None:
+def test_watching_prints_a_line_a_look_until_ctrl_c(server: RunningServer) -> None:
     command = server.workspace.command("deploy", "status", "--watch")
     with subprocess.Popen(
         command,
@@ -190,7 +190,7 @@ def test_watching_prints_a_line_a_look_until_ctrl_c(server: Served) -> None:
     assert process.returncode == 0 and stderr == ""
 
 
-def test_watching_on_a_terminal_draws_the_table_anew(server: Served) -> None:
+def test_watching_on_a_terminal_draws_the_table_anew(server: RunningServer) -> None:
     terminal, inside = pty.openpty()
     command = server.workspace.command("deploy", "status", "--watch")
     environment = {**server.workspace.environment, "TERM": "xterm", "COLUMNS": "100"}

@@ -17,8 +17,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from contracts import layout
-from deploy import workers
-from deploy.settings import ADMIN_HEADER
+from deploy.running import workers
+from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 
 
@@ -123,7 +123,7 @@ def test_a_restarted_server_does_not_serve_a_file_that_changed(up: Workspace) ->
 
 
 def test_nothing_runs_on_when_the_keeper_is_killed(up: Workspace) -> None:
-    psutil.Process(state(up)["keeper"]["pid"]).kill()
+    psutil.Process(state(up)["supervisor"]["pid"]).kill()
     wait_for(lambda: not psutil.pid_exists(state(up)["triton"]["pid"]))
     assert up.run("deploy", "status").returncode == 1
 

@@ -15,11 +15,11 @@ import pytest
 import tritonclient.http as triton
 
 from contracts import layout, manifest, repository
-from deploy import ensembles, upgrade
-from deploy.control import Control
-from deploy.errors import ServerError
-from deploy.state import Process, Running
-from deploy.traffic import Traffic, bare
+from deploy.drill.traffic import Traffic, bare
+from deploy.errors import ChangeError, RepositoryError
+from deploy.triton.control import Control
+from deploy.triton.state import Process, Running
+from deploy.versions import ensembles, upgrade
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
@@ -107,8 +107,8 @@ def on_disk(model: Path) -> tuple[list[int], list[int]]:
 
 def running(workspace: Workspace) -> Running:
     found = json.loads((workspace.root / "artifacts" / "server" / "server.json").read_text())
-    triton, keeper = (Process(**found.pop(name)) for name in ("triton", "keeper"))
-    return Running(triton=triton, keeper=keeper, **found)
+    triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
+    return Running(triton=triton, supervisor=supervisor, **found)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_bad_version_never_serves_and_is_parked(site: Site) -> None:
     """A restart would load all of the versions that the policy asks for, or none."""
     model = site.model("refused", versions=2)
     publish(model, code(3, BROKEN))
-    with pytest.raises(ServerError, match="no weights") as failure:
+    with pytest.raises(ChangeError, match="no weights") as failure:
         site.reload("refused")
     assert "version 2 goes on serving" in str(failure.value)
     assert "python -m deploy promote refused 3" in str(failure.value)
@@ -173,9 +173,9 @@ def test_a_bad_version_never_serves_and_is_parked(site: Site) -> None:
 def test_a_parked_version_that_was_mended_is_promoted(site: Site) -> None:
     model = site.model("mended")
     publish(model, code(2, BROKEN))
-    with pytest.raises(ServerError):
+    with pytest.raises(ChangeError):
         site.reload("mended")
-    with pytest.raises(ServerError, match="nothing has changed") as failure:
+    with pytest.raises(ChangeError, match="nothing has changed") as failure:
         upgrade.promote(site.server, site.root, "mended", None)
     assert "no weights" in str(failure.value)
     assert on_disk(model) == ([1], [2])
@@ -196,7 +196,7 @@ def test_roll_back_goes_to_the_version_before_or_to_the_one_named(site: Site) ->
     assert upgrade.rollback(site.server, site.root, "back", 1).after == 1
     assert on_disk(model) == ([1], [2, 3, 4])
     assert site.answer("back") == 1
-    with pytest.raises(ServerError, match="no version older than 1") as failure:
+    with pytest.raises(RepositoryError, match="no version older than 1") as failure:
         upgrade.rollback(site.server, site.root, "back", None)
     assert "parked: 2, 3, 4" in str(failure.value)
     assert upgrade.promote(site.server, site.root, "back", 3).after == 3
@@ -235,7 +235,7 @@ def test_broken_files_of_the_version_that_serves_are_no_reason_to_stop(site: Sit
     """There is nothing to park: what to say is that a restart would fail."""
     model = site.model("spoilt")
     (model / "1" / "model.py").write_text(code(1, BROKEN))
-    with pytest.raises(ServerError, match="version 1 goes on serving") as failure:
+    with pytest.raises(ChangeError, match="version 1 goes on serving") as failure:
         site.reload("spoilt")
     assert "no weights" in str(failure.value)
     assert "a restart of the server would fail" in str(failure.value)
@@ -250,7 +250,7 @@ def test_a_version_that_is_not_what_was_published_is_not_loaded(site: Site, rele
     with repository.new_version(model) as staged:
         (staged.directory / "model.py").write_text(code(2))
         shutil.copy(release / manifest.FILE_NAME, staged.directory)
-    with pytest.raises(ServerError, match=r"not in the manifest: model\.py"):
+    with pytest.raises(ChangeError, match=r"not in the manifest: model\.py"):
         site.reload("tampered")
     assert on_disk(model) == ([1], [2])
     assert site.answer("tampered") == 1
@@ -269,7 +269,7 @@ def test_a_step_that_contradicts_its_ensemble_is_not_loaded(site: Site) -> None:
         (good + "}", "is no model configuration"),
     ):
         config.write_text(bad)
-        with pytest.raises(ServerError, match=reason):
+        with pytest.raises(RepositoryError, match=reason):
             site.reload("step")
         assert site.answer("above") == 1
     config.write_text(good)
@@ -324,7 +324,7 @@ def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, mon
     good = config.read_text()
     config.write_text(good.replace("max_batch_size: 4", "max_batch_size: 2"))
     monkeypatch.setattr(ensembles, "check", lambda *_: None)  # as if it knew nothing of batches
-    with pytest.raises(ServerError, match="upper does not serve any more"):
+    with pytest.raises(ChangeError, match="upper does not serve any more"):
         site.reload("lower")
     assert site.answer("upper") == 1
     config.write_text(good)
@@ -414,7 +414,7 @@ def test_what_is_not_there_is_named_with_what_is(site: Site) -> None:
         (lambda: upgrade.promote(site.server, site.root, "known", 9), "known has no version 9"),
     ]
     for mistake, said in mistakes:
-        with pytest.raises(ServerError, match=said):
+        with pytest.raises(RepositoryError, match=said):
             mistake()
 
 
@@ -430,11 +430,11 @@ def test_versions_that_the_policy_leaves_out_are_not_waited_for(site: Site) -> N
 def test_a_version_that_takes_the_server_down_is_parked_before_the_next_start(site: Site) -> None:
     model = site.model("deadly")
     publish(model, code(2, "import os; os.kill(os.getppid(), 9)"))
-    with pytest.raises(ServerError, match="the server ended"):
+    with pytest.raises(ChangeError, match="the server ended"):
         site.reload("deadly")
     assert on_disk(model) == ([1], [2])
     wait_for(site.healthy)
-    with pytest.raises(ServerError, match="nothing has changed"):
+    with pytest.raises(ChangeError, match="nothing has changed"):
         upgrade.promote(site.server, site.root, "deadly", 2)
     assert on_disk(model) == ([1], [2])
     wait_for(site.healthy)

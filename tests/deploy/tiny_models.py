@@ -18,7 +18,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from deploy import environment
+from deploy.triton import environment
 from tests.conftest import free_ports, wait_for
 
 Request = Mapping[str, tuple[str, NDArray[Any]]]  # input: Triton's type, and its values

@@ -11,12 +11,13 @@ from onnx import ModelProto, TensorProto
 from tritonclient.grpc import model_config_pb2
 
 from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
-from export import contract, graphs, proof
-from export.contract import CONFIGS
-from export.engine import cc_model_filenames
+from export import graphs, prove
 from export.errors import ConfigError
-from export.proof import Bench
-from export.subject import Subject
+from export.proof import contract
+from export.proof.contract import CONFIGS
+from export.proof.engine import cc_model_filenames
+from export.prove import ExportContext
+from export.source.base import ExportSource
 from tests.conftest import Workspace
 from training import families
 
@@ -153,12 +154,15 @@ def test_planted_a_graph_with_other_inputs_or_outputs_fails_its_gate(
 
 
 def test_planted_a_graph_with_the_batch_baked_in_fails_the_contract_alone_and_is_not_compiled(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path, bench_of: Callable[..., Bench]
+    graphs_of_fashion: dict[Precision, Path],
+    fashion: ExportSource,
+    tmp_path: Path,
+    context_of: Callable[..., ExportContext],
 ) -> None:
     model = graphs.load(graphs_of_fashion["fp32"])
     bake_the_batch_in(model)
     onnx.save(model, tmp_path / "fp32.onnx")
-    variant = proof.prove(bench_of(fashion), "fp32", tmp_path / "fp32.onnx").variant
+    variant = prove.prove(context_of(fashion), "fp32", tmp_path / "fp32.onnx").variant
     assert [gate.name for gate in variant.gates if not gate.passed] == ["contract: the graph"]
     assert variant.engine is None and variant.accuracy is None
 

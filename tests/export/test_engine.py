@@ -15,16 +15,17 @@ from tritonclient.grpc import model_config_pb2
 from contracts import layout
 from contracts.manifest import Engine
 from contracts.spec import Precision
-from export import contract, engine, graphs, proof
-from export.engine import SERVER_TENSORRT, BuiltEngine, Options
+from export import graphs, prove
 from export.errors import CompileError
-from export.proof import Bench
-from export.runners import PlanRunner, onnx_runner
-from export.subject import Subject
+from export.proof import contract, engine
+from export.proof.engine import SERVER_TENSORRT, BuiltEngine, Options
+from export.proof.runners import PlanRunner, onnx_runner
+from export.prove import ExportContext
+from export.source.base import ExportSource
 
 
 @pytest.fixture(scope="module")
-def built(graphs_of_fashion: dict[Precision, Path], fashion: Subject) -> dict[Precision, BuiltEngine]:
+def built(graphs_of_fashion: dict[Precision, Path], fashion: ExportSource) -> dict[Precision, BuiltEngine]:
     """Each variant, by TensorRT-RTX: it needs no GPU to build."""
     return {p: engine.build(graph, fashion.spec, Options()) for p, graph in graphs_of_fashion.items()}
 
@@ -43,7 +44,7 @@ def plan(built: dict[Precision, BuiltEngine]) -> bytes:
     ],
 )
 def test_every_variant_is_compiled_in_its_precision(
-    built: dict[Precision, BuiltEngine], fashion: Subject, precision: Precision, share: dict[str, float]
+    built: dict[Precision, BuiltEngine], fashion: ExportSource, precision: Precision, share: dict[str, float]
 ) -> None:
     found = built[precision]
     assert found.facts.dtype_share == share
@@ -52,15 +53,15 @@ def test_every_variant_is_compiled_in_its_precision(
 
 
 def test_planted_fp32_weights_under_an_fp16_name_fail_the_gate_for_what_is_computed_and_nothing_else(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject, bench_of: Callable[..., Bench]
+    graphs_of_fashion: dict[Precision, Path], fashion: ExportSource, context_of: Callable[..., ExportContext]
 ) -> None:
-    variant = proof.prove(bench_of(fashion), "fp16", graphs_of_fashion["fp32"]).variant
+    variant = prove.prove(context_of(fashion), "fp16", graphs_of_fashion["fp32"]).variant
     [refused] = [gate for gate in variant.gates if not gate.passed]
     assert (refused.name, refused.figure, refused.detail) == ("computed in HALF", 0.0, "100% FLOAT")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_what_is_no_graph_is_a_compile_error(fashion: Subject, tmp_path: Path, content: bytes | None) -> None:
+def test_what_is_no_graph_is_a_compile_error(fashion: ExportSource, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(CompileError, match=r"tensorrt_rtx cannot (parse|compile) model\.onnx\nNote: "):
@@ -68,7 +69,7 @@ def test_what_is_no_graph_is_a_compile_error(fashion: Subject, tmp_path: Path, c
 
 
 def test_a_layer_with_one_dequantized_operand_does_not_compute_in_int8(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path
+    graphs_of_fashion: dict[Precision, Path], fashion: ExportSource, tmp_path: Path
 ) -> None:
     """Q/DQ on the activations, the weights in FP32: TensorRT fuses neither."""
     model = onnx.load(graphs_of_fashion["int8"])
@@ -180,7 +181,7 @@ def test_a_plan_is_published_for_the_gpus_that_can_run_it() -> None:
 
 
 def test_the_servers_configuration_names_a_plan_for_every_gpu() -> None:
-    path = layout.MODEL_REPOSITORY / "fashion_classifier" / "config.pbtxt"
+    path = layout.model_repository() / "fashion_classifier" / "config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
     assert config.cc_model_filenames == engine.cc_model_filenames()
 
@@ -194,7 +195,7 @@ def test_the_tensorrt_of_the_server_is_one_everywhere() -> None:
 
 @pytest.mark.gpu
 def test_a_plan_of_every_precision_answers_like_onnxruntime(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject
+    graphs_of_fashion: dict[Precision, Path], fashion: ExportSource
 ) -> None:
     names = [tensor.name for tensor in fashion.spec.outputs]
     for precision, path in graphs_of_fashion.items():

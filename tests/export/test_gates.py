@@ -5,8 +5,8 @@ import pytest
 
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
-from export import gates
-from export.gates import Answers, Comparison
+from export.proof import gates
+from export.proof.gates import Answers, Comparison
 
 N = 1000
 BATCH = DynamicDim("batch", 1, 8, 64)

@@ -10,16 +10,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contracts.manifest import Recipe
 from contracts.spec import Precision
-from export import engine, graphs, int8, proof
-from export.proof import Bench
-from export.runners import memory_runner, onnx_runner, take
-from export.subject import Subject
+from export import graphs, prove
+from export.precision import int8
+from export.proof import engine
+from export.proof.runners import memory_runner, onnx_runner, take
+from export.prove import ExportContext
+from export.source.base import ExportSource
 from tests.export.conftest import RECIPE
 
 
 @pytest.mark.parametrize(("quantizer", "method"), int8.METHODS)
 def test_every_method_makes_signed_symmetric_per_channel_weights(
-    fashion: Subject, graphs_of_fashion: dict[Precision, Path], tmp_path: Path, quantizer: str, method: str
+    fashion: ExportSource, graphs_of_fashion: dict[Precision, Path], tmp_path: Path, quantizer: str, method: str
 ) -> None:
     int8.quantize(graphs_of_fashion["fp32"], tmp_path / "q.onnx", fashion.calibration, Recipe(quantizer, method, 64))
     model = onnx.load(tmp_path / "q.onnx")
@@ -37,7 +39,7 @@ def test_every_method_makes_signed_symmetric_per_channel_weights(
 
 
 def test_onnxruntimes_quantizer_is_not_touched_by_modelopts_patches(
-    fashion: Subject, graphs_of_fashion: dict[Precision, Path], tmp_path: Path
+    fashion: ExportSource, graphs_of_fashion: dict[Precision, Path], tmp_path: Path
 ) -> None:
     """ModelOpt patches onnxruntime's calibrators in its process: the same recipe, before and after, is the same."""
     recipe = Recipe("onnxruntime", "minmax", 64)
@@ -49,7 +51,7 @@ def test_onnxruntimes_quantizer_is_not_touched_by_modelopts_patches(
 
 @pytest.mark.parametrize("quantizer", ["modelopt", "onnxruntime"])
 def test_a_layer_left_out_computes_what_the_fp32_graph_does(
-    fashion: Subject, graphs_of_fashion: dict[Precision, Path], tmp_path: Path, quantizer: str
+    fashion: ExportSource, graphs_of_fashion: dict[Precision, Path], tmp_path: Path, quantizer: str
 ) -> None:
     fp32 = graphs.load(graphs_of_fashion["fp32"])
     method = "max" if quantizer == "modelopt" else "minmax"
@@ -72,7 +74,7 @@ def test_a_layer_left_out_computes_what_the_fp32_graph_does(
 
 
 def test_what_is_left_out_shows_in_what_tensorrt_computes(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path
+    graphs_of_fashion: dict[Precision, Path], fashion: ExportSource, tmp_path: Path
 ) -> None:
     fp32, quantized = graphs.load(graphs_of_fashion["fp32"]), graphs.load(graphs_of_fashion["int8"])
     before = engine.build(graphs_of_fashion["int8"], fashion.spec, engine.Options()).facts.dtype_share["INT8"]
@@ -95,16 +97,16 @@ def zero_points(model: onnx.ModelProto, make: Callable[[onnx.TensorProto], onnx.
 )
 def test_planted_zero_points_and_types_that_tensorrt_misreads_fail_their_gate_before_it_sees_them(
     graphs_of_fashion: dict[Precision, Path],
-    fashion: Subject,
+    fashion: ExportSource,
     tmp_path: Path,
-    bench_of: Callable[..., Bench],
+    context_of: Callable[..., ExportContext],
     kind: int,
     value: int,
     told: str,
 ) -> None:
     planted = zero_points(onnx.load(graphs_of_fashion["int8"]), lambda i: helper.make_tensor(i.name, kind, [], [value]))
     onnx.save(planted, tmp_path / "int8.onnx")
-    proven = proof.prove(bench_of(fashion), "int8", tmp_path / "int8.onnx")
+    proven = prove.prove(context_of(fashion), "int8", tmp_path / "int8.onnx")
     [refused] = [gate for gate in proven.variant.gates if not gate.passed]
     assert refused.name == "Q/DQ not signed and symmetric"
     assert told in refused.detail
@@ -117,11 +119,14 @@ def test_a_pair_without_a_zero_point_is_uint8_by_the_standard() -> None:
 
 
 def test_planted_calibration_on_noise_fails_the_task_metric(
-    graphs_of_fashion: dict[Precision, Path], fashion: Subject, tmp_path: Path, bench_of: Callable[..., Bench]
+    graphs_of_fashion: dict[Precision, Path],
+    fashion: ExportSource,
+    tmp_path: Path,
+    context_of: Callable[..., ExportContext],
 ) -> None:
     dark = {"pixels": np.random.default_rng(0).integers(0, 3, (128, 1, 28, 28), dtype=np.uint8)}
     int8.quantize(graphs_of_fashion["fp32"], tmp_path / "int8.onnx", dark, RECIPE)
-    proven = proof.prove(bench_of(fashion), "int8", tmp_path / "int8.onnx")
+    proven = prove.prove(context_of(fashion), "int8", tmp_path / "int8.onnx")
     refused = {gate.name for gate in proven.variant.gates if not gate.passed}
     assert {"accuracy drop, points (95 % upper bound)", "agreement"} <= refused
 

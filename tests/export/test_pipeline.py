@@ -17,15 +17,16 @@ import pytest
 import tritonclient.http
 from onnx import TensorProto, helper, numpy_helper
 
+from cli.progress import Progress
 from contracts import layout, manifest
 from contracts.manifest import Manifest, Variant
 from contracts.spec import Limits, Precision
-from export import pipeline, proof, timing
+from export import pipeline, prove
 from export.cache import Cache
 from export.errors import RefusedError
-from export.progress import Progress
-from export.proof import Bench, Request
-from export.subject import Subject
+from export.prove import ExportContext, ExportRequest
+from export.release import timing
+from export.source.base import ExportSource
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from training import families
 
@@ -75,15 +76,15 @@ def test_a_second_export_is_the_next_version_and_leaves_the_first_alone(released
 
 
 @pytest.fixture
-def export(fashion: Subject, workspace: Workspace) -> Callable[..., Manifest]:
-    """Export the small subject with FP32 and INT8 and other limits, in the test's own workspace."""
+def export(fashion: ExportSource, workspace: Workspace) -> Callable[..., Manifest]:
+    """Export the small source with FP32 and INT8 and other limits, in the test's own workspace."""
 
-    def run(force: bool = False, subject: Subject = fashion, **limits: Limits) -> Manifest:
-        spec = dataclasses.replace(subject.spec, limits={**subject.spec.limits, **limits})  # type: ignore[dict-item]
-        request = Request("python -m export fashion", precisions=["fp32", "int8"], search="never")
+    def run(force: bool = False, source: ExportSource = fashion, **limits: Limits) -> Manifest:
+        spec = dataclasses.replace(source.spec, limits={**source.spec.limits, **limits})  # type: ignore[dict-item]
+        request = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
         cache = Cache(workspace.root / "steps", {}, force=force)
-        subject = dataclasses.replace(subject, spec=spec)
-        return pipeline.run(subject, request, model_directory=workspace.model, cache=cache, progress=Progress())
+        source = dataclasses.replace(source, spec=spec)
+        return pipeline.run(source, request, model_directory=workspace.model, cache=cache, progress=Progress())
 
     return run
 
@@ -108,7 +109,10 @@ def test_if_every_variant_is_refused_nothing_is_published(
 
 
 def test_planted_swapped_labels_fail_agreement_and_the_task_metric(
-    fashion: Subject, graphs_of_fashion: dict[Precision, Path], tmp_path: Path, bench_of: Callable[..., Bench]
+    fashion: ExportSource,
+    graphs_of_fashion: dict[Precision, Path],
+    tmp_path: Path,
+    context_of: Callable[..., ExportContext],
 ) -> None:
     """A graph that gives out "Sandal" where the checkpoint says "Sneaker", and the other way round."""
     model = onnx.load(graphs_of_fashion["fp32"])
@@ -117,13 +121,13 @@ def test_planted_swapped_labels_fail_agreement_and_the_task_metric(
         if tensor.name in ("network.6.weight", "network.6.bias"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[swapped], tensor.name))
     onnx.save(model, tmp_path / "fp32.onnx")
-    proven = proof.prove(bench_of(fashion), "fp32", tmp_path / "fp32.onnx")
+    proven = prove.prove(context_of(fashion), "fp32", tmp_path / "fp32.onnx")
     refused = {gate.name for gate in proven.variant.gates if not gate.passed}
     assert {"agreement", "accuracy drop, points (95 % upper bound)"} <= refused
 
 
 def test_two_exports_of_one_checkpoint_give_the_same_graphs_byte_for_byte(
-    export: Callable[..., Manifest], fashion: Subject, workspace: Workspace
+    export: Callable[..., Manifest], fashion: ExportSource, workspace: Workspace
 ) -> None:
     first, second = export(), export(force=True)
     assert [v.sha256 for v in first.variants] == [v.sha256 for v in second.variants]
@@ -137,7 +141,7 @@ def steps(workspace: Workspace) -> dict[str, float]:
 
 
 def test_only_what_has_changed_is_done_again(
-    export: Callable[..., Manifest], fashion: Subject, workspace: Workspace
+    export: Callable[..., Manifest], fashion: ExportSource, workspace: Workspace
 ) -> None:
     export()
     before = steps(workspace)
@@ -145,7 +149,7 @@ def test_only_what_has_changed_is_done_again(
     assert export(fp32=loose).variants[0].gates[1].limit == 9.0, "limits are held against what was measured before"
     assert steps(workspace) == before
     fewer = {"pixels": fashion.calibration["pixels"][:64]}
-    export(subject=dataclasses.replace(fashion, calibration=fewer))
+    export(source=dataclasses.replace(fashion, calibration=fewer))
     after = steps(workspace)
     assert {name: after[name] for name in before} == before
     assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"quantized", "int8", "proof", "engine"}

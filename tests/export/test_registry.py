@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 
 from contracts import manifest
 from contracts.manifest import Choice, Engine, Gate, Manifest, Source, Timing, Variant
-from export import registry
 from export.errors import RegistryError
+from export.release import registry
 
 CHECKPOINT = b"a checkpoint"
 

@@ -6,35 +6,36 @@ from pathlib import Path
 
 import pytest
 
+from cli.progress import Progress
 from contracts import manifest
 from contracts.errors import ManifestError
 from contracts.manifest import Choice, Engine
 from contracts.spec import Limits
-from export import engine, pipeline
+from export import pipeline
 from export.cache import Cache
-from export.progress import Progress
-from export.proof import Request
-from export.subject import Subject
+from export.proof import engine
+from export.prove import ExportRequest
+from export.source.base import ExportSource
 from tests.conftest import Workspace
 
 PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in engine.SERVER_TENSORRT.split(".")) + b"engine"
 
 
 @pytest.fixture
-def export(fashion: Subject, workspace: Workspace) -> Callable[..., manifest.Manifest]:
+def export(fashion: ExportSource, workspace: Workspace) -> Callable[..., manifest.Manifest]:
     def run(**limits: Limits) -> manifest.Manifest:
-        subject = dataclasses.replace(
+        source = dataclasses.replace(
             fashion,
             spec=dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, **limits}),  # type: ignore[dict-item]
         )
-        request = Request("python -m export fashion", precisions=["fp32", "int8"], search="never")
+        request = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
         cache = Cache(workspace.root / "steps", {})
-        return pipeline.run(subject, request, model_directory=workspace.model, cache=cache, progress=Progress())
+        return pipeline.run(source, request, model_directory=workspace.model, cache=cache, progress=Progress())
 
     return run
 
 
-def add_plan(directory: Path, fashion: Subject, plan: bytes = PLAN, **facts: object) -> None:
+def add_plan(directory: Path, fashion: ExportSource, plan: bytes = PLAN, **facts: object) -> None:
     """Publish an INT8 plan for another GPU in the version, as a machine with that GPU would have."""
     release = manifest.verify(directory)
     (directory / "model.sm89.plan").write_bytes(plan)
@@ -46,7 +47,7 @@ def add_plan(directory: Path, fashion: Subject, plan: bytes = PLAN, **facts: obj
 
 
 def test_a_plan_of_the_same_graph_is_taken_along_with_what_is_known_of_it(
-    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: Subject
+    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: ExportSource
 ) -> None:
     export()
     add_plan(workspace.model / "1", fashion)
@@ -69,7 +70,7 @@ def test_a_plan_of_the_same_graph_is_taken_along_with_what_is_known_of_it(
 def test_a_plan_that_is_not_of_this_release_stays_behind(
     export: Callable[..., manifest.Manifest],
     workspace: Workspace,
-    fashion: Subject,
+    fashion: ExportSource,
     plan: bytes,
     facts: dict[str, object],
     limits: dict[str, Limits],
@@ -81,7 +82,7 @@ def test_a_plan_that_is_not_of_this_release_stays_behind(
 
 
 def test_a_changed_version_before_costs_its_plans_and_not_the_export(
-    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: Subject
+    export: Callable[..., manifest.Manifest], workspace: Workspace, fashion: ExportSource
 ) -> None:
     export()
     add_plan(workspace.model / "1", fashion)

@@ -8,18 +8,21 @@ import pytest
 
 from contracts.manifest import Recipe
 from contracts.spec import Limits, Precision
-from export import int8, search
 from export.errors import GraphError
-from export.proof import Bench
-from export.runners import onnx_runner, predict
-from export.search import Found, Mode
-from export.subject import Subject
+from export.precision import int8, search
+from export.precision.search import Found, Mode
+from export.proof.runners import onnx_runner, predict
+from export.prove import TrialContext
+from export.source.base import ExportSource
 from tests.export.conftest import smaller
 
 
 @pytest.fixture
 def run(
-    fashion: Subject, graphs_of_fashion: dict[Precision, Path], bench_of: Callable[..., Bench], tmp_path: Path
+    fashion: ExportSource,
+    graphs_of_fashion: dict[Precision, Path],
+    context_of: Callable[..., TrialContext],
+    tmp_path: Path,
 ) -> Callable[..., Found]:
     def search_with(
         mode: Mode, budget_s: float = 120, dark: bool = False, broken: str | None = None, **limits: float
@@ -28,7 +31,7 @@ def run(
         asked = Limits({"logits": 1e9, "probabilities": 1.0}, **{"agreement": 0.9, "computed_share": 0.0, **limits})
         split = smaller(fashion.search, 200)
         calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
-        reference = predict(onnx_runner(graphs_of_fashion["fp32"], bench_of(fashion).outputs), split.inputs, 64)
+        reference = predict(onnx_runner(graphs_of_fashion["fp32"], context_of(fashion).outputs), split.inputs, 64)
 
         def quantized(recipe: Recipe) -> Path:
             if broken is not None and recipe.quantizer.startswith(broken):
@@ -36,9 +39,9 @@ def run(
             name = f"{recipe.quantizer}-{recipe.method}-{recipe.samples}.onnx"
             return int8.quantize(graphs_of_fashion["fp32"], tmp_path / name, calibration, recipe)
 
-        bench = search.Bench(fashion.spec, asked, split, reference, calibration, quantized)
+        context = search.TrialContext(fashion.spec, asked, split, reference, calibration, quantized)
         return search.search(
-            bench, graphs_of_fashion["fp32"], tmp_path / "best.onnx", mode=mode, budget_s=budget_s, say=lambda _: None
+            context, graphs_of_fashion["fp32"], tmp_path / "best.onnx", mode=mode, budget_s=budget_s, say=lambda _: None
         )
 
     return search_with

@@ -9,7 +9,7 @@ import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import Served
+from tests.conftest import RunningServer
 
 Preprocess = Callable[..., NDArray[np.uint8]]
 
@@ -26,13 +26,13 @@ def preprocess_on(client: tritonclient.grpc.InferenceServerClient, *images: byte
                 raise
 
 
-def workers_of(server: Served) -> set[psutil.Process]:
+def workers_of(server: RunningServer) -> set[psutil.Process]:
     """The processes that run the preprocessor."""
     processes = psutil.Process(server.pid).children(recursive=True)
     return {process for process in processes if "fashion_preprocess" in " ".join(process.cmdline())}
 
 
 @pytest.fixture(scope="module")
-def preprocess(server: Served) -> Iterator[Preprocess]:
+def preprocess(server: RunningServer) -> Iterator[Preprocess]:
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
         yield lambda *images, **options: preprocess_on(client, *images, **options)

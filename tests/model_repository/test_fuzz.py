@@ -20,7 +20,7 @@ import tritonclient.grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import Served
+from tests.conftest import RunningServer
 from tests.model_repository.conftest import preprocess_on, workers_of
 from tests.model_repository.files import SIGNATURE, chunk, exif, png, saved, with_segment
 from training import families
@@ -195,7 +195,7 @@ def requests_and_calls(client: tritonclient.grpc.InferenceServerClient) -> tuple
 
 
 @pytest.mark.timeout(3600)
-def test_no_broken_image_harms_a_process_or_a_neighbour(server: Served) -> None:
+def test_no_broken_image_harms_a_process_or_a_neighbour(server: RunningServer) -> None:
     workers = workers_of(server)
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client, ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda number: outcome(client, number), range(-200, 0)))  # the workers at their usual size

@@ -14,7 +14,7 @@ import tritonclient.http
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import Served, Workspace, free_ports, port_options, wait_for
+from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 from tests.model_repository.conftest import Preprocess, preprocess_on, workers_of
 from tests.model_repository.files import END, SIGNATURE, chunk, header, jpeg, png, saved, segment, with_segment
 
@@ -141,7 +141,7 @@ def test_every_truncation_is_noticed(preprocess: Preprocess) -> None:
                 preprocess(whole[:length])
 
 
-def test_over_http_it_is_status_400(server: Served) -> None:
+def test_over_http_it_is_status_400(server: RunningServer) -> None:
     tensor = tritonclient.http.InferInput("image", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[GOOD[:-1]]], dtype=np.object_))
     with (
@@ -158,7 +158,7 @@ def test_of_several_images_the_bad_one_is_named(preprocess: Preprocess) -> None:
     np.testing.assert_array_equal(preprocess(GOOD, png(ZEROS, 0)), np.stack([SHADES, ZEROS])[..., 0])
 
 
-def test_bad_requests_leave_their_neighbours_alone(server: Served) -> None:
+def test_bad_requests_leave_their_neighbours_alone(server: RunningServer) -> None:
     """Sixteen at a time, so that the server batches good ones with bad ones."""
     bad = [image for image, _ in BAD.values() if len(image) < 100_000]
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client, ThreadPoolExecutor(16) as pool:
@@ -174,7 +174,9 @@ def lines_about(workspace: Workspace, text: str) -> list[str]:
     return [line for line in workspace.must("deploy", "logs", "--lines", "100000").splitlines() if text in line]
 
 
-def test_a_refusal_is_one_line_in_the_log_whatever_the_request_id(server: Served, preprocess: Preprocess) -> None:
+def test_a_refusal_is_one_line_in_the_log_whatever_the_request_id(
+    server: RunningServer, preprocess: Preprocess
+) -> None:
     forged = "forged\nE0101 00:00:00.000000 1 x.cc:1] \x1b[31mit is on fire\r\n"
 
     def logged() -> list[str]:
@@ -189,7 +191,7 @@ def test_a_refusal_is_one_line_in_the_log_whatever_the_request_id(server: Served
         assert "\x1b" not in line
 
 
-def test_many_refusals_are_few_lines_in_the_log(server: Served, preprocess: Preprocess) -> None:
+def test_many_refusals_are_few_lines_in_the_log(server: RunningServer, preprocess: Preprocess) -> None:
     before = len(lines_about(server.workspace, "refused:"))
     started = time.monotonic()
     for _ in range(500):
@@ -201,7 +203,7 @@ def test_many_refusals_are_few_lines_in_the_log(server: Served, preprocess: Prep
 
 
 @pytest.fixture
-def changed_server(released: Workspace, request: pytest.FixtureRequest) -> Iterator[Served]:
+def changed_server(released: Workspace, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """A server whose preprocessor has smaller limits and a planted bug."""
     model = released.repository / "fashion_preprocess"
     with (model / "config.pbtxt").open("a") as config:
@@ -212,11 +214,11 @@ def changed_server(released: Workspace, request: pytest.FixtureRequest) -> Itera
         code.write('    return _sound(encoded, limits) if encoded != b"bug" else 1 // 0\n')
     released.must("deploy", "up", "--detach", "--repository", released.repository, *port_options(free_ports()))
     status = json.loads(released.must("deploy", "status", "--json"))
-    yield Served(released, status["http"], status["grpc"], status["pid"])
+    yield RunningServer(released, status["http"], status["grpc"], status["pid"])
     released.must("deploy", "down")
 
 
-def test_limits_are_configured_and_a_bug_fails_one_request_and_is_logged(changed_server: Served) -> None:
+def test_limits_are_configured_and_a_bug_fails_one_request_and_is_logged(changed_server: RunningServer) -> None:
     with tritonclient.grpc.InferenceServerClient(changed_server.grpc) as client, ThreadPoolExecutor(16) as pool:
         for image, reason in (
             (png(np.zeros((28, 29, 1), int), 0), r"29 x 28 pixels, at most 784"),

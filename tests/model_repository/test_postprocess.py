@@ -8,7 +8,7 @@ import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import Served
+from tests.conftest import RunningServer
 from training import families
 
 LABELS = families.load("fashion").spec.labels
@@ -21,7 +21,7 @@ def top(client: tritonclient.grpc.InferenceServerClient, probabilities: NDArray[
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_the_networks_failure_and_fails_no_neighbour(server: Served, value: float) -> None:
+def test_what_is_no_number_is_the_networks_failure_and_fails_no_neighbour(server: RunningServer, value: float) -> None:
     """An INTERNAL error: the image that was sent may be a good one."""
     good = np.roll(np.linspace(0, 0.2, 10, dtype=np.float32), 3)[None]
     bad = np.repeat(good, 2, axis=0)

@@ -21,7 +21,7 @@ from training.families.fashion import data
 @pytest.fixture(scope="session")
 def files() -> Path:
     """The real files, fetched as a user's first run would."""
-    return data.locate(layout.DATA)
+    return data.locate(layout.data())
 
 
 @pytest.fixture

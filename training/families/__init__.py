@@ -38,7 +38,7 @@ class Family:
 
     name: str
     spec: ModelSpec
-    module: Any  # the LightningModule's class, with `normalise` and `network` (see export/onnx.py)
+    module: Any  # the LightningModule's class, with `normalise` and `network` (see export/source/pytorch.py)
     data: Any  # the LightningDataModule's class, which is also a Data
     write_examples: Callable[[Path, int], int]  # real inputs as files, with their labels
     directory: Path  # holds config.yaml and one <preset>.yaml a preset

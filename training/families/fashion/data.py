@@ -92,17 +92,17 @@ class DataModule(pl.LightningDataModule):
     """55,000 images to train, 5,000 to validate, the original 10,000 to test.
 
     Args:
-        root: Where the data lies or is put.
+        root: Where the data lies or is put; None for the project's own place.
         mirror: Where it is downloaded from.
         batch_size: Images a step.
         augment: Random horizontal flip and a shift of up to two pixels on training images.
     """
 
     def __init__(
-        self, root: Path = layout.DATA, mirror: str = MIRROR, batch_size: int = 128, augment: bool = True
+        self, root: Path | None = None, mirror: str = MIRROR, batch_size: int = 128, augment: bool = True
     ) -> None:
         super().__init__()
-        self.root, self.mirror = root, mirror
+        self.root, self.mirror = root or layout.data(), mirror
         self.batch_size, self.augment = batch_size, augment
         self.save_hyperparameters("batch_size", "augment")
         self._splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}

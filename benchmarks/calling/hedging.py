@@ -1,0 +1,97 @@
+"""What hedging does to a long tail, and how many requests it costs.
+
+The model takes 5 ms, and in one case of fifty 100 ms: made up, as a tail that a machine has by itself would not be the
+same in two measurements. With and without hedging in turn, from a few callers in a closed loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.calling import small_server
+from clients import AsyncClient
+from deploy.triton.state import Running
+
+HEDGE_AFTER_S = 0.02
+_CALLERS, _INSTANCES = 4, 8
+_PERCENTILES = (50, 95, 99, 99.9)
+_MODEL = """
+import random
+import time
+
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        time.sleep(0.1 if random.random() < 0.02 else 0.005)
+        values = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)])
+"""
+
+
+@dataclass(frozen=True)
+class Hedging:
+    """With or without, and what each round gave."""
+
+    hedge_after_s: float | None
+    percentiles_ms: tuple[tuple[float, ...], ...]  # of each round, as in _PERCENTILES
+    sent_per_call: tuple[float, ...]
+
+
+def measure(rounds: int, seconds: float, progress: Progress) -> list[Hedging]:
+    """With and without, in turn, so many seconds each.
+
+    Raises:
+        DeployError: as `deploy.running.server.serving`.
+    """
+    model = (small_server.CONFIG.format(instances=_INSTANCES), _MODEL)
+    ways = (None, HEDGE_AFTER_S)
+    seen: dict[float | None, list[tuple[tuple[float, ...], float]]] = {way: [] for way in ways}
+    with small_server.serving({"tail": model}) as up:
+        for _ in progress.track(range(rounds), description="rounds"):
+            for way in ways:
+                seen[way].append(asyncio.run(_round(up, way, seconds)))
+    return [Hedging(way, *zip(*figures, strict=True)) for way, figures in seen.items()]
+
+
+def table(found: Sequence[Hedging]) -> Table:
+    shown = Table(title=f"A tail of 2 % at 100 ms: medians of {len(found[0].sent_per_call)} rounds")
+    shown.add_column("hedged after")
+    for heading in (*(f"p{p:g} ms" for p in _PERCENTILES), "requests a call"):
+        shown.add_column(heading, justify="right")
+    for one in found:
+        percentiles = (f"{median(values):.1f}" for values in zip(*one.percentiles_ms, strict=True))
+        after = f"{one.hedge_after_s * 1e3:g} ms" if one.hedge_after_s else "—"
+        shown.add_row(after, *percentiles, f"{median(one.sent_per_call):.3f}")
+    return shown
+
+
+async def _round(up: Running, hedge_after_s: float | None, seconds: float) -> tuple[tuple[float, ...], float]:
+    latencies_s: list[float] = []
+    async with AsyncClient(f"grpc://{up.grpc}", hedge_after_s=hedge_after_s) as client:
+        before, until = await _received(client), time.perf_counter() + seconds
+
+        async def call() -> None:
+            while (began := time.perf_counter()) < until:
+                await client.infer("tail", {"IN": np.zeros(1, np.float32)})
+                latencies_s.append(time.perf_counter() - began)
+
+        await asyncio.gather(*(call() for _ in range(_CALLERS)))
+        await asyncio.sleep(0.5)  # what was cancelled, and is counted late
+        received = await _received(client) - before
+    return tuple(np.percentile(latencies_s, _PERCENTILES) * 1e3), received / len(latencies_s)
+
+
+async def _received(client: AsyncClient) -> int:
+    """Requests that the server has come to the end of."""
+    [model] = await client.statistics("tail")
+    return sum(int(model["inference_stats"].get(end, {}).get("count", 0)) for end in ("success", "fail"))

@@ -1,0 +1,177 @@
+"""What Triton's response cache brings and costs on each model of an ensemble.
+
+Each way of caching is an ensemble of its own in one server, so that all are measured in turn, under the same
+conditions. The load is HTTP, in closed loops.
+"""
+
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.errors import MeasurementError
+from benchmarks.serving import load, memory
+from contracts import layout
+from deploy.running import server
+from deploy.triton.control import Control
+from deploy.triton.ports import free_ports
+from deploy.triton.settings import Settings
+from deploy.triton.state import Running
+
+CACHE_MB = 64
+_ENSEMBLE = "fashion"
+_WAYS = ("nothing", _ENSEMBLE, "fashion_preprocess", "fashion_classifier", "fashion_postprocess")
+_TRAFFIC = ("repeated", "new")
+_REPEATED = 64  # images that are asked for again and again
+_NEW = 6000  # a round, at most
+_CONNECTIONS = 16
+_ROUND_S = 1.5
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One model cached, one kind of traffic; what each round gave."""
+
+    on: str  # the model, or "nothing"
+    traffic: str  # "repeated": every image was asked for before; "new": none was
+    per_s: tuple[float, ...]  # requests at 16 connections
+    p50_ms: tuple[float, ...]  # at one
+
+
+@dataclass(frozen=True)
+class Caching:
+    measured: tuple[Cached, ...]
+    own_mb: tuple[float, float]  # of the server's process, before and after
+
+
+def measure(rounds: int, progress: Progress) -> Caching:
+    """Repeated and new images, cached nowhere and on each model.
+
+    Raises:
+        MeasurementError: an answer was wrong, or never came from the cache.
+        DeployError, ManifestError: as `deploy.running.server.serving`.
+    """
+    random = np.random.default_rng(0)
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = {(on, t): [] for on in _WAYS for t in _TRAFFIC}
+    with _server() as (up, ensembles):
+        images = list(_images(random, _REPEATED))
+        first = {on: load.answered(up.http, _requests(name, images)) for on, name in ensembles.items()}
+        # An ensemble's answer from the cache is in other words: without the sequence's parameters.
+        repeated = {on: load.answered(up.http, requests) for on, requests in first.items()}
+        before_mb = _own_mb(up)
+        for _ in progress.track(range(rounds), description="rounds"):
+            images = list(_images(random, _NEW))
+            for on, name in ensembles.items():
+                seen[on, "repeated"].append(_round(up, repeated[on], new=False))
+                seen[on, "new"].append(_round(up, _requests(name, images), new=True))
+        _check_hits(up)
+        after_mb = _own_mb(up)
+    measured = (Cached(*key, *zip(*figures, strict=True)) for key, figures in seen.items())
+    return Caching(tuple(measured), (before_mb, after_mb))
+
+
+def table(result: Caching) -> Table:
+    """Medians, and what they are of those without a cache."""
+    shown = Table(title=f"{_ENSEMBLE}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds")
+    shown.add_column("cached")
+    for traffic in _TRAFFIC:
+        for heading in (f"{traffic} images:\nrequests/s", "\n×", "\np50 ms"):
+            shown.add_column(heading, justify="right")
+    by = {(cached.on, cached.traffic): cached for cached in result.measured}
+    for on in _WAYS:
+        cells = []
+        for traffic in _TRAFFIC:
+            per_s = median(by[on, traffic].per_s)
+            ratio = per_s / median(by["nothing", traffic].per_s)
+            cells += [f"{per_s:,.0f}", f"{ratio:.2f}", f"{median(by[on, traffic].p50_ms):.2f}"]
+        shown.add_row(on, *cells)
+    return shown
+
+
+@contextmanager
+def _server() -> Iterator[tuple[Running, dict[str, str]]]:
+    """One with every way of caching: {what is cached: the ensemble}."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        Path(scratch).chmod(0o755)  # root's server becomes nobody
+        root = Path(scratch) / "model_repository"
+        shutil.copytree(layout.model_repository(), root, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        ensembles = {on: _ensemble(root, on) for on in _WAYS}
+        http, grpc, metrics = free_ports()
+        settings = Settings(
+            root, http_port=http, grpc_port=grpc, metrics_port=metrics, cache_bytes=CACHE_MB * 1024 * 1024
+        )
+        with server.serving(settings, say=lambda line: None) as up:
+            yield up, ensembles
+
+
+def _ensemble(root: Path, on: str) -> str:
+    """Write the ensemble that is cached so, and the step if it is one; its name."""
+    if on == "nothing":
+        return _ENSEMBLE
+    name = f"{on}_cached"
+    _copy(root / on, name, cache=True)
+    if on == _ENSEMBLE:
+        return name
+    ensemble = _copy(root / _ENSEMBLE, f"{_ENSEMBLE}_{on}", cache=False)
+    config = ensemble / "config.pbtxt"
+    config.write_text(re.sub(rf'model_name: "{on}"', f'model_name: "{name}"', config.read_text()))
+    return ensemble.name
+
+
+def _copy(model: Path, name: str, *, cache: bool) -> Path:
+    copy = model.with_name(name)
+    # The manifest is of the model that it was published for.
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("manifest.json", "model.sig"))
+    for config in (copy / "config.pbtxt", *copy.glob("configs/*.pbtxt")):
+        text = config.read_text().replace(f'name: "{model.name}"', f'name: "{name}"', 1)
+        config.write_text(text + ("\nresponse_cache { enable: true }\n" if cache else ""))
+    return copy
+
+
+def _round(up: Running, requests: Sequence[load.Request], *, new: bool) -> tuple[float, float]:
+    """Requests a second at 16 connections, and the median latency in ms at one."""
+    figures = []
+    rest = requests
+    for connections in (1, _CONNECTIONS):
+        log = load.closed_loop(up.http, rest, connections, _ROUND_S)
+        # Nobody knows what is right of a new image.
+        bad = log.outcome > load.Outcome.WRONG if new else log.outcome != load.Outcome.OK
+        if bad.any():
+            raise MeasurementError(f"{bad.sum()} of {len(bad)} answers were wrong or none")
+        once = slice(len(rest)) if new else slice(None)  # what is sent again is not new
+        figures.append((log.done_s[once], log.latency_s[once]))
+        rest = requests[len(log.which) :] if new else requests
+    (_, latency_s), (done_s, _) = figures
+    return len(done_s) / float(done_s.max()), float(np.median(latency_s)) * 1e3
+
+
+def _images(random: np.random.Generator, count: int) -> Iterator[bytes]:
+    for pixels in random.integers(0, 256, (count, 28, 28), dtype=np.uint8):
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "PNG", compress_level=1)
+        yield encoded.getvalue()
+
+
+def _requests(model: str, images: Sequence[bytes]) -> list[load.Request]:
+    return [load.build(model, [image]) for image in images]
+
+
+def _check_hits(up: Running) -> None:
+    with Control(up) as control:
+        hits = {s["name"]: int(s["inference_stats"]["cache_hit"]["count"]) for s in control.statistics()}
+    if silent := [name for name, count in hits.items() if name.endswith("_cached") and not count]:
+        raise MeasurementError(f"{', '.join(silent)}: nothing came from the cache")
+
+
+def _own_mb(up: Running) -> float:
+    return next(s.uss_bytes for s in memory.look(up, 0) if s.name == "tritonserver") / 1e6

@@ -1,0 +1,1 @@
+"""Upgrade a server and kill parts of it, under load."""

@@ -1,0 +1,220 @@
+"""What the requests of a drill say of its events: figures, a table, a picture."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cli import plots
+from cli.plots import BLUE, GREEN, GREY, VERMILION
+from deploy.drill.traffic import Request
+
+_COLOURS = {"http": BLUE, "grpc": GREEN}
+
+
+@dataclass(frozen=True)
+class Event:
+    """What was done to the server; times in seconds since the traffic began."""
+
+    name: str
+    start_s: float
+    end_s: float  # it is done, and every connection is answered again
+    limit_s: float | None  # for the recovery; None: no request may fail
+    detail: str = ""
+    problem: str = ""  # why it did not happen as it should
+
+
+@dataclass(frozen=True)
+class EventResult:
+    """What an event cost the clients. Of the requests between the middles of the quiet times around it.
+
+    Attributes:
+        gap_ms: The longest time that a connection had no right answer while it happened.
+        gap_all_ms: The same, of all connections together.
+        recovery_s: From its start until the last connection had a right answer with no failure after it; None: never.
+        p99_before_ms, p99_during_ms, p99_after_ms: Of the right answers; None without any.
+    """
+
+    event: str
+    requests: int
+    failures: int
+    errors: dict[str, int]  # {what it said: how often}
+    gap_ms: float
+    gap_all_ms: float
+    p99_before_ms: float | None
+    p99_during_ms: float | None
+    p99_after_ms: float | None
+    recovery_s: float | None
+    limit_s: float | None
+    detail: str
+    problem: str  # "": it held
+
+    @property
+    def held(self) -> bool:
+        return not self.problem
+
+
+@dataclass(frozen=True)
+class DrillResult:
+    """A drill that was run."""
+
+    began: datetime
+    model: str  # that the requests went to
+    connections: int
+    sent: tuple[Request, ...]  # in the order that they ended
+    events: tuple[Event, ...]
+
+    @cached_property
+    def figures(self) -> list[EventResult]:
+        middles = [(one.end_s + other.start_s) / 2 for one, other in pairwise(self.events)]
+        last_s = max(self.sent[-1].end_s, self.events[-1].end_s)
+        spans = pairwise([0.0, *middles, last_s])
+        return [
+            _figures(self, event, start_s, end_s) for event, (start_s, end_s) in zip(self.events, spans, strict=True)
+        ]
+
+    @property
+    def passed(self) -> bool:
+        return all(figures.held for figures in self.figures)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "began": self.began.isoformat(timespec="seconds"),
+            "model": self.model,
+            "connections": self.connections,
+            "requests": len(self.sent),
+            "failures": sum(figures.failures for figures in self.figures),
+            "events": [asdict(figures) for figures in self.figures],
+        }
+
+    def verdict(self) -> str:
+        load = f"{len(self.sent):,} requests over {self.connections} connections"
+        if not self.passed:
+            reasons = "; ".join(f"{f.event}: {f.problem}" for f in self.figures if f.problem)
+            return f"FAILED after {load}: {reasons}"
+        free = ", ".join(f.event for f in self.figures if f.limit_s is None)
+        back = "".join(f"; {f.event}: back after {f.recovery_s:.1f} s" for f in self.figures if f.limit_s is not None)
+        return f"Passed: {load}; not one failed around {free}{back}"
+
+
+def table(outcome: DrillResult) -> Table:
+    """A row an event."""
+    shown = Table()
+    shown.add_column("event")
+    for heading in (
+        "requests", "failures", "longest gap ms,\none connection", "\nall", "p99 ms\nbefore", "\nduring", "\nafter",
+        "recovered\nafter s", "limit s",
+    ):  # fmt: skip
+        shown.add_column(heading, justify="right")
+    shown.add_column("")
+    for f in outcome.figures:
+        limit = "0 failures" if f.limit_s is None else f"{f.limit_s:g}"
+        recovered = "never" if f.recovery_s is None else f"{f.recovery_s:.2f}"
+        shown.add_row(
+            escape(f.event), f"{f.requests:,}", f"{f.failures:,}", f"{f.gap_ms:.0f}", f"{f.gap_all_ms:.0f}",
+            *("—" if p99 is None else f"{p99:.0f}" for p99 in (f.p99_before_ms, f.p99_during_ms, f.p99_after_ms)),
+            recovered, limit, "[green]✓[/]" if f.held else "[red]✗[/]",
+        )  # fmt: skip
+    return shown
+
+
+def save(outcome: DrillResult, root: Path) -> Path:
+    """Write every request, the figures and the picture into a new folder of `root`."""
+    folder = root / outcome.began.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    with (folder / "requests.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["connection", "protocol", "start_s", "end_s", "error"])
+        for r in outcome.sent:
+            writer.writerow([r.connection, r.protocol, f"{r.start_s:.6f}", f"{r.end_s:.6f}", r.error])
+    (folder / "drill.json").write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
+    _draw(outcome, folder / "drill.png")
+    return folder
+
+
+def _figures(outcome: DrillResult, event: Event, start_s: float, end_s: float) -> EventResult:
+    requests = [request for request in outcome.sent if start_s <= request.end_s <= end_s]
+    right = [request for request in requests if not request.error]
+    errors = [request.error for request in requests if request.error]
+    connections = [[r for r in requests if r.connection == number] for number in range(outcome.connections)]
+    recoveries_s = [_recovered_s(event, own) for own in connections]
+    recovery_s = None if None in recoveries_s else max(s for s in recoveries_s if s is not None)
+    gaps_ms = [
+        _longest_gap_ms(event, [start_s, *(r.end_s for r in own if not r.error), end_s])
+        for own in [*connections, right]
+    ]
+    return EventResult(
+        event=event.name,
+        requests=len(requests),
+        failures=len(errors),
+        errors={error: errors.count(error) for error in dict.fromkeys(errors)},
+        gap_ms=max(gaps_ms),
+        gap_all_ms=gaps_ms[-1],
+        p99_before_ms=_p99_ms([r for r in right if r.end_s < event.start_s]),
+        p99_during_ms=_p99_ms([r for r in right if event.start_s <= r.end_s < event.end_s]),
+        p99_after_ms=_p99_ms([r for r in right if r.end_s >= event.end_s]),
+        recovery_s=recovery_s,
+        limit_s=event.limit_s,
+        detail=event.detail,
+        problem=event.problem or _problem(event, len(requests), errors, recovery_s),
+    )
+
+
+def _problem(event: Event, requests: int, errors: Sequence[str], recovery_s: float | None) -> str:
+    if recovery_s is None:
+        return "not every connection was answered again"
+    if event.limit_s is None:
+        return f"{len(errors):,} of {requests:,} requests failed: {errors[0]}" if errors else ""
+    return f"back after {recovery_s:.1f} s, and not {event.limit_s:g} s" if recovery_s > event.limit_s else ""
+
+
+def _recovered_s(event: Event, own: Sequence[Request]) -> float | None:
+    """From the event to a connection's first right answer after its last failure."""
+    failed_s = max((r.end_s for r in own if r.error and r.end_s >= event.start_s), default=event.start_s)
+    answered_s = min((r.end_s for r in own if not r.error and r.end_s >= failed_s), default=None)
+    return None if answered_s is None else answered_s - event.start_s
+
+
+def _longest_gap_ms(event: Event, moments_s: Sequence[float]) -> float:
+    """Between right answers, of the gaps that the event is a part of."""
+    gaps = [other - one for one, other in pairwise(moments_s) if other >= event.start_s and one <= event.end_s]
+    return 1000 * max(gaps)
+
+
+def _p99_ms(requests: Sequence[Request]) -> float | None:
+    latencies = sorted(request.latency_s for request in requests)
+    return 1000 * latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else None
+
+
+def _draw(outcome: DrillResult, path: Path) -> None:
+    """Every request's latency over time, the failures in red, the events marked."""
+    with plots.figure(14, 6) as picture:
+        axes = picture.subplots()
+        for protocol, colour in _COLOURS.items():
+            right = [r for r in outcome.sent if r.protocol == protocol and not r.error]
+            _dots(axes, right, marker=".", markersize=3, color=colour, label=f"right, {protocol}")
+        failed = [r for r in outcome.sent if r.error]
+        _dots(axes, failed, marker="x", markersize=7, color=VERMILION, label=f"failed ({len(failed):,})")
+        for number, (event, figures) in enumerate(zip(outcome.events, outcome.figures, strict=True)):
+            axes.axvspan(event.start_s, event.end_s, color=GREY, alpha=0.25, linewidth=0)
+            text = f"{event.name}\n{figures.failures:,} of {figures.requests:,} failed"
+            height = 1.01 + 0.08 * (number % 2)  # neighbours do not overlap
+            axes.annotate(text, (event.start_s, height), xycoords=("data", "axes fraction"), fontsize=9, va="bottom")
+        axes.set(yscale="log", xlabel="seconds", ylabel="latency in ms", xlim=(0, None))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+        picture.suptitle(outcome.verdict(), fontsize=10, wrap=True)
+        picture.savefig(path, dpi=110)
+
+
+def _dots(axes: Any, requests: Sequence[Request], **style: Any) -> None:
+    axes.plot([r.end_s for r in requests], [1000 * r.latency_s for r in requests], linestyle="none", **style)

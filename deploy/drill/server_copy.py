@@ -1,0 +1,112 @@
+"""A copy of the model repository with a server of its own, for as long as a drill runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from contracts import layout, manifest, repository
+from deploy.errors import DrillError
+from deploy.triton.ports import free_ports
+
+
+@dataclass(frozen=True)
+class DrillCopy:
+    """A copy of a model repository with a server of its own."""
+
+    root: Path
+    model: str
+    http: str
+    grpc: str
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "model_repository"
+
+    @property
+    def directory(self) -> Path:
+        return self.repository / self.model
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """`python -m deploy ARGUMENTS…`, as a user would, with artifacts and a repository of its own."""
+        own = {"ARTIFACTS_DIR": str(self.root / "artifacts"), "MODEL_REPOSITORY": str(self.repository)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "deploy", *map(str, arguments)],
+            cwd=layout.ROOT,
+            env={**os.environ, **own},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is ours: it ends the drill, and that its server
+        )
+
+    def deploy(self, *arguments: str | Path) -> tuple[int, str, str]:
+        """Run it; its exit code, standard output and standard error."""
+        with self.start(*arguments) as process:
+            output, errors = process.communicate()
+        return process.returncode, output, errors
+
+    def must(self, *arguments: str | Path) -> str:
+        """Run it; the last line but `Next: …`.
+
+        Raises:
+            DrillError: it failed.
+        """
+        code, output, errors = self.deploy(*arguments)
+        if code != 0:
+            raise DrillError(f"python -m deploy {' '.join(map(str, arguments))} failed", note=errors.strip())
+        return [line for line in output.splitlines() if not line.startswith("Next: ")][-1].strip()
+
+
+@contextmanager
+def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], None]) -> Iterator[DrillCopy]:
+    """Start a server over a copy of the repository `source`, and stop it when the block ends.
+
+    Args:
+        model: The one to upgrade; None for the first that was released.
+
+    Raises:
+        DrillError: nothing is published, or the server does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
+        root = Path(scratch)
+        root.chmod(0o755)  # root's server becomes nobody
+        hidden = shutil.ignore_patterns(".*")  # parked, staged
+        shutil.copytree(source, root / "model_repository", ignore=hidden)
+        http, grpc, metrics = free_ports()
+        copy = DrillCopy(root, model or _release(source), f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+        say(f"Starting a server over a copy of {layout.shown(source)}")
+        try:
+            ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
+            copy.must("up", "--detach", *map(str, ports))
+            yield copy
+        finally:
+            down = copy.start("down")
+            while down.poll() is None:
+                with suppress(KeyboardInterrupt, SystemExit):  # an impatient second Ctrl-C would leave it behind
+                    down.wait()
+
+
+@contextmanager
+def next_version(copy: DrillCopy) -> Iterator[Path]:
+    """A copy of the newest version, to be changed in the block, published as the next one. Unsigned."""
+    newest = copy.directory / str(repository.versions(copy.directory)[-1])
+    with repository.new_version(copy.directory) as staged:
+        shutil.copytree(newest, staged.directory, dirs_exist_ok=True)
+        (staged.directory / manifest.SIGNATURE).unlink(missing_ok=True)
+        yield staged.directory
+        release = replace(manifest.read(newest), version=staged.version, files=manifest.files_of(staged.directory))
+        manifest.write(release, staged.directory)
+
+
+def _release(root: Path) -> str:
+    for directory in sorted(path for path in root.glob("*") if path.is_dir()):
+        if any((directory / str(version) / manifest.FILE_NAME).exists() for version in repository.versions(directory)):
+            return directory.name
+    raise DrillError(f"nothing is published in {layout.shown(root)}", hint="python -m export FAMILY")

@@ -1,0 +1,158 @@
+"""Background traffic for the drill: a closed loop on every connection, HTTP and gRPC in turn, no retries.
+
+An answer is right only if it is what the idle server gave to the same payload: connections with payloads of their
+own show a batch whose rows were mixed up, too.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from contracts.errors import ProjectError
+from deploy.errors import DrillError
+
+_FAILED = (OSError, HTTPException, InferenceServerException, ProjectError)
+_TIMEOUT_S = 10.0
+_PAUSE_S = 0.02  # after a failure: a dead server refuses thousands of requests a second
+# gRPC's default is to try a dead server again after 1 s, then ever later: that would be the client's outage.
+_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+_TOLERANCE = 1e-3  # of numbers: what a request is batched with moves the last digits
+
+Tensors = Mapping[str, NDArray[Any]]
+Send = Callable[[str, Tensors], Tensors]  # model and inputs -> outputs
+Connect = Callable[[str, str], AbstractContextManager[Send]]  # protocol and host:port
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that was sent; times in seconds since the traffic began."""
+
+    connection: int
+    protocol: str
+    start_s: float
+    end_s: float
+    error: str  # "": the right answer
+
+    @property
+    def latency_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+class Traffic:
+    """Requests for `model` for as long as the block runs.
+
+    Args:
+        http, grpc: host:port of the server.
+        payloads: The first connection sends the first one over and over, and so on, in turn.
+        connect: Makes a connection, in the thread that uses it.
+
+    Raises:
+        DrillError: on entering; the idle server does not answer one of them.
+    """
+
+    def __init__(
+        self, http: str, grpc: str, model: str, payloads: Sequence[Tensors], connections: int, connect: Connect
+    ) -> None:
+        self._addresses, self._connect = {"http": http, "grpc": grpc}, connect
+        self._model = model
+        self._payloads = [payloads[number % len(payloads)] for number in range(connections)]
+        self._sent: list[list[Request]] = [[] for _ in range(connections)]  # by connection
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(connections)]
+
+    def __enter__(self) -> Self:
+        try:
+            with self._connect("http", self._addresses["http"]) as send:
+                self._answers = [send(self._model, payload) for payload in self._payloads]
+        except _FAILED as error:
+            raise DrillError(f"{self._model} does not answer what the drill sends", note=str(error)) from error
+        self._began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def now_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def sent(self) -> list[Request]:
+        """The requests that have ended so far, in the order they did."""
+        return sorted((r for own in self._sent for r in own.copy()), key=lambda request: request.end_s)
+
+    def count(self) -> int:
+        return sum(map(len, self._sent))
+
+    def answered_since(self, moment_s: float) -> bool:
+        """Whether the last request of every connection began after that, and was answered right."""
+        return all(own and own[-1].start_s > moment_s and not own[-1].error for own in self._sent)
+
+    def _send(self, connection: int) -> None:
+        protocol = ("http", "grpc")[connection % 2]
+        payload, right = self._payloads[connection], self._answers[connection]
+        with self._connect(
+            protocol, self._addresses[protocol]
+        ) as send:  # tritonclient's HTTP must not leave its thread
+            while not self._stop.is_set():
+                start_s, error = self.now_s(), ""
+                try:
+                    if not _same(send(self._model, payload), right):
+                        error = "a wrong answer"
+                except _FAILED as failure:
+                    error = str(failure) or type(failure).__name__
+                self._sent[connection].append(Request(connection, protocol, start_s, self.now_s(), error))
+                if error:
+                    self._stop.wait(_PAUSE_S)
+
+
+@contextmanager
+def bare(protocol: str, address: str) -> Iterator[Send]:
+    """A connection of tritonclient's: every failure shows."""
+    triton = importlib.import_module(f"tritonclient.{protocol}")
+    options: dict[str, dict[str, Any]] = {
+        "http": {"network_timeout": _TIMEOUT_S},
+        "grpc": {"channel_args": _RECONNECT},
+    }
+    with triton.InferenceServerClient(address, **options[protocol]) as client:
+        yield lambda model, payload: _infer(client, protocol, model, payload)
+
+
+def _infer(client: Any, protocol: str, model: str, payload: Tensors) -> Tensors:
+    triton = importlib.import_module(f"tritonclient.{protocol}")
+    inputs = []
+    for name, values in payload.items():
+        tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+        tensor.set_data_from_numpy(values)
+        inputs.append(tensor)
+    deadline = {"client_timeout": _TIMEOUT_S} if protocol == "grpc" else {}
+    result = client.infer(model, inputs, **deadline)
+    response = result.get_response()
+    names = [o["name"] for o in response["outputs"]] if protocol == "http" else [o.name for o in response.outputs]
+    return {name: result.as_numpy(name) for name in names}
+
+
+def _same(answer: Tensors, right: Tensors) -> bool:
+    return answer.keys() == right.keys() and all(_equal(answer[name], values) for name, values in right.items())
+
+
+def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.shape != other.shape:
+        return False
+    if other.dtype.kind == "f":
+        return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
+    return bool(np.array_equal(one, other))

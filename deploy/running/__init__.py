@@ -1,0 +1,1 @@
+"""Keep a server up and look at it."""

@@ -1,0 +1,216 @@
+"""A tritonserver of this process: start it, wait for its models, stop it; or take down another process's."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.errors import AlreadyRunningError, StartError
+from deploy.running import logs, workers
+from deploy.triton import checks, environment, launch, state
+from deploy.triton.arguments import command, config_name
+from deploy.triton.control import Control, Model, not_ready
+from deploy.triton.settings import Settings
+from deploy.triton.state import Process, Running
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
+_GRACE_S = 5  # beyond the drain time, before it is killed
+SEE_LOG = "the server's log: python -m deploy logs"
+
+
+@dataclass
+class Server:
+    """A tritonserver that this process started. Others know it by its `state`."""
+
+    state: Running
+    process: "subprocess.Popen[bytes]"
+    recorder: threading.Thread  # writes the log
+    started: float  # seconds since the epoch
+
+    def update(self, **changes: Any) -> None:
+        """Write down what has changed, for others to read."""
+        self.state = replace(self.state, **changes)
+        state.record(self.state)
+
+    def end(self) -> str | None:
+        """How it ended; None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def start(settings: Settings, say: Callable[[str], None], before: Server | None = None) -> Server:
+    """Start a tritonserver, its log recorded. Does not wait for its models.
+
+    Args:
+        before: The one that it takes the place of.
+
+    Raises:
+        AlreadyRunningError: one is up already.
+        SetupError: there is no tritonserver and none could be installed.
+        SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
+        StartError: as `launch.start`.
+    """
+    with state.exclusively():
+        if before is None and (up := state.running()) is not None:
+            raise AlreadyRunningError(
+                f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
+                hint="python -m deploy status, or stop it: python -m deploy down",
+            )
+        checks.before_start(settings)
+        triton = environment.find(say, gpu=settings.device == "gpu")
+        trust = settings.trust
+        user = checks.user_to_become(settings, triton, say)
+        shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
+        arguments, started = command(triton, settings, shared_memory), time.time()
+        process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
+        try:
+            recorder = threading.Thread(
+                target=logs.record, args=(process.stdout, state.log(), process.kill), daemon=True
+            )
+            recorder.start()
+            running = Running(
+                triton=Process.of(process.pid),
+                supervisor=Process.of(os.getpid()),
+                phase="restarting" if before else "starting",
+                host=settings.host,
+                http_port=settings.http_port,
+                grpc_port=settings.grpc_port,
+                metrics_port=settings.metrics_port,
+                repository=str(settings.repository),
+                admin_key_file=str(settings.admin_key_file) if settings.admin_key_file else None,
+                shared_memory=shared_memory,
+                drain_s=settings.drain_s,
+                config_name=config_name(triton, settings),
+                verify_key=str(trust.public_key) if trust and trust.public_key else None,
+                verify_chain=tuple(map(str, trust.chain)) if trust else (),
+                grpc_tls=settings.tls is not None,
+                server_restarts=before.state.server_restarts + 1 if before else 0,
+                worker_restarts=before.state.worker_restarts if before else 0,
+            )
+            state.record(running)
+        except BaseException:  # nobody would know of it
+            process.kill()
+            raise
+        return Server(running, process, recorder, started)
+
+
+def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
+    """Wait until every model has loaded and warmed up; the models, ready.
+
+    Raises:
+        StartError: the server died or took too long, or a model did not load, with Triton's reason.
+    """
+    deadline = time.monotonic() + timeout_s
+    with Control(server.state) as control:
+        while time.monotonic() < deadline:
+            if ended := server.end():
+                server.recorder.join(timeout=2)
+                note = logs.last_errors(state.log(), 5, server.started)
+                raise StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
+            found = control.models()
+            if found and not any(model.state == "LOADING" for model in found):
+                break
+            time.sleep(0.1)
+        else:
+            raise StartError(f"the models were not ready within {timeout_s:.0f} s", hint=SEE_LOG)
+        if broken := not_ready(found):
+            raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
+        if not control.ready():
+            raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
+    server.update(phase="ready")
+    return found
+
+
+def stop(server: Server) -> None:
+    """Stop the server: accepted requests finish, then it ends; after the drain time it is killed.
+
+    Ctrl-C has no effect meanwhile: an impatient second one would leave the server behind.
+    """
+    with _undisturbed():
+        server.update(phase="stopping")
+        clean_up(server)
+        state.forget(server.state)
+
+
+def clean_up(server: Server) -> None:
+    """End the server's processes and remove what they leave behind."""
+    _end(server.state)
+    server.process.wait()
+    server.recorder.join(timeout=2)
+
+
+def take_down(up: Running) -> None:
+    """Stop a server that another process keeps, as `stop` does, and that process with it."""
+    with _undisturbed():
+        supervisor = up.supervisor.alive()
+        if supervisor is not None:
+            with suppress(psutil.NoSuchProcess):
+                supervisor.terminate()
+            psutil.wait_procs([supervisor], timeout=up.drain_s + 2 * _GRACE_S)
+        _end(up)  # of a supervisor that was killed, or hangs
+        if (supervisor := up.supervisor.alive()) is not None:
+            supervisor.kill()
+        state.forget(up)
+
+
+@contextmanager
+def serving(settings: Settings, say: Callable[[str], None], timeout_s: float = 120) -> Iterator[Running]:
+    """A server with every model ready for as long as the block runs. Nobody restarts it.
+
+    Raises:
+        AlreadyRunningError, SetupError, StartError, …: as `start` and `wait_until_ready`.
+    """
+    server = start(settings, say)
+    try:
+        wait_until_ready(server, timeout_s)
+        yield server.state
+    finally:
+        stop(server)
+
+
+def _end(running: Running) -> None:
+    process = running.triton.alive()
+    if process is not None:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+        psutil.wait_procs([process], timeout=running.drain_s + _GRACE_S)
+    # Workers of a server that was killed, too: they carry the name of its shared memory.
+    survivors = [*workers.of(running.shared_memory), *([process] if process and process.is_running() else [])]
+    for survivor in survivors:
+        with suppress(psutil.NoSuchProcess):
+            survivor.kill()
+    psutil.wait_procs(survivors, timeout=5)
+    for region in _SHARED_MEMORY.glob(f"{running.shared_memory}*"):  # a killed server leaves its own behind
+        with suppress(OSError):
+            region.unlink()
+
+
+def _reasons(found: list[Model], broken: set[str]) -> list[str]:
+    reasons = [f"{m.name} version {m.version}: {m.reason}" for m in found if m.name in broken and m.reason]
+    # Of an ensemble that never loaded Triton only says that it is not ready.
+    silent = broken - {m.name for m in found if m.reason}
+    return reasons + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

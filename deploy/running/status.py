@@ -1,0 +1,221 @@
+"""How a running server does: its models, what they have done, what their processes use.
+
+Requests, batches and times are from Triton's statistics; latency quantiles (of about the last minute), queue depth
+and the reasons of failures from its metrics; memory and CPU from the operating system.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, Self
+from urllib.request import urlopen
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from deploy.running import workers
+from deploy.triton import state
+from deploy.triton.control import Control, Model
+from deploy.triton.state import Running
+
+_QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a version has done since it was loaded, its warm-up included."""
+
+    requests: int = 0  # answered
+    failures: int = 0
+    rows: int = 0  # computed: a request brings one or more, unless the response cache answers it
+    executions: int = 0  # of a batch of rows
+    queue_s: float = 0  # that all requests have waited, added up
+    compute_s: float = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+    def since(self, before: "Work | None") -> "Work":
+        """What was added; all of it if the version was loaded anew in between."""
+        if before is None or before.requests > self.requests:
+            return self
+        return Work(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+
+    @property
+    def average_batch(self) -> float | None:
+        return self.rows / self.executions if self.executions else None
+
+    @property
+    def queue_ms(self) -> float | None:
+        return self.queue_s / self.requests * 1e3 if self.requests else None
+
+    @property
+    def compute_ms(self) -> float | None:
+        computed = self.requests - self.cache_hits
+        return self.compute_s / computed * 1e3 if computed else None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process takes."""
+
+    pid: int
+    cpu_s: float  # since it was started
+    rss_bytes: int
+    pss_bytes: int | None  # pages that several processes share count in part; None: not ours to see
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> Self | None:
+        try:
+            with process.oneshot():
+                cpu, rss = process.cpu_times(), process.memory_info().rss
+            try:
+                pss = process.memory_full_info().pss
+            except psutil.AccessDenied:
+                pss = None
+            return cls(process.pid, cpu.user + cpu.system, rss, pss)
+        except psutil.NoSuchProcess:
+            return None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model: how the server sees it, and how it does if it is loaded."""
+
+    model: Model
+    work: Work | None = None
+    batches: Mapping[int, int] = field(default_factory=dict)  # rows -> executions of so many
+    pending: int = 0  # requests that wait now
+    failures_by_reason: Mapping[str, int] = field(default_factory=dict)
+    latency_ms: Mapping[str, float] = field(default_factory=dict)  # "p50", "p95", "p99"; empty without requests
+    workers: Sequence[Usage] = ()  # processes of the Python backend, one an instance
+
+
+@dataclass(frozen=True)
+class Status:
+    """A look at a server."""
+
+    server: Running
+    ready: bool
+    at_s: float  # on the monotonic clock
+    versions: Sequence[Version] = ()
+    triton: Usage | None = None  # None: it has ended, and may be about to be restarted
+    uptime_s: float = 0
+
+    @property
+    def processes(self) -> list[Usage]:
+        """Of the server and of every worker."""
+        own = [self.triton] if self.triton else []
+        return own + [worker for version in self.versions for worker in version.workers]
+
+
+def look(server: Running) -> Status:
+    """How `server` does now; without versions while it does not answer."""
+    with Control(server, timeout_s=2) as control:
+        models = control.models()
+        statistics = {(s["name"], int(s["version"])): s for s in control.statistics()} if models else {}
+        ready = bool(models) and server.phase == "ready" and control.ready()
+    samples, used = _samples(server) if models else [], _workers(server)
+    process = server.triton.alive()
+    return Status(
+        server,
+        ready,
+        time.monotonic(),
+        [_version(m, statistics.get((m.name, m.version)), samples, used.get((m.name, m.version), ())) for m in models],
+        Usage.of(process) if process else None,
+        time.time() - process.create_time() if process else 0,
+    )
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """What `status --json` prints."""
+    server = status.server
+    return {
+        "running": True,
+        "ready": status.ready,
+        "phase": server.phase,
+        "pid": server.triton.pid,
+        "uptime_s": round(status.uptime_s, 1),
+        "server_restarts": server.server_restarts,
+        "worker_restarts": server.worker_restarts,
+        "http": server.http,
+        "grpc": server.grpc,
+        "metrics": server.metrics,
+        "log": str(state.log()),
+        "triton": status.triton and asdict(status.triton),
+        "models": [_version_as_json(version) for version in status.versions],
+    }
+
+
+def _version_as_json(version: Version) -> dict[str, Any]:
+    known = asdict(version.model)
+    if (work := version.work) is None:
+        return known
+    return {
+        **known,
+        **asdict(work),
+        "failures_by_reason": dict(version.failures_by_reason),
+        "average_batch": work.average_batch,
+        "batches": dict(version.batches),
+        "pending": version.pending,
+        "queue_ms": work.queue_ms,
+        "compute_ms": work.compute_ms,
+        "latency_ms": dict(version.latency_ms),
+        "workers": [asdict(worker) for worker in version.workers],
+    }
+
+
+def _version(
+    model: Model, statistics: Mapping[str, Any] | None, samples: Sequence[Sample], used: Sequence[Usage]
+) -> Version:
+    if statistics is None:
+        return Version(model, workers=used)
+    times = statistics["inference_stats"]
+    own = [s for s in samples if (s.labels.get("model"), s.labels.get("version")) == (model.name, str(model.version))]
+    return Version(
+        model,
+        Work(
+            requests=times["success"]["count"],
+            failures=times["fail"]["count"],
+            rows=statistics["inference_count"],
+            executions=statistics["execution_count"],
+            queue_s=times["queue"]["ns"] / 1e9,
+            compute_s=sum(times[f"compute_{part}"]["ns"] for part in ("input", "infer", "output")) / 1e9,
+            cache_hits=times["cache_hit"]["count"],
+            cache_misses=times["cache_miss"]["count"],
+        ),
+        batches={batch["batch_size"]: batch["compute_infer"]["count"] for batch in statistics["batch_stats"]},
+        pending=sum(int(s.value) for s in _named(own, "nv_inference_pending_request_count")),
+        failures_by_reason={
+            s.labels["reason"]: int(s.value) for s in _named(own, "nv_inference_request_failure_total") if s.value
+        },
+        latency_ms={
+            _QUANTILES[quantile]: s.value / 1e3
+            for s in _named(own, "nv_inference_request_summary_us")
+            if (quantile := s.labels["quantile"]) in _QUANTILES and not math.isnan(s.value)
+        },
+        workers=used,
+    )
+
+
+def _named(samples: Sequence[Sample], name: str) -> Iterator[Sample]:
+    return (sample for sample in samples if sample.name == name)
+
+
+def _samples(server: Running) -> list[Sample]:
+    try:
+        with urlopen(server.metrics, timeout=2) as page:  # noqa: S310  # always http
+            text = page.read().decode()
+    except OSError:
+        return []
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def _workers(server: Running) -> dict[tuple[str, int], list[Usage]]:
+    found: dict[tuple[str, int], list[Usage]] = {}
+    for process in workers.of(server.shared_memory):
+        worker, usage = workers.running_in(process), Usage.of(process)
+        if worker is not None and usage is not None:
+            found.setdefault((worker.model, worker.version), []).append(usage)
+    return found

@@ -1,0 +1,98 @@
+"""The processes in which Triton's Python backend runs models, one an instance.
+
+Triton 2.51 does not notice that one has died: the model stays READY, and every request to it waits two seconds and
+fails with "Stub process … is not healthy", for ever. A plain load of the model does nothing, since its files have
+not changed; after a touch of its version directory the same load replaces the worker, and the dead one's requests fail.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from contracts import layout
+from deploy.errors import RepositoryError
+from deploy.triton.control import Control
+
+_STUB = "triton_python_backend_stub"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """An instance of a version of a model."""
+
+    model: str
+    version: int
+    instance: str  # as Triton calls it: fashion_preprocess_0_0
+
+
+def of(shared_memory: str) -> list[psutil.Process]:
+    """The workers of the server whose shared memory's names begin so."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        arguments = process.info["cmdline"] or []
+        if any(argument.startswith(shared_memory) for argument in arguments) and _STUB in arguments[0]:
+            found.append(process)
+    return found
+
+
+class Watch:
+    """Looks after the workers of one server."""
+
+    def __init__(self, shared_memory: str) -> None:
+        self._shared_memory = shared_memory
+        self._known: dict[Worker, psutil.Process] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Learn which workers there are; costs a walk over all processes."""
+        self._known = {
+            worker: process
+            for process in of(self._shared_memory)
+            if _alive(process) and (worker := running_in(process)) is not None
+        }
+
+    def dead(self, control: Control) -> set[Worker]:
+        """Those that have ended although the server still has their version."""
+        missing = {worker for worker, process in self._known.items() if not _alive(process)}
+        if not missing:
+            return missing
+        self.look()
+        missing -= set(self._known)  # replaced by a load
+        if not missing:
+            return missing
+        ready = {(model.name, model.version) for model in control.models() if model.state == "READY"}
+        return {worker for worker in missing if (worker.model, worker.version) in ready}
+
+    def replace(self, worker: Worker, repository: Path, control: Control) -> None:
+        """Have the server start another one in its place.
+
+        Raises:
+            RepositoryError: it cannot be written.
+            ModelError: the model did not load.
+        """
+        directory = repository / worker.model / str(worker.version)
+        try:
+            os.utime(directory)
+        except OSError as error:
+            raise RepositoryError(f"cannot touch {layout.shown(directory)}: {error.strerror}") from error
+        control.load(worker.model)
+        self.look()
+
+
+def _alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def running_in(process: psutil.Process) -> Worker | None:
+    """Which one a process is; None if it has ended, or is none."""
+    # STUB …/MODEL/VERSION/FILE SHARED_MEMORY … INSTANCE BACKEND_DIRECTORY
+    with suppress(psutil.NoSuchProcess, IndexError, ValueError):
+        arguments = process.cmdline()
+        version = Path(arguments[1]).parent
+        return Worker(version.parent.name, int(version.name), arguments[-2])
+    return None

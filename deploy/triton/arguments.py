@@ -1,0 +1,85 @@
+"""The command line of tritonserver for given settings."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.triton.environment import Triton
+from deploy.triton.launch import Secret
+from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
+
+# Whoever reaches these can run code in the server, read another caller's tensors, or blind its operator. Statistics
+# and configurations only tell, and perf_analyzer wants them without a key.
+_RESTRICTED = "model-repository,shared-memory,trace,logging"
+
+
+def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str | Secret]:
+    """What to start.
+
+    Args:
+        shared_memory: What the names of the Python backend's regions in /dev/shm begin with.
+
+    Raises:
+        SettingsError: the admin key is unusable.
+    """
+    return [
+        str(triton.executable),
+        *triton.arguments,
+        f"--model-repository={settings.repository}",
+        *([f"--model-config-name={name}"] if (name := config_name(triton, settings)) else []),
+        # Explicit: in the other modes one bad model ends the server, or every file change is a reload.
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        "--exit-on-error=false",  # stay up to say which model and why; `up` stops it then
+        "--disable-auto-complete-config",  # config.pbtxt is the contract, not a hint
+        f"--exit-timeout-secs={settings.drain_s}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+        *_addresses(settings),
+        *_security(settings),
+        *_observability(settings),
+        *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
+        *(["--rate-limit=execution_count"] if settings.rate_limit else []),
+    ]
+
+
+def config_name(triton: Triton, settings: Settings) -> str | None:
+    """Which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
+    return None if _on_gpu(triton, settings) else "cpu"
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
+    for name in ("http", "grpc", "metrics"):
+        yield f"--{name}-address={settings.host}"
+        yield f"--{name}-port={getattr(settings, f'{name}_port')}"
+
+
+def _security(settings: Settings) -> Iterator[str | Secret]:
+    key = admin_key(settings.admin_key_file)
+    for option in ("http-restricted-api", "grpc-restricted-protocol"):
+        yield Secret(f"--{option}={_RESTRICTED}:{ADMIN_HEADER}=", key)
+    if tls := settings.tls:
+        yield f"--grpc-server-cert={tls.certificate}"
+        yield f"--grpc-server-key={tls.key}"
+        if tls.client_ca:
+            yield f"--grpc-root-cert={tls.client_ca}"
+        yield "--grpc-use-ssl-mutual=true" if tls.client_ca else "--grpc-use-ssl=true"
+
+
+def _observability(settings: Settings) -> Iterator[str]:
+    # Triton's latencies are counters that only grow, unless it is told to keep quantiles.
+    yield "--metrics-config=summary_latencies=true"
+    if traces := settings.traces:
+        yield "--trace-config=mode=opentelemetry"
+        yield f"--trace-config=opentelemetry,url={traces.endpoint}"
+        yield "--trace-config=opentelemetry,resource=service.name=triton"
+        yield "--trace-config=level=TIMESTAMPS"
+        yield f"--trace-config=rate={traces.rate}"
+
+
+def _on_gpu(triton: Triton, settings: Settings) -> bool:
+    # With the pip-installed server only where it was asked for: its TensorRT is several GB of packages.
+    return settings.device == "gpu" or (settings.device == "auto" and triton.native and _has_gpu())
+
+
+def _has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None and Path("/dev/nvidiactl").exists()

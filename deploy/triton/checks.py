@@ -1,0 +1,118 @@
+"""What is looked at before a server starts, because Triton's own message would not name the remedy."""
+
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts import layout, manifest, repository, signing
+from deploy.errors import RepositoryError, SettingsError
+from deploy.triton.environment import Triton
+from deploy.triton.settings import Settings
+
+_UNPRIVILEGED = "nobody"
+
+
+def before_start(settings: Settings) -> None:
+    """Everything that can be known without a Triton.
+
+    Raises:
+        RepositoryError: the model repository is missing or empty.
+        SettingsError: an address cannot be listened on.
+        ManifestError: a version is not what was published.
+        SignatureError: `settings.trust` is given and a release is unsigned or not what was signed.
+    """
+    _published(settings.repository)
+    if settings.trust:
+        _signed(settings.repository, settings.trust)
+    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    if len(set(ports)) < len(ports):
+        raise SettingsError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
+    for option in ("http_port", "grpc_port", "metrics_port"):
+        _free(settings.host, getattr(settings, option), option)
+    if settings.tls:
+        for file in (settings.tls.certificate, settings.tls.key, settings.tls.client_ca):
+            if file and not file.is_file():
+                raise SettingsError(f"there is no {file}")
+
+
+def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None]) -> str | None:
+    """Whom the server runs as: root's server as somebody without privileges, any other as its caller.
+
+    Raises:
+        SettingsError: the user that was asked for does not exist, or cannot read what the server needs.
+    """
+    if os.geteuid() != 0:
+        if settings.user:
+            raise SettingsError(f"only root can start a server as {settings.user}")
+        return None
+    user = settings.user or _UNPRIVILEGED
+    try:
+        unreadable = _unreadable(user, settings, triton)
+    except KeyError as error:
+        raise SettingsError(f"there is no user {user} on this machine") from error
+    if unreadable is None:
+        return user
+    if settings.user:
+        raise SettingsError(f"{user} cannot read {unreadable}", hint="give it read access, or choose another --user")
+    say(f"warning: the server runs as root, because {user} cannot read {unreadable}; --user NAME chooses another")
+    return None
+
+
+def _published(root: Path) -> None:
+    """Every model has a version to serve, and every version with a manifest is still what was published."""
+    configs = sorted(root.glob("*/config.pbtxt"))
+    if not configs:
+        raise RepositoryError(f"there is no model repository at {root}")
+    empty = [config.parent.name for config in configs if not repository.versions(config.parent)]
+    if empty:
+        raise RepositoryError(
+            f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
+            hint="publish one: python -m export FAMILY",
+        )
+    for published in root.glob(f"*/[0-9]*/{manifest.FILE_NAME}"):
+        manifest.verify(published.parent)
+
+
+def _signed(root: Path, trust: signing.Trust) -> None:
+    """Every release verifies. A graph or an engine makes one, lest removing the manifest be a way around this."""
+    patterns = (manifest.FILE_NAME, "*.onnx", "*.plan")
+    for release in sorted({path.parent for pattern in patterns for path in root.glob(f"*/[0-9]*/{pattern}")}):
+        signing.verify(release, trust)
+
+
+def _free(host: str, port: int, option: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as error:
+            raise SettingsError(f"{host} is no address of this machine: {error.strerror}") from error
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                hint=f"choose another port with --{option.replace('_', '-')}",
+            ) from error
+
+
+def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
+    """The first file or folder that the server needs and `user` cannot read."""
+    account = pwd.getpwnam(user)
+    libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
+    needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
+    needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
+    if tls := settings.tls:
+        needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
+    found = subprocess.run(
+        ["sh", "-c", 'for f; do test -r "$f" || { printf %s "$f"; exit; }; done', "sh", *needed],
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return Path(found) if found else None

@@ -1,0 +1,204 @@
+"""Where `tritonserver` comes from: the container's own, or the pip-installed one in an environment of its own.
+
+The pip-installed server (nvidia-pytriton) brings the real server and its Python backend. Its stubs need
+numpy<2 and libpython, so it lives in `.venv-server`, never mixed with the project's environment.
+
+In there, what is made from other lock files or backends is another directory: a running server keeps the
+files that it was started with, however the checkout changes.
+  .venv-server/packages-<digest>/   a virtual environment, from the lock files
+  .venv-server/backends-<digest>/   a backend directory, from the above and deploy/backends
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from contracts import layout
+from deploy.errors import SetupError
+
+HOME = Path(os.environ.get("SERVER_ENVIRONMENT", layout.ROOT / ".venv-server")).resolve()
+
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+_DEPLOY = layout.ROOT / "deploy"
+_LOCK_FILE = _DEPLOY / "server.lock"
+_GPU_LOCK_FILE = _DEPLOY / "server-gpu.lock"
+_BACKENDS = _DEPLOY / "backends"
+_CONTAINER = Path("/opt/tritonserver/bin/tritonserver")
+_STAMP = "made"  # a file in each finished directory, touched whenever that is used
+_KEPT_S = 3600  # longer than it can take from asking for an environment to a server that runs from it
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A tritonserver that can be started."""
+
+    executable: Path
+    arguments: tuple[str, ...] = ()  # that this installation always needs
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of ours
+    native: bool = True  # has the native backends, TensorRT's among them
+
+
+def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
+    """The container's own tritonserver, one on PATH, or the pip-installed one, made on first use.
+
+    Args:
+        say: Is told what is being done when that takes long.
+        gpu: Whether it shall serve TensorRT engines.
+
+    Raises:
+        SetupError: the server environment could not be made.
+    """
+    on_path = shutil.which("tritonserver")
+    for native in (_CONTAINER, Path(on_path) if on_path else None):
+        if native and native.exists():
+            return Triton(native)
+    return pip_installed(say, gpu=gpu)
+
+
+def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
+    """The pip-installed tritonserver, in `.venv-server`.
+
+    Raises:
+        SetupError: the environment could not be made, or `gpu` is asked of a machine without one.
+    """
+    if gpu and not Path("/dev/nvidiactl").exists():
+        raise SetupError("this machine has no NVIDIA GPU, or no driver for it", hint="serve on the CPU: --device cpu")
+    locks = [_LOCK_FILE, _GPU_LOCK_FILE] if gpu else [_LOCK_FILE]
+    HOME.mkdir(parents=True, exist_ok=True)
+    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds it made
+        environment = _made("packages", locks, sys.version, lambda home: _install(home, gpu, say))
+        packages = environment / "lib" / f"python{_PYTHON}" / "site-packages"
+        server = packages / "pytriton" / "tritonserver"
+        sources = sorted(_BACKENDS.rglob("*.py"))
+        backends = _made("backends", sources, environment.name, lambda home: _assemble_backends(home, server))
+        _remove_unused({environment, backends})
+    library_path = [packages / "nvidia_pytriton.libs", _directory_of_libpython()]
+    return Triton(
+        executable=server / "bin" / "tritonserver",
+        arguments=(f"--backend-directory={backends}", f"--cache-directory={server / 'caches'}"),
+        environment={
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, library_path)),
+            "PYTHONPATH": str(packages),
+            # Models run with this interpreter's standard library, whatever `python3` is on PATH.
+            "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        },
+        native=False,
+    )
+
+
+def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], None]) -> Path:
+    """The directory in HOME that `make` fills, one for each content of `sources`; a half-made one is redone."""
+    digest = hashlib.sha256(also.encode())
+    for path in sources:
+        digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
+    home = HOME / f"{what}-{digest.hexdigest()[:12]}"
+    if not (home / _STAMP).exists():
+        shutil.rmtree(home, ignore_errors=True)
+        make(home)
+        for path in (HOME, home, *home.rglob("*")):  # whatever our umask: the server may run as another user
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or os.access(path, os.X_OK) else 0o444))
+    (home / _STAMP).touch()
+    return home
+
+
+def _remove_unused(needed: Collection[Path]) -> None:
+    """Remove what was made from other sources, unless a process runs from it or may be about to."""
+    others = [path for what in ("packages", "backends") for path in HOME.glob(f"{what}-*") if path not in needed]
+    old = [path for path in others if not _used_lately(path / _STAMP)]
+    if old:
+        running = "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+        for path in old:
+            if str(path) not in running:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _used_lately(stamp: Path) -> bool:
+    return stamp.exists() and time.time() - stamp.stat().st_mtime < _KEPT_S
+
+
+def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
+    """A virtual environment with what the lock files name."""
+    how_long = "a minute or two" if not gpu else "TensorRT is several GB"
+    say(f"Making the server environment in {layout.shown(HOME)} (once; {how_long})")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--quiet"]
+    commands = [[*pip, "--no-deps", "--requirement", _LOCK_FILE]]
+    if gpu:
+        commands.append([*pip, "--requirement", _GPU_LOCK_FILE, "--constraint", _LOCK_FILE])
+    try:
+        venv.create(home)
+        for command in commands:
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise SetupError(
+            f"could not make the server environment in {layout.shown(HOME)}",
+            note=_last_lines(getattr(error, "output", None) or str(error)),
+            hint="is the package index reachable? Then run the command again",
+        ) from error
+
+
+def _assemble_backends(home: Path, server: Path) -> None:
+    """One backend directory: Triton's Python backend with this Python's stub, and ours.
+
+    Copies, not links: Triton refuses a backend library that lies outside its backend directory.
+    """
+    stub = server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise SetupError(
+            f"the pip-installed Triton has no stub for Python {_PYTHON}",
+            note=f"it has: {', '.join(sorted(p.name for p in stub.parent.parent.iterdir()))}",
+        )
+    shutil.copytree(server / "backends" / "python", home / "python")
+    shutil.copy2(stub, home / "python")
+    shutil.copytree(_BACKENDS, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _directory_of_libpython() -> Path:
+    """The directory of the shared libpython, which the stub links.
+
+    Debian's python3.11 comes without it. Where apt can be asked, the package is unpacked into HOME, which
+    needs no root.
+    """
+    name = f"libpython{_PYTHON}.so.1.0"
+    unpacked = HOME / "libpython"
+    for directory in (sysconfig.get_config_var("LIBDIR"), "/usr/lib/x86_64-linux-gnu", unpacked):
+        if directory and (Path(directory) / name).exists():
+            return Path(directory)
+    package = name.partition(".so")[0]
+    try:
+        with tempfile.TemporaryDirectory(dir=HOME) as scratch:
+            for command in (["apt-get", "download", package], ["sh", "-c", "dpkg -x *.deb ."]):
+                subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+            unpacked.mkdir(exist_ok=True)
+            unpacked.chmod(0o755)
+            for library in Path(scratch).rglob(f"{package}.so.*"):
+                if not library.is_symlink():
+                    partial = unpacked / f"{name}.{os.getpid()}"
+                    shutil.copy2(library, partial)
+                    partial.rename(unpacked / name)  # in one step: another process may be starting
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SetupError(
+            f"Triton's Python backend needs {name}, which this Python does not have",
+            note=_last_lines(getattr(error, "stderr", None) or str(error)),
+            hint=f"install it: sudo apt-get update && sudo apt-get install {package}",
+        ) from error
+    return unpacked
+
+
+def _last_lines(text: str | bytes, count: int = 3) -> str:
+    if isinstance(text, bytes):  # venv's own child does not decode
+        text = text.decode(errors="replace")
+    return "\n".join(text.strip().splitlines()[-count:])

@@ -1,0 +1,99 @@
+"""How a server is started: addresses, security, tracing, limits."""
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from contracts import layout, signing
+from deploy.errors import SettingsError
+
+ADMIN_HEADER = "admin-key"  # of HTTP requests; gRPC metadata carries it as `triton-grpc-protocol-admin-key`
+ADMIN_KEY_VARIABLE = "ADMIN_KEY"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The server's side of TLS on the gRPC port. PEM files."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None  # given: mutual TLS, only clients with a certificate below it are served
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Where OpenTelemetry spans of inference requests go."""
+
+    endpoint: str  # OTLP over HTTP, as in http://localhost:4318/v1/traces
+    rate: int = 1  # one request in so many
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is started."""
+
+    repository: Path = field(default_factory=layout.model_repository)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    trust: signing.Trust | None = None  # what every release must be signed with
+    admin_key_file: Path | None = None  # default: the environment's ADMIN_KEY, else a generated one
+    tls: Tls | None = None
+    traces: Traces | None = None
+    cache_bytes: int = 0  # of the response cache; 0 is off
+    rate_limit: bool = False  # heed the rate limiter's resources in the configurations
+    user: str | None = None  # that a root-started server becomes
+    drain_s: int = 30  # how long a stopping server may finish what it has accepted
+
+
+def admin_key(file: Path | None) -> str:
+    """The key that the admin APIs ask for: `file`'s, else the environment's, else one generated once.
+
+    Raises:
+        SettingsError: the file is missing, readable by others, or holds no usable key.
+    """
+    if file is None and (key := os.environ.get(ADMIN_KEY_VARIABLE)):
+        return _usable(key, ADMIN_KEY_VARIABLE)
+    if file is None:
+        file = generated_key()
+        _generate(file)
+    try:
+        if file.stat().st_mode & 0o007:
+            raise SettingsError(f"others may read the admin key in {file}", hint=f"chmod o= {file}")
+        return _usable(file.read_text().strip(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the admin key from {file}: {error}") from error
+
+
+def generated_key() -> Path:
+    """Where the key is kept that is made where none was given."""
+    return layout.artifacts() / "server" / "admin.key"
+
+
+def _generate(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(secrets.token_urlsafe(32) + "\n")
+    try:
+        os.link(partial, file)  # unlike a rename, never replaces a key that another process has just made
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
+
+
+def _usable(key: str, source: str) -> str:
+    # It travels in an HTTP header and in gRPC metadata, which take no more than this.
+    if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            f"{source} holds no usable admin key",
+            note="it takes 16 or more printable ASCII characters, and no space",
+            hint=f"make one: (umask 077; openssl rand -hex 32 > {generated_key().name})",
+        )
+    return key

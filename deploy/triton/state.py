@@ -1,0 +1,145 @@
+"""What runs, written down in `artifacts/server/server.json` so that another process can find it.
+
+One server an artifacts directory; another one needs its own ARTIFACTS_DIR and ports.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import psutil
+
+from contracts import layout, signing
+
+Phase = Literal["starting", "ready", "restarting", "stopping"]
+
+
+def directory() -> Path:
+    """What a server leaves behind: its log, its admin key, what was written down of it."""
+    return layout.artifacts() / "server"
+
+
+def log() -> Path:
+    """The server's log, one JSON object a line."""
+    return directory() / "triton.jsonl"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that can be told from a later one with the same number."""
+
+    pid: int
+    started: int  # clock ticks after boot: unlike a time of day, no clock adjustment moves it
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        return cls(pid, _started(pid))
+
+    def alive(self) -> psutil.Process | None:
+        """It, or None if it has ended."""
+        with suppress(psutil.NoSuchProcess, OSError):
+            process = psutil.Process(self.pid)
+            if _started(self.pid) == self.started and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        return None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that was started; it may have died since."""
+
+    triton: Process
+    supervisor: Process  # which started it, watches it and takes it down
+    phase: Phase
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    repository: str
+    admin_key_file: str | None  # None: the key came from the environment
+    shared_memory: str  # what the names of its regions in /dev/shm begin with
+    drain_s: int
+    config_name: str | None = None  # which of a model's configurations it takes
+    verify_key: str | None = None  # what its releases have to be signed with, if anything
+    verify_chain: tuple[str, ...] = ()
+    grpc_tls: bool = False
+    server_restarts: int = 0
+    worker_restarts: int = 0
+
+    @property
+    def trust(self) -> signing.Trust | None:
+        if not (self.verify_key or self.verify_chain):
+            return None
+        key = Path(self.verify_key) if self.verify_key else None
+        return signing.Trust(key, tuple(Path(certificate) for certificate in self.verify_chain))
+
+    @property
+    def http(self) -> str:
+        return f"{_in_url(self.host)}:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"{_in_url(self.host)}:{self.grpc_port}"
+
+    @property
+    def metrics(self) -> str:
+        return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
+
+
+def running() -> Running | None:
+    """The server of this artifacts directory, unless both it and its supervisor have ended."""
+    state = recorded()
+    return state if state is not None and (state.triton.alive() or state.supervisor.alive()) else None
+
+
+def recorded() -> Running | None:
+    """What was written down last."""
+    try:
+        found: dict[str, Any] = json.loads(_record().read_text())
+        triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
+        return Running(triton=triton, supervisor=supervisor, **found)
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def record(server: Running) -> None:
+    """Write it down, in one step: readers never see half of it."""
+    place = _record()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.{os.getpid()}")
+    partial.write_text(json.dumps(asdict(server)))
+    partial.rename(place)
+
+
+def forget(server: Running) -> None:
+    """Remove what was written down, unless another server has taken its place since."""
+    with exclusively():
+        if (state := recorded()) is not None and state.supervisor == server.supervisor:
+            _record().unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusively() -> Iterator[None]:
+    """One process at a time decides which server is the one."""
+    directory().mkdir(parents=True, exist_ok=True)
+    with (directory() / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _record() -> Path:
+    return directory() / "server.json"
+
+
+def _started(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[22 - 3])  # field 22; the first behind the name is field 3
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""Change which versions a running server serves, without a dropped request."""

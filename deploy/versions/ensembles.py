@@ -1,0 +1,102 @@
+"""Whether the ensembles on disk agree with their steps.
+
+Triton loads a step that contradicts its ensemble without an error, and takes down the ensemble. So this is looked
+at before anything is loaded.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from contracts import layout
+from deploy.errors import RepositoryError
+
+
+def check(root: Path, models: Collection[str], config_name: str | None) -> None:
+    """The ensembles that are among `models`, or have a step that is, can be loaded.
+
+    Args:
+        config_name: Which of a model's configurations the server takes, as in --model-config-name.
+
+    Raises:
+        RepositoryError: one cannot, or a configuration is none.
+    """
+    configs = {path.parent.name: _config(path.parent, config_name) for path in sorted(root.glob("*/config.pbtxt"))}
+    found: list[str] = []
+    for name, config in configs.items():
+        steps = {step.model_name for step in config.ensemble_scheduling.step}
+        if steps and not {name, *steps}.isdisjoint(models):
+            found += [f"{name}: {text}" for text in _contradictions(config, configs)]
+    if found:
+        raise RepositoryError(
+            "an ensemble and its steps do not agree, so nothing was loaded",
+            note="\n  ".join(found),
+            hint="mend the configurations, or a restart of the server would fail, too",
+        )
+
+
+def above(root: Path, model: str) -> list[str]:
+    """The ensembles that have `model` as a step."""
+    configs = {path.parent.name: _config(path.parent, None) for path in sorted(root.glob("*/config.pbtxt"))}
+    return [
+        name for name, config in configs.items() if model in {s.model_name for s in config.ensemble_scheduling.step}
+    ]
+
+
+def _config(directory: Path, config_name: str | None) -> Any:
+    path = directory / "configs" / f"{config_name}.pbtxt"
+    if not path.is_file():
+        path = directory / "config.pbtxt"
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(
+            f"{layout.shown(path)} is no model configuration, so nothing was loaded", note=str(error)
+        ) from error
+
+
+def _contradictions(ensemble: Any, configs: Mapping[str, Any]) -> Iterator[str]:
+    tensors = {tensor.name: ("the ensemble", _kind(ensemble, tensor)) for tensor in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        name, model = step.model_name, configs.get(step.model_name)
+        if model is None:
+            yield f"there is no model {name}"
+            continue
+        if model.max_batch_size < ensemble.max_batch_size:
+            yield f"max_batch_size {ensemble.max_batch_size} is more than {name}'s {model.max_batch_size}"
+        required = {tensor.name for tensor in model.input if not tensor.optional}
+        for missing in sorted(required - set(step.input_map)):
+            yield f"nothing is mapped to {name}'s input {missing}"
+        for mapped, own in ((step.input_map, model.input), (step.output_map, model.output)):
+            kinds = {tensor.name: _kind(model, tensor) for tensor in own}
+            for inner, outer in mapped.items():
+                if inner not in kinds:
+                    yield f"{name} has no tensor {inner}"
+                    continue
+                other, kind = tensors.setdefault(outer, (name, kinds[inner]))
+                if not _agree(kind, kinds[inner]):
+                    yield f"{outer} is {_text(kind)} for {other} and {_text(kinds[inner])} for {name}"
+    for tensor in ensemble.output:
+        if tensor.name not in tensors:
+            yield f"no step makes the output {tensor.name}"
+            continue
+        other, kind = tensors[tensor.name]
+        if not _agree(kind, own_kind := _kind(ensemble, tensor)):
+            yield f"{tensor.name} is {_text(kind)} for {other} and {_text(own_kind)} for the ensemble"
+
+
+def _kind(model: Any, tensor: Any) -> tuple[int, tuple[int, ...]]:
+    return tensor.data_type, (*([-1] if model.max_batch_size else []), *tensor.dims)
+
+
+def _agree(one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]) -> bool:
+    sizes = zip(one[1], other[1], strict=False)
+    same_rank = len(one[1]) == len(other[1])
+    return one[0] == other[0] and same_rank and all(a == b or -1 in (a, b) for a, b in sizes)
+
+
+def _text(kind: tuple[int, tuple[int, ...]]) -> str:
+    return f"{model_config_pb2.DataType.Name(kind[0])} {list(kind[1])}"

@@ -1,0 +1,126 @@
+"""What a server serves of a model: noted before a change, verified after it, put back if that failed."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from contracts import repository
+from deploy.errors import ModelError, NotRunningError
+from deploy.triton.control import Control, Model
+
+_UNLOAD_S = 10.0  # an old version stays until its last request is answered
+_LOAD_S = 300.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was served of a model, and beside it, before it was changed."""
+
+    model: str
+    versions: list[int]
+    config: Mapping[str, Any]
+    beside: frozenset[str]  # every model that served
+
+    @classmethod
+    def now(cls, control: Control, model: str) -> Self:
+        """What is served at the moment.
+
+        Raises:
+            NotRunningError: the server does not answer.
+        """
+        found = control.models()
+        if not found:
+            raise NotRunningError("the server does not answer", hint="python -m deploy status")
+        versions = sorted(m.version for m in found if m.name == model and m.state == "READY")
+        return cls(model, versions, control.config(model) if versions else {}, serving(found))
+
+    @property
+    def answering(self) -> int | None:
+        """The version that answers requests which name none."""
+        return max(self.versions, default=None)
+
+
+def verify(control: Control, before: Snapshot, on_disk: Collection[int]) -> int:
+    """Ask the server whether it serves what it should of the versions `on_disk`; the version that answers.
+
+    Raises:
+        ModelError: a version is not ready, another one answers, or another model went down with it.
+    """
+    model, expected = before.model, _by_policy(control.config(before.model), sorted(on_disk))
+    found = control.models()
+    if missing := sorted({*expected} - {m.version for m in found if m.name == model and m.state == "READY"}):
+        raise ModelError(f"{model} version {', '.join(map(str, missing))} is not ready although it was loaded")
+    if lost := sorted(before.beside - serving(found)):
+        raise ModelError(
+            f"with this {model}, {', '.join(lost)} does not serve any more",
+            note="an ensemble and its steps have to agree on names, types, shapes and max_batch_size",
+        )
+    if (answering := control.answering(model)) != max(expected):
+        raise ModelError(f"{model}: version {answering} answers and not {max(expected)}")
+    return answering
+
+
+def put_back(control: Control, before: Snapshot, directory: Path) -> None:
+    """Have the server serve what is on disk, which is what it served before.
+
+    A version that failed to load stays in Triton's index, and /v2/health/ready false, until that version has been
+    loaded and unloaded. So it is, as a link to one that serves.
+
+    Raises:
+        ModelError: that does not load, either.
+    """
+    on_disk = repository.versions(directory)
+    found = [m for m in control.models() if m.name == before.model and m.failed]
+    failed = [m.version for m in found if m.version not in on_disk]
+    if failed and before.answering in on_disk:
+        with repository.linked(directory, dict.fromkeys(failed, str(before.answering))):
+            control.load(before.model, config=_of_versions(before, [*before.versions, *failed]))
+    control.load(before.model)
+    verify(control, before, on_disk)
+
+
+def wait_until_loaded(control: Control, model: str) -> None:
+    """Wait for a load that somebody else asked for, who may have been killed since.
+
+    Raises:
+        ModelError: it takes too long.
+    """
+    until = time.monotonic() + _LOAD_S
+    while any(m.name == model and m.state == "LOADING" for m in control.models()):
+        if time.monotonic() > until:
+            raise ModelError(f"{model} has been loading for {_LOAD_S:.0f} s", hint="python -m deploy logs")
+        time.sleep(0.05)
+
+
+def wait_until_unloaded(control: Control) -> None:
+    """Wait until what was replaced is gone, some seconds at most: until then /v2/health/ready is false."""
+    until = time.monotonic() + _UNLOAD_S
+    while not control.ready() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def keep(control: Control, before: Snapshot) -> None:
+    """Have the server serve what it did, although the configuration on disk says something else by now."""
+    if before.beside - serving(control.models()):
+        control.load(before.model, config=_of_versions(before, before.versions))
+
+
+def serving(found: Sequence[Model]) -> frozenset[str]:
+    """The models of which a version serves."""
+    return frozenset(model.name for model in found if model.state == "READY")
+
+
+def _by_policy(config: Mapping[str, Any], on_disk: Sequence[int]) -> list[int]:
+    """The versions that Triton loads of those on disk (ascending)."""
+    policy = config.get("version_policy", {})
+    if specific := policy.get("specific"):
+        return [version for version in on_disk if version in map(int, specific["versions"])]
+    if "all" in policy:
+        return list(on_disk)
+    return list(on_disk[-int(policy.get("latest", {}).get("num_versions", 1)) :])
+
+
+def _of_versions(before: Snapshot, versions: Sequence[int]) -> dict[str, Any]:
+    return {**before.config, "version_policy": {"specific": {"versions": sorted(versions)}}}

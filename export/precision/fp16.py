@@ -1,0 +1,234 @@
+"""FP16 that does not overflow: the graph, what it keeps in FP32 and why, and how its rounding is proven on a CPU.
+
+NVIDIA's ModelOpt AutoCast converts: a node stays in FP32 when its weights or its values on real inputs leave
+float16's range. What it cannot see, an error that grows in one layer, is measured here, and that layer kept too.
+
+onnxruntime computes an FP16 graph on a CPU in float32 and drops the casts between its nodes: an overflow that
+TensorRT would hit never shows. `rounded` writes the same graph so that it does: float32 arithmetic, every FP16
+tensor rounded to float16.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from export import graphs
+from export.errors import GraphError
+from export.proof.runners import Batch, memory_runner
+
+_MAX = float(np.finfo(np.float16).max)
+# Half of float16's range: real traffic goes further than the samples that were looked at.
+_HEADROOM = 0.5
+# A layer whose relative error on samples is over this, and this many times that of what it was given, is at fault.
+# Rounding to 11 bits costs 0.0005 a layer.
+_LARGE_ERROR, _GROWTH = 0.02, 4.0
+_ROUNDS = 5
+_MEMORY = 500_000_000  # bytes of intermediate tensors to hold at a time
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A layer that stays in FP32."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[Kept, ...]:
+    """Write the FP16 graph of `fp32` and return what was kept in FP32 because FP16 would ruin it.
+
+    What comes before the first and after the last heavy layer (normalising, softmax) always stays: it costs
+    nothing, and it is where range and resolution matter most.
+
+    Args:
+        samples: Some tens of real inputs.
+
+    Raises:
+        GraphError: ModelOpt could not convert it.
+    """
+    model = graphs.load(fp32)
+    border = graphs.border_nodes(model)
+    samples = _affordable(model, samples)
+    reference = _tensors(model, samples)
+    faults: dict[str, str] = {}
+    overflows: dict[str, str] = {}
+    for attempt in range(_ROUNDS + 1):
+        half, reasons = _autocast(fp32, samples, [*border, *faults])
+        onnx.save(half, fp16)
+        overflows = {n: reasons.get(n, "ModelOpt keeps it") for n in _in_fp32(model, half) - {*border, *faults}}
+        found = _faults(model, half, reference, samples, {*border, *overflows, *faults}) if attempt < _ROUNDS else {}
+        if not found:  # what still errs after the last attempt is for the gates to judge
+            break
+        faults |= found
+    kept = overflows | faults
+    return tuple(Kept(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
+
+
+def rounded(half: ModelProto) -> ModelProto:
+    """The FP32 graph that computes what `half` computes, every FP16 tensor rounded to float16.
+
+    Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away.
+    """
+    types = graphs.tensor_types(half)
+    twin = ModelProto()
+    twin.CopyFrom(half)
+    for initializer in twin.graph.initializer:
+        if initializer.data_type == TensorProto.FLOAT16:
+            initializer.CopyFrom(_widened(initializer))
+    nodes: list[NodeProto] = []
+    for node in twin.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
+                attribute.t.CopyFrom(_widened(attribute.t))
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if types.get(name) == TensorProto.FLOAT16:
+                exact, stored = f"{name}/exact", f"{name}/float16"
+                node.output[index] = exact
+                nodes.append(helper.make_node("Cast", [exact], [stored], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    del twin.graph.node[:], twin.graph.value_info[:]
+    twin.graph.node.extend(nodes)
+    return twin
+
+
+def _autocast(fp32: Path, samples: Batch, keep: Iterable[str]) -> tuple[ModelProto, dict[str, str]]:
+    from modelopt.onnx.autocast import convert_to_mixed_precision
+
+    with TemporaryDirectory() as scratch, _listening() as heard:
+        np.savez(Path(scratch) / "samples.npz", **samples)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
+        try:
+            half = convert_to_mixed_precision(
+                str(fp32),
+                low_precision_type="fp16",
+                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
+                data_max=_MAX * _HEADROOM,
+                init_max=_MAX,
+                keep_io_types=True,
+                calibration_data=str(Path(scratch) / "samples.npz"),
+                providers=["cpu"],
+            )
+        except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
+            raise GraphError(f"ModelOpt could not convert {fp32.name} to FP16", note=_first_line(error)) from error
+    return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
+
+
+@contextmanager
+def _listening() -> Iterator[dict[str, str]]:
+    """ModelOpt says which node it keeps, and why, in its log alone; nobody else shall have to read that."""
+    heard: dict[str, str] = {}
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if match := re.match(r"Skipping node (.+?): (.+)", record.getMessage()):
+                heard[match[1]] = match[2]
+
+    import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(modelopt.onnx.__name__)]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [Listener()], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield heard
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batch, kept: set[str]) -> dict[str, str]:
+    """The layers in which the error of the FP16 graph jumps, {name: what is wrong}."""
+    tensors = _tensors(rounded(half), samples, like=reference)
+    error = {name: _relative_error(tensors[name], reference[name]) for name in tensors}
+    producer = {output: node for node in model.graph.node for output in node.output}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        given = max((error.get(name, 0.0) for name in node.input), default=0.0)
+        made = max((error.get(name, 0.0) for name in node.output), default=0.0)
+        if made <= _LARGE_ERROR or made <= _GROWTH * given:
+            continue
+        # A kept layer that still errs was given too little: a variance whose squares were rounded, say.
+        at_fault = [n for n in _above(node, producer) if n.name not in kept] if node.name in kept else [node]
+        reason = "inf or nan in float16" if np.isinf(made) else f"{made:.1%} error in float16"
+        found |= {n.name: reason for n in at_fault}
+    return found
+
+
+def _above(node: NodeProto, producer: Mapping[str, NodeProto]) -> list[NodeProto]:
+    """Everything that `node` was computed from, up to the heavy layers before it."""
+    above: dict[str, NodeProto] = {}
+    waiting = [node]
+    while waiting:
+        for name in waiting.pop().input:
+            source = producer.get(name)
+            if source is not None and source.op_type not in graphs.HEAVY and source.name not in above:
+                above[source.name] = source
+                waiting.append(source)
+    return list(above.values())
+
+
+def _in_fp32(model: ModelProto, half: ModelProto) -> set[str]:
+    """The layers of the FP32 graph `model` that compute in FP32 in `half` as well."""
+
+    def computing(graph: ModelProto) -> set[str]:
+        types = graphs.tensor_types(graph)
+        return {n.name for n in graph.graph.node if any(types.get(o) == TensorProto.FLOAT for o in n.output)}
+
+    return computing(model) & computing(half)
+
+
+def _tensors(model: ModelProto, samples: Batch, like: Batch | None = None) -> dict[str, NDArray[Any]]:
+    """Every float32 tensor that the nodes of `model` compute from `samples`, or those that `like` has."""
+    types = graphs.tensor_types(model)
+    made = [name for node in model.graph.node for name in node.output]
+    wanted = [n for n in made if (n in like if like is not None else types.get(n) == TensorProto.FLOAT)]
+    return dict(memory_runner(graphs.exposing(model, wanted), wanted)(samples))
+
+
+def _affordable(model: ModelProto, samples: Batch) -> Batch:
+    """As many of `samples` as have their intermediate tensors in memory together."""
+    one = _tensors(model, {name: values[:1] for name, values in samples.items()})
+    count = max(1, int(_MEMORY / max(1, sum(t.nbytes for t in one.values()))))
+    return {name: values[:count] for name, values in samples.items()}
+
+
+def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """RMS difference as a share of the expected RMS; infinite where it is not a number."""
+    if not np.isfinite(found).all():
+        return float("inf") if np.isfinite(expected).all() else 0.0
+    scale = float(np.sqrt(np.square(expected, dtype=np.float64).mean())) if expected.size else 0.0
+    difference = np.subtract(found, expected, dtype=np.float64)
+    return float(np.sqrt(np.square(difference).mean())) / scale if scale else 0.0
+
+
+def _widened(tensor: TensorProto) -> TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+
+
+def _told(reason: str) -> str:
+    """ModelOpt's reason, shorter."""
+    if match := re.search(r"absmax=([\d.e+]+|inf)", reason):
+        return f"reaches {float(match[1]):,.0f}, float16 ends at {_MAX:,.0f}"
+    return reason
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,196 @@
+"""The search for an INT8 recipe that reaches the limits: method, number of samples, layers left in FP32.
+
+Recipes are compared on the search split. Layers are left out worst first, by what each costs when it alone is
+quantized. The search ends with the best recipe that passes, or with the best there is and the layers to blame.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from onnx import ModelProto
+
+from contracts.manifest import Gate, Layer, Recipe, Trial
+from contracts.spec import Limits, ModelSpec
+from export import graphs
+from export.errors import GraphError
+from export.precision import int8
+from export.proof import gates
+from export.proof.gates import Comparison
+from export.proof.runners import Batch, length, memory_runner, predict, take
+from export.source.base import Split
+
+Mode = Literal["auto", "always", "never"]
+
+# Enough to rank layers by; their errors differ by factors, not percents.
+_RANKING_SAMPLES = 32
+# How much of the time budget may be spent when the methods, and when the layers, have been compared.
+_METHODS_SHARE, _RANKING_SHARE = 0.4, 0.75
+# Methods are also compared with this share of the samples: fewer outliers can be better, and say if more would help.
+_FEWER = 0.25
+
+
+@dataclass(frozen=True)
+class Found:
+    """The recipe that a search ended with. The graph is where the caller said."""
+
+    recipe: Recipe
+    passed: bool
+    trials: tuple[Trial, ...]
+    sensitivity: tuple[Layer, ...]  # worst first
+    ended: str  # why the search stopped there
+    complete: bool  # False: the time was spent before everything was tried
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What recipes are tried on."""
+
+    spec: ModelSpec
+    limits: Limits
+    split: Split
+    reference: Batch  # its outputs on the split
+    calibration: Batch
+    quantized: Callable[[Recipe], Path]  # a graph with every heavy layer quantized, made once
+
+    def judge(self, model: ModelProto, recipe: Recipe, started: float) -> Trial:
+        outputs = predict(self._runner(model), self.split.inputs, self.spec.batch.max)
+        found = gates.compare(outputs, self.reference, self.spec)
+        reference = gates.answers(self.reference, self.spec)
+        proofs = gates.prove(found, {}, reference, self.split.labels, self.limits)
+        return Trial(recipe, proofs, round(found.error, 6), round(time.monotonic() - started, 2))
+
+    def error(self, model: ModelProto, samples: int) -> float:
+        inputs, reference = take(self.split.inputs, slice(samples)), take(self.reference, slice(samples))
+        outputs = predict(self._runner(model), inputs, self.spec.batch.max)
+        found: Comparison = gates.compare(outputs, reference, self.spec)
+        return found.error
+
+    def _runner(self, model: ModelProto) -> Callable[[Batch], Batch]:
+        return memory_runner(model, [tensor.name for tensor in self.spec.outputs])
+
+
+def search(
+    context: TrialContext, fp32: Path, int8_path: Path, *, mode: Mode, budget_s: float, say: Callable[[str], None]
+) -> Found:
+    """Write the best INT8 graph of `fp32` to `int8_path`.
+
+    Args:
+        mode: "never" takes the first recipe as it is; "auto" searches if that fails; "always" compares all.
+        budget_s: No new recipe is tried after that long.
+        say: Is told what is being tried.
+
+    Raises:
+        GraphError: no quantizer could quantize it.
+    """
+    started = time.monotonic()
+    model = graphs.load(fp32)
+    models: dict[Recipe, ModelProto] = {}
+    trials: list[Trial] = []
+
+    def left(share: float) -> bool:
+        """Whether less than that share of the budget is spent."""
+        return time.monotonic() - started < share * budget_s
+
+    def attempt(recipe: Recipe, make: Callable[[], ModelProto]) -> Trial:
+        say(str(recipe))
+        begun = time.monotonic()
+        try:
+            models[recipe] = make()
+        except GraphError as error:  # one quantizer does not know the graph; another may
+            failed = Gate("quantized", 0, 1, "at least", str(error))
+            trials.append(Trial(recipe, (failed,), 1.0, round(time.monotonic() - begun, 2)))
+        else:
+            trials.append(context.judge(models[recipe], recipe, begun))
+        return trials[-1]
+
+    for recipe in _recipes(length(context.calibration), mode):
+        if trials and (mode == "never" or (mode == "auto" and trials[-1].passed) or not left(_METHODS_SHARE)):
+            break
+        attempt(recipe, lambda recipe=recipe: onnx.load(context.quantized(recipe)))  # type: ignore[misc]
+    best = min(trials, key=_rank)
+    if best.recipe not in models:
+        raise GraphError(f"no quantizer could quantize {fp32.name}", note=gates.failures(best.gates))
+    sensitivity: tuple[Layer, ...] = ()
+    if mode != "never":
+        sensitivity = _sensitivity(context, models[best.recipe], model, lambda: left(_RANKING_SHARE), say)
+    if not best.passed and mode != "never":
+        _leave_out(context, best, models[best.recipe], model, sensitivity, attempt, lambda: left(1))
+        best = min(trials, key=_rank)
+    onnx.save(models[best.recipe], int8_path)
+    in_time = left(1)
+    ending = _ending(best, trials, sensitivity, in_time)
+    return Found(best.recipe, best.passed, tuple(trials), sensitivity, ending, in_time)
+
+
+def blame(sensitivity: Sequence[Layer], count: int = 5) -> str:
+    """The layers that cost most, for people."""
+    return ", ".join(f"{layer.name} ({layer.error:.1%})" for layer in sensitivity[:count])
+
+
+def _rank(trial: Trial) -> tuple[bool, int, float]:
+    return not trial.passed, len(trial.recipe.left_out) if trial.passed else 0, trial.error
+
+
+def _recipes(samples: int, mode: Mode) -> Iterator[Recipe]:
+    """Every method with all samples; where all are compared, with fewer too."""
+    for share in (1.0, _FEWER) if mode == "always" else (1.0,):
+        for quantizer, method in int8.METHODS:
+            yield Recipe(quantizer, method, max(1, int(samples * share)))
+
+
+def _sensitivity(
+    context: TrialContext,
+    quantized: ModelProto,
+    model: ModelProto,
+    left: Callable[[], bool],
+    say: Callable[[str], None],
+) -> tuple[Layer, ...]:
+    """What each layer costs when it alone is quantized."""
+    names = int8.quantized_layers(quantized)
+    layers = []
+    for index, name in enumerate(names):
+        if not left():
+            break
+        say(f"sensitivity of layer {index + 1} of {len(names)}")
+        alone = int8.leave_out(quantized, model, set(names) - {name})
+        layers.append(Layer(name, round(context.error(alone, _RANKING_SAMPLES), 6)))
+    return tuple(sorted(layers, key=lambda layer: -layer.error))
+
+
+def _leave_out(
+    context: TrialContext,
+    best: Trial,
+    quantized: ModelProto,
+    model: ModelProto,
+    sensitivity: Sequence[Layer],
+    attempt: Callable[[Recipe, Callable[[], ModelProto]], Trial],
+    left: Callable[[], bool],
+) -> None:
+    """Leave out as many of the worst layers as the spec admits; if that passes, halve the way to as few as do."""
+    in_int8 = math.ceil(len(graphs.heavy_nodes(model)) * context.limits.computed_share - 1e-9)
+    most = min(len(int8.quantized_layers(quantized)) - in_int8, len(sensitivity))
+    failed, count = 0, most
+    while count > failed and left():
+        names = tuple(layer.name for layer in sensitivity[:count])
+        recipe = replace(best.recipe, left_out=names)
+        passed = attempt(recipe, lambda names=names: int8.leave_out(quantized, model, names)).passed  # type: ignore[misc]
+        if passed:
+            enough = count
+        elif count == most:
+            return
+        else:
+            failed = count
+        count = (failed + enough) // 2
+
+
+def _ending(best: Trial, trials: Sequence[Trial], sensitivity: Sequence[Layer], in_time: bool) -> str:
+    late = "" if in_time else ", the time budget is spent"
+    if best.passed:
+        return f"{best.recipe}; {len(trials)} tried{late}"
+    blamed = f"; the layers that cost most: {blame(sensitivity)}" if sensitivity else ""
+    return f"none of {len(trials)} recipes reaches the limits{late}; the best is {best.recipe}{blamed}"

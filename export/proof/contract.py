@@ -1,0 +1,138 @@
+"""config.pbtxt against what it will serve: names, dtypes, dimensions, batch limits, file names.
+
+Triton finds most disagreements when it loads the model; a wrong output dtype it does not, and leaks GPU memory.
+Here the spec stands in the middle: the configurations are compared with it before any work is done, the graphs
+and engines when they are made, and so each with the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from contracts.manifest import Gate
+from contracts.spec import DynamicDim, ModelSpec, TensorSpec
+from export import graphs
+from export.errors import ConfigError
+from export.proof.engine import cc_model_filenames
+
+# The variants of a configuration: Triton's --model-config-name chooses.
+CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
+LABELS = "labels.txt"
+
+IOTensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, dims; -1 where it may vary)
+
+
+def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
+    """One gate for each configuration of the model, and one for the labels that its postprocessing gives out.
+
+    Raises:
+        ConfigError: one is missing or is no model configuration.
+    """
+    gates = []
+    for name in CONFIGS:
+        config = _read(model_directory / name)
+        gates.append(_gate(name, _config_faults(config, spec)))
+    labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
+    if labels.is_file():
+        named = labels.read_text().splitlines()
+        wrong = [f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip_longest(named, spec.labels)) if a != b]
+        gates.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
+    return tuple(gates)
+
+
+def graph_gate(model: ModelProto, spec: ModelSpec) -> Gate:
+    """A graph takes and gives what the spec says, with every dynamic dimension dynamic."""
+    inputs, outputs = graphs.io_tensors(model)
+    faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
+    return _gate("the graph", faults)
+
+
+def engine_gate(io_tensors: Sequence[IOTensors], spec: ModelSpec) -> Gate:
+    """The same of an engine's inputs and outputs."""
+    inputs, outputs = io_tensors
+    faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
+    return _gate("the engine", faults)
+
+
+def _read(path: Path) -> Any:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", hint="docs: every model needs it for the GPU and the CPU") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no model configuration", note=str(error)) from error
+
+
+def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
+    faults = []
+    if config.name and config.name != spec.model:
+        faults.append(f"its name is {config.name!r}, not {spec.model!r}")
+    for kind, tensors, specs in (("input", config.input, spec.inputs), ("output", config.output, spec.outputs)):
+        found = {t.name: (_numpy_name(t.data_type), (-1, *t.dims)) for t in tensors}
+        faults += _differences(kind, found, specs)
+    if not 1 <= config.max_batch_size <= spec.batch.max:
+        faults.append(f"max_batch_size is {config.max_batch_size}, the engines take 1 to {spec.batch.max}")
+    if config.HasField("dynamic_batching"):
+        faults += [
+            f"preferred_batch_size {size} is more than max_batch_size {config.max_batch_size}"
+            for size in config.dynamic_batching.preferred_batch_size
+            if size > config.max_batch_size
+        ]
+    tensorrt = "tensorrt" in (config.platform.partition("_")[0], config.backend)
+    default = "model.plan" if tensorrt else "model.onnx"
+    if config.default_model_filename not in ("", default):
+        faults.append(f"default_model_filename is {config.default_model_filename!r}, not {default!r}")
+    published = cc_model_filenames()
+    faults += [
+        f"compute capability {cc} loads {file!r}, not {published.get(cc)!r}"
+        for cc, file in sorted(config.cc_model_filenames.items())
+        if published.get(cc) != file
+    ]
+    for warmup in config.model_warmup:
+        if warmup.batch_size > config.max_batch_size:
+            faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")
+        strange = warmup.inputs.keys() ^ {tensor.name for tensor in spec.inputs}
+        faults += [f"warmup {warmup.name!r}: {name!r} is no input, or is left away" for name in sorted(strange)]
+    return faults
+
+
+def _differences(kind: str, found: IOTensors, specs: Sequence[TensorSpec]) -> list[str]:
+    faults = []
+    expected = {tensor.name: tensor for tensor in specs}
+    for name in sorted(found.keys() - expected.keys()):
+        faults.append(f"{kind} {name!r} is not in the spec, which has {', '.join(expected)}")
+    for name, tensor in expected.items():
+        if name not in found:
+            faults.append(f"{kind} {name!r} is missing")
+            continue
+        dtype, dims = found[name]
+        if dtype != tensor.dtype:
+            faults.append(f"{kind} {name!r} is {dtype}, not {tensor.dtype}")
+        if dims != (wanted := dims_of(tensor)):
+            baked = len(dims) == len(wanted) and any(d != -1 and w == -1 for d, w in zip(dims, wanted, strict=True))
+            faults.append(f"{kind} {name!r} has dims {list(dims)}, not {list(wanted)}" + (", it is baked in" * baked))
+    return faults
+
+
+def dims_of(tensor: TensorSpec) -> tuple[int, ...]:
+    return tuple(-1 if isinstance(d, DynamicDim) else d for d in tensor.shape)
+
+
+def _gate(what: str, faults: Sequence[str]) -> Gate:
+    return Gate(f"contract: {what}", len(faults), 0, "at most", "; ".join(faults))
+
+
+def _numpy_name(data_type: int) -> str:
+    from tritonclient.grpc import model_config_pb2
+    from tritonclient.utils import triton_to_np_dtype
+
+    name = model_config_pb2.DataType.Name(data_type).removeprefix("TYPE_")
+    dtype = triton_to_np_dtype("BYTES" if name == "STRING" else name)
+    return str(np.dtype(dtype)) if dtype is not None else name

@@ -1,0 +1,159 @@
+"""The proofs a variant must pass before anybody is served by it.
+
+Each compares a variant with its reference on the same inputs. `compare` measures, once; `prove` holds what was
+measured against the limits, so that other limits need no other run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.manifest import Gate
+from contracts.spec import Limits, ModelSpec
+from export.proof.runners import Batch
+
+Answers = NDArray[np.int64]  # [N], or [N, L] padded with -1
+
+_Z_95 = 1.6448536  # one-sided: the standard normal distribution's 95 % quantile
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of a variant on one set of inputs."""
+
+    answers: Answers | None  # None for the task "values"
+    differences: Mapping[str, float]  # output -> largest absolute difference from the reference
+    not_finite: int  # elements that are inf or nan
+    error: float  # RMS difference of the answer output as a share of its RMS
+
+    @staticmethod
+    def worst(comparisons: Mapping[str, "Comparison"]) -> tuple[Mapping[str, tuple[float, str]], int, list[str]]:
+        """({output: (largest difference, where)}, all that is not finite, where that was)."""
+        outputs = next(iter(comparisons.values())).differences
+        largest = {o: max((c.differences[o], where) for where, c in comparisons.items()) for o in outputs}
+        broken = [where for where, c in comparisons.items() if c.not_finite]
+        return largest, sum(c.not_finite for c in comparisons.values()), broken
+
+
+def answers(outputs: Batch, spec: ModelSpec) -> Answers | None:
+    """What the task makes of the outputs (contracts/spec.py, Task)."""
+    if spec.task == "values":
+        return None
+    best: Answers = outputs[spec.answer_output].argmax(axis=-1)
+    return _collapsed(best) if spec.task == "ctc" else best
+
+
+def compare(outputs: Batch, reference: Batch, spec: ModelSpec) -> Comparison:
+    """Measure `outputs` against the reference's on the same inputs."""
+    differences, not_finite = {}, 0
+    for tensor in spec.outputs:
+        found, expected = outputs[tensor.name], reference[tensor.name]
+        finite = np.isfinite(found)
+        not_finite += int((~finite).sum())
+        difference = np.subtract(found, expected, dtype=np.float64)
+        differences[tensor.name] = float(np.abs(difference)[finite].max(initial=0.0))
+    expected = reference[spec.answer_output].astype(np.float64)
+    difference = outputs[spec.answer_output].astype(np.float64) - expected
+    difference[~np.isfinite(difference)] = 0.0  # counted above
+    scale = math.sqrt(np.square(expected).mean())
+    error = math.sqrt(np.square(difference).mean()) / scale if scale else 0.0
+    return Comparison(answers(outputs, spec), differences, not_finite, error)
+
+
+def correct(found: Answers, labels: Answers) -> NDArray[np.bool_]:
+    """[N]: whether each answer, a whole sequence if it is one, is the label's."""
+    if found.ndim == 1:
+        return np.equal(found, labels)
+    width = max(found.shape[1], labels.shape[1])
+    same: NDArray[np.bool_] = (_padded(found, width) == _padded(labels, width)).all(axis=1)
+    return same
+
+
+def accuracy(found: Answers | None, labels: Answers | None) -> float | None:
+    """Share of right answers, where there are answers and labels."""
+    return None if found is None or labels is None else float(correct(found, labels).mean())
+
+
+def prove(
+    held_out: Comparison,
+    others: Mapping[str, Comparison],
+    reference: Answers | None,
+    labels: Answers | None,
+    limits: Limits,
+) -> tuple[Gate, ...]:
+    """Hold a variant against its limits.
+
+    Args:
+        held_out: Measured on the whole held-out split.
+        others: Measured at the ends of the dynamic dimensions, or as another runtime computes it: {where: …}.
+        reference: The reference's answers on the held-out split.
+        labels: The true ones, or None.
+    """
+    largest, not_finite, broken = Comparison.worst({"held-out split": held_out, **others})
+    proofs = [
+        Gate(f"largest difference of {output}", difference, limits.tolerance[output], "at most", f"in {where}")
+        for output, (difference, where) in largest.items()
+    ]
+    proofs.append(Gate("inf or nan", not_finite, 0, "at most", f"in {', '.join(broken)}" if broken else ""))
+    if held_out.answers is not None and reference is not None and limits.agreement is not None:
+        same = float(correct(held_out.answers, reference).mean())
+        proofs.append(Gate("agreement", same, limits.agreement, "at least"))
+        if labels is not None and limits.accuracy_drop_points is not None:
+            before, after = correct(reference, labels), correct(held_out.answers, labels)
+            proofs.append(drop(before, after, limits.accuracy_drop_points))
+    return tuple(proofs)
+
+
+def drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> Gate:
+    """The accuracy lost, in points, as the upper end of its one-sided 95 % confidence interval.
+
+    The samples are paired, so only those that changed sides count: Tango's score interval for a difference of
+    paired proportions (Stat. Med. 17, 1998), which keeps its promise also where few change sides or most of them
+    in one direction (Fagerland, Lydersen and Laake, Stat. Med. 33, 2014, doi:10.1002/sim.6148).
+    """
+    count = len(before)
+    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+    detail = f"{(lost - gained) / count * 100:.2f} measured: {lost} lost, {gained} gained of {count:,}"
+    bound = _upper_bound(lost, gained, count) * 100
+    if limit < (least := _upper_bound(0, 0, count) * 100):
+        detail += f"; so few samples cannot show less than {least:.2f}"
+    return Gate("accuracy drop, points (95 % upper bound)", round(bound, 4), limit, "at most", detail)
+
+
+def _upper_bound(lost: int, gained: int, count: int) -> float:
+    """The difference at which the score test of `lost` - `gained` just rejects, by Tango's equations (2) to (4)."""
+    from scipy.optimize import brentq
+
+    def above(difference: float) -> float:
+        a, c = 2 * count, -gained * difference * (1 - difference)
+        b = -lost - gained + (2 * count - lost + gained) * difference
+        p_gained = (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)  # the likeliest, given the difference
+        variance = count * (2 * p_gained + difference * (1 - difference))
+        return lost - gained - count * difference + _Z_95 * math.sqrt(max(variance, 0.0))
+
+    measured = (lost - gained) / count
+    just_above = measured + 1e-9  # where nothing changed sides, the measured difference solves it too
+    return float(brentq(above, just_above, 1.0)) if just_above < 1 else 1.0
+
+
+def failures(proofs: Sequence[Gate]) -> str:
+    return "; ".join(str(gate) for gate in proofs if not gate.passed)
+
+
+def _collapsed(best: Answers) -> Answers:
+    """CTC's rule: repeats become one, then blanks (0) go. [N, steps] to [N, steps], padded with -1."""
+    repeated = np.zeros(best.shape, bool)
+    repeated[:, 1:] = best[:, 1:] == best[:, :-1]
+    kept = ~repeated & (best != 0)
+    result = np.full_like(best, -1)
+    for row, (sequence, mask) in enumerate(zip(best, kept, strict=True)):
+        result[row, : mask.sum()] = sequence[mask]
+    return result
+
+
+def _padded(sequences: Answers, width: int) -> NDArray[Any]:
+    return np.pad(sequences, ((0, 0), (0, width - sequences.shape[1])), constant_values=-1)

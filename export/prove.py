@@ -1,0 +1,199 @@
+"""One variant after another through the gates: contract, parity, agreement, accuracy, engine."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from contracts import manifest
+from contracts.manifest import Engine, Gate, Recipe, Variant
+from contracts.spec import Limits, Precision
+from export import graphs
+from export.context import ENDS, ExportContext
+from export.errors import CompileError, GraphError
+from export.precision import fp16, int8
+from export.proof import contract, engine, gates
+from export.proof.gates import Comparison
+from export.proof.runners import Batch, PlanRunner, Runner, length, memory_runner, onnx_runner, predict
+
+_DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "int8": "INT8"}
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A variant with everything needed to publish it."""
+
+    variant: Variant
+    graph: Path
+    answers: gates.Answers | None
+    plan: Path | None = None  # None unless plans are built for a GPU here
+
+
+def prove(
+    context: ExportContext,
+    precision: Precision,
+    graph: Path,
+    recipe: Recipe | None = None,
+    kept_fp32: tuple[str, ...] = (),
+) -> Proven:
+    """Hold a graph to the contract and the limits; if it passes, have TensorRT build it; on a GPU, prove that too."""
+    source, progress = context.source, context.progress
+    spec, limits, model = source.spec, source.spec.limits[precision], graphs.load(graph)
+    proofs = [contract.graph_gate(model, spec)]
+    if precision == "int8":
+        wrong = int8.faults(model)
+        proofs.append(Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5])))
+    answers = None
+    if not gates.failures(proofs):
+        with progress.step(f"{precision} proof", total=len(source.held_out)) as done:
+            measured, cached = _measured(context, precision, graph, done.advance)
+            held_out = measured.pop("held-out split")
+            answers = held_out.answers
+            proofs += _held_against(context, held_out, measured, limits)
+            done(_verdict(proofs), cached=cached)
+    variant = Variant(
+        precision=precision,
+        accuracy=gates.accuracy(answers, source.held_out.labels),
+        gates=tuple(proofs),
+        size_bytes=graph.stat().st_size,
+        sha256=manifest.sha256(graph),
+        recipe=recipe,
+        kept_fp32=kept_fp32,
+    )
+    if not variant.passed:
+        if answers is None:
+            progress.say(f"  ✗ {precision} REFUSED: {gates.failures(proofs)}")
+        return Proven(variant, graph, answers)
+    return _compile(context, Proven(variant, graph, answers), model)
+
+
+def not_made(precision: Precision, error: GraphError) -> Proven:
+    """The record of a precision that no graph could be made in."""
+    failed = Gate("made", 0, 1, "at least", str(error))
+    return Proven(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
+
+
+def _held_against(
+    context: ExportContext, held_out: Comparison, others: Mapping[str, Comparison], limits: Limits
+) -> tuple[Gate, ...]:
+    reference = gates.answers(context.reference["held-out"], context.source.spec)
+    return gates.prove(held_out, others, reference, context.source.held_out.labels, limits)
+
+
+def _measured(
+    context: ExportContext, precision: Precision, graph: Path, advance: Callable[[int], None]
+) -> tuple[dict[str, Comparison], bool]:
+    """The graph compared with the reference, {where: …}, on the held-out split and at the ends of the dimensions.
+
+    FP16 is run as it will be rounded on a GPU; as onnxruntime runs it on a CPU, it is compared at the ends.
+    """
+    source = context.source
+
+    def make(place: Path) -> None:
+        served = onnx_runner(graph, context.outputs)
+        run = memory_runner(fp16.rounded(graphs.load(graph)), context.outputs) if precision == "fp16" else served
+        found = {"held-out split": _compared(context, run, "held-out", source.held_out.inputs, advance)}
+        for end in ENDS:
+            found[f"shapes at their {end}"] = _compared(context, served, end, source.at(end))
+        _save(found, place)
+
+    place, cached = context.cache.step(
+        "proof", make, graph=manifest.sha256(graph), data=context.data, precision=precision
+    )
+    return _load(place), cached
+
+
+def _compared(
+    context: ExportContext, run: Runner, name: str, batch: Batch, advance: Callable[[int], None] = lambda n: None
+) -> Comparison:
+    size = context.source.spec.batch.max if name == "held-out" else length(batch)
+    return gates.compare(predict(run, batch, size, advance), context.reference[name], context.source.spec)
+
+
+def _compile(context: ExportContext, proven: Proven, model: ModelProto) -> Proven:
+    """Add the engine, its gates and, where it can run, its own proofs."""
+    spec, options, precision = context.source.spec, context.request.engines, proven.variant.precision
+    with context.progress.step(f"{precision} engine") as done:
+
+        def make(place: Path) -> None:
+            built = engine.build(proven.graph, spec, options)
+            (place / "model.plan").write_bytes(built.plan)
+            (place / "build.log").write_text(built.log)
+            kept = {"facts": asdict(built.facts), "io_tensors": built.io_tensors}
+            (place / "engine.json").write_text(json.dumps(kept))
+
+        try:
+            place, cached = context.cache.step(
+                "engine", make, graph=proven.variant.sha256, spec=spec.inputs, options=asdict(options)
+            )
+        except CompileError as error:
+            refused = Gate("compiled by TensorRT", 0, 1, "at least", str(error))
+            done(f"REFUSED: {error}")
+            return replace(proven, variant=replace(proven.variant, gates=(*proven.variant.gates, refused)))
+        kept = json.loads((place / "engine.json").read_text())
+        facts: Engine = manifest.decode(Engine, kept["facts"])
+        io_tensors = [{n: (dtype, tuple(dims)) for n, (dtype, dims) in side.items()} for side in kept["io_tensors"]]
+        share = spec.limits[precision].computed_share
+        added = [
+            contract.engine_gate(io_tensors, spec),
+            Gate(f"computed in {_DTYPES[precision]}", _part(facts.dtype_share, precision), share, "at least",
+                 _shares(facts.dtype_share)),
+        ]  # fmt: skip
+        done(f"{facts.library}: {facts.size_bytes / 1e6:.2f} MB, {_verdict(added) or _shares(facts.dtype_share)}",
+             cached=cached)  # fmt: skip
+    variant = replace(proven.variant, engine=facts, gates=(*proven.variant.gates, *added))
+    if options.library == "tensorrt_rtx" or not variant.passed:
+        return replace(proven, variant=variant)
+    return _prove_plan(context, replace(proven, variant=variant), place / "model.plan", model)
+
+
+def _prove_plan(context: ExportContext, proven: Proven, plan: Path, model: ModelProto) -> Proven:
+    """On a GPU: the plan's own answers, what the inspector says it computes in, and whether the server can load it."""
+    spec, facts, precision = context.source.spec, proven.variant.engine, proven.variant.precision
+    assert facts is not None  # it was just built
+    proofs = [engine.server_gate(plan.read_bytes(), context.request.server_tensorrt)]
+    with context.progress.step(f"{precision} plan proof", total=len(context.source.held_out)) as done:
+        with PlanRunner(plan.read_bytes(), spec) as run:
+            held_out = _compared(context, run, "held-out", context.source.held_out.inputs, done.advance)
+            others = {f"shapes at their {end}": _compared(context, run, end, context.source.at(end)) for end in ENDS}
+            proofs += _held_against(context, held_out, others, spec.limits[precision])
+            share = engine.inspected_share(run.inspected(), graphs.heavy_nodes(model))
+        computed, limit = _part(share or facts.dtype_share, precision), spec.limits[precision].computed_share
+        told = _shares(share) or f"the inspector names too few layers; the network: {_shares(facts.dtype_share)}"
+        proofs.append(Gate(f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", told))
+        done(_verdict(proofs))
+    facts = replace(facts, gates=tuple(proofs), dtype_share=share or facts.dtype_share)
+    # A plan that fails its own proof is not served; the graph that passed still may be.
+    return replace(proven, variant=replace(proven.variant, engine=facts), plan=plan if facts.passed else None)
+
+
+def _verdict(proofs: Sequence[Gate]) -> str:
+    if failed := gates.failures(proofs):
+        return f"REFUSED: {failed}"
+    shown = [gate for gate in proofs if gate.name == "agreement" or gate.name.startswith("accuracy drop")]
+    return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
+
+
+def _part(share: Mapping[str, float], precision: Precision) -> float:
+    """The share in the precision's own dtype; all of nothing, where there is no convolution or matrix product."""
+    return share.get(_DTYPES[precision], 0.0) if share else 1.0
+
+
+def _shares(share: Mapping[str, float]) -> str:
+    return ", ".join(f"{part:.0%} {dtype}" for dtype, part in share.items())
+
+
+def _save(found: Mapping[str, Comparison], place: Path) -> None:
+    answers = {where: c.answers for where, c in found.items() if c.answers is not None}
+    np.savez_compressed(place / "answers.npz", **answers)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
+    figures = {where: asdict(replace(c, answers=None)) for where, c in found.items()}
+    (place / "comparison.json").write_text(json.dumps(figures))
+
+
+def _load(place: Path) -> dict[str, Comparison]:
+    answers = dict(np.load(place / "answers.npz"))
+    figures = json.loads((place / "comparison.json").read_text())
+    return {where: Comparison(**{**raw, "answers": answers.get(where)}) for where, raw in figures.items()}

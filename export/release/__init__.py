@@ -1,0 +1,1 @@
+"""What becomes of proven variants: chosen, described, published, registered; and what is published already."""

@@ -1,0 +1,120 @@
+"""What becomes of proven variants: one is chosen per file, described in the manifest, and written."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contracts import manifest, repository, signing
+from contracts.errors import ManifestError
+from contracts.manifest import Choice, Gate, Manifest
+from export import report
+from export.context import ExportContext
+from export.errors import GraphError
+from export.precision.search import Found
+from export.proof import engine, gates
+from export.proof.runners import length
+from export.prove import Proven
+from export.tools import tools
+
+
+def describe(
+    context: ExportContext,
+    proven: Sequence[Proven],
+    found: Found | None,
+    contracts: tuple[Gate, ...],
+    choices: tuple[Choice, ...],
+) -> Manifest:
+    source = context.source
+    reference = gates.answers(context.reference["held-out"], source.spec)
+    return Manifest(
+        family=source.spec.family,
+        model=source.spec.model,
+        version=0,  # until there is one
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=context.request.command,
+        source=source.origin,
+        tools=tools(),
+        calibration_samples=length(source.calibration),
+        test_samples=len(source.held_out),
+        reference_accuracy=gates.accuracy(reference, source.held_out.labels),
+        gates=contracts,
+        variants=tuple(p.variant for p in proven),
+        trials=found.trials if found else (),
+        sensitivity=found.sensitivity if found else (),
+        choices=choices,
+        files=(),
+    )
+
+
+def publish(context: ExportContext, release: Manifest, proven: Sequence[Proven], model_directory: Path) -> Manifest:
+    """Write the next version of the model; `release` with its number and its files."""
+    signer = context.request.signer
+    with context.progress.step("publish") as done, repository.new_version(model_directory) as staged:
+        release = replace(release, version=staged.version)
+        for choice in release.choices:
+            _write(choice, proven, staged.directory)
+        carried = _carry_plans(context, release, model_directory, staged.directory)
+        release = replace(release, choices=(*release.choices, *carried))
+        report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
+        release = replace(release, files=manifest.files_of(staged.directory))
+        manifest.write(release, staged.directory)
+        if signer is not None:
+            signing.sign(staged.directory, signer)
+        done(f"{release.model} version {release.version}" + (", signed" if signer else ""))
+    return release
+
+
+def _write(choice: Choice, proven: Sequence[Proven], directory: Path) -> None:
+    chosen = next(p for p in proven if p.variant.precision == choice.precision)
+    if choice.engine is not None:
+        assert chosen.plan is not None  # only plans were candidates
+        shutil.copyfile(chosen.plan, directory / choice.file)
+        return
+    shutil.copyfile(chosen.graph, directory / choice.file)
+    if manifest.sha256(directory / choice.file) != chosen.variant.sha256:
+        raise GraphError(f"{chosen.graph} changed after it was proven", hint="run the same command with --force")
+
+
+def _carry_plans(
+    context: ExportContext, release: Manifest, model_directory: Path, directory: Path
+) -> tuple[Choice, ...]:
+    """Copy the plans for other GPUs from the newest version before, as far as they are plans of this release.
+
+    Each GPU machine adds its own plan that way, and a version serves all of them. A plan is of this release if it
+    was built from a graph that has just passed again, for the same shapes, by the server's TensorRT.
+    """
+    earlier = [version for version in repository.versions(model_directory) if version < release.version]
+    if not earlier:
+        return ()
+    before = model_directory / str(earlier[-1])
+    try:
+        choices = manifest.verify(before).choices
+    except ManifestError as error:
+        context.progress.say(f"No plan is taken along from version {earlier[-1]}: {error}")
+        return ()
+    passed = {variant.sha256 for variant in release.variants if variant.passed}
+    profile = engine.profile_of(context.source.spec)
+    carried = [
+        choice
+        for choice in choices
+        if choice.engine is not None
+        and choice.file not in {own.file for own in release.choices}
+        and choice.graph_sha256 in passed
+        and choice.engine.profile == profile
+        and engine.server_gate((before / choice.file).read_bytes(), context.request.server_tensorrt).passed
+    ]
+    for choice in carried:
+        shutil.copyfile(before / choice.file, directory / choice.file)
+    return tuple(carried)
+
+
+def _evidence(context: ExportContext, proven: Sequence[Proven]) -> report.Evidence:
+    split = context.source.held_out
+    return report.Evidence(
+        inputs=split.inputs,
+        labels=split.labels,
+        reference=gates.answers(context.reference["held-out"], context.source.spec),
+        answers={p.variant.precision: p.answers for p in proven if p.answers is not None},
+    )

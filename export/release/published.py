@@ -1,0 +1,179 @@
+"""What is published already: list it, show what it was proven to be, verify that it is still that, register it.
+
+python -m export list
+python -m export show fashion_classifier [VERSION]
+python -m export verify [MODEL [VERSION]] [--verify-key FILE]
+python -m export register fashion_classifier [VERSION]
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from contracts import layout, manifest, repository, signing
+from contracts.errors import ManifestError, ProjectError
+from contracts.manifest import Manifest
+from export.errors import ExportError
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    return {"list": _list, "show": _show, "verify": _verify, "register": _register}[options.command](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, meaning in (
+        ("list", "every published version"),
+        ("show", "what a version was proven to be"),
+        ("verify", "that versions are what was published: every file's digest, and signatures"),
+        ("register", "a version in MLflow's model registry"),
+    ):
+        command = commands.add_parser(name, help=meaning, description=meaning)
+        command.add_argument(
+            "--repository", type=Path, default=layout.model_repository(), help="default: model_repository"
+        )
+        if name != "register":
+            command.add_argument("--json", action="store_true")
+        if name != "list":
+            command.add_argument("model", nargs="?" if name == "verify" else None, help="its name in the repository")
+            command.add_argument("version", nargs="?", type=int, help="default: the newest; verify: all")
+        if name == "verify":
+            command.add_argument("--verify-key", type=Path, metavar="FILE", help="signed with this key's private half")
+            command.add_argument("--verify-chain", type=Path, nargs="+", metavar="FILE", help="or below this root")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    releases = [manifest.read(directory) for directory in _published(options.repository)]
+    if options.json:
+        print(json.dumps([asdict(release) for release in releases], indent=2))
+        return 0
+    from rich.table import Table
+
+    from cli.tables import console
+
+    table = Table()
+    for heading in ("model", "version", "published (UTC)", "from", "served", "accuracy", "signed"):
+        table.add_column(heading, justify="right" if heading in ("version", "accuracy") else "left")
+    for release in releases:
+        served = ", ".join(f"{choice.precision} {choice.file}" for choice in release.choices)
+        accuracy = release.served(release.choices[0].file).accuracy
+        signed = (_directory(options.repository, release) / manifest.SIGNATURE).exists()
+        table.add_row(
+            release.model, str(release.version), release.created_at[:16].replace("T", " "),
+            f"{release.source.file} {release.source.sha256[:12]}", served,
+            "—" if accuracy is None else f"{accuracy:.4f}", "yes" if signed else "no",
+        )  # fmt: skip
+    console().print(table if releases else f"Nothing is published in {layout.shown(options.repository)}")
+    if not releases:
+        print("Next: python -m export FAMILY")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    directory = _one(options)
+    release = manifest.read(directory)
+    if options.json:
+        print(json.dumps(asdict(release), indent=2))
+        return 0
+    from cli.tables import console
+    from export.release.tables import gates_table, variants_table
+
+    out = console()
+    out.print(variants_table(release))
+    out.print(gates_table("the release", release.gates))
+    for variant in release.variants:
+        told = f"{variant.precision}: {variant.recipe}" if variant.recipe else variant.precision
+        worth = [timing.worth_it for timing in variant.timings.values() if timing.worth_it]
+        engine = variant.engine.gates if variant.engine else ()
+        out.print(gates_table(told, [*variant.gates, *engine, *worth]))
+        for kept in variant.kept_fp32:
+            out.print(f"  kept in FP32: {kept}", soft_wrap=True, markup=False)
+    for choice in release.choices:
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+    out.print(
+        f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}",
+        soft_wrap=True,
+        markup=False,
+    )
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    trust = signing.trust_from_environment()
+    if options.verify_key or options.verify_chain:
+        trust = signing.Trust(options.verify_key, tuple(options.verify_chain or ()))
+    if options.version is not None:
+        directories = [_one(options)]
+    else:
+        directories = [d for d in _published(options.repository) if options.model in (None, d.parent.name)]
+    if not directories:
+        raise ExportError(f"nothing to verify in {layout.shown(options.repository / (options.model or ''))}")
+    verdicts = {directory: _fault(directory, trust) for directory in directories}
+    if options.json:
+        print(json.dumps({str(d): fault or "as published" for d, fault in verdicts.items()}, indent=2))
+    else:
+        checked = "digests and signature" if trust else "digests"
+        for directory, fault in verdicts.items():
+            print(f"✗ {fault}" if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
+    return 1 if any(verdicts.values()) else 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from export.release import registry
+
+    directory = _one(options)
+    print(f"Registered as {registry.register(manifest.verify(directory), directory)}, alias {registry.ALIAS}")
+    return 0
+
+
+def _fault(directory: Path, trust: signing.Trust | None) -> str | None:
+    try:
+        release = manifest.verify(directory)
+        if (release.model, str(release.version)) != (directory.parent.name, directory.name):
+            raise ManifestError(
+                f"{directory} holds another version", note=f"its manifest is of {release.model} {release.version}"
+            )
+        if trust is not None:
+            signing.verify(directory, trust)
+    except ProjectError as error:
+        return str(error)
+    return None
+
+
+def _published(root: Path) -> Iterator[Path]:
+    for model in sorted(path for path in root.glob("*") if path.is_dir()):
+        for version in repository.versions(model):
+            directory = model / str(version)
+            # What holds weights was published, and has to have its manifest; the Python models are git's.
+            if _holds_release(directory):
+                yield directory
+
+
+def _holds_release(directory: Path) -> bool:
+    return any(path.suffix in (".onnx", ".plan") or path.name == manifest.FILE_NAME for path in directory.iterdir())
+
+
+def _one(options: argparse.Namespace) -> Path:
+    model = options.repository / options.model
+    versions = repository.versions(model)
+    version = options.version if options.version is not None else max(versions, default=0)
+    if version not in versions:
+        known = ", ".join(map(str, versions)) or "none"
+        raise ExportError(
+            f"{options.model} has no version {version or 'at all'} in {layout.shown(options.repository)}",
+            note=f"versions: {known}",
+            hint="python -m export list",
+        )
+    return Path(model / str(version))
+
+
+def _directory(root: Path, release: Manifest) -> Path:
+    return root / release.model / str(release.version)

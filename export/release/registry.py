@@ -1,0 +1,200 @@
+"""MLflow's model registry: a published version becomes a model version, and a model version leads to its checkpoint.
+
+  models:/fashion@challenger    what was exported last; nothing here ever moves the alias `champion`
+  models:/fashion/3             a version by its number in the registry
+  runs:/<run id>                a run of `python -m training fit`
+
+The store is that of the training stage: MLFLOW_TRACKING_URI, or artifacts/mlflow.db.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import layout, manifest
+from contracts.manifest import Gate, Manifest
+from export.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ALIAS = "challenger"
+_RELEASE, _CHECKPOINT = "release", "checkpoint"  # folders among a run's artifacts; the latter is the training stage's
+
+# MLflow would otherwise draw progress bars, print addresses among our output, and try for 4 minutes.
+_DEFAULTS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+_PASSWORD = re.compile(r"//[^/@\s]+@")  # in an address
+
+
+def register(release: Manifest, directory: Path) -> str:
+    """Register the version published in `directory` as its family's next model version and challenger.
+
+    The same manifest is registered once: after that its model version becomes the challenger again.
+
+    Returns:
+        Its name in the registry, "models:/fashion/3".
+
+    Raises:
+        RegistryError: the store does not answer, or refuses.
+    """
+    digest = manifest.sha256(directory / manifest.FILE_NAME)
+    with _mlflow(f"register {layout.shown(directory)}") as client:
+        same = f"name = '{release.family}' and tags.manifest_sha256 = '{digest}'"
+        known = client.search_model_versions(same)
+        version = str(known[0].version) if known else _add(client, release, directory, _tags(release, digest))
+        client.set_registered_model_alias(release.family, ALIAS, version)
+    return f"models:/{release.family}/{version}"
+
+
+def checkpoint_of(reference: str, download_to: Path) -> Path:
+    """The checkpoint that a model version was exported from, or that a training run logged; downloaded.
+
+    Args:
+        reference: "models:/fashion@champion", "models:/fashion/3", "runs:/<run id>" or a run id.
+
+    Raises:
+        RegistryError: the store does not answer; it has no such thing; the run has no checkpoint, or has another
+            one than the model version was exported from.
+    """
+    with _mlflow(f"find the checkpoint of {reference}") as client:
+        run_id, expected = _training_run(client, reference)
+        found = [f.path for f in client.list_artifacts(run_id, _CHECKPOINT) if f.path.endswith(".ckpt")]
+        if len(found) != 1:
+            raise RegistryError(
+                f"{reference} leads to no checkpoint",
+                note=f"found {len(found)} in {_CHECKPOINT}/ of the MLflow run {run_id}, where training leaves one",
+                hint="name a run of python -m training fit, or a file with --checkpoint",
+            )
+        download_to.mkdir(parents=True, exist_ok=True)
+        path = Path(client.download_artifacts(run_id, found[0], str(download_to)))
+    if expected not in (None, digest := manifest.sha256(path)):
+        path.unlink()
+        raise RegistryError(
+            f"the checkpoint of run {run_id} is not the one that {reference} was exported from",
+            note=f"found {digest}, expected {expected}",
+            hint="it may have been last.ckpt, or the run's files have changed; name the file with --checkpoint",
+        )
+    return path
+
+
+@contextmanager
+def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
+    """A client of the store; whatever goes wrong there is a RegistryError."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    named, ours = os.environ.get("MLFLOW_TRACKING_URI"), layout.artifacts() / "mlflow.db"
+    try:
+        yield MlflowClient(named or f"sqlite:///{ours}")
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database without its driver
+        raise RegistryError(
+            f"cannot {purpose} in MLflow",
+            note=_PASSWORD.sub("//", str(error).strip().partition("\n")[0]),
+            hint=f"the store is {'the one that MLFLOW_TRACKING_URI names' if named else layout.shown(ours)}",
+        ) from error
+
+
+def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[str, str]) -> str:
+    """Log a run with everything of the release and make a model version of it; the version's number."""
+    from mlflow.entities import Metric, Param
+
+    name = f"export {release.model} v{release.version}"
+    run = client.create_run(_experiment(client, release.family), run_name=name, tags=tags)
+    run_id, status, now = run.info.run_id, "FAILED", int(time.time() * 1000)
+    try:
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, 0) for key, value in _metrics(release).items()],
+            params=[Param(key, value) for key, value in _params(release).items()],
+        )
+        client.log_artifacts(run_id, str(directory), _RELEASE)
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run_id, status)
+    if not client.search_registered_models(f"name = '{release.family}'"):
+        client.create_registered_model(release.family)
+    source = f"{run.info.artifact_uri}/{_RELEASE}"
+    return str(client.create_model_version(release.family, source, run_id, tags=tags).version)
+
+
+def _experiment(client: "MlflowClient", family: str) -> str:
+    """The family's experiment, the one its training runs are in."""
+    found = client.get_experiment_by_name(family)
+    if found is not None:
+        return str(found.experiment_id)
+    # A tracking server decides for itself where artifacts go.
+    ours = None if os.environ.get("MLFLOW_TRACKING_URI") else (layout.artifacts() / "mlflow").as_uri()
+    return str(client.create_experiment(family, artifact_location=ours))
+
+
+def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | None]:
+    """The run that logged the checkpoint, and the checkpoint's SHA-256 where that is recorded."""
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    if reference.startswith("models:"):
+        found = get_model_name_and_version(client, reference)  # type: ignore[no-untyped-call]
+        if len(found) != 2:
+            raise RegistryError(f"{reference} names no version", hint=f"{reference}@{ALIAS}, or {reference}/1")
+        version = client.get_model_version(*found)
+        run_id, tags = version.run_id or "", version.tags
+    else:
+        run_id = reference.removeprefix("runs:/")
+        tags = client.get_run(run_id).data.tags
+    return tags.get("training_run_id", run_id), tags.get("checkpoint_sha256")
+
+
+def _metrics(release: Manifest) -> dict[str, float]:
+    """{"int8/agreement": 0.999, "int8/model.onnx/median_ms_batch_1": 0.2, …}"""
+    figures = _figures("release", release.gates)
+    if release.reference_accuracy is not None:
+        figures["reference/accuracy"] = release.reference_accuracy
+    for variant in release.variants:
+        figures |= _figures(variant.precision, variant.gates)
+        if variant.engine:
+            figures |= _figures(f"{variant.precision}/engine", variant.engine.gates)
+        if variant.accuracy is not None:
+            figures[f"{variant.precision}/accuracy"] = variant.accuracy
+        for file, timing in variant.timings.items():
+            for batch, median in timing.median_ms.items():
+                figures[f"{variant.precision}/{file}/median_ms_batch_{batch}"] = median
+    return figures
+
+
+def _figures(prefix: str, gates: tuple[Gate, ...]) -> dict[str, float]:
+    """MLflow admits letters, digits, spaces and -_.: in a name."""
+    return {f"{prefix}/{re.sub(r'[^-_.: a-zA-Z0-9]+', '_', gate.name)}": gate.figure for gate in gates}
+
+
+def _params(release: Manifest) -> dict[str, str]:
+    chosen = {f"precision/{choice.file}": choice.precision for choice in release.choices}
+    return chosen | {f"tools/{name}": version for name, version in release.tools.items()}
+
+
+def _tags(release: Manifest, digest: str) -> dict[str, str]:
+    """Where the release came from; `_training_run` finds its checkpoint by two of these."""
+    source = release.source
+    tags = {
+        "model": release.model,
+        "release_version": str(release.version),
+        "manifest_sha256": digest,
+        "source_sha256": source.sha256,
+        "git_commit": source.git_commit,
+        "training_run_id": source.mlflow_run_id,
+        "checkpoint_sha256": source.sha256 if source.mlflow_run_id else None,  # a graph of somebody else's has none
+        **{f"precision.{choice.file}": choice.precision for choice in release.choices},
+    }
+    return {key: value for key, value in tags.items() if value is not None}

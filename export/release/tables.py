@@ -1,0 +1,70 @@
+"""Releases as tables for people."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from contracts.manifest import Gate, Manifest, Variant
+
+
+def variants_table(release: Manifest) -> Table:
+    """One row a variant: what it answers, what it costs, and whether it may be served."""
+    files = list(dict.fromkeys(file for variant in release.variants for file in variant.timings))
+    reference = release.reference_accuracy
+    known = "" if reference is None else f" (the reference's accuracy is {reference:.4f})"
+    table = Table(title=f"{release.model}{known}")
+    table.add_column("variant")
+    for heading in ("accuracy", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB"):
+        table.add_column(heading, justify="right")
+    table.add_column("computes in")
+    for file in files:
+        for batch in _batches(release, file):
+            table.add_column(f"{file.partition('.')[2]} ms,\nbatch {batch}", justify="right")
+    table.add_column("verdict")
+    for variant in release.variants:
+        table.add_row(*_row(variant, files, release))
+    return table
+
+
+def gates_table(title: str, gates: Sequence[Gate]) -> Table:
+    """Every gate with its figure, its limit and its verdict."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("gate")
+    table.add_column("figure", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("")
+    table.add_column("detail")
+    for gate in gates:
+        sign = "≤" if gate.bound == "at most" else "≥"
+        verdict = "[green]✓[/]" if gate.passed else "[red]✗[/]"
+        table.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", verdict, escape(gate.detail))
+    return table
+
+
+def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
+    served = [choice.file for choice in release.choices if choice.precision == variant.precision]
+    engine = variant.engine
+    return [
+        variant.precision,
+        "—" if variant.accuracy is None else f"{variant.accuracy:.4f}",
+        _figure(variant, "accuracy drop", "{:.2f}"),
+        _figure(variant, "agreement", "{:.2%}"),
+        f"{variant.size_bytes / 1e6:.2f}",
+        f"{engine.size_bytes / 1e6:.2f}" if engine else "—",
+        ", ".join(f"{part:.0%} {dtype}" for dtype, part in engine.dtype_share.items()) if engine else "—",
+        *(
+            f"{variant.timings[file].median_ms[batch]:.2f}" if file in variant.timings else "—"
+            for file in files
+            for batch in _batches(release, file)
+        ),
+        "[red]REFUSED" if not variant.passed else " ".join(served) or "passed",
+    ]
+
+
+def _figure(variant: Variant, prefix: str, shape: str) -> str:
+    return next((shape.format(gate.figure) for gate in variant.gates if gate.name.startswith(prefix)), "—")
+
+
+def _batches(release: Manifest, file: str) -> list[str]:
+    return next((list(v.timings[file].median_ms) for v in release.variants if file in v.timings), [])

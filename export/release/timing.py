@@ -1,0 +1,120 @@
+"""What a variant costs on this machine, and whether a lower precision is worth its error.
+
+Runs are paired: the variants take turns within one process, so that a machine that slows down slows all of them.
+A ratio is one of neighbouring turns, and a lower precision has to be faster beyond doubt.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from contracts.manifest import Choice, Gate, Timing, Variant
+from contracts.spec import ModelSpec, Precision
+from export.proof.runners import Batch, Runner, length
+
+# A lower precision must be at least this much faster than the best higher one to be worth its error. Two graphs
+# that onnxruntime computes alike have been 7 % apart on a shared machine.
+WORTH_IT = 0.9
+_SLOW_MS = 20.0  # a call of that length is a turn by itself
+_FEWEST_ROUNDS = 5  # of fewer ratios not even the largest is an upper 95 % bound of the median
+
+# Milliseconds of one call: {runner: {batch size: [[of one turn], …]}}
+Samples = Mapping[Precision, Mapping[int, Sequence[Sequence[float]]]]
+
+
+def measure(
+    runners: Mapping[Precision, Runner],
+    inputs: Batch,
+    batches: Sequence[int],
+    rounds: int = 20,
+    burst: int = 5,
+    budget_s: float = 20,
+) -> Samples:
+    """Time calls of every batch size, in turns of `burst`; fewer rounds, but five, where the budget ends before.
+
+    The call before each turn does not count: onnxruntime's threads go on spinning for a moment after a call, and
+    those of the runner before would be timed too (on two cores that doubled every figure).
+    """
+    samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in batches} for name in runners}
+    deadline = time.monotonic() + budget_s
+    for done in range(rounds):
+        if done >= _FEWEST_ROUNDS and time.monotonic() > deadline:
+            break
+        for batch in batches:
+            chunk = _first(inputs, batch)
+            for name, run in runners.items():
+                slow = _call_ms(run, chunk) > _SLOW_MS
+                samples[name][batch].append([_call_ms(run, chunk) for _ in range(1 if slow else burst)])
+    return samples
+
+
+def choose(file: str, variants: Sequence[Variant], samples: Samples, batch: int) -> tuple[Choice, list[Variant]]:
+    """The variant to serve as `file`, and all of `variants` with their timings.
+
+    `variants` come in order of precision, highest first. A lower one is chosen if it takes at most WORTH_IT of the
+    time of the best higher one at `batch`.
+    """
+    best, timed = variants[0], [with_timing(variants[0], file, _timing(samples[variants[0].precision]))]
+    ratios = []
+    for variant in variants[1:]:
+        ratio, bound = _paired_ratio(samples[variant.precision][batch], samples[best.precision][batch])
+        detail = f"{ratio:.2f} measured at batch {batch}, paired runs"
+        name = f"{file}: share of {best.precision}'s time (95 % upper bound)"
+        gate = Gate(name, bound, WORTH_IT, "at most", detail)
+        timed.append(with_timing(variant, file, replace(_timing(samples[variant.precision]), worth_it=gate)))
+        ratios.append(f"{variant.precision} takes {ratio:.2f}× the time of {best.precision}")
+        if gate.passed:
+            best = variant
+    median = next(v for v in timed if v.precision == best.precision).timings[file].median_ms[str(batch)]
+    reason = "; ".join([f"{best.precision}: {median:.3g} ms at batch {batch}", *ratios])
+    return Choice(file, best.precision, reason), timed
+
+
+def with_timing(variant: Variant, file: str, timing: Timing) -> Variant:
+    return replace(variant, timings={**variant.timings, file: timing})
+
+
+def batches(spec: ModelSpec) -> list[int]:
+    """The sizes to time: a single request, what the engine is tuned for, and the most it takes."""
+    return sorted({spec.batch.min, spec.batch.opt, spec.batch.max})
+
+
+def _call_ms(run: Runner, chunk: Batch) -> float:
+    started = time.perf_counter()
+    run(chunk)
+    return (time.perf_counter() - started) * 1e3
+
+
+def _timing(by_batch: Mapping[int, Sequence[Sequence[float]]]) -> Timing:
+    calls = {batch: [ms for turn in turns for ms in turn] for batch, turns in by_batch.items()}
+    medians = {batch: statistics.median(ms) for batch, ms in calls.items()}
+    return Timing(
+        median_ms={str(b): round(median, 4) for b, median in medians.items()},
+        p99_ms={str(b): round(float(np.percentile(ms, 99)), 4) for b, ms in calls.items()},
+        samples_per_s={str(b): round(b / median * 1e3, 1) for b, median in medians.items()},
+    )
+
+
+def _paired_ratio(turns: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The median ratio of neighbouring turns, and its upper 95 % bound.
+
+    The bound is an order statistic: of n ratios, at least k are below the true median with the probability that a
+    fair coin shows k heads in n throws.
+    """
+    pairs = zip(turns, others, strict=True)
+    ratios = sorted(statistics.median(a) / statistics.median(b) for a, b in pairs)
+    n, tail, k = len(ratios), 0.0, len(ratios)
+    while k > 0 and tail + math.comb(n, k) / 2**n <= 0.05:
+        tail += math.comb(n, k) / 2**n
+        k -= 1
+    return round(statistics.median(ratios), 4), round(ratios[min(k, n - 1)], 4)
+
+
+def _first(inputs: Batch, count: int) -> Batch:
+    """`count` samples, from the start again where there are fewer."""
+    index = np.arange(count) % length(inputs)
+    return {name: np.ascontiguousarray(values[index]) for name, values in inputs.items()}

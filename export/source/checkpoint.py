@@ -1,0 +1,45 @@
+"""An export source from a checkpoint of a family, with the splits of the data that it was trained on."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from contracts.manifest import Source
+from export.errors import SampleError
+from export.proof.gates import Answers
+from export.source.base import ExportSource, Split
+from export.source.pytorch import graph_from_module, module_runner
+from training.checkpoints import Checkpoint
+from training.families import Family
+
+
+def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> ExportSource:
+    """A checkpoint of a family, with the splits of the data it was trained on."""
+    data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    if data.fingerprint != lineage.data_fingerprint:
+        raise SampleError(
+            "the data is not what the checkpoint was trained on",
+            note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
+            hint="held-out samples may have been trained on: restore the data and its split, or train again",
+        )
+    [name] = [tensor.name for tensor in spec.inputs]
+    return ExportSource(
+        spec=spec,
+        origin=Source(
+            file=checkpoint.path.name,
+            sha256=checkpoint.sha256,
+            data_fingerprint=lineage.data_fingerprint,
+            mlflow_run_id=lineage.mlflow_run_id,
+            git_commit=lineage.git_commit,
+            git_dirty=lineage.git_dirty,
+        ),
+        reference=lambda: module_runner(checkpoint.module, spec),
+        write_graph=lambda path: graph_from_module(checkpoint.module, spec, path),
+        calibration={name: data.split("train")[0][:calibration_samples]},
+        search=_split(name, *data.split("val")),
+        held_out=_split(name, *data.split("test")),
+    )
+
+
+def _split(name: str, inputs: NDArray[Any], labels: Answers) -> Split:
+    return Split({name: inputs}, labels)

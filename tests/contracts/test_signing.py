@@ -1,0 +1,208 @@
+"""A signature says who released a version, and names what was changed since. Real keys and certificates."""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from contracts import signing
+from contracts.errors import SignatureError
+from contracts.signing import Signer, Trust
+
+PEM = serialization.Encoding.PEM
+PRIVATE, PUBLIC = serialization.PrivateFormat.PKCS8, serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+def key_pair(directory: Path, name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> tuple[Path, Path]:
+    """Files with the private and the public key."""
+    private, public = directory / f"{name}.pem", directory / f"{name}.pub.pem"
+    private.write_bytes(key.private_bytes(PEM, PRIVATE, serialization.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(PEM, PUBLIC))
+    return private, public
+
+
+def certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuers: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate authority's, or of "signer" one for signing code."""
+    now, authority = datetime.now(UTC), name != "signer"
+    subject, by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)]) for common in (name, issuer))
+    builder = x509.CertificateBuilder(by, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
+    if not authority:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+    return builder.sign(issuers, hashes.SHA256()).public_bytes(PEM)
+
+
+def chain_of_trust(directory: Path) -> tuple[Signer, Path]:
+    """A signer whose certificate an intermediate one vouches for, and the root certificate above both."""
+    directory.mkdir()
+    root, between, signer = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    (directory / "root.pem").write_bytes(certificate("root", root, "root", root))
+    (directory / "between.pem").write_bytes(certificate("between", between, "root", root))
+    (directory / "signer.pem").write_bytes(certificate("signer", signer, "between", between))
+    private, _ = key_pair(directory, "key", signer)
+    return Signer(private, directory / "signer.pem", (directory / "between.pem",)), directory / "root.pem"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    return key_pair(tmp_path, "key", ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    """An unsigned version."""
+    directory = tmp_path / "1"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(b"weights")
+    (directory / "manifest.json").write_text("{}")
+    return directory
+
+
+def flip_a_byte(version: Path) -> None:
+    (version / "model.onnx").write_bytes(b"weighty")
+
+
+def rewrite_the_manifest(version: Path) -> None:
+    (version / "manifest.json").write_text('{"accuracy": 1}')
+
+
+def add_a_file(version: Path) -> None:
+    (version / "configs").mkdir()
+    (version / "configs" / "gpu.pbtxt").touch()
+
+
+def add_a_file_that_git_would_hide(version: Path) -> None:
+    (version / ".gitignore").touch()
+
+
+def remove_a_file(version: Path) -> None:
+    (version / "model.onnx").unlink()
+
+
+def rename_a_file(version: Path) -> None:
+    (version / "model.onnx").rename(version / "other.onnx")
+
+
+def rewrite_the_signed_payload(version: Path) -> None:
+    bundle = json.loads((version / "model.sig").read_text())
+    payload = base64.b64decode(bundle["dsseEnvelope"]["payload"]).replace(b"model.onnx", b"other.onnx")
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+    (version / "model.sig").write_text(json.dumps(bundle))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "note"),
+    [
+        (flip_a_byte, "is not what was signed\nNote: changed: model.onnx"),
+        (rewrite_the_manifest, "is not what was signed\nNote: changed: manifest.json"),
+        (add_a_file, "is not what was signed\nNote: not signed: configs/gpu.pbtxt"),
+        (add_a_file_that_git_would_hide, "is not what was signed\nNote: not signed: .gitignore"),
+        (remove_a_file, "is not what was signed\nNote: missing: model.onnx"),
+        (rename_a_file, "is not what was signed\nNote: missing: model.onnx; not signed: other.onnx"),
+        (rewrite_the_signed_payload, "Note: it was signed with another key, or the signature itself was changed"),
+        (lambda version: (version / "model.sig").write_text("{"), "Note: model_signing says: Expecting property"),
+        (lambda version: (version / "model.sig").unlink(), "is unsigned: there is no model.sig"),
+        (lambda version: (version / "link").symlink_to("model.onnx"), "link is a symbolic link"),
+    ],
+)
+def test_whatever_is_done_to_a_signed_version_is_named(
+    version: Path, keys: tuple[Path, Path], tamper: Callable[[Path], None], note: str
+) -> None:
+    private, public = keys
+    signing.sign(version, Signer(private))
+    signing.verify(version, Trust(public))
+    tamper(version)
+    with pytest.raises(SignatureError) as refused:
+        signing.verify(version, Trust(public))
+    assert note in str(refused.value)
+
+
+def test_another_key_is_refused(version: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    _, other = key_pair(tmp_path, "other", ec.generate_private_key(ec.SECP384R1()))
+    signing.sign(version, Signer(keys[0]))
+    with pytest.raises(SignatureError, match=r"cannot be verified with .*other\.pub\.pem\nNote: it was signed with"):
+        signing.verify(version, Trust(other))
+
+
+def test_a_certificate_is_trusted_for_its_root_alone(version: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours")
+    _, other_root = chain_of_trust(tmp_path / "theirs")
+    signing.sign(version, signer)
+    signing.verify(version, Trust(chain=(root,)))
+    with pytest.raises(SignatureError, match="does not lead to a root among these"):
+        signing.verify(version, Trust(chain=(other_root,)))
+    with pytest.raises(SignatureError, match="verify it with the certificate chain"):
+        signing.verify(version, Trust(keys[1]))
+    flip_a_byte(version)
+    with pytest.raises(SignatureError, match=r"changed: model\.onnx"):
+        signing.verify(version, Trust(chain=(root,)))
+
+
+def test_a_certificate_needs_no_chain_of_its_own(version: Path, tmp_path: Path) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours")
+    signing.sign(version, Signer(signer.private_key, signer.certificate))
+    signing.verify(version, Trust(chain=(root, *signer.chain)))
+
+
+def test_a_key_alone_does_not_satisfy_a_certificate_chain(
+    version: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, root = chain_of_trust(tmp_path / "ours")
+    signing.sign(version, Signer(keys[0]))
+    with pytest.raises(SignatureError, match="verify it with the public key"):
+        signing.verify(version, Trust(chain=(root,)))
+
+
+def test_a_certificate_of_another_key_cannot_sign(version: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    signer, _ = chain_of_trust(tmp_path / "ours")
+    with pytest.raises(SignatureError, match="does not match"):
+        signing.sign(version, Signer(keys[0], signer.certificate, signer.chain))
+    assert not (version / "model.sig").exists()
+
+
+def test_keys_that_cannot_sign_are_refused_with_the_reason(
+    version: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    wrong, _ = key_pair(tmp_path, "rsa", rsa.generate_private_key(65537, 2048))
+    locked = tmp_path / "locked.pem"
+    password = serialization.BestAvailableEncryption(b"password")
+    locked.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PRIVATE, password))
+    for path, reason in {
+        tmp_path / "none.pem": "there is no key or certificate",
+        public: "the private key is not one in PEM format",
+        version / "model.onnx": "a file is not the PEM file it should be",
+        wrong: "not an EC key on P-256",
+        locked: "has a password",
+    }.items():
+        with pytest.raises(SignatureError, match=reason):
+            signing.sign(version, Signer(path))
+    signing.sign(version, Signer(private))
+    with pytest.raises(SignatureError, match="the public key is not one in PEM format"):
+        signing.verify(version, Trust(private))
+
+
+def test_the_environment_names_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SIGNING_KEY", "SIGNING_CERTIFICATE", "SIGNING_CHAIN", "VERIFY_KEY", "VERIFY_CHAIN"):
+        monkeypatch.delenv(name, raising=False)
+    assert signing.signer_from_environment() is None
+    assert signing.trust_from_environment() is None
+    monkeypatch.setenv("SIGNING_CERTIFICATE", "c.pem")
+    with pytest.raises(SignatureError, match="set SIGNING_KEY"):
+        signing.signer_from_environment()
+    monkeypatch.setenv("SIGNING_KEY", "k.pem")
+    monkeypatch.setenv("SIGNING_CHAIN", "a.pem:b.pem")
+    assert signing.signer_from_environment() == Signer(Path("k.pem"), Path("c.pem"), (Path("a.pem"), Path("b.pem")))
+    monkeypatch.setenv("VERIFY_CHAIN", "root.pem")
+    assert signing.trust_from_environment() == Trust(chain=(Path("root.pem"),))
+    monkeypatch.setenv("VERIFY_KEY", "k.pem")
+    with pytest.raises(SignatureError, match="one of the two"):
+        signing.trust_from_environment()
