@@ -18,61 +18,21 @@ interface unless --host says otherwise, its admin APIs ask for a key, and a cras
 
 import argparse
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from cli import commands
+from cli.commands import Command, count, port
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
 
 
-def main() -> int:
-    options = _parser().parse_args()
-
-    from deploy import commands
-
-    if options.command == "up" and options.detach:
-        return commands.up_detached(options, sys.argv[1:])
-    return {
-        "up": commands.up,
-        "status": commands.show_status,
-        "logs": commands.show_logs,
-        "down": commands.down,
-        "reload": commands.reload,
-        "rollback": commands.rollback,
-        "promote": commands.promote,
-        "drill": commands.run_drill,
-    }[options.command](options)
+def main(arguments: Sequence[str] | None = None) -> int:
+    return commands.run("python -m deploy", __doc__, COMMANDS, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_up(
-        commands.add_parser(
-            "up",
-            help="start the server, wait for its models, keep it up",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-    )
-    status = commands.add_parser("status", help="what is loaded and how it does; exit code 0 only if all is ready")
-    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
-    logs = commands.add_parser("logs", help="the server's log, also of a server that has ended")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on as it grows, until the server ends")
-    logs.add_argument("--lines", "-n", type=_count, default=50, help="how many of the last lines (default: 50)")
-    logs.add_argument("--json", action="store_true", help="as it is kept: one JSON object a line")
-    commands.add_parser("down", help="stop the server; requests already accepted finish first")
-    _add_upgrades(commands)
-    _add_drill(
-        commands.add_parser("drill", help="upgrade and kill a server under load, on a copy: what do clients see?")
-    )
-    return parser
-
-
-def _add_up(up: argparse.ArgumentParser) -> None:
+def _up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return once every model is ready")
     up.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
     up.add_argument(
@@ -85,9 +45,9 @@ def _add_up(up: argparse.ArgumentParser) -> None:
 
     network = up.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    network.add_argument("--http-port", type=_port, default=8000, help=" ")
-    network.add_argument("--grpc-port", type=_port, default=8001, help=" ")
-    network.add_argument("--metrics-port", type=_port, default=8002, help=" ")
+    network.add_argument("--http-port", type=port, default=8000, help=" ")
+    network.add_argument("--grpc-port", type=port, default=8001, help=" ")
+    network.add_argument("--metrics-port", type=port, default=8002, help=" ")
 
     security = up.add_argument_group("security", "HTTP has no TLS of its own: see docs/how-to/secure.md")
     security.add_argument(
@@ -129,13 +89,11 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     )
 
     running = up.add_argument_group("keeping it up")
+    running.add_argument("--drain", type=count, default=30, metavar="SECONDS", help="for accepted requests, at the end")
     running.add_argument(
-        "--drain", type=_count, default=30, metavar="SECONDS", help="for accepted requests, at the end"
+        "--max-restarts", type=count, default=5, metavar="N", help="of a crashed server within five minutes"
     )
-    running.add_argument(
-        "--max-restarts", type=_count, default=5, metavar="N", help="of a crashed server within five minutes"
-    )
-    running.add_argument("--cache-mb", type=_count, default=0, metavar="MB", help="response cache; 0 is none")
+    running.add_argument("--cache-mb", type=count, default=0, metavar="MB", help="response cache; 0 is none")
     running.add_argument("--rate-limit", action="store_true", help="heed the configurations' rate_limiter")
 
     traces = up.add_argument_group("logs and traces")
@@ -148,25 +106,43 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         default=os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
         help="send OpenTelemetry spans there, as in http://localhost:4318/v1/traces",
     )
-    traces.add_argument("--trace-rate", type=_count, default=100, metavar="N", help="one request in N")
+    traces.add_argument("--trace-rate", type=count, default=100, metavar="N", help="one request in N")
 
 
-def _add_upgrades(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    reload = commands.add_parser("reload", help="serve what is on disk now; what does not load is parked")
+def _status(status: argparse.ArgumentParser) -> None:
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+
+
+def _logs(logs: argparse.ArgumentParser) -> None:
+    logs.add_argument("--follow", "-f", action="store_true", help="go on as it grows, until the server ends")
+    logs.add_argument("--lines", "-n", type=count, default=50, help="how many of the last lines (default: 50)")
+    logs.add_argument("--json", action="store_true", help="as it is kept: one JSON object a line")
+
+
+def _reload(reload: argparse.ArgumentParser) -> None:
     reload.add_argument("models", nargs="*", metavar="MODEL", help="which ones (default: all)")
-    rollback = commands.add_parser("rollback", help="serve the version before; newer ones are parked, not deleted")
+
+
+def _rollback(rollback: argparse.ArgumentParser) -> None:
     rollback.add_argument("model", metavar="MODEL")
-    rollback.add_argument("--to", type=_count, metavar="VERSION", help="default: the one before that which answers")
-    promote = commands.add_parser("promote", help="make a version the one that answers; newer ones are parked")
+    rollback.add_argument("--to", type=count, metavar="VERSION", help="default: the one before that which answers")
+    _repository(rollback)
+
+
+def _promote(promote: argparse.ArgumentParser) -> None:
     promote.add_argument("model", metavar="MODEL")
-    promote.add_argument("version", type=_count, nargs="?", metavar="VERSION", help="default: the newest, also parked")
-    for command in (rollback, promote):
-        command.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
+    promote.add_argument("version", type=count, nargs="?", metavar="VERSION", help="default: the newest, also parked")
+    _repository(promote)
 
 
-def _add_drill(drill: argparse.ArgumentParser) -> None:
-    drill.add_argument("--requests", type=_count, default=20_000, metavar="N", help="at least (default: 20,000)")
-    drill.add_argument("--connections", type=_count, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
+def _repository(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
+
+
+def _drill(drill: argparse.ArgumentParser) -> None:
+    drill.add_argument("--requests", type=count, default=20_000, metavar="N", help="at least (default: 20,000)")
+    drill.add_argument("--connections", type=count, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
     drill.add_argument("--model", help="the one to upgrade (default: the first that was released)")
     drill.add_argument(
         "--image", type=Path, action="append", default=[], metavar="FILE", help="what to send; repeatable"
@@ -175,17 +151,39 @@ def _add_drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text} is not a port, 1 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
-    return int(text)
-
+COMMANDS = (
+    Command(
+        "up",
+        "start the server, wait for its models, keep it up",
+        "deploy.commands:up",
+        _up,
+        argparse.ArgumentDefaultsHelpFormatter,
+    ),
+    Command(
+        "status",
+        "what is loaded and how it does; exit code 0 only if all is ready",
+        "deploy.commands:show_status",
+        _status,
+    ),
+    Command("logs", "the server's log, also of a server that has ended", "deploy.commands:show_logs", _logs),
+    Command("down", "stop the server; requests already accepted finish first", "deploy.commands:down"),
+    Command("reload", "serve what is on disk now; what does not load is parked", "deploy.commands:reload", _reload),
+    Command(
+        "rollback",
+        "serve the version before; newer ones are parked, not deleted",
+        "deploy.commands:rollback",
+        _rollback,
+    ),
+    Command(
+        "promote", "make a version the one that answers; newer ones are parked", "deploy.commands:promote", _promote
+    ),
+    Command(
+        "drill",
+        "upgrade and kill a server under load, on a copy: what do clients see?",
+        "deploy.commands:run_drill",
+        _drill,
+    ),
+)
 
 if __name__ == "__main__":
     run_command_line(main, ProjectError)

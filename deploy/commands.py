@@ -30,7 +30,9 @@ NOT_UP = "No server is up."
 
 
 def up(options: argparse.Namespace) -> int:
-    """In the foreground: keep a server up until told to stop."""
+    """Keep a server up until told to stop, in the foreground or in a process of its own."""
+    if options.detach:
+        return _up_detached(options.arguments)
     settings = _settings(options)
     started = time.monotonic()
     say = functools.partial(print, flush=True, file=sys.stderr if options.log_to_stdout else sys.stdout)
@@ -52,7 +54,7 @@ def up(options: argparse.Namespace) -> int:
     return 130
 
 
-def up_detached(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+def _up_detached(arguments: Sequence[str]) -> int:
     """Start `up` as a process of its own, and return once every model is ready."""
     started = time.monotonic()
     state.directory().mkdir(parents=True, exist_ok=True)

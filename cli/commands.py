@@ -1,0 +1,68 @@
+"""Commands of a program, each declared once: its name, its help, its arguments, and where it is carried out."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+
+def _none(parser: argparse.ArgumentParser) -> None:
+    """No arguments."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a program.
+
+    Attributes:
+        name: What the user types behind the program's name.
+        help: One line of the program's help.
+        run: "package.module:function", imported when the command is chosen, so that `--help` is instant. The function
+            is given the parsed arguments and returns the exit code.
+        arguments: Adds the command's arguments to its parser.
+        formatter: How its help is laid out, e.g. with every default.
+    """
+
+    name: str
+    help: str
+    run: str
+    arguments: Callable[[argparse.ArgumentParser], None] = _none
+    formatter: type[argparse.HelpFormatter] = argparse.HelpFormatter
+
+
+def run(program: str, description: str | None, commands: Sequence[Command], arguments: Sequence[str] | None) -> int:
+    """Parse `arguments`, the process's own where None, and carry out the command that they name.
+
+    Returns:
+        The command's exit code. A mistake in the arguments ends the process with 2, as argparse does.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    chosen = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in commands:
+        command.arguments(
+            chosen.add_parser(
+                command.name, help=command.help, description=command.help, formatter_class=command.formatter
+            )
+        )
+    options = parser.parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)  # for who starts itself again
+    [named] = [command for command in commands if command.name == options.command]
+    module, _, function = named.run.partition(":")
+    return int(getattr(import_module(module), function)(options))
+
+
+def port(text: str) -> int:
+    """Read an argument that is a port."""
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 1 to 65535")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Read an argument that is a number of something, 0 included."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return int(text)
