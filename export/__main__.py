@@ -24,7 +24,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,16 +40,17 @@ if TYPE_CHECKING:
     from cli.progress import Progress
     from export.source.base import ExportSource
 
-_SHELVES = ("list", "show", "verify", "register")  # about what is published already: export/release/published.py
+_OF_PUBLISHED = ("list", "show", "verify", "register")  # about what is published already: export/release/published.py
 
 
-def main() -> int:
-    if sys.argv[1:2] and sys.argv[1] in _SHELVES:
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in _OF_PUBLISHED:
         from export.release import published
 
-        return published.main(sys.argv[1:])
+        return published.main(given)
     parser = _parser()
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     _check(parser, options)
 
     from cli.progress import Progress
@@ -63,7 +64,7 @@ def main() -> int:
     work = layout.artifacts() / "export"
     source = _export_source(options, progress, work)
     request = ExportRequest(
-        command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "export", *given]),
         precisions=_precisions(options.precision, source.spec),
         server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
         search=options.search,

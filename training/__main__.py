@@ -15,6 +15,7 @@ Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); 
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from cli.run import run_command_line
 from contracts import layout
@@ -22,7 +23,8 @@ from contracts.errors import ProjectError
 from training.families import FAMILIES
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m training",
         usage="python -m training {fit,validate,test,examples} FAMILY [--preset NAME] [Lightning's flags]",
@@ -34,10 +36,10 @@ def main() -> int:
     parser.add_argument("family", choices=list(FAMILIES), help="the model family")
     parser.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
     parser.add_argument("--count", type=int, metavar="N", help="examples: how many files (default: 100)")
-    if len(sys.argv) > 3 and {"-h", "--help"} & set(sys.argv[3:]):  # Lightning's help, not ours
-        options, flags = parser.parse_args(sys.argv[1:3]), ["--help"]
+    if {"-h", "--help"} & set(given[2:]):  # Lightning's help, not ours
+        options, flags = parser.parse_args(given[:2]), ["--help"]
     else:
-        options, flags = parser.parse_known_args()
+        options, flags = parser.parse_known_args(given)
 
     if options.subcommand == "examples":
         if flags or options.preset:
