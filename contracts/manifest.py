@@ -5,7 +5,7 @@ It lies beside the files it describes, `model_repository/<model>/<version>/manif
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -31,15 +31,39 @@ class Source:
     git_dirty: bool | None
 
 
+# What begins the name of a gate in versions that were published before gates had ids, and the id it has now.
+# Of a prefix that ends with a space the rest of the name follows the id.
+_IDS = {
+    "accuracy drop": "accuracy_drop",
+    "agreement": "agreement",
+    "compiled by TensorRT": "compiled",
+    "computed in": "computed_share",
+    "contract: ": "contract",
+    "inf or nan": "finite",
+    "inspected: computed in": "inspected_share",
+    "largest difference of ": "largest_difference",
+    "loads in the server's TensorRT": "server_tensorrt",
+    "made": "made",
+    "model.": "worth_it",
+    "Q/DQ not signed and symmetric": "qdq_symmetric",
+    "quantized": "quantized",
+}
+
+
 @dataclass(frozen=True)
 class Gate:
     """One proof: a figure, its limit, and whether it held."""
 
-    name: str
+    name: str  # for people, who read it in tables; whoever looks for a gate asks for its id
     figure: float
     limit: float
     bound: Literal["at most", "at least"]
     detail: str = ""  # what the figure does not say: which tensors, which layers, which file
+    id: str = ""  # "agreement", "largest_difference:logits"
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", _id_of(self.name))
 
     @property
     def passed(self) -> bool:
@@ -191,6 +215,11 @@ class Manifest:
         raise ManifestError(f"{self.model} version {self.version} serves nothing as {file}")
 
 
+def find_gate(gates: Iterable[Gate], gate_id: str) -> Gate | None:
+    """The first gate with this id, or None: a variant without labels has no accuracy to lose."""
+    return next((gate for gate in gates if gate.id == gate_id), None)
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -263,3 +292,10 @@ def decode(kind: Any, raw: Any) -> Any:
     if origin is UnionType and raw is not None:  # only "… | None" is used
         return decode(arguments[0], raw)
     return raw
+
+
+def _id_of(name: str) -> str:
+    for prefix, kind in _IDS.items():
+        if name.startswith(prefix):
+            return f"{kind}:{name.removeprefix(prefix)}" if prefix.endswith(" ") else kind
+    return name

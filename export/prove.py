@@ -45,7 +45,9 @@ def prove(
     proofs = [contract.graph_gate(model, spec)]
     if precision == "int8":
         wrong = int8.faults(model)
-        proofs.append(Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5])))
+        proofs.append(
+            Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5]), id="qdq_symmetric")
+        )
     answers = None
     if not gates.failures(proofs):
         with progress.step(f"{precision} proof", total=len(source.held_out)) as done:
@@ -72,7 +74,7 @@ def prove(
 
 def not_made(precision: Precision, error: GraphError) -> Proven:
     """The record of a precision that no graph could be made in."""
-    failed = Gate("made", 0, 1, "at least", str(error))
+    failed = Gate("made", 0, 1, "at least", str(error), id="made")
     return Proven(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
 
 
@@ -130,7 +132,7 @@ def _compile(context: ExportContext, proven: Proven, model: ModelProto) -> Prove
                 "engine", make, graph=proven.variant.sha256, spec=spec.inputs, options=asdict(options)
             )
         except CompileError as error:
-            refused = Gate("compiled by TensorRT", 0, 1, "at least", str(error))
+            refused = Gate("compiled by TensorRT", 0, 1, "at least", str(error), id="compiled")
             done(f"REFUSED: {error}")
             return replace(proven, variant=replace(proven.variant, gates=(*proven.variant.gates, refused)))
         kept = json.loads((place / "engine.json").read_text())
@@ -140,7 +142,7 @@ def _compile(context: ExportContext, proven: Proven, model: ModelProto) -> Prove
         added = [
             contract.engine_gate(io_tensors, spec),
             Gate(f"computed in {_DTYPES[precision]}", _part(facts.dtype_share, precision), share, "at least",
-                 _shares(facts.dtype_share)),
+                 _shares(facts.dtype_share), id="computed_share"),
         ]  # fmt: skip
         done(f"{facts.library}: {facts.size_bytes / 1e6:.2f} MB, {_verdict(added) or _shares(facts.dtype_share)}",
              cached=cached)  # fmt: skip
@@ -163,7 +165,11 @@ def _prove_plan(context: ExportContext, proven: Proven, plan: Path, model: Model
             share = engine.inspected_share(run.inspected(), graphs.heavy_nodes(model))
         computed, limit = _part(share or facts.dtype_share, precision), spec.limits[precision].computed_share
         told = _shares(share) or f"the inspector names too few layers; the network: {_shares(facts.dtype_share)}"
-        proofs.append(Gate(f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", told))
+        proofs.append(
+            Gate(
+                f"inspected: computed in {_DTYPES[precision]}", computed, limit, "at least", told, id="inspected_share"
+            )
+        )
         done(_verdict(proofs))
     facts = replace(facts, gates=tuple(proofs), dtype_share=share or facts.dtype_share)
     # A plan that fails its own proof is not served; the graph that passed still may be.
@@ -173,7 +179,7 @@ def _prove_plan(context: ExportContext, proven: Proven, plan: Path, model: Model
 def _verdict(proofs: Sequence[Gate]) -> str:
     if failed := gates.failures(proofs):
         return f"REFUSED: {failed}"
-    shown = [gate for gate in proofs if gate.name == "agreement" or gate.name.startswith("accuracy drop")]
+    shown = [gate for gate in proofs if gate.id in ("agreement", "accuracy_drop")]
     return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
 
 

@@ -102,7 +102,7 @@ def search(
         try:
             models[recipe] = make()
         except GraphError as error:  # one quantizer does not know the graph; another may
-            failed = Gate("quantized", 0, 1, "at least", str(error))
+            failed = Gate("quantized", 0, 1, "at least", str(error), id="quantized")
             trials.append(Trial(recipe, (failed,), 1.0, round(time.monotonic() - begun, 2)))
         else:
             trials.append(context.judge(models[recipe], recipe, begun))

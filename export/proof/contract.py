@@ -126,7 +126,7 @@ def dims_of(tensor: TensorSpec) -> tuple[int, ...]:
 
 
 def _gate(what: str, faults: Sequence[str]) -> Gate:
-    return Gate(f"contract: {what}", len(faults), 0, "at most", "; ".join(faults))
+    return Gate(f"contract: {what}", len(faults), 0, "at most", "; ".join(faults), id=f"contract:{what}")
 
 
 def _numpy_name(data_type: int) -> str:

@@ -192,7 +192,7 @@ def server_gate(plan: bytes, server: str) -> Gate:
     """Whether the server's TensorRT can load the plan: it has to be the very version that built it."""
     built_by = plan_version(plan) or "no TensorRT"
     return Gate("loads in the server's TensorRT", float(same_version(built_by, server)), 1, "at least",
-                f"built by {built_by}, the server has {server}")  # fmt: skip
+                f"built by {built_by}, the server has {server}", id="server_tensorrt")  # fmt: skip
 
 
 def same_version(found: str, wanted: str) -> bool:

@@ -95,13 +95,22 @@ def prove(
     """
     largest, not_finite, broken = Comparison.worst({"held-out split": held_out, **others})
     proofs = [
-        Gate(f"largest difference of {output}", difference, limits.tolerance[output], "at most", f"in {where}")
+        Gate(
+            f"largest difference of {output}",
+            difference,
+            limits.tolerance[output],
+            "at most",
+            f"in {where}",
+            id=f"largest_difference:{output}",
+        )
         for output, (difference, where) in largest.items()
     ]
-    proofs.append(Gate("inf or nan", not_finite, 0, "at most", f"in {', '.join(broken)}" if broken else ""))
+    proofs.append(
+        Gate("inf or nan", not_finite, 0, "at most", f"in {', '.join(broken)}" if broken else "", id="finite")
+    )
     if held_out.answers is not None and reference is not None and limits.agreement is not None:
         same = float(correct(held_out.answers, reference).mean())
-        proofs.append(Gate("agreement", same, limits.agreement, "at least"))
+        proofs.append(Gate("agreement", same, limits.agreement, "at least", id="agreement"))
         if labels is not None and limits.accuracy_drop_points is not None:
             before, after = correct(reference, labels), correct(held_out.answers, labels)
             proofs.append(drop(before, after, limits.accuracy_drop_points))
@@ -121,7 +130,9 @@ def drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> G
     bound = _upper_bound(lost, gained, count) * 100
     if limit < (least := _upper_bound(0, 0, count) * 100):
         detail += f"; so few samples cannot show less than {least:.2f}"
-    return Gate("accuracy drop, points (95 % upper bound)", round(bound, 4), limit, "at most", detail)
+    return Gate(
+        "accuracy drop, points (95 % upper bound)", round(bound, 4), limit, "at most", detail, id="accuracy_drop"
+    )
 
 
 def _upper_bound(lost: int, gained: int, count: int) -> float:

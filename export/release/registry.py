@@ -176,7 +176,7 @@ def _metrics(release: Manifest) -> dict[str, float]:
 
 def _figures(prefix: str, gates: tuple[Gate, ...]) -> dict[str, float]:
     """MLflow admits letters, digits, spaces and -_.: in a name."""
-    return {f"{prefix}/{re.sub(r'[^-_.: a-zA-Z0-9]+', '_', gate.name)}": gate.figure for gate in gates}
+    return {f"{prefix}/{re.sub(r'[^-_.: a-zA-Z0-9]+', '_', gate.id)}": gate.figure for gate in gates}
 
 
 def _params(release: Manifest) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from contracts.manifest import Gate, Manifest, Variant
+from contracts.manifest import Gate, Manifest, Variant, find_gate
 
 
 def variants_table(release: Manifest) -> Table:
@@ -48,7 +48,7 @@ def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
     return [
         variant.precision,
         "—" if variant.accuracy is None else f"{variant.accuracy:.4f}",
-        _figure(variant, "accuracy drop", "{:.2f}"),
+        _figure(variant, "accuracy_drop", "{:.2f}"),
         _figure(variant, "agreement", "{:.2%}"),
         f"{variant.size_bytes / 1e6:.2f}",
         f"{engine.size_bytes / 1e6:.2f}" if engine else "—",
@@ -62,8 +62,9 @@ def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
     ]
 
 
-def _figure(variant: Variant, prefix: str, shape: str) -> str:
-    return next((shape.format(gate.figure) for gate in variant.gates if gate.name.startswith(prefix)), "—")
+def _figure(variant: Variant, gate_id: str, shape: str) -> str:
+    found = find_gate(variant.gates, gate_id)
+    return shape.format(found.figure) if found else "—"
 
 
 def _batches(release: Manifest, file: str) -> list[str]:

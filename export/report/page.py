@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from contracts.manifest import Gate, Manifest, Variant
+from contracts.manifest import Gate, Manifest, Variant, find_gate
 from contracts.spec import ModelSpec
 from export.report import plots
 from export.report.evidence import Evidence, flips, recalls
@@ -14,7 +14,6 @@ from export.report.evidence import Evidence, flips, recalls
 _LAYERS = 30  # the most sensitive ones
 _CLASSES, _CLASSES_OF_MANY = 40, 20  # up to 40 classes all are shown, of more the 20 most changed
 _FLIPS = 24  # samples a variant
-_DROP, _AGREEMENT = "accuracy drop", "agreement"  # how the names of these two gates begin
 
 
 def render(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, str]:
@@ -47,11 +46,11 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
             v.precision: [c.file for c in release.choices if c.precision == v.precision] for v in release.variants
         },
         "failures": {v.precision: _failures(v) for v in release.variants},
-        "agreement": {v.precision: _gate(v.gates, _AGREEMENT) for v in release.variants},
+        "agreement": {v.precision: find_gate(v.gates, "agreement") for v in release.variants},
         "gate_groups": _gate_groups(release),
         "pareto": _pareto(release, files, batch),
         "recipe": int8,
-        "trial_gates": list(dict.fromkeys(gate.name for trial in release.trials for gate in trial.gates)),
+        "trial_gates": {gate.id: gate.name for trial in release.trials for gate in trial.gates},
         "search": _search(release),
         "layers": layers,
         "left_out": left_out,
@@ -61,10 +60,6 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         "per_class": plots.per_class(shown) if shown and shown[0].variants else None,
         "flips": {precision: flips(evidence, precision, spec.labels, _FLIPS) for precision in evidence.answers},
     }
-
-
-def _gate(gates: Sequence[Gate], prefix: str) -> Gate | None:
-    return next((gate for gate in gates if gate.name.startswith(prefix)), None)
 
 
 def _failures(variant: Variant) -> list[Gate]:
@@ -101,13 +96,13 @@ def _pareto(release: Manifest, files: Sequence[str], batch: str) -> str | None:
 
 
 def _point(release: Manifest, variant: Variant, file: str, batch: str) -> plots.Point | None:
-    timing, agreement = variant.timings.get(file), _gate(variant.gates, _AGREEMENT)
+    timing, agreement = variant.timings.get(file), find_gate(variant.gates, "agreement")
     share = variant.accuracy
     if share is None and agreement:
         share = agreement.figure
     if share is None or timing is None or batch not in timing.median_ms:
         return None
-    low, drop = share, _gate(variant.gates, _DROP)
+    low, drop = share, find_gate(variant.gates, "accuracy_drop")
     if release.reference_accuracy is not None and drop:
         low = min(share, release.reference_accuracy - drop.figure / 100)
     served = any(c.file == file and c.precision == variant.precision for c in release.choices)
@@ -121,7 +116,7 @@ def _search(release: Manifest) -> str | None:
     chosen = {variant.recipe for variant in release.variants}
     attempts = []
     for number, trial in enumerate(release.trials, start=1):
-        recipe, gate = trial.recipe, _gate(trial.gates, _DROP) or _gate(trial.gates, _AGREEMENT)
+        recipe, gate = trial.recipe, find_gate(trial.gates, "accuracy_drop") or find_gate(trial.gates, "agreement")
         left_out = f", {len(recipe.left_out)} in FP32" if recipe.left_out else ""
         name = f"{number}  {recipe.quantizer} {recipe.method}, {recipe.samples}{left_out}"
         attempts.append(plots.Attempt(name, trial.error, gate, trial.passed, recipe in chosen))

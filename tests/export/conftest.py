@@ -9,7 +9,7 @@ import pytest
 from cli.progress import Progress
 from contracts.manifest import Recipe
 from contracts.spec import Precision
-from export import pipeline
+from export import steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.precision import fp16, int8
@@ -62,6 +62,6 @@ def context_of(reference_cache: Path) -> Callable[..., ExportContext]:
     def make(source: ExportSource, **asked: object) -> ExportContext:
         cache, progress = Cache(reference_cache, {}), Progress()
         request = ExportRequest(command="python -m export", **asked)  # type: ignore[arg-type]
-        return ExportContext(source, request, cache, progress, pipeline.reference(source, cache, progress))
+        return ExportContext(source, request, cache, progress, steps.reference(source, cache, progress))
 
     return make
