@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from contracts.errors import SpecError
+from contracts.names import RULE, is_model_name
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -73,6 +74,9 @@ class ModelSpec:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in (self.model, self.family):
+            if not is_model_name(name):
+                raise SpecError(f"a model cannot be called {name!r}", note=f"a name has {RULE}")
         for tensor in self.inputs:
             if not tensor.shape or tensor.shape[0] != self.batch:
                 raise SpecError(f"{self.model}: the first dimension of every input is the same dynamic batch")

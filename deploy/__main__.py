@@ -137,7 +137,9 @@ def _promote(promote: argparse.ArgumentParser) -> None:
 
 
 def _repository(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
+    command.add_argument(
+        "--repository", type=Path, help="default: the one that the running server serves, else model_repository"
+    )
 
 
 def _drill(drill: argparse.ArgumentParser) -> None:
@@ -147,7 +149,12 @@ def _drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument(
         "--image", type=Path, action="append", default=[], metavar="FILE", help="what to send; repeatable"
     )
-    drill.add_argument("--repository", type=Path, default=layout.model_repository(), help="what to take the copy of")
+    drill.add_argument(
+        "--repository",
+        type=Path,
+        default=layout.model_repository(),
+        help="what to take the copy of (default: model_repository)",
+    )
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

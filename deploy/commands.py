@@ -187,9 +187,13 @@ def addresses(running: state.Running) -> str:
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
 
 
-def _running_over(repository: Path) -> tuple[state.Running | None, Path]:
-    """The server that serves `repository`, if one does, and that repository."""
-    running, root = state.running(), repository.resolve()
+def _running_over(repository: Path | None) -> tuple[state.Running | None, Path]:
+    """The server that serves `repository`, if one does, and that repository; by default the running server's own."""
+    running = state.running()
+    if repository is None:
+        root = Path(running.repository) if running else layout.model_repository()
+    else:
+        root = repository.resolve()
     return (running if running and Path(running.repository) == root else None), root
 
 

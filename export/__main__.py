@@ -20,77 +20,29 @@ has changed, and an interrupted one goes on.
 """
 
 import argparse
-import json
-import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cli import commands
+from cli.commands import Command
 from cli.run import run_command_line
-from contracts import layout, signing
-from contracts.errors import ProjectError, SpecError
-from contracts.manifest import Manifest
-from contracts.spec import PRECISIONS, ModelSpec, Precision
-
-if TYPE_CHECKING:
-    from cli.progress import Progress
-    from export.source.base import ExportSource
-
-_OF_PUBLISHED = ("list", "show", "verify", "register")  # about what is published already: export/release/published.py
+from contracts import layout
+from contracts.errors import ProjectError
+from contracts.spec import PRECISIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in _OF_PUBLISHED:
-        from export.release import published
-
-        return published.main(given)
+    if given and given[0] in {command.name for command in OF_PUBLISHED}:
+        return commands.run("python -m export", __doc__, OF_PUBLISHED, given)
     parser = _parser()
     options = parser.parse_args(given)
     _check(parser, options)
 
-    from cli.progress import Progress
-    from export import pipeline  # torch and onnx take seconds to import
-    from export.cache import Cache
-    from export.context import ExportRequest
-    from export.proof.engine import SERVER_TENSORRT, Options
-    from export.tools import code, gpu, versions
+    from export.commands import export  # torch and onnx take seconds to import
 
-    progress = Progress()
-    work = layout.artifacts() / "export"
-    source = _export_source(options, progress, work)
-    request = ExportRequest(
-        command=shlex.join(["python", "-m", "export", *given]),
-        precisions=_precisions(options.precision, source.spec),
-        server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
-        search=options.search,
-        search_budget_s=options.search_budget,
-        signer=signing.signer_from_environment(),
-    )
-    if options.target == "tensorrt":
-        engines = Options("tensorrt", options.hardware_compatible, work / "timing")
-        request = replace(request, engines=engines)
-    with _configured(options, source.spec, progress) as model_directory:
-        release = pipeline.run(
-            source,
-            request,
-            model_directory=model_directory,
-            cache=Cache(work / source.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
-            progress=progress,
-        )
-    directory = options.repository / release.model / str(release.version)
-    if options.json:
-        print(json.dumps(asdict(release), indent=2))
-    else:
-        _tell(release, directory)
-    if options.register:
-        _register(release, directory, progress)
-    progress.say("Next: python -m deploy up")
-    return 0
+    return export(options, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,93 +106,49 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--search-budget cannot be negative")
 
 
-def _export_source(options: argparse.Namespace, progress: "Progress", work: Path) -> "ExportSource":
-    from contracts import spec
-    from export.errors import ExportError
-    from export.release import registry
-    from export.source.checkpoint import from_checkpoint
-    from training import checkpoints, families
-
-    if options.onnx:
-        facts = spec.from_toml(options.spec)
-        progress.say(f"Exporting {layout.shown(options.onnx)}")
-        from export.source.graph_file import from_graph
-
-        return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
-    family = families.load(options.family)
-    if not (options.repository / family.spec.model / "config.pbtxt").is_file():
-        raise ExportError(
-            f"{options.repository} has no {family.spec.model}/config.pbtxt",
-            hint="--repository names a Triton model repository",
-        )
-    reference = options.reference or options.run_id
-    if reference:
-        path = registry.checkpoint_of(reference, work / family.name / "downloaded")
-    else:
-        path = options.checkpoint or checkpoints.newest(family.name)
-    checkpoint = checkpoints.read(path, family)
-    progress.say(f"Exporting {layout.shown(checkpoint.path)}")
-    return from_checkpoint(family, checkpoint, options.calibration_samples)
+def _list(command: argparse.ArgumentParser) -> None:
+    _repository(command)
+    command.add_argument("--json", action="store_true", help="JSON on stdout")
 
 
-@contextmanager
-def _configured(options: argparse.Namespace, spec: ModelSpec, progress: "Progress") -> Iterator[Path]:
-    """The model's folder; a brought graph's configurations are written, and removed again if it is not published.
-
-    A configuration without a version would keep every server from starting.
-    """
-    from export.release import configs
-
-    directory = options.repository / spec.model
-    made = configs.write_configs(directory, spec) if options.onnx else []
-    try:
-        yield directory
-    except BaseException:
-        for path in made:
-            path.unlink()
-        for folder in (directory / "configs", directory):
-            if made and not any(path for path in folder.iterdir() if path.name != ".publish.lock"):
-                shutil.rmtree(folder)
-        raise
-    for path in made:
-        progress.say(f"Wrote {layout.shown(path)}, yours to change")
+def _show(command: argparse.ArgumentParser) -> None:
+    _list(command)
+    _version(command)
 
 
-def _precisions(asked: list[Precision] | None, spec: ModelSpec) -> list[Precision]:
-    if missing := [precision for precision in asked or () if precision not in spec.limits]:
-        raise SpecError(f"the spec of {spec.model} has no limits for {', '.join(missing)}")
-    return [precision for precision in PRECISIONS if precision in (asked or spec.limits)]
+def _verify(command: argparse.ArgumentParser) -> None:
+    _list(command)
+    command.add_argument("model", nargs="?", metavar="MODEL", help="its name in the repository (default: all)")
+    command.add_argument("version", nargs="?", type=int, metavar="VERSION", help="default: all")
+    command.add_argument("--verify-key", type=Path, metavar="FILE", help="signed with this key's private half")
+    command.add_argument("--verify-chain", type=Path, nargs="+", metavar="FILE", help="or below this root")
 
 
-def _tell(release: Manifest, directory: Path) -> None:
-    from cli.tables import console
-    from export.release.tables import variants_table
-
-    out = console()
-    out.print(variants_table(release))
-    for choice in release.choices:
-        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
-    out.print(
-        f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}",
-        soft_wrap=True,
-        markup=False,
-    )
-    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+def _register(command: argparse.ArgumentParser) -> None:
+    _repository(command)
+    _version(command)
 
 
-def _register(release: Manifest, directory: Path, progress: "Progress") -> None:
-    from export.errors import RegistryError
-    from export.release import registry
+def _repository(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
 
-    try:
-        name = registry.register(release, directory)
-    except RegistryError as error:
-        raise RegistryError(
-            f"{release.model} version {release.version} is published, but not registered: {error}",
-            hint=f"when MLflow answers again: python -m export register {release.model} {release.version}",
-        ) from error
-    progress.say(f"Registered as {name}, alias {registry.ALIAS}")
 
+def _version(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="its name in the repository")
+    command.add_argument("version", nargs="?", type=int, metavar="VERSION", help="default: the newest")
+
+
+OF_PUBLISHED = (
+    Command("list", "every published version", "export.release.published:list_versions", _list),
+    Command("show", "what a version was proven to be", "export.release.published:show", _show),
+    Command(
+        "verify",
+        "that versions are what was published: every file's digest, and signatures",
+        "export.release.published:verify",
+        _verify,
+    ),
+    Command("register", "a version in MLflow's model registry", "export.release.published:register", _register),
+)
 
 if __name__ == "__main__":
     run_command_line(main, ProjectError)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts import layout, manifest, repository
+from contracts.names import is_model_name
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
 
@@ -74,13 +75,14 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
     Raises:
         DrillError: nothing is published, or the server does not start.
     """
+    model = _released(source, model) if model else _release(source)
     with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
         root = Path(scratch)
         root.chmod(0o755)  # root's server becomes nobody
         hidden = shutil.ignore_patterns(".*")  # parked, staged
         shutil.copytree(source, root / "model_repository", ignore=hidden)
         http, grpc, metrics = free_ports()
-        copy = DrillCopy(root, model or _release(source), f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+        copy = DrillCopy(root, model, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
         say(f"Starting a server over a copy of {layout.shown(source)}")
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
@@ -103,6 +105,12 @@ def next_version(copy: DrillCopy) -> Iterator[Path]:
         yield staged.directory
         release = replace(manifest.read(newest), version=staged.version, files=manifest.files_of(staged.directory))
         manifest.write(release, staged.directory)
+
+
+def _released(root: Path, model: str) -> str:
+    if not (is_model_name(model) and repository.versions(root / model)):
+        raise DrillError(f"no version of {model} is published in {layout.shown(root)}", hint="python -m export list")
+    return model
 
 
 def _release(root: Path) -> str:

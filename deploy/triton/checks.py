@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts import layout, manifest, repository, signing
+from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton.environment import Triton
 from deploy.triton.settings import Settings
@@ -66,6 +67,12 @@ def _published(root: Path) -> None:
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"there is no model repository at {root}")
+    if strange := [config.parent.name for config in configs if not is_model_name(config.parent.name)]:
+        raise RepositoryError(
+            f"a model cannot be called {strange[0]!r}, as a folder in {layout.shown(root)} is",
+            note=f"a name has {RULE}; tritonserver 2.51 ends at others",
+            hint="rename the folder, or move it out of the repository",
+        )
     empty = [config.parent.name for config in configs if not repository.versions(config.parent)]
     if empty:
         raise RepositoryError(

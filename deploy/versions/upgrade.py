@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts import layout, manifest, repository, signing
 from contracts.errors import ProjectError
+from contracts.names import RULE, is_model_name
 from deploy.errors import ChangeError, DeployError, ModelError, RepositoryError
 from deploy.triton.control import Control
 from deploy.triton.state import Running
@@ -26,8 +27,11 @@ class Change:
     before: int | None  # the version that answered; None: none did, or no server is up
     after: int  # that answers now; with no server up: that will
     parked: tuple[int, ...]  # the versions on disk that are not served
+    live: bool = True  # False: no server serves this repository, only what lies there was changed
 
     def __str__(self) -> str:
+        if not self.live:
+            return f"{self.model}: no server serves this repository now; the next one will serve version {self.after}"
         if self.before is None:
             return f"{self.model}: version {self.after}"
         if self.before == self.after:
@@ -107,7 +111,9 @@ def summary(changes: Sequence[Change]) -> str:
         what = str(changes[0]) if len(changes) == 1 else "Every model serves the version that it did."
         return f"{what}\nNext: python -m deploy status"
     last = changed[0]
-    if last.before is None:
+    if not last.live:
+        following = "python -m deploy up"
+    elif last.before is None:
         following = "python -m deploy status"
     elif last.after > last.before:
         following = f"python -m deploy rollback {last.model} --to {last.before}   (the way back)"
@@ -188,7 +194,7 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Chang
             repository.settle(directory)
             with repository.trying(directory, version):
                 pass
-        return Change(directory.name, None, version, tuple(repository.parked(directory)))
+        return Change(directory.name, None, version, tuple(repository.parked(directory)), live=False)
     ensembles.check(directory.parent, [directory.name], server.config_name)
     with Control(server) as control, _locked(control, directory):
         before = Snapshot.now(control, directory.name)
@@ -248,6 +254,8 @@ def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Pa
 
 
 def _directory(root: Path, model: str) -> Path:
+    if not is_model_name(model):  # Triton would end at it, or it leads out of the repository
+        raise RepositoryError(f"a model cannot be called {model!r}", note=f"a name has {RULE}")
     if not (root / model / "config.pbtxt").is_file():
         known = ", ".join(sorted(config.parent.name for config in root.glob("*/config.pbtxt"))) or "none"
         raise RepositoryError(f"there is no model {model} in {layout.shown(root)}", note=f"models: {known}")

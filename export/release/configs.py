@@ -1,5 +1,8 @@
 """Write the configurations of a brought graph from its spec: the GPU's config.pbtxt and the CPU's configs/cpu.pbtxt."""
 
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +33,29 @@ dynamic_batching {{
 instance_group [ {{ kind: {kind} count: 1 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 
+# Before the first request: one sample, what the engine is tuned for, and the fullest batch.
 model_warmup [
-  {{
-    name: "full"
-    batch_size: {batch_max}
-{warmup}
-  }}
+{warmups}
 ]
 """
+
+
+@contextmanager
+def written(model_directory: Path, spec: ModelSpec) -> Iterator[list[Path]]:
+    """Write the configurations that a brought graph lacks; remove them again if the block ends with an error.
+
+    A configuration without a version would keep every server from starting.
+    """
+    made = write_configs(model_directory, spec)
+    try:
+        yield made
+    except BaseException:
+        for path in made:
+            path.unlink()
+        for folder in (model_directory / "configs", model_directory):
+            if made and not any(path for path in folder.iterdir() if path.name != ".publish.lock"):
+                shutil.rmtree(folder)
+        raise
 
 
 def write_configs(model_directory: Path, spec: ModelSpec) -> list[Path]:
@@ -64,7 +82,7 @@ def _generated(spec: ModelSpec, *, cpu: bool) -> str:
         batch_opt=spec.batch.opt,
         inputs=",\n".join(_tensor(tensor) for tensor in spec.inputs),
         outputs=",\n".join(_tensor(tensor) for tensor in spec.outputs),
-        warmup="\n".join(_warmup(tensor) for tensor in spec.inputs),
+        warmups=",\n".join(_warmup(name, batch, spec.inputs) for name, batch in _warmup_batches(spec).items()),
     )
 
 
@@ -72,7 +90,19 @@ def _tensor(tensor: TensorSpec) -> str:
     return f'  {{ name: "{tensor.name}" data_type: {_triton(tensor)} dims: {list(dims_of(tensor)[1:])} }}'
 
 
-def _warmup(tensor: TensorSpec) -> str:
+def _warmup_batches(spec: ModelSpec) -> dict[str, int]:
+    """{name: batch size}; of equal sizes the first name."""
+    wanted = {"one": 1, "preferred": spec.batch.opt, "full": spec.batch.max}
+    names = {size: name for name, size in reversed(wanted.items())}
+    return {name: size for name, size in wanted.items() if names[size] == name}
+
+
+def _warmup(name: str, batch: int, inputs: Sequence[TensorSpec]) -> str:
+    values = "\n".join(_warmup_input(tensor) for tensor in inputs)
+    return f'  {{\n    name: "{name}"\n    batch_size: {batch}\n{values}\n  }}'
+
+
+def _warmup_input(tensor: TensorSpec) -> str:
     dims = list(tensor.shape_at("opt")[1:])
     # Random integers would be tokens that no vocabulary has.
     data = "random_data" if np.dtype(tensor.dtype).kind == "f" else "zero_data"

@@ -8,48 +8,19 @@ python -m export register fashion_classifier [VERSION]
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from contracts import layout, manifest, repository, signing
 from contracts.errors import ManifestError, ProjectError
 from contracts.manifest import Manifest
+from contracts.names import RULE, is_model_name
 from export.errors import ExportError
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    return {"list": _list, "show": _show, "verify": _verify, "register": _register}[options.command](options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, meaning in (
-        ("list", "every published version"),
-        ("show", "what a version was proven to be"),
-        ("verify", "that versions are what was published: every file's digest, and signatures"),
-        ("register", "a version in MLflow's model registry"),
-    ):
-        command = commands.add_parser(name, help=meaning, description=meaning)
-        command.add_argument(
-            "--repository", type=Path, default=layout.model_repository(), help="default: model_repository"
-        )
-        if name != "register":
-            command.add_argument("--json", action="store_true")
-        if name != "list":
-            command.add_argument("model", nargs="?" if name == "verify" else None, help="its name in the repository")
-            command.add_argument("version", nargs="?", type=int, help="default: the newest; verify: all")
-        if name == "verify":
-            command.add_argument("--verify-key", type=Path, metavar="FILE", help="signed with this key's private half")
-            command.add_argument("--verify-chain", type=Path, nargs="+", metavar="FILE", help="or below this root")
-    return parser
-
-
-def _list(options: argparse.Namespace) -> int:
+def list_versions(options: argparse.Namespace) -> int:
+    """Show every published version, a row each."""
     releases = [manifest.read(directory) for directory in _published(options.repository)]
     if options.json:
         print(json.dumps([asdict(release) for release in releases], indent=2))
@@ -76,7 +47,8 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(options: argparse.Namespace) -> int:
+def show(options: argparse.Namespace) -> int:
+    """Show what a version was proven to be, gate by gate."""
     directory = _one(options)
     release = manifest.read(directory)
     if options.json:
@@ -106,7 +78,8 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
+def verify(options: argparse.Namespace) -> int:
+    """Compare versions with what was published and, where a key is known, with what was signed; 1 if one differs."""
     trust = signing.trust_from_environment()
     if options.verify_key or options.verify_chain:
         trust = signing.Trust(options.verify_key, tuple(options.verify_chain or ()))
@@ -126,7 +99,8 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if any(verdicts.values()) else 0
 
 
-def _register(options: argparse.Namespace) -> int:
+def register(options: argparse.Namespace) -> int:
+    """Register a version in MLflow, where that failed when it was published."""
     from export.release import registry
 
     directory = _one(options)
@@ -162,6 +136,8 @@ def _holds_release(directory: Path) -> bool:
 
 
 def _one(options: argparse.Namespace) -> Path:
+    if not is_model_name(options.model):
+        raise ExportError(f"a model cannot be called {options.model!r}", note=f"a name has {RULE}")
     model = options.repository / options.model
     versions = repository.versions(model)
     version = options.version if options.version is not None else max(versions, default=0)

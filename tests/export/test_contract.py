@@ -12,11 +12,12 @@ from tritonclient.grpc import model_config_pb2
 
 from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
 from export import graphs, prove
+from export.context import ExportContext
 from export.errors import ConfigError
 from export.proof import contract
 from export.proof.contract import CONFIGS
 from export.proof.engine import cc_model_filenames
-from export.prove import ExportContext
+from export.release import configs
 from export.source.base import ExportSource
 from tests.conftest import Workspace
 from training import families
@@ -182,7 +183,7 @@ BROUGHT = ModelSpec(
 
 
 def test_configurations_are_written_for_a_graph_that_has_none(tmp_path: Path) -> None:
-    assert contract.write_configs(tmp_path, BROUGHT) == [tmp_path / name for name in CONFIGS]
+    assert configs.write_configs(tmp_path, BROUGHT) == [tmp_path / name for name in CONFIGS]
     assert all(gate.passed for gate in contract.config_gates(tmp_path, BROUGHT))
     gpu, cpu = (text_format.Parse((tmp_path / name).read_text(), model_config_pb2.ModelConfig()) for name in CONFIGS)
     assert (gpu.platform, cpu.backend) == ("tensorrt_plan", "onnxruntime")
@@ -197,5 +198,5 @@ def test_configurations_are_written_for_a_graph_that_has_none(tmp_path: Path) ->
 def test_a_configuration_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     mine = '# mine\nname: "reader"'
     (tmp_path / "config.pbtxt").write_text(mine)
-    assert contract.write_configs(tmp_path, BROUGHT) == [tmp_path / "configs/cpu.pbtxt"]
+    assert configs.write_configs(tmp_path, BROUGHT) == [tmp_path / "configs/cpu.pbtxt"]
     assert (tmp_path / "config.pbtxt").read_text() == mine

@@ -16,11 +16,11 @@ from contracts import layout
 from contracts.manifest import Engine
 from contracts.spec import Precision
 from export import graphs, prove
+from export.context import ExportContext
 from export.errors import CompileError
 from export.proof import contract, engine
 from export.proof.engine import SERVER_TENSORRT, BuiltEngine, Options
 from export.proof.runners import PlanRunner, onnx_runner
-from export.prove import ExportContext
 from export.source.base import ExportSource
 
 
@@ -49,7 +49,7 @@ def test_every_variant_is_compiled_in_its_precision(
     found = built[precision]
     assert found.facts.dtype_share == share
     assert found.facts.size_bytes == len(found.plan) > 0
-    assert contract.engine_gate(found.signature, fashion.spec).passed
+    assert contract.engine_gate(found.io_tensors, fashion.spec).passed
 
 
 def test_planted_fp32_weights_under_an_fp16_name_fail_the_gate_for_what_is_computed_and_nothing_else(

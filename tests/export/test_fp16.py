@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contracts.spec import Precision
 from export import graphs, prove
+from export.context import ExportContext
 from export.precision import fp16
 from export.proof import engine
 from export.proof.runners import memory_runner, onnx_runner, take
-from export.prove import ExportContext
 from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training import checkpoints, families
@@ -71,7 +71,7 @@ def overflowing(checkpoint: Path, fashion: ExportSource) -> ExportSource:
         block.second[0].weight.mul_(1e-5)
     return dataclasses.replace(
         fashion,
-        source=dataclasses.replace(fashion.source, sha256="overflowing"),
+        origin=dataclasses.replace(fashion.origin, sha256="overflowing"),
         reference=lambda: module_runner(module, fashion.spec),
         write_graph=lambda path: graph_from_module(module, fashion.spec, path),
     )

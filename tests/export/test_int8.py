@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from contracts.manifest import Recipe
 from contracts.spec import Precision
 from export import graphs, prove
+from export.context import ExportContext
 from export.precision import int8
 from export.proof import engine
 from export.proof.runners import memory_runner, onnx_runner, take
-from export.prove import ExportContext
 from export.source.base import ExportSource
 from tests.export.conftest import RECIPE
 

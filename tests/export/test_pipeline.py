@@ -23,8 +23,8 @@ from contracts.manifest import Manifest, Variant
 from contracts.spec import Limits, Precision
 from export import pipeline, prove
 from export.cache import Cache
+from export.context import ExportContext, ExportRequest
 from export.errors import RefusedError
-from export.prove import ExportContext, ExportRequest
 from export.release import timing
 from export.source.base import ExportSource
 from tests.conftest import Workspace, free_ports, port_options, wait_for

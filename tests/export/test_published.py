@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
-from tests.contracts.test_signature import key_pair
 
 from contracts import manifest
 from tests.conftest import FAMILY, MODEL, Workspace
+from tests.contracts.test_signing import key_pair
 
 
 def on(workspace: Workspace, *arguments: str | Path) -> tuple[int, str, str]:

@@ -13,8 +13,8 @@ from contracts.manifest import Choice, Engine
 from contracts.spec import Limits
 from export import pipeline
 from export.cache import Cache
+from export.context import ExportRequest
 from export.proof import engine
-from export.prove import ExportRequest
 from export.source.base import ExportSource
 from tests.conftest import Workspace
 

@@ -8,11 +8,11 @@ import pytest
 
 from contracts.manifest import Recipe
 from contracts.spec import Limits, Precision
+from export.context import ExportContext
 from export.errors import GraphError
 from export.precision import int8, search
 from export.precision.search import Found, Mode
 from export.proof.runners import onnx_runner, predict
-from export.prove import TrialContext
 from export.source.base import ExportSource
 from tests.export.conftest import smaller
 
@@ -21,7 +21,7 @@ from tests.export.conftest import smaller
 def run(
     fashion: ExportSource,
     graphs_of_fashion: dict[Precision, Path],
-    context_of: Callable[..., TrialContext],
+    context_of: Callable[..., ExportContext],
     tmp_path: Path,
 ) -> Callable[..., Found]:
     def search_with(

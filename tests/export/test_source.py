@@ -71,7 +71,7 @@ def test_its_reference_is_the_graph_itself_and_its_source_both_files(
     found = from_graph(graph, SPEC, samples, calibration_samples=10)
     assert np.array_equal(found.reference()(found.held_out.inputs)["y"], X[25:].clip(0))
     assert (found.origin.file, found.origin.sha256) == ("relu.onnx", manifest.sha256(graph))
-    assert found.source.data_fingerprint == manifest.sha256(samples)
+    assert found.origin.data_fingerprint == manifest.sha256(samples)
     found.write_graph(tmp_path / "fp32.onnx")
     assert contract.graph_gate(graphs.load(tmp_path / "fp32.onnx"), SPEC).passed
 
@@ -96,7 +96,7 @@ def test_a_dimension_that_the_graph_leaves_open_and_the_spec_does_not_is_fixed(t
     fixed = ModelSpec("toy", "toy", (x,), (y,), {}, task="values")
     open_ended = write_graph(tmp_path / "open.onnx", [None, None])
     from_graph(open_ended, fixed, samples, calibration_samples=10).write_graph(tmp_path / "fp32.onnx")
-    assert graphs.signature(onnx.load(tmp_path / "fp32.onnx"))[0] == {"x": ("float32", (-1, 8))}
+    assert graphs.io_tensors(onnx.load(tmp_path / "fp32.onnx"))[0] == {"x": ("float32", (-1, 8))}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""What `python -m export` does with what it was asked: find the source, run the pipeline, say what was published."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cli.progress import Progress
+from cli.tables import console
+from contracts import layout, signing, spec
+from contracts.errors import SpecError
+from contracts.manifest import Manifest
+from contracts.spec import PRECISIONS, ModelSpec, Precision
+from export import pipeline
+from export.cache import Cache
+from export.context import ExportRequest
+from export.errors import ExportError, RegistryError
+from export.proof.engine import SERVER_TENSORRT, Options
+from export.release import configs, registry
+from export.release.tables import variants_table
+from export.source.base import ExportSource
+from export.source.checkpoint import from_checkpoint
+from export.source.graph_file import from_graph
+from export.tools import code, gpu, versions
+from training import checkpoints, families
+
+
+def export(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Export what `options` name, publish it and register it; the exit code.
+
+    Args:
+        given: The arguments as they were typed, for the manifest.
+    """
+    progress = Progress()
+    work = layout.artifacts() / "export"
+    source = _export_source(options, progress, work)
+    model_directory = options.repository / source.spec.model
+    with _configs(options, model_directory, source.spec) as written:
+        release = pipeline.run(
+            source,
+            _request(options, given, source.spec, work),
+            model_directory=model_directory,
+            cache=Cache(work / source.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
+            progress=progress,
+        )
+    for path in written:
+        progress.say(f"Wrote {layout.shown(path)}, yours to change")
+    directory = model_directory / str(release.version)
+    if options.json:
+        print(json.dumps(asdict(release), indent=2))
+    else:
+        _tell(release, directory)
+    if options.register:
+        _register(release, directory, progress)
+    progress.say("Next: python -m deploy up")
+    return 0
+
+
+def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec, work: Path) -> ExportRequest:
+    request = ExportRequest(
+        command=shlex.join(["python", "-m", "export", *given]),
+        precisions=_precisions(options.precision, facts),
+        server_tensorrt=options.server_tensorrt or SERVER_TENSORRT,
+        search=options.search,
+        search_budget_s=options.search_budget,
+        signer=signing.signer_from_environment(),
+    )
+    if options.target == "tensorrt":
+        request = replace(request, engines=Options("tensorrt", options.hardware_compatible, work / "timing"))
+    return request
+
+
+def _configs(
+    options: argparse.Namespace, model_directory: Path, facts: ModelSpec
+) -> AbstractContextManager[Sequence[Path]]:
+    """A family's configurations are in git; a brought graph's are written, as far as they are missing."""
+    return configs.written(model_directory, facts) if options.onnx else nullcontext(())
+
+
+def _export_source(options: argparse.Namespace, progress: Progress, work: Path) -> ExportSource:
+    if options.onnx:
+        facts = spec.from_toml(options.spec)
+        progress.say(f"Exporting {layout.shown(options.onnx)}")
+        return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
+    family = families.load(options.family)
+    if not (options.repository / family.spec.model / "config.pbtxt").is_file():
+        raise ExportError(
+            f"{options.repository} has no {family.spec.model}/config.pbtxt",
+            hint="--repository names a Triton model repository",
+        )
+    reference = options.reference or options.run_id
+    if reference:
+        path = registry.checkpoint_of(reference, work / family.name / "downloaded")
+    else:
+        path = options.checkpoint or checkpoints.newest(family.name)
+    checkpoint = checkpoints.read(path, family)
+    progress.say(f"Exporting {layout.shown(checkpoint.path)}")
+    return from_checkpoint(family, checkpoint, options.calibration_samples)
+
+
+def _precisions(asked: list[Precision] | None, facts: ModelSpec) -> list[Precision]:
+    if missing := [precision for precision in asked or () if precision not in facts.limits]:
+        raise SpecError(f"the spec of {facts.model} has no limits for {', '.join(missing)}")
+    return [precision for precision in PRECISIONS if precision in (asked or facts.limits)]
+
+
+def _tell(release: Manifest, directory: Path) -> None:
+    out = console()
+    out.print(variants_table(release))
+    for choice in release.choices:
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+    out.print(
+        f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}",
+        soft_wrap=True,
+        markup=False,
+    )
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+
+
+def _register(release: Manifest, directory: Path, progress: Progress) -> None:
+    try:
+        name = registry.register(release, directory)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{release.model} version {release.version} is published, but not registered: {error}",
+            hint=f"when MLflow answers again: python -m export register {release.model} {release.version}",
+        ) from error
+    progress.say(f"Registered as {name}, alias {registry.ALIAS}")
