@@ -74,17 +74,18 @@ class DrillResult:
     events: tuple[Event, ...]
 
     @cached_property
-    def figures(self) -> list[EventResult]:
+    def event_results(self) -> list[EventResult]:
         middles = [(one.end_s + other.start_s) / 2 for one, other in pairwise(self.events)]
         last_s = max(self.sent[-1].end_s, self.events[-1].end_s)
         spans = pairwise([0.0, *middles, last_s])
         return [
-            _figures(self, event, start_s, end_s) for event, (start_s, end_s) in zip(self.events, spans, strict=True)
+            _event_result(self, event, start_s, end_s)
+            for event, (start_s, end_s) in zip(self.events, spans, strict=True)
         ]
 
     @property
     def passed(self) -> bool:
-        return all(figures.held for figures in self.figures)
+        return all(found.held for found in self.event_results)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -93,21 +94,23 @@ class DrillResult:
             "model": self.model,
             "connections": self.connections,
             "requests": len(self.sent),
-            "failures": sum(figures.failures for figures in self.figures),
-            "events": [asdict(figures) for figures in self.figures],
+            "failures": sum(found.failures for found in self.event_results),
+            "events": [asdict(found) for found in self.event_results],
         }
 
     def verdict(self) -> str:
         load = f"{len(self.sent):,} requests over {self.connections} connections"
         if not self.passed:
-            reasons = "; ".join(f"{f.event}: {f.problem}" for f in self.figures if f.problem)
+            reasons = "; ".join(f"{f.event}: {f.problem}" for f in self.event_results if f.problem)
             return f"FAILED after {load}: {reasons}"
-        free = ", ".join(f.event for f in self.figures if f.limit_s is None)
-        back = "".join(f"; {f.event}: back after {f.recovery_s:.1f} s" for f in self.figures if f.limit_s is not None)
+        free = ", ".join(f.event for f in self.event_results if f.limit_s is None)
+        back = "".join(
+            f"; {f.event}: back after {f.recovery_s:.1f} s" for f in self.event_results if f.limit_s is not None
+        )
         return f"Passed: {load}; not one failed around {free}{back}"
 
 
-def table(outcome: DrillResult) -> Table:
+def table(result: DrillResult) -> Table:
     """A row an event."""
     shown = Table()
     shown.add_column("event")
@@ -117,7 +120,7 @@ def table(outcome: DrillResult) -> Table:
     ):  # fmt: skip
         shown.add_column(heading, justify="right")
     shown.add_column("")
-    for f in outcome.figures:
+    for f in result.event_results:
         limit = "0 failures" if f.limit_s is None else f"{f.limit_s:g}"
         recovered = "never" if f.recovery_s is None else f"{f.recovery_s:.2f}"
         shown.add_row(
@@ -128,25 +131,25 @@ def table(outcome: DrillResult) -> Table:
     return shown
 
 
-def save(outcome: DrillResult, root: Path) -> Path:
+def save(result: DrillResult, root: Path) -> Path:
     """Write every request, the figures and the picture into a new folder of `root`."""
-    folder = root / outcome.began.strftime("%Y%m%d-%H%M%S")
+    folder = root / result.began.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     with (folder / "requests.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["connection", "protocol", "start_s", "end_s", "error"])
-        for r in outcome.sent:
+        for r in result.sent:
             writer.writerow([r.connection, r.protocol, f"{r.start_s:.6f}", f"{r.end_s:.6f}", r.error])
-    (folder / "drill.json").write_text(json.dumps(outcome.as_json(), indent=2) + "\n")
-    _draw(outcome, folder / "drill.png")
+    (folder / "drill.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
+    _draw(result, folder / "drill.png")
     return folder
 
 
-def _figures(outcome: DrillResult, event: Event, start_s: float, end_s: float) -> EventResult:
-    requests = [request for request in outcome.sent if start_s <= request.end_s <= end_s]
+def _event_result(result: DrillResult, event: Event, start_s: float, end_s: float) -> EventResult:
+    requests = [request for request in result.sent if start_s <= request.end_s <= end_s]
     right = [request for request in requests if not request.error]
     errors = [request.error for request in requests if request.error]
-    connections = [[r for r in requests if r.connection == number] for number in range(outcome.connections)]
+    connections = [[r for r in requests if r.connection == number] for number in range(result.connections)]
     recoveries_s = [_recovered_s(event, own) for own in connections]
     recovery_s = None if None in recoveries_s else max(s for s in recoveries_s if s is not None)
     gaps_ms = [
@@ -196,23 +199,23 @@ def _p99_ms(requests: Sequence[Request]) -> float | None:
     return 1000 * latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else None
 
 
-def _draw(outcome: DrillResult, path: Path) -> None:
+def _draw(result: DrillResult, path: Path) -> None:
     """Every request's latency over time, the failures in red, the events marked."""
     with plots.figure(14, 6) as picture:
         axes = picture.subplots()
         for protocol, colour in _COLOURS.items():
-            right = [r for r in outcome.sent if r.protocol == protocol and not r.error]
+            right = [r for r in result.sent if r.protocol == protocol and not r.error]
             _dots(axes, right, marker=".", markersize=3, color=colour, label=f"right, {protocol}")
-        failed = [r for r in outcome.sent if r.error]
+        failed = [r for r in result.sent if r.error]
         _dots(axes, failed, marker="x", markersize=7, color=VERMILION, label=f"failed ({len(failed):,})")
-        for number, (event, figures) in enumerate(zip(outcome.events, outcome.figures, strict=True)):
+        for number, (event, found) in enumerate(zip(result.events, result.event_results, strict=True)):
             axes.axvspan(event.start_s, event.end_s, color=GREY, alpha=0.25, linewidth=0)
-            text = f"{event.name}\n{figures.failures:,} of {figures.requests:,} failed"
+            text = f"{event.name}\n{found.failures:,} of {found.requests:,} failed"
             height = 1.01 + 0.08 * (number % 2)  # neighbours do not overlap
             axes.annotate(text, (event.start_s, height), xycoords=("data", "axes fraction"), fontsize=9, va="bottom")
         axes.set(yscale="log", xlabel="seconds", ylabel="latency in ms", xlim=(0, None))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-        picture.suptitle(outcome.verdict(), fontsize=10, wrap=True)
+        picture.suptitle(result.verdict(), fontsize=10, wrap=True)
         picture.savefig(path, dpi=110)
 
 

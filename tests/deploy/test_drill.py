@@ -24,13 +24,13 @@ def requests(connection: int, *moments: tuple[float, float], error: str = "") ->
     return [Request(connection, "http", start_s, end_s, error) for start_s, end_s in moments]
 
 
-def figures(event: Event, sent: list[Request], connections: int = 1) -> results.EventResult:
+def event_result(event: Event, sent: list[Request], connections: int = 1) -> results.EventResult:
     ordered = tuple(sorted(sent, key=lambda request: request.end_s))
-    return DrillResult(datetime.now(UTC), "model", connections, ordered, (event,)).figures[0]
+    return DrillResult(datetime.now(UTC), "model", connections, ordered, (event,)).event_results[0]
 
 
 def test_an_upgrade_that_nobody_noticed_holds() -> None:
-    found = figures(Event("new version", 1.0, 2.0, None), requests(0, (0, 0.9), (0.9, 1.1), (1.1, 2.5)))
+    found = event_result(Event("new version", 1.0, 2.0, None), requests(0, (0, 0.9), (0.9, 1.1), (1.1, 2.5)))
     assert (found.requests, found.failures, found.held) == (3, 0, True)
     assert found.gap_ms == pytest.approx(1400)
     assert found.recovery_s == pytest.approx(0.1)
@@ -39,7 +39,7 @@ def test_an_upgrade_that_nobody_noticed_holds() -> None:
 
 def test_one_failure_is_one_too_many_for_an_upgrade() -> None:
     sent = requests(0, (0, 0.9), (1.2, 2.5)) + requests(0, (0.9, 1.2), error="no such model")
-    found = figures(Event("new version", 1.0, 2.0, None), sent)
+    found = event_result(Event("new version", 1.0, 2.0, None), sent)
     assert found.problem == "1 of 3 requests failed: no such model"
     assert found.errors == {"no such model": 1}
 
@@ -47,7 +47,7 @@ def test_one_failure_is_one_too_many_for_an_upgrade() -> None:
 def test_a_crash_is_over_when_the_last_connection_is_answered_for_good() -> None:
     quick = requests(0, (0, 0.9), (1.3, 1.4)) + requests(0, (0.9, 1.3), error="refused")
     slow = requests(1, (0, 0.9), (1.5, 1.6), (3.0, 3.5)) + requests(1, (1.6, 3.0), error="refused")
-    found = figures(Event("server killed", 1.0, 3.5, 2.0), quick + slow, connections=2)
+    found = event_result(Event("server killed", 1.0, 3.5, 2.0), quick + slow, connections=2)
     assert found.recovery_s == pytest.approx(2.5)
     assert found.problem == "back after 2.5 s, and not 2 s"
     assert found.gap_ms == pytest.approx(2100)  # of connection 0, from 1.4 to the end
@@ -56,7 +56,7 @@ def test_a_crash_is_over_when_the_last_connection_is_answered_for_good() -> None
 
 def test_a_connection_that_is_not_answered_again_is_seen() -> None:
     sent = requests(0, (0, 0.9), (1.2, 2.5)) + requests(1, (0, 0.9)) + requests(1, (0.9, 2.5), error="timed out")
-    found = figures(Event("stub killed", 1.0, 2.0, 3.0), sent, connections=2)
+    found = event_result(Event("stub killed", 1.0, 2.0, 3.0), sent, connections=2)
     assert found.recovery_s is None
     assert found.problem == "not every connection was answered again"
 
@@ -64,7 +64,7 @@ def test_a_connection_that_is_not_answered_again_is_seen() -> None:
 def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
     sent = tuple(requests(0, *((moment, moment + 1.0) for moment in range(10))))
     events = (Event("one", 2.0, 3.0, None), Event("other", 7.0, 8.0, None))
-    counts = [f.requests for f in DrillResult(datetime.now(UTC), "model", 1, sent, events).figures]
+    counts = [f.requests for f in DrillResult(datetime.now(UTC), "model", 1, sent, events).event_results]
     assert counts == [5, 6]  # the one that ended at 5.0, just between them, is both's
 
 
@@ -82,8 +82,8 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(
     patient = [(name, act, limit_s and 60.0) for name, act, limit_s in EVENTS]
     result = drill(settings, patient)
     assert result.passed, result.verdict()
-    new, _, bad, back, *_ = result.figures
-    assert not any(f.failures for f in result.figures if f.limit_s is None)
+    new, _, bad, back, *_ = result.event_results
+    assert not any(f.failures for f in result.event_results if f.limit_s is None)
     assert new.detail == f"{MODEL}: version 1 → 2"
     assert "onnxruntime cannot load" in bad.detail
     assert back.detail == f"{MODEL}: version 2 → 1"
@@ -113,7 +113,7 @@ def unload_and_load(copy: DrillCopy) -> str:
 def test_an_upgrade_that_drops_requests_is_found_out(settings: DrillSettings) -> None:
     result = drill(settings, [("unload", unload_and_load, None)])
     assert not result.passed
-    assert result.figures[0].failures > 0
+    assert result.event_results[0].failures > 0
     assert result.verdict().startswith("FAILED")
     assert "unload: " in result.verdict()
 
@@ -122,7 +122,7 @@ def test_a_command_that_fails_is_found_out(settings: DrillSettings) -> None:
     result = drill(settings, [("nonsense", lambda copy: copy.must("rollback", "nothing"), None)])
     assert not result.passed
     assert "there is no model nothing" in result.verdict()
-    assert result.figures[0].failures == 0
+    assert result.event_results[0].failures == 0
 
 
 def test_without_a_release_there_is_nothing_to_drill(workspace: Workspace) -> None:
