@@ -64,7 +64,7 @@ def choose(file: str, variants: Sequence[Variant], samples: Samples, batch: int)
         ratio, bound = _paired_ratio(samples[variant.precision][batch], samples[best.precision][batch])
         detail = f"{ratio:.2f} measured at batch {batch}, paired runs"
         name = f"{file}: share of {best.precision}'s time (95 % upper bound)"
-        gate = Gate(name, bound, WORTH_IT, "at most", detail, id=f"worth_it:{file}")
+        gate = Gate(name, bound, WORTH_IT, "at most", detail, id="worth_it")
         timed.append(with_timing(variant, file, replace(_timing(samples[variant.precision]), worth_it=gate)))
         ratios.append(f"{variant.precision} takes {ratio:.2f}× the time of {best.precision}")
         if gate.passed:
