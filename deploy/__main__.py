@@ -162,32 +162,37 @@ COMMANDS = (
     Command(
         "up",
         "start the server, wait for its models, keep it up",
-        "deploy.commands:up",
+        "deploy.running.commands:up",
         _up,
         argparse.ArgumentDefaultsHelpFormatter,
     ),
     Command(
         "status",
         "what is loaded and how it does; exit code 0 only if all is ready",
-        "deploy.commands:show_status",
+        "deploy.running.commands:show_status",
         _status,
     ),
-    Command("logs", "the server's log, also of a server that has ended", "deploy.commands:show_logs", _logs),
-    Command("down", "stop the server; requests already accepted finish first", "deploy.commands:down"),
-    Command("reload", "serve what is on disk now; what does not load is parked", "deploy.commands:reload", _reload),
+    Command("logs", "the server's log, also of a server that has ended", "deploy.running.commands:show_logs", _logs),
+    Command("down", "stop the server; requests already accepted finish first", "deploy.running.commands:down"),
+    Command(
+        "reload", "serve what is on disk now; what does not load is parked", "deploy.versions.commands:reload", _reload
+    ),
     Command(
         "rollback",
         "serve the version before; newer ones are parked, not deleted",
-        "deploy.commands:rollback",
+        "deploy.versions.commands:rollback",
         _rollback,
     ),
     Command(
-        "promote", "make a version the one that answers; newer ones are parked", "deploy.commands:promote", _promote
+        "promote",
+        "make a version the one that answers; newer ones are parked",
+        "deploy.versions.commands:promote",
+        _promote,
     ),
     Command(
         "drill",
         "upgrade and kill a server under load, on a copy: what do clients see?",
-        "deploy.commands:run_drill",
+        "deploy.drill.commands:run_drill",
         _drill,
     ),
 )

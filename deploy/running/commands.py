@@ -1,4 +1,4 @@
-"""What `python -m deploy COMMAND` does, for each command; the exit code."""
+"""What `python -m deploy up`, `status`, `logs` and `down` do; the exit code."""
 
 import argparse
 import functools
@@ -10,21 +10,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from cli.tables import console
-from contracts import layout, signing
+from contracts import signing
 from contracts.errors import SignatureError
-from deploy.drill import results
-from deploy.drill.run import DrillSettings, drill
-from deploy.errors import NotRunningError, SettingsError
+from deploy.errors import SettingsError
 from deploy.running import dashboard, logs, server, status, trace_relay
 from deploy.running.server import Server
 from deploy.running.supervisor import Supervisor
 from deploy.triton import state
 from deploy.triton.control import Control, Model
 from deploy.triton.settings import Settings, Tls, Traces
-from deploy.versions import upgrade
 
 NOT_UP = "No server is up."
 
@@ -134,49 +129,6 @@ def show_logs(options: argparse.Namespace) -> int:
     return 0
 
 
-def reload(options: argparse.Namespace) -> int:
-    """Serve what is on disk now."""
-    running = state.running()
-    if running is None:
-        raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
-    print(upgrade.summary(upgrade.reload(running, options.models, print)))
-    return 0
-
-
-def rollback(options: argparse.Namespace) -> int:
-    """Serve an older version again."""
-    running, root = _running_over(options.repository)
-    print(upgrade.summary([upgrade.rollback(running, root, options.model, options.to)]))
-    return 0
-
-
-def promote(options: argparse.Namespace) -> int:
-    """Make a version the one that answers."""
-    running, root = _running_over(options.repository)
-    print(upgrade.summary([upgrade.promote(running, root, options.model, options.version)]))
-    return 0
-
-
-def run_drill(options: argparse.Namespace) -> int:
-    """Upgrade and kill a server under load; 0 only if its clients noticed no more than they may."""
-    settings = DrillSettings(
-        repository=options.repository.resolve(),
-        model=options.model,
-        images=tuple(options.image),
-        requests=options.requests,
-        connections=options.connections,
-    )
-    result = drill(settings)
-    folder = results.save(result, layout.artifacts() / "drill")
-    if options.json:
-        print(json.dumps({**result.as_json(), "folder": str(folder)}))
-    else:
-        console().print(results.table(result))
-        print(result.verdict())
-        print(f"The picture, and every request: {layout.shown(folder)}")
-    return 0 if result.passed else 1
-
-
 def models_table(found: list[Model]) -> str:
     """A line a version."""
     width = max((len(model.name) for model in found), default=0)
@@ -185,16 +137,6 @@ def models_table(found: list[Model]) -> str:
 
 def addresses(running: state.Running) -> str:
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
-
-
-def _running_over(repository: Path | None) -> tuple[state.Running | None, Path]:
-    """The server that serves `repository`, if one does, and that repository; by default the running server's own."""
-    running = state.running()
-    if repository is None:
-        root = Path(running.repository) if running else layout.model_repository()
-    else:
-        root = repository.resolve()
-    return (running if running and Path(running.repository) == root else None), root
 
 
 def _show_log_from_now_on() -> None:

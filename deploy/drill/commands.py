@@ -1,0 +1,29 @@
+"""What `python -m deploy drill` does; the exit code."""
+
+import argparse
+import json
+
+from cli.tables import console
+from contracts import layout
+from deploy.drill import results
+from deploy.drill.run import DrillSettings, drill
+
+
+def run_drill(options: argparse.Namespace) -> int:
+    """Upgrade and kill a server under load; 0 only if its clients noticed no more than they may."""
+    settings = DrillSettings(
+        repository=options.repository.resolve(),
+        model=options.model,
+        images=tuple(options.image),
+        requests=options.requests,
+        connections=options.connections,
+    )
+    result = drill(settings)
+    folder = results.save(result, layout.artifacts() / "drill")
+    if options.json:
+        print(json.dumps({**result.as_json(), "folder": str(folder)}))
+    else:
+        console().print(results.table(result))
+        print(result.verdict())
+        print(f"The picture, and every request: {layout.shown(folder)}")
+    return 0 if result.passed else 1

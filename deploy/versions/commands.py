@@ -1,0 +1,42 @@
+"""What `python -m deploy reload`, `rollback` and `promote` do; the exit code."""
+
+import argparse
+from pathlib import Path
+
+from contracts import layout
+from deploy.errors import NotRunningError
+from deploy.triton import state
+from deploy.versions import upgrade
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Serve what is on disk now."""
+    running = state.running()
+    if running is None:
+        raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
+    print(upgrade.summary(upgrade.reload(running, options.models, print)))
+    return 0
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Serve an older version again."""
+    running, root = _running_over(options.repository)
+    print(upgrade.summary([upgrade.rollback(running, root, options.model, options.to)]))
+    return 0
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Make a version the one that answers."""
+    running, root = _running_over(options.repository)
+    print(upgrade.summary([upgrade.promote(running, root, options.model, options.version)]))
+    return 0
+
+
+def _running_over(repository: Path | None) -> tuple[state.Running | None, Path]:
+    """The server that serves `repository`, if one does, and that repository; by default the running server's own."""
+    running = state.running()
+    if repository is None:
+        root = Path(running.repository) if running else layout.model_repository()
+    else:
+        root = repository.resolve()
+    return (running if running and Path(running.repository) == root else None), root
