@@ -14,7 +14,7 @@ ProjectError
 
 
 class ProjectError(Exception):
-    """What failed, what was found and what was expected, and what to do next."""
+    """A failure that is the user's to mend: what failed, what was found and expected, and what to do next."""
 
     def __init__(self, fact: str, *, note: str | None = None, hint: str | None = None) -> None:
         lines = [fact]

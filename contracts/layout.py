@@ -7,32 +7,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def model_repository() -> Path:
-    """The Triton model repository: MODEL_REPOSITORY, else the one in git."""
+    """Return the Triton model repository: MODEL_REPOSITORY, else the one in git."""
     return _named("MODEL_REPOSITORY", "model_repository")
 
 
 def artifacts() -> Path:
-    """Everything the stages make and git ignores: ARTIFACTS_DIR (a larger disk, a test), else artifacts/."""
+    """Return the folder of all that the stages make and git ignores: ARTIFACTS_DIR (a larger disk), else artifacts/."""
     return _named("ARTIFACTS_DIR", "artifacts")
 
 
 def checkpoints() -> Path:
-    """Checkpoints: <family>/<run>/{best,last}.ckpt."""
+    """Return the folder of the checkpoints: <family>/<run>/{best,last}.ckpt."""
     return artifacts() / "checkpoints"
 
 
 def examples() -> Path:
-    """Test inputs as files: <family>/*.png and labels.csv."""
+    """Return the folder of test inputs as files: <family>/*.png and labels.csv."""
     return artifacts() / "examples"
 
 
 def data() -> Path:
-    """Datasets that were fetched: DATA_DIR, else data/."""
+    """Return the folder of the datasets that were fetched: DATA_DIR, else data/."""
     return _named("DATA_DIR", "data")
 
 
 def shown(path: Path) -> str:
-    """`path` as a user would type it from the repository root."""
+    """Return `path` as a user would type it: relative to the working directory where it is below that."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

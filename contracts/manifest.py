@@ -67,6 +67,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
+        """Whether the figure is within the limit; one that is no number never is."""
         return self.figure <= self.limit if self.bound == "at most" else self.figure >= self.limit
 
     def __str__(self) -> str:
@@ -206,8 +207,12 @@ class Manifest:
     files: tuple[File, ...]
     schema_version: int = SCHEMA_VERSION
 
-    def served(self, file: str) -> Variant:
-        """The variant behind `file`, e.g. "model.onnx"."""
+    def variant_for(self, file: str) -> Variant:
+        """Return the variant that is served as `file`, e.g. "model.onnx".
+
+        Raises:
+            ManifestError: this version serves nothing under that name.
+        """
         for choice in self.choices:
             for variant in self.variants:
                 if choice.file == file and choice.precision == variant.precision:
@@ -216,23 +221,25 @@ class Manifest:
 
 
 def find_gate(gates: Iterable[Gate], gate_id: str) -> Gate | None:
-    """The first gate with this id, or None: a variant without labels has no accuracy to lose."""
+    """Return the first gate with this id, or None: a variant without labels has no accuracy to lose."""
     return next((gate for gate in gates if gate.id == gate_id), None)
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def files_of(directory: Path) -> tuple[File, ...]:
-    """Every file below `directory` but the manifest and its signature, in a stable order."""
+    """Describe every file below `directory` but the manifest and its signature, sorted by path."""
     own = {directory / FILE_NAME, directory / SIGNATURE}
     paths = sorted(p for p in directory.rglob("*") if p.is_file() and p not in own)
     return tuple(File(p.relative_to(directory).as_posix(), p.stat().st_size, sha256(p)) for p in paths)
 
 
 def write(manifest: Manifest, directory: Path) -> None:
+    """Write `directory`/manifest.json."""
     (directory / FILE_NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
 
 
@@ -280,7 +287,7 @@ def verify(directory: Path) -> Manifest:
 
 
 def decode(kind: Any, raw: Any) -> Any:
-    """`raw`, as json.loads made it, as the annotated type `kind`."""
+    """Turn `raw`, as json.loads made it, into the annotated type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         hints = get_type_hints(kind)

@@ -8,5 +8,5 @@ RULE = "letters, digits, _ . and -, the first a letter or a digit"
 
 
 def is_model_name(name: object) -> bool:
-    """Whether a model may be called that."""
+    """Tell whether a model may be called that."""
     return isinstance(name, str) and MODEL_NAME.fullmatch(name) is not None

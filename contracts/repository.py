@@ -29,12 +29,12 @@ class StagedVersion:
 
 
 def versions(model_directory: Path) -> list[int]:
-    """The published versions that are not parked, oldest first."""
+    """List the published versions that are not parked, oldest first."""
     return _numbers(model_directory, "")
 
 
 def parked(model_directory: Path) -> list[int]:
-    """The versions that no server loads, oldest first."""
+    """List the versions that are out of a server's sight, oldest first."""
     return _numbers(model_directory, _PARKED)
 
 
@@ -49,21 +49,21 @@ def restore(model_directory: Path, version: int) -> None:
 
 
 def directory(model_directory: Path, version: int) -> Path:
-    """Where the files of `version` are, parked or not."""
+    """Return the directory with the files of `version`, parked or not."""
     place = _parked(model_directory, version)
     return place if place.is_dir() else _version(model_directory, version)
 
 
 @contextmanager
 def locked(model_directory: Path) -> Iterator[None]:
-    """Nobody else publishes, parks or restores meanwhile."""
+    """Hold the model's lock: nobody else publishes, parks or restores meanwhile. Waits for whoever has it."""
     with (model_directory / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
         yield
 
 
-def settle(model_directory: Path) -> None:
-    """Remove the links of a `trying` or `linked` that was killed.
+def remove_stale_links(model_directory: Path) -> None:
+    """Remove the links of a `switch_to` or `linked_versions` that was killed.
 
     For who starts a server, or holds the lock and knows that nothing is being loaded.
     """
@@ -73,8 +73,12 @@ def settle(model_directory: Path) -> None:
 
 
 @contextmanager
-def linked(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
-    """Let a server see other directories of the model under these numbers, as long as the block runs."""
+def linked_versions(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
+    """Let a server see other directories of the model as these versions, as long as the block runs.
+
+    Args:
+        links: {version: name of a directory of the model, such as a parked version's}.
+    """
     made: list[Path] = []
     try:
         for number, name in links.items():
@@ -88,7 +92,7 @@ def linked(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
 
 
 @contextmanager
-def trying(model_directory: Path, version: int) -> Iterator[None]:
+def switch_to(model_directory: Path, version: int) -> Iterator[None]:
     """Make `version` the newest that a server sees: for good, unless the block ends with an error.
 
     It is restored and what is newer parked, or put back. If this process is killed, a version that was parked stays
@@ -98,7 +102,7 @@ def trying(model_directory: Path, version: int) -> Iterator[None]:
     newer = [v for v in versions(model_directory) if v > version]
     hidden: list[int] = []
     try:
-        with linked(model_directory, {version: f"{_PARKED}{version}"} if was_parked else {}):
+        with linked_versions(model_directory, {version: f"{_PARKED}{version}"} if was_parked else {}):
             for other in newer:
                 park(model_directory, other)
                 hidden.append(other)
@@ -164,7 +168,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _is_stand_in(path: Path) -> bool:
-    """A link as `linked` makes them; one to elsewhere is a version that somebody keeps there."""
+    """Tell whether `linked_versions` made it; a link to elsewhere is a version that somebody keeps there."""
     return path.name.isdecimal() and path.is_symlink() and path.readlink().name == str(path.readlink())
 
 

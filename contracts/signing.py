@@ -67,7 +67,7 @@ class Trust:
 
 
 def signer_from_environment() -> Signer | None:
-    """The files that SIGNING_KEY, SIGNING_CERTIFICATE and SIGNING_CHAIN name; None where nothing is configured.
+    """Return what SIGNING_KEY, SIGNING_CERTIFICATE and SIGNING_CHAIN name; None where nothing is configured.
 
     Raises:
         SignatureError: there is a certificate or a chain without what it belongs to.
@@ -81,7 +81,7 @@ def signer_from_environment() -> Signer | None:
 
 
 def trust_from_environment() -> Trust | None:
-    """The files that VERIFY_KEY or VERIFY_CHAIN name; None where nothing is configured.
+    """Return what VERIFY_KEY or VERIFY_CHAIN names; None where nothing is configured.
 
     Raises:
         SignatureError: both are set.
@@ -131,7 +131,7 @@ def verify(directory: Path, trust: Trust) -> None:
 
 
 def _model_signing(action: str, method: str, directory: Path, files: list[tuple[str, Path]]) -> str | None:
-    """Run its command line: None where that succeeds, otherwise its reason."""
+    """Run model_signing's command line; return None where that succeeds, otherwise its reason."""
     for _, path in files:
         if not path.is_file():
             raise SignatureError(f"there is no key or certificate {path}")
@@ -153,7 +153,7 @@ def _model_signing(action: str, method: str, directory: Path, files: list[tuple[
 
 
 def _differences(directory: Path) -> str:
-    """ "changed: model.onnx; missing: model.sm90.plan" """
+    """Say how the files differ from the signed ones: "changed: model.onnx; missing: model.sm90.plan"."""
     payload = json.loads((directory / SIGNATURE).read_text())["dsseEnvelope"]["payload"]
     resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
     signed = {resource["name"]: resource["digest"] for resource in resources}

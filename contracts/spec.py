@@ -46,7 +46,7 @@ class TensorSpec:
     shape: tuple[int | DynamicDim, ...]
 
     def shape_at(self, end: Literal["min", "opt", "max"]) -> tuple[int, ...]:
-        """The shape with every dynamic dimension at one end of its range."""
+        """Return the shape, batch first, with every dynamic dimension at one end of its range or at its `opt`."""
         return tuple(d if isinstance(d, int) else getattr(d, end) for d in self.shape)
 
 
@@ -102,7 +102,11 @@ class ModelSpec:
 
     @property
     def batch(self) -> DynamicDim:
-        """The batch dimension, shared by every input."""
+        """The batch dimension, shared by every input.
+
+        Raises:
+            SpecError: there is no input, or its first dimension is fixed.
+        """
         dim = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
         if not isinstance(dim, DynamicDim):
             raise SpecError(f"{self.model}: the first dimension of every input must be a dynamic batch")
@@ -110,6 +114,7 @@ class ModelSpec:
 
     @property
     def answer_output(self) -> str:
+        """The name of the output that the answer is read from."""
         return self.answer or self.outputs[0].name
 
 

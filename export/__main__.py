@@ -33,6 +33,7 @@ from contracts.spec import PRECISIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Export, or run the command about published versions that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in {command.name for command in OF_PUBLISHED}:
         return commands.run("python -m export", __doc__, OF_PUBLISHED, given)

@@ -30,18 +30,23 @@ class Cache:
         self._made: set[Path] = set()
 
     def step(
-        self, name: str, make: Callable[[Path], object], *, keep: Callable[[Path], bool] = Path.is_dir, **inputs: object
+        self,
+        name: str,
+        make: Callable[[Path], object],
+        *,
+        reusable: Callable[[Path], bool] = Path.is_dir,
+        **inputs: object,
     ) -> tuple[Path, bool]:
-        """The folder of the step `name` of these `inputs`, and whether it was there already.
+        """Return the folder of the step `name` of these `inputs`, made if it is missing, and whether it was there.
 
         Args:
             make: Fills the folder it is given. What it does must depend on `inputs` alone.
-            keep: Whether what is there already will do; a search that ran out of time will not.
+            reusable: Whether what is there already will do; a search that ran out of time will not.
             inputs: Anything that JSON or repr() can tell apart: digests, recipes, names.
         """
         described = json.dumps([self._tools, inputs], sort_keys=True, default=repr)
         place = self._directory / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
-        if place.is_dir() and (place in self._made or (not self._force and keep(place))):
+        if place.is_dir() and (place in self._made or (not self._force and reusable(place))):
             os.utime(place)
             return place, True
         unfinished = place.with_name(f".{place.name}.{os.getpid()}")
@@ -50,7 +55,7 @@ class Cache:
         try:
             make(unfinished)
             (unfinished / "inputs.json").write_text(described)  # for people who wonder why a step was redone
-            if self._force or (place.is_dir() and not keep(place)):
+            if self._force or (place.is_dir() and not reusable(place)):
                 shutil.rmtree(place, ignore_errors=True)
             try:
                 unfinished.rename(place)

@@ -18,18 +18,18 @@ from export import pipeline
 from export.cache import Cache
 from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
-from export.proof.engine import SERVER_TENSORRT, Options
+from export.proof.engine import SERVER_TENSORRT, BuildOptions
 from export.release import configs, registry
 from export.release.tables import variants_table
 from export.source.base import ExportSource
 from export.source.checkpoint import from_checkpoint
 from export.source.graph_file import from_graph
-from export.tools import code, gpu, versions
+from export.tools import code_digest, gpu, package_versions
 from training import checkpoints, families
 
 
 def export(options: argparse.Namespace, given: Sequence[str]) -> int:
-    """Export what `options` name, publish it and register it; the exit code.
+    """Export what `options` name, publish it and register it; return the exit code.
 
     Args:
         given: The arguments as they were typed, for the manifest.
@@ -43,7 +43,9 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
             source,
             _request(options, given, source.spec, work),
             model_directory=model_directory,
-            cache=Cache(work / source.spec.family, versions() | gpu() | {"code": code()}, force=options.force),
+            cache=Cache(
+                work / source.spec.family, package_versions() | gpu() | {"code": code_digest()}, force=options.force
+            ),
             progress=progress,
         )
     for path in written:
@@ -69,14 +71,14 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
         signer=signing.signer_from_environment(),
     )
     if options.target == "tensorrt":
-        request = replace(request, engines=Options("tensorrt", options.hardware_compatible, work / "timing"))
+        request = replace(request, engines=BuildOptions("tensorrt", options.hardware_compatible, work / "timing"))
     return request
 
 
 def _configs(
     options: argparse.Namespace, model_directory: Path, facts: ModelSpec
 ) -> AbstractContextManager[Sequence[Path]]:
-    """A family's configurations are in git; a brought graph's are written, as far as they are missing."""
+    """Write the configurations that a brought graph lacks; a family's are in git."""
     return configs.written(model_directory, facts) if options.onnx else nullcontext(())
 
 
@@ -93,7 +95,7 @@ def _export_source(options: argparse.Namespace, progress: Progress, work: Path) 
         )
     reference = options.reference or options.run_id
     if reference:
-        path = registry.checkpoint_of(reference, work / family.name / "downloaded")
+        path = registry.download_checkpoint(reference, work / family.name / "downloaded")
     else:
         path = options.checkpoint or checkpoints.newest(family.name)
     checkpoint = checkpoints.read(path, family)

@@ -21,7 +21,7 @@ class ExportRequest:
 
     command: str
     precisions: Sequence[Precision] = PRECISIONS
-    engines: engine.Options = field(default_factory=engine.Options)
+    engines: engine.BuildOptions = field(default_factory=engine.BuildOptions)
     server_tensorrt: str = engine.SERVER_TENSORRT
     search: Mode = "auto"
     search_budget_s: float = 300
@@ -30,7 +30,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportContext:
-    """What every variant of one export is held against."""
+    """What every step of one export is given: the source, the request, and the reference's outputs."""
 
     source: ExportSource
     request: ExportRequest

@@ -37,8 +37,10 @@ def load(path: Path) -> ModelProto:
     return model
 
 
-def normalised(model: ModelProto) -> ModelProto:
-    """`model` with every node named, its constants as weights, and an opset that can say INT8 per channel.
+def normalise(model: ModelProto) -> ModelProto:
+    """Name every node of `model`, turn its constants into weights, and raise its opset to one with INT8 per channel.
+
+    It is changed in place, unless a newer opset makes a new one of it.
 
     Raises:
         GraphError: the opset is older and onnx cannot convert the graph.
@@ -68,7 +70,7 @@ def normalised(model: ModelProto) -> ModelProto:
 
 
 def io_tensors(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
-    """({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1.
+    """Return ({input: (numpy dtype, dims)}, {output: …}); a dimension that may vary is -1.
 
     Raises:
         GraphError: one is a sequence, a map or something else that Triton does not serve.
@@ -89,12 +91,12 @@ def io_tensors(model: ModelProto) -> tuple[dict[str, tuple[str, tuple[int, ...]]
 
 
 def heavy_nodes(model: ModelProto) -> list[str]:
-    """The convolutions and matrix products, in the order they run."""
+    """List the names of the convolutions and matrix products, in the order they run."""
     return [node.name for node in model.graph.node if node.op_type in HEAVY]
 
 
 def border_nodes(model: ModelProto) -> list[str]:
-    """The nodes before the first and after the last heavy one on every path: normalising, softmax, shapes."""
+    """List the nodes before the first and after the last heavy one on every path: normalising, softmax, shapes."""
     before, after = set(), set()
     reached: set[str] = set()
     for node in model.graph.node:
@@ -112,14 +114,14 @@ def border_nodes(model: ModelProto) -> list[str]:
 
 
 def tensor_types(model: ModelProto) -> Mapping[str, int]:
-    """The onnx element type of every tensor that shape inference can type."""
+    """Return {tensor: its TensorProto.DataType} for every tensor that shape inference can type."""
     inferred = infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in [*inferred.input, *inferred.value_info, *inferred.output]}
     return types | {i.name: i.data_type for i in inferred.initializer}
 
 
-def exposing(model: ModelProto, tensors: Collection[str], dtype: int = TensorProto.FLOAT) -> ModelProto:
-    """A copy of `model` that also outputs `tensors`, all of one element type."""
+def with_outputs(model: ModelProto, tensors: Collection[str], dtype: int = TensorProto.FLOAT) -> ModelProto:
+    """Copy `model` and let the copy also output `tensors`, all of one element type."""
     copy = ModelProto()
     copy.CopyFrom(model)
     present = {output.name for output in copy.graph.output}
@@ -128,13 +130,13 @@ def exposing(model: ModelProto, tensors: Collection[str], dtype: int = TensorPro
 
 
 def _captured(node: NodeProto) -> set[str]:
-    """What the branches and bodies of an If, Loop or Scan read; those may be tensors from outside."""
+    """Return what the branches and bodies of an If, Loop or Scan read; those may be tensors from outside."""
     bodies = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
     return {name for body in bodies for inner in body.node for name in (*inner.input, *_captured(inner))}
 
 
 def _fold_constants(model: ModelProto) -> None:
-    """Constant nodes become weights: the quantizers take a weight that is a node for an activation."""
+    """Turn Constant nodes into weights: the quantizers take a weight that is a node for an activation."""
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -148,7 +150,7 @@ def _fold_constants(model: ModelProto) -> None:
 
 
 def _module(node: NodeProto) -> str | None:
-    """ "network.2.first.1/Conv" from what PyTorch's exporter noted, or None."""
+    """Return "network.2.first.1/Conv" from what PyTorch's exporter noted, or None."""
     noted = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes")
     if noted is None:
         return None
@@ -158,7 +160,7 @@ def _module(node: NodeProto) -> str | None:
 
 
 def without_dead_nodes(model: ModelProto) -> ModelProto:
-    """`model`, in place, less the nodes and weights that no output needs."""
+    """Remove the nodes and weights that no output needs, in place; return `model`."""
     needed = {output.name for output in model.graph.output}
     kept = []
     for node in reversed(model.graph.node):

@@ -17,9 +17,9 @@ from export import steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.errors import GraphError, RefusedError
-from export.precision.search import Found
+from export.precision.search import SearchResult
 from export.proof import contract, engine, gates
-from export.prove import Proven, not_made, prove
+from export.prove import ProvenVariant, not_made, prove
 from export.release.choose import choose
 from export.release.publish import describe, publish
 from export.source.base import ExportSource
@@ -42,45 +42,47 @@ def run(
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
     engine.require(request.engines, request.server_tensorrt)
-    contracts = _configured(model_directory, source.spec)
-    answers = steps.reference(source, cache, progress)
-    context = ExportContext(source, request, cache, progress, answers)
+    config_gates = _check_configs(model_directory, source.spec)
+    reference = steps.reference_outputs(source, cache, progress)
+    context = ExportContext(source, request, cache, progress, reference)
     fp32 = steps.fp32_graph(context)
-    proven, found = [], None
+    proven, search = [], None
     for precision in request.precisions:
-        variant, searched = _proven(context, precision, fp32)
+        variant, searched = _make_and_prove(context, precision, fp32)
         proven.append(variant)
-        found = searched or found
+        search = searched or search
     proven, choices = choose(context, proven)
-    release = describe(context, proven, found, contracts, choices)
+    release = describe(context, proven, search, config_gates, choices)
     release = publish(context, release, proven, model_directory)
     cache.prune()
     return release
 
 
-def _configured(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
-    """The gates of the configurations; before any work is done, as what is wrong there is quickly mended."""
-    contracts = contract.config_gates(model_directory, spec)
-    if not all(gate.passed for gate in contracts):
+def _check_configs(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
+    """Hold the configurations to the spec before any work is done, as what is wrong there is quickly mended."""
+    config_gates = contract.config_gates(model_directory, spec)
+    if not all(gate.passed for gate in config_gates):
         raise RefusedError(
             f"the configuration of {spec.model} is not what the spec says; nothing was published",
-            note=gates.failures(contracts),
+            note=gates.failures(config_gates),
             hint=f"mend it in {model_directory}",
         )
-    return contracts
+    return config_gates
 
 
-def _proven(context: ExportContext, precision: Precision, fp32: Path) -> tuple[Proven, Found | None]:
-    """One precision, made from the FP32 graph and held against the reference; what the search for it found."""
-    found = None
+def _make_and_prove(
+    context: ExportContext, precision: Precision, fp32: Path
+) -> tuple[ProvenVariant, SearchResult | None]:
+    """Make one precision from the FP32 graph and prove it; return it and what the search for its recipe found."""
+    search = None
     try:
         if precision == "int8":
-            graph, found = steps.int8_graph(context, fp32)
-            return prove(context, "int8", graph, recipe=found.recipe), found
+            graph, search = steps.int8_graph(context, fp32)
+            return prove(context, "int8", graph, recipe=search.recipe), search
         if precision == "fp16":
             graph, kept = steps.fp16_graph(context, fp32)
             return prove(context, "fp16", graph, kept_fp32=kept), None
         return prove(context, "fp32", fp32), None
     except GraphError as error:  # a converter that does not know the graph shall not cost the other precisions
         context.progress.say(f"  ✗ {precision} REFUSED: {error}")
-        return not_made(precision, error), found
+        return not_made(precision, error), search

@@ -23,8 +23,8 @@ _DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "int8": "IN
 
 
 @dataclass(frozen=True)
-class Proven:
-    """A variant with everything needed to publish it."""
+class ProvenVariant:
+    """A variant that went through its gates, and everything needed to publish it if it passed."""
 
     variant: Variant
     graph: Path
@@ -38,13 +38,13 @@ def prove(
     graph: Path,
     recipe: Recipe | None = None,
     kept_fp32: tuple[str, ...] = (),
-) -> Proven:
+) -> ProvenVariant:
     """Hold a graph to the contract and the limits; if it passes, have TensorRT build it; on a GPU, prove that too."""
     source, progress = context.source, context.progress
     spec, limits, model = source.spec, source.spec.limits[precision], graphs.load(graph)
     proofs = [contract.graph_gate(model, spec)]
     if precision == "int8":
-        wrong = int8.faults(model)
+        wrong = int8.qdq_faults(model)
         proofs.append(
             Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5]), id="qdq_symmetric")
         )
@@ -68,27 +68,27 @@ def prove(
     if not variant.passed:
         if answers is None:
             progress.say(f"  ✗ {precision} REFUSED: {gates.failures(proofs)}")
-        return Proven(variant, graph, answers)
-    return _compile(context, Proven(variant, graph, answers), model)
+        return ProvenVariant(variant, graph, answers)
+    return _compile(context, ProvenVariant(variant, graph, answers), model)
 
 
-def not_made(precision: Precision, error: GraphError) -> Proven:
-    """The record of a precision that no graph could be made in."""
+def not_made(precision: Precision, error: GraphError) -> ProvenVariant:
+    """Record a precision that no graph could be made in, as a variant whose only gate failed."""
     failed = Gate("made", 0, 1, "at least", str(error), id="made")
-    return Proven(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
+    return ProvenVariant(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
 
 
 def _held_against(
     context: ExportContext, held_out: Comparison, others: Mapping[str, Comparison], limits: Limits
 ) -> tuple[Gate, ...]:
     reference = gates.answers(context.reference["held-out"], context.source.spec)
-    return gates.prove(held_out, others, reference, context.source.held_out.labels, limits)
+    return gates.check(held_out, others, reference, context.source.held_out.labels, limits)
 
 
 def _measured(
     context: ExportContext, precision: Precision, graph: Path, advance: Callable[[int], None]
 ) -> tuple[dict[str, Comparison], bool]:
-    """The graph compared with the reference, {where: …}, on the held-out split and at the ends of the dimensions.
+    """Compare the graph with the reference on the held-out split and at the ends of the dimensions: {where: …}.
 
     FP16 is run as it will be rounded on a GPU; as onnxruntime runs it on a CPU, it is compared at the ends.
     """
@@ -96,10 +96,10 @@ def _measured(
 
     def make(place: Path) -> None:
         served = onnx_runner(graph, context.outputs)
-        run = memory_runner(fp16.rounded(graphs.load(graph)), context.outputs) if precision == "fp16" else served
+        run = memory_runner(fp16.simulate_fp16(graphs.load(graph)), context.outputs) if precision == "fp16" else served
         found = {"held-out split": _compared(context, run, "held-out", source.held_out.inputs, advance)}
         for end in ENDS:
-            found[f"shapes at their {end}"] = _compared(context, served, end, source.at(end))
+            found[f"shapes at their {end}"] = _compared(context, served, end, source.inputs_at(end))
         _save(found, place)
 
     place, cached = context.cache.step(
@@ -115,7 +115,7 @@ def _compared(
     return gates.compare(predict(run, batch, size, advance), context.reference[name], context.source.spec)
 
 
-def _compile(context: ExportContext, proven: Proven, model: ModelProto) -> Proven:
+def _compile(context: ExportContext, proven: ProvenVariant, model: ModelProto) -> ProvenVariant:
     """Add the engine, its gates and, where it can run, its own proofs."""
     spec, options, precision = context.source.spec, context.request.engines, proven.variant.precision
     with context.progress.step(f"{precision} engine") as done:
@@ -152,17 +152,19 @@ def _compile(context: ExportContext, proven: Proven, model: ModelProto) -> Prove
     return _prove_plan(context, replace(proven, variant=variant), place / "model.plan", model)
 
 
-def _prove_plan(context: ExportContext, proven: Proven, plan: Path, model: ModelProto) -> Proven:
-    """On a GPU: the plan's own answers, what the inspector says it computes in, and whether the server can load it."""
+def _prove_plan(context: ExportContext, proven: ProvenVariant, plan: Path, model: ModelProto) -> ProvenVariant:
+    """Prove a plan on the GPU: its own answers, what the inspector says it computes in, and that the server loads it."""
     spec, facts, precision = context.source.spec, proven.variant.engine, proven.variant.precision
     assert facts is not None  # it was just built
     proofs = [engine.server_gate(plan.read_bytes(), context.request.server_tensorrt)]
     with context.progress.step(f"{precision} plan proof", total=len(context.source.held_out)) as done:
         with PlanRunner(plan.read_bytes(), spec) as run:
             held_out = _compared(context, run, "held-out", context.source.held_out.inputs, done.advance)
-            others = {f"shapes at their {end}": _compared(context, run, end, context.source.at(end)) for end in ENDS}
+            others = {
+                f"shapes at their {end}": _compared(context, run, end, context.source.inputs_at(end)) for end in ENDS
+            }
             proofs += _held_against(context, held_out, others, spec.limits[precision])
-            share = engine.inspected_share(run.inspected(), graphs.heavy_nodes(model))
+            share = engine.inspected_share(run.inspect(), graphs.heavy_nodes(model))
         computed, limit = _part(share or facts.dtype_share, precision), spec.limits[precision].computed_share
         told = _shares(share) or f"the inspector names too few layers; the network: {_shares(facts.dtype_share)}"
         proofs.append(
@@ -184,7 +186,7 @@ def _verdict(proofs: Sequence[Gate]) -> str:
 
 
 def _part(share: Mapping[str, float], precision: Precision) -> float:
-    """The share in the precision's own dtype; all of nothing, where there is no convolution or matrix product."""
+    """Return the share in the precision's own dtype; 1 where there is no convolution or matrix product."""
     return share.get(_DTYPES[precision], 0.0) if share else 1.0
 
 

@@ -23,10 +23,17 @@ from export.source.base import ExportSource
 _FP16_SAMPLES = 64
 
 
-def reference(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Batch]:
-    """What the reference answers on every split and at both ends of every dynamic dimension."""
+def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Batch]:
+    """Run the reference on every split, and at the min, opt and max of the dynamic dimensions.
+
+    Returns:
+        {"search", "held-out", "min", "opt" or "max": its outputs}.
+
+    Raises:
+        GraphError: it gives inf or nan itself.
+    """
     batches: dict[str, Batch] = {"search": source.search.inputs, "held-out": source.held_out.inputs}
-    batches |= {end: source.at(end) for end in ENDS}
+    batches |= {end: source.inputs_at(end) for end in ENDS}
     data = [source.origin.sha256, source.origin.data_fingerprint, source.spec.inputs, source.spec.outputs]
     with progress.step("reference", total=sum(length(b) for b in batches.values())) as done:
 
@@ -48,7 +55,7 @@ def reference(source: ExportSource, cache: Cache, progress: Progress) -> Mapping
 
 
 def fp32_graph(context: ExportContext) -> Path:
-    """The graph that FP16 and INT8 are made from.
+    """Make the graph that FP16 and INT8 are made from.
 
     Raises:
         GraphError: PyTorch could not export it.
@@ -66,7 +73,7 @@ def fp32_graph(context: ExportContext) -> Path:
 
 
 def fp16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...]]:
-    """The FP16 graph, and the layers of it that are kept in FP32, each with the reason.
+    """Make the FP16 graph; return it and the layers of it that are kept in FP32, each with the reason.
 
     Raises:
         GraphError: ModelOpt could not convert it.
@@ -88,8 +95,8 @@ def _kept(kept: Sequence[str]) -> str:
     return f"{len(kept)} layers kept in FP32, the first: {kept[0]}" if kept else "no layer needs FP32"
 
 
-def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.Found]:
-    """The INT8 graph of the best recipe, and what the search for it found.
+def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.SearchResult]:
+    """Search for the best INT8 recipe; return its graph and what the search found.
 
     Raises:
         GraphError: no quantizer could quantize it.
@@ -110,20 +117,21 @@ def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.Found]:
     with context.progress.step("int8 graph") as done:
 
         def make(place: Path) -> None:
-            found = search.search(
+            result = search.search(
                 trials, fp32, place / "int8.onnx",
-                mode=request.search, budget_s=request.search_budget_s, say=done.now,
+                mode=request.search, budget_s=request.search_budget_s, report=done.now,
             )  # fmt: skip
-            (place / "found.json").write_text(json.dumps(asdict(found)))
+            (place / "search.json").write_text(json.dumps(asdict(result)))
 
-        def read(place: Path) -> search.Found:
-            found: search.Found = manifest.decode(search.Found, json.loads((place / "found.json").read_text()))
-            return found
+        def read(place: Path) -> search.SearchResult:
+            raw = json.loads((place / "search.json").read_text())
+            result: search.SearchResult = manifest.decode(search.SearchResult, raw)
+            return result
 
         asked = [request.search, request.search_budget_s, source.spec.limits["int8"]]
         place, cached = context.cache.step(
-            "int8", make, keep=lambda place: read(place).complete, graph=digest, data=context.data, asked=asked
+            "int8", make, reusable=lambda place: read(place).complete, graph=digest, data=context.data, asked=asked
         )
-        found = read(place)
-        done(found.ended, cached=cached)
-    return place / "int8.onnx", found
+        result = read(place)
+        done(result.summary, cached=cached)
+    return place / "int8.onnx", result

@@ -20,8 +20,8 @@ _PACKAGES = (
 )
 
 
-def code() -> str:
-    """A digest of this repository's own part in what an export makes."""
+def code_digest() -> str:
+    """Return the SHA-256 of this repository's own part in what an export makes."""
     digest = hashlib.sha256((layout.ROOT / "contracts" / "spec.py").read_bytes())
     for stage in ("export", "training/families"):
         for path in sorted((layout.ROOT / stage).rglob("*.py")):
@@ -29,8 +29,8 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """{package: version} of everything that decides what the graphs and engines are."""
+def package_versions() -> dict[str, str]:
+    """Return {package: version} of everything that decides what the graphs and engines are."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -40,9 +40,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def tools() -> dict[str, str]:
-    """The versions, the commit of this repository, and the GPU, for the manifest."""
-    found = versions()
+def tool_versions() -> dict[str, str]:
+    """Return the package versions, the commit of this repository and the GPU, for the manifest."""
+    found = package_versions()
     commit, dirty = git_state()
     if commit is not None:
         found["this repository"] = commit + ("-dirty" if dirty else "")
@@ -50,7 +50,7 @@ def tools() -> dict[str, str]:
 
 
 def gpu() -> dict[str, str]:
-    """{"gpu": name and compute capability} of the one that PyTorch uses, if there is one."""
+    """Return {"gpu": name and compute capability} of the one that PyTorch uses, {} without one."""
     import torch
 
     if not torch.cuda.is_available():

@@ -75,7 +75,7 @@ def put_back(control: Control, before: Snapshot, directory: Path) -> None:
     found = [m for m in control.models() if m.name == before.model and m.failed]
     failed = [m.version for m in found if m.version not in on_disk]
     if failed and before.answering in on_disk:
-        with repository.linked(directory, dict.fromkeys(failed, str(before.answering))):
+        with repository.linked_versions(directory, dict.fromkeys(failed, str(before.answering))):
             control.load(before.model, config=_of_versions(before, [*before.versions, *failed]))
     control.load(before.model)
     verify(control, before, on_disk)

@@ -191,14 +191,14 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Chang
     _check(repository.directory(directory, version), server.trust if server else None)
     if server is None:
         with repository.locked(directory):
-            repository.settle(directory)
-            with repository.trying(directory, version):
+            repository.remove_stale_links(directory)
+            with repository.switch_to(directory, version):
                 pass
         return Change(directory.name, None, version, tuple(repository.parked(directory)), live=False)
     ensembles.check(directory.parent, [directory.name], server.config_name)
     with Control(server) as control, _locked(control, directory):
         before = Snapshot.now(control, directory.name)
-        with _or_put_back(control, before, directory), repository.trying(directory, version):
+        with _or_put_back(control, before, directory), repository.switch_to(directory, version):
             _load(control, directory)
             answering = snapshot.verify(control, before, {*repository.versions(directory), version})
         snapshot.wait_until_unloaded(control)
@@ -210,7 +210,7 @@ def _locked(control: Control, directory: Path) -> Iterator[None]:
     """Nobody else changes the model meanwhile; what a killed command left behind is removed first."""
     with repository.locked(directory):
         snapshot.wait_until_loaded(control, directory.name)
-        repository.settle(directory)
+        repository.remove_stale_links(directory)
         yield
 
 

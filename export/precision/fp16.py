@@ -4,8 +4,8 @@ NVIDIA's ModelOpt AutoCast converts: a node stays in FP32 when its weights or it
 float16's range. What it cannot see, an error that grows in one layer, is measured here, and that layer kept too.
 
 onnxruntime computes an FP16 graph on a CPU in float32 and drops the casts between its nodes: an overflow that
-TensorRT would hit never shows. `rounded` writes the same graph so that it does: float32 arithmetic, every FP16
-tensor rounded to float16.
+TensorRT would hit never shows. `simulate_fp16` writes the same graph so that it does: float32 arithmetic, every
+FP16 tensor rounded to float16.
 """
 
 import logging
@@ -37,7 +37,7 @@ _MEMORY = 500_000_000  # bytes of intermediate tensors to hold at a time
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptLayer:
     """A layer that stays in FP32."""
 
     name: str
@@ -47,7 +47,7 @@ class Kept:
         return f"{self.name}: {self.reason}"
 
 
-def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[Kept, ...]:
+def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[KeptLayer, ...]:
     """Write the FP16 graph of `fp32` and return what was kept in FP32 because FP16 would ruin it.
 
     What comes before the first and after the last heavy layer (normalising, softmax) always stays: it costs
@@ -74,11 +74,11 @@ def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[Kept, ...]:
             break
         faults |= found
     kept = overflows | faults
-    return tuple(Kept(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
+    return tuple(KeptLayer(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
 
 
-def rounded(half: ModelProto) -> ModelProto:
-    """The FP32 graph that computes what `half` computes, every FP16 tensor rounded to float16.
+def simulate_fp16(half: ModelProto) -> ModelProto:
+    """Return an FP32 graph that computes what the FP16 graph `half` does, every FP16 tensor rounded to float16.
 
     Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away.
     """
@@ -130,7 +130,7 @@ def _autocast(fp32: Path, samples: Batch, keep: Iterable[str]) -> tuple[ModelPro
 
 @contextmanager
 def _listening() -> Iterator[dict[str, str]]:
-    """ModelOpt says which node it keeps, and why, in its log alone; nobody else shall have to read that."""
+    """Collect {node: why it is kept} from ModelOpt's log, the only place that says so; nobody else has to read it."""
     heard: dict[str, str] = {}
 
     class Listener(logging.Handler):
@@ -155,8 +155,8 @@ def _listening() -> Iterator[dict[str, str]]:
 
 
 def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batch, kept: set[str]) -> dict[str, str]:
-    """The layers in which the error of the FP16 graph jumps, {name: what is wrong}."""
-    tensors = _tensors(rounded(half), samples, like=reference)
+    """Find the layers in which the error of the FP16 graph jumps: {name: what is wrong}."""
+    tensors = _tensors(simulate_fp16(half), samples, like=reference)
     error = {name: _relative_error(tensors[name], reference[name]) for name in tensors}
     producer = {output: node for node in model.graph.node for output in node.output}
     found: dict[str, str] = {}
@@ -173,7 +173,7 @@ def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batc
 
 
 def _above(node: NodeProto, producer: Mapping[str, NodeProto]) -> list[NodeProto]:
-    """Everything that `node` was computed from, up to the heavy layers before it."""
+    """Return everything that `node` was computed from, up to the heavy layers before it."""
     above: dict[str, NodeProto] = {}
     waiting = [node]
     while waiting:
@@ -186,7 +186,7 @@ def _above(node: NodeProto, producer: Mapping[str, NodeProto]) -> list[NodeProto
 
 
 def _in_fp32(model: ModelProto, half: ModelProto) -> set[str]:
-    """The layers of the FP32 graph `model` that compute in FP32 in `half` as well."""
+    """Return the layers of the FP32 graph `model` that compute in FP32 in `half` as well."""
 
     def computing(graph: ModelProto) -> set[str]:
         types = graphs.tensor_types(graph)
@@ -196,22 +196,22 @@ def _in_fp32(model: ModelProto, half: ModelProto) -> set[str]:
 
 
 def _tensors(model: ModelProto, samples: Batch, like: Batch | None = None) -> dict[str, NDArray[Any]]:
-    """Every float32 tensor that the nodes of `model` compute from `samples`, or those that `like` has."""
+    """Compute every float32 tensor that the nodes of `model` make of `samples`, or those that `like` has."""
     types = graphs.tensor_types(model)
     made = [name for node in model.graph.node for name in node.output]
     wanted = [n for n in made if (n in like if like is not None else types.get(n) == TensorProto.FLOAT)]
-    return dict(memory_runner(graphs.exposing(model, wanted), wanted)(samples))
+    return dict(memory_runner(graphs.with_outputs(model, wanted), wanted)(samples))
 
 
 def _affordable(model: ModelProto, samples: Batch) -> Batch:
-    """As many of `samples` as have their intermediate tensors in memory together."""
+    """Return as many of `samples` as have their intermediate tensors in memory together."""
     one = _tensors(model, {name: values[:1] for name, values in samples.items()})
     count = max(1, int(_MEMORY / max(1, sum(t.nbytes for t in one.values()))))
     return {name: values[:count] for name, values in samples.items()}
 
 
 def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """RMS difference as a share of the expected RMS; infinite where it is not a number."""
+    """Return the RMS difference as a share of the expected RMS; infinite where it is not a number."""
     if not np.isfinite(found).all():
         return float("inf") if np.isfinite(expected).all() else 0.0
     scale = float(np.sqrt(np.square(expected, dtype=np.float64).mean())) if expected.size else 0.0
@@ -224,7 +224,7 @@ def _widened(tensor: TensorProto) -> TensorProto:
 
 
 def _told(reason: str) -> str:
-    """ModelOpt's reason, shorter."""
+    """Shorten ModelOpt's reason."""
     if match := re.search(r"absmax=([\d.e+]+|inf)", reason):
         return f"reaches {float(match[1]):,.0f}, float16 ends at {_MAX:,.0f}"
     return reason

@@ -62,7 +62,7 @@ def quantize(fp32: Path, int8: Path, calibration: Batch, recipe: Recipe) -> Path
 
 
 def leave_out(quantized: ModelProto, fp32: ModelProto, layers: Collection[str]) -> ModelProto:
-    """A copy of `quantized` with `layers` computing in FP32 again, as in the graph it was made from."""
+    """Copy `quantized` and let `layers` of the copy compute in FP32 again, as in the graph it was made from."""
     model = ModelProto()
     model.CopyFrom(quantized)
     weights = {f"{i.name}/fp32": _renamed(i, f"{i.name}/fp32") for i in fp32.graph.initializer}
@@ -81,7 +81,7 @@ def leave_out(quantized: ModelProto, fp32: ModelProto, layers: Collection[str]) 
 
 
 def _pairs(model: ModelProto) -> dict[str, str]:
-    """{what a DequantizeLinear gives: what its QuantizeLinear was given, or the 8-bit weight itself}."""
+    """Return {what a DequantizeLinear gives: what its QuantizeLinear was given, or the 8-bit weight itself}."""
     quantizers = {node.output[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
     return {
         node.output[0]: quantizers[node.input[0]].input[0] if node.input[0] in quantizers else node.input[0]
@@ -112,13 +112,13 @@ def _bypass_idle_pairs(model: ModelProto, pairs: dict[str, str], quantized: set[
 
 
 def quantized_layers(model: ModelProto) -> list[str]:
-    """The heavy layers that read 8 bits; the quantizers leave some in FP32 by themselves."""
+    """List the heavy layers that read 8 bits; the quantizers leave some in FP32 by themselves."""
     pairs = _pairs(model)
     return [node.name for node in model.graph.node if node.op_type in graphs.HEAVY and node.input[0] in pairs]
 
 
-def faults(model: ModelProto) -> list[str]:
-    """What TensorRT would misread or refuse: Q/DQ that are not signed 8-bit with zero-point 0."""
+def qdq_faults(model: ModelProto) -> list[str]:
+    """List what TensorRT would misread or refuse: Q/DQ that are not signed 8-bit with zero-point 0."""
     constants = {i.name: i for i in model.graph.initializer}
     constants |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
     found = []
@@ -233,7 +233,7 @@ def _reader(q: Any, samples: Batch) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The quantizers print their progress and advise on the root logger."""
+    """Keep the quantizers quiet: they print their progress, and advise on the root logger."""
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

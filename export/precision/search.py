@@ -35,20 +35,20 @@ _FEWER = 0.25
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The recipe that a search ended with. The graph is where the caller said."""
 
     recipe: Recipe
     passed: bool
     trials: tuple[Trial, ...]
     sensitivity: tuple[Layer, ...]  # worst first
-    ended: str  # why the search stopped there
+    summary: str  # how the search ended and why, for people
     complete: bool  # False: the time was spent before everything was tried
 
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What recipes are tried on."""
+    """What recipes are tried on: the spec and its limits, the search split, and the reference's outputs on it."""
 
     spec: ModelSpec
     limits: Limits
@@ -58,13 +58,19 @@ class TrialContext:
     quantized: Callable[[Recipe], Path]  # a graph with every heavy layer quantized, made once
 
     def judge(self, model: ModelProto, recipe: Recipe, started: float) -> Trial:
+        """Hold `model`, made by `recipe`, to the limits on the whole split.
+
+        Args:
+            started: When its making began, by time.monotonic().
+        """
         outputs = predict(self._runner(model), self.split.inputs, self.spec.batch.max)
         found = gates.compare(outputs, self.reference, self.spec)
         reference = gates.answers(self.reference, self.spec)
-        proofs = gates.prove(found, {}, reference, self.split.labels, self.limits)
+        proofs = gates.check(found, {}, reference, self.split.labels, self.limits)
         return Trial(recipe, proofs, round(found.error, 6), round(time.monotonic() - started, 2))
 
-    def error(self, model: ModelProto, samples: int) -> float:
+    def measure_error(self, model: ModelProto, samples: int) -> float:
+        """Return the error of `model`, as a Trial has it, on the first `samples` of the split."""
         inputs, reference = take(self.split.inputs, slice(samples)), take(self.reference, slice(samples))
         outputs = predict(self._runner(model), inputs, self.spec.batch.max)
         found: Comparison = gates.compare(outputs, reference, self.spec)
@@ -75,14 +81,14 @@ class TrialContext:
 
 
 def search(
-    context: TrialContext, fp32: Path, int8_path: Path, *, mode: Mode, budget_s: float, say: Callable[[str], None]
-) -> Found:
+    context: TrialContext, fp32: Path, int8_path: Path, *, mode: Mode, budget_s: float, report: Callable[[str], None]
+) -> SearchResult:
     """Write the best INT8 graph of `fp32` to `int8_path`.
 
     Args:
         mode: "never" takes the first recipe as it is; "auto" searches if that fails; "always" compares all.
         budget_s: No new recipe is tried after that long.
-        say: Is told what is being tried.
+        report: Is told what is being tried.
 
     Raises:
         GraphError: no quantizer could quantize it.
@@ -93,11 +99,11 @@ def search(
     trials: list[Trial] = []
 
     def left(share: float) -> bool:
-        """Whether less than that share of the budget is spent."""
+        """Tell whether less than that share of the budget is spent."""
         return time.monotonic() - started < share * budget_s
 
     def attempt(recipe: Recipe, make: Callable[[], ModelProto]) -> Trial:
-        say(str(recipe))
+        report(str(recipe))
         begun = time.monotonic()
         try:
             models[recipe] = make()
@@ -117,18 +123,18 @@ def search(
         raise GraphError(f"no quantizer could quantize {fp32.name}", note=gates.failures(best.gates))
     sensitivity: tuple[Layer, ...] = ()
     if mode != "never":
-        sensitivity = _sensitivity(context, models[best.recipe], model, lambda: left(_RANKING_SHARE), say)
+        sensitivity = _sensitivity(context, models[best.recipe], model, lambda: left(_RANKING_SHARE), report)
     if not best.passed and mode != "never":
         _leave_out(context, best, models[best.recipe], model, sensitivity, attempt, lambda: left(1))
         best = min(trials, key=_rank)
     onnx.save(models[best.recipe], int8_path)
     in_time = left(1)
     ending = _ending(best, trials, sensitivity, in_time)
-    return Found(best.recipe, best.passed, tuple(trials), sensitivity, ending, in_time)
+    return SearchResult(best.recipe, best.passed, tuple(trials), sensitivity, ending, in_time)
 
 
-def blame(sensitivity: Sequence[Layer], count: int = 5) -> str:
-    """The layers that cost most, for people."""
+def worst_layers(sensitivity: Sequence[Layer], count: int = 5) -> str:
+    """Name the layers that cost most, for people: "conv1 (3.2%), …"."""
     return ", ".join(f"{layer.name} ({layer.error:.1%})" for layer in sensitivity[:count])
 
 
@@ -137,7 +143,7 @@ def _rank(trial: Trial) -> tuple[bool, int, float]:
 
 
 def _recipes(samples: int, mode: Mode) -> Iterator[Recipe]:
-    """Every method with all samples; where all are compared, with fewer too."""
+    """Yield every method with all samples; where all are compared, with fewer too."""
     for share in (1.0, _FEWER) if mode == "always" else (1.0,):
         for quantizer, method in int8.METHODS:
             yield Recipe(quantizer, method, max(1, int(samples * share)))
@@ -148,17 +154,17 @@ def _sensitivity(
     quantized: ModelProto,
     model: ModelProto,
     left: Callable[[], bool],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[Layer, ...]:
-    """What each layer costs when it alone is quantized."""
+    """Measure what each layer costs when it alone is quantized, worst first."""
     names = int8.quantized_layers(quantized)
     layers = []
     for index, name in enumerate(names):
         if not left():
             break
-        say(f"sensitivity of layer {index + 1} of {len(names)}")
+        report(f"sensitivity of layer {index + 1} of {len(names)}")
         alone = int8.leave_out(quantized, model, set(names) - {name})
-        layers.append(Layer(name, round(context.error(alone, _RANKING_SAMPLES), 6)))
+        layers.append(Layer(name, round(context.measure_error(alone, _RANKING_SAMPLES), 6)))
     return tuple(sorted(layers, key=lambda layer: -layer.error))
 
 
@@ -192,5 +198,5 @@ def _ending(best: Trial, trials: Sequence[Trial], sensitivity: Sequence[Layer], 
     late = "" if in_time else ", the time budget is spent"
     if best.passed:
         return f"{best.recipe}; {len(trials)} tried{late}"
-    blamed = f"; the layers that cost most: {blame(sensitivity)}" if sensitivity else ""
+    blamed = f"; the layers that cost most: {worst_layers(sensitivity)}" if sensitivity else ""
     return f"none of {len(trials)} recipes reaches the limits{late}; the best is {best.recipe}{blamed}"

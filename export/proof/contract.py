@@ -27,7 +27,7 @@ IOTensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, d
 
 
 def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
-    """One gate for each configuration of the model, and one for the labels that its postprocessing gives out.
+    """Compare each configuration of the model with the spec, a gate each, and the labels that its postprocessing gives.
 
     Raises:
         ConfigError: one is missing or is no model configuration.
@@ -45,14 +45,18 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
 
 
 def graph_gate(model: ModelProto, spec: ModelSpec) -> Gate:
-    """A graph takes and gives what the spec says, with every dynamic dimension dynamic."""
+    """Check that a graph takes and gives what the spec says, with every dynamic dimension dynamic."""
     inputs, outputs = graphs.io_tensors(model)
     faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
     return _gate("the graph", faults)
 
 
 def engine_gate(io_tensors: Sequence[IOTensors], spec: ModelSpec) -> Gate:
-    """The same of an engine's inputs and outputs."""
+    """Check the same of an engine.
+
+    Args:
+        io_tensors: Its inputs and its outputs.
+    """
     inputs, outputs = io_tensors
     faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
     return _gate("the engine", faults)
@@ -122,6 +126,7 @@ def _differences(kind: str, found: IOTensors, specs: Sequence[TensorSpec]) -> li
 
 
 def dims_of(tensor: TensorSpec) -> tuple[int, ...]:
+    """Return the tensor's dimensions as Triton writes them, batch first: -1 where one may vary."""
     return tuple(-1 if isinstance(d, DynamicDim) else d for d in tensor.shape)
 
 

@@ -39,7 +39,7 @@ _INSTALL = {
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """How engines are built."""
 
     library: Library = "tensorrt_rtx"
@@ -57,11 +57,11 @@ class BuiltEngine:
     log: str
 
 
-def require(options: Options, server: str) -> None:
+def require(options: BuildOptions, server_tensorrt: str) -> None:
     """Fail before any work is done if engines cannot be built here, or not for the server.
 
     Args:
-        server: The TensorRT version of the Triton that will load the plans.
+        server_tensorrt: The TensorRT version of the Triton that will load the plans.
 
     Raises:
         EngineError: the library is missing, is not the server's, or there is no GPU that PyTorch sees.
@@ -69,9 +69,9 @@ def require(options: Options, server: str) -> None:
     trt = _import(options.library)
     if options.library == "tensorrt_rtx":
         return
-    if not same_version(trt.__version__, server):
+    if not same_version(trt.__version__, server_tensorrt):
         raise EngineError(
-            f"TensorRT {trt.__version__} builds plans that the server's TensorRT {server} cannot load",
+            f"TensorRT {trt.__version__} builds plans that the server's TensorRT {server_tensorrt} cannot load",
             hint="build in the server's own image (Dockerfile.triton, stage export), or name its version with "
             "--server-tensorrt",
         )
@@ -85,7 +85,7 @@ def require(options: Options, server: str) -> None:
         )
 
 
-def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
+def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
     """Parse `graph` and compile it, with an optimization profile from the spec's dynamic dimensions.
 
     Raises:
@@ -130,12 +130,12 @@ def build(graph: Path, spec: ModelSpec, options: Options) -> BuiltEngine:
 
 
 def profile_of(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The optimization profile: {input: its min, opt and max shape}."""
+    """Return the optimization profile, {input: its min, opt and max shape}."""
     return {tensor.name: tuple(tensor.shape_at(end) for end in ("min", "opt", "max")) for tensor in spec.inputs}
 
 
 def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
-    """Share of convolution and matrix-multiply layers by the dtype they compute in, before TensorRT fuses them.
+    """Return the share of convolution and matrix-multiply layers in each dtype, before TensorRT fuses them.
 
     A layer whose both operands are dequantized computes in the quantized dtype: TensorRT fuses the pairs into it.
     """
@@ -155,7 +155,7 @@ def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
 
 
 def inspected_share(information: str, heavy: Collection[str]) -> Mapping[str, float]:
-    """The same share from what the engine inspector says of the built engine; empty if it names too few layers.
+    """Return the same share by what the engine inspector says of the built engine; empty if it names too few layers.
 
     TensorRT fuses: an engine layer says in its metadata which ONNX layers it came from.
 
@@ -178,7 +178,7 @@ def inspected_share(information: str, heavy: Collection[str]) -> Mapping[str, fl
 
 
 def plan_version(plan: bytes) -> str | None:
-    """The TensorRT version that built a plan, from its header; None if it is no plan.
+    """Read the TensorRT version that built a plan from its header; None if it is no plan.
 
     The header is a tag ("ftrt", TensorRT-RTX: "vtrt"), and at byte 24 major, minor, patch and build: what NVIDIA's
     trtexec --getPlanVersionOnly reads.
@@ -188,32 +188,32 @@ def plan_version(plan: bytes) -> str | None:
     return ".".join(str(part) for part in plan[24:28])
 
 
-def server_gate(plan: bytes, server: str) -> Gate:
-    """Whether the server's TensorRT can load the plan: it has to be the very version that built it."""
+def server_gate(plan: bytes, server_tensorrt: str) -> Gate:
+    """Check that the server's TensorRT can load the plan: it has to be the very version that built it."""
     built_by = plan_version(plan) or "no TensorRT"
-    return Gate("loads in the server's TensorRT", float(same_version(built_by, server)), 1, "at least",
-                f"built by {built_by}, the server has {server}", id="server_tensorrt")  # fmt: skip
+    return Gate("loads in the server's TensorRT", float(same_version(built_by, server_tensorrt)), 1, "at least",
+                f"built by {built_by}, the server has {server_tensorrt}", id="server_tensorrt")  # fmt: skip
 
 
 def same_version(found: str, wanted: str) -> bool:
-    """Whether `found` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
+    """Tell whether `found` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
     return f"{found}.".startswith(f"{wanted.rstrip('.')}.")
 
 
 def cc_model_filenames() -> dict[str, str]:
-    """Which file a GPU of each compute capability loads, as in config.pbtxt."""
+    """Return {compute capability: the file such a GPU loads}, as in config.pbtxt."""
     return {cc: f"model.sm{cc.replace('.', '')}.plan" for cc in COMPUTE_CAPABILITIES}
 
 
-def files_of(facts: Engine) -> list[str]:
-    """The names a plan is published under: its GPU's, or every newer one's if it is hardware compatible."""
+def plan_files(facts: Engine) -> list[str]:
+    """List the names a plan is published under: its GPU's, or every newer one's if it is hardware compatible."""
     files = cc_model_filenames()
     if facts.hardware_compatible:
         return [file for cc, file in files.items() if float(cc) >= 8.0]
     return [files.get(facts.compute_capability or "", "model.plan")]
 
 
-def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: Options) -> Any:
+def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     # On by default, and the one way left to compute less precisely than the graph says: 10 bits instead of 23.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -232,8 +232,8 @@ def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: Options) ->
     return config
 
 
-def _timing_cache(trt: ModuleType, options: Options) -> Path | None:
-    """Timings are those of one GPU and one TensorRT."""
+def _timing_cache(trt: ModuleType, options: BuildOptions) -> Path | None:
+    """Return the timing cache of this GPU and this TensorRT: timings are of no use to others."""
     if options.timing_caches is None:
         return None
     gpu = re.sub(r"\W+", "-", tools.gpu().get("gpu", "no GPU"))
@@ -250,7 +250,7 @@ def _io_tensors(network: Any, trt: ModuleType) -> tuple[dict[str, tuple[str, tup
 
 
 def _gpu() -> dict[str, Any]:
-    """The machine that a plan is tied to."""
+    """Describe the machine that a plan is tied to, in an Engine's fields."""
     import pynvml
     import torch
 
@@ -268,7 +268,7 @@ def _share(counts: "Counter[str]") -> Mapping[str, float]:
 
 
 def _datatype(tensor: Mapping[str, Any]) -> str:
-    """What TensorRT 11 has in "DataType"; 10 had it in "Format/Datatype", perhaps as "Row major linear FP16 format"."""
+    """Return what TensorRT 11 has in "DataType"; 10 had it in "Format/Datatype", as "Row major linear FP16 format"."""
     return next((str(value) for key, value in tensor.items() if key.lower().endswith("datatype")), "")
 
 

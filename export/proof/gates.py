@@ -1,6 +1,6 @@
 """The proofs a variant must pass before anybody is served by it.
 
-Each compares a variant with its reference on the same inputs. `compare` measures, once; `prove` holds what was
+Each compares a variant with its reference on the same inputs. `compare` measures, once; `check` holds what was
 measured against the limits, so that other limits need no other run.
 """
 
@@ -32,7 +32,7 @@ class Comparison:
 
     @staticmethod
     def worst(comparisons: Mapping[str, "Comparison"]) -> tuple[Mapping[str, tuple[float, str]], int, list[str]]:
-        """({output: (largest difference, where)}, all that is not finite, where that was)."""
+        """Return ({output: (largest difference, where)}, number of elements that are not finite, where they were)."""
         outputs = next(iter(comparisons.values())).differences
         largest = {o: max((c.differences[o], where) for where, c in comparisons.items()) for o in outputs}
         broken = [where for where, c in comparisons.items() if c.not_finite]
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def answers(outputs: Batch, spec: ModelSpec) -> Answers | None:
-    """What the task makes of the outputs (contracts/spec.py, Task)."""
+    """Read the answers from the outputs as the task says (contracts/spec.py, Task); None for the task "values"."""
     if spec.task == "values":
         return None
     best: Answers = outputs[spec.answer_output].argmax(axis=-1)
@@ -65,7 +65,7 @@ def compare(outputs: Batch, reference: Batch, spec: ModelSpec) -> Comparison:
 
 
 def correct(found: Answers, labels: Answers) -> NDArray[np.bool_]:
-    """[N]: whether each answer, a whole sequence if it is one, is the label's."""
+    """Tell of each answer, [N], whether it is the label's; a sequence has to be the same as a whole."""
     if found.ndim == 1:
         return np.equal(found, labels)
     width = max(found.shape[1], labels.shape[1])
@@ -74,18 +74,18 @@ def correct(found: Answers, labels: Answers) -> NDArray[np.bool_]:
 
 
 def accuracy(found: Answers | None, labels: Answers | None) -> float | None:
-    """Share of right answers, where there are answers and labels."""
+    """Return the share of right answers, where there are answers and labels."""
     return None if found is None or labels is None else float(correct(found, labels).mean())
 
 
-def prove(
+def check(
     held_out: Comparison,
     others: Mapping[str, Comparison],
     reference: Answers | None,
     labels: Answers | None,
     limits: Limits,
 ) -> tuple[Gate, ...]:
-    """Hold a variant against its limits.
+    """Hold what was measured of a variant to its limits, a gate each.
 
     Args:
         held_out: Measured on the whole held-out split.
@@ -113,12 +113,12 @@ def prove(
         proofs.append(Gate("agreement", same, limits.agreement, "at least", id="agreement"))
         if labels is not None and limits.accuracy_drop_points is not None:
             before, after = correct(reference, labels), correct(held_out.answers, labels)
-            proofs.append(drop(before, after, limits.accuracy_drop_points))
+            proofs.append(accuracy_drop(before, after, limits.accuracy_drop_points))
     return tuple(proofs)
 
 
-def drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> Gate:
-    """The accuracy lost, in points, as the upper end of its one-sided 95 % confidence interval.
+def accuracy_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> Gate:
+    """Check the accuracy lost, in percentage points: the upper end of its one-sided 95 % confidence interval.
 
     The samples are paired, so only those that changed sides count: Tango's score interval for a difference of
     paired proportions (Stat. Med. 17, 1998), which keeps its promise also where few change sides or most of them
@@ -136,7 +136,7 @@ def drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> G
 
 
 def _upper_bound(lost: int, gained: int, count: int) -> float:
-    """The difference at which the score test of `lost` - `gained` just rejects, by Tango's equations (2) to (4)."""
+    """Return the difference at which the score test of `lost` - `gained` just rejects: Tango's equations (2) to (4)."""
     from scipy.optimize import brentq
 
     def above(difference: float) -> float:
@@ -152,11 +152,12 @@ def _upper_bound(lost: int, gained: int, count: int) -> float:
 
 
 def failures(proofs: Sequence[Gate]) -> str:
+    """Name the gates that failed, with their figures and limits, in one line; "" where all passed."""
     return "; ".join(str(gate) for gate in proofs if not gate.passed)
 
 
 def _collapsed(best: Answers) -> Answers:
-    """CTC's rule: repeats become one, then blanks (0) go. [N, steps] to [N, steps], padded with -1."""
+    """Apply CTC's rule: repeats become one, then blanks (0) go. [N, steps] to [N, steps], padded with -1."""
     repeated = np.zeros(best.shape, bool)
     repeated[:, 1:] = best[:, 1:] == best[:, :-1]
     kept = ~repeated & (best != 0)

@@ -17,12 +17,12 @@ Runner = Callable[[Batch], Batch]
 
 
 def onnx_runner(graph: Path, outputs: Sequence[str]) -> Runner:
-    """Run `graph` with onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults)."""
+    """Open `graph` in onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults)."""
     return _session_runner(graph, outputs)
 
 
 def memory_runner(model: ModelProto, outputs: Sequence[str]) -> Runner:
-    """The same for a graph that is not on disk."""
+    """Open a graph that is not on disk in the same way."""
     return _session_runner(model.SerializeToString(), outputs)
 
 
@@ -41,7 +41,7 @@ def _session_runner(graph: Path | bytes, outputs: Sequence[str]) -> Runner:
 
 
 class PlanRunner:
-    """Run a TensorRT plan on the current GPU, its buffers held by PyTorch. A context manager.
+    """A TensorRT plan on the current GPU, its buffers held by PyTorch. A Runner and a context manager.
 
     Raises:
         EngineError: the plan does not deserialize here (another TensorRT version or GPU architecture).
@@ -62,6 +62,11 @@ class PlanRunner:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch
 
     def __call__(self, batch: Batch) -> Batch:
+        """Run one batch.
+
+        Raises:
+            EngineError: its shapes are outside of the optimization profile, or TensorRT could not run it.
+        """
         torch = self._torch
         with torch.cuda.stream(self._stream):
             # Contiguous: TensorRT reads the bytes in order, whatever strides numpy had for them.
@@ -83,8 +88,8 @@ class PlanRunner:
         self._stream.synchronize()
         return results
 
-    def inspected(self) -> str:
-        """What TensorRT says of every layer of the engine, as JSON."""
+    def inspect(self) -> str:
+        """Return what TensorRT's engine inspector says of every layer, as JSON."""
         import tensorrt as trt
 
         inspector = self._engine.create_engine_inspector()
@@ -100,7 +105,7 @@ class PlanRunner:
 
 
 def predict(run: Runner, inputs: Batch, batch: int, advance: Callable[[int], None] = lambda n: None) -> Batch:
-    """The outputs for all `inputs`, `batch` at a time; `advance` is told of every batch done."""
+    """Run all `inputs`, `batch` samples at a time; `advance` is told of every batch done."""
     parts = []
     for start in range(0, length(inputs), batch):
         parts.append(run({name: values[start : start + batch] for name, values in inputs.items()}))
@@ -109,12 +114,12 @@ def predict(run: Runner, inputs: Batch, batch: int, advance: Callable[[int], Non
 
 
 def length(batch: Batch) -> int:
-    """How many samples it has."""
+    """Return the number of samples in a batch."""
     return len(next(iter(batch.values())))
 
 
 def take(batch: Batch, chosen: slice) -> dict[str, NDArray[Any]]:
-    """Some of its samples."""
+    """Return some samples of a batch."""
     return {name: values[chosen] for name, values in batch.items()}
 
 

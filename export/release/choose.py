@@ -10,12 +10,16 @@ from export.context import ExportContext
 from export.errors import RefusedError
 from export.proof import engine, gates
 from export.proof.runners import PlanRunner, Runner, onnx_runner
-from export.prove import Proven
+from export.prove import ProvenVariant
 from export.release import timing
 
 
-def choose(context: ExportContext, proven: Sequence[Proven]) -> tuple[list[Proven], tuple[Choice, ...]]:
-    """Time every passing variant per file it could be served as, and choose for each."""
+def choose(context: ExportContext, proven: Sequence[ProvenVariant]) -> tuple[list[ProvenVariant], tuple[Choice, ...]]:
+    """Time every passing variant per file it could be served as, and choose for each.
+
+    Raises:
+        RefusedError: no variant passed its gates, or no plan where plans were asked for.
+    """
     spec = context.source.spec
     passing = [p for p in proven if p.variant.passed]
     if not passing:
@@ -39,21 +43,21 @@ def choose(context: ExportContext, proven: Sequence[Proven]) -> tuple[list[Prove
         for p in passing:
             if p.plan is not None and p.variant.engine is not None:
                 run = plans.enter_context(PlanRunner(p.plan.read_bytes(), spec))
-                runners.setdefault(engine.files_of(p.variant.engine)[0], {})[p.variant.precision] = run
+                runners.setdefault(engine.plan_files(p.variant.engine)[0], {})[p.variant.precision] = run
         for file, candidates in runners.items():
             with context.progress.step(f"{file} latency") as done:
-                samples = timing.measure(candidates, context.source.held_out.inputs, timing.batches(spec))
-                choice, timed = timing.choose(file, [variants[p] for p in candidates], samples, spec.batch.opt)
+                samples = timing.measure(candidates, context.source.held_out.inputs, timing.batch_sizes(spec))
+                choice, timed = timing.choose_fastest(file, [variants[p] for p in candidates], samples, spec.batch.opt)
                 choices += _of_all_files(choice, proven)
                 variants |= {variant.precision: variant for variant in timed}
                 done(choice.reason)
     return [replace(p, variant=variants[p.variant.precision]) for p in proven], tuple(choices)
 
 
-def _of_all_files(choice: Choice, proven: Sequence[Proven]) -> list[Choice]:
-    """The choice as it is, or with a plan one for each file that the plan is published as."""
+def _of_all_files(choice: Choice, proven: Sequence[ProvenVariant]) -> list[Choice]:
+    """Return the choice as it is, or with a plan one for each file that the plan is published as."""
     chosen = next(p.variant for p in proven if p.variant.precision == choice.precision)
     if choice.file == "model.onnx" or chosen.engine is None:
         return [choice]
-    files = engine.files_of(chosen.engine)
+    files = engine.plan_files(chosen.engine)
     return [replace(choice, file=file, engine=chosen.engine, graph_sha256=chosen.sha256) for file in files]

@@ -91,7 +91,7 @@ def _tensor(tensor: TensorSpec) -> str:
 
 
 def _warmup_batches(spec: ModelSpec) -> dict[str, int]:
-    """{name: batch size}; of equal sizes the first name."""
+    """Return {name: batch size} of the warmups; of equal sizes the first name."""
     wanted = {"one": 1, "preferred": spec.batch.opt, "full": spec.batch.max}
     names = {size: name for name, size in reversed(wanted.items())}
     return {name: size for name, size in wanted.items() if names[size] == name}

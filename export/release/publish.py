@@ -12,20 +12,25 @@ from contracts.manifest import Choice, Gate, Manifest
 from export import report
 from export.context import ExportContext
 from export.errors import GraphError
-from export.precision.search import Found
+from export.precision.search import SearchResult
 from export.proof import engine, gates
 from export.proof.runners import length
-from export.prove import Proven
-from export.tools import tools
+from export.prove import ProvenVariant
+from export.tools import tool_versions
 
 
 def describe(
     context: ExportContext,
-    proven: Sequence[Proven],
-    found: Found | None,
-    contracts: tuple[Gate, ...],
+    proven: Sequence[ProvenVariant],
+    search: SearchResult | None,
+    config_gates: tuple[Gate, ...],
     choices: tuple[Choice, ...],
 ) -> Manifest:
+    """Describe the release in a manifest, as yet without its version and files.
+
+    Args:
+        search: The search for the INT8 recipe, where there was one.
+    """
     source = context.source
     reference = gates.answers(context.reference["held-out"], source.spec)
     return Manifest(
@@ -35,21 +40,28 @@ def describe(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=context.request.command,
         source=source.origin,
-        tools=tools(),
+        tools=tool_versions(),
         calibration_samples=length(source.calibration),
         test_samples=len(source.held_out),
         reference_accuracy=gates.accuracy(reference, source.held_out.labels),
-        gates=contracts,
+        gates=config_gates,
         variants=tuple(p.variant for p in proven),
-        trials=found.trials if found else (),
-        sensitivity=found.sensitivity if found else (),
+        trials=search.trials if search else (),
+        sensitivity=search.sensitivity if search else (),
         choices=choices,
         files=(),
     )
 
 
-def publish(context: ExportContext, release: Manifest, proven: Sequence[Proven], model_directory: Path) -> Manifest:
-    """Write the next version of the model; `release` with its number and its files."""
+def publish(
+    context: ExportContext, release: Manifest, proven: Sequence[ProvenVariant], model_directory: Path
+) -> Manifest:
+    """Write the next version of the model, whole or not at all; return `release` with its number and its files.
+
+    Raises:
+        PublishError, SignatureError: it could not be written or signed; nothing was published.
+        GraphError: a graph is not the one that was proven.
+    """
     signer = context.request.signer
     with context.progress.step("publish") as done, repository.new_version(model_directory) as staged:
         release = replace(release, version=staged.version)
@@ -66,7 +78,7 @@ def publish(context: ExportContext, release: Manifest, proven: Sequence[Proven],
     return release
 
 
-def _write(choice: Choice, proven: Sequence[Proven], directory: Path) -> None:
+def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> None:
     chosen = next(p for p in proven if p.variant.precision == choice.precision)
     if choice.engine is not None:
         assert chosen.plan is not None  # only plans were candidates
@@ -110,7 +122,7 @@ def _carry_plans(
     return tuple(carried)
 
 
-def _evidence(context: ExportContext, proven: Sequence[Proven]) -> report.Evidence:
+def _evidence(context: ExportContext, proven: Sequence[ProvenVariant]) -> report.Evidence:
     split = context.source.held_out
     return report.Evidence(
         inputs=split.inputs,

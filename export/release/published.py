@@ -1,4 +1,4 @@
-"""What is published already: list it, show what it was proven to be, verify that it is still that, register it.
+"""What is published already: list it, show what it was proven to be, verify that it still is that, register it.
 
 python -m export list
 python -m export show fashion_classifier [VERSION]
@@ -20,7 +20,7 @@ from export.errors import ExportError
 
 
 def list_versions(options: argparse.Namespace) -> int:
-    """Show every published version, a row each."""
+    """List every published version, a row each."""
     releases = [manifest.read(directory) for directory in _published(options.repository)]
     if options.json:
         print(json.dumps([asdict(release) for release in releases], indent=2))
@@ -34,7 +34,7 @@ def list_versions(options: argparse.Namespace) -> int:
         table.add_column(heading, justify="right" if heading in ("version", "accuracy") else "left")
     for release in releases:
         served = ", ".join(f"{choice.precision} {choice.file}" for choice in release.choices)
-        accuracy = release.served(release.choices[0].file).accuracy
+        accuracy = release.variant_for(release.choices[0].file).accuracy
         signed = (_directory(options.repository, release) / manifest.SIGNATURE).exists()
         table.add_row(
             release.model, str(release.version), release.created_at[:16].replace("T", " "),
@@ -79,7 +79,11 @@ def show(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare versions with what was published and, where a key is known, with what was signed; 1 if one differs."""
+    """Compare versions with what was published and, where a key is known, with what was signed.
+
+    Returns:
+        The exit code: 1 if one differs.
+    """
     trust = signing.trust_from_environment()
     if options.verify_key or options.verify_chain:
         trust = signing.Trust(options.verify_key, tuple(options.verify_chain or ()))

@@ -55,8 +55,8 @@ def register(release: Manifest, directory: Path) -> str:
     return f"models:/{release.family}/{version}"
 
 
-def checkpoint_of(reference: str, download_to: Path) -> Path:
-    """The checkpoint that a model version was exported from, or that a training run logged; downloaded.
+def download_checkpoint(reference: str, download_to: Path) -> Path:
+    """Download the checkpoint that a model version was exported from, or that a training run logged.
 
     Args:
         reference: "models:/fashion@champion", "models:/fashion/3", "runs:/<run id>" or a run id.
@@ -88,7 +88,7 @@ def checkpoint_of(reference: str, download_to: Path) -> Path:
 
 @contextmanager
 def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
-    """A client of the store; whatever goes wrong there is a RegistryError."""
+    """Open a client of the store; whatever goes wrong there is a RegistryError."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -109,7 +109,7 @@ def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
 
 
 def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[str, str]) -> str:
-    """Log a run with everything of the release and make a model version of it; the version's number."""
+    """Log a run with everything of the release and make a model version of it; return the version's number."""
     from mlflow.entities import Metric, Param
 
     name = f"export {release.model} v{release.version}"
@@ -132,7 +132,7 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
 
 
 def _experiment(client: "MlflowClient", family: str) -> str:
-    """The family's experiment, the one its training runs are in."""
+    """Return the id of the family's experiment, the one its training runs are in; make it if it is missing."""
     found = client.get_experiment_by_name(family)
     if found is not None:
         return str(found.experiment_id)
@@ -142,7 +142,7 @@ def _experiment(client: "MlflowClient", family: str) -> str:
 
 
 def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | None]:
-    """The run that logged the checkpoint, and the checkpoint's SHA-256 where that is recorded."""
+    """Return the run that logged the checkpoint, and the checkpoint's SHA-256 where that is recorded."""
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     if reference.startswith("models:"):
@@ -158,7 +158,7 @@ def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | No
 
 
 def _metrics(release: Manifest) -> dict[str, float]:
-    """{"int8/agreement": 0.999, "int8/model.onnx/median_ms_batch_1": 0.2, …}"""
+    """Return {"int8/agreement": 0.999, "int8/model.onnx/median_ms_batch_1": 0.2, …}."""
     figures = _figures("release", release.gates)
     if release.reference_accuracy is not None:
         figures["reference/accuracy"] = release.reference_accuracy
@@ -175,7 +175,7 @@ def _metrics(release: Manifest) -> dict[str, float]:
 
 
 def _figures(prefix: str, gates: tuple[Gate, ...]) -> dict[str, float]:
-    """MLflow admits letters, digits, spaces and -_.: in a name."""
+    """Name the gates' figures as MLflow admits it: letters, digits, spaces and -_.: alone."""
     return {f"{prefix}/{re.sub(r'[^-_.: a-zA-Z0-9]+', '_', gate.id)}": gate.figure for gate in gates}
 
 
@@ -185,7 +185,7 @@ def _params(release: Manifest) -> dict[str, str]:
 
 
 def _tags(release: Manifest, digest: str) -> dict[str, str]:
-    """Where the release came from; `_training_run` finds its checkpoint by two of these."""
+    """Say where the release came from; `_training_run` finds its checkpoint by two of these."""
     source = release.source
     tags = {
         "model": release.model,

@@ -9,7 +9,7 @@ from contracts.manifest import Gate, Manifest, Variant, find_gate
 
 
 def variants_table(release: Manifest) -> Table:
-    """One row a variant: what it answers, what it costs, and whether it may be served."""
+    """Lay out the variants, a row each: what one answers, what it costs, and whether it may be served."""
     files = list(dict.fromkeys(file for variant in release.variants for file in variant.timings))
     reference = release.reference_accuracy
     known = "" if reference is None else f" (the reference's accuracy is {reference:.4f})"
@@ -28,7 +28,7 @@ def variants_table(release: Manifest) -> Table:
 
 
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
-    """Every gate with its figure, its limit and its verdict."""
+    """Lay out the gates, a row each: figure, limit and verdict."""
     table = Table(title=escape(title), title_justify="left")
     table.add_column("gate")
     table.add_column("figure", justify="right")

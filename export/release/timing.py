@@ -34,7 +34,7 @@ def measure(
     burst: int = 5,
     budget_s: float = 20,
 ) -> Samples:
-    """Time calls of every batch size, in turns of `burst`; fewer rounds, but five, where the budget ends before.
+    """Time calls of every batch size, in turns of `burst`; fewer rounds, at least five, where the budget ends before.
 
     The call before each turn does not count: onnxruntime's threads go on spinning for a moment after a call, and
     those of the runner before would be timed too (on two cores that doubled every figure).
@@ -52,8 +52,10 @@ def measure(
     return samples
 
 
-def choose(file: str, variants: Sequence[Variant], samples: Samples, batch: int) -> tuple[Choice, list[Variant]]:
-    """The variant to serve as `file`, and all of `variants` with their timings.
+def choose_fastest(
+    file: str, variants: Sequence[Variant], samples: Samples, batch: int
+) -> tuple[Choice, list[Variant]]:
+    """Choose the variant to serve as `file`; return the choice and all of `variants` with their timings.
 
     `variants` come in order of precision, highest first. A lower one is chosen if it takes at most WORTH_IT of the
     time of the best higher one at `batch`.
@@ -75,11 +77,12 @@ def choose(file: str, variants: Sequence[Variant], samples: Samples, batch: int)
 
 
 def with_timing(variant: Variant, file: str, timing: Timing) -> Variant:
+    """Return `variant` with its timing as `file`."""
     return replace(variant, timings={**variant.timings, file: timing})
 
 
-def batches(spec: ModelSpec) -> list[int]:
-    """The sizes to time: a single request, what the engine is tuned for, and the most it takes."""
+def batch_sizes(spec: ModelSpec) -> list[int]:
+    """List the batch sizes to time: a single request, what the engine is tuned for, and the most it takes."""
     return sorted({spec.batch.min, spec.batch.opt, spec.batch.max})
 
 
@@ -100,7 +103,7 @@ def _timing(by_batch: Mapping[int, Sequence[Sequence[float]]]) -> Timing:
 
 
 def _paired_ratio(turns: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The median ratio of neighbouring turns, and its upper 95 % bound.
+    """Return the median ratio of neighbouring turns, and its upper 95 % bound.
 
     The bound is an order statistic: of n ratios, at least k are below the true median with the probability that a
     fair coin shows k heads in n throws.
@@ -115,6 +118,6 @@ def _paired_ratio(turns: Sequence[Sequence[float]], others: Sequence[Sequence[fl
 
 
 def _first(inputs: Batch, count: int) -> Batch:
-    """`count` samples, from the start again where there are fewer."""
+    """Take the first `count` samples, from the start again where there are fewer."""
     index = np.arange(count) % length(inputs)
     return {name: np.ascontiguousarray(values[index]) for name, values in inputs.items()}

@@ -72,7 +72,12 @@ class Recall:
 
 
 def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: int) -> Flips:
-    """Compare a variant's answers with the reference's; what was lost comes first, then what was gained."""
+    """Find the samples that a variant answers differently; what was lost comes first, then what was gained.
+
+    Args:
+        names: The classes' names, by index; empty where there are none.
+        show: How many of the samples the page shows, at most.
+    """
     answers, reference, labels = evidence.answers[precision], evidence.reference, evidence.labels
     assert reference is not None  # where there are answers, there are the reference's
     changed = np.flatnonzero(~correct(answers, reference))
@@ -103,7 +108,7 @@ def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: 
 
 
 def recalls(evidence: Evidence, names: Sequence[str]) -> list[Recall]:
-    """One for each class that has samples, the most changed first; none where samples have no single label."""
+    """Compute the recall of each class that has samples, the most changed first; [] where labels are sequences."""
     labels, reference = evidence.labels, evidence.reference
     if labels is None or reference is None or labels.ndim != 1:
         return []
@@ -127,7 +132,7 @@ def recalls(evidence: Evidence, names: Sequence[str]) -> list[Recall]:
 
 
 def _text(answer: Any, names: Sequence[str]) -> str:
-    """A class by its name; a sequence as the text it spells; numbers where nothing is named."""
+    """Name a class, or spell a sequence; numbers where nothing is named."""
     if np.ndim(answer) == 0:
         return names[answer] if names else str(answer)
     indices = [int(i) for i in answer if i >= 0]
@@ -139,7 +144,7 @@ def _looks_like_images(array: NDArray[Any]) -> bool:
 
 
 def _image(pixels: NDArray[Any]) -> Image:
-    """Pixels [1 or 3, H, W]; floats from their own smallest to their own largest value."""
+    """Encode pixels, [1 or 3, H, W]; floats are scaled from their own smallest to their own largest value."""
     from PIL import Image as Pillow
 
     if pixels.dtype != np.uint8:

@@ -17,7 +17,7 @@ _FLIPS = 24  # samples a variant
 
 
 def render(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, str]:
-    """{file name: text}."""
+    """Render the pages: {file name: text}."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(("html.j2",)),
@@ -63,7 +63,7 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
 
 
 def _failures(variant: Variant) -> list[Gate]:
-    """What keeps a variant, or its engine, from being served."""
+    """List the gates that keep a variant, or its engine, from being served."""
     proofs = (*variant.gates, *(variant.engine.gates if variant.engine else ()))
     return [gate for gate in proofs if not gate.passed]
 
@@ -79,13 +79,13 @@ def _gate_groups(release: Manifest) -> dict[str, Sequence[Gate]]:
 
 
 def _batch(release: Manifest, spec: ModelSpec) -> str:
-    """The batch size whose latency stands for a variant: what the engine is tuned for, or the nearest measured."""
+    """Return the batch size whose latency stands for a variant: the one it is tuned for, or the nearest measured."""
     measured = {int(size) for v in release.variants for timing in v.timings.values() for size in timing.median_ms}
     return str(min(measured, key=lambda size: abs(size - spec.batch.opt), default=spec.batch.opt))
 
 
 def _pareto(release: Manifest, files: Sequence[str], batch: str) -> str | None:
-    """None where nothing was timed, or where there is nothing that better could mean (task "values")."""
+    """Draw accuracy against latency; None where nothing was timed, or nothing could be better (task "values")."""
     labelled = release.reference_accuracy is not None
     panels = {file: [p for v in release.variants if (p := _point(release, v, file, batch))] for file in files}
     panels = {file: points for file, points in panels.items() if points}
@@ -110,7 +110,7 @@ def _point(release: Manifest, variant: Variant, file: str, batch: str) -> plots.
 
 
 def _search(release: Manifest) -> str | None:
-    """None where there is nothing to compare."""
+    """Draw the search for the INT8 recipe; None where there is nothing to compare."""
     if len(release.trials) < 2:
         return None
     chosen = {variant.recipe for variant in release.variants}

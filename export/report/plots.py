@@ -53,7 +53,7 @@ class Attempt:
 
 
 def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, reference: float | None) -> str:
-    """`share` ("accuracy") against latency, a panel a file; a line joins the best trade-offs."""
+    """Draw `share` ("accuracy") against latency, a panel per file; a line joins the best trade-offs."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     points = [point for panel in panels.values() for point in panel]
@@ -84,7 +84,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
 
 
 def search(attempts: Sequence[Attempt]) -> str:
-    """The error of every INT8 recipe, and the gate figure that decides, in the order they were tried."""
+    """Draw the error of every INT8 recipe, and the gate figure that decides, in the order they were tried."""
     gates = {row: attempt.gate for row, attempt in enumerate(attempts) if attempt.gate}
     panels = {"relative error of the answer": {row: attempt.error for row, attempt in enumerate(attempts)}}
     if gates:
@@ -110,7 +110,7 @@ def search(attempts: Sequence[Attempt]) -> str:
 
 
 def sensitivity(layers: Sequence[Layer], left_out: Sequence[str]) -> str:
-    """What each layer alone costs in 8 bits; those that were left in FP32 stand out."""
+    """Draw what each layer alone costs in 8 bits; those that were left in FP32 stand out."""
     from matplotlib.patches import Patch
 
     with _figure(1 + 0.21 * len(layers)) as figure:
@@ -129,7 +129,7 @@ def sensitivity(layers: Sequence[Layer], left_out: Sequence[str]) -> str:
 
 
 def per_class(rows: Sequence[Recall]) -> str:
-    """By how many points each variant finds more, or less, of each class than the reference does."""
+    """Draw by how many points each variant finds more, or less, of each class than the reference does."""
     variants = list(rows[0].variants)
     with _figure(1.05 + (0.09 + 0.12 * len(variants)) * len(rows)) as figure:
         axes = _rows(figure, [f"{row.name}  ({row.reference * 100:.1f} %)" for row in rows])
@@ -151,7 +151,7 @@ def per_class(rows: Sequence[Recall]) -> str:
 
 @contextmanager
 def _figure(height_in: float) -> "Iterator[Figure]":
-    """A figure of the page's width."""
+    """Open a figure of the page's width."""
     with plots.figure(_WIDTH, height_in, dpi=72, style=_SVG) as figure, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # from the font that measures; the reader's has it
         yield figure
@@ -165,7 +165,7 @@ def _url(figure: "Figure") -> str:
 
 
 def _rows(figure: "Figure", names: Sequence[str], place: tuple[int, int, int] = (1, 1, 1)) -> "Axes":
-    """Axes with one named row each, the first on top."""
+    """Add axes with one named row each, the first on top."""
     axes = figure.add_subplot(*place)
     axes.set_yticks(range(len(names)), [name if len(name) <= 48 else f"{name[:22]}…{name[-25:]}" for name in names])
     axes.tick_params(left=False)
@@ -175,7 +175,7 @@ def _rows(figure: "Figure", names: Sequence[str], place: tuple[int, int, int] = 
 
 
 def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
-    """The points with their bounds, and the front: nothing measured is both faster and better than it."""
+    """Draw the points with their bounds, and the front: nothing measured is both faster and better than it."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.latency_ms, -p.share)):
         if not front or point.share > front[-1].share:
@@ -194,7 +194,7 @@ def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
 
 
 def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
-    """Each label inside the axes and where it hides the least: no marker, whisker or label, and then no line."""
+    """Place each label inside the axes and where it hides the least: no marker, whisker or label, and then no line."""
     from matplotlib.transforms import Bbox
 
     lines = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]

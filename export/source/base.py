@@ -42,14 +42,14 @@ class ExportSource:
     search: Split  # recipes are compared on it, so that none is chosen for its luck on the held-out split
     held_out: Split
 
-    def at(self, end: str) -> Batch:
-        """Held-out inputs with every dynamic dimension at its "min", "opt" or "max", repeated or cut to fit."""
+    def inputs_at(self, end: str) -> Batch:
+        """Return held-out inputs with every dynamic dimension at its "min", "opt" or "max", repeated or cut to fit."""
         shapes = {tensor.name: tensor.shape_at(end) for tensor in self.spec.inputs}  # type: ignore[arg-type]
         return {name: _fitted(values, shapes[name]) for name, values in self.held_out.inputs.items()}
 
 
 def _fitted(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """`values` with every axis repeated or cut to `shape`."""
+    """Repeat or cut `values` along every axis to `shape`."""
     for axis, size in enumerate(shape):
         values = np.take(values, np.arange(size) % values.shape[axis], axis=axis)
     return np.ascontiguousarray(values)

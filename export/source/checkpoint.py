@@ -14,7 +14,11 @@ from training.families import Family
 
 
 def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> ExportSource:
-    """A checkpoint of a family, with the splits of the data it was trained on."""
+    """Make an export source of a checkpoint, with the splits of the data it was trained on.
+
+    Raises:
+        SampleError: the data is not what it was trained on.
+    """
     data, spec, lineage = family.data(), family.spec, checkpoint.lineage
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(

@@ -17,7 +17,7 @@ from export.source.samples import read_samples
 
 
 def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples: int) -> ExportSource:
-    """An ONNX graph trained elsewhere, with representative inputs: half to calibrate, half held out.
+    """Make an export source of an ONNX graph trained elsewhere: half of its inputs calibrate, half are held out.
 
     Args:
         samples: A .npz with one array [N, …] an input, and perhaps `labels`.
@@ -29,7 +29,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
     loaded = graphs.load(graph)
     # Of what was loaded, not of the file: weights may lie in another one.
     digest = hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
-    model = _pinned(graphs.normalised(loaded), spec)
+    model = _pinned(graphs.normalise(loaded), spec)
     if not (gate := contract.graph_gate(model, spec)).passed:
         raise GraphError(
             f"{graph} is not what the spec says",
@@ -51,7 +51,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Path, calibration_samples:
 
 
 def _pinned(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """`model`, in place, with the dimensions fixed that it leaves open and the spec does not."""
+    """Fix, in place, the dimensions that `model` leaves open and the spec does not; return `model`."""
     wanted = {tensor.name: tensor.shape for tensor in (*spec.inputs, *spec.outputs)}
     for value in (*model.graph.input, *model.graph.output):
         for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):

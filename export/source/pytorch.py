@@ -1,7 +1,7 @@
 """An ONNX graph from a trained module, with everything inside that must not differ in serving.
 
 The graph takes what the client's preprocessing emits (small integers), normalises, runs the network and returns
-float32 logits and probabilities. It is FP32; FP16 and INT8 are made from it (half.py, int8.py), as they are from
+float32 logits and probabilities. It is FP32; FP16 and INT8 are made from it (export/precision), as they are from
 a graph that was trained elsewhere.
 """
 
@@ -33,7 +33,7 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, path: Path) -
     Raises:
         GraphError: PyTorch could not export it.
     """
-    served = _Served(module).eval()
+    served = _ServedModule(module).eval()
     example = tuple(_example(tensor) for tensor in spec.inputs)
     dynamic = tuple(_dynamic_dims(tensor) for tensor in spec.inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # "torchvision is not installed"
@@ -51,7 +51,7 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, path: Path) -
                 verbose=False,
             )
         assert program is not None  # dynamo=True and no file: always a program
-        onnx.save(graphs.normalised(program.model_proto), path)
+        onnx.save(graphs.normalise(program.model_proto), path)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise GraphError(
             f"PyTorch could not export {spec.model} to ONNX",
@@ -62,8 +62,8 @@ def graph_from_module(module: pl.LightningModule, spec: ModelSpec, path: Path) -
 
 
 def module_runner(module: pl.LightningModule, spec: ModelSpec) -> Runner:
-    """Run `module` itself, in PyTorch: what every variant of it is compared with."""
-    served = _Served(module).eval()
+    """Make a runner of `module` itself, in PyTorch: what every variant of it is compared with."""
+    served = _ServedModule(module).eval()
 
     def run(batch: Batch) -> Batch:
         with torch.inference_mode():
@@ -73,14 +73,15 @@ def module_runner(module: pl.LightningModule, spec: ModelSpec) -> Runner:
     return run
 
 
-class _Served(nn.Module):
-    """What runs on the server: normalise, the network, its answers."""
+class _ServedModule(nn.Module):
+    """The part of a module that runs on the server: normalise, the network, its answers."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.network, self.normalise = module.network, module.normalise
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and probabilities, both [B, classes]."""
         logits: Tensor = self.network(self.normalise(pixels))
         return logits, logits.softmax(dim=1)
 

@@ -49,7 +49,7 @@ def published(tmp_path: Path) -> Path:
 def test_what_is_written_is_read_back(published: Path) -> None:
     release = manifest.verify(published)
     assert release.variants[0].engine == Engine("tensorrt_rtx 1.7", 100, 0.1, {"HALF": 1.0})
-    assert release.served("model.onnx").precision == "fp16"
+    assert release.variant_for("model.onnx").precision == "fp16"
     assert release.files[0].path == "model.onnx"
     manifest.write(release, published)
     assert manifest.read(published) == release

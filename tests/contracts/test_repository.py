@@ -67,10 +67,10 @@ def test_a_version_that_proved_itself_is_the_newest_for_good(tmp_path: Path) -> 
         publish(tmp_path)
     with repository.locked(tmp_path):
         repository.park(tmp_path, 3)
-        with repository.trying(tmp_path, 3):
+        with repository.switch_to(tmp_path, 3):
             assert seen_by_a_server(tmp_path) == [1, 2, 3]
         assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 2, 3], [4])
-        with repository.trying(tmp_path, 1):
+        with repository.switch_to(tmp_path, 1):
             assert seen_by_a_server(tmp_path) == [1]
         assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2, 3, 4])
 
@@ -82,7 +82,7 @@ def test_a_version_that_did_not_changes_nothing(tmp_path: Path, version: int, er
         publish(tmp_path)
     with repository.locked(tmp_path):
         repository.park(tmp_path, 2)
-        with pytest.raises(error), repository.trying(tmp_path, version):
+        with pytest.raises(error), repository.switch_to(tmp_path, version):
             raise error
     assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 3], [2])
     assert seen_by_a_server(tmp_path) == [1, 3]
@@ -92,14 +92,14 @@ def test_killed_while_a_version_proves_itself_it_stays_parked(tmp_path: Path) ->
     publish(tmp_path), publish(tmp_path, "never proven")
     with repository.locked(tmp_path):
         repository.park(tmp_path, 2)
-    block = "repository.locked(model), repository.trying(model, 2)"
+    block = "repository.locked(model), repository.switch_to(model, 2)"
     with in_another_process(tmp_path, 'print("trying", flush=True); time.sleep(60)', block=block) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == "trying\n"
         assert seen_by_a_server(tmp_path) == [1, 2]
         victim.kill()
     assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2])
-    repository.settle(tmp_path)
+    repository.remove_stale_links(tmp_path)
     assert seen_by_a_server(tmp_path) == [1]
 
 
@@ -107,7 +107,7 @@ def test_a_version_that_somebody_keeps_elsewhere_is_a_version(tmp_path: Path) ->
     model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
     model.mkdir(), elsewhere.mkdir()
     (model / "7").symlink_to(elsewhere)
-    repository.settle(model)
+    repository.remove_stale_links(model)
     assert repository.versions(model) == [7]
     assert publish(model) == 8
 

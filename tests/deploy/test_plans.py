@@ -12,7 +12,7 @@ from contracts import layout
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from deploy.triton import environment
 from export.proof import engine
-from export.proof.engine import SERVER_TENSORRT, Options
+from export.proof.engine import SERVER_TENSORRT, BuildOptions
 from tests.deploy.tiny_models import BATCHED, ROWS, add, serving
 
 
@@ -89,7 +89,7 @@ def test_a_plan_answers_like_its_graph_and_fails_a_bad_request_alone(tmp_path: P
     spec = ModelSpec("relu", "relu", (x,), (y,), {})
     on = 'platform: "tensorrt_plan" instance_group [ { kind: KIND_GPU count: 2 } ]'
     version = add(tmp_path / "models", "relu", "(float[B,N] x) => (float[B,N] y) { y = Relu(x) }", BATCHED, on=on)
-    (version / "model.plan").write_bytes(engine.build(version / "model.onnx", spec, Options("tensorrt")).plan)
+    (version / "model.plan").write_bytes(engine.build(version / "model.onnx", spec, BuildOptions("tensorrt")).plan)
     values = np.arange(-12, 12, dtype=np.float32).reshape(ROWS, 1, 3)
     with serving(tmp_path / "models", environment.pip_installed(print, gpu=True)) as server:
         for _ in range(2):

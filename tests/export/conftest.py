@@ -62,6 +62,6 @@ def context_of(reference_cache: Path) -> Callable[..., ExportContext]:
     def make(source: ExportSource, **asked: object) -> ExportContext:
         cache, progress = Cache(reference_cache, {}), Progress()
         request = ExportRequest(command="python -m export", **asked)  # type: ignore[arg-type]
-        return ExportContext(source, request, cache, progress, steps.reference(source, cache, progress))
+        return ExportContext(source, request, cache, progress, steps.reference_outputs(source, cache, progress))
 
     return make

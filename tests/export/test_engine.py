@@ -19,7 +19,7 @@ from export import graphs, prove
 from export.context import ExportContext
 from export.errors import CompileError
 from export.proof import contract, engine
-from export.proof.engine import SERVER_TENSORRT, BuiltEngine, Options
+from export.proof.engine import SERVER_TENSORRT, BuildOptions, BuiltEngine
 from export.proof.runners import PlanRunner, onnx_runner
 from export.source.base import ExportSource
 
@@ -27,7 +27,7 @@ from export.source.base import ExportSource
 @pytest.fixture(scope="module")
 def built(graphs_of_fashion: dict[Precision, Path], fashion: ExportSource) -> dict[Precision, BuiltEngine]:
     """Each variant, by TensorRT-RTX: it needs no GPU to build."""
-    return {p: engine.build(graph, fashion.spec, Options()) for p, graph in graphs_of_fashion.items()}
+    return {p: engine.build(graph, fashion.spec, BuildOptions()) for p, graph in graphs_of_fashion.items()}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_is_no_graph_is_a_compile_error(fashion: ExportSource, tmp_path: Pa
     if content is not None:
         (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(CompileError, match=r"tensorrt_rtx cannot (parse|compile) model\.onnx\nNote: "):
-        engine.build(tmp_path / "model.onnx", fashion.spec, Options())
+        engine.build(tmp_path / "model.onnx", fashion.spec, BuildOptions())
 
 
 def test_a_layer_with_one_dequantized_operand_does_not_compute_in_int8(
@@ -84,7 +84,7 @@ def test_a_layer_with_one_dequantized_operand_does_not_compute_in_int8(
             model.graph.initializer.append(tensor)
             node.input[1] = tensor.name
     onnx.save(graphs.without_dead_nodes(model), tmp_path / "half_done.onnx")
-    assert "INT8" not in engine.build(tmp_path / "half_done.onnx", fashion.spec, Options()).facts.dtype_share
+    assert "INT8" not in engine.build(tmp_path / "half_done.onnx", fashion.spec, BuildOptions()).facts.dtype_share
 
 
 def test_a_plan_says_which_version_built_it(plan: bytes) -> None:
@@ -173,10 +173,10 @@ def facts(compute_capability: str | None, *, hardware_compatible: bool = False) 
 
 
 def test_a_plan_is_published_for_the_gpus_that_can_run_it() -> None:
-    assert engine.files_of(facts("9.0")) == ["model.sm90.plan"]
-    assert engine.files_of(facts("12.1")) == ["model.sm121.plan"]
-    assert engine.files_of(facts("6.1")) == engine.files_of(facts(None)) == ["model.plan"]
-    every = engine.files_of(facts("8.6", hardware_compatible=True))
+    assert engine.plan_files(facts("9.0")) == ["model.sm90.plan"]
+    assert engine.plan_files(facts("12.1")) == ["model.sm121.plan"]
+    assert engine.plan_files(facts("6.1")) == engine.plan_files(facts(None)) == ["model.plan"]
+    every = engine.plan_files(facts("8.6", hardware_compatible=True))
     assert "model.sm75.plan" not in every and {"model.sm80.plan", "model.sm90.plan", "model.sm120.plan"} <= {*every}
 
 
@@ -199,11 +199,11 @@ def test_a_plan_of_every_precision_answers_like_onnxruntime(
 ) -> None:
     names = [tensor.name for tensor in fashion.spec.outputs]
     for precision, path in graphs_of_fashion.items():
-        built = engine.build(path, fashion.spec, Options("tensorrt"))
+        built = engine.build(path, fashion.spec, BuildOptions("tensorrt"))
         assert engine.server_gate(built.plan, SERVER_TENSORRT).passed
         tolerance = fashion.spec.limits[precision].tolerance["logits"]
         with PlanRunner(built.plan, fashion.spec) as run:
             for end in ("min", "opt", "max"):
-                expected = onnx_runner(path, names)(fashion.at(end))["logits"]
-                assert run(fashion.at(end))["logits"] == pytest.approx(expected, abs=tolerance)
-            assert engine.inspected_share(run.inspected(), graphs.heavy_nodes(graphs.load(path)))
+                expected = onnx_runner(path, names)(fashion.inputs_at(end))["logits"]
+                assert run(fashion.inputs_at(end))["logits"] == pytest.approx(expected, abs=tolerance)
+            assert engine.inspected_share(run.inspect(), graphs.heavy_nodes(graphs.load(path)))

@@ -41,8 +41,10 @@ def chain(dtype: int) -> onnx.ModelProto:
 
 def test_an_overflow_that_onnxruntime_hides_on_a_cpu_shows_in_the_rounded_twin() -> None:
     model, x = chain(TensorProto.FLOAT16), {"x": np.ones(4, np.float32)}
-    assert np.isfinite(memory_runner(model, ["y"])(x)["y"]).all(), "onnxruntime no longer hides it: rounded() can go"
-    assert np.isinf(memory_runner(fp16.rounded(model), ["y"])(x)["y"]).all()
+    assert np.isfinite(memory_runner(model, ["y"])(x)["y"]).all(), (
+        "onnxruntime no longer hides it: simulate_fp16() can go"
+    )
+    assert np.isinf(memory_runner(fp16.simulate_fp16(model), ["y"])(x)["y"]).all()
 
 
 def test_the_rounded_twin_rounds_as_torch_does_in_half(graphs_of_fashion: dict[Precision, Path]) -> None:
@@ -55,7 +57,7 @@ def test_the_rounded_twin_rounds_as_torch_does_in_half(graphs_of_fashion: dict[P
         helper.make_graph(nodes, "product", io[:2], io[2:]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
     )
     expected = (torch.from_numpy(a).half() * torch.from_numpy(b).half()).float().numpy()
-    found = memory_runner(fp16.rounded(model), ["y"])({"a": a, "b": b})["y"]
+    found = memory_runner(fp16.simulate_fp16(model), ["y"])({"a": a, "b": b})["y"]
     assert np.array_equal(found, expected)
 
 
@@ -84,7 +86,7 @@ def test_layers_that_would_overflow_stay_in_fp32_and_are_named_in_the_modules_te
     kept = fp16.convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", take(overflowing.calibration, slice(32)))
     assert {k.name for k in kept} == {"network.2.first.1/Conv", "network.2/Relu", "network.2.second.1/Conv"}
     assert any("float16 ends at 65,504" in k.reason for k in kept), kept
-    share = engine.build(tmp_path / "fp16.onnx", overflowing.spec, engine.Options()).facts.dtype_share
+    share = engine.build(tmp_path / "fp16.onnx", overflowing.spec, engine.BuildOptions()).facts.dtype_share
     assert share == {"HALF": 0.8, "FLOAT": 0.2}, "two of ten heavy layers"
     proven = prove.prove(context_of(overflowing), "fp16", tmp_path / "fp16.onnx")
     figures = {gate.name: gate for gate in proven.variant.gates}

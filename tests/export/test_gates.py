@@ -31,7 +31,7 @@ def reference() -> np.ndarray:
 def prove(logits: np.ndarray, reference: np.ndarray, labels: Answers | None = LABELS) -> dict[str, Gate]:
     found = gates.compare({"logits": logits}, {"logits": reference}, SPEC)
     answers = gates.answers({"logits": reference}, SPEC)
-    return {gate.name: gate for gate in gates.prove(found, {}, answers, labels, SPEC.limits["int8"])}
+    return {gate.name: gate for gate in gates.check(found, {}, answers, labels, SPEC.limits["int8"])}
 
 
 def failed(proofs: dict[str, Gate]) -> set[str]:
@@ -59,13 +59,15 @@ def test_lost_accuracy_is_judged_by_its_upper_bound_not_by_what_was_measured(ref
 def test_the_upper_bound_is_tangos() -> None:
     """Without a change the score equation has the solution z² / (n + z²)."""
     same = np.ones(10_000, bool)
-    assert gates.drop(same, same, 1.0).figure == pytest.approx(100 * 1.6448536**2 / (10_000 + 1.6448536**2), abs=1e-4)
+    assert gates.accuracy_drop(same, same, 1.0).figure == pytest.approx(
+        100 * 1.6448536**2 / (10_000 + 1.6448536**2), abs=1e-4
+    )
 
 
 def test_a_limit_that_the_samples_are_too_few_for_is_told_apart_from_a_loss() -> None:
     same = np.ones(100, bool)
-    assert gates.drop(same, same, 1.0).detail.endswith("so few samples cannot show less than 2.63")
-    assert "so few" not in gates.drop(same, same, 3.0).detail
+    assert gates.accuracy_drop(same, same, 1.0).detail.endswith("so few samples cannot show less than 2.63")
+    assert "so few" not in gates.accuracy_drop(same, same, 3.0).detail
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.01, 0.01), (0.03, 0.005), (0.002, 0.001)])
@@ -78,7 +80,7 @@ def test_the_upper_bound_covers_the_true_drop_in_95_of_100_draws(lost: float, ga
         before, after = np.ones(2000, bool), np.ones(2000, bool)
         after[:b] = False
         before[b : b + c] = False
-        bounds.append(gates.drop(before, after, 1.0).figure)
+        bounds.append(gates.accuracy_drop(before, after, 1.0).figure)
     assert np.mean(np.array(bounds) >= (lost - gained) * 100) >= 0.94
 
 
@@ -103,7 +105,7 @@ def test_a_difference_at_another_shape_counts_and_is_named(reference: np.ndarray
     same = gates.compare({"logits": reference}, {"logits": reference}, SPEC)
     off = Comparison(same.answers, {"logits": 3.0}, 0, 0.1)
     answers = gates.answers({"logits": reference}, SPEC)
-    [gate, *_] = gates.prove(same, {"shapes at their max": off}, answers, LABELS, SPEC.limits["int8"])
+    [gate, *_] = gates.check(same, {"shapes at their max": off}, answers, LABELS, SPEC.limits["int8"])
     assert (gate.figure, gate.passed, gate.detail) == (3.0, False, "in shapes at their max")
 
 

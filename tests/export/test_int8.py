@@ -25,7 +25,7 @@ def test_every_method_makes_signed_symmetric_per_channel_weights(
 ) -> None:
     int8.quantize(graphs_of_fashion["fp32"], tmp_path / "q.onnx", fashion.calibration, Recipe(quantizer, method, 64))
     model = onnx.load(tmp_path / "q.onnx")
-    assert not int8.faults(model)
+    assert not int8.qdq_faults(model)
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     weights = [
         node
@@ -77,9 +77,9 @@ def test_what_is_left_out_shows_in_what_tensorrt_computes(
     graphs_of_fashion: dict[Precision, Path], fashion: ExportSource, tmp_path: Path
 ) -> None:
     fp32, quantized = graphs.load(graphs_of_fashion["fp32"]), graphs.load(graphs_of_fashion["int8"])
-    before = engine.build(graphs_of_fashion["int8"], fashion.spec, engine.Options()).facts.dtype_share["INT8"]
+    before = engine.build(graphs_of_fashion["int8"], fashion.spec, engine.BuildOptions()).facts.dtype_share["INT8"]
     onnx.save(int8.leave_out(quantized, fp32, ["network.2.first.1/Conv"]), tmp_path / "mixed.onnx")
-    after = engine.build(tmp_path / "mixed.onnx", fashion.spec, engine.Options()).facts.dtype_share["INT8"]
+    after = engine.build(tmp_path / "mixed.onnx", fashion.spec, engine.BuildOptions()).facts.dtype_share["INT8"]
     assert after == pytest.approx(before - 0.1)
 
 
@@ -115,7 +115,7 @@ def test_planted_zero_points_and_types_that_tensorrt_misreads_fail_their_gate_be
 def test_a_pair_without_a_zero_point_is_uint8_by_the_standard() -> None:
     node = helper.make_node("QuantizeLinear", ["x", "s"], ["y"], name="q")
     model = helper.make_model(helper.make_graph([node], "g", [], []))
-    assert int8.faults(model) == ["q: UINT8 (no zero-point given)"]
+    assert int8.qdq_faults(model) == ["q: UINT8 (no zero-point given)"]
 
 
 def test_planted_calibration_on_noise_fails_the_task_metric(

@@ -56,7 +56,7 @@ def test_the_manifest_is_the_whole_story(release: Path, checkpoint: Path) -> Non
 
 
 def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(release: Path) -> None:
-    chosen = manifest.verify(release).served("model.onnx")
+    chosen = manifest.verify(release).variant_for("model.onnx")
     assert manifest.sha256(release / "model.onnx") == chosen.sha256
     images, labels = families.load("fashion").data().split("test")
     session = ort.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
@@ -211,7 +211,7 @@ def samples(ms: dict[str, list[float]]) -> timing.Samples:
     ],
 )
 def test_a_lower_precision_is_chosen_if_it_is_faster_beyond_doubt(times: dict[str, list[float]], chosen: str) -> None:
-    choice, variants = timing.choose("model.onnx", [timed(p) for p in times], samples(times), batch=16)
+    choice, variants = timing.choose_fastest("model.onnx", [timed(p) for p in times], samples(times), batch=16)
     assert choice.precision == chosen
     assert all(precision in choice.reason for precision in times), "the reason names the ratios"
     gates = [variant.timings["model.onnx"].worth_it for variant in variants]

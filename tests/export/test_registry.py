@@ -135,7 +135,7 @@ def test_a_checkpoint_is_found_by_alias_version_and_run(
     export_run = client.get_model_version("fashion", "1").run_id
     references = ["models:/fashion@champion", "models:/fashion/1", f"runs:/{training_run}", training_run, export_run]
     for number, reference in enumerate(references):
-        path = registry.checkpoint_of(str(reference), tmp_path / f"download{number}")
+        path = registry.download_checkpoint(str(reference), tmp_path / f"download{number}")
         assert path.read_bytes() == CHECKPOINT
         assert path.name == "best.ckpt" and path.is_relative_to(tmp_path / f"download{number}")
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_that_was_replaced_is_refused(client: MlflowClient, trainin
     (tmp_path / "best.ckpt").write_bytes(b"another one")
     client.log_artifact(training_run, str(tmp_path / "best.ckpt"), "checkpoint")
     with pytest.raises(RegistryError, match=r"is not the one that models:/fashion@challenger was exported from"):
-        registry.checkpoint_of("models:/fashion@challenger", tmp_path / "download")
+        registry.download_checkpoint("models:/fashion@challenger", tmp_path / "download")
     assert not list((tmp_path / "download").rglob("*.ckpt"))
 
 
@@ -153,7 +153,7 @@ def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: Mlflow
     registry.register(published(tmp_path / "1", None), tmp_path / "1")
     assert not client.get_model_version("fashion", "1").tags.keys() & {"training_run_id", "checkpoint_sha256"}
     with pytest.raises(RegistryError, match="models:/fashion/1 leads to no checkpoint"):
-        registry.checkpoint_of("models:/fashion/1", tmp_path)
+        registry.download_checkpoint("models:/fashion/1", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_does_not_exist_is_named(
 ) -> None:
     registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
     with pytest.raises(RegistryError, match=reason) as refused:
-        registry.checkpoint_of(reference, tmp_path / "download")
+        registry.download_checkpoint(reference, tmp_path / "download")
     assert reference in str(refused.value)
 
 

@@ -56,7 +56,7 @@ def test_a_plan_of_the_same_graph_is_taken_along_with_what_is_known_of_it(
     [plan] = [choice for choice in released.choices if choice.engine]
     assert plan.engine and plan.engine.compute_capability == "8.9"
     assert (workspace.model / "2" / "model.sm89.plan").read_bytes() == PLAN
-    assert released.served("model.sm89.plan").precision == "int8"
+    assert released.variant_for("model.sm89.plan").precision == "int8"
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_a_changed_version_before_costs_its_plans_and_not_the_export(
 
 def test_a_file_that_nothing_is_served_as_is_an_error(export: Callable[..., manifest.Manifest]) -> None:
     with pytest.raises(ManifestError, match=r"serves nothing as model\.plan"):
-        export().served("model.plan")
+        export().variant_for("model.plan")
 
 
 def test_a_hardware_compatible_plan_is_published_for_every_gpu_that_can_run_it() -> None:
     facts = Engine("tensorrt 11.1.0.106", 1, 0.1, {}, compute_capability="8.0", hardware_compatible=True)
-    files = engine.files_of(facts)
+    files = engine.plan_files(facts)
     assert "model.sm80.plan" in files and "model.sm120.plan" in files and "model.sm75.plan" not in files

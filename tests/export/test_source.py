@@ -85,7 +85,7 @@ def test_labels_may_be_missing(graph: Path, tmp_path: Path) -> None:
 def test_at_the_ends_of_the_dimensions_real_inputs_are_cut_or_repeated(
     graph: Path, samples: Path, end: str, shape: tuple[int, int]
 ) -> None:
-    found = from_graph(graph, SPEC, samples, calibration_samples=10).at(end)["x"]
+    found = from_graph(graph, SPEC, samples, calibration_samples=10).inputs_at(end)["x"]
     assert found.shape == shape
     rows, columns = np.indices(shape)
     assert np.array_equal(found, X[25:][rows % 25, columns % 8])
