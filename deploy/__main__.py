@@ -29,6 +29,7 @@ from contracts.errors import ProjectError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name; return its exit code."""
     return commands.run("python -m deploy", __doc__, COMMANDS, arguments)
 
 

@@ -66,6 +66,6 @@ def _download(requirement: str, directory: str) -> zipfile.ZipFile:
 
 
 def _said(error: Exception) -> str:
-    """The end of what pip wrote: the last retry and the reason it gives."""
+    """Return the end of what pip wrote: the last retry and the reason it gives."""
     lines = str(getattr(error, "stderr", error)).strip().splitlines()
     return "\n  ".join(["pip's last lines:", *lines[-3:]])

@@ -48,4 +48,5 @@ class ExportContext:
 
     @property
     def outputs(self) -> list[str]:
+        """The names of the network's outputs."""
         return [tensor.name for tensor in self.source.spec.outputs]

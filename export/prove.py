@@ -153,7 +153,7 @@ def _compile(context: ExportContext, proven: ProvenVariant, model: ModelProto) -
 
 
 def _prove_plan(context: ExportContext, proven: ProvenVariant, plan: Path, model: ModelProto) -> ProvenVariant:
-    """Prove a plan on the GPU: its own answers, what the inspector says it computes in, and that the server loads it."""
+    """Prove a plan on the GPU: its own answers, what the inspector says it computes in, whether the server loads it."""
     spec, facts, precision = context.source.spec, proven.variant.engine, proven.variant.precision
     assert facts is not None  # it was just built
     proofs = [engine.server_gate(plan.read_bytes(), context.request.server_tensorrt)]

@@ -24,6 +24,7 @@ from training.families import FAMILIES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m training",

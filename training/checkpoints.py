@@ -25,7 +25,7 @@ class Checkpoint:
 
 
 def newest(family: str) -> Path:
-    """The best checkpoint of the family's latest run.
+    """Find the best checkpoint of the family's latest run.
 
     Raises:
         CheckpointError: there is none.

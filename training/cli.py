@@ -22,7 +22,7 @@ from training.lineage import RecordLineage
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
-    """`subcommand` (fit, validate, test) of `family` with Lightning's own flags.
+    """Run `subcommand` (fit, validate or test) for `family` with Lightning's own flags.
 
     Raises:
         TrainingError: there is no such preset.
@@ -48,9 +48,10 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Keeps the resolved configuration beside the checkpoints it produced."""
+    """A callback that keeps the resolved configuration beside the checkpoints it produced."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write config.yaml into the run's folder; only a fit makes checkpoints."""
         if stage == "fit":
             directory = Path(self.config["checkpoint"]["dirpath"])
             directory.mkdir(parents=True, exist_ok=True)
@@ -58,18 +59,26 @@ class _SaveConfig(SaveConfigCallback):
 
 
 class _KeepLast(ModelCheckpoint):
-    """Every epoch's state, to resume from. ModelCheckpoint's own save_last only saves when the best is beaten."""
+    """A callback that saves every epoch's state, to resume from: save_last only saves when the best is beaten."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, filename="last", enable_version_counter=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say after Ctrl-C how the run is resumed."""
         if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
             last = layout.shown(Path(self.best_model_path))
             print(f"\nStopped. Go on with the same command and --ckpt_path {last}")
 
 
 class _CLI(LightningCLI):
+    """Lightning's command line for one family, with this project's defaults.
+
+    Args:
+        args: Lightning's arguments, without the family.
+        resumed: The checkpoint that a fit goes on from, if it does.
+    """
+
     def __init__(self, family: families.Family, args: list[str], resumed: Path | None) -> None:
         self._family = family
         self._directory = layout.checkpoints() / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -92,6 +101,7 @@ class _CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add early stopping and the best checkpoint, both by validation accuracy."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": "val_accuracy", "early_stopping.mode": "max"})
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -105,6 +115,7 @@ class _CLI(LightningCLI):
         )
 
     def after_fit(self) -> None:
+        """Test the best checkpoint, log it to MLflow, and say what to do next."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
             return
         # Among several processes only the first one's directory counts; the callback knows it in each.

@@ -72,8 +72,8 @@ class Growth:
 def look(server: Running, at_s: float) -> list[Sample]:
     """Every process of the server, and its shared memory."""
     processes = {"tritonserver": server.triton.alive(), "supervisor": server.supervisor.alive()}
-    for process in workers.of(server.shared_memory):
-        if (worker := workers.running_in(process)) is not None:
+    for process in workers.find(server.shared_memory):
+        if (worker := workers.identify(process)) is not None:
             processes[f"{worker.instance}, version {worker.version}"] = process
     found = [_sample(at_s, name, process) for name, process in processes.items() if process is not None]
     return [*filter(None, found), _shared_memory(at_s, server.shared_memory)]

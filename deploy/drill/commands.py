@@ -1,4 +1,4 @@
-"""What `python -m deploy drill` does; the exit code."""
+"""What `python -m deploy drill` does; it returns the exit code."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from deploy.drill.run import DrillSettings, drill
 
 
 def run_drill(options: argparse.Namespace) -> int:
-    """Upgrade and kill a server under load; 0 only if its clients noticed no more than they may."""
+    """Upgrade and kill a server under load; return 0 only if its clients noticed no more than they may."""
     settings = DrillSettings(
         repository=options.repository.resolve(),
         model=options.model,

@@ -13,13 +13,15 @@ from deploy.errors import DrillError
 Action = Callable[[DrillCopy], str]  # does it and returns what to say of it; raises DrillError if it went wrong
 
 
-def new_version(copy: DrillCopy) -> str:
+def publish_new_version(copy: DrillCopy) -> str:
+    """Publish a copy of the newest version as the next one, and reload."""
     with next_version(copy):
         pass
     return copy.must("reload", copy.model)
 
 
-def same_version_overwrite(copy: DrillCopy) -> str:
+def overwrite_version(copy: DrillCopy) -> str:
+    """Replace every file of the newest version by a copy of itself, and reload."""
     newest = copy.directory / str(repository.versions(copy.directory)[-1])
     for path in [path for path in newest.rglob("*") if path.is_file()]:
         again = path.with_name(f".{path.name}")
@@ -28,7 +30,12 @@ def same_version_overwrite(copy: DrillCopy) -> str:
     return copy.must("reload", copy.model)
 
 
-def bad_version(copy: DrillCopy) -> str:
+def publish_bad_version(copy: DrillCopy) -> str:
+    """Publish a version with truncated graphs and plans; the reload has to refuse it.
+
+    Raises:
+        DrillError: it was not refused.
+    """
     with next_version(copy) as directory:
         for path in [path for path in directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -40,10 +47,16 @@ def bad_version(copy: DrillCopy) -> str:
 
 
 def roll_back(copy: DrillCopy) -> str:
+    """Roll back to the version before."""
     return copy.must("rollback", copy.model)
 
 
-def worker_killed(copy: DrillCopy) -> str:
+def kill_worker(copy: DrillCopy) -> str:
+    """Kill a Python worker, one of the upgraded model if it has any.
+
+    Raises:
+        DrillError: the server has none.
+    """
     workers = list(_processes("triton_python_backend_stub", f"{copy.repository}/"))
     if not workers:
         raise DrillError("there is no Python worker to kill")
@@ -53,7 +66,8 @@ def worker_killed(copy: DrillCopy) -> str:
     return f"SIGKILL to {Path(victim.info['cmdline'][1]).parent.parent.name}'s process {victim.pid}"
 
 
-def server_killed(copy: DrillCopy) -> str:
+def kill_server(copy: DrillCopy) -> str:
+    """Kill the copy's tritonserver."""
     [victim] = _processes("tritonserver", f"--model-repository={copy.repository}")
     victim.kill()
     return f"SIGKILL to tritonserver, process {victim.pid}"
@@ -61,12 +75,12 @@ def server_killed(copy: DrillCopy) -> str:
 
 # What is done, and within how many seconds every client has to be served again; None: not one request may fail.
 EVENTS: tuple[tuple[str, Action, float | None], ...] = (
-    ("new version", new_version, None),
-    ("same-version overwrite", same_version_overwrite, None),
-    ("bad version", bad_version, None),
+    ("new version", publish_new_version, None),
+    ("same-version overwrite", overwrite_version, None),
+    ("bad version", publish_bad_version, None),
     ("roll back", roll_back, None),
-    ("stub killed", worker_killed, 3.0),
-    ("server killed", server_killed, 10.0),
+    ("stub killed", kill_worker, 3.0),
+    ("server killed", kill_server, 10.0),
 )
 
 

@@ -16,14 +16,14 @@ from rich.table import Table
 
 from cli import plots
 from cli.plots import BLUE, GREEN, GREY, VERMILION
-from deploy.drill.traffic import Request
+from deploy.drill.traffic import SentRequest
 
 _COLOURS = {"http": BLUE, "grpc": GREEN}
 
 
 @dataclass(frozen=True)
 class Event:
-    """What was done to the server; times in seconds since the traffic began."""
+    """Something that was done to the server; times in seconds since the traffic began."""
 
     name: str
     start_s: float
@@ -35,7 +35,7 @@ class Event:
 
 @dataclass(frozen=True)
 class EventResult:
-    """What an event cost the clients. Of the requests between the middles of the quiet times around it.
+    """What an event cost the clients, by the requests between the middles of the quiet times around it.
 
     Attributes:
         gap_ms: The longest time that a connection had no right answer while it happened.
@@ -70,11 +70,12 @@ class DrillResult:
     began: datetime
     model: str  # that the requests went to
     connections: int
-    sent: tuple[Request, ...]  # in the order that they ended
+    sent: tuple[SentRequest, ...]  # in the order that they ended
     events: tuple[Event, ...]
 
     @cached_property
     def event_results(self) -> list[EventResult]:
+        """What each event cost, in their order."""
         middles = [(one.end_s + other.start_s) / 2 for one, other in pairwise(self.events)]
         last_s = max(self.sent[-1].end_s, self.events[-1].end_s)
         spans = pairwise([0.0, *middles, last_s])
@@ -88,6 +89,7 @@ class DrillResult:
         return all(found.held for found in self.event_results)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the figures as what json.dumps takes."""
         return {
             "passed": self.passed,
             "began": self.began.isoformat(timespec="seconds"),
@@ -99,6 +101,7 @@ class DrillResult:
         }
 
     def verdict(self) -> str:
+        """Say in one line whether the drill passed, and if not, why."""
         load = f"{len(self.sent):,} requests over {self.connections} connections"
         if not self.passed:
             reasons = "; ".join(f"{f.event}: {f.problem}" for f in self.event_results if f.problem)
@@ -111,7 +114,7 @@ class DrillResult:
 
 
 def table(result: DrillResult) -> Table:
-    """A row an event."""
+    """Lay out the events, a row each."""
     shown = Table()
     shown.add_column("event")
     for heading in (
@@ -132,7 +135,7 @@ def table(result: DrillResult) -> Table:
 
 
 def save(result: DrillResult, root: Path) -> Path:
-    """Write every request, the figures and the picture into a new folder of `root`."""
+    """Write every request, the figures and the picture into a new folder of `root`; return that."""
     folder = root / result.began.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     with (folder / "requests.csv").open("w", newline="") as file:
@@ -181,26 +184,26 @@ def _problem(event: Event, requests: int, errors: Sequence[str], recovery_s: flo
     return f"back after {recovery_s:.1f} s, and not {event.limit_s:g} s" if recovery_s > event.limit_s else ""
 
 
-def _recovered_s(event: Event, own: Sequence[Request]) -> float | None:
-    """From the event to a connection's first right answer after its last failure."""
+def _recovered_s(event: Event, own: Sequence[SentRequest]) -> float | None:
+    """Return the seconds from the event to a connection's first right answer after its last failure."""
     failed_s = max((r.end_s for r in own if r.error and r.end_s >= event.start_s), default=event.start_s)
     answered_s = min((r.end_s for r in own if not r.error and r.end_s >= failed_s), default=None)
     return None if answered_s is None else answered_s - event.start_s
 
 
 def _longest_gap_ms(event: Event, moments_s: Sequence[float]) -> float:
-    """Between right answers, of the gaps that the event is a part of."""
+    """Return the longest gap between right answers of those that the event is a part of."""
     gaps = [other - one for one, other in pairwise(moments_s) if other >= event.start_s and one <= event.end_s]
     return 1000 * max(gaps)
 
 
-def _p99_ms(requests: Sequence[Request]) -> float | None:
+def _p99_ms(requests: Sequence[SentRequest]) -> float | None:
     latencies = sorted(request.latency_s for request in requests)
     return 1000 * latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else None
 
 
 def _draw(result: DrillResult, path: Path) -> None:
-    """Every request's latency over time, the failures in red, the events marked."""
+    """Draw every request's latency over time, the failures in red, the events marked."""
     with plots.figure(14, 6) as picture:
         axes = picture.subplots()
         for protocol, colour in _COLOURS.items():
@@ -219,5 +222,5 @@ def _draw(result: DrillResult, path: Path) -> None:
         picture.savefig(path, dpi=110)
 
 
-def _dots(axes: Any, requests: Sequence[Request], **style: Any) -> None:
+def _dots(axes: Any, requests: Sequence[SentRequest], **style: Any) -> None:
     axes.plot([r.end_s for r in requests], [1000 * r.latency_s for r in requests], linestyle="none", **style)

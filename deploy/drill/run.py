@@ -18,7 +18,7 @@ from contracts.errors import ProjectError
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.server_copy import DrillCopy, server_over_a_copy
-from deploy.drill.traffic import Connect, Tensors, Traffic, bare
+from deploy.drill.traffic import Connect, Tensors, Traffic, tritonclient_connection
 from deploy.triton import payload
 from deploy.versions import ensembles
 
@@ -40,9 +40,11 @@ class DrillSettings:
 
 
 def drill(
-    settings: DrillSettings, events: Sequence[tuple[str, Action, float | None]] = EVENTS, connect: Connect = bare
+    settings: DrillSettings,
+    events: Sequence[tuple[str, Action, float | None]] = EVENTS,
+    connect: Connect = tritonclient_connection,
 ) -> DrillResult:
-    """Do `events` one after the other, under load. Says on stderr how far it is.
+    """Make `events` happen one after the other, under load, and say on stderr how far it is.
 
     Args:
         connect: How the requests are sent; by default without retries.
@@ -72,7 +74,7 @@ def drill(
 
 
 def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: float | None) -> Event:
-    """Have it happen, and wait until every connection is answered again."""
+    """Make it happen, and wait until every connection is answered again."""
     start_s, detail, problem = traffic.now_s(), "", ""
     try:
         detail = act(copy)
@@ -88,7 +90,7 @@ def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: 
 
 
 def _quiet(traffic: Traffic, settings: DrillSettings, share: float, bar: Callable[[int], None]) -> None:
-    """Some quiet, until that share of the requests was sent."""
+    """Leave the server in peace for a while, until that share of the requests was sent."""
     until_s = traffic.now_s() + settings.quiet_s
     while traffic.now_s() < until_s or traffic.count() < share * settings.requests:
         bar(traffic.count())
@@ -96,8 +98,8 @@ def _quiet(traffic: Traffic, settings: DrillSettings, share: float, bar: Callabl
 
 
 def _payloads(copy: DrillCopy, settings: DrillSettings) -> tuple[str, list[Tensors]]:
-    """To whom the requests go, the ensemble above the model if there is one, and what is in them."""
-    model = next(iter(ensembles.above(copy.repository, copy.model)), copy.model)
+    """Choose whom the requests go to, the ensemble above the model if there is one, and what is in them."""
+    model = next(iter(ensembles.containing(copy.repository, copy.model)), copy.model)
     examples = (layout.examples() / model).glob("*") if (layout.examples() / model).is_dir() else ()
     pictures = settings.images or sorted(path for path in examples if path.suffix in _PICTURES)
     count = settings.connections
@@ -106,4 +108,4 @@ def _payloads(copy: DrillCopy, settings: DrillSettings) -> tuple[str, list[Tenso
     ]
     with InferenceServerClient(copy.http) as client:
         metadata = client.get_model_metadata(model)
-    return model, [payload.tensors(metadata, content) for content in contents]
+    return model, [payload.inputs_for(metadata, content) for content in contents]

@@ -27,14 +27,16 @@ class DrillCopy:
 
     @property
     def repository(self) -> Path:
+        """The copy of the model repository."""
         return self.root / "model_repository"
 
     @property
     def directory(self) -> Path:
+        """The folder in it of the model that is upgraded."""
         return self.repository / self.model
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
-        """`python -m deploy ARGUMENTS…`, as a user would, with artifacts and a repository of its own."""
+        """Start `python -m deploy ARGUMENTS…` as a user would, with artifacts and a repository of its own."""
         own = {"ARTIFACTS_DIR": str(self.root / "artifacts"), "MODEL_REPOSITORY": str(self.repository)}
         return subprocess.Popen(
             [sys.executable, "-m", "deploy", *map(str, arguments)],
@@ -48,13 +50,13 @@ class DrillCopy:
         )
 
     def deploy(self, *arguments: str | Path) -> tuple[int, str, str]:
-        """Run it; its exit code, standard output and standard error."""
+        """Run such a command; return its exit code, standard output and standard error."""
         with self.start(*arguments) as process:
             output, errors = process.communicate()
         return process.returncode, output, errors
 
     def must(self, *arguments: str | Path) -> str:
-        """Run it; the last line but `Next: …`.
+        """Run such a command; return its last line but `Next: …`.
 
         Raises:
             DrillError: it failed.
@@ -97,7 +99,7 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
 
 @contextmanager
 def next_version(copy: DrillCopy) -> Iterator[Path]:
-    """A copy of the newest version, to be changed in the block, published as the next one. Unsigned."""
+    """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned."""
     newest = copy.directory / str(repository.versions(copy.directory)[-1])
     with repository.new_version(copy.directory) as staged:
         shutil.copytree(newest, staged.directory, dirs_exist_ok=True)

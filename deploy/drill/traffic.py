@@ -34,7 +34,7 @@ Connect = Callable[[str, str], AbstractContextManager[Send]]  # protocol and hos
 
 
 @dataclass(frozen=True)
-class Request:
+class SentRequest:
     """One request that was sent; times in seconds since the traffic began."""
 
     connection: int
@@ -49,7 +49,7 @@ class Request:
 
 
 class Traffic:
-    """Requests for `model` for as long as the block runs.
+    """A closed loop of requests for `model` on every connection, for as long as the block runs.
 
     Args:
         http, grpc: host:port of the server.
@@ -66,7 +66,7 @@ class Traffic:
         self._addresses, self._connect = {"http": http, "grpc": grpc}, connect
         self._model = model
         self._payloads = [payloads[number % len(payloads)] for number in range(connections)]
-        self._sent: list[list[Request]] = [[] for _ in range(connections)]  # by connection
+        self._sent: list[list[SentRequest]] = [[] for _ in range(connections)]  # by connection
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(connections)]
 
@@ -89,17 +89,19 @@ class Traffic:
             thread.join()
 
     def now_s(self) -> float:
+        """Return the seconds since the traffic began."""
         return time.monotonic() - self._began
 
-    def sent(self) -> list[Request]:
-        """The requests that have ended so far, in the order they did."""
+    def sent(self) -> list[SentRequest]:
+        """Return the requests that have ended so far, in the order they did."""
         return sorted((r for own in self._sent for r in own.copy()), key=lambda request: request.end_s)
 
     def count(self) -> int:
+        """Return how many requests have ended so far."""
         return sum(map(len, self._sent))
 
     def answered_since(self, moment_s: float) -> bool:
-        """Whether the last request of every connection began after that, and was answered right."""
+        """Tell whether the last request of every connection began after that, and was answered right."""
         return all(own and own[-1].start_s > moment_s and not own[-1].error for own in self._sent)
 
     def _send(self, connection: int) -> None:
@@ -115,14 +117,14 @@ class Traffic:
                         error = "a wrong answer"
                 except _FAILED as failure:
                     error = str(failure) or type(failure).__name__
-                self._sent[connection].append(Request(connection, protocol, start_s, self.now_s(), error))
+                self._sent[connection].append(SentRequest(connection, protocol, start_s, self.now_s(), error))
                 if error:
                     self._stop.wait(_PAUSE_S)
 
 
 @contextmanager
-def bare(protocol: str, address: str) -> Iterator[Send]:
-    """A connection of tritonclient's: every failure shows."""
+def tritonclient_connection(protocol: str, address: str) -> Iterator[Send]:
+    """Open a connection of tritonclient's, without retries: every failure shows."""
     triton = importlib.import_module(f"tritonclient.{protocol}")
     options: dict[str, dict[str, Any]] = {
         "http": {"network_timeout": _TIMEOUT_S},

@@ -1,4 +1,4 @@
-"""What `python -m deploy up`, `status`, `logs` and `down` do; the exit code."""
+"""What `python -m deploy up`, `status`, `logs` and `down` do; each returns the exit code."""
 
 import argparse
 import functools
@@ -18,7 +18,7 @@ from deploy.running import dashboard, logs, server, status, trace_relay
 from deploy.running.server import Server
 from deploy.running.supervisor import Supervisor
 from deploy.triton import state
-from deploy.triton.control import Control, Model
+from deploy.triton.control import Control, ModelVersion
 from deploy.triton.settings import Settings, Tls, Traces
 
 NOT_UP = "No server is up."
@@ -34,12 +34,12 @@ def up(options: argparse.Namespace) -> int:
     if options.log_to_stdout:
         _show_log_from_now_on()
 
-    def ready(up: Server, found: list[Model]) -> None:
+    def ready(up: Server, found: list[ModelVersion]) -> None:
         say(models_table(found))
         say(f"Ready after {time.monotonic() - started:.1f} s: {addresses(up.state)}")
         say("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)")
 
-    warn = functools.partial(logs.write, state.log(), "warning")
+    warn = functools.partial(logs.write, state.log_file(), "warning")
     try:
         with trace_relay.relaying(settings.traces, warn) as traces:
             settings = replace(settings, traces=traces)
@@ -88,7 +88,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    """Stop the server and who keeps it up."""
+    """Stop the server and the supervisor that keeps it up."""
     running = state.running()
     if running is None:
         print(NOT_UP)
@@ -99,7 +99,7 @@ def down(options: argparse.Namespace) -> int:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    """What is loaded and how it does; 0 only if all of it is ready."""
+    """Show what is loaded and how it does; return 0 only if all of it is ready."""
     if options.watch:
         return 0 if dashboard.watch(in_json=options.json) else 1
     running = state.running()
@@ -115,12 +115,12 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def show_logs(options: argparse.Namespace) -> int:
-    """The server's log, also of one that has ended."""
-    if not state.log().is_file():
+    """Show the server's log, also of one that has ended."""
+    if not state.log_file().is_file():
         print("There is no log yet: no server was started.")
         return 1
     logs.show(
-        state.log(),
+        state.log_file(),
         options.lines,
         follow=options.follow,
         as_json=options.json,
@@ -129,21 +129,22 @@ def show_logs(options: argparse.Namespace) -> int:
     return 0
 
 
-def models_table(found: list[Model]) -> str:
-    """A line a version."""
+def models_table(found: list[ModelVersion]) -> str:
+    """List the versions as text, a line each: name, version, state, and why it is not ready."""
     width = max((len(model.name) for model in found), default=0)
     return "\n".join(f"  {m.name:<{width}}  {m.version:>3}  {m.state:<11}  {m.reason}".rstrip() for m in found)
 
 
 def addresses(running: state.Running) -> str:
+    """List the addresses that a server listens on, in one line."""
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
 
 
 def _show_log_from_now_on() -> None:
     state.directory().mkdir(parents=True, exist_ok=True)
-    state.log().touch()
+    state.log_file().touch()
     forever = {"follow": True, "as_json": True, "alive": lambda: True}
-    threading.Thread(target=logs.show, args=(state.log(), 0), kwargs=forever, daemon=True).start()
+    threading.Thread(target=logs.show, args=(state.log_file(), 0), kwargs=forever, daemon=True).start()
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.running.status import Status, Usage, Version, Work, as_json, look
+from deploy.running.status import Status, Usage, VersionStatus, WorkDone, as_json, look
 from deploy.triton import state
 
 _WIDTH = 100  # where the output is no terminal
@@ -68,7 +68,7 @@ def _table(status: Status, before: Status | None = None) -> Group:
     return Group(_headline(status), "", table, *_remarks(status))
 
 
-def _row(version: Version, status: Status, before: Status | None) -> list[str | Text]:
+def _row(version: VersionStatus, status: Status, before: Status | None) -> list[str | Text]:
     model = version.model
     mark = Text(*_MARKS.get(model.state, _FAILED if model.failed else _UNLOADED))
     known: list[str | Text] = [mark, Text(model.name), str(model.version or "–")]
@@ -89,9 +89,9 @@ def _row(version: Version, status: Status, before: Status | None) -> list[str | 
     ]
 
 
-def _done(version: Version, before: Status | None) -> Work:
+def _done(version: VersionStatus, before: Status | None) -> WorkDone:
     then = {(v.model.name, v.model.version): v.work for v in before.versions} if before else {}
-    return (version.work or Work()).since(then.get((version.model.name, version.model.version)))
+    return (version.work or WorkDone()).since(then.get((version.model.name, version.model.version)))
 
 
 def _used(processes: Sequence[Usage], status: Status, before: Status | None) -> list[str]:

@@ -81,7 +81,7 @@ def write(path: Path, level: str, message: str) -> None:
 
 
 def last_errors(path: Path, count: int, since: float = 0) -> str:
-    """The last errors, or without any the last lines, for the note of an error.
+    """Return the last errors, or without any the last lines, for the note of an error.
 
     Args:
         since: Seconds since the epoch, as a process's start time: the log goes on from server to server.
@@ -107,17 +107,20 @@ def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable
                 console.print(_for_people(entry), soft_wrap=True)
 
 
-class _File(RotatingFileHandler):
+class _LogFile(RotatingFileHandler):
+    """The log on disk, whose files are of limited size."""
+
     def write(self, entry: dict[str, Any]) -> None:
+        """Append a record."""
         self.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """A full disk costs records, not the server."""
+        """Do nothing: a full disk costs records, not the server."""
 
 
 @functools.cache  # one for all threads: two would rotate each other's file away
-def _file(path: Path) -> _File:
-    return _File(path, maxBytes=_FILE_BYTES, backupCount=_OLDER_FILES, delay=True)
+def _file(path: Path) -> _LogFile:
+    return _LogFile(path, maxBytes=_FILE_BYTES, backupCount=_OLDER_FILES, delay=True)
 
 
 def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -141,7 +144,7 @@ def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _entry(line: str) -> tuple[dict[str, Any], str]:
-    """And what a model has printed between Triton's message and its end of line, which it writes apart."""
+    """Read a line; return also what a model printed between Triton's message and its end of line, written apart."""
     now = datetime.now(UTC)
     if (found := _PREFIXED.fullmatch(line)) is None:
         return _foreign_entry(line, now), ""
@@ -161,7 +164,7 @@ def _entry(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _foreign_entry(line: str, now: datetime) -> dict[str, Any]:
-    """Of a line without Triton's prefix."""
+    """Read a line without Triton's prefix."""
     if (found := _TRACERS.fullmatch(line)) is None:
         return {"time": _stamp(now), "level": "fatal" if _CRASH.match(line) else "info", "message": line}
     level, message = _LEVELS[found["level"]], found["message"]
@@ -177,7 +180,7 @@ def _unescaped(message: str) -> tuple[str, str]:
 
 
 def _time(stamp: str, now: datetime) -> datetime:
-    """Triton's, in UTC and without the year."""
+    """Read Triton's time, which is in UTC and without the year."""
     try:
         time = datetime.strptime(f"{now.year}{stamp}", "%Y%m%d %H:%M:%S.%f").replace(tzinfo=UTC)
     except ValueError:  # a model printed what looks like Triton's prefix
@@ -190,7 +193,7 @@ def _stamp(time: datetime) -> str:
 
 
 def _tail(path: Path, log: IO[str], count: int) -> list[str]:
-    """The last lines of `log`, which is at its beginning, and of the older files if it has not enough."""
+    """Return the last lines of `log`, which is at its beginning, and of the older files if it has not enough."""
     lines = list(deque(log, maxlen=count))
     for number in range(1, _OLDER_FILES + 1):
         with suppress(FileNotFoundError), path.with_name(f"{path.name}.{number}").open(errors="replace") as older:
@@ -199,7 +202,7 @@ def _tail(path: Path, log: IO[str], count: int) -> list[str]:
 
 
 def _growth(path: Path, log: IO[str], alive: Callable[[], bool]) -> Iterator[str]:
-    """What is appended to `log`, and to the files that take its place."""
+    """Yield what is appended to `log`, and to the files that take its place."""
     while True:
         ended, moved = not alive(), _moved(path, log)  # asked first: what was written until then is still read
         yield from log
@@ -234,5 +237,5 @@ def _for_people(entry: dict[str, Any]) -> Text:
 
 
 def _harmless(text: str) -> str:
-    """Without what would move a terminal's cursor or change its colours."""
+    """Escape what would move a terminal's cursor or change its colours."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -16,8 +16,8 @@ import psutil
 from deploy.errors import AlreadyRunningError, StartError
 from deploy.running import logs, workers
 from deploy.triton import checks, environment, launch, state
-from deploy.triton.arguments import command, config_name
-from deploy.triton.control import Control, Model, not_ready
+from deploy.triton.arguments import config_name, tritonserver_command
+from deploy.triton.control import Control, ModelVersion, models_not_ready
 from deploy.triton.settings import Settings
 from deploy.triton.state import Process, Running
 
@@ -41,18 +41,18 @@ class Server:
         state.record(self.state)
 
     def end(self) -> str | None:
-        """How it ended; None while it runs."""
+        """Say how it ended; None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def start(settings: Settings, say: Callable[[str], None], before: Server | None = None) -> Server:
+def start(settings: Settings, say: Callable[[str], None], replaces: Server | None = None) -> Server:
     """Start a tritonserver, its log recorded. Does not wait for its models.
 
     Args:
-        before: The one that it takes the place of.
+        replaces: The one that it takes the place of.
 
     Raises:
         AlreadyRunningError: one is up already.
@@ -60,8 +60,8 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
         StartError: as `launch.start`.
     """
-    with state.exclusively():
-        if before is None and (up := state.running()) is not None:
+    with state.locked():
+        if replaces is None and (up := state.running()) is not None:
             raise AlreadyRunningError(
                 f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
                 hint="python -m deploy status, or stop it: python -m deploy down",
@@ -71,17 +71,17 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        arguments, started = command(triton, settings, shared_memory), time.time()
+        arguments, started = tritonserver_command(triton, settings, shared_memory), time.time()
         process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             recorder = threading.Thread(
-                target=logs.record, args=(process.stdout, state.log(), process.kill), daemon=True
+                target=logs.record, args=(process.stdout, state.log_file(), process.kill), daemon=True
             )
             recorder.start()
             running = Running(
                 triton=Process.of(process.pid),
                 supervisor=Process.of(os.getpid()),
-                phase="restarting" if before else "starting",
+                phase="restarting" if replaces else "starting",
                 host=settings.host,
                 http_port=settings.http_port,
                 grpc_port=settings.grpc_port,
@@ -94,8 +94,8 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
                 verify_key=str(trust.public_key) if trust and trust.public_key else None,
                 verify_chain=tuple(map(str, trust.chain)) if trust else (),
                 grpc_tls=settings.tls is not None,
-                server_restarts=before.state.server_restarts + 1 if before else 0,
-                worker_restarts=before.state.worker_restarts if before else 0,
+                server_restarts=replaces.state.server_restarts + 1 if replaces else 0,
+                worker_restarts=replaces.state.worker_restarts if replaces else 0,
             )
             state.record(running)
         except BaseException:  # nobody would know of it
@@ -104,8 +104,8 @@ def start(settings: Settings, say: Callable[[str], None], before: Server | None 
         return Server(running, process, recorder, started)
 
 
-def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
-    """Wait until every model has loaded and warmed up; the models, ready.
+def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
+    """Wait until every model has loaded and warmed up; return their versions.
 
     Raises:
         StartError: the server died or took too long, or a model did not load, with Triton's reason.
@@ -115,7 +115,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
         while time.monotonic() < deadline:
             if ended := server.end():
                 server.recorder.join(timeout=2)
-                note = logs.last_errors(state.log(), 5, server.started)
+                note = logs.last_errors(state.log_file(), 5, server.started)
                 raise StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
             found = control.models()
             if found and not any(model.state == "LOADING" for model in found):
@@ -123,7 +123,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[Model]:
             time.sleep(0.1)
         else:
             raise StartError(f"the models were not ready within {timeout_s:.0f} s", hint=SEE_LOG)
-        if broken := not_ready(found):
+        if broken := models_not_ready(found):
             raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
@@ -165,7 +165,7 @@ def take_down(up: Running) -> None:
 
 @contextmanager
 def serving(settings: Settings, say: Callable[[str], None], timeout_s: float = 120) -> Iterator[Running]:
-    """A server with every model ready for as long as the block runs. Nobody restarts it.
+    """Run a server with every model ready for as long as the block runs. Nobody restarts it.
 
     Raises:
         AlreadyRunningError, SetupError, StartError, …: as `start` and `wait_until_ready`.
@@ -185,7 +185,7 @@ def _end(running: Running) -> None:
             process.terminate()
         psutil.wait_procs([process], timeout=running.drain_s + _GRACE_S)
     # Workers of a server that was killed, too: they carry the name of its shared memory.
-    survivors = [*workers.of(running.shared_memory), *([process] if process and process.is_running() else [])]
+    survivors = [*workers.find(running.shared_memory), *([process] if process and process.is_running() else [])]
     for survivor in survivors:
         with suppress(psutil.NoSuchProcess):
             survivor.kill()
@@ -195,7 +195,7 @@ def _end(running: Running) -> None:
             region.unlink()
 
 
-def _reasons(found: list[Model], broken: set[str]) -> list[str]:
+def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:
     reasons = [f"{m.name} version {m.version}: {m.reason}" for m in found if m.name in broken and m.reason]
     # Of an ensemble that never loaded Triton only says that it is not ready.
     silent = broken - {m.name for m in found if m.reason}

@@ -17,15 +17,15 @@ from prometheus_client.samples import Sample
 
 from deploy.running import workers
 from deploy.triton import state
-from deploy.triton.control import Control, Model
+from deploy.triton.control import Control, ModelVersion
 from deploy.triton.state import Running
 
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a version has done since it was loaded, its warm-up included."""
+class WorkDone:
+    """What a version has done since it was loaded, its warm-up included: counters that only grow."""
 
     requests: int = 0  # answered
     failures: int = 0
@@ -36,22 +36,25 @@ class Work:
     cache_hits: int = 0
     cache_misses: int = 0
 
-    def since(self, before: "Work | None") -> "Work":
-        """What was added; all of it if the version was loaded anew in between."""
+    def since(self, before: "WorkDone | None") -> "WorkDone":
+        """Return what was added; all of it if the version was loaded anew in between."""
         if before is None or before.requests > self.requests:
             return self
-        return Work(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+        return WorkDone(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     @property
     def average_batch(self) -> float | None:
+        """Rows per execution; None without any."""
         return self.rows / self.executions if self.executions else None
 
     @property
     def queue_ms(self) -> float | None:
+        """What a request waited on average; None without any."""
         return self.queue_s / self.requests * 1e3 if self.requests else None
 
     @property
     def compute_ms(self) -> float | None:
+        """What a request that the response cache did not answer was computed for on average; None without any."""
         computed = self.requests - self.cache_hits
         return self.compute_s / computed * 1e3 if computed else None
 
@@ -67,6 +70,7 @@ class Usage:
 
     @classmethod
     def of(cls, process: psutil.Process) -> Self | None:
+        """Measure a process; None if it has ended."""
         try:
             with process.oneshot():
                 cpu, rss = process.cpu_times(), process.memory_info().rss
@@ -80,11 +84,11 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionStatus:
     """A version of a model: how the server sees it, and how it does if it is loaded."""
 
-    model: Model
-    work: Work | None = None
+    model: ModelVersion
+    work: WorkDone | None = None
     batches: Mapping[int, int] = field(default_factory=dict)  # rows -> executions of so many
     pending: int = 0  # requests that wait now
     failures_by_reason: Mapping[str, int] = field(default_factory=dict)
@@ -94,24 +98,24 @@ class Version:
 
 @dataclass(frozen=True)
 class Status:
-    """A look at a server."""
+    """How a server did at one moment."""
 
     server: Running
     ready: bool
     at_s: float  # on the monotonic clock
-    versions: Sequence[Version] = ()
+    versions: Sequence[VersionStatus] = ()
     triton: Usage | None = None  # None: it has ended, and may be about to be restarted
     uptime_s: float = 0
 
     @property
     def processes(self) -> list[Usage]:
-        """Of the server and of every worker."""
+        """What the server and every worker takes."""
         own = [self.triton] if self.triton else []
         return own + [worker for version in self.versions for worker in version.workers]
 
 
 def look(server: Running) -> Status:
-    """How `server` does now; without versions while it does not answer."""
+    """Ask `server` how it does now; the status has no versions while it does not answer."""
     with Control(server, timeout_s=2) as control:
         models = control.models()
         statistics = {(s["name"], int(s["version"])): s for s in control.statistics()} if models else {}
@@ -129,7 +133,7 @@ def look(server: Running) -> Status:
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """What `status --json` prints."""
+    """Return what `status --json` prints."""
     server = status.server
     return {
         "running": True,
@@ -142,13 +146,13 @@ def as_json(status: Status) -> dict[str, Any]:
         "http": server.http,
         "grpc": server.grpc,
         "metrics": server.metrics,
-        "log": str(state.log()),
+        "log": str(state.log_file()),
         "triton": status.triton and asdict(status.triton),
         "models": [_version_as_json(version) for version in status.versions],
     }
 
 
-def _version_as_json(version: Version) -> dict[str, Any]:
+def _version_as_json(version: VersionStatus) -> dict[str, Any]:
     known = asdict(version.model)
     if (work := version.work) is None:
         return known
@@ -167,15 +171,15 @@ def _version_as_json(version: Version) -> dict[str, Any]:
 
 
 def _version(
-    model: Model, statistics: Mapping[str, Any] | None, samples: Sequence[Sample], used: Sequence[Usage]
-) -> Version:
+    model: ModelVersion, statistics: Mapping[str, Any] | None, samples: Sequence[Sample], used: Sequence[Usage]
+) -> VersionStatus:
     if statistics is None:
-        return Version(model, workers=used)
+        return VersionStatus(model, workers=used)
     times = statistics["inference_stats"]
     own = [s for s in samples if (s.labels.get("model"), s.labels.get("version")) == (model.name, str(model.version))]
-    return Version(
+    return VersionStatus(
         model,
-        Work(
+        WorkDone(
             requests=times["success"]["count"],
             failures=times["fail"]["count"],
             rows=statistics["inference_count"],
@@ -214,8 +218,8 @@ def _samples(server: Running) -> list[Sample]:
 
 def _workers(server: Running) -> dict[tuple[str, int], list[Usage]]:
     found: dict[tuple[str, int], list[Usage]] = {}
-    for process in workers.of(server.shared_memory):
-        worker, usage = workers.running_in(process), Usage.of(process)
+    for process in workers.find(server.shared_memory):
+        worker, usage = workers.identify(process), Usage.of(process)
         if worker is not None and usage is not None:
             found.setdefault((worker.model, worker.version), []).append(usage)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.errors import DeployError, StartError
 from deploy.running import logs, server, workers
 from deploy.triton import state
-from deploy.triton.control import Control, Model
+from deploy.triton.control import Control, ModelVersion
 from deploy.triton.settings import Settings
 
 _LOOK_EVERY_S = 0.2
@@ -32,7 +32,7 @@ class Supervisor:
         self._restarted: collections.deque[float] = collections.deque()  # when, in the last five minutes
         self._up = server.start(settings, say)
 
-    def run(self, ready: Callable[[server.Server, list[Model]], None]) -> None:
+    def run(self, ready: Callable[[server.Server, list[ModelVersion]], None]) -> None:
         """Serve until this process is told to stop.
 
         Args:
@@ -53,8 +53,8 @@ class Supervisor:
             server.stop(self._up)
 
     def _trouble(self) -> str:
-        """Wait until the server has to be restarted; why."""
-        watch = workers.Watch(self._up.state.shared_memory)
+        """Wait until the server has to be restarted; return why."""
+        watch = workers.WorkerWatch(self._up.state.shared_memory)
         unanswered, ask_at = 0, time.monotonic() + _ASK_EVERY_S
         with Control(self._up.state, timeout_s=2) as control:
             while True:
@@ -67,11 +67,12 @@ class Supervisor:
                     unanswered = 0 if control.live() else unanswered + 1
                     if unanswered == _UNANSWERED:
                         return "tritonserver does not answer any more"
-                    watch.look()  # what a reload has started since
+                    watch.refresh()  # what a reload has started since
                     ask_at = time.monotonic() + (0 if unanswered else _ASK_EVERY_S)
                 time.sleep(_LOOK_EVERY_S)
 
-    def _replace(self, worker: workers.Worker, watch: workers.Watch, control: Control) -> str | None:
+    def _replace(self, worker: workers.Worker, watch: workers.WorkerWatch, control: Control) -> str | None:
+        """Replace a worker that died; return why that did not go, if it did not."""
         name = f"a worker of {worker.model} version {worker.version}"
         try:
             watch.replace(worker, Path(self._up.state.repository), control)
@@ -82,13 +83,13 @@ class Supervisor:
         return None
 
     def _restart(self, trouble: str) -> str | None:
-        """Start it again after a pause, longer each time; what is wrong with the new one, if anything is."""
+        """Start it again after a pause, longer each time; return what is wrong with the new one, if anything is."""
         while self._restarted and time.monotonic() - self._restarted[0] > _WINDOW_S:
             self._restarted.popleft()
         restarts = len(self._restarted)
         if restarts >= self._max_restarts:
             given_up = f"{trouble}; giving up after {restarts} restarts in {_WINDOW_S / 60:.0f} minutes"
-            logs.write(state.log(), "fatal", given_up)
+            logs.write(state.log_file(), "fatal", given_up)
             raise StartError(
                 given_up,
                 hint=f"{server.SEE_LOG}; is a version broken? python -m deploy rollback MODEL",
@@ -103,7 +104,7 @@ class Supervisor:
         server.clean_up(self._up)
         time.sleep(pause_s)
         try:
-            self._up = server.start(self._settings, self._print, before=self._up)
+            self._up = server.start(self._settings, self._print, replaces=self._up)
             server.wait_until_ready(self._up, self._timeout_s)
         except DeployError as error:
             return f"the restarted server is not ready: {error}"
@@ -111,6 +112,6 @@ class Supervisor:
         return None
 
     def _say(self, level: str, line: str) -> None:
-        """To whoever started it, and into the log, where the pager looks."""
-        logs.write(state.log(), level, line)
+        """Tell whoever started it, and the log, where the pager looks."""
+        logs.write(state.log_file(), level, line)
         self._print(line)

@@ -33,7 +33,7 @@ class _Batch:
 
 @contextmanager
 def relaying(traces: Traces | None, warn: Callable[[str], None]) -> Iterator[Traces | None]:
-    """What Triton shall be told for its spans to end up where `traces` says; nothing if that is nowhere.
+    """Relay spans while the block runs; yield what Triton shall be told for them to end up where `traces` says.
 
     Args:
         warn: Is told of spans that were lost, once a minute.

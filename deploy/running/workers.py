@@ -21,15 +21,15 @@ _STUB = "triton_python_backend_stub"
 
 @dataclass(frozen=True)
 class Worker:
-    """An instance of a version of a model."""
+    """A process that runs an instance of a version of a model."""
 
     model: str
     version: int
     instance: str  # as Triton calls it: fashion_preprocess_0_0
 
 
-def of(shared_memory: str) -> list[psutil.Process]:
-    """The workers of the server whose shared memory's names begin so."""
+def find(shared_memory: str) -> list[psutil.Process]:
+    """List the workers of the server whose shared memory's names begin so."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
@@ -38,28 +38,28 @@ def of(shared_memory: str) -> list[psutil.Process]:
     return found
 
 
-class Watch:
-    """Looks after the workers of one server."""
+class WorkerWatch:
+    """A watch over the workers of one server: which there are, which have died, and how one is replaced."""
 
     def __init__(self, shared_memory: str) -> None:
         self._shared_memory = shared_memory
         self._known: dict[Worker, psutil.Process] = {}
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Learn which workers there are; costs a walk over all processes."""
         self._known = {
             worker: process
-            for process in of(self._shared_memory)
-            if _alive(process) and (worker := running_in(process)) is not None
+            for process in find(self._shared_memory)
+            if _alive(process) and (worker := identify(process)) is not None
         }
 
     def dead(self, control: Control) -> set[Worker]:
-        """Those that have ended although the server still has their version."""
+        """Return those that have ended although the server still has their version."""
         missing = {worker for worker, process in self._known.items() if not _alive(process)}
         if not missing:
             return missing
-        self.look()
+        self.refresh()
         missing -= set(self._known)  # replaced by a load
         if not missing:
             return missing
@@ -67,7 +67,7 @@ class Watch:
         return {worker for worker in missing if (worker.model, worker.version) in ready}
 
     def replace(self, worker: Worker, repository: Path, control: Control) -> None:
-        """Have the server start another one in its place.
+        """Make the server start another one in its place.
 
         Raises:
             RepositoryError: it cannot be written.
@@ -79,7 +79,7 @@ class Watch:
         except OSError as error:
             raise RepositoryError(f"cannot touch {layout.shown(directory)}: {error.strerror}") from error
         control.load(worker.model)
-        self.look()
+        self.refresh()
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -88,8 +88,8 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-def running_in(process: psutil.Process) -> Worker | None:
-    """Which one a process is; None if it has ended, or is none."""
+def identify(process: psutil.Process) -> Worker | None:
+    """Tell which worker a process is; None if it has ended, or is none."""
     # STUB …/MODEL/VERSION/FILE SHARED_MEMORY … INSTANCE BACKEND_DIRECTORY
     with suppress(psutil.NoSuchProcess, IndexError, ValueError):
         arguments = process.cmdline()

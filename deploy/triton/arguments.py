@@ -13,8 +13,8 @@ from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
-def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str | Secret]:
-    """What to start.
+def tritonserver_command(triton: Triton, settings: Settings, shared_memory: str) -> list[str | Secret]:
+    """Return the program to start, with its arguments.
 
     Args:
         shared_memory: What the names of the Python backend's regions in /dev/shm begin with.
@@ -43,7 +43,7 @@ def command(triton: Triton, settings: Settings, shared_memory: str) -> list[str 
 
 
 def config_name(triton: Triton, settings: Settings) -> str | None:
-    """Which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
+    """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
     return None if _on_gpu(triton, settings) else "cpu"
 
 

@@ -17,7 +17,7 @@ _UNPRIVILEGED = "nobody"
 
 
 def before_start(settings: Settings) -> None:
-    """Everything that can be known without a Triton.
+    """Check everything that can be known without a Triton.
 
     Raises:
         RepositoryError: the model repository is missing or empty.
@@ -40,7 +40,7 @@ def before_start(settings: Settings) -> None:
 
 
 def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None]) -> str | None:
-    """Whom the server runs as: root's server as somebody without privileges, any other as its caller.
+    """Choose whom the server runs as: root's as somebody without privileges, any other as its caller (None).
 
     Raises:
         SettingsError: the user that was asked for does not exist, or cannot read what the server needs.
@@ -63,7 +63,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
 
 
 def _published(root: Path) -> None:
-    """Every model has a version to serve, and every version with a manifest is still what was published."""
+    """Check that every model has a version to serve, and every version with a manifest is still what was published."""
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"there is no model repository at {root}")
@@ -84,7 +84,7 @@ def _published(root: Path) -> None:
 
 
 def _signed(root: Path, trust: signing.Trust) -> None:
-    """Every release verifies. A graph or an engine makes one, lest removing the manifest be a way around this."""
+    """Verify every release. A graph or an engine makes one, lest removing the manifest be a way around this."""
     patterns = (manifest.FILE_NAME, "*.onnx", "*.plan")
     for release in sorted({path.parent for pattern in patterns for path in root.glob(f"*/[0-9]*/{pattern}")}):
         signing.verify(release, trust)
@@ -105,7 +105,7 @@ def _free(host: str, port: int, option: str) -> None:
 
 
 def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
-    """The first file or folder that the server needs and `user` cannot read."""
+    """Find the first file or folder that the server needs and `user` cannot read."""
     account = pwd.getpwnam(user)
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]

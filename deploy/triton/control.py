@@ -22,8 +22,8 @@ _FAILED = (OSError, HTTPException, InferenceServerException)  # what a server th
 
 
 @dataclass(frozen=True)
-class Model:
-    """A version of a model as the server sees it."""
+class ModelVersion:
+    """A version of a model as the server's repository index has it."""
 
     name: str
     version: int
@@ -37,7 +37,7 @@ class Model:
 
 
 class Control:
-    """A connection with the admin key. A context manager.
+    """A connection to a server with its admin key. A context manager.
 
     It lives in a thread of its own, for which the main thread, the one that gets Ctrl-C, only waits: in the midst of a
     call that would break tritonclient's event loop, and what has to be put back afterwards could not be.
@@ -63,19 +63,19 @@ class Control:
         self._thread.shutdown()
 
     def ready(self) -> bool:
-        """Whether the server answers and every model that it should have is ready."""
+        """Tell whether the server answers and every model that it should have is ready."""
         with suppress(*_FAILED):
             return bool(self._do(self._client.is_server_ready))
         return False
 
     def live(self) -> bool:
-        """Whether the server answers at all."""
+        """Tell whether the server answers at all."""
         with suppress(*_FAILED):
             return bool(self._do(self._client.is_server_live))
         return False
 
-    def models(self) -> list[Model]:
-        """Every version the server knows, or nothing while it does not answer.
+    def models(self) -> list[ModelVersion]:
+        """List every version the server knows, or nothing while it does not answer.
 
         Raises:
             AccessError: the server asks for another admin key.
@@ -92,18 +92,23 @@ class Control:
         except (OSError, HTTPException):
             return []
         return [
-            Model(m["name"], int(m.get("version") or 0), m.get("state", "UNAVAILABLE"), reason(m.get("reason", "")))
+            ModelVersion(
+                m["name"],
+                int(m.get("version") or 0),
+                m.get("state", "UNAVAILABLE"),
+                without_traceback(m.get("reason", "")),
+            )
             for m in index
         ]
 
     def statistics(self) -> list[dict[str, Any]]:
-        """Triton's inference statistics, one entry a loaded version; nothing while it does not answer."""
+        """Return Triton's inference statistics, one entry per loaded version; nothing while it does not answer."""
         with suppress(*_FAILED):
             return list(self._do(self._client.get_inference_statistics, headers=self._headers)["model_stats"])
         return []
 
     def config(self, model: str) -> dict[str, Any]:
-        """The configuration that `model` runs with.
+        """Return the configuration that `model` runs with.
 
         Raises:
             ModelError: no version of it is loaded.
@@ -127,8 +132,8 @@ class Control:
         except _FAILED as error:
             raise ModelError(f"{model} did not load", note=_said(error)) from error
 
-    def answering(self, model: str) -> int:
-        """The version that answers a request which names none: found by sending one, of zeros or a grey image.
+    def answering_version(self, model: str) -> int:
+        """Return the version that answers a request which names none: found by sending one, of zeros or a grey image.
 
         Raises:
             ModelError: nothing answers.
@@ -136,7 +141,7 @@ class Control:
         refused: Exception | None = None
         for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
             try:
-                tensors = payload.tensors(self._do(self._client.get_model_metadata, model), content)
+                tensors = payload.inputs_for(self._do(self._client.get_model_metadata, model), content)
                 result = self._do(self._client.infer, model, [_input(name, value) for name, value in tensors.items()])
                 return int(result.get_response()["model_version"])
             except _FAILED as error:
@@ -170,14 +175,14 @@ class Control:
                     wait([future])
 
 
-def not_ready(found: list[Model]) -> set[str]:
-    """The models of which no version serves, or one failed to load."""
+def models_not_ready(found: list[ModelVersion]) -> set[str]:
+    """Return the names of the models of which no version serves, or one failed to load."""
     serving = {model.name for model in found if model.state == "READY"}
     return {model.name for model in found} - serving | {model.name for model in found if model.failed}
 
 
-def reason(said: str) -> str:
-    """Triton's reason without the Python traceback that its Python backend appends."""
+def without_traceback(said: str) -> str:
+    """Return Triton's reason without the Python traceback that its Python backend appends."""
     return said.partition("\n\nAt:")[0].strip()
 
 
@@ -188,4 +193,4 @@ def _input(name: str, value: Any) -> InferInput:
 
 
 def _said(error: Exception | None) -> str:
-    return reason(error.message() if isinstance(error, InferenceServerException) else str(error))
+    return without_traceback(error.message() if isinstance(error, InferenceServerException) else str(error))

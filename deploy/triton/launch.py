@@ -36,7 +36,8 @@ class Secret:
     value: str
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
+        """The argument as a process list may show it."""
         return f"{self.flag}***"
 
 
@@ -54,7 +55,7 @@ def start(
     secrets = {f"{_PREFIX}{i}": a.flag + a.value for i, a in enumerate(command) if isinstance(a, Secret)}
     try:
         process = subprocess.Popen(
-            [a.shown if isinstance(a, Secret) else a for a in command],
+            [a.redacted if isinstance(a, Secret) else a for a in command],
             env={**environment, **secrets},  # last: each has a neighbour before it
             stdin=subprocess.DEVNULL,
             stdout=output,

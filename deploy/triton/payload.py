@@ -10,8 +10,8 @@ from PIL import Image
 from tritonclient.utils import triton_to_np_dtype
 
 
-def tensors(metadata: Mapping[str, Any], content: bytes) -> dict[str, NDArray[Any]]:
-    """One value for every input, by name: `content` for strings, zeros for numbers; the smallest shape there is."""
+def inputs_for(metadata: Mapping[str, Any], content: bytes) -> dict[str, NDArray[Any]]:
+    """Make {input: array} of the smallest shapes there are: `content` for strings, zeros for numbers."""
     made: dict[str, NDArray[Any]] = {}
     for described in metadata["inputs"]:
         shape = [max(1, int(size)) for size in described["shape"]]
@@ -21,7 +21,7 @@ def tensors(metadata: Mapping[str, Any], content: bytes) -> dict[str, NDArray[An
 
 
 def grey_png(level: int = 128) -> bytes:
-    """An image of one grey, small enough for any limit."""
+    """Encode an image of one grey, small enough for any limit."""
     encoded = io.BytesIO()
     Image.new("L", (28, 28), level).save(encoded, "PNG")
     return encoded.getvalue()

@@ -10,9 +10,12 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int = 3) -> list[int]:
-    """As many, all different: by default for HTTP, gRPC and metrics. Another process may be faster to take one.
+    """Find `count` different ports, by default for HTTP, gRPC and metrics. Another process may be faster to take one.
 
-    Not among those that the system gives to outgoing connections, each of which could be that process.
+    None is among those that the system gives to outgoing connections, each of which could be that process.
+
+    Raises:
+        OSError: too few are free.
     """
     found: list[int] = []
     with ExitStack() as held:

@@ -51,7 +51,7 @@ class Settings:
 
 
 def admin_key(file: Path | None) -> str:
-    """The key that the admin APIs ask for: `file`'s, else the environment's, else one generated once.
+    """Return the key that the admin APIs ask for: `file`'s, else the environment's, else one generated once.
 
     Raises:
         SettingsError: the file is missing, readable by others, or holds no usable key.
@@ -59,7 +59,7 @@ def admin_key(file: Path | None) -> str:
     if file is None and (key := os.environ.get(ADMIN_KEY_VARIABLE)):
         return _usable(key, ADMIN_KEY_VARIABLE)
     if file is None:
-        file = generated_key()
+        file = generated_key_file()
         _generate(file)
     try:
         if file.stat().st_mode & 0o007:
@@ -69,8 +69,8 @@ def admin_key(file: Path | None) -> str:
         raise SettingsError(f"cannot read the admin key from {file}: {error}") from error
 
 
-def generated_key() -> Path:
-    """Where the key is kept that is made where none was given."""
+def generated_key_file() -> Path:
+    """Return the file of the key that is made where none was given."""
     return layout.artifacts() / "server" / "admin.key"
 
 
@@ -94,6 +94,6 @@ def _usable(key: str, source: str) -> str:
         raise SettingsError(
             f"{source} holds no usable admin key",
             note="it takes 16 or more printable ASCII characters, and no space",
-            hint=f"make one: (umask 077; openssl rand -hex 32 > {generated_key().name})",
+            hint=f"make one: (umask 077; openssl rand -hex 32 > {generated_key_file().name})",
         )
     return key

@@ -20,12 +20,12 @@ Phase = Literal["starting", "ready", "restarting", "stopping"]
 
 
 def directory() -> Path:
-    """What a server leaves behind: its log, its admin key, what was written down of it."""
+    """Return the folder of what a server leaves behind: its log, its admin key, what was written down of it."""
     return layout.artifacts() / "server"
 
 
-def log() -> Path:
-    """The server's log, one JSON object a line."""
+def log_file() -> Path:
+    """Return the path of the server's log, one JSON object a line."""
     return directory() / "triton.jsonl"
 
 
@@ -38,10 +38,15 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Self:
+        """Describe the process that has this number now.
+
+        Raises:
+            OSError: there is none.
+        """
         return cls(pid, _started(pid))
 
     def alive(self) -> psutil.Process | None:
-        """It, or None if it has ended."""
+        """Return it as psutil's, or None if it has ended."""
         with suppress(psutil.NoSuchProcess, OSError):
             process = psutil.Process(self.pid)
             if _started(self.pid) == self.started and process.status() != psutil.STATUS_ZOMBIE:
@@ -73,6 +78,7 @@ class Running:
 
     @property
     def trust(self) -> signing.Trust | None:
+        """What its releases have to be signed with, if anything."""
         if not (self.verify_key or self.verify_chain):
             return None
         key = Path(self.verify_key) if self.verify_key else None
@@ -80,25 +86,28 @@ class Running:
 
     @property
     def http(self) -> str:
+        """Where it listens: host:port."""
         return f"{_in_url(self.host)}:{self.http_port}"
 
     @property
     def grpc(self) -> str:
+        """Where it listens: host:port."""
         return f"{_in_url(self.host)}:{self.grpc_port}"
 
     @property
     def metrics(self) -> str:
+        """The URL of its metrics."""
         return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
 
 
 def running() -> Running | None:
-    """The server of this artifacts directory, unless both it and its supervisor have ended."""
+    """Return the server of this artifacts directory, unless both it and its supervisor have ended."""
     state = recorded()
     return state if state is not None and (state.triton.alive() or state.supervisor.alive()) else None
 
 
 def recorded() -> Running | None:
-    """What was written down last."""
+    """Read what was written down last; None if nothing was, or it cannot be read."""
     try:
         found: dict[str, Any] = json.loads(_record().read_text())
         triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
@@ -108,7 +117,7 @@ def recorded() -> Running | None:
 
 
 def record(server: Running) -> None:
-    """Write it down, in one step: readers never see half of it."""
+    """Write `server` down in one step: readers never see half of it."""
     place = _record()
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f"{place.name}.{os.getpid()}")
@@ -118,14 +127,14 @@ def record(server: Running) -> None:
 
 def forget(server: Running) -> None:
     """Remove what was written down, unless another server has taken its place since."""
-    with exclusively():
+    with locked():
         if (state := recorded()) is not None and state.supervisor == server.supervisor:
             _record().unlink(missing_ok=True)
 
 
 @contextmanager
-def exclusively() -> Iterator[None]:
-    """One process at a time decides which server is the one."""
+def locked() -> Iterator[None]:
+    """Hold the lock under which one process at a time decides which server is the one."""
     directory().mkdir(parents=True, exist_ok=True)
     with (directory() / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

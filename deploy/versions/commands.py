@@ -1,4 +1,4 @@
-"""What `python -m deploy reload`, `rollback` and `promote` do; the exit code."""
+"""What `python -m deploy reload`, `rollback` and `promote` do; each returns the exit code."""
 
 import argparse
 from pathlib import Path
@@ -33,7 +33,7 @@ def promote(options: argparse.Namespace) -> int:
 
 
 def _running_over(repository: Path | None) -> tuple[state.Running | None, Path]:
-    """The server that serves `repository`, if one does, and that repository; by default the running server's own."""
+    """Return the server that serves `repository`, if one does, and that repository; by default a running server's."""
     running = state.running()
     if repository is None:
         root = Path(running.repository) if running else layout.model_repository()

@@ -1,4 +1,4 @@
-"""Whether the ensembles on disk agree with their steps.
+"""Ensembles on disk: whether they agree with their steps, and which has a model as one.
 
 Triton loads a step that contradicts its ensemble without an error, and takes down the ensemble. So this is looked
 at before anything is loaded.
@@ -16,7 +16,7 @@ from deploy.errors import RepositoryError
 
 
 def check(root: Path, models: Collection[str], config_name: str | None) -> None:
-    """The ensembles that are among `models`, or have a step that is, can be loaded.
+    """Check that the ensembles which are among `models`, or have a step that is, can be loaded.
 
     Args:
         config_name: Which of a model's configurations the server takes, as in --model-config-name.
@@ -38,8 +38,8 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
         )
 
 
-def above(root: Path, model: str) -> list[str]:
-    """The ensembles that have `model` as a step."""
+def containing(root: Path, model: str) -> list[str]:
+    """List the ensembles that have `model` as a step."""
     configs = {path.parent.name: _config(path.parent, None) for path in sorted(root.glob("*/config.pbtxt"))}
     return [
         name for name, config in configs.items() if model in {s.model_name for s in config.ensemble_scheduling.step}

@@ -1,4 +1,4 @@
-"""What a server serves of a model: noted before a change, verified after it, put back if that failed."""
+"""What a server serves of a model: noted before a change, verified after it, restored if that failed."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from contracts import repository
 from deploy.errors import ModelError, NotRunningError
-from deploy.triton.control import Control, Model
+from deploy.triton.control import Control, ModelVersion
 
 _UNLOAD_S = 10.0  # an old version stays until its last request is answered
 _LOAD_S = 300.0
@@ -16,16 +16,16 @@ _LOAD_S = 300.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was served of a model, and beside it, before it was changed."""
+    """What was served of a model, and which models were, before it was changed."""
 
     model: str
     versions: list[int]
     config: Mapping[str, Any]
-    beside: frozenset[str]  # every model that served
+    served_models: frozenset[str]  # this one and all others
 
     @classmethod
-    def now(cls, control: Control, model: str) -> Self:
-        """What is served at the moment.
+    def take(cls, control: Control, model: str) -> Self:
+        """Ask the server what it serves at the moment.
 
         Raises:
             NotRunningError: the server does not answer.
@@ -34,7 +34,7 @@ class Snapshot:
         if not found:
             raise NotRunningError("the server does not answer", hint="python -m deploy status")
         versions = sorted(m.version for m in found if m.name == model and m.state == "READY")
-        return cls(model, versions, control.config(model) if versions else {}, serving(found))
+        return cls(model, versions, control.config(model) if versions else {}, ready_models(found))
 
     @property
     def answering(self) -> int | None:
@@ -43,7 +43,7 @@ class Snapshot:
 
 
 def verify(control: Control, before: Snapshot, on_disk: Collection[int]) -> int:
-    """Ask the server whether it serves what it should of the versions `on_disk`; the version that answers.
+    """Ask the server whether it serves what it should of the versions `on_disk`; return the one that answers.
 
     Raises:
         ModelError: a version is not ready, another one answers, or another model went down with it.
@@ -52,18 +52,18 @@ def verify(control: Control, before: Snapshot, on_disk: Collection[int]) -> int:
     found = control.models()
     if missing := sorted({*expected} - {m.version for m in found if m.name == model and m.state == "READY"}):
         raise ModelError(f"{model} version {', '.join(map(str, missing))} is not ready although it was loaded")
-    if lost := sorted(before.beside - serving(found)):
+    if lost := sorted(before.served_models - ready_models(found)):
         raise ModelError(
             f"with this {model}, {', '.join(lost)} does not serve any more",
             note="an ensemble and its steps have to agree on names, types, shapes and max_batch_size",
         )
-    if (answering := control.answering(model)) != max(expected):
+    if (answering := control.answering_version(model)) != max(expected):
         raise ModelError(f"{model}: version {answering} answers and not {max(expected)}")
     return answering
 
 
-def put_back(control: Control, before: Snapshot, directory: Path) -> None:
-    """Have the server serve what is on disk, which is what it served before.
+def restore_from_disk(control: Control, before: Snapshot, directory: Path) -> None:
+    """Make the server serve what is on disk, which is what it served before.
 
     A version that failed to load stays in Triton's index, and /v2/health/ready false, until that version has been
     loaded and unloaded. So it is, as a link to one that serves.
@@ -101,19 +101,19 @@ def wait_until_unloaded(control: Control) -> None:
         time.sleep(0.05)
 
 
-def keep(control: Control, before: Snapshot) -> None:
-    """Have the server serve what it did, although the configuration on disk says something else by now."""
-    if before.beside - serving(control.models()):
+def restore_config(control: Control, before: Snapshot) -> None:
+    """Make the server serve what it did, although the configuration on disk says something else by now."""
+    if before.served_models - ready_models(control.models()):
         control.load(before.model, config=_of_versions(before, before.versions))
 
 
-def serving(found: Sequence[Model]) -> frozenset[str]:
-    """The models of which a version serves."""
+def ready_models(found: Sequence[ModelVersion]) -> frozenset[str]:
+    """Return the names of the models of which a version serves."""
     return frozenset(model.name for model in found if model.state == "READY")
 
 
 def _by_policy(config: Mapping[str, Any], on_disk: Sequence[int]) -> list[int]:
-    """The versions that Triton loads of those on disk (ascending)."""
+    """Return the versions that Triton loads of those on disk (ascending)."""
     policy = config.get("version_policy", {})
     if specific := policy.get("specific"):
         return [version for version in on_disk if version in map(int, specific["versions"])]

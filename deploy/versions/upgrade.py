@@ -20,8 +20,8 @@ from deploy.versions.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of a model."""
+class VersionChange:
+    """What became of a model: which version answered before, and which one does now."""
 
     model: str
     before: int | None  # the version that answered; None: none did, or no server is up
@@ -39,7 +39,7 @@ class Change:
         return f"{self.model}: version {self.before} → {self.after}"
 
 
-def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -> list[Change]:
+def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -> list[VersionChange]:
     """Serve what is on disk now.
 
     Args:
@@ -66,7 +66,7 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     return changes
 
 
-def rollback(server: Running | None, root: Path, model: str, to: int | None) -> Change:
+def rollback(server: Running | None, root: Path, model: str, to: int | None) -> VersionChange:
     """Serve version `to` again, by default the one before that which answers; newer ones are parked.
 
     Args:
@@ -81,7 +81,7 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
     answering = max(repository.versions(directory), default=0)
     if server:
         with Control(server) as control:
-            answering = Snapshot.now(control, model).answering or answering
+            answering = Snapshot.take(control, model).answering or answering
     if to is None:
         to = max((version for version in repository.versions(directory) if version < answering), default=None)
         if to is None:
@@ -92,7 +92,7 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
     return _make_newest(server, directory, to)
 
 
-def promote(server: Running | None, root: Path, model: str, version: int | None) -> Change:
+def promote(server: Running | None, root: Path, model: str, version: int | None) -> VersionChange:
     """Make `version`, by default the newest, the one that answers: restored if it is parked, newer ones parked.
 
     Raises:
@@ -104,8 +104,8 @@ def promote(server: Running | None, root: Path, model: str, version: int | None)
     return _make_newest(_if_it_answers(server), directory, newest if version is None else version)
 
 
-def summary(changes: Sequence[Change]) -> str:
-    """The last words of a command: versions before and after, and the next command."""
+def summary(changes: Sequence[VersionChange]) -> str:
+    """Sum up what a command did: versions before and after, and the next command."""
     changed = [change for change in changes if change.before != change.after]
     if not changed:
         what = str(changes[0]) if len(changes) == 1 else "Every model serves the version that it did."
@@ -122,9 +122,9 @@ def summary(changes: Sequence[Change]) -> str:
     return f"{'; '.join(map(str, changed))}\nNext: {following}"
 
 
-def _reload(control: Control, directory: Path, trust: signing.Trust | None) -> Change:
+def _reload(control: Control, directory: Path, trust: signing.Trust | None) -> VersionChange:
     with _locked(control, directory):
-        before = Snapshot.now(control, directory.name)
+        before = Snapshot.take(control, directory.name)
         versions = repository.versions(directory)
         try:
             for version in versions:
@@ -133,7 +133,7 @@ def _reload(control: Control, directory: Path, trust: signing.Trust | None) -> C
             answering = snapshot.verify(control, before, versions)
         except ProjectError as error:
             raise _failed(control, before, directory, error) from error
-        return Change(directory.name, before.answering, answering, tuple(repository.parked(directory)))
+        return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
 
 
 def _load(control: Control, directory: Path) -> None:
@@ -142,14 +142,14 @@ def _load(control: Control, directory: Path) -> None:
     Triton switches all that one load concerns at once. Alone, a step that no longer fits would take its ensemble
     down. But that a step did not load, only the load of the step itself tells.
     """
-    for ensemble in ensembles.above(directory.parent, directory.name):
+    for ensemble in ensembles.containing(directory.parent, directory.name):
         with suppress(ModelError):
             control.load(ensemble)
     control.load(directory.name)
 
 
 def _failed(control: Control, before: Snapshot, directory: Path, error: ProjectError) -> ChangeError:
-    """Park what never served and have the server as it was; what to tell the user."""
+    """Park what never served and make the server serve as it did; return what to tell the user."""
     model, answering = before.model, before.answering
     if answering is None:
         return ChangeError(str(error), note=f"{model} did not serve before, either")
@@ -169,7 +169,7 @@ def _failed(control: Control, before: Snapshot, directory: Path, error: ProjectE
         repository.restore(directory, version)
     if not alive:
         return ChangeError(f"{model}: the server ended. {error}", hint="why: python -m deploy logs")
-    snapshot.keep(control, before)
+    snapshot.restore_config(control, before)
     return ChangeError(
         f"{model}: {goes_on}. {error}",
         note="what is on disk now would not load: a restart of the server would fail",
@@ -179,13 +179,13 @@ def _failed(control: Control, before: Snapshot, directory: Path, error: ProjectE
 
 def _serves_again(control: Control, before: Snapshot, directory: Path) -> bool:
     try:
-        snapshot.put_back(control, before, directory)
+        snapshot.restore_from_disk(control, before, directory)
     except DeployError:
         return False
     return True
 
 
-def _make_newest(server: Running | None, directory: Path, version: int) -> Change:
+def _make_newest(server: Running | None, directory: Path, version: int) -> VersionChange:
     if version not in (*repository.versions(directory), *repository.parked(directory)):
         raise _no_version(directory, str(version))
     _check(repository.directory(directory, version), server.trust if server else None)
@@ -194,20 +194,20 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Chang
             repository.remove_stale_links(directory)
             with repository.switch_to(directory, version):
                 pass
-        return Change(directory.name, None, version, tuple(repository.parked(directory)), live=False)
+        return VersionChange(directory.name, None, version, tuple(repository.parked(directory)), live=False)
     ensembles.check(directory.parent, [directory.name], server.config_name)
     with Control(server) as control, _locked(control, directory):
-        before = Snapshot.now(control, directory.name)
-        with _or_put_back(control, before, directory), repository.switch_to(directory, version):
+        before = Snapshot.take(control, directory.name)
+        with _or_restored(control, before, directory), repository.switch_to(directory, version):
             _load(control, directory)
             answering = snapshot.verify(control, before, {*repository.versions(directory), version})
         snapshot.wait_until_unloaded(control)
-        return Change(directory.name, before.answering, answering, tuple(repository.parked(directory)))
+        return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
 
 
 @contextmanager
 def _locked(control: Control, directory: Path) -> Iterator[None]:
-    """Nobody else changes the model meanwhile; what a killed command left behind is removed first."""
+    """Hold the model's lock: nobody else changes it meanwhile. What a killed command left behind is removed first."""
     with repository.locked(directory):
         snapshot.wait_until_loaded(control, directory.name)
         repository.remove_stale_links(directory)
@@ -215,13 +215,13 @@ def _locked(control: Control, directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _or_put_back(control: Control, before: Snapshot, directory: Path) -> Iterator[None]:
-    """The server goes back with the disk, on Ctrl-C, too."""
+def _or_restored(control: Control, before: Snapshot, directory: Path) -> Iterator[None]:
+    """Take the server back with the disk if the block ends with an error, Ctrl-C included."""
     try:
         yield
     except BaseException as error:
         if before.versions and control.live():
-            snapshot.put_back(control, before, directory)
+            snapshot.restore_from_disk(control, before, directory)
             snapshot.wait_until_unloaded(control)
         if isinstance(error, ProjectError):
             raise ChangeError(f"{before.model}: nothing has changed. {error}") from error
@@ -229,7 +229,7 @@ def _or_put_back(control: Control, before: Snapshot, directory: Path) -> Iterato
 
 
 def _check(version: Path, trust: signing.Trust | None) -> None:
-    """What `up` checks of a version, too. The Python models and the ensembles that git has are no releases."""
+    """Check of a version what `up` does, too. The Python models and the ensembles that git has are no releases."""
     published = (version / manifest.FILE_NAME).exists()
     if published:
         manifest.verify(version)
@@ -245,10 +245,10 @@ def _if_it_answers(server: Running | None) -> Running | None:
 
 
 def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Path]:
-    """Of `models`, or of all; ensembles last: their steps are settled then."""
+    """Return the directories of `models`, or of all; ensembles last: their steps are settled then."""
     names = models or sorted(config.parent.name for config in root.glob("*/config.pbtxt"))
     directories = [_directory(root, name) for name in names]
-    loaded = snapshot.serving(control.models()).intersection(names)
+    loaded = snapshot.ready_models(control.models()).intersection(names)
     are_ensembles = {name for name in loaded if control.config(name).get("platform") == "ensemble"}
     return sorted(directories, key=lambda directory: directory.name in are_ensembles)
 

@@ -71,6 +71,7 @@ _LABELS = {
 
 
 def main() -> int:
+    """Fetch the graph and write its representative inputs; return the exit code."""
     argparse.ArgumentParser(
         prog="python -m examples.magika.make_inputs",
         description=__doc__,
@@ -94,7 +95,7 @@ def main() -> int:
 
 
 def read(path: Path) -> NDArray[np.int32]:
-    """The network's input [2 * END]: the first and the last END bytes, white space stripped off the file's ends.
+    """Read a file as the network's input, int32 [2 * END]: its first and last END bytes, white space stripped off.
 
     As `_extract_features_from_seekable` in magika 1.0.3 does it.
     """
@@ -109,7 +110,7 @@ def read(path: Path) -> NDArray[np.int32]:
 
 
 def _files() -> dict[str, list[Path]]:
-    """Up to _FILES_PER_LABEL files of each label, spread over the environment and always the same ones."""
+    """Choose up to _FILES_PER_LABEL files of each label, spread over the environment and always the same ones."""
     found = defaultdict(list)
     for root in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")}):
         for path in sorted(Path(root).rglob("*")):

@@ -31,6 +31,7 @@ _SEED = 0
 
 
 def main() -> int:
+    """Fetch the graph and write its representative inputs; return the exit code."""
     argparse.ArgumentParser(
         prog="python -m examples.ppocr.make_inputs",
         description=__doc__,
@@ -51,7 +52,7 @@ def main() -> int:
 
 
 def alphabet(model: Path) -> dict[str, int]:
-    """Character -> class. Class 0 is the CTC blank, then come the characters in the graph's metadata and the space."""
+    """Return {character: class}: after class 0, the CTC blank, the characters in the graph's metadata and the space."""
     import onnx  # takes a second: not for --help
 
     [characters] = [entry.value for entry in onnx.load(model).metadata_props if entry.key == "character"]
@@ -59,7 +60,7 @@ def alphabet(model: Path) -> dict[str, int]:
 
 
 def _lines(prose: str, rng: np.random.Generator) -> list[str]:
-    """Whole words of `prose`, in order, as lines of 5 to 20 characters, one longer word aside."""
+    """Break `prose` into lines of 5 to 20 characters, of whole words in order, one longer word aside."""
     lines: list[str] = []
     line, length = "", int(rng.integers(5, 21))
     for word in prose.split():
@@ -71,7 +72,7 @@ def _lines(prose: str, rng: np.random.Generator) -> list[str]:
 
 
 def _labels(texts: list[str], classes: dict[str, int]) -> NDArray[np.int64]:
-    """Class indices [N, longest text], padded at the end."""
+    """Encode texts as class indices [N, longest text], padded at the end."""
     rows = np.full((len(texts), max(map(len, texts))), PADDING, np.int64)
     for row, text in zip(rows, texts, strict=True):
         row[: len(text)] = [classes[character] for character in text]
@@ -79,7 +80,7 @@ def _labels(texts: list[str], classes: dict[str, int]) -> NDArray[np.int64]:
 
 
 def _image(text: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A line as a scanner or a camera sees it: [3, HEIGHT, WIDTH], ink and paper in -1 … 1, padded with 0."""
+    """Draw a line as a scanner or a camera sees it: [3, HEIGHT, WIDTH], ink and paper in -1 … 1, padded with 0."""
     font = ImageFont.truetype(str(_font_file(str(rng.choice(_FONTS)))), size=64)
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     ink, paper = int(rng.integers(0, 100)), int(rng.integers(150, 256))

@@ -68,6 +68,7 @@ class Recall:
 
     @property
     def largest_change(self) -> float:
+        """How far the variant that differs most is from the reference; a share, without sign."""
         return max((abs(share - self.reference) for share in self.variants.values()), default=0.0)
 
 

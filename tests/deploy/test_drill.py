@@ -15,16 +15,16 @@ from deploy.drill.events import EVENTS
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
 from deploy.drill.server_copy import DrillCopy
-from deploy.drill.traffic import Request
+from deploy.drill.traffic import SentRequest
 from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import MODEL, Workspace
 
 
-def requests(connection: int, *moments: tuple[float, float], error: str = "") -> list[Request]:
-    return [Request(connection, "http", start_s, end_s, error) for start_s, end_s in moments]
+def requests(connection: int, *moments: tuple[float, float], error: str = "") -> list[SentRequest]:
+    return [SentRequest(connection, "http", start_s, end_s, error) for start_s, end_s in moments]
 
 
-def event_result(event: Event, sent: list[Request], connections: int = 1) -> results.EventResult:
+def event_result(event: Event, sent: list[SentRequest], connections: int = 1) -> results.EventResult:
     ordered = tuple(sorted(sent, key=lambda request: request.end_s))
     return DrillResult(datetime.now(UTC), "model", connections, ordered, (event,)).event_results[0]
 

@@ -86,7 +86,7 @@ def test_no_process_shows_the_key_nor_inherits_it(server: RunningServer) -> None
 
 def test_the_generated_key_is_its_owners_alone_and_stays_the_same(tmp_path: Path, monkeypatch: Any) -> None:
     file = tmp_path / "server" / "admin.key"
-    monkeypatch.setattr(settings, "generated_key", lambda: file)
+    monkeypatch.setattr(settings, "generated_key_file", lambda: file)
     monkeypatch.delenv("ADMIN_KEY", raising=False)
     assert len(settings.admin_key(None)) >= 32
     assert settings.admin_key(None) == settings.admin_key(None) == file.read_text().strip()

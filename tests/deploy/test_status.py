@@ -18,7 +18,7 @@ from PIL import Image
 from tritonclient import grpc
 
 from contracts import layout
-from deploy.running.status import Work
+from deploy.running.status import WorkDone
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
@@ -224,10 +224,10 @@ def test_watching_ends_where_no_server_is_up(workspace: Workspace) -> None:
 
 def test_what_was_done_since_is_all_of_it_once_a_version_is_loaded_anew() -> None:
     before, after = (
-        Work(requests=10, queue_s=1.5, rows=40, executions=10),
-        Work(requests=14, queue_s=3.5, rows=50, executions=12),
+        WorkDone(requests=10, queue_s=1.5, rows=40, executions=10),
+        WorkDone(requests=14, queue_s=3.5, rows=50, executions=12),
     )
     added = after.since(before)
     assert (added.requests, added.queue_ms, added.average_batch) == (4, 500, 5)
     assert before.since(after) == before
-    assert Work().average_batch is Work().queue_ms is Work().compute_ms is None
+    assert WorkDone().average_batch is WorkDone().queue_ms is WorkDone().compute_ms is None

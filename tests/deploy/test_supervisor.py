@@ -57,27 +57,27 @@ def up(sleeper: Workspace) -> Iterator[Workspace]:
 def test_a_killed_worker_is_replaced_and_the_server_stays(up: Workspace) -> None:
     """Triton itself would answer 500 for ever, and call itself ready."""
     before = state(up)
-    [worker] = workers.of(before["shared_memory"])
+    [worker] = workers.find(before["shared_memory"])
     worker.kill()
     wait_for(lambda: state(up)["worker_restarts"] == 1)
     assert infer(status(up)["http"], 0.25) == 0.5
     assert state(up)["triton"] == before["triton"]
-    assert len(workers.of(before["shared_memory"])) == 1
+    assert len(workers.find(before["shared_memory"])) == 1
 
 
 def test_a_worker_that_a_reload_replaced_is_not_taken_for_dead(up: Workspace) -> None:
     key = (up.root / "artifacts" / "server" / "admin.key").read_text().strip()
-    [old] = workers.of(state(up)["shared_memory"])
+    [old] = workers.find(state(up)["shared_memory"])
     os.utime(up.repository / "sleeper" / "1")
     with triton.InferenceServerClient(status(up)["http"]) as client:
         client.load_model("sleeper", headers={ADMIN_HEADER: key})
         wait_for(lambda: not old.is_running())
-        [new] = workers.of(state(up)["shared_memory"])
+        [new] = workers.find(state(up)["shared_memory"])
         client.unload_model("sleeper", headers={ADMIN_HEADER: key})
         wait_for(lambda: not new.is_running())
     time.sleep(1)  # five looks of the supervisor
     assert state(up)["worker_restarts"] == 0
-    assert not workers.of(state(up)["shared_memory"])
+    assert not workers.find(state(up)["shared_memory"])
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
@@ -88,7 +88,7 @@ def test_a_server_that_crashed_or_hangs_is_restarted(up: Workspace, sent: signal
     assert state(up)["triton"] != before["triton"]
     assert infer(status(up)["http"], 0.25) == 0.5
     wait_for(lambda: not psutil.pid_exists(before["triton"]["pid"]))
-    assert not workers.of(before["shared_memory"])
+    assert not workers.find(before["shared_memory"])
 
 
 def test_one_that_keeps_crashing_is_given_up_loudly(sleeper: Workspace) -> None:

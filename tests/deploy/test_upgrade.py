@@ -15,7 +15,7 @@ import pytest
 import tritonclient.http as triton
 
 from contracts import layout, manifest, repository
-from deploy.drill.traffic import Traffic, bare
+from deploy.drill.traffic import Traffic, tritonclient_connection
 from deploy.errors import ChangeError, RepositoryError
 from deploy.triton.control import Control
 from deploy.triton.state import Process, Running
@@ -71,7 +71,7 @@ class Site:
         config = ENSEMBLE.format(name=name, step=step, max_batch_size=max_batch_size)
         (self.root / name / "config.pbtxt").write_text(config)
 
-    def reload(self, *models: str) -> list[upgrade.Change]:
+    def reload(self, *models: str) -> list[upgrade.VersionChange]:
         return upgrade.reload(self.server, models, self.said.append)
 
     def answer(self, model: str, version: str = "") -> float:
@@ -284,7 +284,9 @@ def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     site.reload("outer")
     config, above = model / "config.pbtxt", site.root / "outer" / "config.pbtxt"
     sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
-    with Traffic(site.server.http, site.server.grpc, "outer", sent, connections=2, connect=bare) as traffic:
+    with Traffic(
+        site.server.http, site.server.grpc, "outer", sent, connections=2, connect=tritonclient_connection
+    ) as traffic:
         config.write_text(config.read_text().replace('name: "IN"', 'name: "X"'))
         above.write_text(above.read_text().replace('key: "IN"', 'key: "X"'))
         (model / "1" / "model.py").write_text(code(1).replace('"IN"', '"X"'))
@@ -304,7 +306,9 @@ def test_a_long_load_holds_nobody_up(site: Site, tmp_path: Path) -> None:
     sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
     with (
         ThreadPoolExecutor() as pool,
-        Traffic(site.server.http, site.server.grpc, "busy", sent, connections=16, connect=bare) as traffic,
+        Traffic(
+            site.server.http, site.server.grpc, "busy", sent, connections=16, connect=tritonclient_connection
+        ) as traffic,
     ):
         loading = pool.submit(site.reload, "long")
         try:
@@ -334,7 +338,7 @@ def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, mon
 
 def test_two_upgrades_at_once_happen_one_after_the_other(site: Site) -> None:
     model = site.model("contended", versions=3)
-    changes: list[upgrade.Change] = []
+    changes: list[upgrade.VersionChange] = []
 
     def go(to: int) -> None:
         changes.append(upgrade.promote(site.server, site.root, "contended", to))

@@ -25,7 +25,7 @@ class Data(Protocol):
     """What every family's LightningDataModule offers beside Lightning's own hooks."""
 
     def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Inputs and labels of "train", "val" or "test", as the served network gets them."""
+        """Return inputs [N, …] and labels of "train", "val" or "test", as the served network gets them."""
 
     @property
     def fingerprint(self) -> str:
@@ -41,7 +41,7 @@ class Family:
     module: Any  # the LightningModule's class, with `normalise` and `network` (see export/source/pytorch.py)
     data: Any  # the LightningDataModule's class, which is also a Data
     write_examples: Callable[[Path, int], int]  # real inputs as files, with their labels
-    directory: Path  # holds config.yaml and one <preset>.yaml a preset
+    directory: Path  # holds config.yaml and a <preset>.yaml per preset
 
 
 def load(name: str) -> Family:

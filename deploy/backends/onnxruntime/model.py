@@ -20,7 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from python_based.batching import Batcher, Feed
 from python_based.bfloat16 import view_of
-from python_based.config import Found, ModelConfig, refuse
+from python_based.config import FileTensors, ModelConfig, refuse
 from python_based.errors import ModelError, RequestError
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
@@ -51,7 +51,14 @@ _ENTRIES = (  # by onnxruntime's own names
 
 
 class TritonPythonModel:
+    """The class that Triton's Python backend looks for: one object per instance of the model."""
+
     def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the graph; what is raised here is Triton's reason why the model did not load.
+
+        Raises:
+            ModelError: there is no such file, it does not fit config.pbtxt, or that asks for what is not supported.
+        """
         config = ModelConfig.of(args)
         self.session = _session(config)
         self.strings = [tensor.name for tensor in config.inputs if tensor.dtype == "STRING"]
@@ -64,6 +71,7 @@ class TritonPythonModel:
         self.batcher = Batcher(config, self._run)
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch, in their order."""
         return self.batcher.respond(requests)
 
     def _run(self, feeds: Sequence[Feed], wanted: Sequence[str]) -> Sequence[NDArray[Any]]:
@@ -82,14 +90,14 @@ class TritonPythonModel:
             raise self._blamed(error) from error
 
     def _run_values(self, feed: Feed, wanted: Sequence[str]) -> Sequence[NDArray[Any]]:
-        """The same where there is BF16, for which numpy has no type: as onnxruntime's own values, not copied either."""
+        """Do the same with BF16, for which numpy has no type: as onnxruntime's own values, not copied either."""
         typed, plain = ort.OrtValue.ortvalue_from_numpy_with_onnx_type, ort.OrtValue.ortvalue_from_numpy
         values = {n: typed(array, _BFLOAT16) if n in self.bfloat16 else plain(array) for n, array in feed.items()}
         results = zip(wanted, self.session.run_with_ort_values(wanted, values, self.run_options), strict=True)
         return [view_of(v._get_c_value()) if n in self.bfloat16 else v.numpy() for n, v in results]
 
     def _blamed(self, error: Exception) -> Exception:
-        """Whose fault a failed run is.
+        """Turn an error into one that says whose fault the failed run is.
 
         On a CPU a node that fails fails by the values that came in, all else being constant, unless memory is short.
         """
@@ -117,7 +125,7 @@ def _session(config: ModelConfig) -> ort.InferenceSession:
     optional = {node.name for node in overridable}
     given = {tensor.name for tensor in config.inputs}
     inputs = [*session.get_inputs(), *(node for node in overridable if node.name in given)]
-    config.require_fit(file, _found(inputs), _found(session.get_outputs()), optional)
+    config.require_fit(file, _file_tensors(inputs), _file_tensors(session.get_outputs()), optional)
     return session
 
 
@@ -164,8 +172,8 @@ def _known(name: str, choices: Mapping[Any, Any], chosen: Any) -> Any:
     return choices[chosen]
 
 
-def _found(nodes: Sequence[Any]) -> Found:
-    """What the graph says of its inputs or outputs; a dimension with a name, or with none, may vary."""
+def _file_tensors(nodes: Sequence[Any]) -> FileTensors:
+    """Read the graph's inputs or outputs; a dimension with a name, or with none, may vary."""
     return {
         # onnxruntime has no dims for a scalar nor where it knows none.
         node.name: (_DTYPES.get(node.type, node.type), [d if isinstance(d, int) else -1 for d in node.shape] or None)
@@ -174,7 +182,7 @@ def _found(nodes: Sequence[Any]) -> Found:
 
 
 def _decoded(name: str, texts: NDArray[np.object_]) -> NDArray[np.object_]:
-    """bytes as str: onnxruntime takes b"text" for the string "b'text'", without an error."""
+    """Decode bytes to str: onnxruntime takes b"text" for the string "b'text'", without an error."""
     decoded = np.empty(texts.shape, np.object_)
     try:
         decoded.ravel()[:] = [text.decode() for text in texts.ravel()]
@@ -184,6 +192,6 @@ def _decoded(name: str, texts: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _told(error: Exception) -> str:
-    """What onnxruntime says, without its own error codes and the places in its own source code."""
+    """Return what onnxruntime says, without its own error codes and the places in its own source code."""
     message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
     return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", message)

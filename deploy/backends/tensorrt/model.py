@@ -17,7 +17,14 @@ from python_based.errors import ModelError
 
 
 class TritonPythonModel:
+    """The class that Triton's Python backend looks for: one object per instance of the model."""
+
     def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the plan; what is raised here is Triton's reason why the model did not load.
+
+        Raises:
+            ModelError: there is no plan for this GPU, or config.pbtxt asks for what is not supported.
+        """
         config = ModelConfig.of(args)
         refuse("parameters", config.parameters, [])
         refuse("optimization", config.optimization, ["cuda"])
@@ -34,4 +41,5 @@ class TritonPythonModel:
         self.batcher = Batcher(config, Engine(config).run)
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch, in their order."""
         return self.batcher.respond(requests)

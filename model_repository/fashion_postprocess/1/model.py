@@ -14,11 +14,15 @@ TOP_K = 3  # as in config.pbtxt
 
 
 class TritonPythonModel:
+    """The class that Triton's Python backend looks for: one object per instance of the model."""
+
     def initialize(self, args: dict[str, str]) -> None:
+        """Read the labels, which lie beside config.pbtxt."""
         labels = Path(args["model_repository"], "labels.txt").read_text().splitlines()
         self.labels = np.array(labels, dtype=np.object_)
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request of the batch, in their order."""
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:

@@ -32,7 +32,7 @@ class Limits:
 
 
 def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """One PNG or JPEG as grey uint8 [1, 28, 28]: upright, over black where it is transparent, an animation's first.
+    """Decode a PNG or JPEG to grey uint8 [1, 28, 28]: upright, black where transparent, of an animation the first.
 
     Raises:
         ImageError: it is neither, damaged, truncated, or over a limit.
@@ -74,7 +74,7 @@ def _require_whole(encoded: bytes) -> None:
 
 
 def _require_understood(image: Image.Image, encoded: bytes) -> None:
-    """Pillow scales grey samples of 2, 4 and 16 bits to 8, and not the one of them that stands for transparent."""
+    """Refuse grey PNGs of other than 8 bits with a transparent colour: Pillow scales the samples, and not that one."""
     bits = encoded[24]  # of a PNG's samples
     if image.format == "PNG" and image.mode in ("L", "I;16") and "transparency" in image.info and bits != 8:
         raise ImageError(f"a grey PNG of {bits} bits with a transparent colour is not supported: use an alpha channel")

@@ -21,7 +21,10 @@ LOG_LINES_PER_S = 10
 
 
 class TritonPythonModel:
+    """The class that Triton's Python backend looks for: one object per instance of the model."""
+
     def initialize(self, args: dict[str, str]) -> None:
+        """Read the limits from config.pbtxt's parameters; what is raised here is why the model did not load."""
         parameters = json.loads(args["model_config"]).get("parameters", {})
         usual = images.Limits()
         self.limits = images.Limits(
@@ -32,6 +35,7 @@ class TritonPythonModel:
         self.log = _Log()
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request of the batch, in their order."""
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
@@ -60,12 +64,13 @@ class TritonPythonModel:
 
 
 class _Log:
-    """Writes only so many lines a second: no client fills the disk, or makes the others wait for it."""
+    """A log of only so many lines a second: no client fills the disk, or makes the others wait for it."""
 
     def __init__(self) -> None:
         self.second, self.lines, self.left_out = 0, 0, 0
 
     def write(self, log: Callable[[str], None], request: Any, line: str) -> None:
+        """Write a line about a request with `log`, or count it among those that are left out."""
         if (second := int(time.monotonic())) != self.second:
             self.second, self.lines = second, 0
         if self.lines == LOG_LINES_PER_S:
@@ -78,7 +83,7 @@ class _Log:
 
 
 def _printable(text: object) -> str:
-    """The start of a client's text in ASCII and on one line: clients do not write log lines of their own."""
+    """Return the start of a client's text in ASCII and on one line: clients do not write log lines of their own."""
     return str(text)[:64].encode("unicode_escape").decode()
 
 

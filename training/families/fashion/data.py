@@ -42,7 +42,10 @@ Split = Literal["train", "val", "test"]
 
 
 def locate(root: Path, mirror: str = MIRROR) -> Path:
-    """The directory with the four .gz files, from the nearest source that has them whole.
+    """Find or fetch the directory with the four .gz files, from the nearest source that has them whole.
+
+    Args:
+        root: Where they are put, in a folder of their own.
 
     Raises:
         DataError: naming every source tried and why it failed.
@@ -77,7 +80,7 @@ def locate(root: Path, mirror: str = MIRROR) -> Path:
 
 
 def read(directory: Path) -> dict[str, NDArray[np.uint8]]:
-    """The four files as arrays: images [N, 1, 28, 28] and labels [N], all uint8."""
+    """Read the four files as arrays: images [N, 1, 28, 28] and labels [N], all uint8."""
     arrays = {}
     for name in _DIGESTS:
         with gzip.open(directory / f"{name}.gz") as stream:
@@ -89,7 +92,7 @@ def read(directory: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 class DataModule(pl.LightningDataModule):
-    """55,000 images to train, 5,000 to validate, the original 10,000 to test.
+    """Fashion-MNIST in memory: 55,000 images to train, 5,000 to validate, the original 10,000 to test.
 
     Args:
         root: Where the data lies or is put; None for the project's own place.
@@ -114,9 +117,15 @@ class DataModule(pl.LightningDataModule):
         return hashlib.sha256(recipe.encode()).hexdigest()
 
     def prepare_data(self) -> None:
+        """Fetch the data if it is not there; Lightning calls this in one process only.
+
+        Raises:
+            DataError: it cannot be had.
+        """
         locate(self.root, self.mirror)
 
     def setup(self, stage: str | None = None) -> None:
+        """Read the files and split them, whatever the stage; a second call does nothing."""
         if self._splits:
             return
         arrays = read(locate(self.root, self.mirror))
@@ -130,20 +139,24 @@ class DataModule(pl.LightningDataModule):
         }
 
     def split(self, name: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images uint8 [N, 1, 28, 28] and labels int64 [N]."""
+        """Return images uint8 [N, 1, 28, 28] and labels int64 [N]."""
         self.setup()
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Shuffle the training images anew each epoch; the last, smaller batch is left out."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return the validation images in order."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return the test images in order."""
         return self._loader("test")
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment training images, on the device that they are on by now."""
         images, labels = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             images = _flip_and_shift(images)
@@ -191,7 +204,7 @@ def _flip_and_shift(images: Tensor, reach: int = 2) -> Tensor:
 
 
 def _damage(directory: Path) -> str | None:
-    """What is wrong with the first bad file in `directory`, or None."""
+    """Say what is wrong with the first bad file in `directory`, or None."""
     for name, digest in _DIGESTS.items():
         path = directory / f"{name}.gz"
         if not path.is_file():

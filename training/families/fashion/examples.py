@@ -11,7 +11,11 @@ from training.families.fashion.spec import SPEC
 
 
 def write(directory: Path, count: int) -> int:
-    """Replace `directory` by the first `count` test images as PNG and `labels.csv` (file, label); how many it has."""
+    """Replace `directory` by the first `count` test images as PNG and `labels.csv` (file, label).
+
+    Returns:
+        How many images were written.
+    """
     images, labels = DataModule().split("test")
     shutil.rmtree(directory, ignore_errors=True)  # what labels.csv lists is all there is
     directory.mkdir(parents=True)

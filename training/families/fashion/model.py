@@ -36,27 +36,31 @@ class Module(pl.LightningModule):
         self.network = _network(widths, blocks, classes=10)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, 1, 28, 28] to float32 of zero mean and unit variance. Part of every exported graph."""
+        """Scale uint8 [B, 1, 28, 28] to float32 of zero mean and unit variance. Part of every exported graph."""
         return (pixels.float() / 255 - _MEAN) / _STD
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, 1, 28, 28] to logits float32 [B, 10]."""
+        """Turn uint8 [B, 1, 28, 28] into logits, float32 [B, 10]."""
         logits: Tensor = self.network(self.normalise(pixels))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the cross-entropy, with smoothed labels, of pixels [B, 1, 28, 28] and labels [B]."""
         pixels, labels = batch
         loss = F.cross_entropy(self(pixels), labels, label_smoothing=self.hparams["label_smoothing"])
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy."""
         self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> Any:
+        """Return SGD with a one-cycle schedule over all steps of the run (Smith and Topin 2017, arXiv:1708.07120)."""
         optimizer = torch.optim.SGD(
             self.parameters(),
             lr=self.hparams["lr"],
@@ -81,7 +85,7 @@ class Module(pl.LightningModule):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions around a shortcut."""
+    """A residual block: two 3×3 convolutions and a shortcut around them."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -91,11 +95,12 @@ class _Block(nn.Module):
         self.shortcut = nn.Identity() if same else _convolution(channels_in, channels_out, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Turn [B, channels_in, H, W] into [B, channels_out, H / stride, W / stride]."""
         return F.relu(self.shortcut(x) + self.second(F.relu(self.first(x))))
 
 
 class _GlobalAverage(nn.Module):
-    """[B, C, H, W] to [B, C]. One ReduceMean in ONNX, where pooling and flattening become a dozen nodes."""
+    """Global average pooling, [B, C, H, W] to [B, C]: one ReduceMean in ONNX, where pool and flatten are a dozen nodes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))

@@ -22,7 +22,7 @@ Run = Callable[[Sequence[Feed], Sequence[str]], Sequence[NDArray[Any]]]
 
 
 class Batcher:
-    """Answers what Triton hands to `execute`."""
+    """What answers the requests that Triton hands to `execute`."""
 
     def __init__(self, config: ModelConfig, run: Run) -> None:
         self._batches = config.max_batch_size > 0
@@ -32,7 +32,11 @@ class Batcher:
         self._warned = False
 
     def respond(self, requests: list[Any], *, again: bool = False) -> list[Any]:
-        """One response for each request, in their order. Raises nothing."""
+        """Answer each request, in their order. Raises nothing.
+
+        Args:
+            again: They were part of a larger batch that failed.
+        """
         try:
             return self._answers(requests, keep=again)
         except Exception as error:

@@ -20,7 +20,7 @@ _DEFAULT_OPTIMIZATION = {"priority": "PRIORITY_DEFAULT", "gather_kernel_buffer_t
 _PINNED = ("input_pinned_memory", "output_pinned_memory")
 
 # Tensors of a model's file by name: their dtype and dims, -1 where one may vary, None where even the rank is unknown.
-Found = Mapping[str, tuple[str, Sequence[int] | None]]
+FileTensors = Mapping[str, tuple[str, Sequence[int] | None]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ModelConfig:
             device=int(args["model_instance_device_id"]),
         )
 
-    def require_fit(self, file: str, inputs: Found, outputs: Found, optional: Collection[str] = ()) -> None:
+    def require_fit(self, file: str, inputs: FileTensors, outputs: FileTensors, optional: Collection[str] = ()) -> None:
         """Compare names, dtypes and dimensions with those of the model's file.
 
         Args:
@@ -120,7 +120,7 @@ def _tensor(config: Mapping[str, Any], batch: tuple[int, ...]) -> Tensor:
     )
 
 
-def _faults(tensor: Tensor, found: Found) -> list[str]:
+def _faults(tensor: Tensor, found: FileTensors) -> list[str]:
     if tensor.name not in found:
         return [f"is not in it, which has {', '.join(map(repr, sorted(found)))}"]
     dtype, dims = found[tensor.name]

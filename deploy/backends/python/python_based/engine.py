@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from python_based import plans
 from python_based.batching import Feed
 from python_based.config import ModelConfig
-from python_based.cuda_memory import Twin, compute_capability, must
+from python_based.cuda_memory import HostDeviceBuffer, check_cuda, compute_capability
 from python_based.errors import ModelError, RequestError
 
 _DTYPES: dict[str, tuple[str, type[np.generic]]] = {  # TensorRT's: Triton's and numpy's
@@ -27,14 +27,14 @@ _DTYPES: dict[str, tuple[str, type[np.generic]]] = {  # TensorRT's: Triton's and
 
 
 class Engine:
-    """Runs batches through the plan that the configuration names for this GPU.
+    """The engine of the plan that the configuration names for this GPU.
 
     Raises:
         ModelError: there is no such plan, this TensorRT or GPU cannot load it, or config.pbtxt does not fit it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        must(runtime.cudaSetDevice(config.device))
+        check_cuda(runtime.cudaSetDevice(config.device))
         file, plan = plans.read(config, compute_capability(config.device), trt.__version__)
         self._log = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._log)
@@ -51,15 +51,15 @@ class Engine:
         for name, (_, _, largest) in self._limits.items():
             if config.max_batch_size and config.max_batch_size > largest[0]:
                 raise ModelError(f"max_batch_size is {config.max_batch_size}, {file} takes {largest[0]} of {name!r}")
-        self._memory = {name: Twin(_DTYPES[self._dtype(name)][1]) for name in names}
-        self._stream = must(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
+        self._memory = {name: HostDeviceBuffer(_DTYPES[self._dtype(name)][1]) for name in names}
+        self._stream = check_cuda(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
         self._context = self._engine.create_execution_context()
         if not self._context.set_optimization_profile_async(profile, self._stream):
             raise ModelError(f"{file} does not run with optimization profile {profile}")
-        must(runtime.cudaStreamSynchronize(self._stream))
+        check_cuda(runtime.cudaStreamSynchronize(self._stream))
 
     def run(self, feeds: Sequence[Feed], wanted: Sequence[str]) -> Sequence[NDArray[Any]]:
-        """The wanted outputs of all feeds as one batch. The next run overwrites them.
+        """Run all feeds as one batch; return the wanted outputs, which the next run overwrites.
 
         Raises:
             RequestError: a shape is outside of the optimization profile.
@@ -72,7 +72,7 @@ class Engine:
             raise ModelError("TensorRT could not run the batch")
         for name in wanted:
             self._memory[name].to_host(results[name], self._stream)
-        must(runtime.cudaStreamSynchronize(self._stream))
+        check_cuda(runtime.cudaStreamSynchronize(self._stream))
         return [results[name] for name in wanted]
 
     def _feed(self, name: str, parts: Sequence[NDArray[Any]]) -> None:
@@ -104,7 +104,7 @@ class Engine:
         return str(self._engine.get_tensor_dtype(name)).removeprefix("DataType.")
 
     def _described(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Its dtype as Triton calls it, and its dimensions."""
+        """Return a tensor's dtype as Triton calls it, and its dimensions."""
         dtype = self._dtype(name)
         if self._engine.is_shape_inference_io(name) or dtype not in _DTYPES:
             raise ModelError(f"{name!r} is a shape tensor or of type {dtype}, which this backend does not support")
@@ -113,7 +113,7 @@ class Engine:
         return _DTYPES[dtype][0], tuple(self._engine.get_tensor_shape(name))
 
     def _profile(self, config: ModelConfig, file: str) -> int:
-        """The index of the optimization profile that the instance groups name, 0 if none does."""
+        """Return the index of the optimization profile that the instance groups name, 0 if none does."""
         named = {name for group in config.profiles for name in group or ("0",)}
         if len(named) > 1:
             raise ModelError(f"instance_group: profiles {', '.join(sorted(named))}; this backend takes one for all")

@@ -8,7 +8,7 @@ from python_based.errors import ModelError
 
 
 def read(config: ModelConfig, capability: str, tensorrt: str) -> tuple[str, bytes]:
-    """The name and content of the plan for a GPU, by the rule of Triton's native backend.
+    """Read the plan for a GPU, by the rule of Triton's native backend; return its name and content.
 
     Args:
         capability: The GPU's compute capability, "9.0".
@@ -35,7 +35,7 @@ def read(config: ModelConfig, capability: str, tensorrt: str) -> tuple[str, byte
 
 
 def version(plan: bytes) -> str | None:
-    """The TensorRT that built a plan, None if it is no plan: after the tag, at byte 24, stand the version's parts."""
+    """Read which TensorRT built a plan, None if it is no plan: at byte 24, after the tag, are the version's parts."""
     if len(plan) < 28 or plan[:4] != b"ftrt":
         return None
     return ".".join(str(part) for part in plan[24:28])
