@@ -26,7 +26,7 @@ def show(status: Status) -> None:
 
 
 def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
-    """Look again and again, until Ctrl-C or the end of the server; whether it was ready at last.
+    """Look again and again, until Ctrl-C or the end of the server; return whether it was ready at last.
 
     On a terminal the table is drawn anew, with what was done since the look before. Anywhere else each look is a line.
     """
@@ -52,7 +52,7 @@ def _console() -> Console:
 
 
 def _table(status: Status, before: Status | None = None) -> Group:
-    """All that was done or, with `before`, what was done since then, a second."""
+    """Lay out all that was done or, with `before`, what was done since then, a second."""
     a_second, cpu = ("", "CPU\ns") if before is None else ("/s", "CPU\n%")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
     table.add_column("", no_wrap=True)
@@ -95,7 +95,7 @@ def _done(version: VersionStatus, before: Status | None) -> WorkDone:
 
 
 def _used(processes: Sequence[Usage], status: Status, before: Status | None) -> list[str]:
-    """Memory and CPU of the processes, of one instance of the model each."""
+    """Return memory and CPU of the processes, of one instance of the model each."""
     if not processes:
         return ["", ""]
     memory, cpu_s = f"{sum(p.rss_bytes for p in processes) / 1e6:.0f}", sum(p.cpu_s for p in processes)
@@ -119,7 +119,7 @@ def _headline(status: Status) -> Text:
 
 
 def _remarks(status: Status) -> list[Text]:
-    """What a column has no room for."""
+    """Say what a column has no room for."""
     if not status.versions:
         return [Text("It does not answer.", "red")]
     remarks = []

@@ -51,7 +51,7 @@ class Triton:
 
 
 def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
-    """The container's own tritonserver, one on PATH, or the pip-installed one, made on first use.
+    """Find the container's own tritonserver, one on PATH, or the pip-installed one, made on first use.
 
     Args:
         say: Is told what is being done when that takes long.
@@ -68,7 +68,7 @@ def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
 
 
 def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
-    """The pip-installed tritonserver, in `.venv-server`.
+    """Return the pip-installed tritonserver, in `.venv-server`.
 
     Raises:
         SetupError: the environment could not be made, or `gpu` is asked of a machine without one.
@@ -100,7 +100,7 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
 
 
 def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], None]) -> Path:
-    """The directory in HOME that `make` fills, one for each content of `sources`; a half-made one is redone."""
+    """Return the directory in HOME that `make` fills, one for each content of `sources`; a half-made one is redone."""
     digest = hashlib.sha256(also.encode())
     for path in sources:
         digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
@@ -131,7 +131,7 @@ def _used_lately(stamp: Path) -> bool:
 
 
 def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
-    """A virtual environment with what the lock files name."""
+    """Make a virtual environment with what the lock files name."""
     how_long = "a minute or two" if not gpu else "TensorRT is several GB"
     say(f"Making the server environment in {layout.shown(HOME)} (once; {how_long})")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--quiet"]
@@ -151,7 +151,7 @@ def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
 
 
 def _assemble_backends(home: Path, server: Path) -> None:
-    """One backend directory: Triton's Python backend with this Python's stub, and ours.
+    """Assemble one backend directory: Triton's Python backend with this Python's stub, and ours.
 
     Copies, not links: Triton refuses a backend library that lies outside its backend directory.
     """
@@ -167,7 +167,7 @@ def _assemble_backends(home: Path, server: Path) -> None:
 
 
 def _directory_of_libpython() -> Path:
-    """The directory of the shared libpython, which the stub links.
+    """Find the directory of the shared libpython, which the stub links.
 
     Debian's python3.11 comes without it. Where apt can be asked, the package is unpacked into HOME, which
     needs no root.

@@ -100,7 +100,7 @@ class _Block(nn.Module):
 
 
 class _GlobalAverage(nn.Module):
-    """Global average pooling, [B, C, H, W] to [B, C]: one ReduceMean in ONNX, where pool and flatten are a dozen nodes."""
+    """Global average pooling, [B, C, H, W] to [B, C]: one ReduceMean in ONNX, not a dozen nodes to pool and flatten."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))
