@@ -129,10 +129,10 @@ def show_logs(options: argparse.Namespace) -> int:
     return 0
 
 
-def models_table(found: list[ModelVersion]) -> str:
+def models_table(versions: list[ModelVersion]) -> str:
     """List the versions as text, a line each: name, version, state, and why it is not ready."""
-    width = max((len(model.name) for model in found), default=0)
-    return "\n".join(f"  {m.name:<{width}}  {m.version:>3}  {m.state:<11}  {m.reason}".rstrip() for m in found)
+    width = max((len(v.name) for v in versions), default=0)
+    return "\n".join(f"  {v.name:<{width}}  {v.version:>3}  {v.state:<11}  {v.reason}".rstrip() for v in versions)
 
 
 def addresses(running: state.Running) -> str:

@@ -175,10 +175,10 @@ class Control:
                     wait([future])
 
 
-def models_not_ready(found: list[ModelVersion]) -> set[str]:
+def models_not_ready(versions: list[ModelVersion]) -> set[str]:
     """Return the names of the models of which no version serves, or one failed to load."""
-    serving = {model.name for model in found if model.state == "READY"}
-    return {model.name for model in found} - serving | {model.name for model in found if model.failed}
+    serving = {v.name for v in versions if v.state == "READY"}
+    return {v.name for v in versions} - serving | {v.name for v in versions if v.failed}
 
 
 def without_traceback(said: str) -> str:

@@ -107,9 +107,9 @@ def restore_config(control: Control, before: Snapshot) -> None:
         control.load(before.model, config=_of_versions(before, before.versions))
 
 
-def ready_models(found: Sequence[ModelVersion]) -> frozenset[str]:
+def ready_models(versions: Sequence[ModelVersion]) -> frozenset[str]:
     """Return the names of the models of which a version serves."""
-    return frozenset(model.name for model in found if model.state == "READY")
+    return frozenset(v.name for v in versions if v.state == "READY")
 
 
 def _by_policy(config: Mapping[str, Any], on_disk: Sequence[int]) -> list[int]:

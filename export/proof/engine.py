@@ -195,9 +195,9 @@ def server_gate(plan: bytes, server_tensorrt: str) -> Gate:
                 f"built by {built_by}, the server has {server_tensorrt}", id="server_tensorrt")  # fmt: skip
 
 
-def same_version(found: str, wanted: str) -> bool:
-    """Tell whether `found` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
-    return f"{found}.".startswith(f"{wanted.rstrip('.')}.")
+def same_version(actual: str, wanted: str) -> bool:
+    """Tell whether `actual` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
+    return f"{actual}.".startswith(f"{wanted.rstrip('.')}.")
 
 
 def cc_model_filenames() -> dict[str, str]:

@@ -64,18 +64,18 @@ def compare(outputs: Batch, reference: Batch, spec: ModelSpec) -> Comparison:
     return Comparison(answers(outputs, spec), differences, not_finite, error)
 
 
-def correct(found: Answers, labels: Answers) -> NDArray[np.bool_]:
+def correct(predicted: Answers, labels: Answers) -> NDArray[np.bool_]:
     """Tell of each answer, [N], whether it is the label's; a sequence has to be the same as a whole."""
-    if found.ndim == 1:
-        return np.equal(found, labels)
-    width = max(found.shape[1], labels.shape[1])
-    same: NDArray[np.bool_] = (_padded(found, width) == _padded(labels, width)).all(axis=1)
+    if predicted.ndim == 1:
+        return np.equal(predicted, labels)
+    width = max(predicted.shape[1], labels.shape[1])
+    same: NDArray[np.bool_] = (_padded(predicted, width) == _padded(labels, width)).all(axis=1)
     return same
 
 
-def accuracy(found: Answers | None, labels: Answers | None) -> float | None:
+def accuracy(predicted: Answers | None, labels: Answers | None) -> float | None:
     """Return the share of right answers, where there are answers and labels."""
-    return None if found is None or labels is None else float(correct(found, labels).mean())
+    return None if predicted is None or labels is None else float(correct(predicted, labels).mean())
 
 
 def check(
