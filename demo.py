@@ -14,10 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
+from cli import plots, progress, tables
+from cli.plots import GREEN, VERMILION
 from cli.run import run_command_line
 from clients import Client, ClientError, Prediction
 from clients.settings import Protocol
@@ -34,7 +32,7 @@ SERVED_IMAGES = 10_000  # the whole test split: the same images as the offline a
 SHOWN = 10
 MAX_DIFFERENCE_POINTS = 0.1
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+console = tables.console(110)
 
 
 def main() -> int:
@@ -103,7 +101,7 @@ def _examples(directory: Path) -> tuple[list[Path], list[str]]:
 def _served_accuracy(client: Client, images: list[Path], labels: list[str]) -> float:
     outcomes = client.classify_many(path.read_bytes() for path in images)
     correct = 0
-    answers = track(outcomes, "  classifying", total=len(images), console=console)
+    answers = progress.track(outcomes, "classifying", "images", total=len(images))
     for label, outcome in zip(labels, answers, strict=True):
         if isinstance(outcome, ClientError):
             raise outcome
@@ -115,15 +113,13 @@ def _report(
     release: Manifest, shown: dict[Protocol, list[Prediction]], labels: list[str], result: dict[str, Any]
 ) -> bool:
     console.print()
-    table = Table(title=f"Ten test images through the ensemble {FAMILY!r}")
-    for heading in ("true label", *(f"over {protocol}" for protocol in shown)):
-        table.add_column(heading)
+    headings = ("true label", *(f"over {protocol}" for protocol in shown))
+    table = tables.table(*headings, title=f"Ten test images through the ensemble {FAMILY!r}", left=len(headings))
     for row, label in enumerate(labels[:SHOWN]):
         cells = []
         for predictions in shown.values():
             answer = predictions[row]
-            mark = "[green]✓[/]" if answer.label == label else "[red]✗[/]"
-            cells.append(f"{mark} {answer.label} {answer.score:.3f}")
+            cells.append(f"{tables.mark(answer.label == label)} {answer.label} {answer.score:.3f}")
         table.add_row(label, *cells)
     console.print(table)
     directory = layout.model_repository() / release.model / str(release.version)
@@ -142,20 +138,18 @@ def _report(
 
 
 def _draw(images: list[Path], labels: list[str], predictions: list[Prediction], path: Path) -> Path:
-    """The ten images with what they are and what the server said."""
-    import matplotlib
+    """Draw the images with what they are and what the server said of them."""
+    from matplotlib.image import imread
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, SHOWN // 2, figsize=(10, 5), layout="constrained")
-    for axis, image, label, answer in zip(axes.flat, images, labels, predictions, strict=False):
-        axis.imshow(pyplot.imread(image), cmap="gray")
-        colour = "#1a7f37" if answer.label == label else "#cf222e"
-        axis.set_title(f"{answer.label} {answer.score:.2f}", color=colour, fontsize=11)
-        axis.set_xlabel(f"is: {label}", fontsize=9)
-        axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
+    with plots.figure(10, 5, style={"axes.grid": False}) as figure:
+        axes = figure.subplots(2, SHOWN // 2).flat
+        for axis, image, label, answer in zip(axes, images, labels, predictions, strict=True):
+            axis.imshow(imread(image), cmap="gray")
+            colour = GREEN if answer.label == label else VERMILION
+            axis.set_title(f"{answer.label} {answer.score:.2f}", color=colour)
+            axis.set_xlabel(f"is: {label}")
+            axis.set(xticks=[], yticks=[])
+        figure.savefig(path)
     return path
 
 

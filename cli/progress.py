@@ -1,62 +1,112 @@
-"""What the export shows while it works: a line a step, with a bar where there is something to count."""
+"""Progress of long work: bars, and the lines of a program that goes step by step.
+
+All of it goes to stderr, so that stdout is left to the machine, and bars show on a terminal only: in a log file a bar
+is a line of noise.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-import rich.progress
+from rich import progress as widgets
 from rich.console import Console
 from rich.markup import escape  # what TensorRT says of its layers looks like markup
 
+_T = TypeVar("_T")
 
-class Done:
-    """Given to a step: call it with the step's result, `advance` it by what is done, say what is done `now`."""
 
-    def __init__(self, bar: rich.progress.Progress, task: rich.progress.TaskID, name: str) -> None:
-        self._bar, self._task, self._name = bar, task, name
-        self.result, self.cached = "", False
+class Bar:
+    """A bar that is being shown."""
+
+    def __init__(self, drawn: widgets.Progress, title: str, total: float | None) -> None:
+        self._drawn, self._title = drawn, title
+        self._task = drawn.add_task(escape(title), total=total)
+
+    def advance(self, count: float = 1) -> None:
+        """Move on by `count`."""
+        self._drawn.advance(self._task, count)
+
+    def reach(self, count: float) -> None:
+        """Move to `count`, of the total."""
+        self._drawn.update(self._task, completed=count)
+
+    def now(self, doing: str) -> None:
+        """Show what is being done, behind the title."""
+        self._drawn.update(self._task, description=escape(f"{self._title}: {doing}"))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar; also where no bar is shown."""
+        self._drawn.console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+class Step(Bar):
+    """A step of `Progress`, to be called with its result when it is done."""
+
+    result, cached = "", False
 
     def __call__(self, result: str, *, cached: bool = False) -> None:
         self.result, self.cached = result, cached
 
-    def advance(self, count: int) -> None:
-        self._bar.advance(self._task, count)
-
-    def now(self, doing: str) -> None:
-        self._bar.update(self._task, description=f"{self._name}: {escape(doing)}")
-
 
 class Progress:
-    """Writes to stderr, so that `--json` leaves stdout to the machine."""
+    """A line a step, with its time and its result, and a bar while it is under way."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = _stderr()
 
     def say(self, line: str) -> None:
+        """Print a line of its own."""
         self._console.print(line, soft_wrap=True, markup=False)
 
     @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Done]:
+    def step(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """Time the block, and print its line when it has ended without an error.
+
+        Args:
+            total: What the block will `advance` by; None if nobody knows.
+        """
         started = time.monotonic()
-        columns = ("  ", rich.progress.SpinnerColumn(), "{task.description}", rich.progress.BarColumn())
-        quiet = not self._console.is_terminal  # a bar in a log file is a line of noise
-        with rich.progress.Progress(*columns, console=self._console, transient=True, disable=quiet) as bar:
-            done = Done(bar, bar.add_task(name, total=total), name)
-            yield done
-        took = "cached " if done.cached else f"{time.monotonic() - started:5.1f} s"
-        mark = "[red]✗[/]" if "REFUSED" in done.result else "[green]✓[/]"
-        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {escape(done.result)}", soft_wrap=True)
+        with _drawn(self._console, "  ", widgets.SpinnerColumn(), _TITLE, widgets.BarColumn()) as drawn:
+            step = Step(drawn, name, total)
+            yield step
+        took = "cached " if step.cached else f"{time.monotonic() - started:5.1f} s"
+        mark = "[red]✗[/]" if "REFUSED" in step.result else "[green]✓[/]"
+        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {escape(step.result)}", soft_wrap=True)
 
 
 @contextmanager
-def request_bar(total: int) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """A bar of requests on stderr: who moves it to a count, and who prints above it."""
-    console = Console(stderr=True, highlight=False)
-    columns = (rich.progress.SpinnerColumn(), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "requests")
-    quiet = not console.is_terminal  # a bar in a log file is a line of noise
-    with rich.progress.Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda completed: progress.update(task, completed=completed),
-            lambda line: console.print(f"  {line}", soft_wrap=True, markup=False),
-        )
+def bar(title: str, total: float, unit: str | None = None, *, hidden: bool = False) -> Iterator[Bar]:
+    """Show a bar while the block runs, with the time that is left.
+
+    Args:
+        unit: What is counted, as in "3/20 requests"; None if the numbers mean nothing to people.
+        hidden: Show none: the results themselves say on the terminal how far it is.
+    """
+    counted = () if unit is None else (widgets.MofNCompleteColumn(), unit)
+    columns = (widgets.SpinnerColumn(), _TITLE, widgets.BarColumn(), *counted, widgets.TimeRemainingColumn())
+    with _drawn(_stderr(), *columns, hidden=hidden) as drawn:
+        yield Bar(drawn, title, total)
+
+
+def track(items: Iterable[_T], title: str, unit: str, total: int | None = None) -> Iterator[_T]:
+    """Yield the items, with a bar that moves on when the next one is asked for.
+
+    Args:
+        total: How many there are, where `len(items)` cannot tell.
+    """
+    with bar(title, len(items) if total is None else total, unit) as shown:  # type: ignore[arg-type]
+        for item in items:
+            yield item
+            shown.advance()
+
+
+_TITLE = "{task.description}"
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _drawn(console: Console, *columns: str | widgets.ProgressColumn, hidden: bool = False) -> widgets.Progress:
+    return widgets.Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal)

@@ -11,11 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from cli import plots
+from cli import plots, tables
 from cli.plots import BLUE, GREEN, GREY, VERMILION
+from cli.tables import Table, escape
 from deploy.drill.traffic import SentRequest
 
 _COLOURS = {"http": BLUE, "grpc": GREEN}
@@ -115,21 +113,17 @@ class DrillResult:
 
 def table(result: DrillResult) -> Table:
     """Lay out the events, a row each."""
-    shown = Table()
-    shown.add_column("event")
-    for heading in (
-        "requests", "failures", "longest gap ms,\none connection", "\nall", "p99 ms\nbefore", "\nduring", "\nafter",
-        "recovered\nafter s", "limit s",
-    ):  # fmt: skip
-        shown.add_column(heading, justify="right")
-    shown.add_column("")
+    shown = tables.table(
+        "event", "requests", "failures", "longest gap ms,\none connection", "\nall", "p99 ms\nbefore", "\nduring",
+        "\nafter", "recovered\nafter s", "limit s", "",
+    )  # fmt: skip
     for f in result.event_results:
         limit = "0 failures" if f.limit_s is None else f"{f.limit_s:g}"
         recovered = "never" if f.recovery_s is None else f"{f.recovery_s:.2f}"
         shown.add_row(
             escape(f.event), f"{f.requests:,}", f"{f.failures:,}", f"{f.gap_ms:.0f}", f"{f.gap_all_ms:.0f}",
             *("—" if p99 is None else f"{p99:.0f}" for p99 in (f.p99_before_ms, f.p99_during_ms, f.p99_after_ms)),
-            recovered, limit, "[green]✓[/]" if f.held else "[red]✗[/]",
+            recovered, limit, tables.mark(f.held),
         )  # fmt: skip
     return shown
 

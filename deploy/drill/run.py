@@ -5,14 +5,14 @@ in `results.py`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tritonclient.http import InferenceServerClient
 
-from cli.progress import request_bar
+from cli.progress import Bar, bar
 from contracts import layout
 from contracts.errors import ProjectError
 from deploy.drill.events import EVENTS, Action
@@ -55,20 +55,20 @@ def drill(
     began = datetime.now(UTC)
     done: list[Event] = []
     with (
-        request_bar(settings.requests) as (bar, say),
-        server_over_a_copy(settings.repository, settings.model, say) as copy,
+        bar("drill", settings.requests, "requests") as shown,
+        server_over_a_copy(settings.repository, settings.model, shown.say) as copy,
     ):
         model, payloads = _payloads(copy, settings)
-        say(f"{settings.connections} connections send requests to {model}; {copy.model} is upgraded")
+        shown.say(f"{settings.connections} connections send requests to {model}; {copy.model} is upgraded")
         with Traffic(copy.http, copy.grpc, model, payloads, settings.connections, connect) as traffic:
             for number, (name, act, limit_s) in enumerate(events, start=1):
-                _quiet(traffic, settings, number / (len(events) + 1), bar)
+                _quiet(traffic, settings, number / (len(events) + 1), shown)
                 done.append(_happen(traffic, copy, name, act, limit_s))
-                say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
+                shown.say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
                 if done[-1].problem.endswith(_SILENCE):
                     break
             else:
-                _quiet(traffic, settings, 1, bar)
+                _quiet(traffic, settings, 1, shown)
             sent = traffic.sent()
     return DrillResult(began, model, settings.connections, tuple(sent), tuple(done))
 
@@ -89,11 +89,11 @@ def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: 
     return Event(name, start_s, traffic.now_s(), limit_s, detail, problem)
 
 
-def _quiet(traffic: Traffic, settings: DrillSettings, share: float, bar: Callable[[int], None]) -> None:
+def _quiet(traffic: Traffic, settings: DrillSettings, share: float, shown: Bar) -> None:
     """Leave the server in peace for a while, until that share of the requests was sent."""
     until_s = traffic.now_s() + settings.quiet_s
     while traffic.now_s() < until_s or traffic.count() < share * settings.requests:
-        bar(traffic.count())
+        shown.reach(traffic.count())
         time.sleep(0.1)
 
 

@@ -1,17 +1,16 @@
 """`python -m deploy status`: a look at the server as a table, once or again and again."""
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from cli.tables import console, table
 from deploy.running.status import Status, Usage, VersionStatus, WorkDone, as_json, look
 from deploy.triton import state
 
@@ -22,7 +21,7 @@ _FAILED, _UNLOADED = ("✗", "red"), ("–", "dim")
 
 def show(status: Status) -> None:
     """Print what the server has done since it was started."""
-    _console().print(_table(status))
+    console(_WIDTH).print(_table(status))
 
 
 def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
@@ -30,9 +29,9 @@ def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
 
     On a terminal the table is drawn anew, with what was done since the look before. Anywhere else each look is a line.
     """
-    console, server, before = _console(), None, None
-    drawn = console.is_terminal and not in_json
-    live = Live(console=console, auto_refresh=False)
+    page, server, before = console(_WIDTH), None, None
+    drawn = page.is_terminal and not in_json
+    live = Live(console=page, auto_refresh=False)
     with suppress(KeyboardInterrupt):
         with live if drawn else nullcontext():
             while (server := state.running()) is not None:
@@ -47,25 +46,21 @@ def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
     return server is not None and before is not None and before.ready
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
-
-
 def _table(status: Status, before: Status | None = None) -> Group:
     """Lay out all that was done or, with `before`, what was done since then, a second."""
     a_second, cpu = ("", "CPU\ns") if before is None else ("/s", "CPU\n%")
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("model", overflow="fold")
-    table.add_column("v", justify="right", no_wrap=True)
     counts = (f"requests\n{a_second}", f"failed\n{a_second}", "queued\nnow", "rows a\nbatch")
-    for heading in (*counts, "queue\nms", "compute\nms", "p50\nms", "p95\nms", "p99\nms", "memory\nMB", cpu):
-        table.add_column(heading, justify="right", no_wrap=True)
+    times = ("queue\nms", "compute\nms", "p50\nms", "p95\nms", "p99\nms")
+    headings = ("", "model", "v", *counts, *times, "memory\nMB", cpu)
+    shown = table(*headings, left=2, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for column in shown.columns:
+        column.no_wrap = True
+    shown.columns[1].no_wrap, shown.columns[1].overflow = False, "fold"  # a name may be as long as it likes
     for version in status.versions:
-        table.add_row(*_row(version, status, before))
+        shown.add_row(*_row(version, status, before))
     if status.triton is not None:
-        table.add_row("", Text("tritonserver", "dim"), *[""] * 10, *_used([status.triton], status, before))
-    return Group(_headline(status), "", table, *_remarks(status))
+        shown.add_row("", Text("tritonserver", "dim"), *[""] * 10, *_used([status.triton], status, before))
+    return Group(_headline(status), "", shown, *_remarks(status))
 
 
 def _row(version: VersionStatus, status: Status, before: Status | None) -> list[str | Text]:
