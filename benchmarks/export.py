@@ -4,19 +4,25 @@ Each goes into a model repository and an artifacts folder of its own, so that no
 cached but what the run before it made.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks import results
 from benchmarks.errors import MeasurementError
+from cli import tables
+from cli.progress import track
+from cli.tables import Table, console
 from contracts import layout
 
 # What is measured, {name: flags}; the last one finds everything that the one before it made.
@@ -29,7 +35,7 @@ _INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Run:
+class ExportRun:
     """One export."""
 
     name: str
@@ -37,7 +43,19 @@ class Run:
     peak_rss_mb: float  # of the process and its children together; pages that they share count twice
 
 
-def measure(name: str, family: str, checkpoint: Path, scratch: Path) -> Run:
+def main(options: argparse.Namespace) -> int:
+    """Export with and without search, and once more with everything cached; print and keep."""
+    checkpoint = options.checkpoint or _newest_checkpoint(options.family)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [
+            measure(name, options.family, checkpoint, Path(scratch)) for name in track(RUNS, "exporting", "exports")
+        ]
+    console().print(table(runs, f"python -m export {options.family}, whole processes"))
+    results.keep("export", {"checkpoint": layout.shown(checkpoint), "runs": [asdict(run) for run in runs]})
+    return 0
+
+
+def measure(name: str, family: str, checkpoint: Path, scratch: Path) -> ExportRun:
     """Run the export `name` of RUNS.
 
     Raises:
@@ -69,7 +87,22 @@ def measure(name: str, family: str, checkpoint: Path, scratch: Path) -> Run:
         if process.returncode:
             log.seek(0)
             raise MeasurementError(f"the export {name} failed", note=log.read().strip().splitlines()[-1])
-    return Run(name, round(seconds, 1), round(peak / 1e6))
+    return ExportRun(name, round(seconds, 1), round(peak / 1e6))
+
+
+def table(runs: Sequence[ExportRun], title: str) -> Table:
+    """A row an export."""
+    shown = tables.table("", "seconds", "peak MB", title=title)
+    for run in runs:
+        shown.add_row(run.name, f"{run.seconds:.1f}", f"{run.peak_rss_mb:,.0f}")
+    return shown
+
+
+def _newest_checkpoint(family: str) -> Path:
+    found = sorted((layout.checkpoints() / family).glob("*/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise MeasurementError(f"there is no {family} checkpoint", hint="name one with --checkpoint, or train")
+    return found[-1]
 
 
 def _rss(process: psutil.Process) -> int:

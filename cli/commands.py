@@ -1,6 +1,7 @@
 """Commands of a program, each declared once: its name, its help, its arguments, and where it is carried out."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ def run(program: str, description: str | None, commands: Sequence[Command], argu
     for command in commands:
         command.arguments(
             chosen.add_parser(
-                command.name, help=command.help, description=command.help, formatter_class=command.formatter
+                command.name,
+                help=command.help.replace("%", "%%"),  # argparse formats this one, and not the description
+                description=command.help,
+                formatter_class=command.formatter,
             )
         )
     options = parser.parse_args(arguments)
@@ -66,3 +70,21 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is not a number")
     return int(text)
+
+
+def positive_count(text: str) -> int:
+    """Read an argument that is a number of something, at least 1."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Read an argument that is a time, a rate or the like, more than 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number

@@ -4,17 +4,20 @@ The model takes 5 ms, and in one case of fifty 100 ms: made up, as a tail that a
 same in two measurements. With and without hedging in turn, from a few callers in a closed loop.
 """
 
+import argparse
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 
 import numpy as np
-from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.calling import small_server
+from benchmarks import own_server, results
+from benchmarks.rounds import in_turn
+from cli import tables
+from cli.tables import Table, console
 from clients import AsyncClient
 from deploy.triton.state import Running
 
@@ -39,39 +42,46 @@ class TritonPythonModel:
 
 
 @dataclass(frozen=True)
-class Hedging:
-    """With or without, and what each round gave."""
+class HedgingResult:
+    """With hedging or without, and what each round gave."""
 
     hedge_after_s: float | None
     percentiles_ms: tuple[tuple[float, ...], ...]  # of each round, as in _PERCENTILES
     sent_per_call: tuple[float, ...]
 
 
-def measure(rounds: int, seconds: float, progress: Progress) -> list[Hedging]:
-    """With and without, in turn, so many seconds each.
+def main(options: argparse.Namespace) -> int:
+    """Measure, print and keep."""
+    found = measure(options.rounds, options.seconds)
+    console().print(table(found))
+    results.keep("hedging", {"ways": [asdict(result) for result in found]})
+    return 0
+
+
+def measure(rounds: int, seconds: float) -> list[HedgingResult]:
+    """Without and with, in turn, so many seconds each.
 
     Raises:
         DeployError: as `deploy.running.server.serving`.
     """
-    model = (small_server.CONFIG.format(instances=_INSTANCES), _MODEL)
-    ways = (None, HEDGE_AFTER_S)
-    seen: dict[float | None, list[tuple[tuple[float, ...], float]]] = {way: [] for way in ways}
-    with small_server.serving({"tail": model}) as up:
-        for _ in progress.track(range(rounds), description="rounds"):
-            for way in ways:
-                seen[way].append(asyncio.run(_round(up, way, seconds)))
-    return [Hedging(way, *zip(*figures, strict=True)) for way, figures in seen.items()]
+    model = (own_server.CONFIG.format(instances=_INSTANCES), _MODEL)
+    with own_server.serving_python_models({"tail": model}) as up:
+
+        def measure_one(hedge_after_s: float | None) -> tuple[tuple[float, ...], float]:
+            return asyncio.run(_round(up, hedge_after_s, seconds))
+
+        found = in_turn({way: functools.partial(measure_one, way) for way in (None, HEDGE_AFTER_S)}, rounds)
+    return [HedgingResult(after_s, *zip(*by_round, strict=True)) for after_s, by_round in found.items()]
 
 
-def table(found: Sequence[Hedging]) -> Table:
-    shown = Table(title=f"A tail of 2 % at 100 ms: medians of {len(found[0].sent_per_call)} rounds")
-    shown.add_column("hedged after")
-    for heading in (*(f"p{p:g} ms" for p in _PERCENTILES), "requests a call"):
-        shown.add_column(heading, justify="right")
-    for one in found:
-        percentiles = (f"{median(values):.1f}" for values in zip(*one.percentiles_ms, strict=True))
-        after = f"{one.hedge_after_s * 1e3:g} ms" if one.hedge_after_s else "—"
-        shown.add_row(after, *percentiles, f"{median(one.sent_per_call):.3f}")
+def table(found: Sequence[HedgingResult]) -> Table:
+    """Medians without hedging and with it."""
+    title = f"A tail of 2 % at 100 ms: medians of {len(found[0].sent_per_call)} rounds"
+    shown = tables.table("hedged after", *(f"p{p:g} ms" for p in _PERCENTILES), "requests a call", title=title)
+    for result in found:
+        percentiles = (f"{median(values):.1f}" for values in zip(*result.percentiles_ms, strict=True))
+        after = f"{result.hedge_after_s * 1e3:g} ms" if result.hedge_after_s else "—"
+        shown.add_row(after, *percentiles, f"{median(result.sent_per_call):.3f}")
     return shown
 
 

@@ -4,20 +4,23 @@ The model adds its input up and answers with one number, so that what differs is
 taken in turn; the median over the rounds counts.
 """
 
+import argparse
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.calling import small_server
+from benchmarks import own_server, results
 from benchmarks.errors import MeasurementError
+from benchmarks.rounds import in_turn
+from cli import tables
+from cli.tables import Table, console
 from clients import Client, Transport
 from clients.settings import Protocol
 from clients.shared_memory import SharedMemory
@@ -40,7 +43,7 @@ class TritonPythonModel:
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SharedMemoryResult:
     """One size of input, one protocol, and what each round gave."""
 
     size_bytes: int
@@ -49,37 +52,52 @@ class Sharing:
     shared_p50_us: tuple[float, ...]
 
 
-def measure(rounds: int, seconds: float, progress: Progress) -> list[Sharing]:
+def main(options: argparse.Namespace) -> int:
+    """Measure, print and keep."""
+    found = measure(options.rounds, options.seconds)
+    console().print(table(found))
+    results.keep("shared-memory", {"ways": [asdict(result) for result in found]})
+    return 0
+
+
+def measure(rounds: int, seconds: float) -> list[SharedMemoryResult]:
     """Both ways, over both protocols, for every size, so many seconds each.
 
     Raises:
         MeasurementError: the two ways do not agree.
         DeployError: as `deploy.running.server.serving`.
     """
-    model = (small_server.CONFIG.format(instances=1), _MODEL)
-    inputs = {size: {"IN": np.ones(size // 4, np.float32)} for size in _SIZES_BYTES}
-    seen: dict[tuple[int, Protocol], list[tuple[float, float]]] = {(s, p): [] for s in _SIZES_BYTES for p in _PROTOCOLS}
-    with small_server.serving({"sum": model}) as up, ExitStack() as stack:
-        clients = {protocol: stack.enter_context(_client(up, protocol)) for protocol in _PROTOCOLS}
+    model = (own_server.CONFIG.format(instances=1), _MODEL)
+    with own_server.serving_python_models({"sum": model}) as up, ExitStack() as opened:
+        clients = {protocol: opened.enter_context(_client(up, protocol)) for protocol in _PROTOCOLS}
         regions = {
-            protocol: stack.enter_context(SharedMemory(client, max(_SIZES_BYTES), mode=0o666))
+            protocol: opened.enter_context(SharedMemory(client, max(_SIZES_BYTES), mode=0o666))
             for protocol, client in clients.items()
         }
-        for _ in progress.track(range(rounds), description="rounds"):
-            for (size, protocol), figures in seen.items():
-                ways = (clients[protocol].infer, regions[protocol].infer)
-                figures.append((_p50_us(ways[0], inputs[size], seconds), _p50_us(ways[1], inputs[size], seconds)))
-    return [Sharing(*key, *zip(*figures, strict=True)) for key, figures in seen.items()]
+        measurements = {
+            (size, protocol): functools.partial(
+                _both_ways, clients[protocol], regions[protocol], {"IN": np.ones(size // 4, np.float32)}, seconds
+            )
+            for size in _SIZES_BYTES
+            for protocol in _PROTOCOLS
+        }
+        found = in_turn(measurements, rounds)
+    return [SharedMemoryResult(*key, *zip(*by_round, strict=True)) for key, by_round in found.items()]
 
 
-def table(found: Sequence[Sharing]) -> Table:
-    shown = Table(title=f"One input, p50: medians of {len(found[0].sent_p50_us)} rounds")
-    for heading in ("bytes", "", "in the request µs", "in shared memory µs", "×"):
-        shown.add_column(heading, justify="right" if heading else "left")
-    for one in found:
-        sent, shared = median(one.sent_p50_us), median(one.shared_p50_us)
-        shown.add_row(f"{one.size_bytes:,}", one.protocol, f"{sent:,.0f}", f"{shared:,.0f}", f"{sent / shared:.2f}")
+def table(found: Sequence[SharedMemoryResult]) -> Table:
+    """Medians for every size and protocol."""
+    title = f"One input, p50: medians of {len(found[0].sent_p50_us)} rounds"
+    shown = tables.table("", "bytes", "in the request µs", "in shared memory µs", "×", title=title)
+    for result in found:
+        sent, shared = median(result.sent_p50_us), median(result.shared_p50_us)
+        cells = (f"{result.size_bytes:,}", f"{sent:,.0f}", f"{shared:,.0f}", f"{sent / shared:.2f}")
+        shown.add_row(result.protocol, *cells)
     return shown
+
+
+def _both_ways(client: Client, region: SharedMemory, inputs: Mapping[str, Any], seconds: float) -> tuple[float, float]:
+    return _p50_us(client.infer, inputs, seconds), _p50_us(region.infer, inputs, seconds)
 
 
 def _client(up: Running, protocol: Protocol) -> Client:
@@ -88,7 +106,7 @@ def _client(up: Running, protocol: Protocol) -> Client:
     return Client(f"{protocol}://{address}", transport=Transport(admin_key=key))
 
 
-def _p50_us(infer: Callable[..., Any], inputs: dict[str, Any], seconds: float) -> float:
+def _p50_us(infer: Callable[..., Any], inputs: Mapping[str, Any], seconds: float) -> float:
     latencies, until = [], time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
         answer = infer("sum", inputs)

@@ -6,33 +6,45 @@ of 8, 16 and 32 callers, which are no more than it accepts. The median over the 
 the cores, and 64 clients take more of them than 32.
 """
 
+import argparse
 import asyncio
+import functools
 import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 
-from rich.progress import Progress
-from rich.table import Table
-
+from benchmarks import results, target
+from benchmarks.rounds import in_turn, median_ratio
+from cli import tables
+from cli.tables import Table, console
 from clients import AsyncClient, ClientError, Retry
 
 CLIENTS, _CALLERS_EACH = 64, 4
 _IMAGES = 16  # a request
 _TIMEOUT_S = 5.0
 _WARM_UP_S = 1.0
-# Clients, callers of each, and their retries.
-_WAYS = {f"{clients} callers": (clients, 1, Retry()) for clients in (8, 16, 32)}
-_PEAK = tuple(_WAYS)
-_WITHOUT, _WITH = "storm without retries", "storm with retries"
-_WAYS[_WITHOUT] = (CLIENTS, _CALLERS_EACH, Retry(max_attempts=1))
-_WAYS[_WITH] = (CLIENTS, _CALLERS_EACH, Retry())
+_MIN_GOODPUT_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Storm:
+class _Load:
+    clients: int
+    callers_each: int
+    retry: Retry
+
+
+_LOADS = {f"{clients} callers": _Load(clients, 1, Retry()) for clients in (8, 16, 32)}
+_PEAK = tuple(_LOADS)
+_WITHOUT, _WITH = "storm without retries", "storm with retries"
+_LOADS[_WITHOUT] = _Load(CLIENTS, _CALLERS_EACH, Retry(max_attempts=1))
+_LOADS[_WITH] = _Load(CLIENTS, _CALLERS_EACH, Retry())
+
+
+@dataclass(frozen=True)
+class StormResult:
     """One way, and what each round gave."""
 
     way: str
@@ -42,29 +54,45 @@ class Storm:
     attempts_of_failed: tuple[float, ...]  # on average
 
 
-def measure(url: str, images: Sequence[bytes], rounds: int, seconds: float, progress: Progress) -> list[Storm]:
+def main(options: argparse.Namespace) -> int:
+    """Raise the storm; 0 if the goodput with retries is what it should be."""
+    url, images = f"grpc://{target.running().grpc}", target.images(options.images)
+    storms = measure(url, images, options.rounds, options.seconds)
+    console().print(table(storms))
+    held = (share := goodput_share(storms)) >= _MIN_GOODPUT_SHARE
+    limit = f"{_MIN_GOODPUT_SHARE:.0%}"
+    print(f"{'✓' if held else '✗'} With retries the goodput is {share:.1%} of the peak (limit: {limit})")
+    results.keep("storm", {"clients": CLIENTS, "goodput_share": share, "ways": [asdict(storm) for storm in storms]})
+    return 0 if held else 1
+
+
+def measure(url: str, images: Sequence[bytes], rounds: int, seconds: float) -> list[StormResult]:
     """Each way in turn, in every round."""
     source = itertools.cycle(images)
     batch = [[next(source)] for _ in range(_IMAGES)]
-    seen: dict[str, list[tuple[float, float, float]]] = {way: [] for way in _WAYS}
-    for _ in progress.track(range(rounds), description="rounds"):
-        for way, (clients, callers, retry) in _WAYS.items():
-            seen[way].append(asyncio.run(_round(url, batch, clients, callers, retry, seconds)))
-    return [Storm(way, _WAYS[way][0] * _WAYS[way][1], *zip(*seen[way], strict=True)) for way in _WAYS]
+
+    def measure_one(load: _Load) -> tuple[float, float, float]:
+        return asyncio.run(_round(url, batch, load, seconds))
+
+    found = in_turn({way: functools.partial(measure_one, load) for way, load in _LOADS.items()}, rounds)
+    return [
+        StormResult(way, load.clients * load.callers_each, *zip(*found[way], strict=True))
+        for way, load in _LOADS.items()
+    ]
 
 
-def goodput_share(storms: Sequence[Storm], way: str = _WITH) -> float:
+def goodput_share(storms: Sequence[StormResult], way: str = _WITH) -> float:
     """What succeeds, of the same round's peak: the median over the rounds."""
     succeeded = {storm.way: storm.succeeded_per_s for storm in storms}
-    peaks = (max(found) for found in zip(*(succeeded[name] for name in _PEAK), strict=True))
-    shares: list[float] = [one / peak for one, peak in zip(succeeded[way], peaks, strict=True)]
-    return median(shares)
+    peaks = [max(found) for found in zip(*(succeeded[name] for name in _PEAK), strict=True)]
+    return median_ratio(succeeded[way], peaks)
 
 
-def table(storms: Sequence[Storm]) -> Table:
-    shown = Table(title=f"Requests of {_IMAGES} images: medians of {len(storms[0].succeeded_per_s)} rounds")
-    for heading in ("", "in flight", "succeeded/s", "of the peak", "failed/s", "attempts of those"):
-        shown.add_column(heading, justify="right" if heading else "left")
+def table(storms: Sequence[StormResult]) -> Table:
+    """Medians of every way."""
+    headings = ("", "in flight", "succeeded/s", "of the peak", "failed/s", "attempts of those")
+    title = f"Requests of {_IMAGES} images: medians of {len(storms[0].succeeded_per_s)} rounds"
+    shown = tables.table(*headings, title=title)
     for storm in storms:
         succeeded, failed = median(storm.succeeded_per_s), median(storm.failed_per_s)
         attempts = f"{median(storm.attempts_of_failed):.1f}" if failed else "—"
@@ -76,9 +104,7 @@ def table(storms: Sequence[Storm]) -> Table:
     return shown
 
 
-async def _round(
-    url: str, batch: list[list[bytes]], clients: int, callers: int, retry: Retry, seconds: float
-) -> tuple[float, float, float]:
+async def _round(url: str, batch: list[list[bytes]], load: _Load, seconds: float) -> tuple[float, float, float]:
     """Successes and failures per second, and how often those that failed were sent."""
     begin = time.monotonic() + _WARM_UP_S
     seen: Counter[str] = Counter()
@@ -94,9 +120,9 @@ async def _round(
             if now >= begin:
                 seen.update({found: 1, "attempts": attempts})
 
-    made = [AsyncClient(url, timeout_s=_TIMEOUT_S, retry=retry) for _ in range(clients)]
+    made = [AsyncClient(url, timeout_s=_TIMEOUT_S, retry=load.retry) for _ in range(load.clients)]
     try:
-        await asyncio.gather(*(call(client) for client in made for _ in range(callers)))
+        await asyncio.gather(*(call(client) for client in made for _ in range(load.callers_each)))
     finally:
         await asyncio.gather(*(client.close() for client in made))
     return seen["succeeded"] / seconds, seen["failed"] / seconds, seen["attempts"] / max(1, seen["failed"])

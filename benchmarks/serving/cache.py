@@ -4,33 +4,32 @@ Each way of caching is an ensemble of its own in one server, so that all are mea
 conditions. The load is HTTP, in closed loops.
 """
 
+import argparse
 import io
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image
-from rich.progress import Progress
-from rich.table import Table
 
+from benchmarks import own_server, results
 from benchmarks.errors import MeasurementError
 from benchmarks.serving import load, memory
+from cli import tables
+from cli.progress import track
+from cli.tables import Table, console
 from contracts import layout
-from deploy.running import server
 from deploy.triton.control import Control
-from deploy.triton.ports import free_ports
-from deploy.triton.settings import Settings
 from deploy.triton.state import Running
 
 CACHE_MB = 64
 _ENSEMBLE = "fashion"
-_WAYS = ("nothing", _ENSEMBLE, "fashion_preprocess", "fashion_classifier", "fashion_postprocess")
+_CACHED = ("nothing", _ENSEMBLE, "fashion_preprocess", "fashion_classifier", "fashion_postprocess")
 _TRAFFIC = ("repeated", "new")
 _REPEATED = 64  # images that are asked for again and again
 _NEW = 6000  # a round, at most
@@ -39,7 +38,7 @@ _ROUND_S = 1.5
 
 
 @dataclass(frozen=True)
-class Cached:
+class CacheFigures:
     """One model cached, one kind of traffic; what each round gave."""
 
     on: str  # the model, or "nothing"
@@ -49,12 +48,22 @@ class Cached:
 
 
 @dataclass(frozen=True)
-class Caching:
-    measured: tuple[Cached, ...]
+class CacheResult:
+    """Every model cached in turn, and what the server's process took."""
+
+    measured: tuple[CacheFigures, ...]
     own_mb: tuple[float, float]  # of the server's process, before and after
 
 
-def measure(rounds: int, progress: Progress) -> Caching:
+def main(options: argparse.Namespace) -> int:
+    """Measure, print and keep."""
+    result = measure(options.rounds)
+    console().print(table(result))
+    results.keep("cache", {"cache_mb": CACHE_MB, **asdict(result)})
+    return 0
+
+
+def measure(rounds: int) -> CacheResult:
     """Repeated and new images, cached nowhere and on each model.
 
     Raises:
@@ -62,33 +71,31 @@ def measure(rounds: int, progress: Progress) -> Caching:
         DeployError, ManifestError: as `deploy.running.server.serving`.
     """
     random = np.random.default_rng(0)
-    seen: dict[tuple[str, str], list[tuple[float, float]]] = {(on, t): [] for on in _WAYS for t in _TRAFFIC}
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = {(on, t): [] for on in _CACHED for t in _TRAFFIC}
     with _server() as (up, ensembles):
         images = list(_images(random, _REPEATED))
-        first = {on: load.answered(up.http, _requests(name, images)) for on, name in ensembles.items()}
+        first = {on: load.with_answers(up.http, _requests(name, images)) for on, name in ensembles.items()}
         # An ensemble's answer from the cache is in other words: without the sequence's parameters.
-        repeated = {on: load.answered(up.http, requests) for on, requests in first.items()}
+        repeated = {on: load.with_answers(up.http, requests) for on, requests in first.items()}
         before_mb = _own_mb(up)
-        for _ in progress.track(range(rounds), description="rounds"):
+        for _ in track(range(rounds), "measuring", "rounds"):
             images = list(_images(random, _NEW))
             for on, name in ensembles.items():
                 seen[on, "repeated"].append(_round(up, repeated[on], new=False))
                 seen[on, "new"].append(_round(up, _requests(name, images), new=True))
         _check_hits(up)
         after_mb = _own_mb(up)
-    measured = (Cached(*key, *zip(*figures, strict=True)) for key, figures in seen.items())
-    return Caching(tuple(measured), (before_mb, after_mb))
+    measured = (CacheFigures(*key, *zip(*figures, strict=True)) for key, figures in seen.items())
+    return CacheResult(tuple(measured), (before_mb, after_mb))
 
 
-def table(result: Caching) -> Table:
+def table(result: CacheResult) -> Table:
     """Medians, and what they are of those without a cache."""
-    shown = Table(title=f"{_ENSEMBLE}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds")
-    shown.add_column("cached")
-    for traffic in _TRAFFIC:
-        for heading in (f"{traffic} images:\nrequests/s", "\n×", "\np50 ms"):
-            shown.add_column(heading, justify="right")
+    columns = [f"{t} images:\n{figure}" for t in _TRAFFIC for figure in ("requests/s", "×", "p50 ms")]
+    title = f"{_ENSEMBLE}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds"
+    shown = tables.table("cached", *columns, title=title)
     by = {(cached.on, cached.traffic): cached for cached in result.measured}
-    for on in _WAYS:
+    for on in _CACHED:
         cells = []
         for traffic in _TRAFFIC:
             per_s = median(by[on, traffic].per_s)
@@ -101,16 +108,10 @@ def table(result: Caching) -> Table:
 @contextmanager
 def _server() -> Iterator[tuple[Running, dict[str, str]]]:
     """One with every way of caching: {what is cached: the ensemble}."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        Path(scratch).chmod(0o755)  # root's server becomes nobody
-        root = Path(scratch) / "model_repository"
+    with own_server.scratch_repository() as root:
         shutil.copytree(layout.model_repository(), root, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        ensembles = {on: _ensemble(root, on) for on in _WAYS}
-        http, grpc, metrics = free_ports()
-        settings = Settings(
-            root, http_port=http, grpc_port=grpc, metrics_port=metrics, cache_bytes=CACHE_MB * 1024 * 1024
-        )
-        with server.serving(settings, say=lambda line: None) as up:
+        ensembles = {on: _ensemble(root, on) for on in _CACHED}
+        with own_server.serving(root, cache_bytes=CACHE_MB * 1024 * 1024) as up:
             yield up, ensembles
 
 
@@ -174,4 +175,4 @@ def _check_hits(up: Running) -> None:
 
 
 def _own_mb(up: Running) -> float:
-    return next(s.uss_bytes for s in memory.look(up, 0) if s.name == "tritonserver") / 1e6
+    return next(s.uss_bytes for s in memory.sample(up, 0) if s.name == "tritonserver") / 1e6

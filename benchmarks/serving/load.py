@@ -85,7 +85,7 @@ def build(model: str, images: Sequence[bytes], priority: int = 0) -> Request:
     return Request(head.encode() + body, priority=priority)
 
 
-def answered(address: str, requests: Sequence[Request]) -> list[Request]:
+def with_answers(address: str, requests: Sequence[Request]) -> list[Request]:
     """The requests with what the server answers them, one at a time.
 
     Raises:

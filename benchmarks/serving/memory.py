@@ -1,4 +1,4 @@
-"""What the processes of a server hold, looked at again and again, and whether it grows.
+"""Memory of the processes of a server: samples over time, and whether it grows.
 
 Growth is the slope of a robust line (Theil–Sen) through a process's memory, without the start of its life: arenas and
 pools fill then. The samples of a stretch of time become one, their median: neighbours say nearly the same, and an
@@ -17,6 +17,8 @@ import psutil
 from numpy.typing import NDArray
 from scipy.stats import theilslopes
 
+from cli import plots
+from cli.plots import BLUE, GREY, VERMILION
 from deploy.running import workers
 from deploy.triton.state import Running
 
@@ -69,13 +71,13 @@ class Growth:
         return self.mb_per_h is not None and self.mb_per_h > limit_mb_per_h and (self.low or 0) > 0
 
 
-def look(server: Running, at_s: float) -> list[Sample]:
-    """Every process of the server, and its shared memory."""
+def sample(server: Running, at_s: float) -> list[Sample]:
+    """Look at every process of the server, and at its shared memory."""
     processes = {"tritonserver": server.triton.alive(), "supervisor": server.supervisor.alive()}
     for process in workers.find(server.shared_memory):
         if (worker := workers.identify(process)) is not None:
             processes[f"{worker.instance}, version {worker.version}"] = process
-    found = [_sample(at_s, name, process) for name, process in processes.items() if process is not None]
+    found = [_of_process(at_s, name, process) for name, process in processes.items() if process is not None]
     return [*filter(None, found), _shared_memory(at_s, server.shared_memory)]
 
 
@@ -89,30 +91,27 @@ def growth(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
 
 
 def plot(samples: Sequence[Sample], grown: Sequence[Growth], reloads_s: Sequence[float], path: Path) -> None:
-    """A panel a name: every sample, and the line through each life."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 2.6 * -(-len(grown) // 2)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, growth in enumerate(grown, start=1):
-        axes = figure.add_subplot(-(-len(grown) // 2), 2, number)
-        own = [sample for sample in samples if sample.name == growth.name]
-        axes.plot([s.at_s / 60 for s in own], [s.uss_bytes / 1e6 for s in own], ".", markersize=2, color="#8c959f")
-        title = growth.name
-        if growth.mb_per_h is not None:
-            title += f": {growth.mb_per_h:+.1f} MB/h ({growth.low:+.1f} … {growth.high:+.1f})"
-            for life in growth.lives:
-                times = np.array([life.from_s, life.to_s])
-                line = life.mb + growth.mb_per_h * (times - life.at_s) / 3600
-                axes.plot(times / 60, line, color="#d55e00", linewidth=2)
-        for at_s in reloads_s:
-            axes.axvline(at_s / 60, color="#0072b2", linewidth=0.5, linestyle=":")
-        axes.set_title(title, fontsize=9)
-        axes.margins(y=0.5)
-        axes.set_ylabel("own memory, MB", fontsize=8)
-        axes.set_xlabel("minutes (dotted: a model is reloaded)", fontsize=8)
-    figure.savefig(path)
+    """Draw a panel a name: every sample, and the line through each life."""
+    rows = -(-len(grown) // 2)
+    with plots.figure(11, 2.6 * rows, dpi=120) as figure:
+        for number, growth in enumerate(grown, start=1):
+            axes = figure.add_subplot(rows, 2, number)
+            own = [sample for sample in samples if sample.name == growth.name]
+            axes.plot([s.at_s / 60 for s in own], [s.uss_bytes / 1e6 for s in own], ".", markersize=2, color=GREY)
+            title = growth.name
+            if growth.mb_per_h is not None:
+                title += f": {growth.mb_per_h:+.1f} MB/h ({growth.low:+.1f} … {growth.high:+.1f})"
+                for life in growth.lives:
+                    times = np.array([life.from_s, life.to_s])
+                    line = life.mb + growth.mb_per_h * (times - life.at_s) / 3600
+                    axes.plot(times / 60, line, color=VERMILION, linewidth=2)
+            for at_s in reloads_s:
+                axes.axvline(at_s / 60, color=BLUE, linewidth=0.5, linestyle=":")
+            axes.set_title(title, fontsize=9)
+            axes.margins(y=0.5)
+            axes.set_ylabel("own memory, MB", fontsize=8)
+            axes.set_xlabel("minutes (dotted: a model is reloaded)", fontsize=8)
+        figure.savefig(path)
 
 
 def _growth(samples: Sequence[Sample], warm_up_s: float, stretch_s: float) -> Growth:
@@ -148,7 +147,7 @@ def _points(life: Sequence[Sample], warm_up_s: float, stretch_s: float) -> NDArr
     return np.array([np.median([(s.at_s, s.uss_bytes / 1e6) for s in own], axis=0) for _, own in stretches])
 
 
-def _sample(at_s: float, name: str, process: psutil.Process) -> Sample | None:
+def _of_process(at_s: float, name: str, process: psutil.Process) -> Sample | None:
     try:
         with process.oneshot():
             memory = process.memory_full_info()

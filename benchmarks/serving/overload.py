@@ -1,245 +1,158 @@
-"""A server beyond its capacity: what it still answers, how fast it refuses the rest, and how soon it is itself again.
+"""A server beyond its capacity, see `overload_run.py`: a table, a picture, and all figures for machines."""
 
-First the peak: closed loops with more and more connections. Then an open loop, whose clients do not wait for one
-another: a light load, several times the peak, the light load again, each at random times (Poisson arrivals).
-
-The generator is a process of its own, which shares the machine's cores with the server in every phase. To keep the two
-apart: `taskset -c 0 python -m deploy up …`, `taskset -c 1 python -m benchmarks overload`.
-"""
-
-import itertools
+import argparse
+import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from multiprocessing import get_context
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tritonclient.http import InferenceServerClient
 
-from benchmarks.errors import MeasurementError
-from benchmarks.serving import load, memory
-from benchmarks.serving.load import Log, Outcome, Request
-from benchmarks.serving.memory import Sample
-from deploy.triton.state import Running
+from benchmarks import results, target
+from benchmarks.serving.load import Outcome
+from benchmarks.serving.overload_run import AFTER_S, Overload, PriorityResult, Settings, run
+from cli import plots, tables
+from cli.plots import BLUE, GREY, VERMILION
+from cli.tables import Table, console
+from contracts import layout
 
-_LIGHT_PER_S = 50
-BEFORE_S, AFTER_S = 3.0, 5.0  # of the light load
-_IMAGES_UNDER_WAY = (16, 32, 64, 128, 192)  # in the closed loops
-_RECOVERED = 10  # requests in a row, all answered, in twice the time as before at most (their median)
-_LOOK_EVERY_S = 2.0
-_REQUESTS = 64  # different ones
-
-
-@dataclass(frozen=True)
-class Settings:
-    images: tuple[bytes, ...]  # PNG or JPEG
-    model: str = "fashion"  # an ensemble
-    images_per_request: int = 1
-    factor: float = 3  # of the peak
-    seconds: float = 60
-    closed_s: float = 5  # of each closed loop
-    priority_share: float = 0  # of the requests: with priority 1, the others with the server's default
+_ROWS = (
+    "closed-loop peak, a second",
+    "offered, a second",
+    "answered, a second (of the peak)",
+    "in ms: p50, p99 (limit)",
+    "refused, a second (told in ms)",
+    "failed",
+    "recovery, s",
+    "memory, MB: before, twice during, after",
+)
 
 
-@dataclass(frozen=True)
-class Peak:
-    """What a closed loop reached."""
-
-    connections: int
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True)
-class Class:
-    """What became of the requests of one priority while there was too much. NaN: there is none to measure."""
-
-    priority: int  # 0: the server's default
-    offered_per_s: float
-    goodput_per_s: float  # right answers
-    p50_ms: float  # of those, from the scheduled time
-    p99_ms: float
-    shed: Mapping[str, int]  # by reason
-    shed_p50_ms: float  # until the client knows
-    failed: Mapping[str, int]  # by reason
-
-
-@dataclass(frozen=True)
-class Overload:
-    """A measurement. Times are in seconds since the open loop began."""
-
-    settings: Settings
-    peaks: tuple[Peak, ...]
-    queue_timeout_s: float  # of all the ensemble's steps
-    requests: tuple[Request, ...]
-    log: Log
-    memory: tuple[Sample, ...]  # none if the server is not ours
-
-    @property
-    def peak(self) -> Peak:
-        return max(self.peaks, key=lambda peak: peak.per_s)
-
-    @property
-    def ends_s(self) -> float:
-        return BEFORE_S + self.settings.seconds
-
-    @property
-    def limit_ms(self) -> float:
-        """How long an answer may take: as long as it may wait, and what it takes where nothing has to."""
-        return 1e3 * self.queue_timeout_s + self.peak.p99_ms
-
-    @property
-    def classes(self) -> list[Class]:
-        priorities = np.array([request.priority for request in self.requests])[self.log.which]
-        return [_class(self, priority, priorities == priority) for priority in np.unique(priorities).tolist()]
-
-    @property
-    def goodput_share(self) -> float:
-        return sum(c.goodput_per_s for c in self.classes) / self.peak.per_s
-
-    @property
-    def unloaded_p50_ms(self) -> float:
-        return 1e3 * float(np.median(self.log.latency_s[self.log.scheduled_s < BEFORE_S]))
-
-    @property
-    def recovery_s(self) -> float:
-        """From the end of the load until _RECOVERED requests in a row were as good as before it; inf: never."""
-        after = np.flatnonzero(self.log.scheduled_s >= self.ends_s)
-        for first in range(len(after) - _RECOVERED + 1):
-            row = after[first : first + _RECOVERED]
-            answered = (self.log.outcome[row] == Outcome.OK).all()
-            if answered and 1e3 * np.median(self.log.latency_s[row]) <= 2 * self.unloaded_p50_ms:
-                return float(self.log.done_s[row].max()) - self.ends_s
-        return math.inf
-
-    @property
-    def memory_mb(self) -> dict[str, list[float]]:
-        """Of each process: before the load, in its first and in its second half, after it."""
-        ends = (0, BEFORE_S, (BEFORE_S + self.ends_s) / 2, self.ends_s, math.inf)
-        names = dict.fromkeys(sample.name for sample in self.memory)
-        return {name: [_mb(self.memory, name, *span) for span in itertools.pairwise(ends)] for name in names}
-
-    @property
-    def findings(self) -> list[str]:
-        """What did not hold, in a line each."""
-        slowest_ms = max(c.p99_ms for c in self.classes)
-        _, first_mb, second_mb, _ = np.sum(list(self.memory_mb.values()) or [[0] * 4], axis=0)
-        holds = {
-            f"goodput is {self.goodput_share:.0%} of the peak (limit: 90 %)": self.goodput_share >= 0.9,
-            f"p99 is {slowest_ms:,.0f} ms (limit: {self.limit_ms:,.0f} ms)": slowest_ms <= self.limit_ms,
-            f"memory grows from {first_mb:.0f} to {second_mb:.0f} MB (limit: 5 %)": not second_mb > 1.05 * first_mb,
-            f"recovery takes {self.recovery_s:.1f} s (limit: 2 s)": self.recovery_s <= 2,
-        }
-        failed = [f"{count:,} requests: {reason}" for c in self.classes for reason, count in c.failed.items()]
-        return [finding for finding, held in holds.items() if not held] + failed
+def main(options: argparse.Namespace) -> int:
+    """Overload the server once for every number of images in a request; 0 if it held every time."""
+    up, images = target.running(), target.images(options.images)
+    measured = [
+        run(
+            up.http,
+            up,
+            Settings(
+                images=images,
+                model=options.model,
+                images_per_request=count,
+                factor=options.factor,
+                seconds=options.seconds,
+                priority_share=options.priority_share,
+            ),
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        for count in options.images_per_request
+    ]
+    console(130).print(table(measured))
+    kept = results.keep("overload", {"measurements": [as_json(result) for result in measured]})
+    for result in measured:
+        picture = kept.with_name(f"{kept.stem}-{result.settings.images_per_request}.png")
+        plot(result, picture)
+        save_requests(result, picture.with_suffix(".npz"))
+        print(f"Picture: {layout.shown(picture)}", file=sys.stderr)
+        for finding in result.findings:
+            print(f"✗ {finding}", file=sys.stderr)
+    return 1 if any(result.findings for result in measured) else 0
 
 
-def run(address: str, server: Running | None, settings: Settings, say: Callable[[str], None]) -> Overload:
-    """Measure the server at `address`, and the memory of its processes if it is `server`, ours.
-
-    Raises:
-        MeasurementError: there is nothing to send, or the server does not answer.
-    """
-    if not settings.images:
-        raise MeasurementError("there are no images to send", hint="python -m training examples fashion")
-    requests = load.answered(address, _requests(settings))
-    connections = dict.fromkeys(max(1, images // settings.images_per_request) for images in _IMAGES_UNDER_WAY)
-    peaks = []
-    # Spawned, not forked: a process that does nothing else.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as generator:
-        for count in connections:
-            say(f"closed loop, {count} at a time, {settings.closed_s:g} s")
-            log = generator.submit(load.closed_loop, address, requests, count, settings.closed_s).result()
-            peaks.append(_peak(count, log, settings.closed_s))
-        per_s = settings.factor * max(peak.per_s for peak in peaks)
-        say(f"open loop, {per_s:,.0f} requests/s for {settings.seconds:g} s")
-        loading = generator.submit(load.open_loop, address, requests, *_schedule(settings, per_s))
-        samples = _watch(loading, server)
-        timeout_s = _queue_timeout_s(address, settings.model)
-        return Overload(settings, tuple(peaks), timeout_s, tuple(requests), loading.result(), tuple(samples))
+def table(measured: Sequence[Overload]) -> Table:
+    """A column for each kind of request and priority."""
+    headings, columns = ["requests"], [[*_ROWS]]
+    for result in measured:
+        images = result.settings.images_per_request
+        for c in result.classes:
+            headings.append(f"{images} image{'s' * (images > 1)}, priority {c.priority or 'default'}")
+            columns.append(_column(result, c))
+    first = measured[0].settings
+    title = f"{first.model}: {first.factor:g} times the peak, open loop, {first.seconds:g} s"
+    shown = tables.table(*headings, title=title)
+    for row in zip(*columns, strict=True):
+        shown.add_row(*row)
+    return shown
 
 
-def _requests(settings: Settings) -> list[Request]:
-    def all_with(priority: int) -> list[Request]:
-        images = itertools.cycle(settings.images)
-        count = settings.images_per_request
-        return [load.build(settings.model, [*itertools.islice(images, count)], priority) for _ in range(_REQUESTS)]
-
-    return all_with(0) + (all_with(1) if settings.priority_share else [])
-
-
-def _schedule(settings: Settings, per_s: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """When to send, and which request."""
-    random = np.random.default_rng(0)
-    spans = ((BEFORE_S, _LIGHT_PER_S), (settings.seconds, per_s), (AFTER_S, _LIGHT_PER_S))
-    times, begin_s = [], 0.0
-    for seconds, rate in spans:
-        times.append(begin_s + np.sort(random.uniform(0, seconds, random.poisson(rate * seconds))))
-        begin_s += seconds
-    schedule_s = np.concatenate(times)
-    which = random.integers(_REQUESTS, size=len(schedule_s))
-    return schedule_s, which + _REQUESTS * (random.random(len(schedule_s)) < settings.priority_share)
-
-
-def _watch(loading: "Future[Log]", server: Running | None) -> list[Sample]:
-    began, samples = time.monotonic(), []
-    while not loading.done():
-        if server is not None:
-            samples += memory.look(server, time.monotonic() - began)
-        wait([loading], timeout=_LOOK_EVERY_S)
-    return samples
+def as_json(result: Overload) -> dict[str, Any]:
+    """All figures; null where there is nothing to measure."""
+    log = result.log
+    lag_ms = 1e3 * (log.sent_s - log.scheduled_s)
+    figures = {
+        **{name: value for name, value in asdict(result.settings).items() if name != "images"},
+        "closed_loops": [asdict(peak) for peak in result.peaks],
+        "peak_per_s": result.peak.per_s,
+        "goodput_share": result.goodput_share,
+        "limit_ms": result.limit_ms,
+        "by_priority": [asdict(c) for c in result.classes],
+        "unloaded_p50_ms": result.unloaded_p50_ms,
+        "recovery_s": result.recovery_s,
+        "memory_mb": result.memory_mb,
+        "generator": {
+            "lag_ms": dict(zip(("p50", "p99", "max"), np.percentile(lag_ms, (50, 99, 100)).tolist(), strict=True)),
+            "connections": log.connections,
+            "cpu_s": log.cpu_s,
+        },
+        "findings": result.findings,
+    }
+    return dict(json.loads(json.dumps(figures), parse_constant=lambda constant: None))  # NaN is no JSON
 
 
-def _queue_timeout_s(address: str, ensemble: str) -> float:
-    """How long a request may wait in the queues of an ensemble's steps, as far as they limit it."""
-    with InferenceServerClient(address) as client:
-        steps = client.get_model_config(ensemble)["ensemble_scheduling"]["step"]
-        batchers = [client.get_model_config(step["model_name"]).get("dynamic_batching", {}) for step in steps]
-    policies = [batcher.get("default_queue_policy", {}) for batcher in batchers]
-    return sum(int(policy.get("default_timeout_microseconds", 0)) for policy in policies) / 1e6
-
-
-def _peak(connections: int, log: Log, seconds: float) -> Peak:
-    answered = log.outcome == Outcome.OK
-    if not answered.any():
-        raise MeasurementError(f"no right answer with {connections} connections")
-    p50_ms, p99_ms = np.percentile(1e3 * log.latency_s[answered], (50, 99)).tolist()
-    return Peak(connections, float(answered.sum()) / seconds, p50_ms, p99_ms)
-
-
-def _class(result: Overload, priority: int, mask: NDArray[np.bool_]) -> Class:
-    log, seconds = result.log, result.settings.seconds
-    during = mask & (log.scheduled_s >= BEFORE_S) & (log.scheduled_s < result.ends_s)
-    answered = mask & (log.outcome == Outcome.OK)
-    p50_ms, p99_ms = _percentiles(log.latency_s[during & answered])
-    shed_p50_ms, _ = _percentiles(log.latency_s[during & np.isin(log.outcome, load.SHED)])
-    outcomes = np.bincount(log.outcome[during], minlength=len(Outcome)).tolist()
-    ended = {outcome: count for outcome, count in zip(Outcome, outcomes, strict=True) if count}
-    ended.pop(Outcome.OK, None)
-    return Class(
-        priority=priority,
-        offered_per_s=int(during.sum()) / seconds,
-        # Also what was asked before, and nothing that came after.
-        goodput_per_s=int((answered & (log.done_s >= BEFORE_S) & (log.done_s < result.ends_s)).sum()) / seconds,
-        p50_ms=p50_ms,
-        p99_ms=p99_ms,
-        shed={outcome.name: count for outcome, count in ended.items() if outcome in load.SHED},
-        shed_p50_ms=shed_p50_ms,
-        failed={outcome.name: count for outcome, count in ended.items() if outcome not in load.SHED},
+def save_requests(result: Overload, path: Path) -> None:
+    """Write what became of every request, as numpy arrays in an .npz file."""
+    log = result.log
+    np.savez_compressed(
+        path,
+        scheduled_s=log.scheduled_s,
+        sent_s=log.sent_s,
+        done_s=log.done_s,
+        outcome=np.array([outcome.name for outcome in Outcome])[log.outcome],
+        priority=np.array([request.priority for request in result.requests])[log.which],
     )
 
 
-def _percentiles(latency_s: NDArray[np.float64]) -> tuple[float, float]:
-    if not len(latency_s):
-        return math.nan, math.nan
-    p50_ms, p99_ms = np.percentile(1e3 * latency_s, (50, 99)).tolist()
-    return p50_ms, p99_ms
+def plot(result: Overload, path: Path) -> None:
+    """Draw over time what is offered, answered and refused a second; how long an answer takes."""
+    with plots.figure(11, 6, dpi=120) as figure:
+        log = result.log
+        rates, latencies = figure.subplots(2, sharex=True)
+        edges = np.arange(0, result.ends_s + AFTER_S + 0.5, 0.5)
+        answered = log.outcome == Outcome.OK
+        for label, times, colour in (
+            ("offered", log.scheduled_s, GREY),
+            ("answered", log.done_s[answered], BLUE),
+            ("refused or failed", log.done_s[~answered], VERMILION),
+        ):
+            rates.stairs(np.histogram(times, edges)[0] * 2, edges, label=label, color=colour)
+        rates.axhline(result.peak.per_s, color=BLUE, linewidth=0.8, linestyle=":", label="closed-loop peak")
+        rates.set_ylabel("requests/s")
+        bins = np.digitize(log.scheduled_s[answered], edges) - 1
+        for percentile, colour in ((50, BLUE), (99, VERMILION)):
+            of_bin = [1e3 * log.latency_s[answered][bins == b] for b in range(len(edges) - 1)]
+            values = [np.percentile(ms, percentile) if len(ms) else math.nan for ms in of_bin]
+            latencies.stairs(values, edges, label=f"p{percentile} of the answers", color=colour)
+        latencies.axhline(result.limit_ms, color=GREY, linewidth=0.8, linestyle=":", label="limit")
+        latencies.set_yscale("log")
+        latencies.set_ylabel("ms from the scheduled time")
+        latencies.set_xlabel("seconds")
+        for axes in (rates, latencies):
+            axes.legend(loc="upper right", fontsize=8)
+        figure.savefig(path)
 
 
-def _mb(samples: Sequence[Sample], name: str, from_s: float, to_s: float) -> float:
-    found = [sample.uss_bytes / 1e6 for sample in samples if sample.name == name and from_s <= sample.at_s < to_s]
-    return float(np.median(found)) if found else math.nan
+def _column(result: Overload, c: PriorityResult) -> list[str]:
+    total_mb = np.sum(list(result.memory_mb.values()) or [[math.nan] * 4], axis=0)
+    return [
+        f"{result.peak.per_s:,.0f}",
+        f"{c.offered_per_s:,.0f}",
+        f"{c.goodput_per_s:,.0f} ({c.goodput_per_s / result.peak.per_s:.0%})",
+        f"{c.p50_ms:,.0f}, {c.p99_ms:,.0f} ({result.limit_ms:,.0f})",
+        f"{sum(c.shed.values()) / result.settings.seconds:,.0f} ({c.shed_p50_ms:.1f})",
+        f"{sum(c.failed.values()):,}",
+        f"{result.recovery_s:.1f}",
+        " → ".join(f"{mb:.0f}" for mb in total_mb),
+    ]

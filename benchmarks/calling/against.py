@@ -1,0 +1,155 @@
+"""The client library of this checkout against that of another one, an older commit's: has it become slower?
+
+Each library calls from worker processes of its own (see `callers.py`), started in its own checkout with the same
+Python. Their requests are interleaved, and what is compared is the time that a request takes, alone and among others,
+within each round: new/old, as a median with its 95 % interval. An interval that is wide tells nothing; one that begins
+above 1 tells of a library that is slower for sure.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.calling import callers
+from benchmarks.calling.callers import KINDS, MODEL, Caller
+from benchmarks.calling.interleaved import AT_ONCE, CallerResult, measure, same_way
+from benchmarks.errors import MeasurementError
+from benchmarks.rounds import Interval, ratio_interval
+from cli import tables
+from cli.tables import Table, console
+from clients.settings import Protocol
+from contracts import layout
+
+_NEW, _OLD = "new", "old"
+_MAX_WIDTH, _MAX_LOW = 0.10, 1.00  # of an interval
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The time that a request of the new library takes, of the old one's."""
+
+    protocol: str
+    of: str  # "threads", "asyncio"
+    at_once: int  # 1: the median latency; else what the throughput makes of it
+    time: Interval
+
+    @property
+    def finding(self) -> str | None:
+        """What keeps it from being as fast as the old one."""
+        what = f"{self.protocol}, {self.of}, {self.at_once} at once: {self.time} of the old time"
+        if self.time.low > _MAX_LOW:
+            return f"{what} is slower"
+        return f"{what} is too wide to tell; more --rounds" if self.time.width > _MAX_WIDTH else None
+
+
+class Worker:
+    """A caller in a process of its own; what is asked of it goes there."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def label(self) -> str:
+        return str(self._ask("label"))
+
+    def latency_s(self) -> float:
+        return float(self._ask("latency_s"))
+
+    def per_s(self, at_once: int, seconds: float) -> float:
+        return float(self._ask("per_s", at_once, seconds))
+
+    def tell(self, *request: str | float) -> None:
+        """Send it a line."""
+        self._process.stdin.write(f"{json.dumps(request)}\n".encode())  # type: ignore[union-attr]  # a pipe
+
+    def _ask(self, *request: str | float) -> Any:
+        with suppress(BrokenPipeError):  # it has ended, and does not answer either
+            self.tell(*request)
+        if not (answer := self._process.stdout.readline()):  # type: ignore[union-attr]  # a pipe
+            raise MeasurementError("a worker of the client library ended: see above")
+        return json.loads(answer)
+
+
+def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float) -> int:
+    """Measure, print and keep; 0 if the library is as fast as that of the checkout `other`."""
+    measured = against(addresses, image, other, rounds, seconds)
+    found = ratios(measured)
+    console().print(table(measured, found))
+    findings = [ratio.finding for ratio in found if ratio.finding]
+    print("\n".join(f"✗ {finding}" for finding in findings) or "✓ It is not slower")
+    figures = {"ratios": [asdict(ratio) for ratio in found], "callers": [asdict(result) for result in measured]}
+    results.keep("client-against", {"against": layout.shown(other), "findings": findings, **figures})
+    return 1 if findings else 0
+
+
+def against(
+    addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float
+) -> list[CallerResult]:
+    """Both libraries, over both protocols, from threads and from asyncio.
+
+    Args:
+        addresses: host:port of each protocol.
+        other: The root of a checkout.
+        seconds: Of each measurement.
+
+    Raises:
+        MeasurementError: there is no client library in `other`, or a worker ended.
+    """
+    if not (other / "clients" / "__init__.py").is_file():
+        raise MeasurementError(
+            f"{other} holds no client library", hint="name the root of a checkout: git worktree add DIRECTORY COMMIT"
+        )
+    with ExitStack() as opened:
+        workers: dict[tuple[str, str], dict[str, Caller]] = {
+            (protocol, kind): {
+                name: opened.enter_context(_worker(root, f"{protocol}://{address}", kind, image))
+                for name, root in ((_NEW, layout.ROOT), (_OLD, other.resolve()))
+            }
+            for protocol, address in addresses.items()
+            for kind in KINDS
+        }
+        return measure(workers, rounds, seconds)
+
+
+def ratios(measured: Sequence[CallerResult]) -> list[Ratio]:
+    """Compare the new library with the old one, round by round."""
+    found = []
+    for new in (result for result in measured if result.client == _NEW):
+        old = same_way(measured, new, _OLD)
+        found.append(Ratio(new.protocol, new.of, 1, ratio_interval(new.p50_us, old.p50_us)))
+        # A request takes the longer, the fewer are answered a second.
+        found += [Ratio(new.protocol, new.of, n, ratio_interval(old.per_s[n], new.per_s[n])) for n in AT_ONCE]
+    return found
+
+
+def table(measured: Sequence[CallerResult], found: Sequence[Ratio]) -> Table:
+    """A row for each protocol and kind."""
+    title = f"One image to {MODEL}: the time of a request, new/old (95 %), {len(measured[0].p50_us)} rounds"
+    shown = tables.table("", "p50 of one", *(f"{n} at once" for n in AT_ONCE), title=title)
+    for way in dict.fromkeys((ratio.protocol, ratio.of) for ratio in found):
+        shown.add_row(", ".join(way), *(str(ratio.time) for ratio in found if (ratio.protocol, ratio.of) == way))
+    return shown
+
+
+@contextmanager
+def _worker(root: Path, url: str, kind: str, image: bytes) -> Iterator[Worker]:
+    """A caller of the library in the checkout `root`, until the block ends."""
+    with subprocess.Popen(
+        [sys.executable, "-P", callers.__file__],  # -P: the script's own folder is no place to import from
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,  # a worker that has ended leaves nothing to flush
+        start_new_session=True,  # Ctrl-C is ours: a worker ends when its standard input does
+    ) as process:
+        worker = Worker(process)
+        worker.tell(url, kind, base64.b64encode(image).decode())
+        yield worker

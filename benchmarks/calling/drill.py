@@ -1,0 +1,30 @@
+"""`python -m deploy drill` through the client library: nothing may fail, whatever happens to the server."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from cli.tables import console
+from clients import Client
+from contracts import layout
+from deploy.drill import events, results, run
+
+
+def main(options: argparse.Namespace) -> int:
+    """Upgrade and kill a server under load; 0 only if no request failed."""
+    settings = run.DrillSettings(requests=options.requests, connections=options.connections)
+    strict = [(name, act, None) for name, act, _ in events.EVENTS]
+    result = run.drill(settings, strict, connect)
+    folder = results.save(result, layout.artifacts() / "drill")
+    console().print(results.table(result))
+    print(result.verdict())
+    print(f"The picture, and every request: {layout.shown(folder)}")
+    return 0 if result.passed else 1
+
+
+@contextmanager
+def connect(protocol: str, address: str) -> Iterator[Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]:
+    """A connection of the drill's, through the client library."""
+    with Client(f"{protocol}://{address}") as client:
+        yield client.infer

@@ -1,0 +1,58 @@
+"""A server of a benchmark's own, over a model repository that is made for it and removed again."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.running import server
+from deploy.triton.ports import free_ports
+from deploy.triton.settings import Settings
+from deploy.triton.state import Running
+
+# Of a Python model with one input and one output of FP32.
+CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
+"""
+
+
+@contextmanager
+def scratch_repository() -> Iterator[Path]:
+    """A path for a model repository, there to be made, for as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        Path(scratch).chmod(0o755)  # root's server becomes nobody
+        yield Path(scratch) / "model_repository"
+
+
+@contextmanager
+def serving(repository: Path, cache_bytes: int = 0) -> Iterator[Running]:
+    """Triton over `repository`, on free ports, for as long as the block runs.
+
+    Raises:
+        DeployError, ManifestError: as `deploy.running.server.serving`.
+    """
+    http, grpc, metrics = free_ports()
+    settings = Settings(repository, http_port=http, grpc_port=grpc, metrics_port=metrics, cache_bytes=cache_bytes)
+    with server.serving(settings, say=lambda line: None) as up:
+        yield up
+
+
+@contextmanager
+def serving_python_models(models: Mapping[str, tuple[str, str]]) -> Iterator[Running]:
+    """Triton with these models, each a config.pbtxt and a model.py, for as long as the block runs.
+
+    Raises:
+        DeployError: as `deploy.running.server.serving`.
+    """
+    with scratch_repository() as repository:
+        for name, (config, code) in models.items():
+            version = repository / name / "1"
+            version.mkdir(parents=True)
+            (version.parent / "config.pbtxt").write_text(config)
+            (version / "model.py").write_text(code)
+        with serving(repository) as up:
+            yield up

@@ -1,0 +1,68 @@
+"""Rounds: what is compared is measured in turn, over and over, and compared within the round.
+
+A machine that is shared, or a processor that heats up, is a tenth faster in one minute than in the next. Figures of
+the same round saw the same machine; the median over the rounds leaves out the odd ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+
+from cli.progress import track
+
+_K = TypeVar("_K")
+_F = TypeVar("_F")
+_RESAMPLES = 10_000
+
+
+def in_turn(measurements: Mapping[_K, Callable[[], _F]], rounds: int) -> dict[_K, list[_F]]:
+    """Take every measurement once a round, in the order given, with a bar on stderr; what each gave, by round."""
+    found: dict[_K, list[_F]] = {name: [] for name in measurements}
+    for _ in track(range(rounds), "measuring", "rounds"):
+        for name, measure in measurements.items():
+            found[name].append(measure())
+    return found
+
+
+def median_difference(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Subtract round by round; the median."""
+    return median(one - other for one, other in zip(ones, others, strict=True))
+
+
+def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Divide round by round; the median."""
+    return median(_ratios(ones, others))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} … {self.high:.3f})"
+
+
+def ratio_interval(ones: Sequence[float], others: Sequence[float]) -> Interval:
+    """Divide round by round; the median with its percentile bootstrap interval, which resamples the rounds.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same rounds give the same interval.
+    """
+    ratios = np.array(_ratios(ones, others))
+    resampled = np.random.default_rng(0).choice(ratios, (_RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5)).tolist()
+    return Interval(float(np.median(ratios)), low, high)
+
+
+def _ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [one / other for one, other in zip(ones, others, strict=True)]

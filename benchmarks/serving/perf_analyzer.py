@@ -1,0 +1,156 @@
+"""NVIDIA's perf_analyzer: found or installed, run once a protocol and concurrency, read back.
+
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_analyzer/docs/README.html
+"""
+
+import base64
+import csv
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.errors import MeasurementError, ToolError
+from contracts import layout
+from deploy.triton import environment
+
+# Current perf-analyzer wheels need glibc 2.38 (Ubuntu 24.04); on an older one pip takes an empty placeholder.
+# The wheel of this client release carries a binary for glibc 2.34 and later.
+_FALLBACK = "tritonclient==2.50.0"
+_LIBRARIES = {"libb64-*": "libb64.so.0d", "libcudart-*": "libcudart.so.12"}  # as the wheel of Triton names them
+
+
+@dataclass(frozen=True)
+class PerfAnalyzer:
+    """A perf_analyzer that runs on this machine."""
+
+    executable: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the clients saw at one concurrency."""
+
+    protocol: str
+    concurrency: int
+    throughput_per_s: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+def find() -> PerfAnalyzer:
+    """perf_analyzer from PATH or this environment (`pip install perf-analyzer`), else a binary for glibc 2.34 on.
+
+    Raises:
+        ToolError: there is none and it could not be installed.
+    """
+    beside = Path(sys.executable).parent / "perf_analyzer"
+    found = shutil.which("perf_analyzer") or (beside if beside.exists() else None)
+    return PerfAnalyzer(Path(found)) if found else _installed()
+
+
+def write_requests(images: Sequence[bytes], path: Path) -> Path:
+    """Write perf_analyzer's input file: one request an image, sent in turn."""
+
+    def element(image: bytes) -> dict[str, object]:
+        # Raw bytes of a BYTES tensor: each element carries its length, 4 bytes, little-endian.
+        encoded = base64.b64encode(struct.pack("<I", len(image)) + image).decode()
+        return {"image": {"content": {"b64": encoded}, "shape": [1]}}
+
+    path.write_text(json.dumps({"data": [element(image) for image in images]}))
+    return path
+
+
+def measure(
+    tool: PerfAnalyzer,
+    model: str,
+    protocol: str,
+    address: str,
+    concurrency: int,
+    requests: Path,
+    window_ms: int,
+) -> Measurement:
+    """Three windows of closed-loop load with `concurrency` requests under way; their mean.
+
+    perf_analyzer's own stability test is off: on a shared machine it ends without a figure. The spread
+    between repeated runs says what such a figure is worth.
+
+    Raises:
+        MeasurementError: perf_analyzer failed, with what it said.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".csv") as table:
+        command = [
+            str(tool.executable),
+            *("-m", model, "-i", protocol, "-u", address),
+            *("--input-data", str(requests), "--concurrency-range", str(concurrency)),
+            *("--measurement-interval", str(window_ms), "--stability-percentage", "999"),
+            *("-f", table.name),
+        ]
+        run = subprocess.run(
+            command, env={**os.environ, **tool.environment}, capture_output=True, text=True, check=False
+        )
+        rows = list(csv.DictReader(Path(table.name).read_text().splitlines()))
+    if run.returncode != 0 or not rows:
+        said = (run.stderr.strip() or run.stdout.strip()).splitlines()[-3:]
+        raise MeasurementError(
+            f"perf_analyzer failed at concurrency {concurrency} over {protocol}",
+            note="\n  ".join(said) or f"exit code {run.returncode}",
+            hint="is the server up? python -m deploy status",
+        )
+    [row] = rows
+    percentiles = {p: float(row[f"p{p} latency"]) / 1e3 for p in (50, 90, 95, 99)}
+    throughput = float(row["Inferences/Second"])
+    return Measurement(protocol, concurrency, throughput, *percentiles.values())
+
+
+def _installed() -> PerfAnalyzer:
+    home = layout.artifacts() / "tools" / "perf_analyzer"
+    libraries, executable = home / "lib", home / "perf_analyzer"
+    if not all(path.exists() for path in (executable, *(libraries / name for name in _LIBRARIES.values()))):
+        print("Installing perf_analyzer (once) …", file=sys.stderr, flush=True)
+        shutil.rmtree(home, ignore_errors=True)
+        libraries.mkdir(parents=True)
+        _copy_libraries(libraries)
+        _extract(executable)
+    return PerfAnalyzer(executable, {"LD_LIBRARY_PATH": str(libraries)})
+
+
+def _copy_libraries(directory: Path) -> None:
+    """libb64 and libcudart as the binary names them. The pip-installed Triton brings both, under hashed names."""
+    triton = environment.pip_installed(say=lambda line: print(line, file=sys.stderr, flush=True))
+    bundled = Path(triton.environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
+    for pattern, name in _LIBRARIES.items():
+        found = next(bundled.glob(pattern), None)
+        if found is None:
+            raise ToolError(f"{bundled} has no {pattern}, which perf_analyzer needs")
+        shutil.copy2(found, directory / name)
+
+
+def _extract(executable: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        pip += ["--platform", "manylinux1_x86_64", "--dest", scratch, _FALLBACK]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        wheel = next(Path(scratch).glob("*.whl"), None)
+        if done.returncode != 0 or wheel is None:
+            raise ToolError(
+                f"could not download {_FALLBACK}, whose wheel carries perf_analyzer",
+                note="\n".join(done.stderr.strip().splitlines()[-2:]),
+                hint="is the package index reachable? Or put a perf_analyzer on PATH",
+            )
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("bin/perf_analyzer"))
+            partial = executable.with_suffix(".partial")
+            partial.write_bytes(archive.read(member))
+    partial.chmod(0o755)
+    partial.rename(executable)  # in one step: what is there is whole
