@@ -1,18 +1,28 @@
 """The benchmarks of the clients, in short: that they run, and that their figures make sense."""
 
-import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.calling import client, storm
+from benchmarks.calling import against, client, storm
+from benchmarks.calling.against import Ratio
+from benchmarks.calling.bulk import BulkResult
+from benchmarks.calling.interleaved import CallerResult
+from benchmarks.errors import MeasurementError
+from benchmarks.rounds import Interval
+from contracts import layout
+from tests.benchmarks.conftest import Ran
 from tests.conftest import RunningServer, Workspace
 
 
-def test_both_clients_are_measured_in_every_way(server: RunningServer, examples: Path) -> None:
-    done = server.workspace.run("benchmarks", "client", "--rounds", "1", "--seconds", "0.2")
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some
+def test_both_clients_are_measured_in_every_way(
+    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
+) -> None:
+    ran = benchmark(server.workspace, "client", "--rounds", "1", "--seconds", "0.05", "--bulk", "640")
+    found = ran.summary
+    assert ran.code == bool(found["findings"]), ran.err  # in so short a time there may be some
     assert len({(way["protocol"], way["of"], way["client"]) for way in found["overhead"]}) == 2 * 2 * 3
     for way in found["overhead"]:
         assert way["p50_us"][0] > 100
@@ -21,9 +31,67 @@ def test_both_clients_are_measured_in_every_way(server: RunningServer, examples:
         assert bulk["many_per_s"][0] > bulk["loop_per_s"][0] > 50
 
 
-def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, examples: Path) -> None:
-    done = server.workspace.run("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_a_client_that_is_slower_than_that_of_another_checkout_is_found_out(
+    server: RunningServer, examples: Path, tmp_path: Path
+) -> None:
+    """The other checkout's is made slow: so it is that one which its worker calls through."""
+    for package in ("clients", "contracts", "cli"):
+        shutil.copytree(layout.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "clients" / "__init__.py").open("a") as source:
+        source.write(
+            "\nimport time\n"
+            "from clients.aio import AsyncClient as _A\n"
+            "from clients.client import Client as _C\n"
+            "_infer, _ainfer = _C.infer, _A.infer\n"
+            "def _slow(*a, **k): time.sleep(0.05); return _infer(*a, **k)\n"
+            "async def _aslow(*a, **k): time.sleep(0.05); return await _ainfer(*a, **k)\n"
+            "_C.infer, _A.infer = _slow, _aslow\n"
+        )
+    image = next(examples.glob("*.png")).read_bytes()
+    measured = against.against({"http": server.http}, image, tmp_path, rounds=2, seconds=0.1)
+    assert [(result.of, result.client) for result in measured] == [
+        (of, name) for of in ("threads", "asyncio") for name in ("new", "old")
+    ]
+    assert all(p50_us > 50_000 for result in measured if result.client == "old" for p50_us in result.p50_us)
+    found = against.ratios(measured)
+    assert [(ratio.protocol, ratio.of, ratio.at_once) for ratio in found] == [
+        ("http", of, at_once) for of in ("threads", "asyncio") for at_once in (1, 8, 32)
+    ]
+    assert all(ratio.time.low <= ratio.time.median <= ratio.time.high for ratio in found)
+    assert all(ratio.time.high < 1 for ratio in found if ratio.at_once == 1)
+
+
+def test_a_folder_without_a_client_library_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="holds no client library"):
+        against.against({"grpc": "127.0.0.1:1"}, b"", tmp_path, rounds=1, seconds=0.1)
+
+
+def test_a_worker_that_ends_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients" / "__init__.py").write_text("raise SystemExit(3)")
+    with pytest.raises(MeasurementError, match="a worker of the client library ended"):
+        against.against({"grpc": "127.0.0.1:1"}, b"", tmp_path, rounds=1, seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("interval", "finding"),
+    [
+        (Interval(0.99, 0.96, 1.03), None),
+        (Interval(1.02, 1.00, 1.09), None),
+        (Interval(1.03, 1.01, 1.05), "grpc, threads, 8 at once: 1.030 (1.010 … 1.050) of the old time is slower"),
+        (Interval(0.99, 0.93, 1.04), "0.990 (0.930 … 1.040) of the old time is too wide to tell; more --rounds"),
+    ],
+)
+def test_the_new_client_is_slower_only_for_sure(interval: Interval, finding: str | None) -> None:
+    found = Ratio("grpc", "threads", 8, interval).finding
+    assert found is None if finding is None else found is not None and finding in found
+
+
+def test_a_storm_is_measured_with_and_without_retries(
+    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
+) -> None:
+    ran = benchmark(server.workspace, "storm", "--rounds", "1", "--seconds", "1")
+    found = ran.summary
     *few, without, with_retries = found["ways"]
     assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]
     assert all(way["succeeded_per_s"][0] > 0 for way in found["ways"])
@@ -31,13 +99,14 @@ def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, exa
     assert without["failed_per_s"][0] > 0
     peak = max(way["succeeded_per_s"][0] for way in few)
     assert found["goodput_share"] == pytest.approx(with_retries["succeeded_per_s"][0] / peak)
-    assert done.returncode == (found["goodput_share"] < 0.9)
+    assert ran.code == (found["goodput_share"] < 0.9)
 
 
 @pytest.mark.parametrize("command", ["shared-memory", "hedging"])
-def test_what_starts_its_own_server_runs(workspace: Workspace, command: str) -> None:
-    out = workspace.must("benchmarks", command, "--rounds", "1", "--seconds", "0.3")
-    ways = json.loads(out.splitlines()[-1])["ways"]
+def test_what_starts_its_own_server_runs(workspace: Workspace, benchmark: Callable[..., Ran], command: str) -> None:
+    ran = benchmark(workspace, command, "--rounds", "1", "--seconds", "0.3")
+    assert ran.code == 0, ran.err
+    ways = ran.summary["ways"]
     assert len(ways) == {"shared-memory": 8, "hedging": 2}[command]
     if command == "hedging":
         plain, hedged = ways
@@ -48,10 +117,10 @@ def test_what_starts_its_own_server_runs(workspace: Workspace, command: str) -> 
 
 
 def test_what_costs_more_than_it_may_is_named() -> None:
-    def way(client: str, p50_us: float, per_s: float) -> client.Way:
-        return client.Way("grpc", "threads", client, (p50_us,) * 3, {8: (per_s,) * 3, 32: (1000.0,) * 3})
+    def way(client: str, p50_us: float, per_s: float) -> CallerResult:
+        return CallerResult("grpc", "threads", client, (p50_us,) * 3, {8: (per_s,) * 3, 32: (1000.0,) * 3})
 
-    bulk = client.Bulk(10, "http", (20.0,), (10.0,))
+    bulk = BulkResult(10, "http", (20.0,), (10.0,))
     assert client.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1099, 951)], []) == []
     assert client.findings([way("tritonclient, same request", 1000, 1000), way("ours", 1101, 949)], [bulk]) == [
         "grpc, threads: +101 µs at p50 (limit: 100)",
@@ -61,8 +130,8 @@ def test_what_costs_more_than_it_may_is_named() -> None:
 
 
 def test_goodput_is_compared_with_the_peak_of_the_same_round() -> None:
-    def way(name: str, *succeeded_per_s: float) -> storm.Storm:
-        return storm.Storm(name, 1, succeeded_per_s, (0.0,) * 3, (0.0,) * 3)
+    def way(name: str, *succeeded_per_s: float) -> storm.StormResult:
+        return storm.StormResult(name, 1, succeeded_per_s, (0.0,) * 3, (0.0,) * 3)
 
     few = [
         way(name, *per_s) for name, per_s in zip(storm._PEAK, ((100, 50, 10), (90, 60, 10), (80, 40, 20)), strict=True)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.errors import MeasurementError
-from benchmarks.serving import load, overload, overload_report
+from benchmarks.serving import load, overload, overload_run
 from benchmarks.serving.load import Outcome, Request
 from tests.conftest import RunningServer
 
@@ -25,7 +25,7 @@ def images(examples: Path) -> tuple[bytes, ...]:
 @pytest.fixture(scope="module")
 def requests(server: RunningServer, images: tuple[bytes, ...]) -> list[Request]:
     """Of one image and of three, with their answers."""
-    return load.answered(server.http, [load.build("fashion", images[:count]) for count in (1, 3)])
+    return load.with_answers(server.http, [load.build("fashion", images[:count]) for count in (1, 3)])
 
 
 def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(
@@ -78,13 +78,13 @@ def test_what_the_server_refuses_for_another_reason_has_failed(
     unknown = load.build("nope", images[:1])
     assert set(load.closed_loop(server.http, [unknown], 1, 0.1).outcome) == {Outcome.FAILED}
     with pytest.raises(MeasurementError, match="nope"):
-        load.answered(server.http, [unknown])
+        load.with_answers(server.http, [unknown])
 
 
 def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
     address = "127.0.0.1:1"
     for measure in (
-        lambda: load.answered(address, requests),
+        lambda: load.with_answers(address, requests),
         lambda: load.closed_loop(address, requests, 1, 1),
         lambda: load.open_loop(address, requests, np.zeros(1), np.zeros(1, dtype=np.intp)),
     ):
@@ -95,32 +95,32 @@ def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
 def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
     server: RunningServer, images: tuple[bytes, ...], tmp_path: Path
 ) -> None:
-    settings = overload.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
-    result = overload.run(server.http, None, settings, say=lambda line: None)
-    figures = overload_report.as_json(result)
+    settings = overload_run.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
+    result = overload_run.run(server.http, None, settings, say=lambda line: None)
+    figures = overload.as_json(result)
     assert [c["priority"] for c in figures["by_priority"]] == [0, 1]
-    during = (result.log.scheduled_s >= overload.BEFORE_S) & (result.log.scheduled_s < result.ends_s)
+    during = (result.log.scheduled_s >= overload_run.BEFORE_S) & (result.log.scheduled_s < result.ends_s)
     accounted = sum(sum(c["shed"].values()) + sum(c["failed"].values()) for c in figures["by_priority"])
     assert accounted == (result.log.outcome[during] != Outcome.OK).sum()
     assert not any(c["failed"] for c in figures["by_priority"])
-    assert set(result.log.outcome[result.log.scheduled_s < overload.BEFORE_S]) == {Outcome.OK}
+    assert set(result.log.outcome[result.log.scheduled_s < overload_run.BEFORE_S]) == {Outcome.OK}
     assert figures["peak_per_s"] == max(loop["per_s"] for loop in figures["closed_loops"])
     assert figures["limit_ms"] > 60_000  # the queue's timeout, and more
     assert figures["memory_mb"] == {}
 
     with (tmp_path / "table.txt").open("w") as file:
-        Console(file=file, width=200).print(overload_report.table([result]))
+        Console(file=file, width=200).print(overload.table([result]))
     assert "3 times the peak" in (tmp_path / "table.txt").read_text()
-    overload_report.keep(result, tmp_path / "overload.npz")
+    overload.save_requests(result, tmp_path / "overload.npz")
     kept = np.load(tmp_path / "overload.npz")
     assert (kept["outcome"] == "OK").sum() == (result.log.outcome == Outcome.OK).sum()
-    overload_report.plot(result, tmp_path / "overload.png")
+    overload.plot(result, tmp_path / "overload.png")
     assert (tmp_path / "overload.png").read_bytes().startswith(b"\x89PNG")
 
 
-def planted(changes: dict[str, tuple[float, float, object]]) -> overload.Overload:
+def planted(changes: dict[str, tuple[float, float, object]]) -> overload_run.Overload:
     """100 requests/s, all answered in 10 ms, but for what is changed of those that are due from a time to another."""
-    scheduled_s = np.arange(0, overload.BEFORE_S + 10 + overload.AFTER_S, 0.01)
+    scheduled_s = np.arange(0, overload_run.BEFORE_S + 10 + overload_run.AFTER_S, 0.01)
     columns = {"done_s": scheduled_s + 0.01, "outcome": np.zeros(len(scheduled_s), dtype=np.uint8)}
     for column, (from_s, to_s, change) in changes.items():
         due = (scheduled_s >= from_s) & (scheduled_s < to_s)
@@ -128,11 +128,11 @@ def planted(changes: dict[str, tuple[float, float, object]]) -> overload.Overloa
     log = load.Log(
         scheduled_s, scheduled_s, which=np.zeros(len(scheduled_s), dtype=np.intp), connections=1, cpu_s=0, **columns
     )
-    peaks = (overload.Peak(connections=1, per_s=100, p50_ms=10, p99_ms=10),)
-    return overload.Overload(overload.Settings((), seconds=10), peaks, 1.0, (Request(b""),), log, ())
+    peaks = (overload_run.ClosedLoop(connections=1, per_s=100, p50_ms=10, p99_ms=10),)
+    return overload_run.Overload(overload_run.Settings((), seconds=10), peaks, 1.0, (Request(b""),), log, ())
 
 
-BEGIN, END = overload.BEFORE_S, overload.BEFORE_S + 10
+BEGIN, END = overload_run.BEFORE_S, overload_run.BEFORE_S + 10
 
 
 @pytest.mark.parametrize(

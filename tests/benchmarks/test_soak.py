@@ -1,7 +1,6 @@
 """The slope of memory that is known, and a short soak of the real server."""
 
 import csv
-import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -13,6 +12,7 @@ import pytest
 
 from benchmarks.serving import memory
 from benchmarks.serving.memory import Growth, Sample
+from tests.benchmarks.conftest import Ran
 from tests.conftest import RunningServer, wait_for
 
 MINUTE_S = 60.0
@@ -82,13 +82,16 @@ def test_a_process_that_has_ended_is_no_sample() -> None:
     with subprocess.Popen(["true"]) as process:
         ended = psutil.Process(process.pid)
         wait_for(lambda: ended.status() == psutil.STATUS_ZOMBIE)
-        assert memory._sample(0, "worker", ended) is None
+        assert memory._of_process(0, "worker", ended) is None
 
 
-def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: RunningServer, examples: Path) -> None:
+def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(
+    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
+) -> None:
     no_limit = "1e9"  # so soon after its start everything grows
-    out = server.workspace.must("benchmarks", "soak", "--minutes", "0.17", "--reload-every", "3", "--limit", no_limit)
-    summary = json.loads(out.splitlines()[-1])
+    ran = benchmark(server.workspace, "soak", "--minutes", "0.1", "--reload-every", "2", "--limit", no_limit)
+    assert ran.code == 0, ran.err
+    summary = ran.summary
     assert summary["findings"] == []
     assert summary["outcomes"]["OK"] > 100
     assert summary["visits"]["answered"] > summary["visits"]["refused"] > 0
