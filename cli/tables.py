@@ -1,6 +1,7 @@
 """Tables for people, on standard output."""
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +14,18 @@ def console(width: int = 120) -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else width)
 
 
-def table(*headings: str, title: str | None = None, left: int = 1, **style: Any) -> Table:
-    """Make a table with these columns, the first `left` of them aligned left, as text is, the others right, as figures.
+def table(*headings: str, title: str | None = None, left: int | Collection[str] = 1, **style: Any) -> Table:
+    """Make a table whose columns are aligned left, as text is, or right, as figures are.
 
     Args:
         title: Above the table; may hold markup.
+        left: Which columns are text: so many of the first, or those with these headings.
         style: What else rich's Table takes.
     """
+    texts = headings[:left] if isinstance(left, int) else left
     made = Table(title=title, **style)
-    for index, heading in enumerate(headings):
-        made.add_column(heading, justify="left" if index < left else "right")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in texts else "right")
     return made
 
 

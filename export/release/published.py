@@ -25,23 +25,20 @@ def list_versions(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(release) for release in releases], indent=2))
         return 0
-    from rich.table import Table
+    from cli.tables import console, table
 
-    from cli.tables import console
-
-    table = Table()
-    for heading in ("model", "version", "published (UTC)", "from", "served", "accuracy", "signed"):
-        table.add_column(heading, justify="right" if heading in ("version", "accuracy") else "left")
+    headings = ("model", "version", "published (UTC)", "from", "served", "accuracy", "signed")
+    shown = table(*headings, left={*headings} - {"version", "accuracy"})
     for release in releases:
         served = ", ".join(f"{choice.precision} {choice.file}" for choice in release.choices)
         accuracy = release.variant_for(release.choices[0].file).accuracy
         signed = (_directory(options.repository, release) / manifest.SIGNATURE).exists()
-        table.add_row(
+        shown.add_row(
             release.model, str(release.version), release.created_at[:16].replace("T", " "),
             f"{release.source.file} {release.source.sha256[:12]}", served,
             "—" if accuracy is None else f"{accuracy:.4f}", "yes" if signed else "no",
         )  # fmt: skip
-    console().print(table if releases else f"Nothing is published in {layout.shown(options.repository)}")
+    console().print(shown if releases else f"Nothing is published in {layout.shown(options.repository)}")
     if not releases:
         print("Next: python -m export FAMILY")
     return 0

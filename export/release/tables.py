@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
+from cli.tables import Table, escape, mark, table
 from contracts.manifest import Gate, Manifest, Variant, find_gate
 
 
@@ -13,33 +11,23 @@ def variants_table(release: Manifest) -> Table:
     files = list(dict.fromkeys(file for variant in release.variants for file in variant.timings))
     reference = release.reference_accuracy
     known = "" if reference is None else f" (the reference's accuracy is {reference:.4f})"
-    table = Table(title=f"{release.model}{known}")
-    table.add_column("variant")
-    for heading in ("accuracy", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB"):
-        table.add_column(heading, justify="right")
-    table.add_column("computes in")
-    for file in files:
-        for batch in _batches(release, file):
-            table.add_column(f"{file.partition('.')[2]} ms,\nbatch {batch}", justify="right")
-    table.add_column("verdict")
+    timed = [f"{file.partition('.')[2]} ms,\nbatch {batch}" for file in files for batch in _batches(release, file)]
+    proven = ("accuracy", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB")
+    text = ("variant", "computes in", "verdict")
+    shown = table("variant", *proven, "computes in", *timed, "verdict", title=f"{release.model}{known}", left=text)
     for variant in release.variants:
-        table.add_row(*_row(variant, files, release))
-    return table
+        shown.add_row(*_row(variant, files, release))
+    return shown
 
 
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     """Lay out the gates, a row each: figure, limit and verdict."""
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("gate")
-    table.add_column("figure", justify="right")
-    table.add_column("limit", justify="right")
-    table.add_column("")
-    table.add_column("detail")
+    headings = ("gate", "figure", "limit", "", "detail")
+    shown = table(*headings, title=escape(title), left=("gate", "", "detail"), title_justify="left")
     for gate in gates:
         sign = "≤" if gate.bound == "at most" else "≥"
-        verdict = "[green]✓[/]" if gate.passed else "[red]✗[/]"
-        table.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", verdict, escape(gate.detail))
-    return table
+        shown.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", mark(gate.passed), escape(gate.detail))
+    return shown
 
 
 def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:

@@ -104,6 +104,8 @@ def test_a_table_in_a_file_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_columns_are_text_and_the_others_figures() -> None:
     shown = tables.table("a", "b", "c", left=2)
     assert [column.justify for column in shown.columns] == ["left", "left", "right"]
+    shown = tables.table("a", "b", "c", left={"c"})
+    assert [column.justify for column in shown.columns] == ["right", "right", "left"]
 
 
 def test_a_verdict_has_its_sign() -> None:
