@@ -78,8 +78,16 @@ class Worker:
 
 
 def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float) -> int:
-    """Measure, print and keep; 0 if the library is as fast as that of the checkout `other`."""
-    measured = against(addresses, image, other, rounds, seconds)
+    """Measure, print and keep; 0 if the library is as fast as that of the checkout `other`.
+
+    Raises:
+        MeasurementError: there is no client library in `other`, or a worker ended.
+    """
+    if not (other / "clients" / "__init__.py").is_file():
+        raise MeasurementError(
+            f"{other} holds no client library", hint="name the root of a checkout: git worktree add DIRECTORY COMMIT"
+        )
+    measured = compare(addresses, image, {_NEW: layout.ROOT, _OLD: other.resolve()}, rounds, seconds)
     found = ratios(measured)
     console().print(table(measured, found))
     findings = [ratio.finding for ratio in found if ratio.finding]
@@ -89,28 +97,23 @@ def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds:
     return 1 if findings else 0
 
 
-def against(
-    addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float
+def compare(
+    addresses: Mapping[Protocol, str], image: bytes, checkouts: Mapping[str, Path], rounds: int, seconds: float
 ) -> list[CallerResult]:
-    """Both libraries, over both protocols, from threads and from asyncio.
+    """Time the libraries of the checkouts, {"new": root, "old": root}, by protocol, from threads and from asyncio.
 
     Args:
         addresses: host:port of each protocol.
-        other: The root of a checkout.
         seconds: Of each measurement.
 
     Raises:
-        MeasurementError: there is no client library in `other`, or a worker ended.
+        MeasurementError: a worker ended, or the libraries do not get the same label.
     """
-    if not (other / "clients" / "__init__.py").is_file():
-        raise MeasurementError(
-            f"{other} holds no client library", hint="name the root of a checkout: git worktree add DIRECTORY COMMIT"
-        )
     with ExitStack() as opened:
         workers: dict[tuple[str, str], dict[str, Caller]] = {
             (protocol, kind): {
                 name: opened.enter_context(_worker(root, f"{protocol}://{address}", kind, image))
-                for name, root in ((_NEW, layout.ROOT), (_OLD, other.resolve()))
+                for name, root in checkouts.items()
             }
             for protocol, address in addresses.items()
             for kind in KINDS

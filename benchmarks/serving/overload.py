@@ -16,6 +16,7 @@ from benchmarks.serving.load import Outcome
 from benchmarks.serving.overload_run import AFTER_S, Overload, PriorityResult, Settings, run
 from cli import plots, tables
 from cli.plots import BLUE, GREY, VERMILION
+from cli.progress import Progress
 from cli.tables import Table, console
 from contracts import layout
 
@@ -46,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
                 seconds=options.seconds,
                 priority_share=options.priority_share,
             ),
-            say=lambda line: print(line, file=sys.stderr),
+            say=Progress().say,
         )
         for count in options.images_per_request
     ]

@@ -1,6 +1,5 @@
 """The benchmarks of the clients, in short: that they run, and that their figures make sense."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,46 +30,78 @@ def test_both_clients_are_measured_in_every_way(
         assert bulk["many_per_s"][0] > bulk["loop_per_s"][0] > 50
 
 
-def test_a_client_that_is_slower_than_that_of_another_checkout_is_found_out(
-    server: RunningServer, examples: Path, tmp_path: Path
-) -> None:
-    """The other checkout's is made slow: so it is that one which its worker calls through."""
-    for package in ("clients", "contracts", "cli"):
-        shutil.copytree(layout.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "clients" / "__init__.py").open("a") as source:
-        source.write(
-            "\nimport time\n"
-            "from clients.aio import AsyncClient as _A\n"
-            "from clients.client import Client as _C\n"
-            "_infer, _ainfer = _C.infer, _A.infer\n"
-            "def _slow(*a, **k): time.sleep(0.05); return _infer(*a, **k)\n"
-            "async def _aslow(*a, **k): time.sleep(0.05); return await _ainfer(*a, **k)\n"
-            "_C.infer, _A.infer = _slow, _aslow\n"
-        )
-    image = next(examples.glob("*.png")).read_bytes()
-    measured = against.against({"http": server.http}, image, tmp_path, rounds=2, seconds=0.1)
+LIBRARY = """
+import asyncio, time
+import numpy as np
+
+class Client:
+    def __init__(self, url): pass
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def infer(self, model, inputs, outputs):
+        time.sleep({seconds})
+        return {{"label": np.array([[{label!r}]], dtype=object)}}
+
+class AsyncClient:
+    def __init__(self, url): pass
+    async def close(self): pass
+    async def infer(self, model, inputs, outputs):
+        await asyncio.sleep({seconds})
+        return {{"label": np.array([[{label!r}]], dtype=object)}}
+"""
+
+
+def library(root: Path, seconds: float, label: bytes = b"Bag") -> Path:
+    """A checkout whose clients take so long and have no server."""
+    (root / "clients").mkdir(parents=True)
+    (root / "clients" / "__init__.py").write_text(LIBRARY.format(seconds=seconds, label=label))
+    return root
+
+
+def test_each_checkouts_own_library_is_timed_and_the_slower_one_found_out(tmp_path: Path) -> None:
+    checkouts = {"new": library(tmp_path / "new", 0.02), "old": library(tmp_path / "old", 0.01)}
+    measured = against.compare({"grpc": "nobody"}, b"", checkouts, rounds=3, seconds=0.1)
     assert [(result.of, result.client) for result in measured] == [
         (of, name) for of in ("threads", "asyncio") for name in ("new", "old")
     ]
-    assert all(p50_us > 50_000 for result in measured if result.client == "old" for p50_us in result.p50_us)
     found = against.ratios(measured)
-    assert [(ratio.protocol, ratio.of, ratio.at_once) for ratio in found] == [
-        ("http", of, at_once) for of in ("threads", "asyncio") for at_once in (1, 8, 32)
+    assert [(ratio.of, ratio.at_once) for ratio in found] == [
+        (of, at_once) for of in ("threads", "asyncio") for at_once in (1, 8, 32)
     ]
-    assert all(ratio.time.low <= ratio.time.median <= ratio.time.high for ratio in found)
-    assert all(ratio.time.high < 1 for ratio in found if ratio.at_once == 1)
+    for ratio in found:
+        assert 1.2 < ratio.time.low <= ratio.time.median <= ratio.time.high
+        assert ratio.finding is not None and "is slower" in ratio.finding
+
+
+def test_this_checkout_against_itself(server: RunningServer, examples: Path, benchmark: Callable[..., Ran]) -> None:
+    ran = benchmark(server.workspace, "client", "--against", str(layout.ROOT), "--rounds", "1", "--seconds", "0.05")
+    found = ran.summary
+    assert ran.code == bool(found["findings"]), ran.err  # in so short a time there may be some
+    assert [(ratio["protocol"], ratio["of"], ratio["at_once"]) for ratio in found["ratios"]] == [
+        (protocol, of, at_once)
+        for protocol in ("grpc", "http")
+        for of in ("threads", "asyncio")
+        for at_once in (1, 8, 32)
+    ]
+    assert all(result["p50_us"][0] > 100 for result in found["callers"])
+    assert "grpc, threads" in ran.out
+
+
+def test_libraries_that_do_not_agree_are_not_compared(tmp_path: Path) -> None:
+    checkouts = {"new": library(tmp_path / "new", 0), "old": library(tmp_path / "old", 0, b"Coat")}
+    with pytest.raises(MeasurementError, match="do not agree"):
+        against.compare({"grpc": "nobody"}, b"", checkouts, rounds=1, seconds=0.1)
 
 
 def test_a_folder_without_a_client_library_is_named(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="holds no client library"):
-        against.against({"grpc": "127.0.0.1:1"}, b"", tmp_path, rounds=1, seconds=0.1)
+        against.report({"grpc": "nobody"}, b"", tmp_path, rounds=1, seconds=0.1)
 
 
 def test_a_worker_that_ends_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "clients").mkdir()
-    (tmp_path / "clients" / "__init__.py").write_text("raise SystemExit(3)")
+    (library(tmp_path, 0) / "clients" / "__init__.py").write_text("raise SystemExit(3)")
     with pytest.raises(MeasurementError, match="a worker of the client library ended"):
-        against.against({"grpc": "127.0.0.1:1"}, b"", tmp_path, rounds=1, seconds=0.1)
+        against.compare({"grpc": "nobody"}, b"", {"new": tmp_path}, rounds=1, seconds=0.1)
 
 
 @pytest.mark.parametrize(
