@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from cli.tables import console
 from clients import Client
 from contracts import layout
 from deploy.drill import events, results, run
@@ -16,10 +15,7 @@ def main(options: argparse.Namespace) -> int:
     settings = run.DrillSettings(requests=options.requests, connections=options.connections)
     strict = [(name, act, None) for name, act, _ in events.EVENTS]
     result = run.drill(settings, strict, connect)
-    folder = results.save(result, layout.artifacts() / "drill")
-    console().print(results.table(result))
-    print(result.verdict())
-    print(f"The picture, and every request: {layout.shown(folder)}")
+    results.show(result, results.save(result, layout.artifacts() / "drill"))
     return 0 if result.passed else 1
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from cli.tables import console
 from contracts import layout
 from deploy.drill import results
 from deploy.drill.run import DrillSettings, drill
@@ -23,7 +22,5 @@ def run_drill(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**result.as_json(), "folder": str(folder)}))
     else:
-        console().print(results.table(result))
-        print(result.verdict())
-        print(f"The picture, and every request: {layout.shown(folder)}")
+        results.show(result, folder)
     return 0 if result.passed else 1

@@ -13,7 +13,8 @@ from typing import Any
 
 from cli import plots, tables
 from cli.plots import BLUE, GREEN, GREY, VERMILION
-from cli.tables import Table, escape
+from cli.tables import Table, console, escape
+from contracts import layout
 from deploy.drill.traffic import SentRequest
 
 _COLOURS = {"http": BLUE, "grpc": GREEN}
@@ -126,6 +127,13 @@ def table(result: DrillResult) -> Table:
             recovered, limit, tables.mark(f.held),
         )  # fmt: skip
     return shown
+
+
+def show(result: DrillResult, folder: Path) -> None:
+    """Print the table, the verdict, and where `save` put the rest."""
+    console().print(table(result))
+    print(result.verdict())
+    print(f"The picture, and every request: {layout.shown(folder)}")
 
 
 def save(result: DrillResult, root: Path) -> Path:

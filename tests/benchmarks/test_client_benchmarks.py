@@ -121,7 +121,7 @@ def test_the_new_client_is_slower_only_for_sure(interval: Interval, finding: str
 def test_a_storm_is_measured_with_and_without_retries(
     server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
 ) -> None:
-    ran = benchmark(server.workspace, "storm", "--rounds", "1", "--seconds", "1")
+    ran = benchmark(server.workspace, "storm", "--rounds", "1", "--seconds", "0.5")
     found = ran.summary
     *few, without, with_retries = found["ways"]
     assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]

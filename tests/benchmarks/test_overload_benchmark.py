@@ -93,8 +93,10 @@ def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
 
 
 def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
-    server: RunningServer, images: tuple[bytes, ...], tmp_path: Path
+    server: RunningServer, images: tuple[bytes, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(overload_run, "BEFORE_S", 1.0)
+    monkeypatch.setattr(overload_run, "AFTER_S", 1.0)
     settings = overload_run.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
     result = overload_run.run(server.http, None, settings, say=lambda line: None)
     figures = overload.as_json(result)
