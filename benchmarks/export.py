@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(name: str, family: str, checkpoint: Path, scratch: Path) -> ExportRun:
-    """Run the export `name` of RUNS.
+    """Run the export `name` of RUNS, and watch its memory.
 
     Raises:
         MeasurementError: it failed, with the last line that it said.
@@ -91,7 +91,7 @@ def measure(name: str, family: str, checkpoint: Path, scratch: Path) -> ExportRu
 
 
 def table(runs: Sequence[ExportRun], title: str) -> Table:
-    """A row an export."""
+    """Lay out the exports, a row each."""
     shown = tables.table("", "seconds", "peak MB", title=title)
     for run in runs:
         shown.add_row(run.name, f"{run.seconds:.1f}", f"{run.peak_rss_mb:,.0f}")

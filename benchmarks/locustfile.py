@@ -33,7 +33,7 @@ def prepare(environment: Any, **_: object) -> None:
 
 
 def _body(image: bytes) -> tuple[bytes, int]:
-    """A request in Triton's binary HTTP form, and the length of its JSON header."""
+    """Build a request in Triton's binary HTTP form; return it with the length of its JSON header."""
     source = InferInput("image", [1, 1], "BYTES")
     source.set_data_from_numpy(np.array([[image]], dtype=np.object_), binary_data=True)
     wanted = InferRequestedOutput("label", binary_data=True)

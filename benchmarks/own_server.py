@@ -22,7 +22,7 @@ instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 
 @contextmanager
 def scratch_repository() -> Iterator[Path]:
-    """A path for a model repository, there to be made, for as long as the block runs."""
+    """Find a place for a model repository, which is removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         Path(scratch).chmod(0o755)  # root's server becomes nobody
         yield Path(scratch) / "model_repository"
@@ -30,7 +30,7 @@ def scratch_repository() -> Iterator[Path]:
 
 @contextmanager
 def serving(repository: Path, cache_bytes: int = 0) -> Iterator[Running]:
-    """Triton over `repository`, on free ports, for as long as the block runs.
+    """Run Triton over `repository`, on free ports, for as long as the block runs.
 
     Raises:
         DeployError, ManifestError: as `deploy.running.server.serving`.
@@ -43,7 +43,7 @@ def serving(repository: Path, cache_bytes: int = 0) -> Iterator[Running]:
 
 @contextmanager
 def serving_python_models(models: Mapping[str, tuple[str, str]]) -> Iterator[Running]:
-    """Triton with these models, each a config.pbtxt and a model.py, for as long as the block runs.
+    """Run Triton with these models, each a config.pbtxt and a model.py, for as long as the block runs.
 
     Raises:
         DeployError: as `deploy.running.server.serving`.

@@ -9,7 +9,7 @@ from contracts import layout
 
 
 def directory() -> Path:
-    """The folder of all results; it is made if need be."""
+    """Return the folder of all results; make it if need be."""
     made = layout.artifacts() / "benchmarks"
     made.mkdir(parents=True, exist_ok=True)
     return made

@@ -19,7 +19,7 @@ _RESAMPLES = 10_000
 
 
 def in_turn(measurements: Mapping[_K, Callable[[], _F]], rounds: int) -> dict[_K, list[_F]]:
-    """Take every measurement once a round, in the order given, with a bar on stderr; what each gave, by round."""
+    """Take every measurement once a round, in the order given, with a bar on stderr; return what each gave."""
     found: dict[_K, list[_F]] = {name: [] for name in measurements}
     for _ in track(range(rounds), "measuring", "rounds"):
         for name, measure in measurements.items():
@@ -28,12 +28,12 @@ def in_turn(measurements: Mapping[_K, Callable[[], _F]], rounds: int) -> dict[_K
 
 
 def median_difference(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Subtract round by round; the median."""
+    """Subtract round by round, and take the median."""
     return median(one - other for one, other in zip(ones, others, strict=True))
 
 
 def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Divide round by round; the median."""
+    """Divide round by round, and take the median."""
     return median(_ratios(ones, others))
 
 
@@ -54,7 +54,7 @@ class Interval:
 
 
 def ratio_interval(ones: Sequence[float], others: Sequence[float]) -> Interval:
-    """Divide round by round; the median with its percentile bootstrap interval, which resamples the rounds.
+    """Divide round by round; return the median with its percentile bootstrap interval, which resamples the rounds.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same rounds give the same interval.
     """

@@ -9,7 +9,7 @@ from deploy.triton.state import Running
 
 
 def running() -> Running:
-    """The server that `deploy up` started.
+    """Return the server that `deploy up` started.
 
     Raises:
         MeasurementError: none is up.
@@ -20,7 +20,7 @@ def running() -> Running:
 
 
 def images(directory: Path) -> tuple[bytes, ...]:
-    """The PNG files of a folder, sorted by name.
+    """Read the PNG files of a folder, sorted by name.
 
     Raises:
         MeasurementError: there is none.

@@ -9,7 +9,7 @@ from importlib import import_module
 
 
 def _none(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    """Add no arguments."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def run_command_line(main: Callable[[], int], expected: type[Exception]) -> NoRe
 
 
 def exit_code_of(main: Callable[[], int], expected: type[Exception]) -> int:
-    """What `run_command_line` exits with; says on stderr what went wrong."""
+    """Run `main`, say on stderr what went wrong, and return what `run_command_line` exits with."""
     try:
         code = main()
         sys.stdout.flush()

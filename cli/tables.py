@@ -10,7 +10,7 @@ from rich.table import Table as Table
 
 
 def console(width: int = 120) -> Console:
-    """Standard output; `width` columns wide where it is no terminal, so that a table in a file is not cut."""
+    """Open standard output, `width` columns wide where it is no terminal, so that a table in a file is not cut."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else width)
 
 
@@ -30,5 +30,5 @@ def table(*headings: str, title: str | None = None, left: int | Collection[str] 
 
 
 def mark(passed: bool) -> str:
-    """The sign of a verdict, in its colour."""
+    """Give the sign of a verdict, in its colour."""
     return "[green]✓[/]" if passed else "[red]✗[/]"

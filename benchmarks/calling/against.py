@@ -43,7 +43,7 @@ class Ratio:
 
     @property
     def finding(self) -> str | None:
-        """What keeps it from being as fast as the old one."""
+        """Say what keeps it from being as fast as the old one; None if nothing does."""
         what = f"{self.protocol}, {self.of}, {self.at_once} at once: {self.time} of the old time"
         if self.time.low > _MAX_LOW:
             return f"{what} is slower"
@@ -78,7 +78,7 @@ class Worker:
 
 
 def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float) -> int:
-    """Measure, print and keep; 0 if the library is as fast as that of the checkout `other`.
+    """Measure, print and keep; return 0 if the library is as fast as that of the checkout `other`.
 
     Raises:
         MeasurementError: there is no client library in `other`, or a worker ended.
@@ -133,7 +133,7 @@ def ratios(measured: Sequence[CallerResult]) -> list[Ratio]:
 
 
 def table(measured: Sequence[CallerResult], found: Sequence[Ratio]) -> Table:
-    """A row for each protocol and kind."""
+    """Lay out the ratios, a row for each protocol and kind."""
     title = f"One image to {MODEL}: the time of a request, new/old (95 %), {len(measured[0].p50_us)} rounds"
     shown = tables.table("", "p50 of one", *(f"{n} at once" for n in AT_ONCE), title=title)
     for way in dict.fromkeys((ratio.protocol, ratio.of) for ratio in found):
@@ -143,7 +143,7 @@ def table(measured: Sequence[CallerResult], found: Sequence[Ratio]) -> Table:
 
 @contextmanager
 def _worker(root: Path, url: str, kind: str, image: bytes) -> Iterator[Worker]:
-    """A caller of the library in the checkout `root`, until the block ends."""
+    """Start a worker that calls through the library in the checkout `root`, until the block ends."""
     with subprocess.Popen(
         [sys.executable, "-P", callers.__file__],  # -P: the script's own folder is no place to import from
         cwd=root,

@@ -59,7 +59,7 @@ def measure(addresses: Mapping[Protocol, str], images: Sequence[bytes], count: i
 
 
 def table(results: Sequence[BulkResult]) -> Table:
-    """Medians of each protocol."""
+    """Lay out the medians, a row a protocol."""
     title = f"{results[0].images:,} images: medians of {len(results[0].many_per_s)} rounds"
     shown = tables.table("", "classify_many/s", "a loop of classify/s", "×", title=title)
     for result in results:

@@ -25,13 +25,13 @@ class Caller(Protocol):
     """A client that can be timed."""
 
     def label(self) -> str:
-        """Send one request; the label that it is answered."""
+        """Send one request; return the label that it is answered."""
 
     def latency_s(self) -> float:
-        """Send one request; how long it took."""
+        """Send one request; return how long it took."""
 
     def per_s(self, at_once: int, seconds: float) -> float:
-        """Keep that many requests under way for so long; how many were answered a second."""
+        """Keep that many requests under way for so long; return how many were answered a second."""
 
 
 class ThreadCaller:
@@ -98,7 +98,7 @@ class AsyncCaller:
 
 @contextmanager
 def library_caller(url: str, kind: str, image: bytes) -> Iterator[Caller]:
-    """The client library, from "threads" or "asyncio"."""
+    """Connect the client library, to call from "threads" or "asyncio"."""
     inputs = {"image": [[image]]}
     if kind == "threads":
         with Client(url) as client, ThreadPoolExecutor(MAX_AT_ONCE) as pool:

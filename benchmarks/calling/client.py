@@ -35,7 +35,7 @@ _MAX_ADDED_US, _MIN_THROUGHPUT_RATIO, _MIN_BULK_RATIO = 100, 0.95, 3
 
 
 def main(options: argparse.Namespace) -> int:
-    """Compare the library with tritonclient, or with another checkout's; 0 if it is within its limits."""
+    """Compare the library with tritonclient, or with another checkout's; return 0 if it is within its limits."""
     up, images = target.running(), target.images(options.images)
     addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
     if options.against:
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def overhead(addresses: Mapping[Protocol, str], image: bytes, rounds: int, seconds: float) -> list[CallerResult]:
-    """All clients, over both protocols, from threads and from asyncio.
+    """Time all clients, over both protocols, from threads and from asyncio.
 
     Args:
         addresses: host:port of each protocol.
@@ -75,7 +75,7 @@ def overhead(addresses: Mapping[Protocol, str], image: bytes, rounds: int, secon
 
 
 def overhead_table(measured: Sequence[CallerResult]) -> Table:
-    """Medians, and how the library compares with tritonclient, round by round."""
+    """Lay out the medians, and how the library compares with tritonclient, round by round."""
     throughputs = [f"{n} at once:\nrequests/s" for n in AT_ONCE]
     title = f"One image to {MODEL}: medians of {len(measured[0].p50_us)} rounds"
     shown = tables.table("", "client", "p50 µs", *throughputs, title=title, left=2)
@@ -91,7 +91,7 @@ def overhead_table(measured: Sequence[CallerResult]) -> Table:
 
 
 def findings(measured: Sequence[CallerResult], many: Sequence[BulkResult]) -> list[str]:
-    """Where the library costs more, or gains less, than it should."""
+    """Say where the library costs more, or gains less, than it should."""
     beyond = []
     for result in (result for result in measured if result.client == _OURS):
         same, what = same_way(measured, result, _SAME), f"{result.protocol}, {result.of}"

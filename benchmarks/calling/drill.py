@@ -11,7 +11,7 @@ from deploy.drill import events, results, run
 
 
 def main(options: argparse.Namespace) -> int:
-    """Upgrade and kill a server under load; 0 only if no request failed."""
+    """Upgrade and kill a server under load; return 0 only if no request failed."""
     settings = run.DrillSettings(requests=options.requests, connections=options.connections)
     strict = [(name, act, None) for name, act, _ in events.EVENTS]
     result = run.drill(settings, strict, connect)
@@ -21,6 +21,6 @@ def main(options: argparse.Namespace) -> int:
 
 @contextmanager
 def connect(protocol: str, address: str) -> Iterator[Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]:
-    """A connection of the drill's, through the client library."""
+    """Connect as the drill does, but through the client library."""
     with Client(f"{protocol}://{address}") as client:
         yield client.infer

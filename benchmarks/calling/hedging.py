@@ -59,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(rounds: int, seconds: float) -> list[HedgingResult]:
-    """Without and with, in turn, so many seconds each.
+    """Call without hedging and with it, in turn, so many seconds each.
 
     Raises:
         DeployError: as `deploy.running.server.serving`.
@@ -75,7 +75,7 @@ def measure(rounds: int, seconds: float) -> list[HedgingResult]:
 
 
 def table(found: Sequence[HedgingResult]) -> Table:
-    """Medians without hedging and with it."""
+    """Lay out the medians without hedging and with it."""
     title = f"A tail of 2 % at 100 ms: medians of {len(found[0].sent_per_call)} rounds"
     shown = tables.table("hedged after", *(f"p{p:g} ms" for p in _PERCENTILES), "requests a call", title=title)
     for result in found:
@@ -102,6 +102,6 @@ async def _round(up: Running, hedge_after_s: float | None, seconds: float) -> tu
 
 
 async def _received(client: AsyncClient) -> int:
-    """Requests that the server has come to the end of."""
+    """Count the requests that the server has come to the end of."""
     [model] = await client.statistics("tail")
     return sum(int(model["inference_stats"].get(end, {}).get("count", 0)) for end in ("success", "fail"))

@@ -55,13 +55,13 @@ def measure(callers: Mapping[tuple[str, str], Mapping[str, Caller]], rounds: int
 
 
 def same_way(results: Sequence[CallerResult], result: CallerResult, client: str) -> CallerResult:
-    """What another client gave over the same protocol, and of the same kind."""
+    """Find what another client gave over the same protocol, and of the same kind."""
     [other] = [r for r in results if (r.protocol, r.of, r.client) == (result.protocol, result.of, client)]
     return other
 
 
 def _round(callers: Mapping[str, Caller], seconds: float) -> dict[str, tuple[float, dict[int, float]]]:
-    """Of each caller the median latency in µs, and requests a second by how many are under way."""
+    """Measure of each caller the median latency in µs, and requests a second by how many are under way."""
     latencies_s: dict[str, list[float]] = {client: [] for client in callers}
     until = time.perf_counter() + len(callers) * seconds
     while time.perf_counter() < until:

@@ -61,7 +61,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(rounds: int, seconds: float) -> list[SharedMemoryResult]:
-    """Both ways, over both protocols, for every size, so many seconds each.
+    """Send inputs both ways, over both protocols, of every size, so many seconds each.
 
     Raises:
         MeasurementError: the two ways do not agree.
@@ -86,7 +86,7 @@ def measure(rounds: int, seconds: float) -> list[SharedMemoryResult]:
 
 
 def table(found: Sequence[SharedMemoryResult]) -> Table:
-    """Medians for every size and protocol."""
+    """Lay out the medians for every size and protocol."""
     title = f"One input, p50: medians of {len(found[0].sent_p50_us)} rounds"
     shown = tables.table("", "bytes", "in the request µs", "in shared memory µs", "×", title=title)
     for result in found:

@@ -55,7 +55,7 @@ class StormResult:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Raise the storm; 0 if the goodput with retries is what it should be."""
+    """Raise the storm; return 0 if the goodput with retries is what it should be."""
     url, images = f"grpc://{target.running().grpc}", target.images(options.images)
     storms = measure(url, images, options.rounds, options.seconds)
     console().print(table(storms))
@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(url: str, images: Sequence[bytes], rounds: int, seconds: float) -> list[StormResult]:
-    """Each way in turn, in every round."""
+    """Measure every load in turn, in every round."""
     source = itertools.cycle(images)
     batch = [[next(source)] for _ in range(_IMAGES)]
 
@@ -82,14 +82,14 @@ def measure(url: str, images: Sequence[bytes], rounds: int, seconds: float) -> l
 
 
 def goodput_share(storms: Sequence[StormResult], way: str = _WITH) -> float:
-    """What succeeds, of the same round's peak: the median over the rounds."""
+    """Compare what succeeds with the same round's peak: the median over the rounds."""
     succeeded = {storm.way: storm.succeeded_per_s for storm in storms}
     peaks = [max(found) for found in zip(*(succeeded[name] for name in _PEAK), strict=True)]
     return median_ratio(succeeded[way], peaks)
 
 
 def table(storms: Sequence[StormResult]) -> Table:
-    """Medians of every way."""
+    """Lay out the medians of every load."""
     headings = ("", "in flight", "succeeded/s", "of the peak", "failed/s", "attempts of those")
     title = f"Requests of {_IMAGES} images: medians of {len(storms[0].succeeded_per_s)} rounds"
     shown = tables.table(*headings, title=title)
@@ -105,7 +105,7 @@ def table(storms: Sequence[StormResult]) -> Table:
 
 
 async def _round(url: str, batch: list[list[bytes]], load: _Load, seconds: float) -> tuple[float, float, float]:
-    """Successes and failures per second, and how often those that failed were sent."""
+    """Count successes and failures per second, and how often those that failed were sent."""
     begin = time.monotonic() + _WARM_UP_S
     seen: Counter[str] = Counter()
 

@@ -20,7 +20,7 @@ _TIMEOUT_S = 10.0  # the library's default
 def tritonclient_caller(
     protocol: str, address: str, kind: str, image: bytes, *, same_request: bool
 ) -> Iterator[Caller]:
-    """tritonclient, from "threads" or "asyncio".
+    """Connect tritonclient, to call from "threads" or "asyncio".
 
     Args:
         same_request: Send what the library sends: an id, a deadline, and the deadline as the queue timeout.
@@ -58,14 +58,14 @@ def tritonclient_caller(
 
 
 def _request(triton: Any, image: bytes) -> tuple[list[Any], list[Any]]:
-    """The work that every caller has to do: arrays to a request."""
+    """Make a request of an array: work that every caller has to do."""
     source = triton.InferInput("image", [1, 1], "BYTES")
     source.set_data_from_numpy(np.array([[image]], dtype=np.object_))
     return [source], [triton.InferRequestedOutput(OUTPUT)]
 
 
 def _options(protocol: str) -> Callable[[], dict[str, Any]]:
-    """What makes the request the library's. tritonclient's HTTP clients take no deadline of their own."""
+    """Make the options by which a request is the library's. tritonclient's HTTP clients take no deadline."""
     with_a_deadline = {"client_timeout": _TIMEOUT_S} if protocol == "grpc" else {}
     return lambda: {"request_id": uuid.uuid4().hex, "timeout": round(_TIMEOUT_S * 1e6), **with_a_deadline}
 

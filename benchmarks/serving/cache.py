@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def measure(rounds: int) -> CacheResult:
-    """Repeated and new images, cached nowhere and on each model.
+    """Send repeated and new images, cached nowhere and on each model.
 
     Raises:
         MeasurementError: an answer was wrong, or never came from the cache.
@@ -90,7 +90,7 @@ def measure(rounds: int) -> CacheResult:
 
 
 def table(result: CacheResult) -> Table:
-    """Medians, and what they are of those without a cache."""
+    """Lay out the medians, and what they are of those without a cache."""
     columns = [f"{t} images:\n{figure}" for t in _TRAFFIC for figure in ("requests/s", "×", "p50 ms")]
     title = f"{_ENSEMBLE}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds"
     shown = tables.table("cached", *columns, title=title)
@@ -107,7 +107,7 @@ def table(result: CacheResult) -> Table:
 
 @contextmanager
 def _server() -> Iterator[tuple[Running, dict[str, str]]]:
-    """One with every way of caching: {what is cached: the ensemble}."""
+    """Run a server with every way of caching; yield it with {what is cached: the ensemble}."""
     with own_server.scratch_repository() as root:
         shutil.copytree(layout.model_repository(), root, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         ensembles = {on: _ensemble(root, on) for on in _CACHED}
@@ -116,7 +116,7 @@ def _server() -> Iterator[tuple[Running, dict[str, str]]]:
 
 
 def _ensemble(root: Path, on: str) -> str:
-    """Write the ensemble that is cached so, and the step if it is one; its name."""
+    """Write the ensemble that is cached so, and the step if it is one; return the ensemble's name."""
     if on == "nothing":
         return _ENSEMBLE
     name = f"{on}_cached"
@@ -140,7 +140,7 @@ def _copy(model: Path, name: str, *, cache: bool) -> Path:
 
 
 def _round(up: Running, requests: Sequence[load.Request], *, new: bool) -> tuple[float, float]:
-    """Requests a second at 16 connections, and the median latency in ms at one."""
+    """Measure requests a second at 16 connections, and the median latency in ms at one."""
     figures = []
     rest = requests
     for connections in (1, _CONNECTIONS):

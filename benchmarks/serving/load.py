@@ -73,7 +73,7 @@ class Log:
 
 
 def build(model: str, images: Sequence[bytes], priority: int = 0) -> Request:
-    """A request for the labels of `images`, in Triton's binary HTTP form; what it is answered is not known yet."""
+    """Build a request for the labels of `images`, in Triton's binary HTTP form; its answer is not known yet."""
     source = InferInput("image", [len(images), 1], "BYTES")
     source.set_data_from_numpy(np.array([[image] for image in images], dtype=np.object_), binary_data=True)
     wanted = InferRequestedOutput("label", binary_data=True)
@@ -86,7 +86,7 @@ def build(model: str, images: Sequence[bytes], priority: int = 0) -> Request:
 
 
 def with_answers(address: str, requests: Sequence[Request]) -> list[Request]:
-    """The requests with what the server answers them, one at a time.
+    """Send the requests one at a time; return them with what the server answers.
 
     Raises:
         MeasurementError: it does not answer, or not with success.
@@ -110,7 +110,7 @@ def with_answers(address: str, requests: Sequence[Request]) -> list[Request]:
 
 
 def closed_loop(address: str, requests: Sequence[Request], concurrency: int, duration_s: float) -> Log:
-    """`concurrency` requests under way at any time, for that long; the requests in turn."""
+    """Keep `concurrency` requests under way for that long, the requests in turn."""
     run = _Run(address, requests)
 
     def send_next(connection: _Connection) -> None:
@@ -130,7 +130,7 @@ def closed_loop(address: str, requests: Sequence[Request], concurrency: int, dur
 def open_loop(
     address: str, requests: Sequence[Request], schedule_s: NDArray[np.float64], which: NDArray[np.intp]
 ) -> Log:
-    """Request `which[i]` at `schedule_s[i]`, ascending, on as many connections as that takes, up to MAX_CONNECTIONS.
+    """Send request `which[i]` at `schedule_s[i]`, ascending, on as many connections as it takes, to MAX_CONNECTIONS.
 
     Raises:
         MeasurementError: the server takes no connection.

@@ -67,7 +67,7 @@ class Growth:
     high: float | None = None
 
     def over(self, limit_mb_per_h: float) -> bool:
-        """Whether it grows for sure, and faster than that."""
+        """Tell whether it grows for sure, and faster than that."""
         return self.mb_per_h is not None and self.mb_per_h > limit_mb_per_h and (self.low or 0) > 0
 
 
@@ -82,7 +82,7 @@ def sample(server: Running, at_s: float) -> list[Sample]:
 
 
 def growth(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
-    """Of every name among the samples, without the first seconds of each process."""
+    """Fit the growth of every name among the samples, without the first seconds of each process."""
     if not samples:
         return []
     stretch_s = (max(s.at_s for s in samples) - min(s.at_s for s in samples)) / _STRETCHES
@@ -141,7 +141,7 @@ def _growth(samples: Sequence[Sample], warm_up_s: float, stretch_s: float) -> Gr
 
 
 def _points(life: Sequence[Sample], warm_up_s: float, stretch_s: float) -> NDArray[np.float64]:
-    """Time in seconds and memory in MB of each stretch of a process's life, [n, 2]."""
+    """Take the medians of time in s and memory in MB of each stretch of a process's life, [n, 2]."""
     warm = [sample for sample in life if sample.at_s >= life[0].at_s + warm_up_s]
     stretches = groupby(warm, key=lambda sample: sample.at_s // stretch_s)
     return np.array([np.median([(s.at_s, s.uss_bytes / 1e6) for s in own], axis=0) for _, own in stretches])

@@ -33,7 +33,7 @@ _ROWS = (
 
 
 def main(options: argparse.Namespace) -> int:
-    """Overload the server once for every number of images in a request; 0 if it held every time."""
+    """Overload the server once for every number of images in a request; return 0 if it held every time."""
     up, images = target.running(), target.images(options.images)
     measured = [
         run(
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def table(measured: Sequence[Overload]) -> Table:
-    """A column for each kind of request and priority."""
+    """Lay out a column for each kind of request and priority."""
     headings, columns = ["requests"], [[*_ROWS]]
     for result in measured:
         images = result.settings.images_per_request
@@ -80,7 +80,7 @@ def table(measured: Sequence[Overload]) -> Table:
 
 
 def as_json(result: Overload) -> dict[str, Any]:
-    """All figures; null where there is nothing to measure."""
+    """Collect all figures; null where there is nothing to measure."""
     log = result.log
     lag_ms = 1e3 * (log.sent_s - log.scheduled_s)
     figures = {

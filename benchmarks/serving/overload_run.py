@@ -171,7 +171,7 @@ def _requests(settings: Settings) -> list[Request]:
 
 
 def _schedule(settings: Settings, per_s: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """When to send, and which request."""
+    """Draw when to send, and which request."""
     random = np.random.default_rng(0)
     spans = ((BEFORE_S, _LIGHT_PER_S), (settings.seconds, per_s), (AFTER_S, _LIGHT_PER_S))
     times, begin_s = [], 0.0
@@ -193,7 +193,7 @@ def _watch(loading: "Future[Log]", server: Running | None) -> list[Sample]:
 
 
 def _queue_timeout_s(address: str, ensemble: str) -> float:
-    """How long a request may wait in the queues of an ensemble's steps, as far as they limit it."""
+    """Add up how long a request may wait in the queues of an ensemble's steps, as far as they limit it."""
     with InferenceServerClient(address) as client:
         steps = client.get_model_config(ensemble)["ensemble_scheduling"]["step"]
         batchers = [client.get_model_config(step["model_name"]).get("dynamic_batching", {}) for step in steps]

@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def table(measurements: Sequence[Measurement], title: str) -> Table:
-    """A row a measurement."""
+    """Lay out the measurements, a row each."""
     percentiles = ("p50 ms", "p90 ms", "p95 ms", "p99 ms")
     shown = tables.table("protocol", "concurrency", "requests/s", *percentiles, title=title)
     for m in measurements:
@@ -44,7 +44,7 @@ def table(measurements: Sequence[Measurement], title: str) -> Table:
 
 
 def _addresses(options: argparse.Namespace) -> dict[str, str]:
-    """host:port of each protocol that is asked for: as named, else of the server that is up."""
+    """Find host:port of each protocol that is asked for: as named, else of the server that is up."""
     up = state.running()
     known = {"grpc": options.grpc or (up and up.grpc), "http": options.http or (up and up.http)}
     if not all(known[protocol] for protocol in options.protocol):

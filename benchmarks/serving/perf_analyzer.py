@@ -49,7 +49,7 @@ class Measurement:
 
 
 def find() -> PerfAnalyzer:
-    """perf_analyzer from PATH or this environment (`pip install perf-analyzer`), else a binary for glibc 2.34 on.
+    """Find perf_analyzer on PATH or beside this Python (`pip install perf-analyzer`), else get one for glibc 2.34.
 
     Raises:
         ToolError: there is none and it could not be installed.
@@ -80,7 +80,7 @@ def measure(
     requests: Path,
     window_ms: int,
 ) -> Measurement:
-    """Three windows of closed-loop load with `concurrency` requests under way; their mean.
+    """Run three windows of closed-loop load with `concurrency` requests under way; return their mean.
 
     perf_analyzer's own stability test is off: on a shared machine it ends without a figure. The spread
     between repeated runs says what such a figure is worth.
@@ -126,7 +126,7 @@ def _installed() -> PerfAnalyzer:
 
 
 def _copy_libraries(directory: Path) -> None:
-    """libb64 and libcudart as the binary names them. The pip-installed Triton brings both, under hashed names."""
+    """Copy libb64 and libcudart, which the pip-installed Triton has under hashed names, as the binary names them."""
     triton = environment.pip_installed(say=lambda line: print(line, file=sys.stderr, flush=True))
     bundled = Path(triton.environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
     for pattern, name in _LIBRARIES.items():

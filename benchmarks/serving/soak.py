@@ -18,7 +18,7 @@ from contracts import layout
 
 
 def main(options: argparse.Namespace) -> int:
-    """Soak the server that is up; 0 if nothing grew and nothing failed."""
+    """Soak the server that is up; return 0 if nothing grew and nothing failed."""
     settings = Settings(
         images=target.images(options.images),
         minutes=options.minutes,
@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def write(soak: Soak, directory: Path) -> dict[str, Any]:
-    """Write the samples as CSV and the picture of them; all else that was seen is returned, for machines."""
+    """Write the samples as CSV and the picture of them; return all else that was seen, for machines."""
     stem = directory / f"soak-{soak.began:%Y%m%d-%H%M%S}"
     samples, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     with samples.open("w", newline="") as file:
@@ -63,7 +63,7 @@ def write(soak: Soak, directory: Path) -> dict[str, Any]:
 
 
 def table(soak: Soak) -> Table:
-    """A line a process."""
+    """Lay out the processes, a row each."""
     requests, minutes = soak.outcomes.total() + soak.visits.total(), soak.samples[-1].at_s / 60
     title = f"{soak.settings.model}: {requests:,} requests in {minutes:.1f} minutes, {len(soak.reloads)} reloads"
     headings = ("process", "lives", "own memory, MB", "files", "threads", "MB/h", "95 % interval", "")

@@ -166,7 +166,7 @@ def _watch(server: Running, soak: Soak, driving: "Future[None]", shown: Bar) -> 
 
 
 def _visit(server: Running, settings: Settings) -> Counter[str]:
-    """Some images, and what is none, through the clients over both protocols."""
+    """Send some images, and what is none, through the clients over both protocols."""
     seen: Counter[str] = Counter()
     images = (*settings.images[:_VISITORS], *_BAD)
     for protocol, address in _protocols(server):
