@@ -1,4 +1,4 @@
-"""What the README, the tutorial and the recipes show is run: every block, in order, against a real server."""
+"""What the tutorial and the recipes show is run: every block, in order, against a real server."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from contracts import layout
 from tests.conftest import RunningServer
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGES = ("README.md", "docs/tutorials/call-a-model.md", "docs/how-to/call.md")
+PAGES = ("docs/tutorials/call-a-model.md", "docs/how-to/call.md")  # the README: tests/test_readme.py
 
 
 def program(page: Path, server: RunningServer, examples: Path) -> str:

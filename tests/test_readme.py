@@ -1,0 +1,131 @@
+"""A model of one's own, as the README and its how-to say: every block, in order, against a real server."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts import layout
+from contracts.spec import from_toml
+from deploy.triton.ports import free_ports
+from tests.conftest import Workspace, port_options
+from tests.pages import Page
+
+README = Page(layout.ROOT / "README.md")
+HOW_TO = Page(layout.ROOT / "docs" / "how-to" / "bring-your-own-graph.md")
+
+# The model that the how-to speaks of: two inputs, two dynamic dimensions, two outputs.
+ROUTER = """
+import numpy as np
+import onnxruntime
+import torch
+
+
+class Router(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tokens = torch.nn.Embedding(100, 384)
+        self.head = torch.nn.Linear(384, 3)
+
+    def forward(self, ids, masks):
+        weights = masks.unsqueeze(-1).float()
+        vector = (self.tokens(ids) * weights).sum(1) / weights.sum(1)
+        return self.head(vector), vector
+
+
+torch.manual_seed(0)
+model = Router()
+ids = torch.randint(0, 100, (40, 16))
+masks = torch.ones(40, 16, dtype=torch.int64)
+labels = torch.randint(0, 3, (40,))
+"""
+
+
+def written(page: Page, folder: Path) -> None:
+    """The page's files, into `folder`: a block that begins with `# name` is that file."""
+    for block in page.blocks:
+        first, _, _ = block.text.partition("\n")
+        if block.language in {"python", "toml"} and first.startswith("# "):
+            (folder / first.removeprefix("# ")).write_text(block.text)
+
+
+def typed(page: Page, heading: str) -> list[list[str]]:
+    """What is typed below `heading`, line by line."""
+    section = page.path.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [shlex.split(line[2:]) for line in section.splitlines() if line.startswith("$ ")]
+
+
+def run(arguments: Sequence[str], folder: Path, workspace: Workspace) -> str:
+    """`python ARGUMENTS…` in the reader's folder; its standard output, or the test fails with what it said."""
+    environment = {
+        **workspace.environment,
+        "MODEL_REPOSITORY": str(workspace.repository),
+        "PYTHONPATH": str(layout.ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_model_of_ones_own_is_exported_served_and_called(released: Workspace, tmp_path: Path) -> None:
+    """Also in the folder of a service, which imports the client by the name that the wheel has."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    written(README, folder)
+    ports = free_ports()
+    grpc = f"grpc://127.0.0.1:{ports[1]}"
+    commands = typed(README, "Your own model in three commands")
+    assert [command[:3] for command in commands] == [
+        ["python", "digits.py"],
+        ["python", "-m", "export"],
+        ["python", "-m", "deploy"],
+        ["python", "-m", "clients"],
+    ]
+    more = {"deploy": port_options(ports), "clients": ["--server", grpc]}  # in place of the usual ports
+    service = folder / "service.py"
+    service.write_text(
+        service.read_text()
+        .replace("grpc://127.0.0.1:8001", grpc)
+        .replace("from gpu_inference_client import", "from clients import")  # the wheel has a test of its own
+    )
+    try:
+        for _, *arguments in commands:
+            said = run([*arguments, *more.get(arguments[-1 if len(arguments) < 2 else 1], [])], folder, released)
+        assert '"logits"' in said
+        digit = np.load(folder / "digits.npz")["labels"][-1]
+        assert run(["service.py"], folder, released) == f"{digit}\n"
+    finally:
+        run(["-m", "deploy", "down"], folder, released)
+
+
+def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
+    """Its export from PyTorch, the comparison with the model, and the samples run as they stand."""
+    from export.source.graph_file import from_graph
+
+    written(HOW_TO, tmp_path)
+    blocks = [block.text for block in HOW_TO.blocks if block.language == "python"]
+    (tmp_path / "router.py").write_text("\n".join([ROUTER, *blocks]))
+    done = subprocess.run(
+        [sys.executable, "router.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    spec = from_toml(tmp_path / "router.toml")
+    source = from_graph(tmp_path / "router.onnx", spec, tmp_path / "router.npz", calibration_samples=1024)
+    assert len(source.held_out) == 20
+    answer = source.reference()(source.held_out.inputs)
+    assert answer["logits"].shape == (20, 3)
+    assert answer["vector"].shape == (20, 384)
+
+
+@pytest.mark.parametrize("page", [README, HOW_TO], ids=lambda page: page.name)
+def test_a_spec_on_the_page_is_complete(page: Page, tmp_path: Path) -> None:
+    written(page, tmp_path)
+    [spec] = tmp_path.glob("*.toml")
+    assert from_toml(spec).limits
