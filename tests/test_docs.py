@@ -81,10 +81,10 @@ def test_every_file_that_is_named_exists(page: Page) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_is_named_exists(page: Page) -> None:
     """As in `clients.shared_memory`, or `export.gates.Gate`: the last part may be a name within the module."""
-    ours = re.compile(rf"({'|'.join(sorted(FOLDERS))})(\.\w+)+")
+    ours = re.compile(rf"({'|'.join(sorted(FOLDERS))})(\.\w+)+(:\w+)?")
     for word in _words(page):
         if ours.fullmatch(word) and Path(word).suffix not in {*SUFFIXES, ".pem"}:
-            *parents, last = word.split(".")
+            *parents, last = word.replace(":", ".").split(".")
             module, parent = layout.ROOT.joinpath(*parents, last), layout.ROOT.joinpath(*parents)
             found = any(path.exists() for path in (module, module.with_suffix(".py")))
             if not found:
