@@ -1,5 +1,6 @@
 """A model of one's own, as the README and its how-to say: every block, in order, against a real server."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -74,8 +75,11 @@ def run(arguments: Sequence[str], folder: Path, workspace: Workspace) -> str:
     return done.stdout
 
 
+@pytest.mark.heavy
 def test_a_model_of_ones_own_is_exported_served_and_called(released: Workspace, tmp_path: Path) -> None:
-    """Also in the folder of a service, which imports the client by the name that the wheel has."""
+    """And the block of a service, which imports the client by the name that the wheel has."""
+    from onnxruntime import InferenceSession
+
     folder = tmp_path / "mine"
     folder.mkdir()
     written(README, folder)
@@ -97,14 +101,18 @@ def test_a_model_of_ones_own_is_exported_served_and_called(released: Workspace, 
     )
     try:
         for _, *arguments in commands:
-            said = run([*arguments, *more.get(arguments[-1 if len(arguments) < 2 else 1], [])], folder, released)
-        assert '"logits"' in said
-        digit = np.load(folder / "digits.npz")["labels"][-1]
-        assert run(["service.py"], folder, released) == f"{digit}\n"
+            program = arguments[1] if arguments[0] == "-m" else ""
+            said = run([*arguments, *more.get(program, [])], folder, released)
+        [served] = json.loads(said)["logits"]
+        [[expected]] = InferenceSession(folder / "digits.onnx").run(None, {"pixels": np.load(folder / "one.npy")})
+        tolerance = from_toml(folder / "digits.toml").limits["int8"].tolerance["logits"]  # whichever was published
+        np.testing.assert_allclose(served, expected, rtol=0, atol=tolerance)
+        assert run(["service.py"], folder, released) == f"{np.argmax(served)}\n"
     finally:
         run(["-m", "deploy", "down"], folder, released)
 
 
+@pytest.mark.heavy
 def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
     """Its export from PyTorch, the comparison with the model, and the samples run as they stand."""
     from export.source.graph_file import from_graph
