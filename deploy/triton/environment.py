@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from cli.environments import LOG, InstallError, pip_install
 from contracts import layout
 from deploy.errors import SetupError
 
@@ -134,20 +135,18 @@ def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
     """Make a virtual environment with what the lock files name."""
     how_long = "a minute or two" if not gpu else "TensorRT is several GB"
     say(f"Making the server environment in {layout.shown(HOME)} (once; {how_long})")
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--quiet"]
-    commands = [[*pip, "--no-deps", "--requirement", _LOCK_FILE]]
-    if gpu:
-        commands.append([*pip, "--requirement", _GPU_LOCK_FILE, "--constraint", _LOCK_FILE])
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python")]
+    log = HOME / LOG
+    log.unlink(missing_ok=True)
     try:
         venv.create(home)
-        for command in commands:
-            subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise SetupError(
-            f"could not make the server environment in {layout.shown(HOME)}",
-            note=_last_lines(getattr(error, "output", None) or str(error)),
-            hint="is the package index reachable? Then run the command again",
-        ) from error
+        pip_install(pip, _LOCK_FILE, ["--no-deps"], home=home, log=log)
+        if gpu:
+            pip_install(pip, _GPU_LOCK_FILE, ["--constraint", _LOCK_FILE], home=home, log=log)
+    except InstallError as error:
+        raise SetupError(error.fact, note=error.note, hint=error.hint) from error
+    except OSError as error:
+        raise SetupError(f"could not make the server environment in {layout.shown(HOME)}", note=str(error)) from error
 
 
 def _assemble_backends(home: Path, server: Path) -> None:
@@ -192,13 +191,7 @@ def _directory_of_libpython() -> Path:
     except (OSError, subprocess.CalledProcessError) as error:
         raise SetupError(
             f"Triton's Python backend needs {name}, which this Python does not have",
-            note=_last_lines(getattr(error, "stderr", None) or str(error)),
+            note=(getattr(error, "stderr", None) or str(error)).strip(),
             hint=f"install it: sudo apt-get update && sudo apt-get install {package}",
         ) from error
     return unpacked
-
-
-def _last_lines(text: str | bytes, count: int = 3) -> str:
-    if isinstance(text, bytes):  # venv's own child does not decode
-        text = text.decode(errors="replace")
-    return "\n".join(text.strip().splitlines()[-count:])

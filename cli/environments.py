@@ -1,0 +1,199 @@
+"""Virtual environments that are made quietly: a bar on a terminal, and pip's own words only where it fails.
+
+    python3 -m cli.environments .venv requirements.lock [WHAT PIP IS TOLD BESIDES …]
+
+`make setup` runs this before anything is installed: it needs the standard library and nothing else.
+"""
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from cli.run import run_command_line
+
+# In the environment. The first says that all of the lock is in it, and is as old as the run that put it there, so
+# that `make` sees which of the two is newer. It is called the second until then.
+MADE, HALF_MADE = ".made-from-lock", ".half-made"
+LOG = "install.log"  # what pip said the last time
+
+_SHOWN_LINES = 20
+_BAR_WIDTH = 24
+_REDRAWN_S = 0.2
+_FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
+_INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
+
+
+class InstallError(Exception):
+    """An environment could not be made, or not filled.
+
+    Attributes:
+        fact: What failed.
+        note: The last lines that pip said, and where all of them are.
+        hint: What to do.
+    """
+
+    def __init__(self, fact: str, *, note: str, hint: str) -> None:
+        super().__init__(f"{fact}\nNote: {note}\nHint: {hint}")
+        self.fact, self.note, self.hint = fact, note, hint
+
+
+def main() -> int:
+    """Make the environment that the command line names."""
+    parser = argparse.ArgumentParser(prog="python3 -m cli.environments", description=__doc__)
+    parser.add_argument("home", type=Path, help="the environment's directory")
+    parser.add_argument("lock", type=Path, help="the file with what goes into it")
+    parser.add_argument("pip", nargs=argparse.REMAINDER, help="more arguments for `pip install`")
+    options = parser.parse_args()
+    print(f"Making the environment in {options.home} from {options.lock} (once; a few minutes)", flush=True)
+    make(options.home, options.lock, options.pip)
+    return 0
+
+
+def make(home: Path, lock: Path, arguments: Sequence[str] = ()) -> None:
+    """Make the environment `home`, or bring one that is there to what `lock` says.
+
+    What an interrupted run left is removed first: pip takes a package for installed whose files are not all there.
+
+    Args:
+        arguments: More for `pip install`.
+
+    Raises:
+        InstallError: with what pip said at last.
+    """
+    made, half_made, log = home / MADE, home / HALF_MADE, home / LOG
+    if half_made.exists():
+        _empty(home, but=half_made)
+    home.mkdir(parents=True, exist_ok=True)
+    half_made.touch()
+    made.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
+    try:
+        if not _is_of_this_python(home):
+            venv.create(home, symlinks=True, with_pip=True)
+    except subprocess.CalledProcessError as error:
+        raise InstallError(
+            f"{sys.executable} could not make an environment in {home}",
+            note=(error.output or b"").decode(errors="replace").strip() or str(error),
+            hint="name another Python 3.11 or later: make setup PYTHON=/path/to/python3",
+        ) from error
+    # Not byte-compiled: Python does that for what is imported, when it is, and most of what is installed never is.
+    arguments = ["--no-compile", *arguments]
+    try:
+        pip_install([home / "bin" / "python", "-m", "pip"], lock, arguments, home=home, log=log)
+    except InstallError:
+        if not _INSTALLING.search(log.read_text(errors="replace")):
+            half_made.unlink()  # nothing was touched: what is there stays, and the next run goes on from it
+        raise
+    half_made.rename(made)
+
+
+def pip_install(
+    pip: Sequence[str | Path], lock: Path, arguments: Sequence[str | Path] = (), *, home: Path, log: Path
+) -> None:
+    """Run `pip install --requirement LOCK`, with a bar on stderr where that is a terminal.
+
+    Args:
+        pip: How to call the pip that installs into `home`, e.g. ["python", "-m", "pip"].
+        lock: The file with what to install.
+        arguments: More for `pip install`.
+        home: The environment.
+        log: Gets what pip says, behind what it has.
+
+    Raises:
+        InstallError: pip failed, after it had tried again by itself what may pass.
+    """
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+    pinned = lock.read_text().count("==")
+    with log.open("a") as stream:
+        said_before, started = stream.tell(), time.time()
+        with (
+            _bar() as show,
+            _interruptible([*pip, "install", *options, "--requirement", lock, *arguments], stream) as p,
+        ):
+            while p.poll() is None:
+                show(*_progress(log.read_text(errors="replace")[said_before:], home, started, pinned))
+                time.sleep(_REDRAWN_S)
+    if p.returncode:
+        last = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
+        raise InstallError(
+            f"pip could not install {lock} into {home}",
+            note="\n  ".join([f"all that it said is in {log}, at last:", *last]),
+            hint="is the package index reachable, and is there room on the disk? Then run the same command again",
+        )
+
+
+@contextmanager
+def _interruptible(command: Sequence[str | Path], output: TextIO) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a command that is interrupted when we are: once, whoever was told, so that it removes its temporary files."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        process_group=0,  # the terminal's Ctrl-C does not reach it, ours does
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # `pip --python` has a child
+            raise
+
+
+def _empty(home: Path, but: Path) -> None:
+    for path in home.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != but:
+            path.unlink()
+
+
+def _is_of_this_python(home: Path) -> bool:
+    settings = home / "pyvenv.cfg"
+    return settings.exists() and f"version = {platform.python_version()}" in settings.read_text().splitlines()
+
+
+def _progress(said: str, home: Path, started: float, pinned: int) -> tuple[str, int, int]:
+    """What pip is at, how many packages that is done for, and of how many."""
+    installing = _INSTALLING.search(said)
+    if not installing:
+        return "packages found", len(_FOUND.findall(said)), pinned
+    new = [path for path in home.glob("lib/*/site-packages/*.dist-info") if path.stat().st_mtime >= started]
+    return "packages installed", len(new), installing[1].count(",") + 1
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on stderr what is done, how much and of how much, and remove it at the end; nothing but on a terminal."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda what, count, total: None
+        return
+
+    def show(what: str, count: int, total: int) -> None:
+        count = min(count, total)
+        filled = _BAR_WIDTH * count // total if total else 0
+        line = f"  {'━' * filled}{'─' * (_BAR_WIDTH - filled)} {count} of {total} {what}"
+        sys.stderr.write(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    run_command_line(main, InstallError)

@@ -1,0 +1,156 @@
+"""`make setup` says one line, pip's words only when it fails, and takes nothing half-made for whole."""
+
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.environments import HALF_MADE, LOG, MADE
+from contracts import layout
+from tests.conftest import wait_for
+
+LINE = "Making the environment in .venv from requirements.lock (once; a few minutes)"
+FROM_WHEELS = "PIP_ARGS=--no-index --find-links wheels"
+
+
+def make_wheel(directory: Path, version: str) -> None:
+    """A package `tiny` of one module, which knows its version."""
+    info = f"tiny-{version}.dist-info"
+    files = {
+        "tiny.py": f'VERSION = "{version}"\n',
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(directory / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+
+
+def command(*options: str) -> list[str]:
+    return ["make", "setup", f"PYTHON={sys.executable}", *options]
+
+
+def setup(checkout: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command(*options), cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def installed(checkout: Path) -> str:
+    """The version of `tiny` that the environment imports, or what went wrong."""
+    done = subprocess.run(
+        [checkout / ".venv" / "bin" / "python", "-c", "import tiny; print(tiny.VERSION)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr
+
+
+def require(checkout: Path, requirement: str) -> None:
+    (checkout / "requirements.lock").write_text(f"{requirement}\n")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What setting up needs of a checkout, with a lock of one package."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copy2(layout.ROOT / "Makefile", root)
+    shutil.copytree(layout.ROOT / "cli", root / "cli", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "wheels").mkdir()
+    make_wheel(root / "wheels", "1.0")
+    make_wheel(root / "wheels", "2.0")
+    require(root, "tiny==1.0")
+    return root
+
+
+@pytest.fixture(scope="module")
+def output(original: Path) -> str:
+    """What making its environment said."""
+    done = setup(original, FROM_WHEELS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def checkout(original: Path, output: str, tmp_path: Path) -> Path:
+    """A copy for the test, with the environment made."""
+    return Path(shutil.copytree(original, tmp_path / "checkout", symlinks=True))
+
+
+def test_an_environment_is_made_in_one_line(original: Path, output: str) -> None:
+    assert output.splitlines() == [LINE]
+    assert installed(original) == "1.0"
+    assert "Successfully installed tiny-1.0" in (original / ".venv" / LOG).read_text()
+    assert (original / ".venv" / MADE).exists() and not (original / ".venv" / HALF_MADE).exists()
+
+
+def test_it_is_made_once_and_again_when_the_lock_changes(checkout: Path) -> None:
+    assert "Nothing to be done" in setup(checkout).stdout
+    require(checkout, "tiny==2.0")
+    done = setup(checkout, FROM_WHEELS)
+    assert (done.stdout + done.stderr).splitlines() == [LINE]
+    assert installed(checkout) == "2.0"
+    assert "Nothing to be done" in setup(checkout).stdout
+
+
+def test_pips_words_are_shown_where_it_fails_and_what_was_there_stays(checkout: Path) -> None:
+    require(checkout, "there-is-no-such-package-as-this==1")
+    for _ in range(2):
+        done = setup(checkout, FROM_WHEELS)
+        assert done.returncode != 0
+        assert done.stderr.startswith(
+            "error: pip could not install requirements.lock into .venv\nNote: all that it said"
+        )
+        assert "No matching distribution found for there-is-no-such-package-as-this==1\nHint: is the" in done.stderr
+        assert f" {Path('.venv') / LOG}, " in done.stderr
+        assert not (checkout / ".venv" / MADE).exists()
+    assert installed(checkout) == "1.0"
+    require(checkout, "tiny==1.0")
+    assert setup(checkout, FROM_WHEELS).returncode == 0
+    assert "Requirement already satisfied" in (checkout / ".venv" / LOG).read_text()
+
+
+def test_what_an_interrupted_run_left_is_not_taken_for_whole(checkout: Path) -> None:
+    """pip takes a package for installed whose metadata is there, whatever else of it is."""
+    require(checkout, "tiny==2.0")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"PIP_ARGS=--index-url http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        with subprocess.Popen(command(index), cwd=checkout, stderr=subprocess.PIPE, process_group=0) as process:
+            log = checkout / ".venv" / LOG
+            wait_for(lambda: log.exists() and "Looking in indexes" in log.read_text())
+            os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C
+            assert process.wait(30) != 0
+            assert process.stderr and b"Traceback" not in process.stderr.read()
+    running = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in running if index.partition("=")[2] in line]
+    assert not (checkout / ".venv" / MADE).exists()
+    [site_packages] = (checkout / ".venv" / "lib").glob("*/site-packages")
+    (site_packages / "tiny.py").unlink()
+    (site_packages / "tiny-1.0.dist-info").rename(site_packages / "tiny-2.0.dist-info")
+    metadata = site_packages / "tiny-2.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "2.0"))
+    assert setup(checkout, FROM_WHEELS).returncode == 0
+    assert installed(checkout) == "2.0"
+
+
+def test_a_terminal_is_shown_a_bar_that_goes_at_the_end(checkout: Path) -> None:
+    require(checkout, "tiny==2.0")
+    ours, its = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        command(FROM_WHEELS), cwd=checkout, stderr=its, stdout=subprocess.PIPE, env=environment
+    ) as done:
+        assert done.stdout and done.stdout.read().decode().splitlines() == [LINE]
+    os.close(its)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "─ 0 of 1 packages found" in shown
+    assert shown.endswith("\r\x1b[2K")
