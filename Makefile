@@ -16,8 +16,9 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
-# One that fails does not end the other, but make.
-BESIDE := --no-print-directory --jobs=2 --output-sync=target typecheck pytest
+# One that fails does not end the other, nor keep it from starting. What ends `make` ends both, as long as they are the
+# only command of their line.
+BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typecheck pytest
 # Everything in requirements.lock comes from here. Without extras, or it could not be a list of constraints.
 RESOLVE := $(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.new pyproject.toml
@@ -31,10 +32,10 @@ demo: setup ## train, export, serve and classify on real data; no GPU, no Docker
 	@$(BIN)/python demo.py
 
 quick: setup lint ## what takes a minute: lint, types, the tests that start no server, train nothing, export nothing
-	@$(MAKE) $(BESIDE) TESTS="$(QUICK_TESTS)" || { echo "error: types or tests failed, see above"; exit 1; }
+	@$(MAKE) $(BESIDE) TESTS="$(QUICK_TESTS)"
 
 test: setup lint ## everything CI checks
-	@$(MAKE) $(BESIDE) || { echo "error: types or tests failed, see above"; exit 1; }
+	@$(MAKE) $(BESIDE)
 
 slow: setup ## the tests that take long, or resolve packages over the network
 	$(BIN)/python -m pytest -m slow
