@@ -20,12 +20,14 @@ from clients.errors import (
     OverloadedError,
     ServerUnavailableError,
 )
-from clients.settings import Retry, Tls, Transport
-from clients.tasks import Prediction
+from clients.settings import Retry, Tls, TransportOptions
 
 if TYPE_CHECKING:
     from clients.aio import AsyncClient
     from clients.client import Client
+    from clients.core.tasks import Prediction
+
+Transport = TransportOptions  # its name before there were classes of that name inside; both stay
 
 __all__ = [
     "AccessDeniedError",
@@ -43,12 +45,15 @@ __all__ = [
     "ServerUnavailableError",
     "Tls",
     "Transport",
+    "TransportOptions",
 ]
 
+# They import NumPy and gRPC, which takes longer than --help should.
 _LAZY = {
     "AsyncClient": "clients.aio",
     "Client": "clients.client",
-}  # they import gRPC, which takes longer than --help should
+    "Prediction": "clients.core.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

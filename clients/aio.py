@@ -2,26 +2,24 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from numpy.typing import ArrayLike
 
-from clients import tasks, telemetry
 from clients.aio_connections import AsyncConnections, cancelled
-from clients.connections import READY_PAUSE_S
-from clients.deadline import Deadline
-from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
-from clients.failures import not_ready
-from clients.over_grpc import AsyncGrpc
-from clients.over_http import AsyncHttp
-from clients.request import Query, Request, SharedTensor, checked_query, checked_version
+from clients.core import tasks
+from clients.core.deadline import Deadline
+from clients.core.failures import not_ready
+from clients.core.metadata import ModelMetadata
+from clients.core.request import Query, SharedTensor, checked_version
+from clients.core.servers import PROBE_S, READY_PAUSE_S
+from clients.core.tasks import Image, Prediction
+from clients.core.tensors import Arrays
+from clients.errors import ClientError
 from clients.server_api import AsyncServerApi, Version
-from clients.servers import PROBE_S, Server
-from clients.settings import InferOptions, Parameters, Retry, Transport, addresses_of, checked_concurrency
-from clients.tasks import Image, Prediction
-from clients.tensors import Arrays, Signature, concatenated, rows_of
+from clients.settings import ClientSettings, InferOptions, Retry, TransportOptions
 
 
 class AsyncClient(AsyncServerApi):
@@ -42,15 +40,24 @@ class AsyncClient(AsyncServerApi):
         *servers: str,
         timeout_s: float = 10,
         retry: Retry | None = None,
-        transport: Transport | None = None,
+        transport: TransportOptions | None = None,
         concurrency: int = 8,
         hedge_after_s: float | None = None,
     ) -> None:
-        transport = transport or Transport()
-        self._addresses = addresses_of(servers, transport)
-        checked_concurrency(concurrency)
-        self.timeout_s, self._concurrency, self._hedge_after_s = timeout_s, concurrency, hedge_after_s
-        self._held = AsyncConnections(self._addresses, transport, retry or Retry())
+        self._settings = ClientSettings.of(
+            servers,
+            timeout_s=timeout_s,
+            retry=retry,
+            transport=transport,
+            concurrency=concurrency,
+            hedge_after_s=hedge_after_s,
+        )
+        self._held = AsyncConnections(self._settings)
+
+    @property
+    def timeout_s(self) -> float:
+        """As Client.timeout_s."""
+        return self._settings.timeout_s
 
     async def infer(
         self,
@@ -58,42 +65,15 @@ class AsyncClient(AsyncServerApi):
         inputs: Mapping[str, ArrayLike],
         *,
         outputs: Sequence[str] = (),
-        version: Version = "",
-        priority: int = 0,
-        timeout_s: float | None = None,
-        request_id: str = "",
-        headers: Mapping[str, str] | None = None,
-        parameters: Parameters | None = None,
-        idempotent: bool = True,
         shared: Mapping[str, SharedTensor] | None = None,
+        **options: Unpack[InferOptions],
     ) -> Arrays:
         """As Client.infer."""
-        deadline, version = self._deadline(timeout_s), checked_version(version)
-        signature, arrays = await self._validated(model, version, inputs, deadline)
-        request = Request.of(
-            model,
-            arrays,
-            servers=len(self._addresses),
-            outputs=outputs,
-            version=version,
-            priority=priority,
-            id=request_id or self._held.ids.next(),
-            headers=headers,
-            parameters=parameters,
-            idempotent=idempotent,
-            shared=shared,
-        )
-        try:
-            return await self._infer_batch(request, signature, deadline)
-        except InvalidInputError as error:
-            if (learned := signature.with_limit_from(error.server_message)) is None:
-                raise
-            self._held.signatures.put(model, version, learned)
-            return await self._infer_batch(request, learned, deadline)
+        return await self._held.run(self._held.calls.infer(model, inputs, outputs=outputs, shared=shared, **options))
 
     async def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
         """As Client.classify."""
-        [prediction] = await self._classify([image], model, options)
+        [prediction] = await self._held.run(self._held.calls.classify([image], model, options))
         return prediction
 
     async def classify_many(
@@ -111,14 +91,15 @@ class AsyncClient(AsyncServerApi):
         failed: Exception | None = None
         try:
             while True:
-                while len(in_flight) < self._concurrency and not (in_flight and in_flight[0].done()):
+                while len(in_flight) < self._settings.concurrency and not (in_flight and in_flight[0].done()):
                     try:
                         batch = await anext(batches, None)
                     except Exception as error:
                         batch, failed = None, error
                     if batch is None:
                         break
-                    in_flight.append(asyncio.create_task(self._outcomes(batch, model, options)))
+                    steps = self._held.calls.outcomes(batch, model, options)
+                    in_flight.append(asyncio.create_task(self._held.run(steps)))
                 if not in_flight:
                     break
                 outcomes = await in_flight[0]
@@ -130,24 +111,30 @@ class AsyncClient(AsyncServerApi):
         if failed:
             raise failed
 
-    async def signature(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> Signature:
-        """As Client.signature."""
-        return await self._signature(model, checked_version(version), self._deadline(timeout_s))
+    async def metadata(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> ModelMetadata:
+        """As Client.metadata."""
+        return await self._held.run(self._held.calls.metadata(model, version, timeout_s))
+
+    async def validate(
+        self, model: str, inputs: Mapping[str, ArrayLike], *, version: Version = "", timeout_s: float | None = None
+    ) -> Arrays:
+        """As Client.validate."""
+        return await self._held.run(self._held.calls.validate(model, inputs, version, timeout_s))
 
     async def live(self) -> bool:
         """As Client.live, of all servers at once."""
-        return await self._held.any_is_alive()
+        return await self._held.any_alive()
 
     async def ready(self, model: str = "", version: Version = "") -> bool:
         """As Client.ready, of all servers at once."""
-        return await self._held.any_is_ready(Query("ready", model, checked_version(version)), Deadline.after(PROBE_S))
+        return await self._held.any_ready(Query("ready", model, checked_version(version)), Deadline.after(PROBE_S))
 
     async def wait_until_ready(self, model: str = "", *, timeout_s: float = 60) -> None:
         """As Client.wait_until_ready."""
         deadline, query = Deadline.after(timeout_s), Query("ready", model)
-        while not await self._held.any_is_ready(query, deadline):
+        while not await self._held.any_ready(query, deadline):
             if not deadline.remaining_s:
-                raise not_ready(model, str(self._held), deadline)
+                raise not_ready(model, str(self._held.calls.servers), deadline)
             await asyncio.sleep(min(READY_PAUSE_S, deadline.remaining_s))
 
     async def close(self) -> None:
@@ -163,124 +150,5 @@ class AsyncClient(AsyncServerApi):
     ) -> None:
         await self.close()
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
-        return Deadline.after(self.timeout_s if timeout_s is None else timeout_s)
-
-    async def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
-        checked_query(query, self._addresses)
-        return await self._run_query(query, self._deadline(timeout_s), idempotent=idempotent)
-
-    async def _run_query(self, query: Query, deadline: Deadline, *, idempotent: bool = True) -> Any:
-        def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
-            return transport.query(query, timeout_s)
-
-        return await self._held.call(query.model or "the server", deadline, send, idempotent=idempotent)
-
-    async def _signature(self, model: str, version: str, deadline: Deadline) -> Signature:
-        if (known := self._held.signatures.get(model, version)) is not None:
-            return known
-        metadata = await self._run_query(Query("model_metadata", model, version), deadline)
-        try:
-            config = await self._run_query(Query("model_config", model, version), deadline)
-        except (AccessDeniedError, InvalidInputError, ModelNotFoundError):
-            config = {}
-        return self._held.signatures.put(model, version, Signature.of(metadata, config))
-
-    async def _validated(
-        self, model: str, version: str, inputs: Mapping[str, ArrayLike], deadline: Deadline
-    ) -> tuple[Signature, Arrays]:
-        signature = await self._signature(model, version, deadline)
-        try:
-            return signature, signature.validated(inputs)
-        except InvalidInputError:
-            if not self._held.signatures.drop_if_old(model, version):
-                raise
-        signature = await self._signature(model, version, deadline)
-        return signature, signature.validated(inputs)
-
-    async def validate(
-        self, model: str, inputs: Mapping[str, ArrayLike], *, version: Version = "", timeout_s: float | None = None
-    ) -> Arrays:
-        """As Client.validate."""
-        return (await self._validated(model, checked_version(version), inputs, self._deadline(timeout_s)))[1]
-
-    async def _infer_batch(self, request: Request, signature: Signature, deadline: Deadline) -> Arrays:
-        chunks = list(signature.split(request.inputs))
-        if len(chunks) == 1:
-            return await self._infer_once(request, deadline)
-        places = asyncio.Semaphore(self._concurrency)
-
-        async def in_turn(chunk: Request) -> Arrays:
-            async with places:  # each keeps the deadline by itself
-                return await self._infer_once(chunk, deadline)
-
-        requests = request.in_chunks(chunks, signature.max_batch_size)
-        answers = await _all_or_none([in_turn(chunk) for chunk in requests])
-        return concatenated(answers, [rows_of(chunk) for chunk in chunks])
-
-    async def _infer_once(self, request: Request, deadline: Deadline) -> Arrays:
-        with telemetry.span(request.model, request.id) as headers:
-            if headers:
-                request = request.with_headers(headers)
-
-            def send(transport: AsyncGrpc | AsyncHttp, timeout_s: float) -> Awaitable[Any]:
-                return transport.infer(request, timeout_s)
-
-            def call(tried: set[Server] | None = None) -> Awaitable[Arrays]:
-                return self._held.call(
-                    request.model, deadline, send, queue=request.model, idempotent=request.idempotent, tried=tried
-                )
-
-            try:
-                if self._hedge_after_s and request.idempotent:
-                    return await self._hedged(call, self._hedge_after_s)
-                return await call()
-            except (InvalidInputError, ModelNotFoundError):
-                self._held.signatures.drop_if_old(request.model, request.version)
-                raise
-
-    async def _hedged(self, call: Callable[[set[Server]], Awaitable[Arrays]], after_s: float) -> Arrays:
-        """The first response of two calls, of which the second begins if the first is late."""
-        tried: set[Server] = set()
-        calls = [asyncio.ensure_future(call(tried))]
-        try:
-            done, _ = await asyncio.wait(calls, timeout=after_s)
-            if not done and tried and self._held.budget.spend():  # not where it still waits for its turn
-                calls.append(asyncio.ensure_future(call(tried)))
-                done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            if any(one.exception() is None for one in done):
-                return next(one.result() for one in done if one.exception() is None)
-            others = [one for one in calls if one not in done]
-            return await (others or calls)[0]
-        finally:
-            await cancelled(calls)
-
-    async def _classify(self, images: Sequence[Image], model: str, options: InferOptions) -> list[Prediction]:
-        arrays = tasks.images_to_arrays(images)
-        outputs = await self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
-        return tasks.predictions(outputs, len(images))
-
-    async def _outcomes(
-        self, images: Sequence[Image], model: str, options: InferOptions
-    ) -> list[Prediction | ClientError]:
-        deadline = self._deadline(options.get("timeout_s"))
-        try:
-            return [*await self._classify(images, model, options)]
-        except InvalidInputError as error:
-            if len(images) == 1 or not options.get("idempotent", True):
-                return [error] * len(images)
-            found: list[Prediction | ClientError] = []
-            for image in images:
-                found += await self._outcomes([image], model, {**options, "timeout_s": deadline.remaining_s})
-            return found
-        except ClientError as error:
-            return [error] * len(images)
-
-
-async def _all_or_none(calls: Sequence[Awaitable[Arrays]]) -> list[Arrays]:
-    """The results of all; one that fails ends the others."""
-    started = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*started)
-    finally:
-        await cancelled(started)
+    async def _query(self, query: Query, timeout_s: float | None = None) -> Any:
+        return await self._held.run(self._held.calls.query(query, timeout_s))

@@ -1,182 +1,174 @@
-"""What a `Client` holds in one process: its transports, what it knows of the servers, and their probers.
+"""What a `Client` holds in one process: its transports, its calls, which it drives in threads, and its probers.
 
 After a fork the child has its parent's, which it must not use: it makes its own with its first call.
 """
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakMethod, WeakSet, ref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import Any, TypeVar
+from weakref import WeakSet, ref
 
-from clients.attempts import Pause, Plan, RetryBudget, plan
-from clients.deadline import Deadline
-from clients.errors import ClientError
-from clients.failures import Failure, error_of
-from clients.over_grpc import Grpc
-from clients.over_http import Http
-from clients.request import Query, RequestIds
-from clients.servers import PROBE_S, Server, Servers
-from clients.settings import Address, Retry, Transport
-from clients.tensors import SignatureCache
+from clients.core.attempts import Pause, Send
+from clients.core.calls import Calls, Step, Steps, Together
+from clients.core.deadline import Deadline
+from clients.core.failures import Failure, client_closed
+from clients.core.probing import LIVE, Probing, probing, weakly
+from clients.core.request import Query
+from clients.core.servers import PROBE_S, Server
+from clients.settings import ClientSettings
+from clients.transports import transport_of
+from clients.transports.base import Transport
 
-# Between probes of one server, in seconds: while it does not respond, doubled each time.
-FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.05, 1.0
-
-READY_PAUSE_S = 0.2  # between questions whether a server is ready
-
-SendAttempt = Callable[[Grpc | Http, float], Any]
+T = TypeVar("T")
 
 
 class Connections:
     """All of that. Thread-safe."""
 
-    def __init__(self, addresses: Sequence[Address], transport: Transport, retry: Retry) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self.inherited = False  # through a fork
-        self.signatures, self.ids = SignatureCache(), RequestIds()
-        self._retry, self._budget, self._closed = retry, RetryBudget(retry), threading.Event()
-        self._servers = Servers(addresses, retry, weakly(self._start_probing))
-        self._transports: dict[Server, Grpc | Http] = {
-            server: (Grpc if server.address.protocol == "grpc" else Http)(server.address, transport)
-            for server in self._servers.all
+        self.calls = Calls(settings, weakly(self._start_probing))
+        self._concurrency, self._closed = settings.concurrency, threading.Event()
+        self._transports = {
+            server: transport_of(server.address, settings.transport) for server in self.calls.servers.all
         }
         _all.add(self)
 
-    def call(
-        self, model: str, deadline: Deadline, send: SendAttempt, *, queue: str = "", idempotent: bool = True
-    ) -> Any:
-        """Send until there is a response: see `attempts.plan`."""
-        steps = plan(model, self._servers, self._retry, self._budget, deadline, queue=queue, idempotent=idempotent)
+    def run(self, steps: Steps[T]) -> T:
+        """Drive a call to its end, in this thread."""
         try:
-            return self._execute(steps, send)
-        except ClientError:
-            raise
-        except Exception as error:  # of a library whose connection was closed under it
-            if self._closed.is_set():
-                raise closed() from error
-            raise
+            step = next(steps)
+            while True:
+                try:
+                    outcome = self._send(step) if isinstance(step, Send) else self._do(step)
+                except Exception as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        finally:
+            steps.close()  # on Ctrl-C, too: its slot is released
 
-    def any_is_ready(self, query: Query, deadline: Deadline) -> bool:
-        """Whether one of the servers says so. Each is asked once, one after the other.
+    def any_ready(self, query: Query, deadline: Deadline) -> bool:
+        """Tell whether one of the servers says so. Each is asked once, one after the other.
 
         Raises:
             ClientError: none does, and one responds with an error.
         """
-        failed = None
-        for server, transport in self._transports.items():
-            try:
-                ready = transport.query(query, min(PROBE_S, deadline.remaining_s))
-                server.responded = True
-                if ready:
-                    return True
-            except Failure as failure:
-                if failure.denies_readiness:
-                    failed = error_of(failure, query.model or "the server", str(server.address), 1, deadline)
-        if failed:
-            raise failed
-        return False
+        return self.calls.any_ready(query, self._readiness(query, deadline), deadline)
 
-    def any_is_alive(self) -> bool:
-        """Whether one of the servers responds."""
+    def any_alive(self) -> bool:
+        """Tell whether one of the servers responds."""
         for server, transport in self._transports.items():
             if _is_alive(transport):
                 server.responded = True
                 return True
         return False
 
-    def __str__(self) -> str:
-        return str(self._servers)
-
     def close(self) -> None:
-        """Calls in flight end with an error."""
+        """Close the connections. Calls in flight end with an error."""
         self._closed.set()
-        self._servers.notify_all()
+        self.calls.servers.notify_all()
         for transport in self._transports.values():
             transport.close()
 
-    def _execute(self, steps: Plan, send: SendAttempt) -> Any:
-        """Do what the plan says; the response."""
-        response = None
+    def _send(self, step: Send) -> Any:
+        if self._closed.is_set():
+            raise client_closed()
         try:
-            step = next(steps)
-            while True:
-                failure = None
-                if self._closed.is_set():
-                    raise closed()
-                if isinstance(step, Pause):
-                    (step.until or self._closed).wait(step.seconds)
-                else:
-                    try:
-                        response = send(self._transports[step.server], step.timeout_s)
-                    except Failure as error:
-                        failure = error
-                        if self._closed.is_set():  # it may have failed of that
-                            raise closed() from error
-                step = steps.send(failure)
-        except StopIteration:
-            return response
-        finally:
-            steps.close()  # on Ctrl-C, too: the slot is released
+            return self._transports[step.server].send(step.message, step.timeout_s)
+        except Exception as error:  # a Failure, or of a library whose connection was closed under it
+            if self._closed.is_set():
+                raise client_closed() from error
+            if isinstance(error, Failure):
+                return error
+            raise
+
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Pause):
+            if self._closed.is_set():
+                raise client_closed()
+            return (step.until or self._closed).wait(step.seconds)
+        assert isinstance(step, Together)  # calls are hedged in asyncio only
+        return self._run_together(step.calls)
+
+    def _run_together(self, calls: Sequence[Steps[Any]]) -> list[Any]:
+        with workers(min(self._concurrency, len(calls)), "clients-chunk") as threads:
+            futures = [threads.submit(copy_context().run, self.run, call) for call in calls]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            return [future.result() for future in futures if future.done()]
+
+    def _readiness(self, query: Query, deadline: Deadline) -> Iterator[tuple[Server, bool | Failure]]:
+        """Ask one server after the other, until one is ready."""
+        for server, transport in self._transports.items():
+            try:
+                ready = bool(transport.query(query, min(PROBE_S, deadline.remaining_s)))
+            except Failure as failure:
+                yield server, failure
+                continue
+            yield server, ready
+            if ready:
+                return
 
     def _start_probing(self, server: Server) -> None:
-        arguments = (ref(self), self._servers, server, self._transports[server], self._closed)
+        steps = probing(self.calls.servers, server)
+        arguments = (ref(self), steps, self._transports[server], self._closed)
         threading.Thread(target=_probe, args=arguments, name="clients-probe", daemon=True).start()
 
 
-def _is_alive(transport: Grpc | Http) -> bool:
-    """Whether it responds, with whatever."""
-    try:
-        return bool(transport.query(Query("live"), PROBE_S))
-    except Failure as failure:
-        return failure.server_responded
-
-
-def _probe(
-    owner: Callable[[], Connections | None],
-    servers: Servers,
-    server: Server,
-    transport: Grpc | Http,
-    closed: threading.Event,
-) -> None:
-    """Until the server responds, or its client is closed or gone."""
-    pause_s = FIRST_PROBE_PAUSE_S
-    while servers.needs_probe(server) and owner() and not closed.is_set():
-        try:
-            alive = _is_alive(transport)
-            if not alive:
-                transport.reconnect()
-        except Exception:  # whatever it is, somebody has to go on probing
-            alive = False
-        (servers.mark_up if alive else servers.mark_down)(server)
-        closed.wait(FIRST_PROBE_PAUSE_S if alive else pause_s)
-        pause_s = FIRST_PROBE_PAUSE_S if alive else min(2 * pause_s, LONGEST_PROBE_PAUSE_S)
-
-
-_all: WeakSet[Connections] = WeakSet()
-_renewing = threading.Lock()
-
-
-def weakly(start_probing: Callable[[Server], None]) -> Callable[[Server], None]:
-    """The method of a client, which a prober must not keep alive: dropped and not closed, it would probe for ever."""
-    method = WeakMethod(start_probing)
-
-    def start(server: Server) -> None:
-        if alive := method():
-            alive(server)
-
-    return start
-
-
 def of_this_process(held: Connections, renew: Callable[[], Connections]) -> Connections:
-    """Them, unless they came through a fork; then those that `renew` makes, the same for all threads."""
+    """Return them, unless they came through a fork; then those that `renew` makes, the same for all threads."""
     if not held.inherited:
         return held
     with _renewing:
         return renew()
 
 
-def closed() -> ClientError:
-    return ClientError("the client is closed", hint="make a new one; it lasts as long as its `with`")
+@contextmanager
+def workers(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Hold threads for one call. What it does not wait for any more ends by itself, at its deadline."""
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_alive(transport: Transport) -> bool:
+    """Ask whether it responds, with whatever."""
+    try:
+        return bool(transport.query(LIVE, PROBE_S))
+    except Failure as failure:
+        return failure.server_responded
+
+
+def _probe(
+    owner: Callable[[], Connections | None], steps: Probing, transport: Transport, closed: threading.Event
+) -> None:
+    """Probe until the server responds, or its client is closed or gone."""
+    with suppress(StopIteration):
+        step = next(steps)
+        while owner() and not closed.is_set():
+            alive = None
+            if isinstance(step, Pause):
+                closed.wait(step.seconds)
+            else:
+                try:
+                    if not (alive := _is_alive(transport)):
+                        transport.reconnect()
+                except Exception:  # whatever it is, somebody has to go on probing
+                    alive = False
+            step = steps.send(alive)
+
+
+_all: WeakSet[Connections] = WeakSet()
+_renewing = threading.Lock()
 
 
 def _forked() -> None:

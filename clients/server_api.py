@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from clients.request import Query, checked_version
+from clients.core.request import Query, checked_version
 
 LOAD_TIMEOUT_S = 300.0  # an engine may take minutes to load and warm up
 
@@ -19,27 +19,30 @@ class ServerApi(ABC):
     """For threads. All raise a ClientError, as `Client.infer`."""
 
     @abstractmethod
-    def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
-        """The result, of one of the servers."""
+    def _query(self, query: Query, timeout_s: float | None = None) -> Any:
+        """Ask one of the servers; return its JSON."""
 
     def server_metadata(self) -> dict[str, Any]:
-        """Name, version and extensions."""
+        """Return the server's name, version and extensions."""
         return dict(self._query(Query("server_metadata")))
 
     def model_metadata(self, model: str, version: Version = "") -> dict[str, Any]:
-        """Versions, platform, inputs and outputs; `signature` has the latter two as objects."""
+        """Return versions, platform, inputs and outputs; `metadata` has the latter two as objects."""
         return dict(self._query(Query("model_metadata", model, checked_version(version))))
 
     def model_config(self, model: str, version: Version = "") -> dict[str, Any]:
-        """The configuration, completed by Triton."""
+        """Return the configuration, completed by Triton."""
         return dict(self._query(Query("model_config", model, checked_version(version))))
 
     def statistics(self, model: str = "", version: Version = "") -> list[dict[str, Any]]:
-        """Counts and durations (ns) of each version of a model, or of all models."""
+        """Return counts and durations (ns) of each version of a model, or of all models."""
         return list(self._query(Query("statistics", model, checked_version(version))))
 
     def repository_index(self) -> list[dict[str, Any]]:
-        """Every model in the repository, whether it is loaded, and why not. Restricted: see Transport.admin_key."""
+        """List every model in the repository, whether it is loaded, and why not.
+
+        Restricted: see TransportOptions.admin_key.
+        """
         return list(self._query(Query("repository_index")))
 
     def load_model(
@@ -50,20 +53,20 @@ class ServerApi(ABC):
         Args:
             config: In place of the one in the repository.
         """
-        self._query(_load(model, config), timeout_s, idempotent=False)
+        self._query(_load(model, config), timeout_s)
 
     def unload_model(self, model: str, *, unload_dependents: bool = False, timeout_s: float = LOAD_TIMEOUT_S) -> None:
         """Unload a model, and if asked to, the steps of an ensemble; sent once. Restricted."""
-        self._query(_unload(model, unload_dependents), timeout_s, idempotent=False)
+        self._query(_unload(model, unload_dependents), timeout_s)
 
     def shared_memory_status(self) -> list[dict[str, Any]]:
-        """The regions of system shared memory that the server has mapped. Restricted."""
+        """List the regions of system shared memory that the server has mapped. Restricted."""
         return list(self._query(Query("shared_memory_status")))
 
     def register_shared_memory(self, region: str, key: str, size_bytes: int, *, timeout_s: float | None = None) -> None:
         """Have the server map /dev/shm/`key` under the name `region`; sent once. Restricted. SharedMemory does it."""
         query = Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes)
-        self._query(query, timeout_s, idempotent=False)
+        self._query(query, timeout_s)
 
     def unregister_shared_memory(self, region: str, *, timeout_s: float | None = None) -> None:
         """Have the server unmap it. Restricted."""
@@ -74,8 +77,8 @@ class AsyncServerApi(ABC):
     """The same for asyncio."""
 
     @abstractmethod
-    async def _query(self, query: Query, timeout_s: float | None = None, *, idempotent: bool = True) -> Any:
-        """The result, of one of the servers."""
+    async def _query(self, query: Query, timeout_s: float | None = None) -> Any:
+        """Ask one of the servers; return its JSON."""
 
     async def server_metadata(self) -> dict[str, Any]:
         """As ServerApi's."""
@@ -101,13 +104,13 @@ class AsyncServerApi(ABC):
         self, model: str, *, config: Mapping[str, Any] | None = None, timeout_s: float = LOAD_TIMEOUT_S
     ) -> None:
         """As ServerApi's."""
-        await self._query(_load(model, config), timeout_s, idempotent=False)
+        await self._query(_load(model, config), timeout_s)
 
     async def unload_model(
         self, model: str, *, unload_dependents: bool = False, timeout_s: float = LOAD_TIMEOUT_S
     ) -> None:
         """As ServerApi's."""
-        await self._query(_unload(model, unload_dependents), timeout_s, idempotent=False)
+        await self._query(_unload(model, unload_dependents), timeout_s)
 
     async def shared_memory_status(self) -> list[dict[str, Any]]:
         """As ServerApi's."""
@@ -118,7 +121,7 @@ class AsyncServerApi(ABC):
     ) -> None:
         """As ServerApi's."""
         query = Query("register_shared_memory", region=region, key=key, size_bytes=size_bytes)
-        await self._query(query, timeout_s, idempotent=False)
+        await self._query(query, timeout_s)
 
     async def unregister_shared_memory(self, region: str, *, timeout_s: float | None = None) -> None:
         """As ServerApi's."""

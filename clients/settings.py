@@ -34,7 +34,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """From grpc://host:port, grpcs://, http:// or https://. Without a scheme it is gRPC; without a port, Triton's
+        """Parse grpc://host:port, grpcs://, http:// or https://. Without a scheme it is gRPC; without a port, Triton's
         (8001, 8000), or 443 with TLS.
 
         Raises:
@@ -76,7 +76,7 @@ class Tls:
     key: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP, and to check the files.
+        """Load the files, for HTTP, and to check them for gRPC.
 
         Raises:
             InvalidInputError: a file is missing, or holds no certificate or key, or a key that is encrypted.
@@ -123,12 +123,12 @@ class Retry:
             raise InvalidInputError(f"max_attempts must be 1 or more, and the rest not negative: {self}")
 
     def backoff_limit_s(self, attempt: int) -> float:
-        """Upper bound of the pause after so many failed attempts."""
+        """Return the upper bound of the pause after so many failed attempts."""
         return min(self.max_backoff_s, self.initial_backoff_s * 2.0 ** min(attempt, _MOST_DOUBLINGS))
 
 
 @dataclass(frozen=True)
-class Transport:
+class TransportOptions:
     """How requests travel.
 
     Attributes:
@@ -179,14 +179,48 @@ class InferOptions(TypedDict, total=False):
     idempotent: bool
 
 
-def addresses_of(urls: Sequence[str], transport: Transport) -> list[Address]:
-    """Of a client's servers.
+@dataclass(frozen=True)
+class ClientSettings:
+    """All settings of a client: `Client` explains them."""
+
+    addresses: tuple[Address, ...]
+    timeout_s: float
+    retry: Retry
+    transport: TransportOptions
+    concurrency: int
+    hedge_after_s: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        servers: Sequence[str],
+        *,
+        timeout_s: float,
+        retry: Retry | None,
+        transport: TransportOptions | None,
+        concurrency: int,
+        hedge_after_s: float | None = None,
+    ) -> Self:
+        """Settings from what a client was given, with the defaults of what was not.
+
+        Raises:
+            InvalidInputError: an address is invalid, or nothing could be sent.
+        """
+        transport = transport or TransportOptions()
+        addresses = addresses_of(servers, transport)
+        if concurrency < 1:
+            raise InvalidInputError(f"concurrency must be 1 or more, and is {concurrency}")
+        return cls(addresses, timeout_s, retry or Retry(), transport, concurrency, hedge_after_s)
+
+
+def addresses_of(urls: Sequence[str], transport: TransportOptions) -> tuple[Address, ...]:
+    """Parse the URLs of a client's servers.
 
     Raises:
         InvalidInputError: one is invalid, or does without the TLS that certificates are given for: headers and admin
             key would be sent in the clear.
     """
-    addresses = [Address.of(url) for url in urls or (DEFAULT_SERVER,)]
+    addresses = tuple(Address.of(url) for url in urls or (DEFAULT_SERVER,))
     if transport.tls != Tls() and (plain := [str(address) for address in addresses if not address.tls]):
         raise InvalidInputError(
             f"certificates are given, and {', '.join(plain)} is without TLS", hint="grpcs://… or https://…"
@@ -194,18 +228,8 @@ def addresses_of(urls: Sequence[str], transport: Transport) -> list[Address]:
     return addresses
 
 
-def checked_concurrency(count: int) -> None:
-    """That something can be sent.
-
-    Raises:
-        InvalidInputError: nothing could be.
-    """
-    if count < 1:
-        raise InvalidInputError(f"concurrency must be 1 or more, and is {count}")
-
-
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """With names in lower case, as gRPC wants them.
+    """Check headers, and put their names in lower case, as gRPC wants them.
 
     Raises:
         InvalidInputError: a name or value is not what both protocols carry. The message does not show the value.
@@ -222,7 +246,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def proxy_of(url: str) -> SplitResult:
-    """The parts of a forward proxy's address.
+    """Parse a forward proxy's address.
 
     Raises:
         InvalidInputError: it is not one.

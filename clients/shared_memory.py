@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clients.client import Client
-from clients.deadline import Deadline
+from clients.core.deadline import Deadline
+from clients.core.failures import is_unknown_region
+from clients.core.request import SharedTensor
+from clients.core.servers import log
+from clients.core.tensors import Arrays, datatype_of, encoded_strings
 from clients.errors import ClientError, DeadlineExceededError, InvalidInputError
-from clients.failures import is_unknown_region
-from clients.request import SharedTensor
-from clients.servers import log
 from clients.settings import InferOptions
-from clients.tensors import Arrays, datatype_of, encoded_strings
 
 _FOLDER = Path("/dev/shm")  # noqa: S108
 _PREFIX = "clients-"
@@ -41,7 +41,7 @@ _numbers = itertools.count()
 class SharedMemory:
     """A region that a client's server maps for as long as the block runs. One request at a time uses it.
 
-    with Client(transport=Transport(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
+    with Client(transport=TransportOptions(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
         outputs = region.infer("fashion_classifier", {"pixels": pixels})
 
     What a killed process left behind, in /dev/shm or mapped by the server, is removed by the next region. A restarted

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from clients.servers import Server, Servers, Slot
+from clients.core.servers import Server, Servers, Slot
 from clients.settings import Address, Retry
 
 

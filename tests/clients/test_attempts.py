@@ -5,8 +5,11 @@ import time
 
 import pytest
 
-from clients.attempts import Pause, RetryBudget, Send, plan
-from clients.deadline import Deadline
+from clients.core.attempts import Attempts, Pause, RetryBudget, Send, attempts
+from clients.core.deadline import Deadline
+from clients.core.failures import Failure, Kind, failure_of
+from clients.core.request import Query, Request
+from clients.core.servers import PROBE_S, Server, Servers
 from clients.errors import (
     ClientError,
     DeadlineExceededError,
@@ -15,26 +18,34 @@ from clients.errors import (
     OverloadedError,
     ServerUnavailableError,
 )
-from clients.failures import Failure, Kind, failure_of
-from clients.servers import PROBE_S, Server, Servers
 from clients.settings import Address, Retry
 from tests.clients.pool import acquired, servers, take
 
 OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
 GONE = Failure(Kind.UNAVAILABLE, "connection refused")
+QUERY, REQUEST = Query("model_metadata", "m"), Request("m", {})
 
 
-def follow(  # type: ignore[no-untyped-def]
+def begun(pool: Servers, message: Query | Request = QUERY, retry: Retry | None = None) -> Attempts:
+    """Attempts that have begun: they wait to be told what came of the first."""
+    retry = retry or Retry()
+    steps = attempts(message, pool, retry, RetryBudget(retry), Deadline.after(5))
+    next(steps)
+    return steps
+
+
+def follow(
     pool: Servers,
     answers: list[Failure | None],
     retry: Retry | None = None,
     *,
+    message: Query | Request = QUERY,
     budget: RetryBudget | None = None,
-    **options,
+    timeout_s: float = 5,
 ) -> tuple[list[Server], list[float]]:
-    """Whom the plan asked while it was answered so, and its pauses."""
+    """Whom a message was sent to while it was answered so, and its pauses."""
     retry = retry or Retry()
-    steps = plan("m", pool, retry, budget or RetryBudget(retry), Deadline.after(options.pop("timeout_s", 5)), **options)
+    steps = attempts(message, pool, retry, budget or RetryBudget(retry), Deadline.after(timeout_s))
     asked: list[Server] = []
     pauses: list[float] = []
     try:
@@ -75,8 +86,7 @@ def test_a_server_that_a_caller_no_longer_waited_for_is_probed_if_a_probe_would_
     """A caller's own timeout, a hedged request or a cancelled handler ends an attempt before its deadline does."""
     for waited_s, suspect in ((0.0, False), (PROBE_S, True)):
         pool = servers()
-        steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5), queue="m")
-        next(steps)
+        steps = begun(pool, REQUEST)
         time.sleep(waited_s)
         steps.close()
         assert pool.all[0].suspect == pool.needs_probe(pool.all[0]) == suspect
@@ -87,28 +97,26 @@ def test_a_server_that_a_caller_no_longer_waited_for_is_probed_if_a_probe_would_
 def test_a_server_that_fails_fast_does_not_attract_the_requests(kind: Kind) -> None:
     """It has the fewest in flight: without a mark it would be asked next, and next, and next."""
     pool = servers(2)
-    asked, pauses = follow(pool, [Failure(kind, "not here"), None], queue="m")
+    asked, pauses = follow(pool, [Failure(kind, "not here"), None], message=REQUEST)
     assert asked[0] is not asked[1]
     assert pauses == []
-    assert [follow(pool, [None], queue="m")[0][0] for _ in range(20)] == [asked[1]] * 20
+    assert [follow(pool, [None], message=REQUEST)[0][0] for _ in range(20)] == [asked[1]] * 20
     with pytest.raises(ClientError):  # and with one server it is what the caller is told
-        follow(servers(), [Failure(kind, "not here"), None], queue="m")
+        follow(servers(), [Failure(kind, "not here"), None], message=REQUEST)
 
 
 def test_a_server_that_responded_with_errors_only_is_worth_waiting_for() -> None:
     pool = Servers([Address("grpc", "host", 8001)], Retry(), lambda server: None)
     with pytest.raises(InvalidInputError):
         follow(pool, [Failure(Kind.INVALID_INPUT, "no image")])
-    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5))
-    next(steps)
+    steps = begun(pool)
     assert isinstance(steps.send(GONE), Pause)
 
 
 def test_a_model_that_is_only_slow_is_not_stalled_while_the_server_serves_others() -> None:
     pool = servers()
-    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5), queue="m")
-    next(steps)
-    follow(pool, [None], queue="m")
+    steps = begun(pool, REQUEST)
+    follow(pool, [None], message=REQUEST)
     time.sleep(PROBE_S)
     steps.close()  # its caller hangs up
     assert take(pool, "m")
@@ -127,9 +135,7 @@ def test_a_hedged_request_avoids_the_server_that_it_is_hedged_against() -> None:
     pool, retry, tried = servers(2), Retry(), set[Server]()
     for _ in range(10):
         tried.clear()
-        first, second = (
-            plan("m", pool, retry, RetryBudget(retry), Deadline.after(5), queue="m", tried=tried) for _ in range(2)
-        )
+        first, second = (attempts(REQUEST, pool, retry, RetryBudget(retry), Deadline.after(5), tried) for _ in range(2))
         step, other = next(first), next(second)
         assert isinstance(step, Send) and isinstance(other, Send)
         assert step.server is not other.server
@@ -157,7 +163,7 @@ def test_a_worker_that_is_being_replaced_is_worth_another_attempt() -> None:
 
 def test_what_must_not_be_repeated_is_sent_once() -> None:
     with pytest.raises(ServerUnavailableError):
-        follow(servers(2), [GONE, None], idempotent=False)
+        follow(servers(2), [GONE, None], message=Request("m", {}, idempotent=False))
 
 
 def test_retries_of_the_overloaded_end_with_the_budget_and_answers_earn_it_back() -> None:
@@ -185,8 +191,7 @@ def test_a_dead_server_costs_no_budget_and_is_not_asked_until_it_is_back() -> No
 
 def test_while_all_are_down_calls_wait_for_one_to_come_back() -> None:
     pool = servers()
-    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5))
-    next(steps)
+    steps = begun(pool)
     assert isinstance(steps.send(GONE), Pause)
     assert isinstance(next(steps), Pause)
     pool.mark_up(pool.all[0])
@@ -203,7 +208,7 @@ def test_a_server_that_never_answered_is_not_waited_for() -> None:
 
 
 def test_at_the_deadline_the_error_is_what_went_wrong_until_then() -> None:
-    steps = plan("m", servers(), Retry(), RetryBudget(Retry()), Deadline.after(0.05))
+    steps = attempts(QUERY, servers(), Retry(), RetryBudget(Retry()), Deadline.after(0.05))
     next(steps)
     steps.send(GONE)
     time.sleep(0.06)
@@ -249,22 +254,20 @@ def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> No
 
 def test_a_model_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more_and_others_do() -> None:
     pool = servers()
-    steps = plan("m", pool, Retry(), RetryBudget(Retry()), Deadline.after(5), queue="slow")
-    next(steps)
+    steps = begun(pool, Request("slow", {}))
     time.sleep(PROBE_S)
     with pytest.raises(DeadlineExceededError):
         steps.send(Failure(Kind.DEADLINE_EXCEEDED, "no response in time"))
     assert not take(pool, "slow")
     assert take(pool, "fast")
     with pytest.raises(ServerUnavailableError, match="nor to a probe since"):
-        follow(pool, [], timeout_s=0.01, queue="slow")
+        follow(pool, [], timeout_s=0.01, message=Request("slow", {}))
     assert pool.needs_probe(pool.all[0])
 
 
 def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -> None:
     pool, retry = servers(), Retry(burst=0, budget=0)
-    steps = plan("m", pool, retry, RetryBudget(retry), Deadline.after(5))
-    next(steps)
+    steps = begun(pool, retry=retry)
     steps.send(GONE)
     pool.mark_up(pool.all[0])  # as a load balancer does, whose servers are gone
     while not isinstance(next(steps), Send):
@@ -275,8 +278,7 @@ def test_somebody_who_is_there_and_passes_nothing_on_is_not_asked_five_times() -
 
 def test_a_request_that_is_cut_twice_by_a_network_that_serves_others_in_between_costs_no_budget() -> None:
     pool, retry = servers(), Retry(burst=0, budget=0)
-    steps = plan("m", pool, retry, RetryBudget(retry), Deadline.after(5))
-    next(steps)
+    steps = begun(pool, retry=retry)
     for _ in range(retry.max_attempts - 1):
         steps.send(GONE)
         pool.mark_up(pool.all[0])

@@ -25,9 +25,9 @@ from clients import (
     Prediction,
     Transport,
 )
-from clients.failures import Failure
-from clients.request import Request
-from clients.tasks import predictions
+from clients.core.failures import Failure
+from clients.core.request import Request
+from clients.core.tasks import predictions
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
 from tests.clients.tcp_proxy import tcp_proxy
@@ -125,13 +125,13 @@ def test_only_the_outputs_that_were_asked_for_come_back(url: str, pixels: np.nda
 
 def test_a_name_that_is_none_is_refused(url: str) -> None:
     with Client(url) as client:
-        for ask in (client.signature, client.model_metadata, client.model_config, client.load_model):
+        for ask in (client.metadata, client.model_metadata, client.model_config, client.load_model):
             with pytest.raises(InvalidInputError, match="needs the name of a model"):
                 ask("")
         for ask in (client.ready, client.statistics):
             with pytest.raises(InvalidInputError, match="needs the name of a model"):
                 ask("", 1)
-        for ask in (client.signature, client.ready, client.statistics, client.unregister_shared_memory):
+        for ask in (client.metadata, client.ready, client.statistics, client.unregister_shared_memory):
             with pytest.raises(InvalidInputError, match="cannot be sent as text"):
                 ask("a\udcff")
 

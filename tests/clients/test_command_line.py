@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import InvalidInputError, files
-from clients.tensors import Tensor
+from clients import InvalidInputError
+from clients.command_line import files
+from clients.core.metadata import TensorMetadata
 from contracts import layout
 from tests.conftest import RunningServer, Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
@@ -145,7 +146,7 @@ def test_what_cannot_be_sent_is_named(server: RunningServer, written: str, messa
 
 def test_what_would_become_infinite_is_refused() -> None:
     for datatype, value, right in (("FP16", 70_000, 65_504), ("BF16", 1e39, 1e38), ("FP32", 1e39, 1e38)):
-        tensor = Tensor("x", datatype, (1,))
+        tensor = TensorMetadata("x", datatype, (1,))
         assert np.isfinite(files.array_of([right], tensor)).all()
         assert np.isinf(files.array_of([float("inf")], tensor)).all()
         with pytest.raises(InvalidInputError, match=f"not every value is a {datatype}"):
@@ -153,7 +154,7 @@ def test_what_would_become_infinite_is_refused() -> None:
 
 
 def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
-    half = files.array_of([1.5], Tensor("x", "BF16", (1,)))
+    half = files.array_of([1.5], TensorMetadata("x", "BF16", (1,)))
     outputs = {"file": np.arange(3), "allow_pickle": np.array([b"a"]), "half": half}
     files.save(tmp_path / "saved.npz", outputs)
     with np.load(tmp_path / "saved.npz") as saved:

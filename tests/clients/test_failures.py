@@ -2,7 +2,7 @@
 
 import pytest
 
-from clients.failures import Failure, Kind, failure_of
+from clients.core.failures import Failure, Kind, failure_of
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from clients import (
     OverloadedError,
     Retry,
     Transport,
-    http_pool,
 )
-from clients.failures import Failure, Kind
-from clients.http_pool import Pool
+from clients.core.failures import Failure, Kind
 from clients.settings import Address
+from clients.transports import http_pool
+from clients.transports.http_pool import Pool
 from tests.conftest import wait_for
 
 LIMIT = 1 << 20

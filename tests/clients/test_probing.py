@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Prediction, over_grpc
+from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Prediction
+from clients.transports import grpc
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import RunningServer, free_ports, wait_for
 
@@ -39,7 +40,7 @@ def test_a_server_that_says_nothing_keeps_no_other_waiting_for_its_probe(
         for image in images[:8]:
             client.classify(image)
         silent.stall()
-        [stalled, _] = client._held._servers.all
+        [stalled, _] = client._held.calls.servers.all
         while not stalled.down:
             with suppress(DeadlineExceededError):
                 client.classify(images[0], timeout_s=1.1)
@@ -53,7 +54,7 @@ def test_a_name_with_several_addresses_shares_the_load_among_them(
 ) -> None:
     with tcp_proxy(server.grpc) as one, tcp_proxy(server.grpc) as other:
         both = f"ipv4:{one.address},{other.address}"
-        monkeypatch.setattr(over_grpc, "_target", lambda address: both)  # as a name would be resolved
+        monkeypatch.setattr(grpc, "_target", lambda address: both)  # as a name would be resolved
         seen = Counter[int]()
         one.see = lambda chunk: seen.update({1: len(chunk) > 200})
         other.see = lambda chunk: seen.update({2: len(chunk) > 200})

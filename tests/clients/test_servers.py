@@ -6,7 +6,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from clients.servers import Server, Servers, Slot
+from clients.core.servers import Server, Servers, Slot
 from clients.settings import Address, Retry
 from tests.clients.pool import acquired, servers, take
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from clients import AsyncClient, Client, InvalidInputError, Retry, Tls, Transport
-from clients.deadline import Deadline
+from clients.core.deadline import Deadline
+from clients.core.tasks import images_to_arrays
 from clients.settings import Address
-from clients.tasks import images_to_arrays
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_headers_may_be_in_capitals(url: str) -> None:
 @pytest.mark.parametrize("version", ["1 HTTP/1.1\r\n\r\n", "1/../2", "x", -1])
 def test_a_version_is_a_number(url: str, version: str | int) -> None:
     with Client(url) as client:
-        for ask in (client.signature, client.ready):
+        for ask in (client.metadata, client.ready):
             with pytest.raises(InvalidInputError, match="invalid model version"):
                 ask("fashion", version)
-        assert client.signature("fashion", "1") == client.signature("fashion", 1)
+        assert client.metadata("fashion", "1") == client.metadata("fashion", 1)
 
 
 @pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12, 10**400, "soon"])

@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 
+from clients.core.metadata import ModelMetadata, TensorMetadata
+from clients.core.tensors import concatenated, encoded_strings, split
 from clients.errors import InvalidInputError, InvalidResponseError
-from clients.tensors import Signature, Tensor, concatenated, encoded_strings
 
-PIXELS = Tensor("pixels", "UINT8", (-1, 1, 28, 28))
-MODEL = Signature("m", (PIXELS,), (Tensor("scores", "FP32", (-1, 10)),), max_batch_size=4)
-TEXT = Signature("t", (Tensor("text", "BYTES", (-1, 1)),), (), max_batch_size=4)
-PLAIN = Signature("p", (Tensor("a", "FP32", (2,)), Tensor("b", "FP32", (3,))), (), optional=frozenset({"b"}))
+PIXELS = TensorMetadata("pixels", "UINT8", (-1, 1, 28, 28))
+MODEL = ModelMetadata("m", (PIXELS,), (TensorMetadata("scores", "FP32", (-1, 10)),), max_batch_size=4)
+TEXT = ModelMetadata("t", (TensorMetadata("text", "BYTES", (-1, 1)),), (), max_batch_size=4)
+PLAIN = ModelMetadata(
+    "p", (TensorMetadata("a", "FP32", (2,)), TensorMetadata("b", "FP32", (3,))), (), optional=frozenset({"b"})
+)
 ROW = np.zeros((1, 1, 28, 28), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("signature", "given", "message"),
+    ("metadata", "given", "message"),
     [
         (MODEL, {"pixel": ROW}, "it has no input 'pixel'\nNote: its inputs are pixels: UINT8 [-1, 1, 28, 28]"),
         (MODEL, {}, "the input 'pixels' is missing"),
@@ -30,9 +33,9 @@ ROW = np.zeros((1, 1, 28, 28), np.uint8)
         (TEXT, {"text": [["\udcff"]]}, "surrogates not allowed"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_would(signature: Signature, given, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_fit_is_refused_with_what_would(metadata: ModelMetadata, given, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InvalidInputError) as caught:
-        signature.validated(given)
+        metadata.validated(given)
     assert message in str(caught.value)
 
 
@@ -55,7 +58,7 @@ def test_an_optional_input_may_be_left_away() -> None:
 
 
 def test_the_inputs_of_a_batch_have_as_many_rows_as_each_other() -> None:
-    two = Signature("m", (PIXELS, Tensor("w", "FP32", (-1,))), (), max_batch_size=4)
+    two = ModelMetadata("m", (PIXELS, TensorMetadata("w", "FP32", (-1,))), (), max_batch_size=4)
     with pytest.raises(InvalidInputError, match="different batch sizes: pixels: 1, w: 2"):
         two.validated({"pixels": ROW, "w": np.zeros(2, np.float32)})
 
@@ -63,7 +66,7 @@ def test_the_inputs_of_a_batch_have_as_many_rows_as_each_other() -> None:
 @pytest.mark.parametrize(("rows", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (12, [4, 4, 4])])
 def test_a_large_batch_is_split_and_put_together_in_order(rows: int, sizes: list[int]) -> None:
     pixels = np.arange(rows, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 28, 28), np.uint8)
-    chunks = list(MODEL.split({"pixels": pixels}))
+    chunks = list(split({"pixels": pixels}, 4))
     assert [len(chunk["pixels"]) for chunk in chunks] == sizes
     assert np.array_equal(concatenated(chunks, sizes)["pixels"], pixels)
 
@@ -83,12 +86,12 @@ def test_no_row_of_a_split_batch_gets_the_answer_of_another(second: dict[str, np
 
 
 def test_what_is_no_batch_is_not_split() -> None:
-    [chunk] = PLAIN.split({"a": np.zeros(2, np.float32)})
+    [chunk] = split({"a": np.zeros(2, np.float32)}, 0)
     assert chunk["a"].shape == (2,)
 
 
 def test_a_limit_that_only_a_refusal_tells_is_learned() -> None:
-    unknown = Signature("m", (PIXELS,), ())
+    unknown = ModelMetadata("m", (PIXELS,), ())
     learned = unknown.with_limit_from("inference request batch-size must be <= 64 for 'm'")
     assert learned is not None
     assert learned.max_batch_size == 64

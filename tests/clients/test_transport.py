@@ -107,7 +107,7 @@ def test_behind_the_proxy_that_comes_along(
             with Client(address, transport=Transport(tls=Tls(front.authority.certificate))) as client:
                 assert client.classify(images[0]).score == pytest.approx(right[0], abs=1e-4)
                 assert client.infer(CLASSIFIER, {"pixels": pixels})["probabilities"].shape == (150, 10)
-                assert client.signature(CLASSIFIER).max_batch_size == 64
+                assert client.metadata(CLASSIFIER).max_batch_size == 64
                 with pytest.raises(AccessDeniedError):
                     client.statistics()
 

@@ -9,6 +9,9 @@ at once: a rejection takes a fifth of them, and a success adds a little (additiv
 in RFC 5681, but with 0.8 where TCP has 0.5: many clients share the queue, and each of them is told). The others wait
 here, in the order in which they came, where that costs the server nothing. They are notified: polling every few
 milliseconds would cost as much as the requests. Triton's queues are per model, and so is all of this.
+
+Addresses. A server that redirects is a wrong address, as redirects are not followed. For a minute it gets nothing, as
+long as there is a server that does not redirect: no call fails for it, and most never meet it.
 """
 
 import logging
@@ -24,11 +27,13 @@ from typing import Any
 from clients.settings import Address, Retry
 
 PROBE_S = 1.0  # a server that takes longer to say that it is alive is down
+READY_PAUSE_S = 0.2  # between questions whether a server is ready
 FAILING_S = 1.0  # for so long a server that failed on a model's request is avoided
+REDIRECTING_S = 60.0  # for so long one that redirects is: a wrong address rarely becomes a right one
 _SLOW_START_LIMIT = 8  # requests at once to a server that has just come back; not tuned
 _DECREASE, _INCREASE = 0.8, 0.1  # of the limit: by a rejection; by as many successes as the limit is
 
-log = logging.getLogger("clients")
+log = logging.getLogger(__name__.partition(".")[0])
 log.addHandler(logging.NullHandler())  # a program that configures no logging gets none on its stderr
 
 
@@ -45,6 +50,7 @@ class Queue:
     backoff_until: float = 0  # on the monotonic clock
 
     def is_open(self, now: float) -> bool:
+        """Tell whether it may get one more."""
         return self.in_flight + 1 <= self.limit and now >= self.backoff_until
 
 
@@ -59,9 +65,11 @@ class Server:
     down: bool = False
     suspect: bool = False  # a request timed out: a probe has to tell why
     probing: bool = False  # somebody does that
+    redirecting_until: float = 0  # on the monotonic clock: it is a wrong address
     queues: defaultdict[str, Queue] = field(default_factory=lambda: defaultdict(Queue))
 
     def queue(self, model: str) -> Queue:
+        """Return that model's."""
         return self.queues[model]
 
 
@@ -76,6 +84,7 @@ class Slot:
     recheck_at: float = math.inf  # on the monotonic clock: when a server's backoff ends
 
     def notify(self) -> None:
+        """Have it look again, if it waits."""
         if self.wakeup:
             self.wakeup.set()
 
@@ -103,16 +112,17 @@ class Servers:
         self._retry = retry
         self._probe, self._event, self._lock = probe, event, threading.Lock()
         self._lines: defaultdict[str, deque[Slot]] = defaultdict(deque)  # by model
+        self._redirecting = False  # one of them does, or did
 
     def acquire(self, slot: Slot) -> Slot:
-        """Have it wait for the server with the fewest requests of this client. See `poll`; to be ended by `release`."""
+        """Have a slot wait for the server with the fewest requests of this client. See `poll`; `release` ends it."""
         with self._lock:
             self._lines[slot.model].append(slot)
             self._dispatch(slot.model)
         return slot
 
     def poll(self, slot: Slot) -> Server | None:
-        """The slot's server; None: wait for `wakeup`, until `recheck_at`, and poll again."""
+        """Return the slot's server; None: wait for `wakeup`, until `recheck_at`, and poll again."""
         with self._lock:
             if slot.server is None:
                 self._dispatch(slot.model)
@@ -140,6 +150,7 @@ class Servers:
                     slot.notify()
 
     def record_success(self, server: Server, model: str = "") -> None:
+        """Note that it responded: its queue takes a little more from now on."""
         with self._lock:
             queue = server.queue(model)
             server.successes += 1
@@ -148,7 +159,7 @@ class Servers:
             queue.limit += 1 if queue.slow_start else _INCREASE / queue.limit
 
     def record_rejection(self, server: Server, model: str = "") -> None:
-        """It sheds load. Of many rejections at once, one counts."""
+        """Note that it sheds load. Of many rejections at once, one counts."""
         with self._lock:
             queue = server.queue(model)
             if (now := time.monotonic()) >= queue.backoff_until:
@@ -160,7 +171,7 @@ class Servers:
                 log.debug("%s sheds load of %r: at most %.0f requests at once", server.address, model, queue.limit)
 
     def record_error(self, server: Server, model: str) -> None:
-        """It failed on a request, or does not serve the model: for a moment others are asked, if there are any.
+        """Note that it failed on a request, or does not serve the model: for a moment others are asked, if any.
 
         A server that fails fast has the fewest requests, and would attract all of them.
         """
@@ -169,8 +180,16 @@ class Servers:
         with self._lock:
             server.queue(model).failing_until = time.monotonic() + FAILING_S
 
+    def record_redirect(self, server: Server) -> None:
+        """Note that it is a wrong address: others are asked, if there are any that are none."""
+        with self._lock:
+            newly, server.redirecting_until = not server.redirecting_until, time.monotonic() + REDIRECTING_S
+            self._redirecting = True
+        if newly:
+            log.warning("%s redirects, which is not followed; others are asked, if there are any", server.address)
+
     def record_timeout(self, server: Server, model: str, silent_s: float) -> None:
-        """It has not responded in time: that may be the server's fault, or the model's, or there was little time.
+        """Note that it has not responded in time: its fault, or the model's, or there was little time.
 
         If it said nothing to anybody for so long, the model gets no more: what a stalled network holds back arrives all
         at once, and would overflow the queue.
@@ -181,6 +200,7 @@ class Servers:
         self._have_it_probed(server)
 
     def mark_down(self, server: Server) -> None:
+        """Give it no more requests until a probe succeeds."""
         with self._lock:
             newly, server.down = not server.down, True
         if newly:
@@ -189,6 +209,7 @@ class Servers:
         self._have_it_probed(server)
 
     def mark_up(self, server: Server) -> None:
+        """Give it requests again, a few at first."""
         with self._lock:
             newly = server.down
             for queue in server.queues.values():
@@ -202,26 +223,31 @@ class Servers:
             log.warning("%s responds again", server.address)
 
     def needs_probe(self, server: Server) -> bool:
-        """Whether it is down or suspect. If not, whoever probes it has to stop."""
+        """Tell whether it is down or suspect. If not, whoever probes it has to stop."""
         with self._lock:
             server.probing = server.down or server.suspect
             return server.probing
 
     def all_down(self) -> bool:
-        return all(server.down for server in self.all)
+        """Tell whether no server is up."""
+        return all(server.down for server in self._addressed())
 
     def has_another(self, tried: Collection[Server]) -> bool:
-        """Whether there is one that may be asked instead."""
-        return any(not server.down and server not in tried for server in self.all)
+        """Tell whether there is one that may be asked instead."""
+        return any(not server.down and server not in tried for server in self._addressed())
+
+    def has_right_address(self) -> bool:
+        """Tell whether one of them does not redirect."""
+        return not self._redirecting or any(time.monotonic() >= server.redirecting_until for server in self.all)
 
     def none_responds(self, model: str) -> bool:
-        """Whether that is what a request waits for, and not its turn."""
+        """Tell whether that is what a request waits for, and not its turn."""
         with self._lock:
-            return all(server.down or server.queue(model).stalled for server in self.all)
+            return all(server.down or server.queue(model).stalled for server in self._addressed())
 
     def ever_responded(self) -> bool:
-        """Whether one of them did, to this client."""
-        return any(server.responded for server in self.all)
+        """Tell whether one of them did, to this client."""
+        return any(server.responded for server in self._addressed())
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)
@@ -237,9 +263,16 @@ class Servers:
         if line and line[0].recheck_at != self._recheck_at(model):
             line[0].notify()
 
+    def _addressed(self) -> Sequence[Server]:
+        """Return all but those that redirect; where all do, all."""
+        if not self._redirecting:
+            return self.all
+        now = time.monotonic()
+        return [server for server in self.all if now >= server.redirecting_until] or self.all
+
     def _pick(self, model: str, avoid: Collection[Server]) -> Server | None:
         now = time.monotonic()
-        up = [server for server in self.all if not (server.down or server.queue(model).stalled)]
+        up = [server for server in self._addressed() if not (server.down or server.queue(model).stalled)]
         sound = [server for server in up if now >= server.queue(model).failing_until] or up
         open_ = [server for server in sound if server.queue(model).is_open(now)]
         if len(open_) < 2:
@@ -249,9 +282,11 @@ class Servers:
         return random.choice([server for server in candidates if server.in_flight == least])  # noqa: S311
 
     def _recheck_at(self, model: str) -> float:
-        """When the next server ends its backoff, or is no longer avoided; infinite if there is none."""
+        """Return when the next server ends its backoff, or is no longer avoided; infinite if there is none."""
         now, queues = time.monotonic(), [server.queue(model) for server in self.all]
         ends = [end for queue in queues for end in (queue.backoff_until, queue.failing_until) if end > now]
+        if self._redirecting:
+            ends += [server.redirecting_until for server in self.all if server.redirecting_until > now]
         return min(ends, default=math.inf)
 
     def _have_it_probed(self, server: Server) -> None:

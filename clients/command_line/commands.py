@@ -13,11 +13,11 @@ from textwrap import indent
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from clients import files
 from clients.client import Client
+from clients.command_line import files
+from clients.core.tasks import Prediction
 from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
-from clients.settings import DEFAULT_SERVER, Tls, Transport, addresses_of
-from clients.tasks import Prediction
+from clients.settings import DEFAULT_SERVER, Tls, TransportOptions, addresses_of
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -50,8 +50,8 @@ def classify(options: argparse.Namespace) -> int:
 def infer(options: argparse.Namespace) -> int:
     """One request to any model."""
     with _client(options) as client:
-        signature = client.signature(options.model, options.version)
-        inputs = files.read_inputs(options.input, signature)
+        metadata = client.metadata(options.model, options.version)
+        inputs = files.read_inputs(options.input, metadata)
         answer = client.infer(options.model, inputs, outputs=options.output, version=options.version)
     if options.save:
         files.save(options.save, answer)
@@ -66,7 +66,7 @@ def models(options: argparse.Namespace) -> int:
     with _client(options) as client:
         served = [(s["name"], s["version"], s) for s in client.statistics()]
         for name, version, statistics in sorted(served, key=lambda found: found[:2]):
-            signature = client.signature(name, version)
+            metadata = client.metadata(name, version)
             requests = statistics.get("inference_stats", {}).get("success", {}).get("count", 0)
             if options.json:
                 print(
@@ -75,15 +75,15 @@ def models(options: argparse.Namespace) -> int:
                             "name": name,
                             "version": int(version),
                             "requests": requests,
-                            "max_batch_size": signature.max_batch_size,
-                            "inputs": [vars(tensor) for tensor in signature.inputs],
-                            "outputs": [vars(tensor) for tensor in signature.outputs],
+                            "max_batch_size": metadata.max_batch_size,
+                            "inputs": [vars(tensor) for tensor in metadata.inputs],
+                            "outputs": [vars(tensor) for tensor in metadata.outputs],
                         }
                     )
                 )
             else:
                 print(f"{name}  version {version}, {requests:,} requests")
-                print(indent("\n".join(str(signature).splitlines()[1:]), "  "))
+                print(indent("\n".join(str(metadata).splitlines()[1:]), "  "))
     return 0
 
 
@@ -119,9 +119,9 @@ def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -
     return Client(*(servers or _servers(options)), timeout_s=options.timeout, transport=_transport(options))
 
 
-def _transport(options: argparse.Namespace) -> Transport:
+def _transport(options: argparse.Namespace) -> TransportOptions:
     headers = files.read_headers(options.headers) if options.headers else {}
-    return Transport(tls=Tls(options.ca, options.cert, options.key), headers=headers)
+    return TransportOptions(tls=Tls(options.ca, options.cert, options.key), headers=headers)
 
 
 def _servers(options: argparse.Namespace) -> list[str]:

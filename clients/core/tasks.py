@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clients.core.tensors import Arrays
 from clients.errors import InvalidInputError, InvalidResponseError
-from clients.tensors import Arrays
 
 CLASSIFY_OUTPUTS = ("top_labels", "top_scores")
 
@@ -24,7 +24,7 @@ class Prediction:
 
 
 def images_to_arrays(images: Sequence[Image]) -> Arrays:
-    """The input `image`, BYTES [B, 1], of an image ensemble.
+    """Make the input `image`, BYTES [B, 1], of an image ensemble.
 
     Raises:
         InvalidInputError: one is empty, or not bytes: a path, say.
@@ -37,7 +37,7 @@ def images_to_arrays(images: Sequence[Image]) -> Arrays:
 
 
 def predictions(outputs: Arrays, count: int) -> list[Prediction]:
-    """From the ensemble's top_labels [B, k] and top_scores [B, k], where B is `count`.
+    """Read the ensemble's top_labels [B, k] and top_scores [B, k], where B is `count`.
 
     Raises:
         InvalidResponseError: they are not that.
@@ -54,7 +54,7 @@ def predictions(outputs: Arrays, count: int) -> list[Prediction]:
 
 
 def batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    """Of `size` images, read one batch at a time. If reading fails, the images before that come first.
+    """Put images in batches of `size`, read one batch at a time. If reading fails, the images before that come first.
 
     Raises:
         InvalidInputError: the size is not 1 or more.
@@ -64,7 +64,7 @@ def batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
 
 
 async def async_batches(images: Iterable[Image] | AsyncIterable[Image], size: int) -> AsyncIterator[list[Image]]:
-    """As `batches`. What is not asynchronous is read in the event loop."""
+    """Do as `batches`. What is not asynchronous is read in the event loop."""
     _check_size(size)
     if not isinstance(images, AsyncIterable):
         for found in _batches(images, size):

@@ -1,7 +1,7 @@
-"""What a call does until it has a response: which server is asked, when it is asked again, and when it gives up.
+"""What a message does until it has a response: which server is asked, when again, and when it gives up.
 
-A plan is a generator: it yields what to do next, and is told what came of it. So the same plan serves threads and
-asyncio, and its tests need no network. See docs/decisions/0007-one-plan-four-transports.md.
+Attempts are a generator: it yields what to do next, and is told what came of it. So the same attempts serve threads
+and asyncio, and their tests need no network. See docs/decisions/0007-one-plan-four-transports.md.
 """
 
 import random
@@ -11,10 +11,11 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from clients.deadline import Deadline
-from clients.failures import Failure, Kind, error_of
-from clients.servers import PROBE_S, Server, Servers, Slot, log
-from clients.settings import Retry
+from clients.core.deadline import Deadline
+from clients.core.failures import Failure, Kind, error_of
+from clients.core.request import Query, Request
+from clients.core.servers import PROBE_S, Server, Servers, Slot, log
+from clients.settings import Address, Retry
 
 # Another server may do better, if there is one: a rolling upgrade, a model that failed to load, a broken GPU.
 _ELSEWHERE = (Kind.NOT_FOUND, Kind.ACCESS_DENIED, Kind.SERVER_ERROR)
@@ -26,9 +27,10 @@ _NO_TIME = Failure(Kind.DEADLINE_EXCEEDED, "no time was left to send it")
 
 @dataclass(frozen=True)
 class Send:
-    """Send the request there, and come back with None or why that failed."""
+    """Send the message there, and come back with the response, or the Failure where there is none."""
 
     server: Server
+    message: Request | Query
     timeout_s: float
 
 
@@ -40,7 +42,7 @@ class Pause:
     until: Any = None
 
 
-Plan = Generator[Send | Pause, Failure | None, None]
+Attempts = Generator[Send | Pause, Any, Any]
 
 
 class RetryBudget:
@@ -51,39 +53,37 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def earn(self) -> None:
+        """Add the share of a success."""
         with self._lock:
             self._tokens = min(self._most, self._tokens + self._share)
 
     def spend(self) -> bool:
+        """Take a retry from it; whether there was one."""
         with self._lock:
             affordable = self._tokens >= 1
             self._tokens -= affordable
             return affordable
 
 
-def plan(
-    model: str,
+def attempts(
+    message: Request | Query,
     servers: Servers,
     retry: Retry,
     budget: RetryBudget,
     deadline: Deadline,
-    *,
-    queue: str = "",
-    idempotent: bool = True,
     tried: set[Server] | None = None,
-) -> Plan:
-    """Send until there is a response, or the deadline.
+) -> Attempts:
+    """Send a message until there is a response, or the deadline; return the response.
 
     Args:
-        model: What errors are about: a model, or "the server".
-        queue: The model whose queue the request waits in, if it does.
-        idempotent: Whether the server may see the request twice; of a stateful model it must not.
-        tried: Servers to which it was sent, which are avoided; shared with the plan of a hedged request.
+        tried: Servers to which it was sent, which are avoided; shared with the other attempts of a hedged request.
 
     Raises:
         ClientError: there is no response, and none to be had.
     """
-    attempts, last, where = 0, None, None  # where: the server to blame; None: all of them
+    queue, sent = message.queue, 0
+    last: Failure | None = None
+    where: Address | None = None  # the server to blame; None: all of them
     tried = set() if tried is None else tried
     outages = _Outages()
     while True:
@@ -92,26 +92,28 @@ def plan(
             servers.acquire(slot)
             waits_for = yield from _wait(slot, servers, deadline)
             if (server := slot.server) is None or not (remaining_s := deadline.remaining_s):
-                raise error_of(last or waits_for, model, str(where or servers), attempts, deadline)
-            attempts += 1
+                raise error_of(last or waits_for, message.about, str(where or servers), sent, deadline)
+            sent += 1
             tried.add(server)
-            last = yield from _send(server, remaining_s, servers, queue)
+            outcome = yield from _send(Send(server, message, remaining_s), servers)
         finally:
             servers.release(slot)  # after what came of it was recorded, which decides who is next
-        if last is None:
+        if not isinstance(outcome, Failure):
             budget.earn()
-            return
+            return outcome
+        last = outcome
         where = None if last.kind is Kind.UNAVAILABLE else server.address
-        free = outages.is_new(server, last)
+        # A wrong address is asked no more: no crowd of retries can come of it.
+        free = servers.has_right_address() if last.wrong_address else outages.is_new(server, last)
         may_help = _may_help(last) or (last.kind in _ELSEWHERE and servers.has_another(tried))
-        if attempts >= retry.max_attempts or not idempotent or not (free or (may_help and budget.spend())):
-            raise error_of(last, model, str(where or servers), attempts, deadline)
+        if sent >= retry.max_attempts or not message.idempotent or not (free or (may_help and budget.spend())):
+            raise error_of(last, message.about, str(where or servers), sent, deadline)
         pause_s = 0.0
         if not free and all(server.down or server in tried for server in servers.all):
-            pause_s = random.uniform(0, retry.backoff_limit_s(attempts))  # noqa: S311
+            pause_s = random.uniform(0, retry.backoff_limit_s(sent))  # noqa: S311
         if pause_s >= deadline.remaining_s:
-            raise error_of(last, model, str(where or servers), attempts, deadline)
-        log.info("%s: attempt %d failed, retrying after %.3f s: %s", model, attempts, pause_s, last.message)
+            raise error_of(last, message.about, str(where or servers), sent, deadline)
+        log.info("%s: attempt %d failed, retrying after %.3f s: %s", message.about, sent, pause_s, last.message)
         if pause_s:
             yield Pause(pause_s)
 
@@ -127,14 +129,15 @@ class _Outages:
         self._successes_then: dict[Server, int] = {}
 
     def is_new(self, server: Server, failure: Failure) -> bool:
+        """Tell whether the failure is an outage that this request has not met yet."""
         if failure.kind is not Kind.UNAVAILABLE or self._successes_then.get(server) == server.successes:
             return False
         self._successes_then[server] = server.successes
         return True
 
 
-def _wait(slot: Slot, servers: Servers, deadline: Deadline) -> Generator[Pause, Failure | None, Failure]:
-    """Until the slot has its server, or the deadline; what it then waited for.
+def _wait(slot: Slot, servers: Servers, deadline: Deadline) -> Generator[Pause, Any, Failure]:
+    """Wait until the slot has its server, or the deadline; return what it then waited for.
 
     It does not wait for servers that never responded: the address is wrong, or they have not been started.
     """
@@ -147,10 +150,9 @@ def _wait(slot: Slot, servers: Servers, deadline: Deadline) -> Generator[Pause, 
     return waits_for
 
 
-def _send(
-    server: Server, timeout_s: float, servers: Servers, queue: str
-) -> Generator[Send, Failure | None, Failure | None]:
-    """One attempt, and what it says of the server."""
+def _send(step: Send, servers: Servers) -> Generator[Send, Any, Any]:
+    """Make one attempt, and note what it says of the server; return the response or the Failure."""
+    server, queue = step.server, step.message.queue
     began, successes = time.monotonic(), server.successes
 
     def silent_s() -> float:
@@ -158,25 +160,29 @@ def _send(
         return time.monotonic() - began if server.successes == successes else 0
 
     try:
-        failure = yield Send(server, timeout_s)
+        outcome = yield step
     except BaseException:  # cancelled by the caller, who may have waited for a server that does not respond
         if silent_s() >= PROBE_S:
             servers.record_timeout(server, queue, silent_s())
         raise
-    if failure is None or failure.server_responded:
+    if not isinstance(outcome, Failure):
         server.responded = True
-    if failure is None:
         servers.record_success(server, queue)
-    elif failure.kind is Kind.OVERLOADED:
+        return outcome
+    server.responded |= outcome.server_responded
+    if outcome.wrong_address:
+        servers.record_redirect(server)
+    elif outcome.kind is Kind.OVERLOADED:
         servers.record_rejection(server, queue)
-    elif failure.kind is Kind.UNAVAILABLE:
+    elif outcome.kind is Kind.UNAVAILABLE:
         servers.mark_down(server)
-    elif failure.kind is Kind.DEADLINE_EXCEEDED:
+    elif outcome.kind is Kind.DEADLINE_EXCEEDED:
         servers.record_timeout(server, queue, silent_s())
-    elif failure.kind in (*_ELSEWHERE, Kind.INVALID_RESPONSE):
+    elif outcome.kind in (*_ELSEWHERE, Kind.INVALID_RESPONSE):
         servers.record_error(server, queue)
-    return failure
+    return outcome
 
 
 def _may_help(failure: Failure) -> bool:
+    """Tell whether the same server may do better."""
     return failure.transient or failure.kind in (Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.INVALID_RESPONSE)

@@ -18,7 +18,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float) -> Self:
-        """So many seconds from now.
+        """Set the deadline so many seconds from now.
 
         Raises:
             InvalidInputError: it is not a number of seconds up to a day.
@@ -34,9 +34,10 @@ class Deadline:
 
     @property
     def remaining_s(self) -> float:
-        """Not below 0."""
+        """How long there still is; not below 0."""
         return max(0.0, self.at - time.monotonic())
 
     @property
     def elapsed_s(self) -> float:
+        """How long ago the call began."""
         return time.monotonic() - self.began

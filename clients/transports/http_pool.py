@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote
 
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from clients.failures import Failure, Kind, failure_of, message_too_large
+from clients.core.failures import Failure, Kind, failure_of, message_too_large
 from clients.settings import CONNECT_S, Address
 
 _MAX_IDLE = 128  # connections that are kept; more only if more threads send at once
@@ -30,6 +30,8 @@ _HEAD_BYTES = 64 << 10  # of a response, at most
 
 @dataclass(frozen=True)
 class Response:
+    """What came back, whatever it says."""
+
     status: int
     body: bytes
     header: Callable[[str], Any]  # its value by name, or None
@@ -109,7 +111,7 @@ class Pool:
         return None
 
     def _connect(self, deadline: float) -> socket.socket:
-        """Within the deadline, but for the name's resolution, which the system gives no limit."""
+        """Connect within the deadline, but for the name's resolution, which the system gives no limit."""
         try:
             if self._proxy is None:
                 sock = _tcp(self._address.host, self._address.port, deadline)
@@ -199,7 +201,7 @@ class _Parser(HTTPResponse):
 
 
 def _tcp(host: str, port: int, deadline: float) -> socket.socket:
-    """Connected to one of the name's addresses."""
+    """Connect to one of the name's addresses."""
     failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
@@ -240,7 +242,7 @@ def _write(sock: socket.socket, deadline: float, pieces: list[bytes]) -> OSError
 
 
 def _remaining_s(deadline: float) -> float:
-    """For a socket, which takes 0 for "do not wait".
+    """Return what a socket is to be told, which takes 0 for "do not wait".
 
     Raises:
         TimeoutError: there is none.
@@ -251,7 +253,7 @@ def _remaining_s(deadline: float) -> float:
 
 
 def _responds(sock: socket.socket, deadline: float) -> bool:
-    """Once it takes more of the request, or says something: whether it is what it says to all of it."""
+    """Wait until it takes more of the request, or says something; tell whether that is what it says to all of it."""
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLOUT)
     speaks = any(event & select.POLLIN for _, event in poll.poll(_remaining_s(deadline) * 1e3))

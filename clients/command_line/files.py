@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from clients.core.metadata import ModelMetadata, TensorMetadata
+from clients.core.tensors import Arrays, numpy_type
 from clients.errors import InvalidInputError
-from clients.tensors import Arrays, Signature, Tensor, numpy_type
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 STDIN = "-"
@@ -89,13 +90,13 @@ def _may_be_read(path: Path) -> bool:
         return True  # reading it says why not
 
 
-def read_inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
+def read_inputs(named: Sequence[str], metadata: ModelMetadata) -> dict[str, Any]:
     """Arrays of the model's types, from NAME=JSON, NAME=@FILE, or an object of all on standard input.
 
     Raises:
         InvalidInputError: it is not that.
     """
-    tensors = {tensor.name: tensor for tensor in signature.inputs}
+    tensors = {tensor.name: tensor for tensor in metadata.inputs}
     if not named:
         if sys.stdin.isatty():
             print("Reading a JSON object of all inputs from standard input, up to Ctrl-D", file=sys.stderr)
@@ -122,7 +123,7 @@ def read_inputs(named: Sequence[str], signature: Signature) -> dict[str, Any]:
     return inputs
 
 
-def _from_file(path: Path, tensor: Tensor | None) -> Any:
+def _from_file(path: Path, tensor: TensorMetadata | None) -> Any:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
@@ -132,7 +133,7 @@ def _from_file(path: Path, tensor: Tensor | None) -> Any:
     return np.array([content], dtype=np.object_).reshape([1] * (len(tensor.shape) if tensor else 1))
 
 
-def array_of(value: Any, tensor: Tensor | None) -> Any:
+def array_of(value: Any, tensor: TensorMetadata | None) -> Any:
     """Of the model's dtype: JSON has one kind of number.
 
     Raises:

@@ -10,7 +10,7 @@ except ImportError:  # it is optional: without it there are no spans
 
 
 def span(model: str, request_id: str) -> AbstractContextManager[dict[str, str]]:
-    """A span of one request, all its attempts included; the headers with which the server continues the trace."""
+    """Open a span of one request, all its attempts included; the headers with which the server continues the trace."""
     return _span(model, request_id) if _is_recorded() else nullcontext({})
 
 
@@ -18,7 +18,7 @@ def span(model: str, request_id: str) -> AbstractContextManager[dict[str, str]]:
 def _span(model: str, request_id: str) -> Iterator[dict[str, str]]:
     headers: dict[str, str] = {}
     attributes = {"triton.model_name": model, "triton.request_id": request_id}
-    tracer = trace.get_tracer("clients")
+    tracer = trace.get_tracer(__name__.partition(".")[0])
     with tracer.start_as_current_span(f"infer {model}", kind=trace.SpanKind.CLIENT, attributes=attributes) as started:
         propagate.inject(headers)
         try:
@@ -29,7 +29,7 @@ def _span(model: str, request_id: str) -> Iterator[dict[str, str]]:
 
 
 def _is_recorded() -> bool:
-    """A span that nobody sees still costs as much as all else that the library does for a call."""
+    """Tell whether somebody sees it. If not, it would cost as much as all else that the library does for a call."""
     if trace is None:
         return False
     configured = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)

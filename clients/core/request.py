@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from clients.core.failures import Failure, Kind
+from clients.core.tensors import Arrays
 from clients.errors import InvalidInputError
-from clients.failures import Failure, Kind
 from clients.settings import Address, Parameters, checked_headers
-from clients.tensors import Arrays
 
 # KServe's protocol and Triton's extensions to it.
 Endpoint = Literal[
@@ -29,6 +29,7 @@ Endpoint = Literal[
 ]
 
 _OF_A_MODEL = {"model_metadata", "model_config", "load_model", "unload_model"}
+_SENT_ONCE = {"load_model", "unload_model", "register_shared_memory"}  # what must not be done twice
 # Parameters that are Triton's, and are set by arguments of their own or by the client.
 _RESERVED = {"priority", "timeout", "binary_data_output"}  # and what begins with "triton_"
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
@@ -54,6 +55,21 @@ class Query:
         check_text(self.model, self.region, self.key)
         if not self.model and (self.version or self.endpoint in _OF_A_MODEL):
             raise InvalidInputError(f"{self.endpoint} needs the name of a model")
+
+    @property
+    def about(self) -> str:
+        """What its errors are about: a model, or the server."""
+        return self.model or "the server"
+
+    @property
+    def queue(self) -> str:
+        """No model's: Triton answers it at once."""
+        return ""
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether the server may see it twice."""
+        return self.endpoint not in _SENT_ONCE
 
     @property
     def is_admin(self) -> bool:
@@ -101,7 +117,7 @@ class Request:
         idempotent: bool,
         shared: Mapping[str, SharedTensor] | None = None,
     ) -> Self:
-        """One to send, to a client's so many servers.
+        """Check what a caller gave, and make a request of it, to a client's so many servers.
 
         Raises:
             InvalidInputError: the priority, a header or a parameter cannot be sent.
@@ -127,14 +143,26 @@ class Request:
         )
 
     @property
+    def about(self) -> str:
+        """What its errors are about."""
+        return self.model
+
+    @property
+    def queue(self) -> str:
+        """The model whose queue it waits in."""
+        return self.model
+
+    @property
     def is_of_a_sequence(self) -> bool:
+        """Whether the model keeps what earlier requests of it said."""
         return "sequence_id" in self.parameters
 
     def with_headers(self, more: Mapping[str, str]) -> Self:
+        """Add headers; those that it has win."""
         return replace(self, headers={**{name.lower(): value for name, value in more.items()}, **self.headers})
 
     def in_chunks(self, chunks: Sequence[Arrays], max_batch_size: int) -> list[Self]:
-        """One request for each, whose ids end with -0, -1, …
+        """Make a request of each chunk, whose ids end with -0, -1, …
 
         Raises:
             InvalidInputError: it cannot be sent in several requests.
@@ -145,7 +173,7 @@ class Request:
         return [replace(self, inputs=chunk, id=f"{self.id}-{number}") for number, chunk in enumerate(chunks)]
 
     def verified(self, outputs: Arrays, request_id: str) -> Arrays:
-        """The outputs, if they are of a response to this request.
+        """Return the outputs, if they are of a response to this request.
 
         Raises:
             Failure: it is the response to another one, or incomplete.
@@ -164,11 +192,12 @@ class RequestIds:
         self._client, self._numbers = secrets.token_hex(8), itertools.count(1)
 
     def next(self) -> str:
+        """Return an id that no other request has."""
         return f"{self._client}-{next(self._numbers)}"
 
 
 def check_text(*texts: str) -> None:
-    """That they can be sent.
+    """Check that texts can be sent.
 
     Raises:
         InvalidInputError: one is no text, or one that UTF-8 does not have.
@@ -180,8 +209,8 @@ def check_text(*texts: str) -> None:
             raise InvalidInputError(f"{text!r} cannot be sent as text") from error
 
 
-def checked_query(query: Query, servers: Sequence[Address]) -> None:
-    """That it can be asked.
+def checked_query(query: Query, servers: Sequence[Address]) -> Query:
+    """Check that a query can be asked, and return it.
 
     Raises:
         InvalidInputError: it would be done by one of several servers, and nobody could say by which.
@@ -190,10 +219,11 @@ def checked_query(query: Query, servers: Sequence[Address]) -> None:
         raise InvalidInputError(
             f"{query.endpoint} is for one server, and there are {len(servers)}", hint="a client for each"
         )
+    return query
 
 
 def checked_version(version: str | int) -> str:
-    """As the protocols have it: a number, or nothing for the newest.
+    """Check a version, and write it as the protocols do: a number, or nothing for the newest.
 
     Raises:
         InvalidInputError: it is neither.
@@ -206,7 +236,7 @@ def checked_version(version: str | int) -> str:
 
 
 def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameters:
-    """What may be sent along.
+    """Check what is to be sent along, and return it.
 
     Raises:
         InvalidInputError: a name is Triton's own, a value is of a type that the protocols do not carry, or it is of a
@@ -227,5 +257,5 @@ def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameter
 
 
 def queue_timeout_us(timeout_s: float) -> int:
-    """Triton's `timeout`: how long the request may wait in a queue."""
+    """Return Triton's `timeout`: how long the request may wait in a queue."""
     return max(1, round(timeout_s * 1e6))

@@ -3,12 +3,11 @@
 gRPC's UNAVAILABLE is what Triton says of a full queue, and what gRPC says of a dead server; only the message tells.
 """
 
-import asyncio
 from dataclasses import dataclass
 from enum import Enum
 
 from clients import errors
-from clients.deadline import Deadline
+from clients.core.deadline import Deadline
 from clients.errors import ClientError
 
 
@@ -32,14 +31,17 @@ class Failure(Exception):  # noqa: N818  # the outcome of one attempt; callers g
     Attributes:
         message: What the server, or the library below, said.
         transient: The server responded, and another attempt may still succeed: a worker that died is being replaced.
+        wrong_address: The server redirects. It is not followed, as the headers, keys among them, are for this one.
     """
 
     kind: Kind
     message: str
     transient: bool = False
+    wrong_address: bool = False
 
     @property
     def server_responded(self) -> bool:
+        """Whether somebody is there."""
         return self.kind not in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
 
     @property
@@ -95,6 +97,8 @@ _MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
     (frozenset({"NOT_FOUND", 404}), _UNKNOWN_REGION, Kind.INVALID_INPUT),
     # gRPC: src/core/ext/filters/message_size, src/core/handshaker/http_connect
     (frozenset({"RESOURCE_EXHAUSTED"}), "message larger than max", Kind.INVALID_INPUT),
+    # gRPC, of a response that it received and cannot parse: src/python/grpcio/grpc/_channel.py
+    (frozenset({"INTERNAL"}), "Exception deserializing response", Kind.INVALID_RESPONSE),
     (frozenset({"RESOURCE_EXHAUSTED"}), "the request is too large", Kind.INVALID_INPUT),  # deploy/nginx/nginx.conf
     (frozenset({"UNAVAILABLE"}), "proxy returned response code 407", Kind.ACCESS_DENIED),
     # gRPC, where a proxy that knows no gRPC responds with a plain status: src/core/lib/transport/status_conversion.cc
@@ -103,6 +107,7 @@ _MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
     (frozenset({"UNAVAILABLE"}), "http2 header with status: 504", Kind.DEADLINE_EXCEEDED),
 )
 _DEAD_WORKER = "Stub process", "is not healthy"  # python_backend/src/python_be.cc, stub_launcher.cc
+_REDIRECTS = "http2 header with status: 3"  # gRPC, as above
 
 _HINTS = {
     Kind.NOT_FOUND: "see what it serves: python -m clients models",
@@ -113,55 +118,54 @@ _HINTS = {
     Kind.SERVER_ERROR: "the server's log says more",
     Kind.INVALID_RESPONSE: "is this a Triton server? With TLS, bytes that a proxy changed would be noticed",
 }
+_WRONG_ADDRESS = "redirects are not followed: give the client the address that they lead to"
 
 
 def failure_of(status: Status, message: str) -> Failure:
-    """From gRPC's status code by name, or HTTP's status, and the message that came with it."""
+    """Read gRPC's status code by name, or HTTP's status, and the message that came with it."""
     message = message.partition("\n\nAt:")[0].strip()  # the traceback that Triton's Python backend appends
     kind = _KINDS.get(status, Kind.SERVER_ERROR)
     kind = next((meant for statuses, text, meant in _MESSAGES if status in statuses and text in message), kind)
     if not message:
         message = f"HTTP status {status}" if isinstance(status, int) else status
-    return Failure(kind, message, transient=all(part in message for part in _DEAD_WORKER))
-
-
-def caller_is_cancelled() -> bool:
-    """If not, a CancelledError is a library's, which cancels what is in flight on a connection that is closed."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def connection_closed() -> Failure:
-    return Failure(Kind.UNAVAILABLE, "the connection was closed")
+    redirects = status in range(300, 400) if isinstance(status, int) else _REDIRECTS in message
+    return Failure(kind, message, all(part in message for part in _DEAD_WORKER), redirects)
 
 
 def is_unknown_region(error: ClientError) -> bool:
-    """Whether the server does not know the shared memory that a request names."""
+    """Tell whether the server does not know the shared memory that a request names."""
     return _UNKNOWN_REGION in error.server_message
 
 
 def error_of(failure: Failure, model: str, server: str, attempts: int, deadline: Deadline) -> ClientError:
-    """The error that a caller gets to see."""
+    """Make the error that a caller gets to see."""
     elapsed_s = deadline.elapsed_s
     note = f"{'1 attempt' if attempts == 1 else f'{attempts} attempts'} in {_duration(elapsed_s)}"
     if failure.kind is not Kind.INVALID_INPUT:  # whose message is the error itself
         note += f"; last error: {failure.message}"
     what = _description(failure, model, server, elapsed_s)
-    error: ClientError = failure.kind.value(what, note=note, hint=_HINTS.get(failure.kind))
+    hint = _WRONG_ADDRESS if failure.wrong_address else _HINTS.get(failure.kind)
+    error: ClientError = failure.kind.value(what, note=note, hint=hint)
     error.attempts, error.elapsed_s, error.server = attempts, elapsed_s, server
     error.server_message = failure.message
     return error
 
 
 def message_too_large(what: str, limit_bytes: int) -> Failure:
+    """Make the failure of a request or a response above the limit."""
     return Failure(
         Kind.INVALID_INPUT,
-        f"{what} has more than {limit_bytes:,} bytes, which is the limit (Transport.max_message_bytes)",
+        f"{what} has more than {limit_bytes:,} bytes, which is the limit (TransportOptions.max_message_bytes)",
     )
 
 
+def client_closed() -> ClientError:
+    """Make the error of a call whose client is closed."""
+    return ClientError("the client is closed", hint="make a new one; it lasts as long as its `with`")
+
+
 def not_ready(model: str, servers: str, deadline: Deadline) -> errors.DeadlineExceededError:
-    """Of somebody who waited for it."""
+    """Make the error of somebody who waited for a server, or a model on it, to be ready."""
     what = f"{model} at {servers}" if model else servers
     error = errors.DeadlineExceededError(
         f"{what} is not ready after {_duration(deadline.elapsed_s)}",

@@ -1,0 +1,1 @@
+"""The command line, which is a user of the library like any other."""

@@ -1,0 +1,151 @@
+"""Send requests to a running Triton server.
+
+  python -m clients classify shoe.png shirts/         images, and folders of .png, .jpg and .jpeg
+  python -m clients classify --csv shirts/ > answers.csv
+  cat shoe.png | python -m clients classify -
+  python -m clients infer fashion --input image=@shoe.png
+  python -m clients models                            what it serves, with inputs and outputs
+  python -m clients health                            whether it is live and ready
+
+Exit codes: 0 if every request succeeded (`health`: if every server is ready), 1 if one failed, 2 for a wrong option,
+130 after Ctrl-C.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cli import commands
+from cli.commands import Command
+from cli.run import run_command_line
+from contracts.errors import ProjectError
+
+_CLASSIFIERS = "a model with the input `image`, BYTES [B, 1], and the outputs `top_labels` and `top_scores`"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; the exit code."""
+    return commands.run("python -m clients", __doc__, COMMANDS, arguments)
+
+
+def console() -> NoReturn:
+    """Run as a program of its own: `main`, then exit."""
+    run_command_line(main, ProjectError)
+
+
+def _classify(classify: argparse.ArgumentParser) -> None:
+    classify.add_argument(
+        "paths", nargs="+", metavar="PATH", help="image files, folders of them, or - for an image on standard input"
+    )
+    classify.add_argument(
+        "--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for other models use `infer`"
+    )
+    classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images per request (default: 16)")
+    form = classify.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
+    _timeout(classify)
+    _connection(classify)
+
+
+def _infer(infer: argparse.ArgumentParser) -> None:
+    infer.add_argument("model", metavar="MODEL", help="its name; `models` lists them")
+    infer.add_argument("--version", default="", metavar="NUMBER", help="version of the model (default: the newest)")
+    infer.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="JSON, as in pixels=[[0, 1]]; or @FILE: an array if it is .npy, else its bytes, as one row. "
+        "Without any: a JSON object of all inputs on standard input",
+    )
+    infer.add_argument(
+        "--output", action="append", default=[], metavar="NAME", help="output to return; repeatable (default: all)"
+    )
+    infer.add_argument(
+        "--save", type=Path, metavar="FILE.npz", help="save the outputs as arrays, instead of printing JSON"
+    )
+    _timeout(infer)
+    _connection(infer)
+
+
+def _models(models: argparse.ArgumentParser) -> None:
+    models.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    _timeout(models)
+    _connection(models)
+
+
+def _health(health: argparse.ArgumentParser) -> None:
+    health.add_argument("--model", default="", help="also check whether this model is ready")
+    health.add_argument(
+        "--wait", type=_seconds, default=0, metavar="SECONDS", help="wait until ready, at most so long (default: 0)"
+    )
+    health.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    _connection(health)
+    health.set_defaults(timeout=10)  # its questions have a second each
+
+
+def _timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10,
+        metavar="SECONDS",
+        help="deadline of a request, its retries included (default: 10)",
+    )
+
+
+def _connection(command: argparse.ArgumentParser) -> None:
+    connection = command.add_argument_group("the server")
+    connection.add_argument(
+        "--server",
+        action="append",
+        metavar="URL",
+        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); repeatable: "
+        "several share the load",
+    )
+    connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
+    connection.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="CA bundle for the server's certificate, PEM (default: over HTTP the system's, over gRPC its own)",
+    )
+    connection.add_argument("--cert", type=Path, metavar="FILE", help="client certificate, for mutual TLS, PEM")
+    connection.add_argument("--key", type=Path, metavar="FILE", help="private key of --cert, PEM")
+    connection.add_argument(
+        "--headers",
+        type=Path,
+        metavar="FILE",
+        help="headers to send, one `name: value` per line; a file, as arguments are visible to all users",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected 0 to 86400 seconds, got {text!r}")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+COMMANDS = (
+    Command("classify", "label and score of each image", "clients.command_line.commands:classify", _classify),
+    Command("infer", "any model, with any inputs; outputs as JSON", "clients.command_line.commands:infer", _infer),
+    Command(
+        "models",
+        "models that are served: versions, requests, inputs and outputs",
+        "clients.command_line.commands:models",
+        _models,
+    ),
+    Command("health", "whether each server is live and ready", "clients.command_line.commands:health", _health),
+)

@@ -1,0 +1,1 @@
+"""What a call is and how it goes, free of I/O: the drivers of threads and of asyncio carry out its steps."""
