@@ -2,16 +2,15 @@
 
 import argparse
 import csv
+import itertools
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import indent
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from clients.client import Client
 from clients.command_line import files
@@ -158,10 +157,12 @@ def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | Clie
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr while results go into a file; on a screen they show the progress themselves."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal or sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+    """Show a bar on stderr while results go into a file; on a screen they show the progress themselves."""
+    if sys.stdout.isatty() or find_spec("rich") is None:  # the installed library can do without it
+        yield lambda: None
+        return
+    from cli.progress import request_bar
+
+    with request_bar(total, "images") as (move_to, _):
+        done = itertools.count(1)
+        yield lambda: move_to(next(done))

@@ -195,7 +195,7 @@ class Calls:
 
     def _infer_batch(self, request: Request, metadata: ModelMetadata, deadline: Deadline) -> Steps[Arrays]:
         """Return the outputs for all rows, in one request or several."""
-        chunks = list(split(request.inputs, metadata.max_batch_size))
+        chunks = split(request.inputs, metadata.max_batch_size)
         if len(chunks) == 1:
             return (yield from self._infer_once(request, deadline))
         requests = request.in_chunks(chunks, metadata.max_batch_size)

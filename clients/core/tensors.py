@@ -1,6 +1,6 @@
 """Arrays as requests and responses have them: their types by Triton's names, strings, and batches in chunks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -56,14 +56,15 @@ def rows_of(arrays: Arrays) -> int:
     return len(next(iter(arrays.values())))
 
 
-def split(arrays: Arrays, max_batch_size: int) -> Iterator[Arrays]:
+def split(arrays: Arrays, max_batch_size: int) -> list[Arrays]:
     """Cut a batch in chunks of at most `max_batch_size` rows, in order; 0: it is no batch, and stays whole."""
     rows = rows_of(arrays) if arrays and max_batch_size else 0
     if rows <= max_batch_size:
-        yield arrays
-        return
-    for first in range(0, rows, max_batch_size):
-        yield {name: array[first : first + max_batch_size] for name, array in arrays.items()}
+        return [arrays]
+    return [
+        {name: array[first : first + max_batch_size] for name, array in arrays.items()}
+        for first in range(0, rows, max_batch_size)
+    ]
 
 
 def concatenated(chunks: Sequence[Arrays], rows: Sequence[int]) -> Arrays:

@@ -66,7 +66,7 @@ def test_the_inputs_of_a_batch_have_as_many_rows_as_each_other() -> None:
 @pytest.mark.parametrize(("rows", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (12, [4, 4, 4])])
 def test_a_large_batch_is_split_and_put_together_in_order(rows: int, sizes: list[int]) -> None:
     pixels = np.arange(rows, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 28, 28), np.uint8)
-    chunks = list(split({"pixels": pixels}, 4))
+    chunks = split({"pixels": pixels}, 4)
     assert [len(chunk["pixels"]) for chunk in chunks] == sizes
     assert np.array_equal(concatenated(chunks, sizes)["pixels"], pixels)
 
