@@ -5,9 +5,9 @@ import gzip
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,46 +29,10 @@ from clients.core.failures import Failure, Kind
 from clients.settings import Address
 from clients.transports import http_pool
 from clients.transports.http_pool import Pool
+from tests.clients.http_server import OK, Handler, answer_of, answering, server
 from tests.conftest import wait_for
 
 LIMIT = 1 << 20
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-Handler = Callable[[socket.socket], object]
-
-
-@contextmanager
-def server(handle: Handler) -> Iterator[tuple[int, list[socket.socket]]]:
-    """A port behind which each connection is handled so, and the connections."""
-    connections: list[socket.socket] = []
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                connections.append(connection)
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            handle(connection)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1], connections
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-def answering(*pieces: bytes, pause_s: float = 0.02) -> Handler:
-    """The same to every request, in pieces that arrive one by one."""
-
-    def handle(connection: socket.socket) -> None:
-        while connection.recv(65536):
-            for piece in pieces:
-                connection.sendall(piece)
-                time.sleep(pause_s)
-
-    return handle
 
 
 def ask(pool: Pool, seconds: float = 2, body: bytes = b"") -> tuple[int, bytes]:
@@ -82,6 +46,14 @@ def pool_of(handle: Handler) -> Iterator[tuple[Pool, list[socket.socket]]]:
         pool = Pool(Address("http", "127.0.0.1", port), None, None, LIMIT)
         yield pool, connections
         pool.close()
+
+
+@contextmanager
+def redirecting(elsewhere: int) -> Iterator[tuple[int, list[socket.socket]]]:
+    """A server that says it has moved there."""
+    answer = answer_of(307, b"", b"Location: http://127.0.0.1:%d/" % elsewhere)
+    with server(answering(answer, pause_s=0)) as found:
+        yield found
 
 
 def failure(pool: Pool, seconds: float = 2) -> Failure:
@@ -326,38 +298,46 @@ def test_an_address_that_the_system_does_not_have_is_passed_over(monkeypatch: py
         assert ask(pool) == (200, b"ok")
 
 
-def test_nobody_is_redirected() -> None:
+@pytest.mark.parametrize("of", ["threads", "coroutines"])
+def test_nobody_is_redirected(of: str) -> None:
     """The headers, keys among them, are not for somebody else."""
-    with server(answering(OK)) as (elsewhere, followed):
-        answer = (
-            f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
-        )
-        with server(answering(answer.encode())) as (port, _):
 
-            async def run() -> None:
-                async with AsyncClient(f"http://127.0.0.1:{port}") as client:
-                    await client.server_metadata()
+    async def ask_from_a_coroutine(url: str) -> None:
+        async with AsyncClient(url) as client:
+            await client.server_metadata()
 
-            moved = f"HTTP status 307, moved to http://127.0.0.1:{elsewhere}/"
-            with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(InferenceError, match=moved):
+    with server(answering(OK)) as (elsewhere, followed), redirecting(elsewhere) as (port, _):
+        moved = f"HTTP status 307, moved to http://127.0.0.1:{elsewhere}/"
+        with pytest.raises(InferenceError, match=f"{moved}\nHint: redirects are not followed"):
+            if of == "coroutines":
+                asyncio.run(ask_from_a_coroutine(f"http://127.0.0.1:{port}"))
+            with Client(f"http://127.0.0.1:{port}") as client:
                 client.server_metadata()
-            with pytest.raises(InferenceError, match=moved):
-                asyncio.run(run())
-            with (
-                server(answering(answer_of(200, b"{}"))) as (other, _),
-                Client(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}") as client,
-            ):
-                assert [client.server_metadata() for _ in range(20)] == [{}] * 20
         assert not followed
+
+
+@pytest.mark.parametrize("of", ["threads", "coroutines"])
+def test_a_server_that_redirects_costs_no_call_and_is_not_asked_again(of: str) -> None:
+    """Not even where there is no budget of retries; and whichever is asked first, which is chance."""
+    retry = Retry(budget=0, burst=0)
+
+    async def ask_from_coroutines(*urls: str) -> list[dict[str, Any]]:
+        async with AsyncClient(*urls, retry=retry) as client:
+            return [await client.server_metadata() for _ in range(20)]
+
+    with server(answering(answer_of(200, b"{}"), pause_s=0)) as (right, _), redirecting(right) as (wrong, met):
+        for asked in range(1, 9):
+            urls = f"http://127.0.0.1:{wrong}", f"http://127.0.0.1:{right}"
+            if of == "coroutines":
+                assert asyncio.run(ask_from_coroutines(*urls)) == [{}] * 20
+            else:
+                with Client(*urls, retry=retry) as client:
+                    assert [client.server_metadata() for _ in range(20)] == [{}] * 20
+            assert len(met) <= asked
 
 
 PAGE = b"<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n</html>"
 NO_MODEL = b'{"error":"Request for unknown model: \'m\' is not found"}'
-
-
-def answer_of(status: int, body: bytes, *headers: bytes) -> bytes:
-    head = b"".join(header + b"\r\n" for header in headers)
-    return b"HTTP/1.1 %d x\r\n%bContent-Length: %d\r\n\r\n%b" % (status, head, len(body), body)
 
 
 def test_of_a_proxys_page_the_title_is_told_and_it_is_no_answer_of_tritons() -> None:
