@@ -1,13 +1,24 @@
 """What the tests of the clients share."""
 
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
+from cli.run import exit_code_of
 from clients import Client
+from clients.command_line.main import main
 from clients.settings import Protocol
+from contracts.errors import ProjectError
+from tests.clients.small_models import Small, serving
 from tests.conftest import RunningServer
+
+Run = Callable[..., "CompletedProcess[bytes]"]
 
 CLASSIFIER = "fashion_classifier"
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
@@ -42,3 +53,31 @@ def admin_key(server: RunningServer) -> str:
 def pixels() -> np.ndarray:
     """More of them than the classifier takes at once."""
     return np.random.default_rng(0).integers(0, 256, (150, 1, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    """A real server with small models of many kinds."""
+    with serving(tmp_path_factory.mktemp("small")) as server:
+        yield server
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`python -m clients ARGUMENTS…`, in this process: a process of its own takes a second to begin."""
+
+    def run_here(*arguments: str | Path, stdin: bytes = b"") -> "CompletedProcess[bytes]":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        output, errors = (io.TextIOWrapper(io.BytesIO(), errors="backslashreplace") for _ in range(2))
+        with redirect_stdout(output), redirect_stderr(errors):
+            try:
+                code = exit_code_of(lambda: main([*map(str, arguments)]), ProjectError)
+            except SystemExit as ended:  # an argument was wrong
+                code = int(ended.code or 0)
+        found = []
+        for stream in (output, errors):
+            stream.flush()
+            found.append(stream.detach().getvalue())  # type: ignore[attr-defined]  # a BytesIO
+        return CompletedProcess(arguments, code, *found)
+
+    return run_here

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from clients import Client, InvalidInputError, ModelNotFoundError, Prediction, ServerUnavailableError
 from clients.settings import Protocol
+from tests.clients.conftest import Run
 from tests.conftest import RunningServer, free_ports, wait_for
 from training import families
 
@@ -164,18 +165,19 @@ def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
 # The command line
 
 
-def test_files_and_folders_are_classified_in_order(server: RunningServer, examples: Path) -> None:
+def test_files_and_folders_are_classified_in_order(run: Run, server: RunningServer, examples: Path) -> None:
     first = examples / "00003.png"
     for protocol in PROTOCOLS:
-        out = server.workspace.must("clients", "classify", "--json", "--server", url(server, protocol), first, examples)
-        rows = [json.loads(line) for line in out.splitlines()]
+        done = run("classify", "--json", "--server", url(server, protocol), first, examples)
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["path"] for row in rows] == [str(first), *map(str, sorted(examples.glob("*.png")))]
         assert rows[0] == rows[4], "the same image twice gets the same answer"
         assert all(row["label"] == row["top"][0]["label"] for row in rows)
 
 
 def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
-    server: RunningServer, examples: Path, tmp_path: Path
+    run: Run, server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     good = (examples / "00000.png").read_bytes()
     for name, content in (
@@ -185,27 +187,25 @@ def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
         ("text.png", b"hello"),
     ):
         (tmp_path / name).write_bytes(content)
-    done = server.workspace.run("clients", "classify", "--server", server.grpc, tmp_path)
+    done = run("classify", "--server", server.grpc, tmp_path)
     assert done.returncode == 1
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [str(tmp_path / "good.png")]
+    assert [line.split()[0] for line in done.stdout.decode().splitlines()] == [str(tmp_path / "good.png")]
     for name in ("truncated.png", "empty.png", "text.png"):
-        assert f"{tmp_path / name}  error: " in done.stderr
-    assert "1 classified, 3 failed" in done.stderr
-    assert "Traceback" not in done.stderr
+        assert f"{tmp_path / name}  error: " in done.stderr.decode()
+    assert "1 classified, 3 failed" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
 
 
-def test_without_a_server_one_message_says_so(server: RunningServer, examples: Path) -> None:
+def test_without_a_server_one_message_says_so(run: Run, examples: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
-    done = server.workspace.run("clients", "classify", "--server", nobody, examples)
+    done = run("classify", "--server", nobody, examples)
     assert done.returncode == 1
-    assert done.stderr.count("error: fashion: cannot reach") == 1
-    assert "python -m clients health" in done.stderr
+    assert done.stderr.decode().count("error: fashion: cannot reach") == 1
+    assert "python -m clients health" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("name", "message"), [("nope.png", "No such file or directory"), ("", "has no .png")])
-def test_a_path_with_nothing_to_send_is_an_error(
-    server: RunningServer, tmp_path: Path, name: str, message: str
-) -> None:
-    done = server.workspace.run("clients", "classify", "--server", server.grpc, tmp_path / name)
+def test_a_path_with_nothing_to_send_is_an_error(run: Run, tmp_path: Path, name: str, message: str) -> None:
+    done = run("classify", tmp_path / name)
     assert done.returncode == 1
-    assert message in done.stderr
+    assert message in done.stderr.decode()

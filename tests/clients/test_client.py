@@ -30,58 +30,20 @@ from clients.core.request import Request
 from clients.core.tasks import predictions
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
+from tests.clients.small_models import Small
 from tests.clients.tcp_proxy import tcp_proxy
-from tests.conftest import Workspace, free_ports, port_options, wait_for
-from tests.deploy.conftest import write_model
-
-# Notes what it is handed, and takes as many seconds for it; less than none: until there is a file `go`.
-NOTING = """
-import time
-from pathlib import Path
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.notes = Path(args["model_repository"]) / "notes"
-
-    def execute(self, requests):
-        answers = []
-        for request in requests:
-            value = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
-            with self.notes.open("a") as notes:
-                print(float(value.max()), file=notes)
-            time.sleep(max(0, float(value.max())))
-            while value.max() < 0 and not self.notes.with_name("go").exists():
-                time.sleep(0.01)
-            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value * 2)]))
-        return answers
-"""
-QUEUE = """
-instance_group [ { kind: KIND_CPU count: 1 } ]
-dynamic_batching { default_queue_policy { allow_timeout_override: true default_timeout_microseconds: 60000000 } }
-"""
-
-
-@pytest.fixture(scope="module")
-def noting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Path]]:
-    """A server with a slow model that notes its requests: its addresses, and the notes."""
-    workspace, ports = Workspace(tmp_path_factory.mktemp("noting")), free_ports()
-    write_model(workspace.repository, "noting", NOTING, max_batch_size=1, more=QUEUE)
-    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
-    addresses = {kind: f"{kind}://127.0.0.1:{port}" for kind, port in zip(("http", "grpc"), ports, strict=False)}
-    yield addresses, workspace.repository / "noting" / "notes"
-    workspace.must("deploy", "down")
+from tests.conftest import wait_for
 
 
 @pytest.fixture(params=["grpc", "http"])
-def noting(noting_server: tuple[dict[str, str], Path], request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
-    """Its address over either protocol, and the notes, of this test alone."""
-    addresses, file = noting_server
+def noting(small: Small, request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
+    """The address, over either protocol, of a slow model that notes its requests; and the notes, of this test alone."""
+    file = small.repository / "noting" / "notes"
     for old in (file, file.with_name("go")):
         old.unlink(missing_ok=True)
-    yield addresses[request.param], file
+    yield small.urls[request.param], file
     file.with_name("go").touch()
-    with Client(addresses["grpc"], timeout_s=60) as client:
+    with Client(small.urls["grpc"], timeout_s=60) as client:
         client.infer("noting", wait(0))  # which is behind all that the test has left in the queue
 
 
@@ -242,13 +204,13 @@ def test_a_slow_source_does_not_hold_back_what_is_there(url: str, images: list[b
 
     def source() -> Iterator[bytes]:
         for image in window:
-            time.sleep(0.1)
+            time.sleep(0.04)
             known.append(len(found))
             yield image
 
     async def asynchronous() -> AsyncIterator[bytes]:
         for image in window:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.04)
             known.append(len(found))
             yield image
 

@@ -1,4 +1,7 @@
-"""`python -m clients`: every command, in every form, and what it says when something is wrong."""
+"""`python -m clients`: every command, in every form, and what it says when something is wrong.
+
+In this process, but for what only a process of its own has: streams that are closed, or of another encoding.
+"""
 
 import csv
 import json
@@ -14,29 +17,18 @@ from clients import InvalidInputError
 from clients.command_line import files
 from clients.core.metadata import TensorMetadata
 from contracts import layout
-from tests.conftest import RunningServer, Workspace, free_ports, port_options
-from tests.deploy.conftest import write_model
-
-
-def run(server: RunningServer, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        server.workspace.command("clients", *arguments),
-        cwd=layout.ROOT,
-        env=server.workspace.environment,
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+from tests.clients.conftest import Run
+from tests.clients.small_models import Small
+from tests.conftest import RunningServer, free_ports
 
 
 def test_a_folder_becomes_a_table_with_what_failed_in_a_column(
-    server: RunningServer, examples: Path, tmp_path: Path
+    run: Run, server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "good.png").write_bytes((examples / "00000.png").read_bytes())
     (tmp_path / "text.png").write_bytes(b"hello")
     (tmp_path / "torn.png").symlink_to("/proc/self/mem")  # like a file on a disk that fails
-    done = run(server, "classify", "--csv", "--server", server.grpc, tmp_path)
+    done = run("classify", "--csv", "--server", server.grpc, tmp_path)
     rows = list(csv.DictReader(done.stdout.decode().splitlines()))
     assert done.returncode == 1
     assert [Path(row["path"]).name for row in rows] == ["good.png", "text.png", "torn.png"]
@@ -46,7 +38,9 @@ def test_a_folder_becomes_a_table_with_what_failed_in_a_column(
     assert b"1 classified, 2 failed" in done.stderr
 
 
-def test_what_a_folder_has_and_cannot_be_read_is_named(server: RunningServer, examples: Path, tmp_path: Path) -> None:
+def test_what_a_folder_has_and_cannot_be_read_is_named(
+    run: Run, server: RunningServer, examples: Path, tmp_path: Path
+) -> None:
     image = (examples / "00000.png").read_bytes()
     for folder in ("open", "closed", "elsewhere"):
         (tmp_path / folder).mkdir()
@@ -59,7 +53,7 @@ def test_what_a_folder_has_and_cannot_be_read_is_named(server: RunningServer, ex
     (tmp_path / "closed").rename(root / "closed")
     found = [path.relative_to(root) for path in files.image_files([str(root)])]
     assert [str(path) for path in found] == ["closed/one.png", "gone.png", "link/one.png", "one.png"]
-    done = run(server, "classify", "--csv", "--server", server.grpc, root)
+    done = run("classify", "--csv", "--server", server.grpc, root)
     assert done.returncode == 1
     assert b"gone.png,,,cannot read it: No such file" in done.stdout
     assert b"3 classified, 1 failed" in done.stderr
@@ -81,15 +75,15 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_an_image_comes_from_standard_input(server: RunningServer, examples: Path) -> None:
+def test_an_image_comes_from_standard_input(run: Run, server: RunningServer, examples: Path) -> None:
     image = (examples / "00000.png").read_bytes()
-    done = run(server, "classify", "--json", "--server", server.grpc, "-", stdin=image)
+    done = run("classify", "--json", "--server", server.grpc, "-", stdin=image)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["path"] == "-"
 
 
 @pytest.mark.parametrize("form", ["json", "npy", "stdin"])
-def test_any_model_can_be_asked(server: RunningServer, tmp_path: Path, form: str) -> None:
+def test_any_model_can_be_asked(run: Run, server: RunningServer, tmp_path: Path, form: str) -> None:
     pixels = np.zeros((2, 1, 28, 28), np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     written = {
@@ -99,7 +93,7 @@ def test_any_model_can_be_asked(server: RunningServer, tmp_path: Path, form: str
     }[form]
     stdin = json.dumps({"pixels": pixels.tolist()}).encode()
     done = run(
-        server, "infer", "fashion_classifier", "--server", server.grpc, "--output", "probabilities", *written,
+        "infer", "fashion_classifier", "--server", server.grpc, "--output", "probabilities", *written,
         stdin=stdin,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -109,12 +103,10 @@ def test_any_model_can_be_asked(server: RunningServer, tmp_path: Path, form: str
 
 
 def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
-    server: RunningServer, examples: Path, tmp_path: Path
+    run: Run, server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     image, kept = examples / "00000.png", tmp_path / "answer.npz"
-    done = run(
-        server, "infer", "fashion", "--server", f"http://{server.http}", "--input", f"image=@{image}", "--save", kept
-    )
+    done = run("infer", "fashion", "--server", f"http://{server.http}", "--input", f"image=@{image}", "--save", kept)
     assert done.returncode == 0, done.stderr
     assert np.load(kept)["label"].dtype.kind == "S"
 
@@ -137,8 +129,8 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
         ("pixels=[1]", "pixels has the shape [1], which does not fit [-1, 1, 28, 28]"),
     ],
 )
-def test_what_cannot_be_sent_is_named(server: RunningServer, written: str, message: str) -> None:
-    done = run(server, "infer", "fashion_classifier", "--server", server.grpc, "--input", written)
+def test_what_cannot_be_sent_is_named(run: Run, server: RunningServer, written: str, message: str) -> None:
+    done = run("infer", "fashion_classifier", "--server", server.grpc, "--input", written)
     assert done.returncode == 1
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
@@ -203,54 +195,39 @@ def test_a_terminal_may_have_ascii_only(server: RunningServer) -> None:
     assert done.returncode == 0 and done.stdout.startswith(rb"\u2713"), done.stderr
 
 
-def test_a_path_that_the_system_does_not_take_is_named(server: RunningServer) -> None:
-    done = run(server, "classify", "--server", server.grpc, "x" * 300)
+def test_a_path_that_the_system_does_not_take_is_named(run: Run) -> None:
+    done = run("classify", "x" * 300)
     assert done.returncode == 1
     assert b"File name too long" in done.stderr and b"Traceback" not in done.stderr
 
 
-def test_what_is_no_text_is_shown_whole_and_not_saved_cut(tmp_path: Path) -> None:
-    echo = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        values = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value)]) for value in values]
-"""
-    workspace, ports = Workspace(tmp_path), free_ports()
-    write_model(workspace.repository, "echo", echo)
-    config = workspace.repository / "echo" / "config.pbtxt"
-    config.write_text(config.read_text().replace("TYPE_FP32", "TYPE_STRING"))
-    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
-    try:
-        for content, shown in {b"\xe2\x9c\x93": "✓", b"\xff\x00": {"b64": "/wA="}}.items():
-            (tmp_path / "content").write_bytes(content)
-            ask = ["infer", "echo", "--server", f"127.0.0.1:{ports[1]}", "--input", f"IN=@{tmp_path / 'content'}"]
-            assert json.loads(workspace.must("clients", *ask)) == {"OUT": [shown]}
-        refused = workspace.run("clients", *ask, "--save", tmp_path / "answer.npz")
-        assert refused.returncode == 1 and "OUT ends with zero bytes" in refused.stderr
-        assert not (tmp_path / "answer.npz").exists()
-    finally:
-        workspace.must("deploy", "down")
+def test_what_is_no_text_is_shown_whole_and_not_saved_cut(run: Run, small: Small, tmp_path: Path) -> None:
+    file = tmp_path / "content"
+    ask = ["infer", "simple_identity", "--server", small.urls["grpc"], "--input", f"INPUT0=@{file}"]
+    for content, shown in {b"\xe2\x9c\x93": "✓", b"\xff\x00": {"b64": "/wA="}}.items():
+        file.write_bytes(content)
+        assert json.loads(run(*ask).stdout) == {"OUTPUT0": [[shown]]}
+    refused = run(*ask, "--save", tmp_path / "answer.npz")
+    assert refused.returncode == 1 and b"OUTPUT0 ends with zero bytes" in refused.stderr
+    assert not (tmp_path / "answer.npz").exists()
 
 
-def test_models_tells_what_is_served_and_what_it_takes(server: RunningServer) -> None:
+def test_models_tells_what_is_served_and_what_it_takes(run: Run, server: RunningServer) -> None:
     for address in (server.grpc, f"http://{server.http}"):
-        done = run(server, "models", "--json", "--server", address)
+        done = run("models", "--json", "--server", address)
         found = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
         assert found["fashion"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
         assert found["fashion_classifier"]["max_batch_size"] == 64
-    assert b"inputs   pixels: UINT8 [-1, 1, 28, 28]" in run(server, "models", "--server", server.grpc).stdout
+    assert b"inputs   pixels: UINT8 [-1, 1, 28, 28]" in run("models", "--server", server.grpc).stdout
 
 
-def test_health_is_an_exit_code(server: RunningServer) -> None:
-    assert run(server, "health", "--server", server.grpc, "--model", "fashion").returncode == 0
+def test_health_is_an_exit_code(run: Run, server: RunningServer) -> None:
+    assert run("health", "--server", server.grpc, "--model", "fashion").returncode == 0
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
-    done = run(server, "health", "--json", "--server", f"http://{server.http}", "--server", nobody)
+    done = run("health", "--json", "--server", f"http://{server.http}", "--server", nobody)
     assert done.returncode == 1
     assert [json.loads(line)["ready"] for line in done.stdout.splitlines()] == [True, False]
-    assert run(server, "health", "--server", server.grpc, "--model", "nope").returncode == 1
+    assert run("health", "--server", server.grpc, "--model", "nope").returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -263,15 +240,15 @@ def test_health_is_an_exit_code(server: RunningServer) -> None:
         (["--server", "grpcs://localhost", "--ca", "nothing.pem"], "cannot use the certificates"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(server: RunningServer, options: list[str], message: str) -> None:
-    done = run(server, "health", *options)
+def test_options_that_make_no_sense_are_refused(run: Run, options: list[str], message: str) -> None:
+    done = run("health", *options)
     assert done.returncode == 1
     assert message in done.stderr.decode()
 
 
 @pytest.mark.parametrize("option", [("health", "--wait"), ("models", "--timeout")])
-def test_a_time_is_a_number_of_seconds(server: RunningServer, option: tuple[str, str]) -> None:
-    done = run(server, *option, "nan")
+def test_a_time_is_a_number_of_seconds(run: Run, option: tuple[str, str]) -> None:
+    done = run(*option, "nan")
     assert done.returncode == 2
     assert b"expected 0 to 86400 seconds, got 'nan'" in done.stderr
 
@@ -279,19 +256,25 @@ def test_a_time_is_a_number_of_seconds(server: RunningServer, option: tuple[str,
 def test_a_name_may_be_any_bytes(server: RunningServer, examples: Path, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes((examples / "00000.png").read_bytes())
-    for form in ((), ("--csv",), ("--json",)):
-        done = run(server, "classify", *form, "--server", server.grpc, tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert b"udcff.png" in done.stdout
+    forms = (), ("--csv",), ("--json",)
+    command = server.workspace.command("clients", "classify", "--server", server.grpc, tmp_path)
+    started = [
+        subprocess.Popen([*command, *form], cwd=layout.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for form in forms
+    ]
+    for process in started:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert b"udcff.png" in output
 
 
-def test_headers_come_from_a_file(server: RunningServer, tmp_path: Path) -> None:
+def test_headers_come_from_a_file(run: Run, server: RunningServer, tmp_path: Path) -> None:
     key = (server.workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
     file = tmp_path / "headers"
     file.write_text(f"X-Tenant: me\nadmin-key: {key}\n")
-    assert run(server, "health", "--server", server.grpc, "--headers", file).returncode == 0
+    assert run("health", "--server", server.grpc, "--headers", file).returncode == 0
     file.write_text("nonsense")
-    assert b"line 1: not a header" in run(server, "health", "--headers", file).stderr
+    assert b"line 1: not a header" in run("health", "--headers", file).stderr
 
 
 def test_the_reader_may_leave(server: RunningServer, examples: Path) -> None:

@@ -11,8 +11,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -24,7 +25,6 @@ from clients import (
     DeadlineExceededError,
     Prediction,
     ServerUnavailableError,
-    Transport,
 )
 from tests.clients.conftest import PROTOCOLS
 from tests.clients.tcp_proxy import TcpProxy, tcp_proxy
@@ -47,14 +47,7 @@ class Call(NamedTuple):
         return self.ended - self.began
 
 
-@pytest.fixture(params=PROTOCOLS)
-def proxy(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[tuple[str, TcpProxy]]:
-    """The URL of the server behind a proxy, and that proxy."""
-    with tcp_proxy(getattr(server, request.param)) as between:
-        yield f"{request.param}://{between.address}", between
-
-
-def by_threads(url: str, images: list[bytes], seconds: float, timeout_s: float, transport: Transport | None = None):  # type: ignore[no-untyped-def]
+def by_threads(url: str, images: list[bytes], seconds: float, timeout_s: float) -> list[Call]:
     """What came of the calls of eight threads that share a client."""
     until = time.monotonic() + seconds
 
@@ -66,16 +59,16 @@ def by_threads(url: str, images: list[bytes], seconds: float, timeout_s: float, 
                 outcome: Prediction | ClientError = client.classify(images[which])
             except ClientError as error:
                 outcome = error
-                time.sleep(0.01)
             found.append(Call(which, outcome, began, time.monotonic()))
             number += 8
+            time.sleep(0.02)
         return found
 
-    with Client(url, timeout_s=timeout_s, transport=transport) as client, ThreadPoolExecutor(8) as pool:
+    with Client(url, timeout_s=timeout_s) as client, ThreadPoolExecutor(8) as pool:
         return [one for found in [pool.submit(work, client, i) for i in range(8)] for one in found.result()]
 
 
-def by_coroutines(url: str, images: list[bytes], seconds: float, timeout_s: float, transport: Transport | None = None):  # type: ignore[no-untyped-def]
+def by_coroutines(url: str, images: list[bytes], seconds: float, timeout_s: float) -> list[Call]:
     """Sixty-four coroutines that share one."""
 
     async def run() -> list[Call]:
@@ -89,21 +82,51 @@ def by_coroutines(url: str, images: list[bytes], seconds: float, timeout_s: floa
                     outcome: Prediction | ClientError = await client.classify(images[which])
                 except ClientError as error:
                     outcome = error
-                    await asyncio.sleep(0.01)
                 found.append(Call(which, outcome, began, time.monotonic()))
                 number += 64
+                await asyncio.sleep(0.1)
             return found
 
-        async with AsyncClient(url, timeout_s=timeout_s, transport=transport) as client:
+        async with AsyncClient(url, timeout_s=timeout_s) as client:
             every = await asyncio.gather(*(work(client, i) for i in range(64)))
         return [one for found in every for one in found]
 
     return asyncio.run(run())
 
 
-@pytest.fixture(params=[by_threads, by_coroutines], ids=["threads", "coroutines"])
-def callers(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
-    return request.param
+Callers = Callable[[str, list[bytes], float, float], list[Call]]
+CALLERS: dict[str, Callers] = {"threads": by_threads, "coroutines": by_coroutines}
+
+
+class Way(NamedTuple):
+    """One of the four ways to call: from what, over which protocol, through a proxy of its own."""
+
+    name: str  # "grpc, threads"
+    url: str
+    proxy: TcpProxy
+    callers: Callers
+
+
+EveryWay = Callable[[Callable[[Way], None]], None]
+
+
+@pytest.fixture
+def every_way(server: RunningServer) -> EveryWay:
+    """Runs a check on all four ways at the same time, as most of it is waiting; the first that fails is named."""
+
+    def run(check: Callable[[Way], None]) -> None:
+        with ExitStack() as proxies, ThreadPoolExecutor(4) as together:
+            ways = [
+                Way(f"{protocol}, {of}", f"{protocol}://{between.address}", between, callers)
+                for protocol in PROTOCOLS
+                for of, callers in CALLERS.items()
+                for between in [proxies.enter_context(tcp_proxy(getattr(server, protocol)))]
+            ]
+            for way, checked in [(way, together.submit(check, way)) for way in ways]:
+                if error := checked.exception():
+                    raise AssertionError(f"{way.name}: {error}") from error
+
+    return run
 
 
 def verify(found: list[Call], right: list[float], timeout_s: float) -> Counter[str]:
@@ -127,79 +150,102 @@ def during(action: Callable[[], None], after_s: float) -> threading.Thread:
     return thread
 
 
-def test_answers_that_are_late_are_still_right(proxy, callers, images: list[bytes], right: list[float]) -> None:  # type: ignore[no-untyped-def]
-    url, between = proxy
-    between.delay_s = 0.2
-    assert set(verify(callers(url, images, 1.5, 10), right, 10)) == {"Prediction"}
+def test_answers_that_are_late_are_still_right(every_way: EveryWay, images: list[bytes], right: list[float]) -> None:
+    def check(way: Way) -> None:
+        way.proxy.delay_s = 0.2
+        assert set(verify(way.callers(way.url, images, 1.5, 10), right, 10)) == {"Prediction"}
+
+    every_way(check)
 
 
-def test_connections_that_are_cut_cost_no_request(proxy, callers, images: list[bytes], right: list[float]) -> None:  # type: ignore[no-untyped-def]
-    url, between = proxy
-    answered = threading.Event()
+def test_connections_that_are_cut_cost_no_request(every_way: EveryWay, images: list[bytes], right: list[float]) -> None:
+    def check(way: Way) -> None:
+        answered = threading.Event()
 
-    def note(chunk: bytes) -> bytes:
-        answered.set()
-        return chunk
+        def note(chunk: bytes) -> bytes:
+            answered.set()
+            return chunk
 
-    def cut_what_is_in_use() -> None:
-        for _ in range(4):
-            answered.clear()
-            answered.wait(5)
-            between.cut()
-            time.sleep(0.5)
+        def cut_what_is_in_use() -> None:
+            for _ in range(4):
+                answered.clear()
+                answered.wait(5)
+                way.proxy.cut()
+                time.sleep(0.5)
 
-    between.change = note
-    cuts = during(cut_what_is_in_use, 0.5)
-    seen = verify(callers(url, images, 3, 10), right, 10)
-    cuts.join()
-    assert between.cut_connections >= 4
-    assert set(seen) == {"Prediction"}
+        way.proxy.change = note
+        cuts = during(cut_what_is_in_use, 0.5)
+        seen = verify(way.callers(way.url, images, 3, 10), right, 10)
+        cuts.join()
+        assert way.proxy.cut_connections >= 4
+        assert set(seen) == {"Prediction"}
+
+    every_way(check)
 
 
-def test_a_network_that_stalls_ends_calls_at_their_deadline_and_the_next_ones_succeed(  # type: ignore[no-untyped-def]
-    proxy, callers, images: list[bytes], right: list[float]
+def test_a_network_that_stalls_ends_calls_at_their_deadline_and_the_next_ones_succeed(
+    every_way: EveryWay, images: list[bytes], right: list[float]
 ) -> None:
-    url, between = proxy
-    flowing = time.monotonic() + 4
-    stall, flow = during(between.stall, 0.5), during(between.flow, 4)
-    found = callers(url, images, 8, TIMEOUT_S)
-    stall.join()
-    flow.join()
-    seen = verify(found, right, TIMEOUT_S)
-    assert set(seen) <= {"Prediction", "DeadlineExceededError", "ServerUnavailableError"}
-    assert seen["DeadlineExceededError"] >= 8 or seen["ServerUnavailableError"] >= 8
-    assert succeed_after(found, flowing + 1.5)  # a probe or two
+    def check(way: Way) -> None:
+        flowing = time.monotonic() + 4
+        stall, flow = during(way.proxy.stall, 0.5), during(way.proxy.flow, 4)
+        found = way.callers(way.url, images, 7, TIMEOUT_S)
+        stall.join()
+        flow.join()
+        seen = verify(found, right, TIMEOUT_S)
+        assert set(seen) <= {"Prediction", "DeadlineExceededError", "ServerUnavailableError"}
+        assert seen["DeadlineExceededError"] >= 8 or seen["ServerUnavailableError"] >= 8
+        assert succeed_after(found, flowing + 1.5)  # a probe or two
+
+    every_way(check)
 
 
-def test_an_answer_a_byte_at_a_time_does_not_outlast_the_deadline(proxy, images: list[bytes]) -> None:  # type: ignore[no-untyped-def]
-    url, between = proxy
-    with Client(url, timeout_s=TIMEOUT_S) as client:
-        client.classify(images[0])
-        between.drip_s = 0.2
-        began = time.monotonic()
-        with pytest.raises((DeadlineExceededError, ServerUnavailableError)):
+def test_an_answer_a_byte_at_a_time_does_not_outlast_the_deadline(every_way: EveryWay, images: list[bytes]) -> None:
+    """Of a client that is connected and knows the model."""
+
+    async def ask(way: Way) -> float:
+        async with AsyncClient(way.url, timeout_s=TIMEOUT_S) as client:
+            await client.classify(images[0])
+            way.proxy.drip_s, began = 0.2, time.monotonic()
+            with pytest.raises((DeadlineExceededError, ServerUnavailableError)):
+                await client.classify(images[0])
+            return time.monotonic() - began
+
+    def check(way: Way) -> None:
+        if way.callers is by_coroutines:
+            assert asyncio.run(ask(way)) < TIMEOUT_S + SLACK_S
+            return
+        with Client(way.url, timeout_s=TIMEOUT_S) as client:
             client.classify(images[0])
-        assert time.monotonic() - began < TIMEOUT_S + SLACK_S
+            way.proxy.drip_s, began = 0.2, time.monotonic()
+            with pytest.raises((DeadlineExceededError, ServerUnavailableError)):
+                client.classify(images[0])
+            assert time.monotonic() - began < TIMEOUT_S + SLACK_S
+
+    every_way(check)
 
 
-def test_bytes_that_are_changed_end_in_typed_errors(proxy, callers, images: list[bytes]) -> None:  # type: ignore[no-untyped-def]
+def test_bytes_that_are_changed_end_in_typed_errors(every_way: EveryWay, images: list[bytes]) -> None:
     """Without TLS nobody can tell a changed pixel from another one; that nothing breaks or hangs is what can be had."""
-    url, between = proxy
-    random_ = random.Random(0)
 
-    def change(chunk: bytes) -> bytes:
-        changed = bytearray(chunk)
-        for _ in range(3):
-            changed[random_.randrange(len(changed))] ^= 1 << random_.randrange(8)
-        return bytes(changed)
+    def check(way: Way) -> None:
+        random_ = random.Random(0)
 
-    between.change = change
-    found = callers(url, images[:8], 2, TIMEOUT_S)
-    assert len(found) >= 8
-    assert all(call.took_s < TIMEOUT_S + SLACK_S for call in found)
-    between.change = lambda chunk: chunk
-    with Client(url) as client:
-        assert client.classify(images[0])
+        def change(chunk: bytes) -> bytes:
+            changed = bytearray(chunk)
+            for _ in range(3):
+                changed[random_.randrange(len(changed))] ^= 1 << random_.randrange(8)
+            return bytes(changed)
+
+        way.proxy.change = change
+        found = way.callers(way.url, images[:8], 2, TIMEOUT_S)
+        assert len(found) >= 8
+        assert all(call.took_s < TIMEOUT_S + SLACK_S for call in found)
+        way.proxy.change = lambda chunk: chunk
+        with Client(way.url) as client:
+            assert client.classify(images[0])
+
+    every_way(check)
 
 
 def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
@@ -228,23 +274,26 @@ def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
             assert {type(outcome) for outcome in outcomes} == {DeadlineExceededError}
 
 
-def test_a_server_killed_and_restarted_under_load(
-    released: Workspace, callers, images: list[bytes], right: list[float]
-) -> None:  # type: ignore[no-untyped-def]
+def test_a_server_killed_and_restarted_under_load(released: Workspace, images: list[bytes], right: list[float]) -> None:
     ports = free_ports()
     released.must("deploy", "up", "--detach", "--repository", released.repository, *port_options(ports))
     try:
-        for protocol, port in zip(("http", "grpc"), ports, strict=False):
-            pid = json.loads(released.must("deploy", "status", "--json"))["pid"]
-            kill = during(lambda pid=pid: os.kill(pid, signal.SIGKILL), 1)  # type: ignore[misc]
-            found = callers(f"{protocol}://127.0.0.1:{port}", images, 10, 10)
-            kill.join()
+        urls = [f"{protocol}://127.0.0.1:{port}" for protocol, port in zip(("http", "grpc"), ports, strict=False)]
+        pid = json.loads(released.must("deploy", "status", "--json"))["pid"]
+        kill = during(lambda: os.kill(pid, signal.SIGKILL), 1)
+        with ThreadPoolExecutor(4) as together:
+            ways = [(url, callers) for url in urls for callers in CALLERS.values()]
+            every = list(together.map(lambda way: way[1](way[0], images, 10, 10), ways))
+        kill.join()
+        for (url, callers), found in zip(ways, every, strict=True):
             seen = verify(found, right, 10)
             assert set(seen) <= {"Prediction", "ServerUnavailableError", "DeadlineExceededError", "InferenceError"}, (
-                seen
+                url,
+                callers,
+                seen,
             )
-            assert seen["Prediction"] > 0.99 * seen.total(), seen
-            assert succeed_after(found, max(call.ended for call in found) - 1)
-            wait_for(lambda pid=pid: json.loads(released.must("deploy", "status", "--json"))["pid"] != pid)  # type: ignore[misc]
+            assert seen["Prediction"] > 0.99 * seen.total(), (url, callers, seen)
+            assert succeed_after(found, max(call.ended for call in found) - 1), (url, callers)
+        wait_for(lambda: json.loads(released.must("deploy", "status", "--json"))["pid"] != pid)
     finally:
         released.must("deploy", "down")

@@ -6,108 +6,28 @@ Left out are CUDA shared memory and streaming (decoupled models), which the libr
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clients import AsyncClient, Client, InferenceError, InvalidInputError, ModelNotFoundError, Transport
 from clients.shared_memory import SharedMemory
-from tests.conftest import Workspace, free_ports, port_options, wait_for
+from tests.clients.small_models import MODELS, Small
+from tests.conftest import wait_for
 
-PYTHON = 'backend: "python"\n'
-INPUTS = 'name: "INPUT0" data_type: {0} dims: [ 16 ] }} , {{ name: "INPUT1" data_type: {0} dims: [ 16 ]'
-OUTPUTS = 'name: "OUTPUT0" data_type: {0} dims: [ 16 ] }} , {{ name: "OUTPUT1" data_type: {0} dims: [ 16 ]'
-SIMPLE = PYTHON + f"max_batch_size: 8\ninput [ {{{{ {INPUTS} }}}} ]\noutput [ {{{{ {OUTPUTS} }}}} ]"
-IDENTITY = PYTHON + (
-    'max_batch_size: 8\ninput [ { name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]\n'
-    'output [ { name: "OUTPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]'
-)
-SEQUENCE = PYTHON + (
-    'max_batch_size: 0\ninput [ { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
-    'output [ { name: "OUTPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
-    "instance_group [ { kind: KIND_CPU count: 2 } ]\n"  # a sequence holds an instance until it ends
-    "sequence_batching { max_sequence_idle_microseconds: 60000000 control_input [\n"
-    '  { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },\n'
-    '  { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ] }\n'
-)
-PARAMETERS = PYTHON + (
-    'max_batch_size: 0\ninput [ { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
-    'output [ { name: "OUTPUT" data_type: TYPE_STRING dims: [ 1 ] } ]'
-)
-HEAD = """
-import json
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-def read(request, name):
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
-def answer(**outputs):
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.sums = {}
-
-    def execute(self, requests):
-        return [self.respond(request) for request in requests]
-
-    def respond(self, request):
-"""
-ADD_SUB = """
-        a, b = read(request, "INPUT0"), read(request, "INPUT1")
-        if a.dtype == np.object_:
-            a, b = a.astype(np.int32), b.astype(np.int32)
-            text = np.vectorize(lambda number: str(number).encode(), otypes="O")
-            return answer(OUTPUT0=text(a + b), OUTPUT1=text(a - b))
-        return answer(OUTPUT0=a + b, OUTPUT1=a - b)
-"""
-MODELS = {
-    "simple": (SIMPLE.format("TYPE_INT32"), ADD_SUB),
-    "simple_string": (SIMPLE.format("TYPE_STRING"), ADD_SUB),
-    "simple_identity": (IDENTITY, '        return answer(OUTPUT0=read(request, "INPUT0"))\n'),
-    "simple_sequence": (
-        SEQUENCE,
-        """
-        key, start = int(read(request, "CORRID")[0]), bool(read(request, "START")[0])
-        self.sums[key] = (0 if start else self.sums[key]) + read(request, "INPUT")
-        return answer(OUTPUT=self.sums[key].astype(np.int32))
-""",
-    ),
-    "parameters": (
-        PARAMETERS,
-        "        return answer(OUTPUT=np.array([request.parameters().encode()], np.object_))\n",
-    ),
-}
 A, B = np.arange(16, dtype=np.int32)[None], np.ones((1, 16), np.int32)
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, list[int]]]:
-    """A server with those models, and its ports."""
-    workspace, ports = Workspace(tmp_path_factory.mktemp("official")), free_ports()
-    for name, (config, code) in MODELS.items():
-        version = workspace.repository / name / "1"
-        version.mkdir(parents=True)
-        (version / "model.py").write_text(HEAD + code)
-        (version.parent / "config.pbtxt").write_text(config)
-    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
-    yield workspace, list(ports)
-    workspace.must("deploy", "down")
-
-
 @pytest.fixture(params=["grpc", "http"])
-def address(workspace: tuple[Workspace, list[int]], request: pytest.FixtureRequest) -> str:
+def address(small: Small, request: pytest.FixtureRequest) -> str:
     """The URL, over either protocol."""
-    return f"{request.param}://127.0.0.1:{workspace[1][request.param == 'grpc']}"
+    return small.urls[request.param]
 
 
 @pytest.fixture
-def admin(workspace: tuple[Workspace, list[int]], address: str) -> Iterator[Client]:
+def admin(small: Small, address: str) -> Iterator[Client]:
     """A client that may do everything."""
-    key = Path(workspace[0].root, "artifacts", "server", "admin.key").read_text().strip()
-    with Client(address, transport=Transport(admin_key=key)) as client:
+    with Client(address, transport=Transport(admin_key=small.admin_key)) as client:
         yield client
 
 
