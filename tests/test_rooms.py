@@ -14,6 +14,7 @@ ROOMS = {
     "export": ("proof", "source", "precision", "report", "release"),
     "deploy": ("triton", "running", "versions", "drill"),
     "benchmarks": ("calling", "serving"),
+    "clients": ("core", "transports", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")
 MOST_MODULES = 12  # of a folder: more have rooms with names
