@@ -30,6 +30,12 @@ def url(server: RunningServer, request: pytest.FixtureRequest) -> str:
     return f"{request.param}://{getattr(server, request.param)}"
 
 
+@pytest.fixture(params=PROTOCOLS)
+def nobody(request: pytest.FixtureRequest) -> str:
+    """An address, over either protocol, at which there is nobody: for what is refused before anything is sent."""
+    return f"{request.param}://127.0.0.1:1"
+
+
 @pytest.fixture(scope="session")
 def images(examples: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(examples.glob("*.png"))]

@@ -23,6 +23,7 @@ from tests.clients.pool import acquired, servers, take
 
 OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
 GONE = Failure(Kind.UNAVAILABLE, "connection refused")
+MOVED = failure_of(307, "HTTP status 307, moved to http://elsewhere/")
 QUERY, REQUEST = Query("model_metadata", "m"), Request("m", {})
 
 
@@ -296,3 +297,41 @@ def test_a_server_that_is_down_does_not_spare_the_others_the_pause() -> None:
     asked, pauses = follow(pool, [dead, dead, None], Retry(initial_backoff_s=0.001))
     assert asked == [pool.all[0]] * 3
     assert len(pauses) == 2
+
+
+def test_a_server_that_redirects_is_not_asked_again_and_costs_neither_budget_nor_pause() -> None:
+    pool = servers(2)
+    asked, pauses = follow(pool, [MOVED, None], Retry(burst=0, budget=0))
+    assert asked[0] is not asked[1]
+    assert pauses == []
+    for message in (QUERY, REQUEST, Request("another", {})):  # of whatever model
+        assert [follow(pool, [None], message=message)[0] for _ in range(10)] == [[asked[1]]] * 10
+
+
+def test_where_all_redirect_the_caller_is_told_and_each_is_asked() -> None:
+    pool = servers(2)
+    with pytest.raises(InferenceError, match="moved to http://elsewhere/") as caught:
+        follow(pool, [MOVED, MOVED])
+    assert caught.value.attempts == 2
+    with pytest.raises(InferenceError, match="Hint: redirects are not followed"):
+        follow(pool, [MOVED, MOVED])
+    assert follow(pool, [None])[0][0] in pool.all
+
+
+def test_a_server_that_redirects_is_not_asked_while_the_right_one_is_down_either() -> None:
+    pool = servers(2)
+    [wrong, right], _ = follow(pool, [MOVED, None])
+    pool.mark_down(right)
+    steps = attempts(QUERY, pool, Retry(), RetryBudget(Retry()), Deadline.after(5))
+    assert isinstance(next(steps), Pause)
+    pool.mark_up(right)
+    step = next(steps)
+    assert isinstance(step, Send) and step.server is right
+    steps.close()
+    wrong.redirecting_until = 0.0  # a minute later
+    assert {follow(pool, [None])[0][0] for _ in range(50)} == {wrong, right}
+
+
+def test_what_must_not_be_repeated_is_not_sent_elsewhere_either() -> None:
+    with pytest.raises(InferenceError):
+        follow(servers(2), [MOVED, None], message=Request("m", {}, idempotent=False))

@@ -196,9 +196,11 @@ def test_bad_files_are_named_the_good_ones_answered_and_the_exit_code_says_so(
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_without_a_server_one_message_says_so(run: Run, examples: Path) -> None:
+def test_without_a_server_one_message_says_so(run: Run, tmp_path: Path) -> None:
+    for number in range(64):
+        (tmp_path / f"{number}.png").write_bytes(b"an image")
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
-    done = run("classify", "--server", nobody, examples)
+    done = run("classify", "--server", nobody, tmp_path)
     assert done.returncode == 1
     assert done.stderr.decode().count("error: fashion: cannot reach") == 1
     assert "python -m clients health" in done.stderr.decode()

@@ -108,26 +108,27 @@ def test_a_server_that_has_forgotten_the_region_is_told_again(admin: Client, pix
         assert regions(admin) == {name}
 
 
-def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(admin: Client) -> None:
+def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(nobody: str) -> None:
     folder = os.statvfs("/dev/shm")
     if not folder.f_blocks:
         pytest.skip("/dev/shm is without a limit here")
-    with pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
-        SharedMemory(admin, 2 * folder.f_blocks * folder.f_frsize).__enter__()
+    with Client(nobody) as client, pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
+        SharedMemory(client, 2 * folder.f_blocks * folder.f_frsize).__enter__()
     assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
 
 
 @pytest.mark.parametrize("size", [0, -1, 1e6])
-def test_a_size_is_a_number_of_bytes(admin: Client, size: int) -> None:
-    with pytest.raises(InvalidInputError, match="size_bytes must be"):
-        SharedMemory(admin, size)
-    SharedMemory(admin, np.int64(4096))  # type: ignore[arg-type]
+def test_a_size_is_a_number_of_bytes(nobody: str, size: int) -> None:
+    with Client(nobody) as client:
+        with pytest.raises(InvalidInputError, match="size_bytes must be"):
+            SharedMemory(client, size)
+        SharedMemory(client, np.int64(4096))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1 << 60, 1 << 70])
-def test_more_than_there_are_addresses_is_an_error_too(admin: Client, size: int) -> None:
-    with pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
-        SharedMemory(admin, size).__enter__()
+def test_more_than_there_are_addresses_is_an_error_too(nobody: str, size: int) -> None:
+    with Client(nobody) as client, pytest.raises(InvalidInputError, match="/dev/shm has no room for"):
+        SharedMemory(client, size).__enter__()
     assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
 
 
