@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import itertools
 import json
 import sys
 import time
@@ -158,11 +157,10 @@ def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | Clie
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a bar on stderr while results go into a file; on a screen they show the progress themselves."""
-    if sys.stdout.isatty() or find_spec("rich") is None:  # the installed library can do without it
+    if find_spec("rich") is None:  # the installed library can do without it
         yield lambda: None
         return
-    from cli.progress import request_bar
+    from cli.progress import bar
 
-    with request_bar(total, "images") as (move_to, _):
-        done = itertools.count(1)
-        yield lambda: move_to(next(done))
+    with bar("classify", total, "images", hidden=sys.stdout.isatty()) as shown:
+        yield shown.advance

@@ -47,6 +47,7 @@ def test_a_request_above_the_limit_is_not_sent(url: str, pixels: np.ndarray) -> 
             client.infer(CLASSIFIER, {"pixels": pixels[:64]})
 
 
+@pytest.mark.heavy
 def test_tls_and_mutual_tls(tmp_path: Path) -> None:
     ours = Authority(tmp_path / "ours", "clients")
     certificate, key = ours.issue("client")

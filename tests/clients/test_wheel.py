@@ -7,6 +7,7 @@ there. (`test_pip_finds_all_it_needs` asks one.)
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -20,6 +21,7 @@ from packaging.requirements import Requirement
 from contracts import layout
 from tests.conftest import RunningServer
 
+pytestmark = pytest.mark.heavy  # it builds the wheel, and asks a server with it
 PACKAGE, COMMAND = "gpu_inference_client", "gpu-inference-client"
 OURS = {"cli", "clients", "contracts", "deploy", "export", "training", "tests"}
 HEAVY = ("torch", "tensorrt", "cuda", "onnx", "mlflow", "rich")
@@ -192,6 +194,37 @@ def test_its_types_are_a_callers(environment: Path, tmp_path: Path) -> None:
     refused = [number for number, line in enumerate(CALLER.splitlines(), start=1) if "# refused" in line]
     found = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line]
     assert found == refused, done.stdout
+
+
+@pytest.mark.slow
+def test_pip_finds_all_it_needs(tmp_path: Path) -> None:
+    """In a clean environment, from a git URL, as a service would install it; with what pip chooses."""
+    venv.create(tmp_path / "clean", symlinks=True, with_pip=True)
+    python, git = tmp_path / "clean" / "bin" / "python", f"git+file://{_committed(tmp_path / 'repository')}"
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    _must(*pip, "install", "--quiet", f"{git}#subdirectory=clients")
+    _must(*pip, "check")
+    installed = {one["name"].lower() for one in json.loads(_must(*pip, "list", "--format", "json"))}
+    assert COMMAND in installed
+    assert not {name for name in installed if name.startswith((*HEAVY, "nvidia"))}
+    _must(python, "-c", f"from {PACKAGE} import AsyncClient, Client; Client().close()")
+    refused = subprocess.run([python.with_name(COMMAND), "health"], capture_output=True, text=True, check=False)
+    assert "does not respond" in refused.stdout
+
+
+def _committed(folder: Path) -> Path:
+    """A repository with the files of this one that git sees, as they are now."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "clients", "contracts", "cli", "LICENSE"]
+    names = subprocess.run(listed, cwd=layout.ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    for name in names:
+        if (layout.ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(layout.ROOT / name, folder / name)
+    git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@t"]
+    _must(*git, "init", "--quiet")
+    _must(*git, "add", "--all")
+    _must(*git, "commit", "--quiet", "--message", "all")
+    return folder
 
 
 def _must(*command: str | Path) -> str:
