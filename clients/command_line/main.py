@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cli import commands
-from cli.commands import Command
+from cli.commands import Command, positive_count
 from cli.run import run_command_line
 from contracts.errors import ProjectError
 
@@ -41,7 +41,9 @@ def _classify(classify: argparse.ArgumentParser) -> None:
     classify.add_argument(
         "--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for other models use `infer`"
     )
-    classify.add_argument("--batch", type=_count, default=16, metavar="N", help="images per request (default: 16)")
+    classify.add_argument(
+        "--batch", type=positive_count, default=16, metavar="N", help="images per request (default: 16)"
+    )
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
@@ -123,6 +125,7 @@ def _connection(command: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
+    """Read an argument that is a time of at most a day, 0 included."""
     try:
         seconds = float(text)
     except ValueError:
@@ -130,12 +133,6 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"expected 0 to 86400 seconds, got {text!r}")
     return seconds
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 COMMANDS = (
