@@ -34,7 +34,7 @@ def median_difference(ones: Sequence[float], others: Sequence[float]) -> float:
 
 def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
     """Divide round by round, and take the median."""
-    return median(_ratios(ones, others))
+    return median(ratios(ones, others))
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,17 @@ class Interval:
         return f"{self.median:.3f} ({self.low:.3f} … {self.high:.3f})"
 
 
-def ratio_interval(ones: Sequence[float], others: Sequence[float]) -> Interval:
-    """Divide round by round; return the median with its percentile bootstrap interval, which resamples the rounds.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same rounds give the same interval.
-    """
-    ratios = np.array(_ratios(ones, others))
-    resampled = np.random.default_rng(0).choice(ratios, (_RESAMPLES, len(ratios)))
-    low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5)).tolist()
-    return Interval(float(np.median(ratios)), low, high)
-
-
-def _ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Divide round by round."""
     return [one / other for one, other in zip(ones, others, strict=True)]
+
+
+def median_interval(figures: Sequence[float]) -> Interval:
+    """Take the median over the rounds, with its percentile bootstrap interval, which resamples the rounds.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same figures give the same interval.
+    """
+    by_round = np.array(figures)
+    resampled = np.random.default_rng(0).choice(by_round, (_RESAMPLES, len(by_round)))
+    low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5)).tolist()
+    return Interval(float(np.median(by_round)), low, high)

@@ -3,7 +3,8 @@
 Each library calls from worker processes of its own (see `callers.py`), started in its own checkout with the same
 Python. Their requests are interleaved, and what is compared is the time that a request takes, alone and among others,
 within each round: new/old, as a median with its 95 % interval. An interval that is wide tells nothing; one that begins
-above 1 tells of a library that is slower for sure.
+above 1 tells of a library that is slower for sure. What counts is all protocols and kinds together, each round's
+geometric mean of their ratios: of a dozen intervals, one in four runs would have one above 1 by chance.
 """
 
 import base64
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from benchmarks import results
@@ -22,13 +24,13 @@ from benchmarks.calling import callers
 from benchmarks.calling.callers import KINDS, MODEL, Caller
 from benchmarks.calling.interleaved import AT_ONCE, CallerResult, measure, same_way
 from benchmarks.errors import MeasurementError
-from benchmarks.rounds import Interval, ratio_interval
+from benchmarks.rounds import Interval, median_interval, ratios
 from cli import tables
 from cli.tables import Table, console
 from clients.settings import Protocol
 from contracts import layout
 
-_NEW, _OLD = "new", "old"
+_NEW, _OLD, _ALL = "new", "old", "all"
 _MAX_WIDTH, _MAX_LOW = 0.10, 1.00  # of an interval
 
 
@@ -36,15 +38,16 @@ _MAX_WIDTH, _MAX_LOW = 0.10, 1.00  # of an interval
 class Ratio:
     """The time that a request of the new library takes, of the old one's."""
 
-    protocol: str
-    of: str  # "threads", "asyncio"
+    way: str  # "grpc, threads", …; or "all"
     at_once: int  # 1: the median latency; else what the throughput makes of it
     time: Interval
 
     @property
     def finding(self) -> str | None:
-        """Say what keeps it from being as fast as the old one; None if nothing does."""
-        what = f"{self.protocol}, {self.of}, {self.at_once} at once: {self.time} of the old time"
+        """Say what keeps the new library from being as fast as the old one; None if nothing does, or does not count."""
+        if self.way != _ALL:
+            return None
+        what = f"{self.at_once} at once: {self.time} of the old time"
         if self.time.low > _MAX_LOW:
             return f"{what} is slower"
         return f"{what} is too wide to tell; more --rounds" if self.time.width > _MAX_WIDTH else None
@@ -87,9 +90,9 @@ def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds:
         raise MeasurementError(
             f"{other} holds no client library", hint="name the root of a checkout: git worktree add DIRECTORY COMMIT"
         )
-    measured = compare(addresses, image, {_NEW: layout.ROOT, _OLD: other.resolve()}, rounds, seconds)
-    found = ratios(measured)
-    console().print(table(measured, found))
+    measured = measure_libraries(addresses, image, {_NEW: layout.ROOT, _OLD: other.resolve()}, rounds, seconds)
+    found = compare_rounds(measured)
+    console().print(table(found, rounds))
     findings = [ratio.finding for ratio in found if ratio.finding]
     print("\n".join(f"✗ {finding}" for finding in findings) or "✓ It is not slower")
     figures = {"ratios": [asdict(ratio) for ratio in found], "callers": [asdict(result) for result in measured]}
@@ -97,7 +100,7 @@ def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds:
     return 1 if findings else 0
 
 
-def compare(
+def measure_libraries(
     addresses: Mapping[Protocol, str], image: bytes, checkouts: Mapping[str, Path], rounds: int, seconds: float
 ) -> list[CallerResult]:
     """Time the libraries of the checkouts, {"new": root, "old": root}, by protocol, from threads and from asyncio.
@@ -121,23 +124,27 @@ def compare(
         return measure(workers, rounds, seconds)
 
 
-def ratios(measured: Sequence[CallerResult]) -> list[Ratio]:
-    """Compare the new library with the old one, round by round."""
-    found = []
+def compare_rounds(measured: Sequence[CallerResult]) -> list[Ratio]:
+    """Compare the new library with the old one, round by round: each way by itself, then all together."""
+    ways: dict[str, dict[int, list[float]]] = {}
     for new in (result for result in measured if result.client == _NEW):
         old = same_way(measured, new, _OLD)
-        found.append(Ratio(new.protocol, new.of, 1, ratio_interval(new.p50_us, old.p50_us)))
         # A request takes the longer, the fewer are answered a second.
-        found += [Ratio(new.protocol, new.of, n, ratio_interval(old.per_s[n], new.per_s[n])) for n in AT_ONCE]
-    return found
+        among_others = {n: ratios(old.per_s[n], new.per_s[n]) for n in AT_ONCE}
+        ways[f"{new.protocol}, {new.of}"] = {1: ratios(new.p50_us, old.p50_us), **among_others}
+    ways[_ALL] = {
+        n: [geometric_mean(of_round) for of_round in zip(*(way[n] for way in ways.values()), strict=True)]
+        for n in (1, *AT_ONCE)
+    }
+    return [Ratio(way, n, median_interval(by_round)) for way, found in ways.items() for n, by_round in found.items()]
 
 
-def table(measured: Sequence[CallerResult], found: Sequence[Ratio]) -> Table:
-    """Lay out the ratios, a row for each protocol and kind."""
-    title = f"One image to {MODEL}: the time of a request, new/old (95 %), {len(measured[0].p50_us)} rounds"
+def table(found: Sequence[Ratio], rounds: int) -> Table:
+    """Lay out the ratios, a row a way."""
+    title = f"One image to {MODEL}: the time of a request, new/old (95 %), {rounds} rounds"
     shown = tables.table("", "p50 of one", *(f"{n} at once" for n in AT_ONCE), title=title)
-    for way in dict.fromkeys((ratio.protocol, ratio.of) for ratio in found):
-        shown.add_row(", ".join(way), *(str(ratio.time) for ratio in found if (ratio.protocol, ratio.of) == way))
+    for way in dict.fromkeys(ratio.way for ratio in found):
+        shown.add_row(way, *(str(ratio.time) for ratio in found if ratio.way == way))
     return shown
 
 

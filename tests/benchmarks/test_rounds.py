@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import target
 from benchmarks.errors import MeasurementError
-from benchmarks.rounds import in_turn, median_difference, median_ratio, ratio_interval
+from benchmarks.rounds import in_turn, median_difference, median_interval, median_ratio, ratios
 
 
 def test_each_round_takes_every_measurement_in_turn() -> None:
@@ -32,29 +32,29 @@ def test_the_interval_holds_the_ratio_that_was_planted_and_is_the_same_each_time
     random = np.random.default_rng(1)
     machine = random.uniform(1, 2, 40)  # from round to round it is up to twice as fast
     ones, others = 1.05 * machine * random.normal(1, 0.02, 40), machine * random.normal(1, 0.02, 40)
-    found = ratio_interval(ones.tolist(), others.tolist())
+    found = median_interval(ratios(ones.tolist(), others.tolist()))
     assert found.low < 1.05 < found.high
     assert found.low < found.median < found.high
     assert found.width < 0.03
-    assert ratio_interval(ones.tolist(), others.tolist()) == found
+    assert median_interval(ratios(ones.tolist(), others.tolist())) == found
 
 
 def test_the_interval_holds_the_ratio_in_nineteen_of_twenty_runs() -> None:
     random = np.random.default_rng(2)
-    runs = [ratio_interval(random.normal(1, 0.05, 15).tolist(), [1.0] * 15) for _ in range(200)]
+    runs = [median_interval(random.normal(1, 0.05, 15).tolist()) for _ in range(200)]
     held = sum(run.low <= 1 <= run.high for run in runs) / len(runs)
     assert 0.9 < held <= 1
 
 
 def test_noise_makes_it_wide() -> None:
     random = np.random.default_rng(3)
-    quiet, loud = (ratio_interval(random.normal(1, sigma, 15).tolist(), [1.0] * 15) for sigma in (0.01, 0.2))
+    quiet, loud = (median_interval(random.normal(1, sigma, 15).tolist()) for sigma in (0.01, 0.2))
     assert quiet.width < 0.05 < loud.width
 
 
 def test_rounds_that_do_not_match_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="zip"):
-        ratio_interval([1, 2], [1])
+        ratios([1, 2], [1])
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
