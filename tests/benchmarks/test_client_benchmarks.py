@@ -131,6 +131,7 @@ def test_a_storm_is_measured_with_and_without_retries(
     assert ran.code == (found["goodput_share"] < 0.9)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("command", ["shared-memory", "hedging"])
 def test_what_starts_its_own_server_runs(workspace: Workspace, benchmark: Callable[..., Ran], command: str) -> None:
     ran = benchmark(workspace, command, "--rounds", "1", "--seconds", "0.3")
