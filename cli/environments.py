@@ -55,7 +55,10 @@ def main() -> int:
     parser.add_argument("lock", type=Path, help="the file with what goes into it")
     parser.add_argument("pip", nargs=argparse.REMAINDER, help="more arguments for `pip install`")
     options = parser.parse_args()
-    print(f"Making the environment in {options.home} from {options.lock} (once; a few minutes)", flush=True)
+    if (options.home / MADE).exists():
+        print(f"Bringing the environment in {options.home} to what {options.lock} says now", flush=True)
+    else:
+        print(f"Making the environment in {options.home} from {options.lock} (once; a few minutes)", flush=True)
     make(options.home, options.lock, options.pip)
     return 0
 
@@ -87,14 +90,14 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = ()) -> None:
             note=(error.output or b"").decode(errors="replace").strip() or str(error),
             hint="name another Python 3.11 or later: make setup PYTHON=/path/to/python3",
         ) from error
-    # Not byte-compiled: Python does that for what is imported, when it is, and most of what is installed never is.
-    arguments = ["--no-compile", *arguments]
-    try:
-        pip_install([home / "bin" / "python", "-m", "pip"], lock, arguments, home=home, log=log)
+    python = home / "bin" / "python"
+    try:  # pip would byte-compile on one core, and its packages' tests, too
+        pip_install([python, "-m", "pip"], lock, ["--no-compile", *arguments], home=home, log=log)
     except InstallError:
         if not _INSTALLING.search(log.read_text(errors="replace")):
             half_made.unlink()  # nothing was touched: what is there stays, and the next run goes on from it
         raise
+    _byte_compile(home, python, log)
     half_made.rename(made)
 
 
@@ -116,13 +119,13 @@ def pip_install(
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     pinned = lock.read_text().count("==")
     with log.open("a") as stream:
-        said_before, started = stream.tell(), time.time()
+        said_before, there_before = stream.tell(), _packages(home)
         with (
             _bar() as show,
             _interruptible([*pip, "install", *options, "--requirement", lock, *arguments], stream) as p,
         ):
             while p.poll() is None:
-                show(*_progress(log.read_text(errors="replace")[said_before:], home, started, pinned))
+                show(_progress(log.read_text(errors="replace")[said_before:], _packages(home) - there_before, pinned))
                 time.sleep(_REDRAWN_S)
     if p.returncode:
         last = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
@@ -131,6 +134,15 @@ def pip_install(
             note="\n  ".join([f"all that it said is in {log}, at last:", *last]),
             hint="is the package index reachable, and is there room on the disk? Then run the same command again",
         )
+
+
+def _byte_compile(home: Path, python: Path, log: Path) -> None:
+    """Compile what is installed on all cores. What does not compile, as some templates, is never imported."""
+    compile_all: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", "-x", "/tests/"]
+    packages = home.glob("lib/*/site-packages")
+    with log.open("a") as stream, _bar() as show, _interruptible([*compile_all, *packages], stream) as process:
+        show("byte-compiling")
+        process.wait()
 
 
 @contextmanager
@@ -165,27 +177,30 @@ def _is_of_this_python(home: Path) -> bool:
     return settings.exists() and f"version = {platform.python_version()}" in settings.read_text().splitlines()
 
 
-def _progress(said: str, home: Path, started: float, pinned: int) -> tuple[str, int, int]:
-    """What pip is at, how many packages that is done for, and of how many."""
-    installing = _INSTALLING.search(said)
-    if not installing:
-        return "packages found", len(_FOUND.findall(said)), pinned
-    new = [path for path in home.glob("lib/*/site-packages/*.dist-info") if path.stat().st_mtime >= started]
-    return "packages installed", len(new), installing[1].count(",") + 1
+def _packages(home: Path) -> set[str]:
+    return {path.name for path in home.glob("lib/*/site-packages/*.dist-info")}
+
+
+def _progress(said: str, new: set[str], pinned: int) -> str:
+    """A bar with what pip is at, how many packages that is done for, and of how many."""
+    if installing := _INSTALLING.search(said):
+        what, done, total = "installed", len(new), installing[1].count(",") + 1
+    else:
+        what, done, total = "found", len(_FOUND.findall(said)), pinned
+    done = min(done, total)
+    filled = _BAR_WIDTH * done // total if total else 0
+    return f"{'━' * filled}{'─' * (_BAR_WIDTH - filled)} {done} of {total} packages {what}"
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show on stderr what is done, how much and of how much, and remove it at the end; nothing but on a terminal."""
+def _bar() -> Iterator[Callable[[str], None]]:
+    """Show a line on stderr, the last one given, and remove it at the end; nothing where that is no terminal."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda what, count, total: None
+        yield lambda line: None
         return
 
-    def show(what: str, count: int, total: int) -> None:
-        count = min(count, total)
-        filled = _BAR_WIDTH * count // total if total else 0
-        line = f"  {'━' * filled}{'─' * (_BAR_WIDTH - filled)} {count} of {total} {what}"
-        sys.stderr.write(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}")
+    def show(line: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K  {line[: shutil.get_terminal_size().columns - 3]}")
         sys.stderr.flush()
 
     try:

@@ -17,7 +17,8 @@ from cli.environments import HALF_MADE, LOG, MADE
 from contracts import layout
 from tests.conftest import wait_for
 
-LINE = "Making the environment in .venv from requirements.lock (once; a few minutes)"
+MAKING = "Making the environment in .venv from requirements.lock (once; a few minutes)"
+BRINGING = "Bringing the environment in .venv to what requirements.lock says now"
 FROM_WHEELS = "PIP_ARGS=--no-index --find-links wheels"
 
 
@@ -86,7 +87,7 @@ def checkout(original: Path, output: str, tmp_path: Path) -> Path:
 
 
 def test_an_environment_is_made_in_one_line(original: Path, output: str) -> None:
-    assert output.splitlines() == [LINE]
+    assert output.splitlines() == [MAKING]
     assert installed(original) == "1.0"
     assert "Successfully installed tiny-1.0" in (original / ".venv" / LOG).read_text()
     assert (original / ".venv" / MADE).exists() and not (original / ".venv" / HALF_MADE).exists()
@@ -96,7 +97,7 @@ def test_it_is_made_once_and_again_when_the_lock_changes(checkout: Path) -> None
     assert "Nothing to be done" in setup(checkout).stdout
     require(checkout, "tiny==2.0")
     done = setup(checkout, FROM_WHEELS)
-    assert (done.stdout + done.stderr).splitlines() == [LINE]
+    assert (done.stdout + done.stderr).splitlines() == [BRINGING]
     assert installed(checkout) == "2.0"
     assert "Nothing to be done" in setup(checkout).stdout
 
@@ -148,7 +149,7 @@ def test_a_terminal_is_shown_a_bar_that_goes_at_the_end(checkout: Path) -> None:
     with subprocess.Popen(
         command(FROM_WHEELS), cwd=checkout, stderr=its, stdout=subprocess.PIPE, env=environment
     ) as done:
-        assert done.stdout and done.stdout.read().decode().splitlines() == [LINE]
+        assert done.stdout and done.stdout.read().decode().splitlines() == [BRINGING]
     os.close(its)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
