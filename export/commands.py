@@ -22,10 +22,8 @@ from export.proof.engine import SERVER_TENSORRT, BuildOptions
 from export.release import configs, registry
 from export.release.tables import variants_table
 from export.source.base import ExportSource
-from export.source.checkpoint import from_checkpoint
 from export.source.graph_file import from_graph
 from export.tools import code_digest, gpu, package_versions
-from training import checkpoints, families
 
 
 def export(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -87,6 +85,11 @@ def _export_source(options: argparse.Namespace, progress: Progress, work: Path) 
         facts = spec.from_toml(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
         return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
+
+    # With torch and Lightning, seconds to import, which a brought graph does not need.
+    from export.source.checkpoint import from_checkpoint
+    from training import checkpoints, families
+
     family = families.load(options.family)
     if not (options.repository / family.spec.model / "config.pbtxt").is_file():
         raise ExportError(

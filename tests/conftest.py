@@ -20,8 +20,13 @@ import pytest
 
 from contracts import layout
 from deploy.triton.ports import free_ports
+from tests import heavy
+from tests.command_lines import may_run_here, run_here
+from tests.tracked import tracked
 
 FAMILY, MODEL = "fashion", "fashion_classifier"
+
+heavy.watch()
 
 # What a developer's environment may have, and no test expects. A proxy may be needed to fetch what is fetched once.
 for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE"):
@@ -30,6 +35,9 @@ for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE"):
 os.environ.update(
     no_proxy=",".join(filter(None, (getproxies().get("no"), "127.0.0.1", "localhost"))), grpc_proxy="", no_grpc_proxy=""
 )
+
+
+_farewells: "list[subprocess.Popen[str]]" = []  # of servers that are being stopped
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,17 @@ class Workspace:
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", *map(str, arguments)]
 
-    def run(self, *arguments: str | Path, timeout_s: float = 500) -> "subprocess.CompletedProcess[str]":
-        """`python -m ARGUMENTS…` in this workspace, as a user would."""
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """`python -m ARGUMENTS…` in this workspace: in this process where that makes no difference."""
+        given = list(map(str, arguments))
+        return self.run_here(*given) if may_run_here(given) else self.run_apart(*given)
+
+    def run_here(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """The same in this process, whatever it is: for what is refused before it starts anything."""
+        return run_here(list(map(str, arguments)), self.environment)
+
+    def run_apart(self, *arguments: str | Path, timeout_s: float = 500) -> "subprocess.CompletedProcess[str]":
+        """The same in a process of its own, as a user would."""
         return subprocess.run(
             self.command(*arguments),
             cwd=layout.ROOT,
@@ -63,6 +80,20 @@ class Workspace:
             text=True,
             timeout=timeout_s,
             check=False,
+        )
+
+    def down(self) -> None:
+        """Stop its server, as `python -m deploy down`, and do not wait: the end of the session does."""
+        _farewells.append(
+            subprocess.Popen(
+                self.command("deploy", "down"),
+                cwd=layout.ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         )
 
     def must(self, *arguments: str | Path) -> str:
@@ -84,13 +115,10 @@ class RunningServer:
 
 def new_workspace(root: Path) -> Workspace:
     """A workspace with the model repository as git has it, but for a timeout; no version is published."""
-    shutil.copytree(
-        layout.model_repository(),
-        root / "model_repository",
-        ignore=lambda directory, names: [
-            n for n in names if Path(directory).name == MODEL and n != "configs" and n != "config.pbtxt"
-        ],
-    )
+    for path in tracked("model_repository"):
+        copy = root / path.relative_to(layout.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     # A request does not fail because the machine stalls for a second.
     config = root / "model_repository" / "fashion_preprocess" / "config.pbtxt"
     config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
@@ -110,10 +138,34 @@ def port_options(ports: Sequence[int]) -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        heavy.mark(item)
     if not (Path("/dev/nvidiactl").exists() and importlib.util.find_spec("tensorrt")):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the extra `gpu`"))
+
+
+@pytest.fixture(autouse=True)
+def no_more_than_it_says(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that is not marked `heavy` starts no server, trains nothing and exports nothing."""
+    if request.node.get_closest_marker("heavy"):
+        yield
+        return
+    before = heavy.count()
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if told := heavy.found(folder, before):
+        pytest.fail(f"it is heavy, and not marked so: {told}\nHint: @pytest.mark.heavy, or HEAVY_FIXTURES in heavy.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_server_is_stopped() -> Iterator[None]:
+    """Nobody waits the four seconds that a server takes to stop, but whether it did is looked at in the end."""
+    yield
+    for farewell in _farewells:
+        said, _ = farewell.communicate(timeout=120)
+        assert farewell.returncode == 0 and said.startswith("Stopped the server"), said
 
 
 @pytest.fixture
@@ -165,7 +217,7 @@ def server(shared: Workspace, release: Path) -> Iterator[RunningServer]:
     shared.must("deploy", "up", "--detach", "--repository", shared.repository, *port_options(free_ports()))
     status = json.loads(shared.must("deploy", "status", "--json"))
     yield RunningServer(shared, status["http"], status["grpc"], status["pid"])
-    shared.must("deploy", "down")
+    shared.down()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
+from tests.tracked import MODEL_REPOSITORY, tracked, tracked_models
 from training.families import FAMILIES
 
 # Who may import whom. demo.py stands on top of everything and is imported by nobody.
@@ -22,7 +23,7 @@ ARROWS = {
     "benchmarks": {"cli", "clients", "deploy", "contracts"},
     "examples": {"cli", "contracts"},
 }
-RUNS_IN_TRITON = [*layout.model_repository().glob("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
+RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
 # `images` lies beside the preprocessor's model.py, `python_based` is what our own backends share.
 ALLOWED_IN_TRITON = {
     *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),
@@ -42,15 +43,9 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def tracked() -> list[Path]:
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=layout.ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
-    return [layout.ROOT / name for name in names if (layout.ROOT / name).is_file()]
+def ours() -> list[Path]:
+    """Every file that is or may soon be committed; of the model repository, where exports write, what git has."""
+    return [p for p in tracked(others=True) if MODEL_REPOSITORY not in p.parents or p in tracked("model_repository")]
 
 
 @pytest.mark.parametrize("package", ARROWS)
@@ -82,20 +77,20 @@ def test_every_family_folder_is_listed_and_has_the_same_files() -> None:
 
 
 def test_no_placeholder_is_left_in_what_people_read() -> None:
-    for path in tracked():
+    for path in ours():
         assert path.suffix != ".md" or "@@" not in path.read_text(), path
 
 
 def test_nothing_names_a_package_registry_host() -> None:
     host = re.compile(r"pypi\.org|pythonhosted|npmjs|deb\.debian\.org|pytorch\.org/whl|pypi\.nvidia", re.IGNORECASE)
-    for path in tracked():
+    for path in ours():
         if path != Path(__file__) and (text := _text(path)):
             assert not host.search(text), f"{path} names a package registry's host"
 
 
 def test_no_weights_data_or_stores_are_tracked() -> None:
     forbidden = {".ckpt", ".onnx", ".plan", ".engine", ".db", ".gz", ".pt", ".safetensors"}
-    for path in tracked():
+    for path in ours():
         assert path.suffix not in forbidden, path
         assert path.stat().st_size < 1_000_000, path
 

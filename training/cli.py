@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from contracts import layout
 from training import checkpoints, families
 from training.errors import TrainingError
-from training.lineage import RecordLineage
+from training.lineage_callback import RecordLineage
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:

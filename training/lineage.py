@@ -1,11 +1,7 @@
-"""Where a checkpoint came from, written into the checkpoint itself and into MLflow."""
+"""Where a checkpoint came from: the commit, the data, the run. `RecordLineage` (lineage_callback.py) writes it down."""
 
 import subprocess
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import pytorch_lightning as pl
-from pytorch_lightning.loggers import MLFlowLogger
+from dataclasses import dataclass
 
 from contracts import layout
 
@@ -23,6 +19,7 @@ class Lineage:
     mlflow_run_id: str | None
 
 
+<<<<<<< HEAD
 class RecordLineage(pl.Callback):
     """A callback that writes the Lineage into every checkpoint, and as tags into the MLflow run."""
 
@@ -48,6 +45,8 @@ class RecordLineage(pl.Callback):
         return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id)
 
 
+=======
+>>>>>>> d60e5ca (Tests: what git has is what they look at; commands run in the test's process; heavy tests are marked; export needs no torch for a brought graph)
 def git_state() -> tuple[str | None, bool | None]:
     """Return the commit checked out and whether tracked files differ from it; (None, None) outside git."""
     try:

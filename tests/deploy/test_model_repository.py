@@ -10,16 +10,14 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
-from contracts import layout
 from contracts.spec import TensorSpec
+from tests.tracked import MODEL_REPOSITORY, tracked_models
 from training import families
 
 TRITON_TYPE = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-CONFIGS = sorted(layout.model_repository().glob("*/config.pbtxt")) + sorted(
-    layout.model_repository().glob("*/configs/*")
-)
+CONFIGS = [*tracked_models("*/config.pbtxt"), *tracked_models("*/configs/*")]
 
-every_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(layout.model_repository())))
+every_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(MODEL_REPOSITORY)))
 every_family = pytest.mark.parametrize("family", families.FAMILIES)
 
 
@@ -44,8 +42,8 @@ def test_every_config_is_valid_and_named_after_its_folder(path: Path) -> None:
 @every_family
 @pytest.mark.parametrize("file", ["config.pbtxt", "configs/cpu.pbtxt"])
 def test_the_network_is_configured_as_its_spec_says(family: str, file: str) -> None:
-    spec = families.load(family).spec
-    config = parsed(layout.model_repository() / spec.model / file)
+    spec = families.spec(family)
+    config = parsed(MODEL_REPOSITORY / spec.model / file)
     type_name = model_config_pb2.DataType.Name
 
     def described(tensors) -> list[tuple[str, str, list[int]]]:  # type: ignore[no-untyped-def]
@@ -63,8 +61,8 @@ def test_the_network_is_configured_as_its_spec_says(family: str, file: str) -> N
 
 @every_family
 def test_the_labels_are_those_of_the_spec_in_its_order(family: str) -> None:
-    labels = (layout.model_repository() / f"{family}_postprocess" / "labels.txt").read_text().splitlines()
-    assert tuple(labels) == families.load(family).spec.labels
+    labels = (MODEL_REPOSITORY / f"{family}_postprocess" / "labels.txt").read_text().splitlines()
+    assert tuple(labels) == families.spec(family).labels
 
 
 @every_config
@@ -80,7 +78,7 @@ def test_every_batch_size_that_a_config_names_is_warmed_up_with_inputs_like_the_
 
 @every_family
 def test_decoding_is_warmed_up_with_an_image_and_not_with_its_error(family: str) -> None:
-    model = layout.model_repository() / f"{family}_preprocess"
+    model = MODEL_REPOSITORY / f"{family}_preprocess"
     for warmup in parsed(model / "config.pbtxt").model_warmup:
         element = (model / "warmup" / warmup.inputs["image"].input_data_file).read_bytes()
         (length,) = struct.unpack_from("<I", element)
@@ -100,8 +98,8 @@ def test_a_queue_policy_comes_without_a_delay_and_with_instances_that_wake_each_
 
 @every_family
 def test_an_ensemble_refuses_at_its_door_and_nothing_waits_for_too_long_behind_it(family: str) -> None:
-    ensemble = parsed(layout.model_repository() / family / "config.pbtxt")
-    steps = [layout.model_repository() / step.model_name for step in ensemble.ensemble_scheduling.step]
+    ensemble = parsed(MODEL_REPOSITORY / family / "config.pbtxt")
+    steps = [MODEL_REPOSITORY / step.model_name for step in ensemble.ensemble_scheduling.step]
     door, *behind = [[parsed(path).dynamic_batching for path in CONFIGS if folder(path) == step] for step in steps]
     for batching in door:
         policy = batching.default_queue_policy
@@ -115,7 +113,7 @@ def test_an_ensemble_refuses_at_its_door_and_nothing_waits_for_too_long_behind_i
 
 @every_family
 def test_every_batch_size_runs_as_a_cuda_graph_of_the_network_as_it_is(family: str) -> None:
-    config = parsed(layout.model_repository() / families.load(family).spec.model / "config.pbtxt")
+    config = parsed(MODEL_REPOSITORY / families.spec(family).model / "config.pbtxt")
     cuda = config.optimization.cuda
     dims = {each.name: list(each.dims) for each in config.input}
     specs = sorted(cuda.graph_spec, key=lambda spec: int(spec.batch_size))

@@ -136,7 +136,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     (repository / "chain" / "config.pbtxt").write_text(ENSEMBLE)
     small.workspace.must("deploy", "up", "--detach", "--repository", repository, *port_options(small.ports))
     yield small
-    small.workspace.must("deploy", "down")
+    small.workspace.down()
 
 
 @pytest.fixture
@@ -199,6 +199,7 @@ def test_priority_1_overtakes_2_which_is_what_says_nothing_and_has_a_queue_of_it
     assert small.noted("turns") == [FACTOR[model] // 2 * number for number in (0, 3, 4, 1, 2)]
 
 
+@pytest.mark.heavy
 def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Path) -> None:
     small = Small(Workspace(tmp_path), free_ports())
     write_model(
@@ -217,7 +218,7 @@ def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Pat
             assert small.get(small.ports[0], "/v2/health/ready")[0] == 200
             assert small.noted("batches") == [1, 4, 8]
         finally:
-            small.workspace.must("deploy", "down")
+            small.workspace.down()
 
 
 def test_neither_is_one_that_loads_a_model_meanwhile(small: Small) -> None:

@@ -71,6 +71,7 @@ def test_a_plan_that_cannot_be_loaded_is_refused_with_the_reason(
         plans.read(config, "9.0", "11.1.0.106")
 
 
+@pytest.mark.heavy
 def test_a_plan_is_refused_where_there_is_no_gpu(tmp_path: Path) -> None:
     """By Triton itself where the configuration asks for a GPU, by the backend where it asks for a CPU."""
     for kind in ("CPU", "GPU"):
@@ -83,6 +84,7 @@ def test_a_plan_is_refused_where_there_is_no_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.heavy
 def test_a_plan_answers_like_its_graph_and_fails_a_bad_request_alone(tmp_path: Path) -> None:
     rows, columns = DynamicDim("rows", 1, 4, ROWS), DynamicDim("columns", 1, 3, 4)
     x, y = (TensorSpec(name, "float32", (rows, columns)) for name in "xy")

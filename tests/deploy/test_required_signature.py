@@ -18,7 +18,7 @@ SIGNATURES_ARE_GOOD = "error: HTTP, gRPC and metrics need a port each"
 
 
 def up(workspace: Workspace, *options: str | Path) -> "subprocess.CompletedProcess[str]":
-    return workspace.run("deploy", "up", "--detach", "--repository", workspace.repository, *SAME_PORTS, *options)
+    return workspace.run_here("deploy", "up", "--repository", workspace.repository, *SAME_PORTS, *options)
 
 
 @pytest.fixture

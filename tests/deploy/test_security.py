@@ -157,7 +157,7 @@ def test_root_starts_the_program_as_somebody_without_privileges() -> None:
 
 def test_a_user_that_cannot_be_is_refused(released: Workspace) -> None:
     ports = port_options(free_ports())
-    done = released.run("deploy", "up", "--repository", released.repository, "--user", "no-such-user", *ports)
+    done = released.run_here("deploy", "up", "--repository", released.repository, "--user", "no-such-user", *ports)
     assert done.returncode == 1
     assert "there is no user no-such-user" in done.stderr or "only root can start" in done.stderr
 
@@ -168,13 +168,13 @@ def test_a_user_who_cannot_read_the_models_is_refused_by_the_file(released: Work
     graph = released.model / "1" / "model.onnx"
     graph.chmod(0o600)
     ports = port_options(free_ports())
-    done = released.run("deploy", "up", "--repository", released.repository, "--user", "nobody", *ports)
+    done = released.run_here("deploy", "up", "--repository", released.repository, "--user", "nobody", *ports)
     assert done.returncode == 1
     assert "error: nobody cannot read " in done.stderr
 
 
 def test_half_of_tls_is_refused(released: Workspace) -> None:
-    done = released.run("deploy", "up", "--repository", released.repository, "--grpc-tls-cert", "server.pem")
+    done = released.run_here("deploy", "up", "--repository", released.repository, "--grpc-tls-cert", "server.pem")
     assert done.returncode == 1
     assert "both --grpc-tls-cert and --grpc-tls-key" in done.stderr
 

@@ -23,6 +23,11 @@ def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]
     return workspace.run("deploy", "up", "--detach", "--repository", workspace.repository, *options)
 
 
+def refused(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
+    """The same for what ends before a server is started."""
+    return workspace.run_here("deploy", "up", "--repository", workspace.repository, *options)
+
+
 def test_status_names_every_model_and_version(server: RunningServer) -> None:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     assert status["running"] and status["ready"]
@@ -48,7 +53,7 @@ def test_a_second_up_is_refused_and_the_first_goes_on(server: RunningServer) -> 
 def test_a_port_in_use_is_named_with_the_option_that_changes_it(released: Workspace, busy: int) -> None:
     ports = free_ports()
     with socket.create_server(("127.0.0.1", ports[busy])):
-        done = up(released, *port_options(ports))
+        done = refused(released, *port_options(ports))
     assert done.returncode == 1
     assert f"error: cannot listen on 127.0.0.1:{ports[busy]}: Address already in use" in done.stderr
     assert ("--http-port", "--grpc-port", "--metrics-port")[busy] in done.stderr
@@ -73,7 +78,7 @@ def test_one_flipped_byte_in_a_published_file_is_refused_before_it_is_served(rel
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1  # among the weights: onnxruntime would load it
     graph.write_bytes(content)
-    done = up(released, *port_options(free_ports()))
+    done = refused(released, *port_options(free_ports()))
     assert done.returncode == 1
     assert "is not what was published" in done.stderr
     assert "changed: model.onnx" in done.stderr
@@ -81,7 +86,7 @@ def test_one_flipped_byte_in_a_published_file_is_refused_before_it_is_served(rel
 
 
 def test_a_repository_without_a_release_says_which_model_is_missing(workspace: Workspace) -> None:
-    done = up(workspace, *port_options(free_ports()))
+    done = refused(workspace, *port_options(free_ports()))
     assert done.returncode == 1
     assert "error: no version of fashion_classifier is published" in done.stderr
     assert "python -m export" in done.stderr
@@ -89,7 +94,7 @@ def test_a_repository_without_a_release_says_which_model_is_missing(workspace: W
 
 
 def test_a_repository_that_is_not_there_is_named(workspace: Workspace) -> None:
-    done = workspace.run("deploy", "up", "--repository", workspace.root / "nope")
+    done = workspace.run_here("deploy", "up", "--repository", workspace.root / "nope")
     assert done.returncode == 1
     assert f"there is no model repository at {workspace.root / 'nope'}" in done.stderr
 
@@ -113,19 +118,20 @@ def test_the_previous_version_stays_loaded(released: Workspace) -> None:
         models = json.loads(released.must("deploy", "status", "--json"))["models"]
         assert [m["version"] for m in models if m["name"] == "fashion_classifier" and m["state"] == "READY"] == [1, 2]
     finally:
-        released.must("deploy", "down")
+        released.down()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: signal.Signals) -> None:
-    command = released.command("deploy", "up", "--repository", released.repository, *port_options(free_ports()))
+def test_the_foreground_server_ends_with_its_command(sleeper: Workspace, sent: signal.Signals) -> None:
+    command = sleeper.command("deploy", "up", "--repository", sleeper.repository, *port_options(free_ports()))
     with subprocess.Popen(
-        command, cwd=layout.ROOT, env=released.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=layout.ROOT, env=sleeper.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         wait_for(lambda: "Ready after" in process.stdout.readline())
-        assert processes_of(released)
-        state = json.loads((released.root / "artifacts" / "server" / "server.json").read_text())
+        assert processes_of(sleeper)
+        state = json.loads((sleeper.root / "artifacts" / "server" / "server.json").read_text())
         regions = f"{state['shared_memory']}*"
         assert list(Path("/dev/shm").glob(regions))
         process.send_signal(sent)
@@ -133,22 +139,23 @@ def test_the_foreground_server_ends_with_its_command(released: Workspace, sent: 
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + sent
     assert "Traceback" not in stderr
-    assert not processes_of(released)
+    assert not processes_of(sleeper)
     assert not list(Path("/dev/shm").glob(regions))
-    assert released.run("deploy", "status").returncode == 1
+    assert sleeper.run("deploy", "status").returncode == 1
 
 
-def test_ctrl_c_while_the_models_load_leaves_nothing_running(released: Workspace) -> None:
-    command = released.command("deploy", "up", "--repository", released.repository, *port_options(free_ports()))
+@pytest.mark.heavy
+def test_ctrl_c_while_the_models_load_leaves_nothing_running(sleeper: Workspace) -> None:
+    command = sleeper.command("deploy", "up", "--repository", sleeper.repository, *port_options(free_ports()))
     with subprocess.Popen(
-        command, cwd=layout.ROOT, env=released.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=layout.ROOT, env=sleeper.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         wait_for(lambda: "Starting tritonserver" in process.stdout.readline())
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert not processes_of(released)
+    assert not processes_of(sleeper)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_ctrl_c_while_the_models_load_leaves_nothing_running(released: Workspace
     ],
 )
 def test_an_address_that_cannot_be_is_refused(released: Workspace, options: list[str], message: str) -> None:
-    done = up(released, *options)
+    done = refused(released, *options)
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -169,6 +176,6 @@ def test_an_address_that_cannot_be_is_refused(released: Workspace, options: list
 def test_a_gpu_that_is_not_there_is_refused_not_ignored(released: Workspace) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
-    done = up(released, "--device", "gpu", *port_options(free_ports()))
+    done = refused(released, "--device", "gpu", *port_options(free_ports()))
     assert done.returncode == 1
     assert "this machine has no NVIDIA GPU" in done.stderr

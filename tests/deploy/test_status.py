@@ -64,7 +64,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     workspace.must(*up, *port_options(ports))
     with grpc.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
         yield Small(workspace, client)
-    workspace.must("deploy", "down")
+    workspace.down()
 
 
 def seconds(value: float) -> list[grpc.InferInput]:

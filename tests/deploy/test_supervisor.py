@@ -21,6 +21,8 @@ from deploy.running import workers
 from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 
+pytestmark = pytest.mark.heavy
+
 
 def status(workspace: Workspace) -> dict[str, Any]:
     return dict(json.loads(workspace.run("deploy", "status", "--json").stdout))

@@ -36,7 +36,7 @@ def secured(folder: Path, *options: str | Path) -> Iterator[Secured]:
         _, port = json.loads(workspace.must("deploy", "status", "--json"))["grpc"].split(":")
         yield Secured(f"localhost:{port}", authority)
     finally:
-        workspace.must("deploy", "down")
+        workspace.down()
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,7 @@ def test_with_mutual_tls_no_other_client_is_served(mutual: Secured) -> None:
             doubled(mutual, trusted, identity)
 
 
+@pytest.mark.heavy
 def test_a_key_that_is_not_the_certificates_is_named_as_the_reason(tmp_path: Path) -> None:
     workspace, authority = Workspace(tmp_path), Authority(tmp_path / "certs")
     write_model(workspace.repository, "sleeper")

@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Span, Trace
 from tritonclient import grpc
 from tritonclient import http as http_client
 
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from mlflow.entities import Span, Trace
 
 RATE = 10
 ENSEMBLE = """
@@ -105,7 +106,7 @@ def answers(url: str) -> bool:
 class Seen:
     """What MLflow has received from a server that traces one request in RATE."""
 
-    traces: Sequence[Trace]
+    traces: "Sequence[Trace]"
 
     @property
     def ids(self) -> set[str]:
@@ -118,7 +119,7 @@ class Seen:
         assert of_grpc
         return {**of_grpc, OVER_HTTP: http_client.__name__}
 
-    def of(self, trace_id: str) -> dict[str, Span]:
+    def of(self, trace_id: str) -> "dict[str, Span]":
         [trace] = [trace for trace in self.traces if trace.info.trace_id == f"tr-{trace_id}"]
         return {span.name: span for span in trace.data.spans if span.name != "compute"}
 
@@ -131,6 +132,8 @@ SAMPLED = 4
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    from mlflow import MlflowClient
+
     root = tmp_path_factory.mktemp("traces")
     with pytest.MonkeyPatch.context() as patch, mlflow_server(root) as receiver:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-mlflow-experiment-id=0")
@@ -141,7 +144,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 parent = {"traceparent": f"00-{trace_id}-{CALLER}-01"}
                 server.infer(client, headers=parent, request_id=client.__name__)
 
-            def received() -> Sequence[Trace]:
+            def received() -> "Sequence[Trace]":
                 return list(MlflowClient(receiver).search_traces(locations=["0"]))
 
             wait_for(lambda: OVER_HTTP in Seen(received()).ids)  # the last
@@ -187,6 +190,7 @@ def hanging_receiver(bodies: list[dict[str, Any]]) -> Iterator[str]:
         receiver.shutdown()
 
 
+@pytest.mark.heavy
 def test_requests_succeed_while_the_receiver_hangs(tmp_path: Path) -> None:
     bodies: list[dict[str, Any]] = []
     with hanging_receiver(bodies) as endpoint, traced(tmp_path, endpoint, rate=1) as server:
@@ -197,6 +201,7 @@ def test_requests_succeed_while_the_receiver_hangs(tmp_path: Path) -> None:
     assert resource["service.name"] == "triton"
 
 
+@pytest.mark.heavy
 def test_requests_succeed_while_the_receiver_is_down_and_the_log_says_that_it_is(tmp_path: Path) -> None:
     [port] = free_ports(1)
     endpoint = f"http://127.0.0.1:{port}/v1/traces"
@@ -209,6 +214,6 @@ def test_an_endpoint_that_is_no_address_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     write_model(workspace.repository, "first")
     options = ("--repository", workspace.repository, "--otlp-endpoint", "localhost:4318")
-    done = workspace.run("deploy", "up", "--detach", *options, *port_options(free_ports()))
+    done = workspace.run_here("deploy", "up", *options, *port_options(free_ports()))
     assert done.returncode == 1
     assert "error: localhost:4318 is no OTLP endpoint" in done.stderr

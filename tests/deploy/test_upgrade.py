@@ -129,7 +129,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ]
     workspace.must("deploy", "up", "--detach", *options)
     yield Site(workspace, running(workspace))
-    workspace.must("deploy", "down")
+    workspace.down()
 
 
 def test_a_new_version_answers_and_the_one_before_can_still_be_asked_for(site: Site) -> None:
@@ -205,6 +205,7 @@ def test_roll_back_goes_to_the_version_before_or_to_the_one_named(site: Site) ->
     assert site.healthy()
 
 
+@pytest.mark.heavy
 def test_what_a_roll_back_chose_is_served_after_a_restart(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     model = write_model(workspace.repository, "scaler", code(1), max_batch_size=4).parent
@@ -220,7 +221,7 @@ def test_what_a_roll_back_chose_is_served_after_a_restart(tmp_path: Path) -> Non
         status = json.loads(workspace.must("deploy", "status", "--json"))
         assert [m["version"] for m in status["models"] if m["state"] == "READY"] == [1]
     finally:
-        workspace.must("deploy", "down")
+        workspace.down()
 
 
 def test_the_same_version_with_other_files_is_served_anew(site: Site) -> None:

@@ -1,6 +1,9 @@
 """A source made from the session's checkpoint, small enough to be proven in a second, and its graphs."""
 
 import dataclasses
+import functools
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +17,12 @@ from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.precision import fp16, int8
 from export.proof.runners import take
+from export.release import timing
 from export.source.base import ExportSource, Split
-from export.source.checkpoint import from_checkpoint
-from training import checkpoints, families
+from tests.conftest import Workspace, new_workspace
 
 RECIPE = Recipe("modelopt", "max", 128)
+REQUEST = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
 
 
 def smaller(split: Split, count: int) -> Split:
@@ -28,6 +32,9 @@ def smaller(split: Split, count: int) -> Split:
 @pytest.fixture(scope="session")
 def fashion(checkpoint: Path) -> ExportSource:
     """The checkpoint with 128 images to calibrate, 500 to search and 2,000 held out."""
+    from export.source.checkpoint import from_checkpoint
+    from training import checkpoints, families
+
     family = families.load("fashion")
     whole = from_checkpoint(family, checkpoints.read(checkpoint, family), calibration_samples=128)
     # On 2,000 images even a drop of nothing has an upper bound of 0.14 points.
@@ -48,6 +55,42 @@ def graphs_of_fashion(fashion: ExportSource, tmp_path_factory: pytest.TempPathFa
     fp16.convert(paths["fp32"], paths["fp16"], take(fashion.calibration, slice(32)))
     int8.quantize(paths["fp32"], paths["int8"], fashion.calibration, RECIPE)
     return paths
+
+
+@pytest.fixture(scope="session")
+def quantized(
+    fashion: ExportSource, graphs_of_fashion: dict[Precision, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The network quantized by a recipe, once a session; `dark`: calibrated on black images."""
+    directory = tmp_path_factory.mktemp("quantized")
+
+    def make(recipe: Recipe, *, dark: bool = False) -> Path:
+        path = directory / f"{recipe.quantizer}-{recipe.method}-{recipe.samples}-{'dark' if dark else 'real'}.onnx"
+        calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
+        return path if path.exists() else int8.quantize(graphs_of_fashion["fp32"], path, calibration, recipe)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def steps_once(fashion: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an export of the small source keeps of its steps, with FP32 and INT8: made once a session."""
+    workspace = new_workspace(tmp_path_factory.mktemp("steps"))
+    cache = Cache(workspace.root / "steps", {})
+    pipeline.run(fashion, REQUEST, model_directory=workspace.model, cache=cache, progress=Progress())
+    return workspace.root / "steps"
+
+
+@pytest.fixture
+def steps(steps_once: Path, workspace: Workspace) -> Path:
+    """The same in the test's own workspace. Links will do: a step is replaced as a whole, never written into."""
+    return Path(shutil.copytree(steps_once, workspace.root / "steps", copy_function=os.link))
+
+
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few timings as decide anything: for tests that do not ask which variant is the fastest."""
+    monkeypatch.setattr(timing, "measure", functools.partial(timing.measure, rounds=5))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from export.source.base import ExportSource
 from tests.conftest import Workspace
 from training import families
 
-SPEC = families.load("fashion").spec
+SPEC = families.spec("fashion")
 
 # (a pattern that both configurations have, what it becomes, what the gate says)
 FAULTS = {
@@ -92,15 +92,14 @@ def test_a_configuration_that_is_none_is_an_error(
         contract.config_gates(workspace.model, SPEC)
 
 
+@pytest.mark.timeout(60, func_only=True)
 def test_planted_a_wrong_output_dtype_is_refused_in_seconds_before_any_graph_is_made(
     workspace: Workspace, checkpoint: Path
 ) -> None:
     """Triton would not notice it, and leak GPU memory."""
     path = workspace.model / "config.pbtxt"
     path.write_text(path.read_text().replace("TYPE_FP32", "TYPE_FP16"))
-    done = workspace.run(
-        "export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository, timeout_s=60
-    )
+    done = workspace.run("export", "fashion", "--checkpoint", checkpoint, "--repository", workspace.repository)
     assert done.returncode == 1
     assert "error: the configuration of fashion_classifier is not what the spec says; nothing" in done.stderr
     assert "contract: config.pbtxt 2 (limit: at most 0): output 'logits' is float16, not float32" in done.stderr

@@ -181,7 +181,7 @@ def test_a_plan_is_published_for_the_gpus_that_can_run_it() -> None:
 
 
 def test_the_servers_configuration_names_a_plan_for_every_gpu() -> None:
-    path = layout.model_repository() / "fashion_classifier" / "config.pbtxt"
+    path = layout.ROOT / "model_repository" / "fashion_classifier" / "config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
     assert config.cc_model_filenames == engine.cc_model_filenames()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from contracts.spec import Precision
@@ -18,8 +17,6 @@ from export.precision import fp16
 from export.proof import engine
 from export.proof.runners import memory_runner, onnx_runner, take
 from export.source.base import ExportSource
-from export.source.pytorch import graph_from_module, module_runner
-from training import checkpoints, families
 
 
 def chain(dtype: int) -> onnx.ModelProto:
@@ -49,6 +46,8 @@ def test_an_overflow_that_onnxruntime_hides_on_a_cpu_shows_in_the_rounded_twin()
 
 def test_the_rounded_twin_rounds_as_torch_does_in_half(graphs_of_fashion: dict[Precision, Path]) -> None:
     """Of a single product, where no order of additions differs."""
+    import torch
+
     a, b = (np.random.default_rng(i).normal(size=64).astype(np.float32) for i in range(2))
     nodes = [helper.make_node("Cast", [n], [f"{n}16"], to=TensorProto.FLOAT16) for n in "ab"]
     nodes += [helper.make_node("Mul", ["a16", "b16"], ["p"]), helper.make_node("Cast", ["p"], ["y"], to=1)]
@@ -64,6 +63,11 @@ def test_the_rounded_twin_rounds_as_torch_does_in_half(graphs_of_fashion: dict[P
 @pytest.fixture(scope="module")
 def overflowing(checkpoint: Path, fashion: ExportSource) -> ExportSource:
     """The same network, one layer of it 100,000 times larger and the next as much smaller: FP32 answers alike."""
+    import torch
+
+    from export.source.pytorch import graph_from_module, module_runner
+    from training import checkpoints, families
+
     family = families.load("fashion")
     module = copy.deepcopy(checkpoints.read(checkpoint, family).module)
     block = module.network[2]  # type: ignore[index]  # a Sequential

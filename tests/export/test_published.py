@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from mlflow import MlflowClient
 
 from contracts import manifest
 from tests.conftest import FAMILY, MODEL, Workspace
@@ -160,6 +159,8 @@ def test_an_unsigned_version_is_a_fault_only_where_signatures_are_asked_for(rele
 def test_register_puts_a_version_into_the_workspaces_own_store(released: Workspace) -> None:
     code, out, _ = on(released, "register", MODEL)
     assert (code, out) == (0, f"Registered as models:/{FAMILY}/1, alias challenger\n")
+    from mlflow import MlflowClient
+
     client = MlflowClient(f"sqlite:///{released.root / 'artifacts' / 'mlflow.db'}")
     version = client.get_model_version_by_alias(FAMILY, "challenger")
     assert version.tags["manifest_sha256"] == manifest.sha256(released.model / "1" / "manifest.json")

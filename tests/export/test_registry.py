@@ -2,14 +2,17 @@
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mlflow import MlflowClient
 
 from contracts import manifest
 from contracts.manifest import Choice, Engine, Gate, Manifest, Source, Timing, Variant
 from export.errors import RegistryError
 from export.release import registry
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from mlflow import MlflowClient
 
 CHECKPOINT = b"a checkpoint"
 
@@ -17,14 +20,18 @@ CHECKPOINT = b"a checkpoint"
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its tables; making those takes seconds."""
+    from mlflow import MlflowClient
+
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
 @pytest.fixture
-def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
     """Of the store that MLFLOW_TRACKING_URI names, with the experiment that training makes."""
+    from mlflow import MlflowClient
+
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -33,7 +40,7 @@ def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def training_run(client: MlflowClient, tmp_path: Path) -> str:
+def training_run(client: "MlflowClient", tmp_path: Path) -> str:
     """A run as `training fit` leaves one."""
     experiment = client.get_experiment_by_name("fashion")
     assert experiment
@@ -82,7 +89,7 @@ def published(directory: Path, training_run: str | None, version: int = 1) -> Ma
 
 
 def test_a_release_is_registered_with_its_figures_and_files(
-    client: MlflowClient, training_run: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    client: "MlflowClient", training_run: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     release = published(tmp_path / "1", training_run)
     assert registry.register(release, tmp_path / "1") == "models:/fashion/1"
@@ -116,7 +123,7 @@ def test_a_release_is_registered_with_its_figures_and_files(
     assert version.source == f"{run.info.artifact_uri}/release"
 
 
-def test_a_release_is_registered_once(client: MlflowClient, training_run: str, tmp_path: Path) -> None:
+def test_a_release_is_registered_once(client: "MlflowClient", training_run: str, tmp_path: Path) -> None:
     first, second = published(tmp_path / "1", training_run), published(tmp_path / "2", training_run, 2)
     registry.register(first, tmp_path / "1")
     client.set_registered_model_alias("fashion", "champion", "1")
@@ -128,7 +135,7 @@ def test_a_release_is_registered_once(client: MlflowClient, training_run: str, t
 
 
 def test_a_checkpoint_is_found_by_alias_version_and_run(
-    client: MlflowClient, training_run: str, tmp_path: Path
+    client: "MlflowClient", training_run: str, tmp_path: Path
 ) -> None:
     registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
     client.set_registered_model_alias("fashion", "champion", "1")
@@ -140,7 +147,7 @@ def test_a_checkpoint_is_found_by_alias_version_and_run(
         assert path.name == "best.ckpt" and path.is_relative_to(tmp_path / f"download{number}")
 
 
-def test_a_checkpoint_that_was_replaced_is_refused(client: MlflowClient, training_run: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_replaced_is_refused(client: "MlflowClient", training_run: str, tmp_path: Path) -> None:
     registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
     (tmp_path / "best.ckpt").write_bytes(b"another one")
     client.log_artifact(training_run, str(tmp_path / "best.ckpt"), "checkpoint")
@@ -149,7 +156,7 @@ def test_a_checkpoint_that_was_replaced_is_refused(client: MlflowClient, trainin
     assert not list((tmp_path / "download").rglob("*.ckpt"))
 
 
-def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: MlflowClient, tmp_path: Path) -> None:
+def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: "MlflowClient", tmp_path: Path) -> None:
     registry.register(published(tmp_path / "1", None), tmp_path / "1")
     assert not client.get_model_version("fashion", "1").tags.keys() & {"training_run_id", "checkpoint_sha256"}
     with pytest.raises(RegistryError, match="models:/fashion/1 leads to no checkpoint"):
@@ -169,7 +176,7 @@ def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: Mlflow
     ],
 )
 def test_what_does_not_exist_is_named(
-    client: MlflowClient, training_run: str, tmp_path: Path, reference: str, reason: str
+    client: "MlflowClient", training_run: str, tmp_path: Path, reference: str, reason: str
 ) -> None:
     registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
     with pytest.raises(RegistryError, match=reason) as refused:

@@ -17,20 +17,22 @@ from export.context import ExportRequest
 from export.proof import engine
 from export.source.base import ExportSource
 from tests.conftest import Workspace
+from tests.export.conftest import REQUEST
 
 PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in engine.SERVER_TENSORRT.split(".")) + b"engine"
 
 
 @pytest.fixture
-def export(fashion: ExportSource, workspace: Workspace) -> Callable[..., manifest.Manifest]:
+def export(
+    fashion: ExportSource, workspace: Workspace, steps: Path, few_rounds: None
+) -> Callable[..., manifest.Manifest]:
     def run(**limits: Limits) -> manifest.Manifest:
         source = dataclasses.replace(
             fashion,
             spec=dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, **limits}),  # type: ignore[dict-item]
         )
-        request = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
-        cache = Cache(workspace.root / "steps", {})
-        return pipeline.run(source, request, model_directory=workspace.model, cache=cache, progress=Progress())
+        cache = Cache(steps, {})
+        return pipeline.run(source, REQUEST, model_directory=workspace.model, cache=cache, progress=Progress())
 
     return run
 

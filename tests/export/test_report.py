@@ -15,7 +15,7 @@ from export import report
 from export.report import Evidence
 from training import families
 
-FASHION = families.load("fashion").spec
+FASHION = families.spec("fashion")
 RECIPE = Recipe("modelopt", "entropy", 512, ("network.stem.conv", "network.stage1.block1.conv"))
 DROP = "accuracy drop, points (upper 95 % bound)"
 

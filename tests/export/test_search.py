@@ -22,6 +22,7 @@ def run(
     fashion: ExportSource,
     graphs_of_fashion: dict[Precision, Path],
     context_of: Callable[..., ExportContext],
+    quantized: Callable[..., Path],
     tmp_path: Path,
 ) -> Callable[..., SearchResult]:
     def search_with(
@@ -33,13 +34,12 @@ def run(
         calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
         reference = predict(onnx_runner(graphs_of_fashion["fp32"], context_of(fashion).outputs), split.inputs, 64)
 
-        def quantized(recipe: Recipe) -> Path:
+        def graph_of(recipe: Recipe) -> Path:
             if broken is not None and recipe.quantizer.startswith(broken):
                 raise GraphError(f"{recipe.quantizer} does not know this graph")
-            name = f"{recipe.quantizer}-{recipe.method}-{recipe.samples}.onnx"
-            return int8.quantize(graphs_of_fashion["fp32"], tmp_path / name, calibration, recipe)
+            return quantized(recipe, dark=dark)
 
-        context = search.TrialContext(fashion.spec, asked, split, reference, calibration, quantized)
+        context = search.TrialContext(fashion.spec, asked, split, reference, calibration, graph_of)
         return search.search(
             context,
             graphs_of_fashion["fp32"],

@@ -13,10 +13,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
 import tritonclient.grpc
+from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -30,18 +32,24 @@ THREADS = 32
 # What a worker may grow by. One image needs up to 53 MB while it is decoded, and malloc keeps some of it.
 MAX_GROWTH_BYTES = 64 * 1024 * 1024
 
-PIXELS = families.load("fashion").data().split("test")[0][:8, 0]
-GOOD = [(saved(Image.fromarray(pixels), "PNG"), pixels) for pixels in PIXELS]
+
+@cache
+def good() -> list[tuple[bytes, NDArray[np.uint8]]]:
+    """Real images as files, and their pixels."""
+    images = families.load("fashion").data().split("test")[0][:8, 0]
+    return [(saved(Image.fromarray(pixels), "PNG"), pixels) for pixels in images]
 
 
+@cache
 def corpus() -> list[bytes]:
     """Real images in every format that is read: what mutations start from."""
-    grey = [Image.fromarray(pixels) for pixels in PIXELS]
+    real = np.stack([pixels for _, pixels in good()])
+    grey = [Image.fromarray(pixels) for pixels in real]
     rgb = Image.merge("RGB", grey[:3])
-    samples = PIXELS.transpose(1, 2, 0).astype(int)
+    samples = real.transpose(1, 2, 0).astype(int)
     palette = chunk(b"PLTE", bytes(range(255))) + chunk(b"tRNS", bytes(range(0, 170, 2)))
     return [
-        GOOD[0][0],
+        good()[0][0],
         saved(rgb, "PNG"),
         png(samples[..., :1] * 257, 0, 16, chunk(b"tRNS", b"\0\0")),
         png(samples[..., :4], 6, 8, chunk(b"eXIf", exif(6)), interlaced=True),
@@ -54,9 +62,6 @@ def corpus() -> list[bytes]:
         saved(Image.merge("CMYK", grey[:4]), "JPEG"),
         saved(grey[2].resize((200, 150)), "JPEG", restart_marker_blocks=2),
     ]
-
-
-CORPUS = corpus()
 
 
 def flip_bits(data: bytes, rng: random.Random) -> bytes:
@@ -94,13 +99,13 @@ def set_extremes(data: bytes, rng: random.Random) -> bytes:
 
 def splice(data: bytes, rng: random.Random) -> bytes:
     """The start of one file and the end of another, which may be of the other format."""
-    other = rng.choice(CORPUS)
+    other = rng.choice(corpus())
     return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
 
 
 def rearrange_parts(data: bytes, rng: random.Random) -> bytes:
     """Chunks or segments dropped, doubled, swapped, or taken from another file."""
-    parts, others = split(data), split(rng.choice(CORPUS))
+    parts, others = split(data), split(rng.choice(corpus()))
     for _ in range(rng.choice([1, 1, 2, 5])):
         at = rng.randrange(len(parts))
         parts[at : at + 1] = rng.choice([[], [parts[at]] * 2, [rng.choice(parts)], [rng.choice(others), parts[at]]])
@@ -172,13 +177,13 @@ def split(data: bytes) -> list[bytes]:
 
 def mutated(number: int) -> bytes:
     rng = random.Random(number)
-    return rng.choice(MUTATIONS)(rng.choice(CORPUS), rng)
+    return rng.choice(MUTATIONS)(rng.choice(corpus()), rng)
 
 
 def outcome(client: tritonclient.grpc.InferenceServerClient, number: int) -> str:
     """Sends input `number`, and with every third one an image whose pixels are known."""
     if number % 3 == 0:
-        image, pixels = GOOD[number % len(GOOD)]
+        image, pixels = good()[number % len(good())]
         np.testing.assert_array_equal(preprocess_on(client, image)[0], pixels, f"beside input {number}")
     try:
         pixels = preprocess_on(client, mutated(number))

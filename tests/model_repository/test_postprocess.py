@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import RunningServer
 from training import families
 
-LABELS = families.load("fashion").spec.labels
+LABELS = families.spec("fashion").labels
 
 
 def top(client: tritonclient.grpc.InferenceServerClient, probabilities: NDArray[np.float32]) -> NDArray[np.object_]:

@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import Workspace
-from training import checkpoints, families
+from training import families
 from training.errors import CheckpointError
 from training.lineage import KEY
 
@@ -18,6 +17,10 @@ def family() -> families.Family:
 
 
 def test_a_checkpoint_is_read_back_with_its_lineage(checkpoint: Path, family: families.Family) -> None:
+    import torch
+
+    from training import checkpoints
+
     read = checkpoints.read(checkpoint, family)
     assert read.lineage.family == "fashion"
     assert read.lineage.data_fingerprint == family.data().fingerprint
@@ -31,15 +34,20 @@ def test_a_checkpoint_is_read_back_with_its_lineage(checkpoint: Path, family: fa
 
 
 def test_the_newest_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints.layout, "CHECKPOINTS", tmp_path)
+    from training import checkpoints
+
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    runs = tmp_path / "checkpoints" / "fashion"
     for run in ("b-first", "a-second"):
-        (tmp_path / "fashion" / run).mkdir(parents=True)
-        (tmp_path / "fashion" / run / "best.ckpt").touch()
-    os.utime(tmp_path / "fashion" / "b-first" / "best.ckpt", (1, 1))
+        (runs / run).mkdir(parents=True)
+        (runs / run / "best.ckpt").touch()
+    os.utime(runs / "b-first" / "best.ckpt", (1, 1))
     assert checkpoints.newest("fashion").parent.name == "a-second"
 
 
 def damaged(checkpoint: Path, tmp_path: Path, how: str) -> Path:
+    import torch
+
     path = tmp_path / "damaged.ckpt"
     whole = checkpoint.read_bytes()
     if how == "truncated":
@@ -87,5 +95,7 @@ def test_no_checkpoint_says_how_to_train_one(workspace: Workspace) -> None:
 
 
 def test_a_path_that_is_not_there_is_named(family: families.Family, tmp_path: Path) -> None:
+    from training import checkpoints
+
     with pytest.raises(CheckpointError, match="does not exist"):
         checkpoints.read(tmp_path / "nope.ckpt", family)

@@ -7,19 +7,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 from contracts import layout
 from tests.conftest import Workspace
 from training.errors import DataError
-from training.families.fashion import data
 
 
 @pytest.fixture(scope="session")
-def files() -> Path:
+def data() -> ModuleType:
+    """The family's data module. It imports torch: late."""
+    from training.families.fashion import data
+
+    return data
+
+
+@pytest.fixture(scope="session")
+def files(data: ModuleType) -> Path:
     """The real files, fetched as a user's first run would."""
     return data.locate(layout.data())
 
@@ -33,14 +40,16 @@ def nobody() -> Iterator[str]:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def offline(data: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No installed copy, no apt-get; the mirror is up to the test."""
     monkeypatch.setattr(data, "_INSTALLED", tmp_path / "not-installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path / "data"
 
 
-def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(offline: Path, nobody: str) -> None:
+def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(
+    data: ModuleType, offline: Path, nobody: str
+) -> None:
     with pytest.raises(DataError) as error:
         data.locate(offline, nobody)
     message = str(error.value)
@@ -51,7 +60,9 @@ def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(offline: Path
     assert not list((offline / "fashion-mnist").iterdir()), "nothing half-fetched stays"
 
 
-def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspace, nobody: str) -> None:
+def test_the_command_line_shows_that_message_and_no_traceback(
+    data: ModuleType, workspace: Workspace, nobody: str
+) -> None:
     """With an empty PATH there is no apt-get either."""
     environment = {**workspace.environment, "DATA_DIR": str(workspace.root / "data"), "PATH": ""}
     if data._INSTALLED.exists():
@@ -69,7 +80,9 @@ def test_the_command_line_shows_that_message_and_no_traceback(workspace: Workspa
     assert "Traceback" not in done.stderr
 
 
-def test_a_mirror_is_downloaded_and_kept(offline: Path, files: Path, http_server: str, nobody: str) -> None:
+def test_a_mirror_is_downloaded_and_kept(
+    data: ModuleType, offline: Path, files: Path, http_server: str, nobody: str
+) -> None:
     assert data.locate(offline, http_server) == offline / "fashion-mnist"
     assert data.locate(offline, nobody) == offline / "fashion-mnist", "the second time needs no mirror"
 
@@ -92,7 +105,7 @@ def http_server(files: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other content", "empty"])
-def test_a_damaged_file_is_never_used(offline: Path, files: Path, nobody: str, damage: str) -> None:
+def test_a_damaged_file_is_never_used(data: ModuleType, offline: Path, files: Path, nobody: str, damage: str) -> None:
     home = offline / "fashion-mnist"
     shutil.copytree(files, home)
     victim = home / "t10k-labels-idx1-ubyte.gz"
@@ -102,7 +115,7 @@ def test_a_damaged_file_is_never_used(offline: Path, files: Path, nobody: str, d
         data.locate(offline, nobody)
 
 
-def test_the_splits_are_disjoint_whole_and_always_the_same(files: Path) -> None:
+def test_the_splits_are_disjoint_whole_and_always_the_same(data: ModuleType, files: Path) -> None:
     first, second = data.DataModule(), data.DataModule()
     sizes = {name: len(first.split(name)[1]) for name in ("train", "val", "test")}
     assert sizes == {"train": 55_000, "val": 5_000, "test": 10_000}
@@ -114,7 +127,9 @@ def test_the_splits_are_disjoint_whole_and_always_the_same(files: Path) -> None:
     assert first.fingerprint == second.fingerprint
 
 
-def test_augmentation_flips_and_shifts_but_keeps_every_image() -> None:
+def test_augmentation_flips_and_shifts_but_keeps_every_image(data: ModuleType) -> None:
+    import torch
+
     torch.manual_seed(0)
     image = torch.zeros(256, 1, 28, 28, dtype=torch.uint8)
     image[:, 0, 14, 10] = 200  # one bright pixel, four columns left of the middle

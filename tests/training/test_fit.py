@@ -4,9 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-import mlflow
 import pytest
-import torch
 import yaml
 
 from contracts import layout
@@ -14,7 +12,9 @@ from tests.conftest import Workspace, wait_for
 
 
 def test_mlflow_has_parameters_metrics_lineage_and_the_checkpoint(shared: Workspace, checkpoint: Path) -> None:
-    client = mlflow.MlflowClient(f"sqlite:///{shared.root / 'artifacts' / 'mlflow.db'}")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{shared.root / 'artifacts' / 'mlflow.db'}")
     [experiment] = [e for e in client.search_experiments() if e.name == "fashion"]
     [run] = client.search_runs([experiment.experiment_id], "params.lr = '0.1'")  # releases are runs as well
     assert run.data.params["lr"] == "0.1"
@@ -36,6 +36,8 @@ def test_the_resolved_configuration_lies_beside_the_checkpoint(checkpoint: Path)
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(workspace: Workspace) -> None:
+    import torch
+
     fit = [
         "training", "fit", "fashion", "--preset", "demo", "--trainer.max_epochs", "30",
         "--early_stopping.patience", "99", "--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "1",

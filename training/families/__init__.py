@@ -50,14 +50,28 @@ def load(name: str) -> Family:
     Raises:
         TrainingError: there is no such family.
     """
-    if name not in FAMILIES:
-        raise TrainingError(f"there is no family {name!r}", note=f"families: {', '.join(FAMILIES)}")
-    package = FAMILIES[name]
+    package = _package(name)
     return Family(
         name=name,
-        spec=importlib.import_module(f"{package}.spec").SPEC,
+        spec=spec(name),
         module=importlib.import_module(f"{package}.model").Module,
         data=importlib.import_module(f"{package}.data").DataModule,
         write_examples=importlib.import_module(f"{package}.examples").write,
         directory=Path(__file__).parent / package.rpartition(".")[2],
     )
+
+
+def spec(name: str) -> ModelSpec:
+    """What the family `name` promises, without importing its classes, and so not torch.
+
+    Raises:
+        TrainingError: there is no such family.
+    """
+    found: ModelSpec = importlib.import_module(f"{_package(name)}.spec").SPEC
+    return found
+
+
+def _package(name: str) -> str:
+    if name not in FAMILIES:
+        raise TrainingError(f"there is no family {name!r}", note=f"families: {', '.join(FAMILIES)}")
+    return FAMILIES[name]
