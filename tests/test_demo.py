@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from contracts import layout, repository
 from tests.conftest import Workspace
 from tests.deploy.test_server import processes_of
 
 
+@pytest.mark.heavy
 def test_the_demo_publishes_serves_compares_and_leaves_nothing_running(workspace: Workspace) -> None:
     for version in (1, 2):
         done = subprocess.run(
