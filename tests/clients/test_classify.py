@@ -20,7 +20,7 @@ from tests.conftest import RunningServer, free_ports, wait_for
 from training import families
 
 PROTOCOLS: list[Protocol] = ["grpc", "http"]
-SPEC = families.load("fashion").spec
+SPEC = families.spec("fashion")
 
 
 def url(server: RunningServer, protocol: Protocol) -> str:

@@ -12,7 +12,7 @@ import pytest
 from cli.progress import Progress
 from contracts.manifest import Recipe
 from contracts.spec import Precision
-from export import steps
+from export import pipeline, steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.precision import fp16, int8
@@ -82,7 +82,7 @@ def steps_once(fashion: ExportSource, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def steps(steps_once: Path, workspace: Workspace) -> Path:
+def kept_steps(steps_once: Path, workspace: Workspace) -> Path:
     """The same in the test's own workspace. Links will do: a step is replaced as a whole, never written into."""
     return Path(shutil.copytree(steps_once, workspace.root / "steps", copy_function=os.link))
 

@@ -85,12 +85,12 @@ def test_a_second_export_is_the_next_version_and_leaves_the_first_alone(
 
 
 @pytest.fixture
-def export(fashion: ExportSource, workspace: Workspace, steps: Path, few_rounds: None) -> Callable[..., Manifest]:
+def export(fashion: ExportSource, workspace: Workspace, kept_steps: Path, few_rounds: None) -> Callable[..., Manifest]:
     """Export the small source with FP32 and INT8 and other limits, in the test's own workspace."""
 
     def run(force: bool = False, source: ExportSource = fashion, **limits: Limits) -> Manifest:
         spec = dataclasses.replace(source.spec, limits={**source.spec.limits, **limits})  # type: ignore[dict-item]
-        cache = Cache(steps, {}, force=force)
+        cache = Cache(kept_steps, {}, force=force)
         source = dataclasses.replace(source, spec=spec)
         return pipeline.run(source, REQUEST, model_directory=workspace.model, cache=cache, progress=Progress())
 
@@ -149,20 +149,20 @@ def made_at(steps: Path) -> dict[str, float]:
 
 
 def test_only_what_has_changed_is_done_again(
-    export: Callable[..., Manifest], fashion: ExportSource, steps: Path
+    export: Callable[..., Manifest], fashion: ExportSource, kept_steps: Path
 ) -> None:
     export()
-    before = made_at(steps)
+    before = made_at(kept_steps)
     loose = Limits({"logits": 9.0, "probabilities": 1.0}, agreement=0.5, computed_share=0.5)
     assert export(fp32=loose).variants[0].gates[1].limit == 9.0, "limits are held against what was measured before"
-    assert made_at(steps) == before
+    assert made_at(kept_steps) == before
     fewer = {"pixels": fashion.calibration["pixels"][:64]}
     export(source=dataclasses.replace(fashion, calibration=fewer))
-    after = made_at(steps)
+    after = made_at(kept_steps)
     assert {name: after[name] for name in before} == before
     assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"quantized", "int8", "proof", "engine"}
     export(force=True)
-    assert all(made_at(steps)[name] > made for name, made in before.items())
+    assert all(made_at(kept_steps)[name] > made for name, made in before.items())
 
 
 def test_what_tensorrt_says_of_its_layers_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from contracts.manifest import Choice, Engine
 from contracts.spec import Limits
 from export import pipeline
 from export.cache import Cache
-from export.context import ExportRequest
 from export.proof import engine
 from export.source.base import ExportSource
 from tests.conftest import Workspace
@@ -24,14 +23,14 @@ PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in engine.SERVER_TENSORRT.
 
 @pytest.fixture
 def export(
-    fashion: ExportSource, workspace: Workspace, steps: Path, few_rounds: None
+    fashion: ExportSource, workspace: Workspace, kept_steps: Path, few_rounds: None
 ) -> Callable[..., manifest.Manifest]:
     def run(**limits: Limits) -> manifest.Manifest:
         source = dataclasses.replace(
             fashion,
             spec=dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, **limits}),  # type: ignore[dict-item]
         )
-        cache = Cache(steps, {})
+        cache = Cache(kept_steps, {})
         return pipeline.run(source, REQUEST, model_directory=workspace.model, cache=cache, progress=Progress())
 
     return run

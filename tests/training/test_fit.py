@@ -35,6 +35,7 @@ def test_the_resolved_configuration_lies_beside_the_checkpoint(checkpoint: Path)
     assert config["seed_everything"] == 0
 
 
+@pytest.mark.heavy
 def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(workspace: Workspace) -> None:
     import torch
 
