@@ -4,11 +4,13 @@ The stages run as a user would run them, one command after the other; this file 
 disk and checks that what is served is what was proven. Nothing stays running.
 """
 
+import argparse
 import csv
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -35,12 +37,16 @@ MAX_DIFFERENCE_POINTS = 0.1
 console = tables.console(110)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--again", action="store_true", help="export and serve what was trained last; trains nothing")
+    options, flags = parser.parse_known_args(arguments)
     started = time.monotonic()
     if (up := state.running()) is not None:
         raise ProjectError(f"a server is up already (process {up.triton.pid})", hint="stop it: python -m deploy down")
-    _stage(1, "Train a small residual network on Fashion-MNIST")
-    _run("training", "fit", FAMILY, "--preset", "demo", *sys.argv[1:])
+    if not options.again:
+        _stage(1, "Train a small residual network on Fashion-MNIST")
+        _run("training", "fit", FAMILY, "--preset", "demo", *flags)
     _stage(2, "Export: FP32, FP16 and INT8, each proven on the test split and compiled by TensorRT-RTX")
     _run("export", FAMILY)
     release = manifest.verify(_newest(layout.model_repository() / MODEL))

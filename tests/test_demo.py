@@ -13,9 +13,11 @@ from tests.deploy.test_server import processes_of
 
 @pytest.mark.heavy
 def test_the_demo_publishes_serves_compares_and_leaves_nothing_running(workspace: Workspace) -> None:
-    for version in (1, 2):
+    """And once more, with what was trained before."""
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60"]
+    for version, options in ((1, short), (2, ["--again"])):
         done = subprocess.run(
-            [sys.executable, "demo.py", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60"],
+            [sys.executable, "demo.py", *options],
             cwd=layout.ROOT,
             env={**workspace.environment, "MODEL_REPOSITORY": str(workspace.repository)},
             capture_output=True, text=True, check=False,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,7 +60,21 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def version(tmp_path: Path) -> Path:
     """An unsigned version."""
-    directory = tmp_path / "1"
+    return write_version(tmp_path / "1")
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A version that is verified with the public key beside it, to be copied before it is changed."""
+    folder = tmp_path_factory.mktemp("signed")
+    private, public = key_pair(folder, "key", ec.generate_private_key(ec.SECP256R1()))
+    version = write_version(folder / "1")
+    signing.sign(version, Signer(private))
+    signing.verify(version, Trust(public))
+    return version, public
+
+
+def write_version(directory: Path) -> Path:
     directory.mkdir()
     (directory / "model.onnx").write_bytes(b"weights")
     (directory / "manifest.json").write_text("{}")
@@ -114,11 +129,9 @@ def rewrite_the_signed_payload(version: Path) -> None:
     ],
 )
 def test_whatever_is_done_to_a_signed_version_is_named(
-    version: Path, keys: tuple[Path, Path], tamper: Callable[[Path], None], note: str
+    signed: tuple[Path, Path], tmp_path: Path, tamper: Callable[[Path], None], note: str
 ) -> None:
-    private, public = keys
-    signing.sign(version, Signer(private))
-    signing.verify(version, Trust(public))
+    version, public = Path(shutil.copytree(signed[0], tmp_path / "1")), signed[1]
     tamper(version)
     with pytest.raises(SignatureError) as refused:
         signing.verify(version, Trust(public))

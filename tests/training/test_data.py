@@ -3,8 +3,6 @@
 import gzip
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -61,20 +59,14 @@ def test_no_data_and_no_network_says_what_was_tried_and_what_to_do(
 
 
 def test_the_command_line_shows_that_message_and_no_traceback(
-    data: ModuleType, workspace: Workspace, nobody: str
+    data: ModuleType, workspace: Workspace, nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an empty PATH there is no apt-get either."""
-    environment = {**workspace.environment, "DATA_DIR": str(workspace.root / "data"), "PATH": ""}
     if data._INSTALLED.exists():
         pytest.skip("the Debian package is installed on this machine")
-    done = subprocess.run(
-        [sys.executable, "-m", "training", "fit", "fashion", "--data.mirror", nobody],
-        cwd=layout.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.setenv("DATA_DIR", str(workspace.root / "data"))
+    monkeypatch.setenv("PATH", "")
+    done = workspace.run_here("training", "fit", "fashion", "--data.mirror", nobody)
     assert done.returncode == 1
     assert "error: Fashion-MNIST was not found and could not be fetched" in done.stderr
     assert "Traceback" not in done.stderr

@@ -86,7 +86,7 @@ def test_without_a_checkpoint_there_is_nothing_to_judge(workspace: Workspace, op
 
 
 def test_an_unknown_preset_lists_those_there_are(workspace: Workspace) -> None:
-    done = workspace.run("training", "fit", "fashion", "--preset", "nope")
+    done = workspace.run_here("training", "fit", "fashion", "--preset", "nope")
     assert done.returncode == 1
     assert "fashion has no preset 'nope'" in done.stderr
     assert "presets: demo" in done.stderr
