@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
+import psutil
 import pytest
 
 from contracts import layout
@@ -37,7 +38,7 @@ os.environ.update(
 )
 
 
-_farewells: "list[subprocess.Popen[str]]" = []  # of servers that are being stopped
+_farewells: "list[tuple[Workspace, subprocess.Popen[str]]]" = []  # servers that are being stopped
 
 
 @dataclass(frozen=True)
@@ -83,24 +84,28 @@ class Workspace:
         )
 
     def down(self) -> None:
-        """Stop its server, as `python -m deploy down`, and do not wait: the end of the session does."""
-        _farewells.append(
-            subprocess.Popen(
-                self.command("deploy", "down"),
-                cwd=layout.ROOT,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        """Stop its server with `python -m deploy down`, and do not wait: the end of the session does."""
+        process = subprocess.Popen(
+            self.command("deploy", "down"),
+            cwd=layout.ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        _farewells.append((self, process))
 
     def must(self, *arguments: str | Path) -> str:
         """Run it; its standard output, or the test fails with what it said."""
         done = self.run(*arguments)
         assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def processes_of(workspace: Workspace) -> list[psutil.Process]:
+    """Servers and stubs that run over this workspace."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(workspace.root) in " ".join(p.info["cmdline"] or [])]
 
 
 @dataclass(frozen=True)
@@ -161,11 +166,12 @@ def no_more_than_it_says(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def every_server_is_stopped() -> Iterator[None]:
-    """Nobody waits the four seconds that a server takes to stop, but whether it did is looked at in the end."""
+    """No test waits the four seconds that a server takes to stop; whether every one did is looked at in the end."""
     yield
-    for farewell in _farewells:
-        said, _ = farewell.communicate(timeout=120)
-        assert farewell.returncode == 0 and said.startswith("Stopped the server"), said
+    for workspace, process in _farewells:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert not processes_of(workspace), "it said that it had stopped its server"
 
 
 @pytest.fixture

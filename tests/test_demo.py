@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from contracts import layout, repository
-from tests.conftest import Workspace
-from tests.deploy.test_server import processes_of
+from tests.conftest import Workspace, processes_of
 
 
 @pytest.mark.heavy

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 from tritonclient.http import InferenceServerClient
 
 from deploy.drill import results
-from deploy.drill.events import EVENTS
+from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
 from deploy.drill.server_copy import DrillCopy
 from deploy.drill.traffic import SentRequest
 from deploy.triton.settings import ADMIN_HEADER
-from tests.conftest import MODEL, Workspace
+from tests.conftest import MODEL, Workspace, new_workspace
 
 
 def requests(connection: int, *moments: tuple[float, float], error: str = "") -> list[SentRequest]:
@@ -110,19 +111,29 @@ def unload_and_load(copy: DrillCopy) -> str:
     return "unloaded and loaded"
 
 
-def test_an_upgrade_that_drops_requests_is_found_out(settings: DrillSettings) -> None:
-    result = drill(settings, [("unload", unload_and_load, None)])
-    assert not result.passed
-    assert result.event_results[0].failures > 0
-    assert result.verdict().startswith("FAILED")
-    assert "unload: " in result.verdict()
+@pytest.fixture(scope="module")
+def troubled(release: Path, tmp_path_factory: pytest.TempPathFactory) -> DrillResult:
+    """A drill of a command that fails, and of an upgrade that drops requests."""
+    workspace = new_workspace(tmp_path_factory.mktemp("troubled"))
+    shutil.copytree(release, workspace.model / "1")
+    events: list[tuple[str, Action, float | None]] = [
+        ("nonsense", lambda copy: copy.must("rollback", "nothing"), None),
+        ("unload", unload_and_load, None),
+    ]
+    return drill(DrillSettings(workspace.repository, requests=1000, connections=4, quiet_s=0.3), events)
 
 
-def test_a_command_that_fails_is_found_out(settings: DrillSettings) -> None:
-    result = drill(settings, [("nonsense", lambda copy: copy.must("rollback", "nothing"), None)])
-    assert not result.passed
-    assert "there is no model nothing" in result.verdict()
-    assert result.event_results[0].failures == 0
+def test_an_upgrade_that_drops_requests_is_found_out(troubled: DrillResult) -> None:
+    assert not troubled.passed and not troubled.event_results[1].held
+    assert troubled.event_results[1].failures > 0
+    assert troubled.verdict().startswith("FAILED")
+    assert "unload: " in troubled.verdict()
+
+
+def test_a_command_that_fails_is_found_out(troubled: DrillResult) -> None:
+    assert not troubled.passed and not troubled.event_results[0].held
+    assert "there is no model nothing" in troubled.verdict()
+    assert troubled.event_results[0].failures == 0
 
 
 def test_without_a_release_there_is_nothing_to_drill(workspace: Workspace) -> None:

@@ -7,16 +7,10 @@ import socket
 import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 
 from contracts import layout
-from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
-
-
-def processes_of(workspace: Workspace) -> list[psutil.Process]:
-    """Servers and stubs that run over this workspace."""
-    return [p for p in psutil.process_iter(["cmdline"]) if str(workspace.root) in " ".join(p.info["cmdline"] or [])]
+from tests.conftest import RunningServer, Workspace, free_ports, port_options, processes_of, wait_for
 
 
 def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
