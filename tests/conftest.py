@@ -182,23 +182,18 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The workspace in which the session's checkpoint, release and server are made."""
-    return new_workspace(tmp_path_factory.mktemp("shared"))
+    everybodys = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a folder of its own in there
+        everybodys = everybodys.parent
+    heavy.once(everybodys / "shared.made", lambda: new_workspace(everybodys / "shared"))
+    return Workspace(everybodys / "shared")
 
 
 @pytest.fixture(scope="session")
 def checkpoint(shared: Workspace) -> Path:
     """A checkpoint of the demo network, trained on real images for some seconds (about 0.8 accuracy)."""
-    shared.must(
-        "training",
-        "fit",
-        FAMILY,
-        "--preset",
-        "demo",
-        "--trainer.max_epochs",
-        "2",
-        "--trainer.limit_train_batches",
-        "120",
-    )
+    short = ("--preset", "demo", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "120")
+    heavy.once(shared.root / "checkpoint.made", lambda: shared.must("training", "fit", FAMILY, *short))
     [path] = (shared.root / "artifacts" / "checkpoints" / FAMILY).glob("*/best.ckpt")
     return path
 
@@ -206,7 +201,8 @@ def checkpoint(shared: Workspace) -> Path:
 @pytest.fixture(scope="session")
 def release(shared: Workspace, checkpoint: Path) -> Path:
     """The first published version of the session's checkpoint."""
-    shared.must("export", FAMILY, "--checkpoint", checkpoint, "--repository", shared.repository)
+    export = ("export", FAMILY, "--checkpoint", checkpoint, "--repository", shared.repository)
+    heavy.once(shared.root / "release.made", lambda: shared.must(*export))
     return shared.model / "1"
 
 
@@ -229,5 +225,5 @@ def server(shared: Workspace, release: Path) -> Iterator[RunningServer]:
 @pytest.fixture(scope="session")
 def examples(shared: Workspace) -> Path:
     """A folder of 64 real test images and their labels.csv."""
-    shared.must("training", "examples", FAMILY, "--count", "64")
+    heavy.once(shared.root / "examples.made", lambda: shared.must("training", "examples", FAMILY, "--count", "64"))
     return shared.root / "artifacts" / "examples" / FAMILY

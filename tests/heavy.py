@@ -1,6 +1,12 @@
-"""Which tests are heavy: they start a server, train or export. All others are what `make quick` runs."""
+"""Which tests are heavy: they start a server, train or export. All others are what `make quick` runs.
 
+With pytest-xdist (`-n 2 --dist loadgroup`) the heavy ones are two groups, each in a process of its own: servers, of
+which many tests only wait for, and what computes. What the session makes once is made once for both.
+"""
+
+import fcntl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,7 @@ HEAVY_FIXTURES = frozenset(
         *("small", "heard", "tls", "mutual", "seen", "site", "up", "triton", "noting_server"),
     }
 )
+_COMPUTES = ("export", "training", "examples", "contracts", "test_demo.py")  # folders and files; others serve
 _TRACES = ("**/server/triton.jsonl", "**/artifacts/export/*", "**/artifacts/checkpoints/*")  # what each leaves behind
 
 _tritons: list[str] = []  # started by this process
@@ -20,8 +27,22 @@ _tritons: list[str] = []  # started by this process
 
 def mark(item: pytest.Item) -> None:
     """Mark a test whose fixtures are heavy; one that starts something itself has the marker already."""
-    if HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if HEAVY_FIXTURES & fixtures:
         item.add_marker(pytest.mark.heavy)
+    if item.get_closest_marker("heavy"):
+        place = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = "computing" if place in _COMPUTES and "server" not in fixtures else "serving"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def once(stamp: Path, make: Callable[[], object]) -> None:
+    """Call `make` unless another process of this session has, or is just doing so: then wait for it."""
+    with stamp.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            make()
+            stamp.touch()
 
 
 def watch() -> None:

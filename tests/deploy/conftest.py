@@ -15,17 +15,22 @@ input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ 1 ] }} ]
 output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }} ]
 {more}
 """
-# Answers with its input doubled, after as many seconds as the input says.
+# Answers with its input doubled, after as many seconds as the input says; a file tells that it has begun to.
 SLEEPER = """
 import time
+from pathlib import Path
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
+    def initialize(self, args):
+        self.begun = Path(args["model_repository"]) / "begun"
+
     def execute(self, requests):
         return [self.respond(request) for request in requests]
 
     def respond(self, request):
         seconds = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+        self.begun.touch()
         time.sleep(float(seconds.max()))
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", seconds * 2)])
 """

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def answers(address: str, seconds: float) -> bool:
         return infer(address, seconds) == 2 * seconds
     except (OSError, HTTPException, InferenceServerException):
         return False
+
+
+def begun(workspace: Workspace) -> Path:
+    """Is there once the sleeper works on a request."""
+    return workspace.repository / "sleeper" / "begun"
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_down_lets_accepted_requests_finish(up: Workspace) -> None:
     address = status(up)["http"]
     request = threading.Thread(target=lambda: answer.append(infer(address, 3)))
     request.start()
-    time.sleep(0.5)  # it is under way
+    wait_for(begun(up).exists)
     up.must("deploy", "down")
     request.join()
     assert answer == [6]
@@ -146,7 +152,7 @@ def test_what_does_not_finish_in_the_drain_time_is_cut(sleeper: Workspace) -> No
     address = status(sleeper)["http"]
     request = threading.Thread(target=answers, args=(address, 60))
     request.start()
-    time.sleep(0.5)  # it is under way
+    wait_for(begun(sleeper).exists)
     sleeper.must("deploy", "down")
     request.join(timeout=15)
     assert not request.is_alive()
