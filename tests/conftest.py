@@ -142,6 +142,7 @@ def port_options(ports: Sequence[int]) -> list[str]:
     return [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         heavy.mark(item)

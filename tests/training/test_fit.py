@@ -65,8 +65,9 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(work
 
 
 def test_a_checkpoint_is_judged_by_test_and_validate(shared: Workspace, checkpoint: Path) -> None:
-    for split in ("test", "validate"):
-        out = shared.must("training", split, "fashion", "--preset", "demo", "--ckpt_path", checkpoint)
+    for split, batches in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
+        few = (f"--trainer.{batches}", "4")
+        out = shared.must("training", split, "fashion", "--preset", "demo", "--ckpt_path", checkpoint, *few)
         assert f"{split.removesuffix('idate')}_accuracy" in out
 
 
