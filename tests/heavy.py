@@ -16,7 +16,7 @@ HEAVY_FIXTURES = frozenset(
     {
         *("checkpoint", "release", "examples", "server"),  # the session's own
         *("fashion", "graphs_of_fashion", "steps_once", "examples_made"),
-        *("small", "heard", "tls", "mutual", "seen", "site", "up", "triton", "noting_server"),
+        *("small", "heard", "tls", "mutual", "seen", "site", "up", "ended", "triton", "noting_server"),
     }
 )
 _COMPUTES = ("export", "training", "examples", "contracts", "test_demo.py")  # folders and files; others serve

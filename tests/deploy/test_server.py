@@ -5,12 +5,15 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from contracts import layout
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, processes_of, wait_for
+from tests.deploy.conftest import write_model
 
 
 def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -20,6 +23,13 @@ def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]
 def refused(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
     """The same for what ends before a server is started."""
     return workspace.run_here("deploy", "up", "--repository", workspace.repository, *options)
+
+
+def in_the_foreground(workspace: Workspace) -> "subprocess.Popen[str]":
+    """`python -m deploy up`, as a user would; a context manager that waits for its end."""
+    command = workspace.command("deploy", "up", "--repository", workspace.repository, *port_options(free_ports()))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=layout.ROOT, env=workspace.environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_status_names_every_model_and_version(server: RunningServer) -> None:
@@ -115,35 +125,59 @@ def test_the_previous_version_stays_loaded(released: Workspace) -> None:
         released.down()
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_foreground_server_ends_with_its_command(sleeper: Workspace, sent: signal.Signals) -> None:
-    command = sleeper.command("deploy", "up", "--repository", sleeper.repository, *port_options(free_ports()))
-    with subprocess.Popen(
-        command, cwd=layout.ROOT, env=sleeper.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        wait_for(lambda: "Ready after" in process.stdout.readline())
-        assert processes_of(sleeper)
-        state = json.loads((sleeper.root / "artifacts" / "server" / "server.json").read_text())
-        regions = f"{state['shared_memory']}*"
-        assert list(Path("/dev/shm").glob(regions))
-        process.send_signal(sent)
-        process.send_signal(sent)  # an impatient second one
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + sent
-    assert "Traceback" not in stderr
-    assert not processes_of(sleeper)
-    assert not list(Path("/dev/shm").glob(regions))
-    assert sleeper.run("deploy", "status").returncode == 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A server in the foreground that a signal has ended."""
+
+    workspace: Workspace
+    regions: str  # what its shared memory's names match
+    exit_code: int
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[signal.Signals, Ended]:
+    """Servers that were ended at the same time, each by a signal of its own."""
+    with ExitStack() as started:
+        processes = {}
+        for sent in SIGNALS:
+            workspace = Workspace(tmp_path_factory.mktemp("foreground"))
+            write_model(workspace.repository, "sleeper")
+            processes[sent] = (workspace, started.enter_context(in_the_foreground(workspace)))
+        found = {}
+        for sent, (workspace, process) in processes.items():
+            assert process.stdout is not None
+            wait_for(lambda stdout=process.stdout: "Ready after" in stdout.readline())  # type: ignore[misc]
+            assert processes_of(workspace)
+            state = json.loads((workspace.root / "artifacts" / "server" / "server.json").read_text())
+            found[sent] = f"{state['shared_memory']}*"
+            assert list(Path("/dev/shm").glob(found[sent]))
+        for sent, (_, process) in processes.items():
+            process.send_signal(sent)
+            process.send_signal(sent)  # an impatient second one
+        said = {sent: process.communicate(timeout=60)[1] for sent, (_, process) in processes.items()}
+    return {
+        sent: Ended(workspace, found[sent], process.returncode, said[sent])
+        for sent, (workspace, process) in processes.items()
+    }
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_the_foreground_server_ends_with_its_command(ended: dict[signal.Signals, Ended], sent: signal.Signals) -> None:
+    server = ended[sent]
+    assert server.exit_code == 128 + sent
+    assert "Traceback" not in server.stderr
+    assert not processes_of(server.workspace)
+    assert not list(Path("/dev/shm").glob(server.regions))
+    assert server.workspace.run("deploy", "status").returncode == 1
 
 
 @pytest.mark.heavy
 def test_ctrl_c_while_the_models_load_leaves_nothing_running(sleeper: Workspace) -> None:
-    command = sleeper.command("deploy", "up", "--repository", sleeper.repository, *port_options(free_ports()))
-    with subprocess.Popen(
-        command, cwd=layout.ROOT, env=sleeper.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with in_the_foreground(sleeper) as process:
         assert process.stdout is not None
         wait_for(lambda: "Starting tritonserver" in process.stdout.readline())
         process.send_signal(signal.SIGINT)
