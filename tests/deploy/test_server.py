@@ -147,6 +147,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[signal.Signals, Ende
             workspace = Workspace(tmp_path_factory.mktemp("foreground"))
             write_model(workspace.repository, "sleeper")
             processes[sent] = (workspace, started.enter_context(in_the_foreground(workspace)))
+            started.callback(processes[sent][1].terminate)  # where something fails before it got its signal
         found = {}
         for sent, (workspace, process) in processes.items():
             assert process.stdout is not None
