@@ -10,13 +10,14 @@ from training.lineage import KEY, Lineage, git_state
 
 
 class RecordLineage(pl.Callback):
-    """Writes the Lineage into every checkpoint, and as tags into the MLflow run."""
+    """A callback that writes the Lineage into every checkpoint, and as tags into the MLflow run."""
 
     def __init__(self, family: str) -> None:
         self._family = family
         self._commit, self._dirty = git_state()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tag the MLflow run, once among several processes."""
         if trainer.is_global_zero and isinstance(trainer.logger, MLFlowLogger):
             for key, value in asdict(self._lineage(trainer)).items():
                 trainer.logger.experiment.set_tag(trainer.logger.run_id, key, value)
@@ -24,6 +25,7 @@ class RecordLineage(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        """Add the lineage to what is saved."""
         checkpoint[KEY] = asdict(self._lineage(trainer))
 
     def _lineage(self, trainer: pl.Trainer) -> Lineage:

@@ -56,13 +56,9 @@ def test_the_manifest_is_the_whole_story(release: Path, checkpoint: Path) -> Non
 
 
 def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(release: Path) -> None:
-<<<<<<< HEAD
-    chosen = manifest.verify(release).variant_for("model.onnx")
-=======
     import onnxruntime as ort
 
-    chosen = manifest.verify(release).served("model.onnx")
->>>>>>> d60e5ca (Tests: what git has is what they look at; commands run in the test's process; heavy tests are marked; export needs no torch for a brought graph)
+    chosen = manifest.verify(release).variant_for("model.onnx")
     assert manifest.sha256(release / "model.onnx") == chosen.sha256
     images, labels = families.load("fashion").data().split("test")
     session = ort.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
