@@ -140,16 +140,20 @@ def _model_signing(action: str, method: str, directory: Path, files: list[tuple[
         if path.is_symlink():
             raise SignatureError(f"{path} is a symbolic link", note="only files can be signed")
     options = [f"{name}={path.absolute()}" for name, path in files]
-    command = [sys.executable, "-m", "model_signing", action, method, f"--signature={version / SIGNATURE}"]
     # By itself it leaves out .gitignore and the like: anybody could add and change those.
-    command += ["--no-ignore-git-paths", *options, str(version)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    signature = f"--signature={version / SIGNATURE}"
+    done = _command([action, method, signature, "--no-ignore-git-paths", *options, str(version)])
     if done.returncode == 0:
         return None
     _, failed, reason = done.stderr.partition(_FAILED)
     if not failed:  # it did not get as far as that
         raise SignatureError("model_signing does not run", note=(done.stderr.strip().splitlines() or ["no reason"])[-1])
     return reason.strip()
+
+
+def _command(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "model_signing", *arguments]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 def _differences(directory: Path) -> str:

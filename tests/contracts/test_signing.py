@@ -17,6 +17,8 @@ from contracts import signing
 from contracts.errors import SignatureError
 from contracts.signing import Signer, Trust
 
+pytestmark = pytest.mark.usefixtures("signing_here")
+
 PEM = serialization.Encoding.PEM
 PRIVATE, PUBLIC = serialization.PrivateFormat.PKCS8, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -65,7 +67,10 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A version that is verified with the public key beside it, to be copied before it is changed."""
+    """A version that is verified with the public key beside it, to be copied before it is changed.
+
+    By model_signing's own processes, as nothing here stands in for them.
+    """
     folder = tmp_path_factory.mktemp("signed")
     private, public = key_pair(folder, "key", ec.generate_private_key(ec.SECP256R1()))
     version = write_version(folder / "1")

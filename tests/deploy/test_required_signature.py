@@ -12,6 +12,8 @@ from contracts.manifest import Manifest, Source
 from contracts.signing import Signer
 from tests.conftest import FAMILY, MODEL, Workspace
 
+pytestmark = pytest.mark.usefixtures("signing_here")
+
 # What is wrong with these ports is said right after the signatures were found good.
 SAME_PORTS = ("--http-port", "9000", "--grpc-port", "9000")
 SIGNATURES_ARE_GOOD = "error: HTTP, gRPC and metrics need a port each"

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with_two_versions(workspace.repository)
     workspace.must("deploy", "up", "--detach", "--repository", workspace.root / "served", *port_options(free_ports()))
     yield workspace
-    workspace.must("deploy", "down")
+    workspace.down()
 
 
 def versions(model: Path) -> tuple[list[int], list[int]]:
