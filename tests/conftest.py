@@ -144,8 +144,7 @@ def port_options(ports: Sequence[int]) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        heavy.mark(item)
+    heavy.mark(items)
     if not (Path("/dev/nvidiactl").exists() and importlib.util.find_spec("tensorrt")):
         for item in items:
             if item.get_closest_marker("gpu"):

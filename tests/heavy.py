@@ -1,12 +1,12 @@
 """Which tests are heavy: they start a server, train or export. All others are what `make quick` runs.
 
-With pytest-xdist (`-n 2 --dist loadgroup`) the heavy ones are two groups, each in a process of its own: servers, of
-which many tests only wait for, and what computes. What the session makes once is made once for both.
+With pytest-xdist (`-n 2 --dist loadgroup`) the heavy ones are two groups, each in a process of its own: the files
+that use the session's server, and the others. What the session makes once is made once for both.
 """
 
 import fcntl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,21 +19,23 @@ HEAVY_FIXTURES = frozenset(
         *("small", "heard", "tls", "mutual", "seen", "site", "up", "ended", "triton", "noting_server"),
     }
 )
-_COMPUTES = ("export", "training", "examples", "contracts", "test_demo.py")  # folders and files; others serve
 _TRACES = ("**/server/triton.jsonl", "**/artifacts/export/*", "**/artifacts/checkpoints/*")  # what each leaves behind
 
 _tritons: list[str] = []  # started by this process
 
 
-def mark(item: pytest.Item) -> None:
-    """Mark a test whose fixtures are heavy; one that starts something itself has the marker already."""
-    fixtures = set(getattr(item, "fixturenames", ()))
-    if HEAVY_FIXTURES & fixtures:
-        item.add_marker(pytest.mark.heavy)
-    if item.get_closest_marker("heavy"):
-        place = item.path.relative_to(Path(__file__).parent).parts[0]
-        group = "computing" if place in _COMPUTES and "server" not in fixtures else "serving"
-        item.add_marker(pytest.mark.xdist_group(group))
+def mark(items: Sequence[pytest.Item]) -> None:
+    """Mark the tests whose fixtures are heavy; one that starts something itself has the marker already."""
+    served = {item.path for item in items if "server" in _fixtures(item)}
+    for item in items:
+        if HEAVY_FIXTURES & _fixtures(item):
+            item.add_marker(pytest.mark.heavy)
+        if item.get_closest_marker("heavy"):  # a file whole, for its fixtures
+            item.add_marker(pytest.mark.xdist_group("server" if item.path in served else "others"))
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
 
 
 def once(stamp: Path, make: Callable[[], object]) -> None:
