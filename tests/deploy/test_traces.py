@@ -73,7 +73,7 @@ def traced(root: Path, endpoint: str, rate: int) -> Iterator[Traced]:
     try:
         yield Traced(workspace, f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
     finally:
-        workspace.must("deploy", "down")
+        workspace.down()
 
 
 @contextmanager
@@ -148,6 +148,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 return list(MlflowClient(receiver).search_traces(locations=["0"]))
 
             wait_for(lambda: OVER_HTTP in Seen(received()).ids)  # the last
+            server.workspace.must("deploy", "down")  # which sends what is left
         yield Seen(received())
 
 
@@ -207,7 +208,7 @@ def test_requests_succeed_while_the_receiver_is_down_and_the_log_says_that_it_is
     endpoint = f"http://127.0.0.1:{port}/v1/traces"
     with traced(tmp_path, endpoint, rate=1) as server:
         server.infer(count=200)  # more spans than fit into one batch: some were sent meanwhile
-    assert any(f"spans are lost: {endpoint} does not take them" in message for message in server.log())
+        wait_for(lambda: any(f"spans are lost: {endpoint} does not take them" in line for line in server.log()))
 
 
 def test_an_endpoint_that_is_no_address_is_refused(tmp_path: Path) -> None:
