@@ -195,11 +195,11 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The workspace in which the session's checkpoint, release and server are made."""
-    everybodys = tmp_path_factory.getbasetemp()
+    common = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a folder of its own in there
-        everybodys = everybodys.parent
-    heavy.once(everybodys / "shared.made", lambda: new_workspace(everybodys / "shared"))
-    return Workspace(everybodys / "shared")
+        common = common.parent
+    heavy.once(common / "shared.made", lambda: new_workspace(common / "shared"))
+    return Workspace(common / "shared")
 
 
 @pytest.fixture(scope="session")
