@@ -30,7 +30,7 @@ FAMILY, MODEL = "fashion", "fashion_classifier"
 heavy.watch()
 
 # What a developer's environment may have, and no test expects. A proxy may be needed to fetch what is fetched once.
-for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE"):
+for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TESTS"):
     os.environ.pop(_name, None)
 # gRPC obeys no_proxy even where the caller names a proxy, so it gets neither from the environment.
 os.environ.update(
