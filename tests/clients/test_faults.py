@@ -189,7 +189,7 @@ def test_a_network_that_stalls_ends_calls_at_their_deadline_and_the_next_ones_su
     def check(way: Way) -> None:
         flowing = time.monotonic() + 4
         stall, flow = during(way.proxy.stall, 0.5), during(way.proxy.flow, 4)
-        found = way.callers(way.url, images, 7, TIMEOUT_S)
+        found = way.callers(way.url, images, 8, TIMEOUT_S)
         stall.join()
         flow.join()
         seen = verify(found, right, TIMEOUT_S)

@@ -400,7 +400,7 @@ def test_an_answer_that_cannot_be_read_is_one_error(body: bytes) -> None:
 
     with (
         server(handle) as (port, _),
-        Client(f"http://127.0.0.1:{port}") as client,
+        Client(f"http://127.0.0.1:{port}", retry=Retry(initial_backoff_s=0.001)) as client,
         pytest.raises(InferenceError, match="invalid response"),
     ):
         client.infer("m", {}, request_id="1")

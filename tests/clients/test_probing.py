@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ import pytest
 
 from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Prediction
 from clients.transports import grpc
-from tests.clients.tcp_proxy import tcp_proxy
+from tests.clients.tcp_proxy import TcpProxy, tcp_proxy
 from tests.conftest import RunningServer, free_ports, wait_for
 
 
@@ -72,13 +73,12 @@ def test_nobody_is_ready_where_nobody_is() -> None:
         assert not client.ready("fashion")
 
 
-@pytest.mark.parametrize("of", ["threads", "coroutines"])
 def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
-    server: RunningServer, images: list[bytes], of: str
+    server: RunningServer, images: list[bytes]
 ) -> None:
     """As where a firewall forgets them: each would cost a probe, a second and a pause."""
 
-    async def outage_s(url: str) -> float:
+    async def from_coroutines(url: str, between: TcpProxy) -> float:
         async with AsyncClient(url, timeout_s=1.5) as client:
             between.delay_s = 0.3  # so that each has a connection of its own
             await asyncio.gather(*(client.classify(image) for image in images[:12]))
@@ -88,19 +88,23 @@ def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
                     await client.classify(images[0])
                     return time.monotonic() - began
 
-    with tcp_proxy(server.http) as between:
-        url = f"http://{between.address}"
-        if of == "coroutines":
-            took_s = asyncio.run(outage_s(url))
-        else:
-            with Client(url, timeout_s=1.5) as client, ThreadPoolExecutor(12) as threads:
-                together, between.delay_s = threading.Barrier(12), 0.3
-                list(threads.map(lambda image: together.wait() + 1 and client.classify(image), images[:12]))
-                between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
-                wait_for(lambda: not isinstance(_outcome(client, images[0]), ClientError), 60)
-                took_s = time.monotonic() - began
-        assert between.silenced >= 12
-    assert took_s < 6  # a request's 1.5 s, a probe or two
+    def from_threads(url: str, between: TcpProxy) -> float:
+        with Client(url, timeout_s=1.5) as client, ThreadPoolExecutor(12) as threads:
+            together, between.delay_s = threading.Barrier(12), 0.3
+            list(threads.map(lambda image: together.wait() + 1 and client.classify(image), images[:12]))
+            between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
+            wait_for(lambda: not isinstance(_outcome(client, images[0]), ClientError), 60)
+            return time.monotonic() - began
+
+    def outage_s(of: Callable[[str, TcpProxy], float]) -> float:
+        with tcp_proxy(server.http) as between:
+            took_s = of(f"http://{between.address}", between)
+            assert between.silenced >= 12
+            return took_s
+
+    with ThreadPoolExecutor(2) as both:
+        for took_s in both.map(outage_s, (from_threads, lambda *of: asyncio.run(from_coroutines(*of)))):
+            assert took_s < 6  # a request's 1.5 s, a probe or two
 
 
 def _outcome(client: Client, image: bytes) -> Prediction | ClientError:
