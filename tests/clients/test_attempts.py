@@ -5,11 +5,13 @@ import time
 
 import pytest
 
+from clients.core import attempts as of_attempts
+from clients.core import servers as of_servers
 from clients.core.attempts import Attempts, Pause, RetryBudget, Send, attempts
 from clients.core.deadline import Deadline
 from clients.core.failures import Failure, Kind, failure_of
 from clients.core.request import Query, Request
-from clients.core.servers import PROBE_S, Server, Servers
+from clients.core.servers import Server, Servers
 from clients.errors import (
     ClientError,
     DeadlineExceededError,
@@ -25,6 +27,14 @@ OVERLOADED = Failure(Kind.OVERLOADED, "Exceeds maximum queue size")
 GONE = Failure(Kind.UNAVAILABLE, "connection refused")
 MOVED = failure_of(307, "HTTP status 307, moved to http://elsewhere/")
 QUERY, REQUEST = Query("model_metadata", "m"), Request("m", {})
+
+
+@pytest.fixture
+def probe_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    """For how long a probe waits: a tenth of what it is."""
+    for module in (of_attempts, of_servers):
+        monkeypatch.setattr(module, "PROBE_S", 0.1)
+    return 0.1
 
 
 def begun(pool: Servers, message: Query | Request = QUERY, retry: Retry | None = None) -> Attempts:
@@ -83,9 +93,9 @@ def test_another_server_is_asked_at_once() -> None:
     assert pauses == []
 
 
-def test_a_server_that_a_caller_no_longer_waited_for_is_probed_if_a_probe_would_have_failed() -> None:
+def test_a_server_that_a_caller_no_longer_waited_for_is_probed_if_a_probe_would_have_failed(probe_s: float) -> None:
     """A caller's own timeout, a hedged request or a cancelled handler ends an attempt before its deadline does."""
-    for waited_s, suspect in ((0.0, False), (PROBE_S, True)):
+    for waited_s, suspect in ((0.0, False), (probe_s, True)):
         pool = servers()
         steps = begun(pool, REQUEST)
         time.sleep(waited_s)
@@ -114,11 +124,11 @@ def test_a_server_that_responded_with_errors_only_is_worth_waiting_for() -> None
     assert isinstance(steps.send(GONE), Pause)
 
 
-def test_a_model_that_is_only_slow_is_not_stalled_while_the_server_serves_others() -> None:
+def test_a_model_that_is_only_slow_is_not_stalled_while_the_server_serves_others(probe_s: float) -> None:
     pool = servers()
     steps = begun(pool, REQUEST)
     follow(pool, [None], message=REQUEST)
-    time.sleep(PROBE_S)
+    time.sleep(probe_s)
     steps.close()  # its caller hangs up
     assert take(pool, "m")
 
@@ -253,10 +263,10 @@ def test_a_deadline_that_was_too_short_takes_no_server_down_a_probe_does() -> No
     assert not take(pool)
 
 
-def test_a_model_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more_and_others_do() -> None:
+def test_a_model_that_was_silent_for_as_long_as_a_probe_waits_gets_no_more_and_others_do(probe_s: float) -> None:
     pool = servers()
     steps = begun(pool, Request("slow", {}))
-    time.sleep(PROBE_S)
+    time.sleep(probe_s)
     with pytest.raises(DeadlineExceededError):
         steps.send(Failure(Kind.DEADLINE_EXCEEDED, "no response in time"))
     assert not take(pool, "slow")
