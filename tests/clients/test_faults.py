@@ -32,6 +32,7 @@ from tests.conftest import RunningServer, Workspace, free_ports, port_options, w
 
 TIMEOUT_S = 2.0
 SLACK_S = 1.0  # of a machine that is busy
+THINKS_S = {8: 0.08, 64: 0.5}  # a caller, after each call, by how many callers there are: some 100 calls a second
 
 
 class Call(NamedTuple):
@@ -61,7 +62,7 @@ def by_threads(url: str, images: list[bytes], seconds: float, timeout_s: float) 
                 outcome = error
             found.append(Call(which, outcome, began, time.monotonic()))
             number += 8
-            time.sleep(0.02)
+            time.sleep(THINKS_S[8])
         return found
 
     with Client(url, timeout_s=timeout_s) as client, ThreadPoolExecutor(8) as pool:
@@ -84,7 +85,7 @@ def by_coroutines(url: str, images: list[bytes], seconds: float, timeout_s: floa
                     outcome = error
                 found.append(Call(which, outcome, began, time.monotonic()))
                 number += 64
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(THINKS_S[64])
             return found
 
         async with AsyncClient(url, timeout_s=timeout_s) as client:
