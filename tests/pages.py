@@ -1,11 +1,11 @@
 """The pages that people read, taken apart: blocks of code, code in a line of text, links, headings."""
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import layout
+from tests.tracked import tracked
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -63,13 +63,4 @@ class Page:
         return [line[2:].partition("  #")[0].strip() for line in lines]
 
 
-def tracked() -> list[Path]:
-    """The files that git has, or would have."""
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=layout.ROOT, check=True, capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
-    return [layout.ROOT / name for name in names if (layout.ROOT / name).is_file()]
-
-
-PAGES = [Page(path) for path in tracked() if path.suffix == ".md" and "tests" not in path.parts]
+PAGES = [Page(path) for path in tracked(others=True) if path.suffix == ".md" and "tests" not in path.parts]

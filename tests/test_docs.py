@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from contracts import layout
-from tests.pages import PAGES, Page, tracked
+from tests.pages import PAGES, Page
+from tests.tracked import tracked
 
 PROGRAMS = ("training", "export", "deploy", "clients", "benchmarks")
-TRACKED = tracked()
+TRACKED = tracked(others=True)
 # Files of ours are named by these; other suffixes are of what the stages make, or what a user brings.
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".pbtxt", ".conf", ".lock", ".j2"}
 FOLDERS = {path.relative_to(layout.ROOT).parts[0] for path in TRACKED if path.parent != layout.ROOT}
