@@ -38,14 +38,13 @@ class InstallError(Exception):
     """An environment could not be made, or not filled.
 
     Attributes:
-        fact: What failed.
         note: The last lines that pip said, and where all of them are.
         hint: What to do.
     """
 
     def __init__(self, fact: str, *, note: str, hint: str) -> None:
         super().__init__(f"{fact}\nNote: {note}\nHint: {hint}")
-        self.fact, self.note, self.hint = fact, note, hint
+        self.note, self.hint = note, hint
 
 
 def main() -> int:

@@ -143,10 +143,10 @@ def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
         pip_install(pip, _LOCK_FILE, ["--no-deps"], home=home, log=log)
         if gpu:
             pip_install(pip, _GPU_LOCK_FILE, ["--constraint", _LOCK_FILE], home=home, log=log)
-    except InstallError as error:
-        raise SetupError(error.fact, note=error.note, hint=error.hint) from error
-    except OSError as error:
-        raise SetupError(f"could not make the server environment in {layout.shown(HOME)}", note=str(error)) from error
+    except (InstallError, OSError) as error:
+        note, hint = (error.note, error.hint) if isinstance(error, InstallError) else (str(error), None)
+        failed = f"could not make the server environment in {layout.shown(HOME)}"
+        raise SetupError(failed, note=note, hint=hint) from error
 
 
 def _assemble_backends(home: Path, server: Path) -> None:
