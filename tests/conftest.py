@@ -9,23 +9,30 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
-import psutil
 import pytest
 
-from contracts import layout, signing
+from contracts import signing
 from deploy.triton.ports import free_ports
 from tests import heavy
-from tests.command_lines import may_run_here, run_here
-from tests.tracked import tracked
+from tests.workspace import FAMILY, MODEL, Workspace, new_workspace, processes_of, wait_for_farewells
 
-FAMILY, MODEL = "fashion", "fashion_classifier"
+__all__ = [  # what tests import from here
+    "FAMILY",
+    "MODEL",
+    "RunningServer",
+    "Workspace",
+    "free_ports",
+    "new_workspace",
+    "port_options",
+    "processes_of",
+    "wait_for",
+]
 
 heavy.watch()
 
@@ -38,76 +45,6 @@ os.environ.update(
 )
 
 
-_farewells: "list[tuple[Workspace, subprocess.Popen[str]]]" = []  # servers that are being stopped
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """A place with its own artifacts and model repository."""
-
-    root: Path
-
-    @property
-    def repository(self) -> Path:
-        return self.root / "model_repository"
-
-    @property
-    def model(self) -> Path:
-        return self.repository / MODEL
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts")}
-
-    def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-m", *map(str, arguments)]
-
-    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        """`python -m ARGUMENTS…` in this workspace: in this process where that makes no difference."""
-        given = list(map(str, arguments))
-        return self.run_here(*given) if may_run_here(given) else self.run_apart(*given)
-
-    def run_here(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        """The same in this process, whatever it is: for what is refused before it starts anything."""
-        return run_here(list(map(str, arguments)), self.environment)
-
-    def run_apart(self, *arguments: str | Path, timeout_s: float = 500) -> "subprocess.CompletedProcess[str]":
-        """The same in a process of its own, as a user would."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=layout.ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-
-    def down(self) -> None:
-        """Stop its server with `python -m deploy down`, and do not wait: the end of the session does."""
-        process = subprocess.Popen(
-            self.command("deploy", "down"),
-            cwd=layout.ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        _farewells.append((self, process))
-
-    def must(self, *arguments: str | Path) -> str:
-        """Run it; its standard output, or the test fails with what it said."""
-        done = self.run(*arguments)
-        assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
-def processes_of(workspace: Workspace) -> list[psutil.Process]:
-    """Servers and stubs that run over this workspace."""
-    return [p for p in psutil.process_iter(["cmdline"]) if str(workspace.root) in " ".join(p.info["cmdline"] or [])]
-
-
 @dataclass(frozen=True)
 class RunningServer:
     """A running server, as `deploy status --json` describes it."""
@@ -116,18 +53,6 @@ class RunningServer:
     http: str
     grpc: str
     pid: int
-
-
-def new_workspace(root: Path) -> Workspace:
-    """A workspace with the model repository as git has it, but for a timeout; no version is published."""
-    for path in tracked("model_repository"):
-        copy = root / path.relative_to(layout.ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
-    # A request does not fail because the machine stalls for a second.
-    config = root / "model_repository" / "fashion_preprocess" / "config.pbtxt"
-    config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
-    return Workspace(root)
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
@@ -168,10 +93,7 @@ def no_more_than_it_says(request: pytest.FixtureRequest) -> Iterator[None]:
 def every_server_is_stopped() -> Iterator[None]:
     """No test waits the four seconds that a server takes to stop; whether every one did is looked at in the end."""
     yield
-    for workspace, process in _farewells:
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-        assert not processes_of(workspace), "it said that it had stopped its server"
+    wait_for_farewells()
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""A place with artifacts and a model repository of its own, in which tests run the commands that a user types."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from contracts import layout
+from tests.command_lines import may_run_here, run_here
+from tests.tracked import tracked
+
+FAMILY, MODEL = "fashion", "fashion_classifier"
+
+_farewells: "list[tuple[Workspace, subprocess.Popen[str]]]" = []  # servers that are being stopped
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A place with its own artifacts and model repository."""
+
+    root: Path
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "model_repository"
+
+    @property
+    def model(self) -> Path:
+        return self.repository / MODEL
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "ARTIFACTS_DIR": str(self.root / "artifacts")}
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", *map(str, arguments)]
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """`python -m ARGUMENTS…` in this workspace: in this process where that makes no difference."""
+        given = list(map(str, arguments))
+        return self.run_here(*given) if may_run_here(given) else self.run_apart(*given)
+
+    def run_here(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """The same in this process, whatever it is: for what is refused before it starts anything."""
+        return run_here(list(map(str, arguments)), self.environment)
+
+    def run_apart(self, *arguments: str | Path, timeout_s: float = 500) -> "subprocess.CompletedProcess[str]":
+        """The same in a process of its own, as a user would."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=layout.ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def down(self) -> None:
+        """Stop its server with `python -m deploy down`, and do not wait: the end of the session does."""
+        process = subprocess.Popen(
+            self.command("deploy", "down"),
+            cwd=layout.ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        _farewells.append((self, process))
+
+    def must(self, *arguments: str | Path) -> str:
+        """Run it; its standard output, or the test fails with what it said."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def new_workspace(root: Path) -> Workspace:
+    """A workspace with the model repository as git has it, but for a timeout; no version is published."""
+    for path in tracked("model_repository"):
+        copy = root / path.relative_to(layout.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    # A request does not fail because the machine stalls for a second.
+    config = root / "model_repository" / "fashion_preprocess" / "config.pbtxt"
+    config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
+    return Workspace(root)
+
+
+def processes_of(workspace: Workspace) -> list[psutil.Process]:
+    """Servers and stubs that run over this workspace."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(workspace.root) in " ".join(p.info["cmdline"] or [])]
+
+
+def wait_for_farewells() -> None:
+    """Wait until every server is stopped that a test has told to; an AssertionError says which one is not."""
+    for workspace, process in _farewells:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert not processes_of(workspace), "it said that it had stopped its server"
