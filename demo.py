@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": round(time.monotonic() - started, 1),
     }
     passed = _report(release, shown, labels, result)
-    picture = _draw(images[:SHOWN], labels, shown["grpc"], layout.artifacts() / "demo.png")
+    picture = _draw(images[:SHOWN], labels[:SHOWN], shown["grpc"], layout.artifacts() / "demo.png")
     (layout.artifacts() / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
     console.print(f"Kept in {layout.shown(layout.artifacts() / 'demo.json')} and {layout.shown(picture)}")
     if passed:

@@ -53,7 +53,7 @@ def test_requests_carry_the_images_themselves(tmp_path: Path) -> None:
 def test_locust_runs_headless_in_one_command_without_failures(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run(
         "locust", "-f", str(layout.ROOT / "benchmarks" / "locustfile.py"), "--headless", "-u", "4", "-r", "4",
-        "-t", "1s", "--json", "--host", f"http://{server.http}",
+        "-t", "5s", "--json", "--host", f"http://{server.http}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [stats] = json.loads(done.stdout)
