@@ -62,7 +62,7 @@ def load(name: str) -> Family:
 
 
 def spec(name: str) -> ModelSpec:
-    """What the family `name` promises, without importing its classes, and so not torch.
+    """Load what the family `name` promises, without importing its classes, and so not torch.
 
     Raises:
         TrainingError: there is no such family.
