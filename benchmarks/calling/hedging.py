@@ -41,6 +41,9 @@ class TritonPythonModel:
 """
 
 
+MODELS = {"tail": (own_server.CONFIG.format(instances=_INSTANCES), _MODEL)}
+
+
 @dataclass(frozen=True)
 class HedgingResult:
     """With hedging or without, and what each round gave."""
@@ -64,8 +67,7 @@ def measure(rounds: int, seconds: float) -> list[HedgingResult]:
     Raises:
         DeployError: as `deploy.running.server.serving`.
     """
-    model = (own_server.CONFIG.format(instances=_INSTANCES), _MODEL)
-    with own_server.serving_python_models({"tail": model}) as up:
+    with own_server.serving_python_models(MODELS) as up:
 
         def measure_one(hedge_after_s: float | None) -> tuple[tuple[float, ...], float]:
             return asyncio.run(_round(up, hedge_after_s, seconds))

@@ -42,6 +42,9 @@ class TritonPythonModel:
 """
 
 
+MODELS = {"sum": (own_server.CONFIG.format(instances=1), _MODEL)}
+
+
 @dataclass(frozen=True)
 class SharedMemoryResult:
     """One size of input, one protocol, and what each round gave."""
@@ -67,8 +70,7 @@ def measure(rounds: int, seconds: float) -> list[SharedMemoryResult]:
         MeasurementError: the two ways do not agree.
         DeployError: as `deploy.running.server.serving`.
     """
-    model = (own_server.CONFIG.format(instances=1), _MODEL)
-    with own_server.serving_python_models({"sum": model}) as up, ExitStack() as opened:
+    with own_server.serving_python_models(MODELS) as up, ExitStack() as opened:
         clients = {protocol: opened.enter_context(_client(up, protocol)) for protocol in _PROTOCOLS}
         regions = {
             protocol: opened.enter_context(SharedMemory(client, max(_SIZES_BYTES), mode=0o666))

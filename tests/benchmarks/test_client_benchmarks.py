@@ -1,27 +1,35 @@
 """The benchmarks of the clients, in short: that they run, and that their figures make sense."""
 
-from collections.abc import Callable
+import json
+import subprocess
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.calling import against, client, storm
+from benchmarks import own_server
+from benchmarks.calling import against, client, hedging, shared_memory, storm
 from benchmarks.calling.against import Ratio
 from benchmarks.calling.bulk import BulkResult
 from benchmarks.calling.interleaved import CallerResult
 from benchmarks.errors import MeasurementError
 from benchmarks.rounds import Interval
 from contracts import layout
-from tests.benchmarks.conftest import Ran
 from tests.conftest import RunningServer, Workspace
 
 
-def test_both_clients_are_measured_in_every_way(
-    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
-) -> None:
-    ran = benchmark(server.workspace, "client", "--rounds", "1", "--seconds", "0.05", "--bulk", "640")
-    found = ran.summary
-    assert ran.code == bool(found["findings"]), ran.err  # in so short a time there may be some
+def summary(done: "subprocess.CompletedProcess[str]") -> Any:
+    """The last line of a benchmark, which is for machines."""
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_both_clients_are_measured_in_every_way(server: RunningServer, examples: Path) -> None:
+    short = ("--rounds", "1", "--seconds", "0.05", "--bulk", "640")
+    done = server.workspace.run_here("benchmarks", "client", *short)
+    found = summary(done)
+    assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some
     assert len({(way["protocol"], way["of"], way["client"]) for way in found["overhead"]}) == 2 * 2 * 3
     for way in found["overhead"]:
         assert way["p50_us"][0] > 100
@@ -73,16 +81,17 @@ def test_each_checkouts_own_library_is_timed_and_the_slower_one_found_out(tmp_pa
         assert "is slower" in (ratio.finding or "") if ratio.way == "all" else ratio.finding is None
 
 
-def test_this_checkout_against_itself(server: RunningServer, examples: Path, benchmark: Callable[..., Ran]) -> None:
-    ran = benchmark(server.workspace, "client", "--against", str(layout.ROOT), "--rounds", "1", "--seconds", "0.05")
-    found = ran.summary
-    assert ran.code == bool(found["findings"]), ran.err  # in so short a time there may be some
+def test_this_checkout_against_itself(server: RunningServer, examples: Path) -> None:
+    short = ("--rounds", "1", "--seconds", "0.05")
+    done = server.workspace.run_here("benchmarks", "client", "--against", layout.ROOT, *short)
+    found = summary(done)
+    assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some
     ways = [f"{protocol}, {of}" for protocol in ("grpc", "http") for of in ("threads", "asyncio")]
     assert [(ratio["way"], ratio["at_once"]) for ratio in found["ratios"]] == [
         (way, at_once) for way in (*ways, "all") for at_once in (1, 8, 32)
     ]
     assert all(result["p50_us"][0] > 100 for result in found["callers"])
-    assert "grpc, threads" in ran.out
+    assert "grpc, threads" in done.stdout
 
 
 def test_libraries_that_do_not_agree_are_not_compared(tmp_path: Path) -> None:
@@ -117,10 +126,11 @@ def test_the_new_client_is_slower_only_for_sure(interval: Interval, finding: str
 
 
 def test_a_storm_is_measured_with_and_without_retries(
-    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
+    server: RunningServer, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = benchmark(server.workspace, "storm", "--rounds", "1", "--seconds", "0.5")
-    found = ran.summary
+    monkeypatch.setattr(storm, "_WARM_UP_S", 0.5)
+    done = server.workspace.run_here("benchmarks", "storm", "--rounds", "1", "--seconds", "0.5")
+    found = summary(done)
     *few, without, with_retries = found["ways"]
     assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]
     assert all(way["succeeded_per_s"][0] > 0 for way in found["ways"])
@@ -128,22 +138,26 @@ def test_a_storm_is_measured_with_and_without_retries(
     assert without["failed_per_s"][0] > 0
     peak = max(way["succeeded_per_s"][0] for way in few)
     assert found["goodput_share"] == pytest.approx(with_retries["succeeded_per_s"][0] / peak)
-    assert ran.code == (found["goodput_share"] < 0.9)
+    assert done.returncode == (found["goodput_share"] < 0.9)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("command", ["shared-memory", "hedging"])
-def test_what_starts_its_own_server_runs(workspace: Workspace, benchmark: Callable[..., Ran], command: str) -> None:
-    ran = benchmark(workspace, command, "--rounds", "1", "--seconds", "0.3")
-    assert ran.code == 0, ran.err
-    ways = ran.summary["ways"]
-    assert len(ways) == {"shared-memory": 8, "hedging": 2}[command]
-    if command == "hedging":
-        plain, hedged = ways
-        assert plain["sent_per_call"] == [1]
-        assert 1 <= hedged["sent_per_call"][0] < 1.5
-    else:
-        assert all(way["sent_p50_us"][0] > 0 and way["shared_p50_us"][0] > 0 for way in ways)
+def test_what_has_a_server_of_its_own_runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both benchmarks over one server, with the models of both: a start and a stop less."""
+    monkeypatch.setenv("ARTIFACTS_DIR", str(workspace.root / "artifacts"))
+    with own_server.serving_python_models({**shared_memory.MODELS, **hedging.MODELS}) as up:
+        monkeypatch.setattr(own_server, "serving_python_models", lambda models: nullcontext(up))
+        for command, count in (("shared-memory", 8), ("hedging", 2)):
+            done = workspace.run_here("benchmarks", command, "--rounds", "1", "--seconds", "0.1")
+            assert done.returncode == 0, done.stderr
+            ways = summary(done)["ways"]
+            assert len(ways) == count
+            if command == "hedging":
+                plain, hedged = ways
+                assert plain["sent_per_call"] == [1]
+                assert 1 <= hedged["sent_per_call"][0] < 1.5
+            else:
+                assert all(way["sent_p50_us"][0] > 0 and way["shared_p50_us"][0] > 0 for way in ways)
 
 
 def test_what_costs_more_than_it_may_is_named() -> None:

@@ -1,6 +1,7 @@
 """The slope of memory that is known, and a short soak of the real server."""
 
 import csv
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -12,7 +13,6 @@ import pytest
 
 from benchmarks.serving import memory
 from benchmarks.serving.memory import Growth, Sample
-from tests.benchmarks.conftest import Ran
 from tests.conftest import RunningServer, wait_for
 
 MINUTE_S = 60.0
@@ -85,13 +85,12 @@ def test_a_process_that_has_ended_is_no_sample() -> None:
         assert memory._of_process(0, "worker", ended) is None
 
 
-def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(
-    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
-) -> None:
+def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: RunningServer, examples: Path) -> None:
     no_limit = "1e9"  # so soon after its start everything grows
-    ran = benchmark(server.workspace, "soak", "--minutes", "0.1", "--reload-every", "2", "--limit", no_limit)
-    assert ran.code == 0, ran.err
-    summary = ran.summary
+    short = ("--minutes", "0.1", "--reload-every", "2", "--limit", no_limit)
+    done = server.workspace.run_here("benchmarks", "soak", *short)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["findings"] == []
     assert summary["outcomes"]["OK"] > 100
     assert summary["visits"]["answered"] > summary["visits"]["refused"] > 0

@@ -3,22 +3,18 @@
 import json
 import struct
 from base64 import b64decode
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.serving import perf_analyzer
 from contracts import layout
-from tests.benchmarks.conftest import Ran
 from tests.conftest import RunningServer, Workspace
 
 
-def test_perf_analyzer_measures_both_protocols(
-    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
-) -> None:
-    ran = benchmark(server.workspace, "perf", "--concurrency", "1", "4", "--window", "0.3")
-    assert ran.code == 0, ran.err
-    assert "requests/s" in ran.out
-    measured = ran.summary["measurements"]
+def test_perf_analyzer_measures_both_protocols(server: RunningServer, examples: Path) -> None:
+    done = server.workspace.run_here("benchmarks", "perf", "--concurrency", "1", "4", "--window", "0.3")
+    assert done.returncode == 0, done.stderr
+    assert "requests/s" in done.stdout
+    measured = json.loads(done.stdout.splitlines()[-1])["measurements"]
     assert [(m["protocol"], m["concurrency"]) for m in measured] == [("grpc", 1), ("grpc", 4), ("http", 1), ("http", 4)]
     for m in measured:
         assert m["throughput_per_s"] > 0
@@ -27,19 +23,18 @@ def test_perf_analyzer_measures_both_protocols(
         assert m["throughput_per_s"] * m["p50_ms"] / 1000 < 2 * m["concurrency"]
 
 
-def test_perf_analyzer_without_a_server_says_so(workspace: Workspace, benchmark: Callable[..., Ran]) -> None:
-    ran = benchmark(workspace, "perf")
-    assert ran.code == 1
-    assert "error: no server is up" in ran.err
+def test_perf_analyzer_without_a_server_says_so(workspace: Workspace) -> None:
+    done = workspace.run_here("benchmarks", "perf")
+    assert done.returncode == 1
+    assert "error: no server is up" in done.stderr
 
 
-def test_a_model_that_is_not_served_is_an_error_with_the_tools_reason(
-    server: RunningServer, examples: Path, benchmark: Callable[..., Ran]
-) -> None:
-    ran = benchmark(server.workspace, "perf", "--model", "nope", "--protocol", "grpc", "--concurrency", "1")
-    assert ran.code == 1
-    assert "perf_analyzer failed" in ran.err
-    assert "nope" in ran.err
+def test_a_model_that_is_not_served_is_an_error_with_the_tools_reason(server: RunningServer, examples: Path) -> None:
+    once = ("--model", "nope", "--protocol", "grpc", "--concurrency", "1")
+    done = server.workspace.run_here("benchmarks", "perf", *once)
+    assert done.returncode == 1
+    assert "perf_analyzer failed" in done.stderr
+    assert "nope" in done.stderr
 
 
 def test_requests_carry_the_images_themselves(tmp_path: Path) -> None:
