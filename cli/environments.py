@@ -181,7 +181,7 @@ def _packages(home: Path) -> set[str]:
 
 
 def _progress(said: str, new: set[str], pinned: int) -> str:
-    """A bar with what pip is at, how many packages that is done for, and of how many."""
+    """Draw a bar with what pip is at, how many packages that is done for, and of how many."""
     if installing := _INSTALLING.search(said):
         what, done, total = "installed", len(new), installing[1].count(",") + 1
     else:
