@@ -76,6 +76,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the extra `gpu`"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    heavy.check_groups(session.config, session.items)
+
+
 @pytest.fixture(autouse=True)
 def no_more_than_it_says(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that is not marked `heavy` starts no server, trains nothing and exports nothing."""

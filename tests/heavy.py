@@ -7,6 +7,7 @@ that use the session's server, and the others. What the session makes once is ma
 import fcntl
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def mark(items: Sequence[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("server" if item.path in served else "others"))
 
 
+def check_groups(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """See that pytest-xdist heeds the groups, which it writes behind the names of the tests.
+
+    Raises:
+        pytest.UsageError: it does not; two processes would each start the session's server.
+    """
+    grouped = [item for item in items if item.get_closest_marker("xdist_group")]
+    if getattr(config.option, "loadgroup", False) and any("@" not in item.nodeid for item in grouped):
+        raise pytest.UsageError(
+            f"pytest-xdist's groups do nothing with pytest {pytest.__version__}\nHint: pip install 'pytest<9.2'"
+        )
+
+
 def _fixtures(item: pytest.Item) -> set[str]:
     return set(getattr(item, "fixturenames", ()))
 
@@ -47,6 +61,7 @@ def once(stamp: Path, make: Callable[[], object]) -> None:
             stamp.touch()
 
 
+@cache  # a second hook would count everything twice
 def watch() -> None:
     """Notice every tritonserver that this process starts from now on."""
 
