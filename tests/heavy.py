@@ -39,11 +39,11 @@ def check_groups(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """See that pytest-xdist heeds the groups, which it writes behind the names of the tests.
 
     Raises:
-        pytest.UsageError: it does not; two processes would each start the session's server.
+        RuntimeError: it does not; two processes would each start the session's server.
     """
     grouped = [item for item in items if item.get_closest_marker("xdist_group")]
     if getattr(config.option, "loadgroup", False) and any("@" not in item.nodeid for item in grouped):
-        raise pytest.UsageError(
+        raise RuntimeError(
             f"pytest-xdist's groups do nothing with pytest {pytest.__version__}\nHint: pip install 'pytest<9.2'"
         )
 
