@@ -67,6 +67,10 @@ def port_options(ports: Sequence[int]) -> list[str]:
     return [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    heavy.check_groups(config)
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     heavy.mark(items)
@@ -74,11 +78,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the extra `gpu`"))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    heavy.check_groups(session.config, session.items)
 
 
 @pytest.fixture(autouse=True)
