@@ -1,7 +1,7 @@
 """Which tests are heavy: they start a server, train or export. All others are what `make quick` runs.
 
-With pytest-xdist (`-n 2 --dist loadgroup`) the heavy ones are two groups, each in a process of its own: the files
-that use the session's server, and the others. What the session makes once is made once for both.
+With pytest-xdist (`-n 2 --dist loadgroup`) the heavy ones are two groups, each in a process of its own: what waits for
+servers most of the time, and what computes. What the session makes once is made once for both.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ HEAVY_FIXTURES = frozenset(
         *("small", "heard", "tls", "mutual", "seen", "site", "up", "ended", "triton", "noting_server"),
     }
 )
+_SERVING = ("benchmarks", "clients", "deploy", "model_repository")  # and whatever uses the session's server
 _TRACES = ("**/server/triton.jsonl", "**/artifacts/export/*", "**/artifacts/checkpoints/*")  # what each leaves behind
 
 _tritons: list[str] = []  # started by this process
@@ -31,8 +32,10 @@ def mark(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if HEAVY_FIXTURES & _fixtures(item):
             item.add_marker(pytest.mark.heavy)
-        if item.get_closest_marker("heavy"):  # a file whole, for its fixtures
-            item.add_marker(pytest.mark.xdist_group("server" if item.path in served else "others"))
+        if item.get_closest_marker("heavy"):
+            folder = item.path.relative_to(Path(__file__).parent).parts[0]
+            group = "serving" if item.path in served or folder in _SERVING else "computing"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def check_groups(config: pytest.Config) -> None:
