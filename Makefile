@@ -10,6 +10,8 @@ PIP_ARGS ?=
 # Which tests, in pytest's words. Those that use a server, train or export are marked `heavy`: see tests/conftest.py.
 TESTS ?= not slow
 QUICK_TESTS := not heavy and not slow
+# In two processes, one for what serves and one for what computes: tests/heavy.py says which test is in which.
+IN_TWO := --numprocesses=2 --dist=loadgroup
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,7 +62,7 @@ typecheck: setup ## mypy --strict
 
 # The `+` keeps its output out of --output-sync.
 pytest: setup ## the tests alone
-	+$(BIN)/python -m pytest -m "$(TESTS)"
+	+$(BIN)/python -m pytest $(IN_TWO) -m "$(TESTS)"
 
 setup: $(SETUP) ## the project's environment, from requirements.lock
 

@@ -44,7 +44,7 @@ def make(checkout: Path, target: str) -> "subprocess.CompletedProcess[str]":
 def test_a_target_runs_its_tests(target: str, tests: str, checkout: Path) -> None:
     done = make(checkout, target)
     assert done.returncode == 0, done.stderr
-    assert f"python is called: -m pytest -m {tests}\n" in done.stdout
+    assert f"python is called: -m pytest --numprocesses=2 --dist=loadgroup -m {tests}\n" in done.stdout
     linted = {name for name in PROGRAMS if f"\n{name} is called: " in f"\n{done.stdout}"}
     assert linted == ({"python"} if target == "pytest" else set(PROGRAMS))
 
