@@ -155,7 +155,9 @@ def released(release: Path, shared: Workspace, workspace: Workspace) -> Workspac
 @pytest.fixture(scope="session")
 def server(shared: Workspace, release: Path) -> Iterator[RunningServer]:
     """A real Triton that serves the release."""
-    shared.must("deploy", "up", "--detach", "--repository", shared.repository, *port_options(free_ports()))
+    # Some tests leave requests behind that Triton never answers: it shall not wait long for them in the end.
+    quickly = ("--drain", "3", *port_options(free_ports()))
+    shared.must("deploy", "up", "--detach", "--repository", shared.repository, *quickly)
     status = json.loads(shared.must("deploy", "status", "--json"))
     yield RunningServer(shared, status["http"], status["grpc"], status["pid"])
     shared.down()
