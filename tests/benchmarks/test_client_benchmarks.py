@@ -26,7 +26,7 @@ def summary(done: "subprocess.CompletedProcess[str]") -> Any:
 
 
 def test_both_clients_are_measured_in_every_way(server: RunningServer, examples: Path) -> None:
-    short = ("--rounds", "1", "--seconds", "0.05", "--bulk", "640")
+    short = ("--rounds", "1", "--seconds", "0.2", "--bulk", "640")
     done = server.workspace.run_here("benchmarks", "client", *short)
     found = summary(done)
     assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some
@@ -68,7 +68,7 @@ def library(root: Path, seconds: float, label: bytes = b"Bag") -> Path:
 
 def test_each_checkouts_own_library_is_timed_and_the_slower_one_found_out(tmp_path: Path) -> None:
     checkouts = {"new": library(tmp_path / "new", 0.04), "old": library(tmp_path / "old", 0.01)}
-    measured = against.measure_libraries({"grpc": "nobody"}, b"", checkouts, rounds=2, seconds=0.05)
+    measured = against.measure_libraries({"grpc": "nobody"}, b"", checkouts, rounds=2, seconds=0.2)
     assert [(result.of, result.client) for result in measured] == [
         (of, name) for of in ("threads", "asyncio") for name in ("new", "old")
     ]
@@ -82,7 +82,7 @@ def test_each_checkouts_own_library_is_timed_and_the_slower_one_found_out(tmp_pa
 
 
 def test_this_checkout_against_itself(server: RunningServer, examples: Path) -> None:
-    short = ("--rounds", "1", "--seconds", "0.05")
+    short = ("--rounds", "1", "--seconds", "0.2")
     done = server.workspace.run_here("benchmarks", "client", "--against", layout.ROOT, *short)
     found = summary(done)
     assert done.returncode == bool(found["findings"]), done.stderr  # in so short a time there may be some

@@ -87,7 +87,7 @@ def test_a_process_that_has_ended_is_no_sample() -> None:
 
 def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server: RunningServer, examples: Path) -> None:
     no_limit = "1e9"  # so soon after its start everything grows
-    short = ("--minutes", "0.1", "--reload-every", "2", "--limit", no_limit)
+    short = ("--minutes", "0.17", "--reload-every", "3", "--limit", no_limit)
     done = server.workspace.run_here("benchmarks", "soak", *short)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ from tests.conftest import RunningServer, Workspace
 
 
 def test_perf_analyzer_measures_both_protocols(server: RunningServer, examples: Path) -> None:
-    done = server.workspace.run_here("benchmarks", "perf", "--concurrency", "1", "4", "--window", "0.3")
+    done = server.workspace.run_here("benchmarks", "perf", "--concurrency", "1", "4", "--window", "0.5")
     assert done.returncode == 0, done.stderr
     assert "requests/s" in done.stdout
     measured = json.loads(done.stdout.splitlines()[-1])["measurements"]
