@@ -60,7 +60,7 @@ def infer(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """What is served. Of Triton's statistics, which ask for no key."""
+    """Show what is served, as told by Triton's statistics, which ask for no key."""
     with _client(options) as client:
         served = [(s["name"], s["version"], s) for s in client.statistics()]
         for name, version, statistics in sorted(served, key=lambda found: found[:2]):
@@ -129,7 +129,7 @@ def _servers(options: argparse.Namespace) -> list[str]:
 
 
 def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
-    """What prints an outcome, in the form that was asked for."""
+    """Return what prints an outcome, in the form that was asked for."""
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["path", "label", "score", "error"])
