@@ -201,7 +201,7 @@ class ClientSettings:
         concurrency: int,
         hedge_after_s: float | None = None,
     ) -> Self:
-        """Settings from what a client was given, with the defaults of what was not.
+        """Make settings of what a client was given, with the defaults of what was not.
 
         Raises:
             InvalidInputError: an address is invalid, or nothing could be sent.

@@ -91,7 +91,7 @@ class Pool:
                 self._idle.pop()[1].close()
 
     def close(self) -> None:
-        """Requests in flight end with a failure."""
+        """Close all connections; requests in flight end with a failure."""
         self._closed = True
         for sock in [*self._busy]:
             with suppress(OSError):
