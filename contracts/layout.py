@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# What is meant where no family is named. Its ensemble has its name; nothing else outside its folders knows of it.
+DEFAULT_FAMILY = "fashion"
 
 
 def model_repository() -> Path:

@@ -6,22 +6,24 @@ It lies beside the files it describes, `model_repository/<model>/<version>/manif
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from contracts.errors import ManifestError
-from contracts.spec import Precision
+from contracts.spec import Precision, Task
 
 FILE_NAME = "manifest.json"
 SIGNATURE = "model.sig"  # signs the manifest, so the manifest cannot list it
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # what is written
+READABLE = (2, 3)  # what was ever published
+FIRST_SCHEMA = READABLE[0]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a release was made from: a checkpoint of ours, or a graph trained elsewhere."""
+    """What a release was made from: a checkpoint of ours, a module or a graph trained elsewhere."""
 
     file: str  # "best.ckpt", "recogniser.onnx"
     sha256: str
@@ -29,12 +31,14 @@ class Source:
     mlflow_run_id: str | None
     git_commit: str | None
     git_dirty: bool | None
+    # What the FP32 graph was compared with: "PyTorch", "expected outputs"; None: not with its framework.
+    compared_with: str | None = None
 
 
 # What begins the name of a gate in versions that were published before gates had ids, and the id it has now.
 # Of a prefix that ends with a space the rest of the name follows the id.
 _IDS = {
-    "accuracy drop": "accuracy_drop",
+    "accuracy drop": "metric_drop",
     "agreement": "agreement",
     "compiled by TensorRT": "compiled",
     "computed in": "computed_share",
@@ -62,8 +66,9 @@ class Gate:
     id: str = ""  # "agreement", "largest_difference:logits"
 
     def __post_init__(self) -> None:
-        if not self.id:
-            object.__setattr__(self, "id", _id_of(self.name))
+        known = self.id or _id_of(self.name)
+        # As it was called while accuracy was the only metric.
+        object.__setattr__(self, "id", "metric_drop" if known == "accuracy_drop" else known)
 
     @property
     def passed(self) -> bool:
@@ -147,11 +152,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """How far an output of a variant is from its reference's, over all elements of the held-out split."""
+
+    largest: float  # absolute difference of any element
+    mean: float  # absolute difference
+    p99: float  # 99 % of the absolute differences are not above it
+    relative: float  # RMS difference, as a share of the reference's RMS
+
+
+@dataclass(frozen=True)
 class Variant:
     """One precision of the network and everything measured on it. `gates` are those of its ONNX graph."""
 
     precision: Precision
-    accuracy: float | None  # share of the whole held-out split; None where nothing is labelled
+    score: float | None  # the metric's figure on the whole held-out split; None where nothing is labelled
     gates: tuple[Gate, ...]
     size_bytes: int
     sha256: str
@@ -159,6 +174,7 @@ class Variant:
     timings: Mapping[str, Timing] = field(default_factory=dict)  # {"model.onnx": …}; passing variants only
     recipe: Recipe | None = None  # of an INT8 graph
     kept_fp32: tuple[str, ...] = ()  # layers of an FP16 graph that would overflow or err, and why
+    differences: Mapping[str, Difference] = field(default_factory=dict)  # {output: …}
 
     @property
     def passed(self) -> bool:
@@ -186,6 +202,19 @@ class File:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """The metric that a release was judged by."""
+
+    name: str  # "accuracy"
+    better: Literal["higher", "lower"] = "higher"
+    share: bool = True  # of one: shown in percent, its loss in percentage points
+
+    def shown(self, value: float | None) -> str:
+        """Return a figure of it as people read it."""
+        return "—" if value is None else f"{value:.4f}" if self.share else f"{value:.5g}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about one published version."""
 
@@ -198,13 +227,18 @@ class Manifest:
     tools: Mapping[str, str]
     calibration_samples: int
     test_samples: int
-    reference_accuracy: float | None
+    reference_score: float | None
     gates: tuple[Gate, ...]  # of the release as a whole: the configurations against the spec
     variants: tuple[Variant, ...]
     trials: tuple[Trial, ...]
     sensitivity: tuple[Layer, ...]  # worst first
     choices: tuple[Choice, ...]
     files: tuple[File, ...]
+    task: Task = "classification"
+    metric: Judge | None = None  # None for a task that has none: numbers alone were compared
+    # {input: its smallest and its largest shape that were proven}; a server refuses what is outside.
+    proven_range: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    golden: Mapping[str, int] = field(default_factory=dict)  # {model: how many golden requests it has}
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:
@@ -239,12 +273,13 @@ def files_of(directory: Path) -> tuple[File, ...]:
 
 
 def write(manifest: Manifest, directory: Path) -> None:
-    """Write `directory`/manifest.json."""
-    (directory / FILE_NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    """Write `directory`/manifest.json, in today's schema whatever schema it was read from."""
+    current = asdict(replace(manifest, schema_version=SCHEMA_VERSION))
+    (directory / FILE_NAME).write_text(json.dumps(current, indent=2) + "\n")
 
 
 def read(directory: Path) -> Manifest:
-    """Read `directory`'s manifest.
+    """Read `directory`'s manifest, of any schema that was ever published. What is on disk stays as it was signed.
 
     Raises:
         ManifestError: it is missing, is not JSON, or has another schema.
@@ -257,14 +292,14 @@ def read(directory: Path) -> Manifest:
     except ValueError as error:
         raise ManifestError(f"{path} is not valid JSON: {error}") from None
     found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
+    if found not in READABLE:
         raise ManifestError(
             f"{path} has schema version {found}",
-            note=f"this version reads {SCHEMA_VERSION}",
-            hint="publish the model again with python -m export, and remove what an older one published",
+            note=f"this version reads {' and '.join(map(str, READABLE))}",
+            hint="check out the version that published it, or publish the model again: python -m export",
         )
     try:
-        return cast("Manifest", decode(Manifest, raw))
+        return cast("Manifest", decode(Manifest, _as_of_today(raw) if found == 2 else raw))
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not a release manifest: {error!r}") from None
 
@@ -299,6 +334,17 @@ def decode(kind: Any, raw: Any) -> Any:
     if origin is UnionType and raw is not None:  # only "… | None" is used
         return decode(arguments[0], raw)
     return raw
+
+
+def _as_of_today(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest of schema 2, when accuracy was the only metric, as one of schema 3."""
+    today = {**raw, "metric": {"name": "accuracy"}, "reference_score": raw["reference_accuracy"]}
+    del today["reference_accuracy"]
+    today["variants"] = [
+        {**{key: value for key, value in variant.items() if key != "accuracy"}, "score": variant["accuracy"]}
+        for variant in raw["variants"]
+    ]
+    return today
 
 
 def _id_of(name: str) -> str:

@@ -4,23 +4,54 @@ A family writes its spec in Python (training/families/<family>/spec.py); a graph
 with the same facts in a TOML file, read by `from_toml`.
 """
 
+import codecs
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from contracts.errors import SpecError
 from contracts.names import RULE, is_model_name
 
+if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
+    from contracts.metric import Metric
+
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
-# What an answer is, and so what agreement and accuracy mean:
-#   classification   the index of the largest value of the answer output [B, classes]
-#   ctc              the sequence of its largest values [B, steps, classes], repeats and blanks (class 0) removed
-#   values           there are no discrete answers: only the numeric tolerances count
-Task = Literal["classification", "ctc", "values"]
+_ENTRIES = frozenset(
+    {
+        *("model", "task", "answer", "labels", "inputs", "outputs", "limits"),
+        *("metric", "threshold", "agree_within", "batch", "tensorrt"),
+    }
+)
+_BATCH_HINT = "a graph that takes no batches is served sample by sample: batch = false"
+
+# What an answer is, what it means that two agree, and the metric that judges it unless the spec names another:
+#   classification   the index of the largest value of [B, classes]; the same one; accuracy
+#   ctc              the largest values of [B, steps, classes], repeats and blanks (class 0) removed; the same; accuracy
+#   binary           whether the value of [B] or [B, 1] reaches the threshold; the same; auc
+#   regression       the values of [B] or [B, k]; none further apart than `agree_within`; squared_error
+#   embedding        the vector of [B, k]; no larger cosine distance than `agree_within`; recall_at_1
+#   values           there are no answers: only the numeric tolerances count; none
+Task = Literal["classification", "ctc", "binary", "regression", "embedding", "values"]
+DISCRETE: tuple[Task, ...] = ("classification", "ctc", "binary")
+DEFAULT_METRICS: Mapping[Task, str] = {
+    "classification": "accuracy",
+    "ctc": "accuracy",
+    "binary": "auc",
+    "regression": "squared_error",
+    "embedding": "recall_at_1",
+}
+# Ranks that the answer output of a task may have, its batch included.
+_RANKS: Mapping[Task, tuple[int, ...]] = {
+    "classification": (2,),
+    "ctc": (3,),
+    "binary": (1, 2),
+    "regression": (1, 2),
+    "embedding": (2,),
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +64,13 @@ class DynamicDim:
     max: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise SpecError(f"dimension {self.name!r} needs 1 <= min <= opt <= max, not {self}")
+        if not 0 <= self.min <= self.opt <= self.max or self.max < 1:
+            raise SpecError(f"dimension {self.name!r} needs 0 <= min <= opt <= max, not {self}")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a network, batch dimension first."""
+    """One input or output of a network, batch dimension first where the network has one."""
 
     name: str
     dtype: str  # numpy's name: "uint8", "float32"
@@ -51,13 +82,37 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """How far an output may be from the reference's, over all elements of the held-out split; None: no limit."""
+
+    largest: float | None = None  # absolute difference of any element
+    mean: float | None = None  # absolute difference
+    p99: float | None = None  # 99 % of the absolute differences are not above it
+    relative: float | None = None  # RMS difference, as a share of the reference's RMS
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.largest, self.mean, self.p99, self.relative) if value is not None]
+        if not given:
+            raise SpecError("a tolerance limits nothing", note="it has largest, mean, p99 or relative")
+        for value in given:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise SpecError(f"a tolerance of {value!r} is no number from 0 on")
+
+
+@dataclass(frozen=True)
 class Limits:
     """How far a precision variant may be from its reference on the whole held-out split."""
 
-    tolerance: Mapping[str, float]  # output name -> largest absolute difference of any element, at most
+    tolerance: Mapping[str, float | Tolerance]  # output -> how far it may be; a number limits the largest difference
     agreement: float | None = None  # share of samples with the same answer, at least
-    accuracy_drop_points: float | None = None  # percentage points; the drop's upper 95 % bound, at most
+    # The loss of the metric, its upper 95 % bound, at most: percentage points of a share, else in the metric's unit.
+    drop: float | None = None
     computed_share: float = 1.0  # of convolutions and matrix products, computed in this precision, at least
+
+    def of(self, output: str) -> Tolerance:
+        """Return the tolerance of an output."""
+        found = self.tolerance[output]
+        return found if isinstance(found, Tolerance) else Tolerance(largest=found)
 
 
 @dataclass(frozen=True)
@@ -72,50 +127,138 @@ class ModelSpec:
     task: Task = "classification"
     answer: str = ""  # the output the answer is read from; the first one unless named
     labels: tuple[str, ...] = ()
+    metric: "Metric | None" = None  # the task's default unless given
+    threshold: float = 0.5  # of the task binary: a value from here on means yes
+    agree_within: float | None = None  # of regression and embedding: how far apart two answers that agree may be
+    batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
+    tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it everywhere
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):
             if not is_model_name(name):
                 raise SpecError(f"a model cannot be called {name!r}", note=f"a name has {RULE}")
-        for tensor in self.inputs:
-            if not tensor.shape or tensor.shape[0] != self.batch:
-                raise SpecError(f"{self.model}: the first dimension of every input is the same dynamic batch")
-        if self.batch.min != 1:
-            raise SpecError(f"{self.model}: a batch starts at 1, as Triton sends single requests too")
+        if self.metric is None and self.task in DEFAULT_METRICS:
+            object.__setattr__(self, "metric", _metric(DEFAULT_METRICS[self.task]))
         names = {tensor.name for tensor in self.outputs}
+        if not self.inputs:
+            raise SpecError(f"{self.model} has no inputs")
         if not names:
             raise SpecError(f"{self.model} has no outputs")
         if self.answer and self.answer not in names:
             raise SpecError(f"{self.model}: the answer {self.answer!r} is no output", note=", ".join(sorted(names)))
-        rank = {"classification": 2, "ctc": 3}.get(self.task)
-        [answer] = [tensor for tensor in self.outputs if tensor.name == self.answer_output]
-        if rank is not None and len(answer.shape) != rank:
-            raise SpecError(f"{self.model}: the answer of a {self.task} has {rank} dimensions, {answer.name} has not")
+        self._check_batch()
+        self._check_answer()
         for precision, limits in self.limits.items():
-            figures = [*limits.tolerance.values(), limits.agreement, limits.accuracy_drop_points, limits.computed_share]
-            if not all(figure is None or isinstance(figure, int | float) for figure in figures):
+            self._check_limits(precision, limits, names)
+
+    def _check_batch(self) -> None:
+        for name, value in (("batch", self.batched), ("tensorrt", self.tensorrt)):
+            if not isinstance(value, bool):
+                raise SpecError(f"{self.model}: {name} is true or false, not {value!r}")
+        for tensor in self.inputs:
+            if any(isinstance(d, DynamicDim) and d.min < 1 for d in tensor.shape):
+                raise SpecError(f"{self.model}: a dimension of the input {tensor.name!r} starts below 1")
+        if not self.batched:
+            return
+        for tensor in self.inputs:
+            if not tensor.shape or tensor.shape[0] != self.batch:
+                raise SpecError(
+                    f"{self.model}: the first dimension of every input is the same dynamic batch",
+                    note=f"{tensor.name!r} begins with {_said(tensor)}",
+                    hint=_BATCH_HINT,
+                )
+        for tensor in self.outputs:
+            if not tensor.shape or tensor.shape[0] != self.batch:
+                raise SpecError(
+                    f"{self.model}: the output {tensor.name!r} has no row for each sample of a batch: "
+                    f"it begins with {_said(tensor)}, not with the batch, {_said(self.inputs[0])}",
+                    hint=_BATCH_HINT,
+                )
+        if self.batch.min != 1:
+            raise SpecError(f"{self.model}: a batch starts at 1, as Triton sends single requests too")
+
+    def _check_answer(self) -> None:
+        for name, value in (("threshold", self.threshold), ("agree_within", self.agree_within)):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise SpecError(f"{self.model}: {name} is {value!r}, which is no number")
+        [answer] = [tensor for tensor in self.outputs if tensor.name == self.answer_output]
+        ranks = _RANKS.get(self.task, ())
+        # Without a batch an answer is that of one sample: with a leading 1, or without it.
+        allowed = ranks if self.batched else (*ranks, *(rank - 1 for rank in ranks))
+        if ranks and len(answer.shape) not in allowed:
+            wanted = " or ".join(map(str, ranks))
+            raise SpecError(
+                f"{self.model}: the answer of the task {self.task} has {wanted} dimensions, {answer.name} has not"
+            )
+        last = answer.shape[-1] if len(answer.shape) > (1 if self.batched else 0) else 1
+        if self.task == "classification" and last == 1:
+            raise SpecError(
+                f"{self.model}: the answer {answer.name} has one class, so that every sample has the same answer",
+                hint='a yes or no has task = "binary", with a threshold; a number has task = "regression"',
+            )
+        if self.task == "binary" and len(answer.shape) == 2 and last != 1:
+            raise SpecError(
+                f"{self.model}: the answer of a binary task is one value a sample, {answer.name} has {last}",
+                hint='two values, one for each class, have task = "classification"',
+            )
+        if self.task in ("regression", "embedding") and isinstance(last, DynamicDim) and len(answer.shape) > 1:
+            raise SpecError(
+                f"{self.model}: the answer of the task {self.task} has a fixed number of values, {answer.name} has not",
+                hint='a sequence of numbers has task = "values"',
+            )
+
+    def _check_limits(self, precision: Precision, limits: Limits, names: Collection[str]) -> None:
+        for figure in (limits.agreement, limits.drop, limits.computed_share):
+            if isinstance(figure, bool) or not isinstance(figure, int | float | None):
                 raise SpecError(f"{self.model}: limits.{precision} has something that is no number")
-            if missing := names - limits.tolerance.keys():
-                raise SpecError(f"{self.model}: limits.{precision} has no tolerance for {', '.join(sorted(missing))}")
-            if self.task != "values" and limits.agreement is None:
-                raise SpecError(f"{self.model}: limits.{precision} has no agreement")
+        if missing := names - limits.tolerance.keys():
+            raise SpecError(f"{self.model}: limits.{precision} has no tolerance for {', '.join(sorted(missing))}")
+        for name in names:
+            try:
+                limits.of(name)
+            except SpecError as error:
+                raise SpecError(f"{self.model}: limits.{precision}, {name}: {error}") from None
+        if self.task in DISCRETE and limits.agreement is None:
+            raise SpecError(f"{self.model}: limits.{precision} has no agreement")
+        if self.task in ("regression", "embedding") and limits.agreement is not None and self.agree_within is None:
+            raise SpecError(
+                f"{self.model}: limits.{precision} has an agreement, and nothing says what it means for a {self.task}",
+                hint="agree_within: how far apart two answers that agree may be",
+            )
 
     @property
     def batch(self) -> DynamicDim:
-        """The batch dimension, shared by every input.
+        """The batch dimension, shared by every input and output.
 
         Raises:
-            SpecError: there is no input, or its first dimension is fixed.
+            SpecError: there is no input, its first dimension is fixed, or the network takes no batches.
         """
-        dim = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
+        dim = self.inputs[0].shape[0] if self.batched and self.inputs and self.inputs[0].shape else None
         if not isinstance(dim, DynamicDim):
-            raise SpecError(f"{self.model}: the first dimension of every input must be a dynamic batch")
+            raise SpecError(
+                f"{self.model}: the first dimension of every input must be a dynamic batch", hint=_BATCH_HINT
+            )
         return dim
+
+    @property
+    def max_batch(self) -> int:
+        """Triton's max_batch_size: the most samples of a batch, 0 where the network takes none."""
+        return self.batch.max if self.batched else 0
 
     @property
     def answer_output(self) -> str:
         """The name of the output that the answer is read from."""
         return self.answer or self.outputs[0].name
+
+    @property
+    def usual_batch(self) -> int:
+        """The batch size that the engine is tuned for; 1 where the network takes none."""
+        return self.batch.opt if self.batched else 1
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The batch sizes that stand for all: one sample, what the engine is tuned for, and the most it takes."""
+        return sorted({self.batch.min, self.batch.opt, self.batch.max}) if self.batched else [1]
 
 
 def from_toml(path: Path) -> ModelSpec:
@@ -125,14 +268,13 @@ def from_toml(path: Path) -> ModelSpec:
         SpecError: the file is missing, is not TOML, or lacks something.
     """
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise SpecError(f"{path} is not a TOML file: {error}") from error
     try:
-        unknown = raw.keys() - {"model", "task", "answer", "labels", "inputs", "outputs", "limits"}
-        if unknown:
+        if unknown := raw.keys() - _ENTRIES:
             raise SpecError(f"{path} has entries that no spec has: {', '.join(sorted(unknown))}")
         if (task := raw.get("task", "classification")) not in get_args(Task):
             raise SpecError(f"{path}: there is no task {task!r}", note=f"tasks: {', '.join(get_args(Task))}")
@@ -143,10 +285,15 @@ def from_toml(path: Path) -> ModelSpec:
             model=raw["model"],
             inputs=tuple(_tensor(t) for t in raw["inputs"]),
             outputs=tuple(_tensor(t) for t in raw["outputs"]),
-            limits={precision: Limits(**limits) for precision, limits in raw["limits"].items()},
+            limits={precision: _limits(precision, limits) for precision, limits in raw["limits"].items()},
             task=task,
             answer=raw.get("answer", ""),
             labels=tuple(raw.get("labels", ())),
+            metric=_metric(raw["metric"]) if "metric" in raw else None,
+            threshold=raw.get("threshold", 0.5),
+            agree_within=raw.get("agree_within"),
+            batched=raw.get("batch", True),
+            tensorrt=raw.get("tensorrt", True),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise SpecError(
@@ -155,6 +302,32 @@ def from_toml(path: Path) -> ModelSpec:
         ) from error
 
 
+def _metric(name: str) -> "Metric":
+    from contracts import metric
+
+    return metric.named(name)
+
+
+def _limits(precision: str, raw: dict[str, Any]) -> Limits:
+    given = dict(raw)
+    if "accuracy_drop_points" in given:  # as specs were written before there were other metrics
+        given["drop"] = given.pop("accuracy_drop_points")
+    tolerance = {}
+    for output, limit in given.pop("tolerance").items():
+        try:
+            tolerance[output] = Tolerance(**limit) if isinstance(limit, dict) else limit
+        except SpecError as error:
+            raise SpecError(f"limits.{precision}, {output}: {error}") from None
+    return Limits(tolerance, **given)
+
+
 def _tensor(raw: dict[str, Any]) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else DynamicDim(**d) for d in raw["shape"])
     return TensorSpec(raw["name"], raw["dtype"], shape)
+
+
+def _said(tensor: TensorSpec) -> str:
+    if not tensor.shape:
+        return "nothing, as it is a scalar"
+    first = tensor.shape[0]
+    return f"{first.name!r} ({first.min} to {first.max})" if isinstance(first, DynamicDim) else str(first)

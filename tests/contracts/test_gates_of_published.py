@@ -23,19 +23,19 @@ def test_its_gates_have_the_ids_of_today(before: Manifest) -> None:
     fp32, fp16, int8 = before.variants
     common = [
         *("contract:the graph", "largest_difference:logits", "largest_difference:probabilities"),
-        *("finite", "agreement", "accuracy_drop", "contract:the engine", "computed_share"),
+        *("finite", "agreement", "metric_drop", "contract:the engine", "computed_share"),
     ]
     assert [gate.id for gate in fp32.gates] == [gate.id for gate in fp16.gates] == common
     assert [gate.id for gate in int8.gates] == [common[0], "qdq_symmetric", *common[1:]]
     assert [gate.id for gate in before.gates] == [
-        *("contract:config.pbtxt", "contract:configs/cpu.pbtxt", "contract:fashion_postprocess/labels.txt"),
+        *("contract:config.pbtxt", "contract:configs/cpu.pbtxt", f"contract:{before.family}_postprocess/labels.txt"),
     ]
     worth_it = int8.timings["model.onnx"].worth_it
     assert worth_it is not None and worth_it.id == "worth_it"
 
 
 def test_a_gate_is_selected_by_its_id_whatever_it_is_called(before: Manifest) -> None:
-    drop = find_gate(before.variants[2].gates, "accuracy_drop")
+    drop = find_gate(before.variants[2].gates, "metric_drop")
     assert drop is not None and drop.limit == 0.5
     assert find_gate(before.variants[2].gates, "accuracy") is None
     renamed = (
@@ -53,5 +53,5 @@ def test_it_is_verified_and_read_without_being_rewritten(tmp_path: Path) -> None
     path = tmp_path / manifest.FILE_NAME
     path.write_text(json.dumps(raw))
     published = path.read_bytes()
-    assert manifest.verify(tmp_path).model == "fashion_classifier"
+    assert manifest.verify(tmp_path).model == raw["model"]
     assert path.read_bytes() == published

@@ -9,6 +9,7 @@ import pytest
 from contracts import manifest
 from contracts.errors import ManifestError
 from contracts.manifest import Choice, Engine, Gate, Layer, Manifest, Recipe, Source, Timing, Trial, Variant
+from tests.workspace import FAMILY, MODEL
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def published(tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(b"weights")
     variant = Variant(
         precision="fp16",
-        accuracy=0.9,
+        score=0.9,
         gates=(Gate("top-1 agreement", 0.999, 0.998, "at least"),),
         size_bytes=7,
         sha256=manifest.sha256(tmp_path / "model.onnx"),
@@ -25,16 +26,16 @@ def published(tmp_path: Path) -> Path:
         recipe=Recipe("modelopt", "max", 64, ("a",)),
     )
     release = Manifest(
-        family="fashion",
-        model="fashion_classifier",
+        family=FAMILY,
+        model=MODEL,
         version=1,
         created_at="2026-01-01T00:00:00+00:00",
         source=Source("best.ckpt", "00", "11", None, None, None),
         tools={"torch": "2.13.0"},
-        command="python -m export fashion",
+        command=f"python -m export {FAMILY}",
         calibration_samples=5,
         test_samples=10,
-        reference_accuracy=0.9,
+        reference_score=0.9,
         gates=(Gate("contract: config.pbtxt", 0, 0, "at most"),),
         variants=(variant,),
         trials=(Trial(Recipe("modelopt", "max", 64), variant.gates, 0.1, 2.0),),

@@ -8,9 +8,11 @@ import pytest
 from contracts.errors import SpecError
 from contracts.names import is_model_name
 from contracts.spec import from_toml
-from training.families.fashion.spec import SPEC
+from tests.workspace import FAMILY, MODEL
+from training import families
 
-GOOD = ["fashion_classifier", "a.b-c", "7", "A", "ppocr_v4.rec"]
+SPEC = families.spec(FAMILY)
+GOOD = [MODEL, "a.b-c", "7", "A", "ppocr_v4.rec"]
 # What people call theirs, and what would leave the repository, end Triton 2.51 or be a shell's.
 BAD = [
     *("", " ", ".", "..", "../escaped", "team/router", "/etc/passwd", "a\\b", ".hidden", "-v", "_private"),

@@ -1,0 +1,214 @@
+"""Metrics: one figure for how good a network's answers are, and how much of it a variant may have lost.
+
+A metric gives every sample of a split a score. Its figure is their mean, or another function of them all; its loss,
+between a reference and a variant on the same samples, has a paired test. Training monitors a family's metric, the
+export holds every precision to it, and the manifest records it.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts import paired
+from contracts.errors import SpecError
+from contracts.paired import Scores
+from contracts.samples import Batch
+
+Targets = Sequence[NDArray[Any]]  # what is true: an array [n, …] a group of samples, of any dtype
+_RECALL = re.compile(r"recall_at_([1-9]\d*)")
+_CHUNK = 1024  # queries whose similarities to all others are held at a time
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a network gave for a split, in the order of its samples."""
+
+    outputs: Sequence[Batch]  # {output: [n, …]} a group
+    values: Sequence[NDArray[Any]]  # of the output that the answer is read from
+    answers: NDArray[Any] | None  # as the task reads them, [N, …]; None for the task "values"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How far a variant's figure is from its reference's, for the worse; negative: it is better."""
+
+    measured: float
+    bound: float  # the upper end of its one-sided 95 % confidence interval
+    detail: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a split's outputs and targets.
+
+    Attributes:
+        name: As it is written in specs, logged ("val_accuracy") and tagged: letters, digits and _.
+        scores: One score a sample, [N], from what was predicted and what is true.
+        figure: Of all scores and their targets; their mean unless given.
+        bound: The upper 95 % bound of the loss, from the reference's scores, the variant's and the targets. Unless
+            given: for a mean Tango's or Student's paired interval, for another figure the paired bootstrap.
+        better: Which direction is better.
+        share: Whether it is a share of one, shown in percent, and its loss in percentage points.
+    """
+
+    name: str
+    scores: Callable[[Predicted, Targets], Scores]
+    figure: Callable[[Scores, Targets], float] | None = None
+    bound: Callable[[Scores, Scores, Targets], float] | None = None
+    better: Literal["higher", "lower"] = "higher"
+    share: bool = True
+
+    def __repr__(self) -> str:  # cached steps are told apart by it: no addresses of functions
+        return f"Metric({self.name})"
+
+    def value(self, scores: Scores, targets: Targets) -> float:
+        """Return the figure of these scores."""
+        return float(self.figure(scores, targets)) if self.figure else float(scores.mean())
+
+    def loss(self, before: Scores, after: Scores, targets: Targets) -> Loss:
+        """Compare a variant's scores with its reference's on the same samples."""
+        sign = 1 if self.better == "higher" else -1
+        was, now = self.value(before, targets), self.value(after, targets)
+        measured = sign * (was - now)
+        detail = f"{was:.5g} → {now:.5g}"
+        if self.bound is not None:
+            return Loss(measured, self.bound(before, after, targets), detail)
+        if self.figure is not None:
+            return Loss(measured, self._bootstrap_bound(sign, before, after, targets), detail)
+        if _all_or_nothing(before) and _all_or_nothing(after):
+            lost, gained = int((before > after).sum()), int((before < after).sum())
+            if self.better == "lower":
+                lost, gained = gained, lost
+            bound, count = paired.tango_bound(lost, gained, len(before)), len(before)
+            return Loss(measured, bound, f"{lost} lost, {gained} gained of {count:,}")
+        return Loss(measured, paired.mean_bound(sign * before, sign * after), detail)
+
+    def _bootstrap_bound(self, sign: int, before: Scores, after: Scores, targets: Targets) -> float:
+        true = np.concatenate(list(targets))
+        assert self.figure is not None
+        figure = self.figure
+        return paired.bootstrap_bound(lambda scores, drawn: sign * figure(scores, [true[drawn]]), before, after)
+
+
+def named(name: str) -> Metric:
+    """Return a ready-made metric by its name.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    if match := _RECALL.fullmatch(name):
+        return recall_at(int(match[1]))
+    if name not in READY_MADE:
+        raise SpecError(f"there is no metric {name!r}", note=f"metrics: {', '.join(READY_MADE)}, recall_at_1, …")
+    return READY_MADE[name]
+
+
+def recall_at(k: int) -> Metric:
+    """Make the metric: whether one of the k samples whose embeddings are nearest has the same target."""
+    return Metric(f"recall_at_{k}", partial(_hits, k))
+
+
+def _correct(predicted: Predicted, targets: Targets) -> Scores:
+    assert predicted.answers is not None  # of a task that has answers
+    return same(predicted.answers, joined(targets)).astype(np.float64)
+
+
+def same(answers: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell of each answer, [N], whether it is the other; a sequence, [N, L] padded with -1, has to be so as a whole."""
+    if answers.ndim == 1:
+        alike: NDArray[np.bool_] = np.equal(answers, others.reshape(len(answers), -1)[:, 0])
+        return alike
+    equal: NDArray[np.bool_] = np.equal(*_padded(answers, others)).all(axis=1)
+    return equal
+
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Join arrays [n, …]; sequences of different lengths are padded with -1."""
+    width = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+    return np.concatenate([_pad(part, width) if part.ndim == 2 else part for part in parts])
+
+
+def _padded(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    width = max(one.shape[1], other.shape[1])
+    return _pad(one, width), _pad(other, width)
+
+
+def _pad(sequences: NDArray[Any], width: int) -> NDArray[Any]:
+    return np.pad(sequences, ((0, 0), (0, width - sequences.shape[1])), constant_values=-1)
+
+
+def _all_or_nothing(scores: Scores) -> bool:
+    return bool(((scores == 0) | (scores == 1)).all())
+
+
+def _positive_score(predicted: Predicted, targets: Targets) -> Scores:
+    values = [part.reshape(len(part), -1).astype(np.float64) for part in predicted.values]
+    widths = {part.shape[1] for part in values}
+    if widths == {2}:  # of two classes
+        return np.concatenate([part[:, 1] - part[:, 0] for part in values])
+    if widths != {1}:
+        raise SpecError("the metric auc needs an answer of one value, or of two classes")
+    return np.concatenate([part[:, 0] for part in values])
+
+
+def _positive(targets: Targets) -> NDArray[np.bool_]:
+    positive: NDArray[np.bool_] = np.concatenate([part.reshape(len(part), -1)[:, 0] for part in targets]) > 0
+    return positive
+
+
+def _per_sample(
+    error: Callable[[NDArray[np.float64]], NDArray[np.float64]], predicted: Predicted, targets: Targets
+) -> Scores:
+    differences = [
+        (found.astype(np.float64).reshape(len(found), -1) - true.reshape(len(true), -1))
+        for found, true in zip(predicted.values, targets, strict=True)
+    ]
+    return np.concatenate([error(part).mean(axis=1) for part in differences])
+
+
+def _cosine(predicted: Predicted, targets: Targets) -> Scores:
+    pairs = zip(predicted.values, targets, strict=True)
+    return np.concatenate([cosine_similarity(found, true) for found, true in pairs])
+
+
+def cosine_similarity(one: NDArray[Any], other: NDArray[Any]) -> Scores:
+    """Return the cosine of the angle between the vectors of each sample, [N]; 1 where both are zero."""
+    a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    equal = (a == b).all(axis=1).astype(np.float64)
+    cosines: Scores = np.where(lengths > 0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1), equal)
+    return cosines
+
+
+def _hits(k: int, predicted: Predicted, targets: Targets) -> Scores:
+    vectors = np.concatenate([part.reshape(len(part), -1).astype(np.float64) for part in predicted.values])
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    labels = np.concatenate([part.reshape(len(part), -1)[:, 0] for part in targets])
+    hits = np.zeros(len(labels))
+    for start in range(0, len(labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        likeness = vectors[rows] @ vectors.T
+        likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -math.inf  # not itself
+        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
+        hits[rows] = (labels[nearest] == labels[rows][:, None]).any(axis=1)
+    return hits
+
+
+ACCURACY = Metric("accuracy", _correct)
+AUC = Metric(
+    "auc",
+    _positive_score,
+    figure=lambda scores, targets: paired.auc(scores, _positive(targets)),
+    bound=lambda before, after, targets: paired.auc_bound(before, after, _positive(targets)),
+)
+SQUARED_ERROR = Metric("squared_error", partial(_per_sample, np.square), better="lower", share=False)
+ABSOLUTE_ERROR = Metric("absolute_error", partial(_per_sample, np.abs), better="lower", share=False)
+COSINE = Metric("cosine", _cosine, share=False)
+
+READY_MADE = {metric.name: metric for metric in (ACCURACY, AUC, SQUARED_ERROR, ABSOLUTE_ERROR, COSINE)}

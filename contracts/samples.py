@@ -1,0 +1,99 @@
+"""Samples as they are: groups of equal shapes, each with what is true of it if that is known."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batch = Mapping[str, NDArray[Any]]  # by tensor name, every array [B, …]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Samples that have the same shapes, such as sounds of one length."""
+
+    inputs: Batch  # {input: [n, …]}; of a network without a batch, [n, *its whole shape]
+    targets: NDArray[Any] | None = None  # [n, …], of any dtype
+    expected: Batch | None = None  # {output: [n, …]}: what the framework that it comes from gives
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, chosen: slice | NDArray[np.intp]) -> Group:
+        """Return some of the samples."""
+        return Group(
+            {name: values[chosen] for name, values in self.inputs.items()},
+            None if self.targets is None else self.targets[chosen],
+            None if self.expected is None else {name: values[chosen] for name, values in self.expected.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A part of a dataset. Its samples are in the order of its groups, and nothing is padded."""
+
+    groups: tuple[Group, ...]
+
+    @staticmethod
+    def of(inputs: Batch, targets: NDArray[Any] | None = None) -> Split:
+        """Make a split whose samples all have the same shapes."""
+        return Split((Group(inputs, targets),))
+
+    def __len__(self) -> int:
+        return sum(len(group) for group in self.groups)
+
+    @property
+    def targets(self) -> list[NDArray[Any]] | None:
+        """What is true of each group's samples, or None where it is not known."""
+        known = [group.targets for group in self.groups if group.targets is not None]
+        return known if len(known) == len(self.groups) else None
+
+    @property
+    def expected(self) -> list[Batch] | None:
+        """What the framework gives for each group's samples, or None where it is not known."""
+        known = [group.expected for group in self.groups if group.expected is not None]
+        return known if len(known) == len(self.groups) else None
+
+    def first(self, count: int) -> Split:
+        """Return at most so many of the samples, in proportion from every group, so that every length is in it."""
+        if count >= len(self):
+            return self
+        share, kept = count / len(self), []
+        for group in self.groups:
+            kept.append(group.take(slice(max(1, round(len(group) * share)))))
+        return Split(tuple(kept))
+
+    def halves(self) -> tuple[Split, Split]:
+        """Return the first half of every group, and the second."""
+        first, second = [], []
+        for group in self.groups:
+            middle = len(group) // 2
+            first.append(group.take(slice(middle)))
+            second.append(group.take(slice(middle, None)))
+        return Split(tuple(g for g in first if len(g))), Split(tuple(g for g in second if len(g)))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the inputs of up to `size` samples of a group at a time; for 0 each sample alone, with no such axis."""
+        for group in self.groups:
+            for start in range(0, len(group), size or 1):
+                if size:
+                    yield group.take(slice(start, start + size)).inputs
+                else:
+                    yield {name: np.asarray(values[start]) for name, values in group.inputs.items()}
+
+
+def save_arrays(path: Path, arrays: Batch) -> None:
+    """Write a .npz of plain arrays whatever they are called, the same bytes for the same arrays.
+
+    numpy.savez takes no array that is called `file`, and writes the time into the file.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stored:
+        for name, values in arrays.items():
+            with stored.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
