@@ -1,11 +1,12 @@
-"""Train, validate or test a model family; or write some of its test inputs as files.
+"""Train, validate or test a model family; write some of its test inputs as files; make a new family.
 
-  python -m training fit fashion                     the default configuration
-  python -m training fit fashion --preset demo       a few minutes on a laptop
-  python -m training fit fashion --ckpt_path artifacts/checkpoints/fashion/RUN/last.ckpt    resume
-  python -m training test fashion --ckpt_path artifacts/checkpoints/fashion/RUN/best.ckpt
-  python -m training examples fashion --count 100    test images as PNG, with labels.csv, to try a server with
-  python -m training fit fashion --help              every flag of the trainer, the model and the data
+  python -m training fit FAMILY                      the default configuration
+  python -m training fit FAMILY --preset demo        a few minutes on a laptop
+  python -m training fit FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/last.ckpt    resume
+  python -m training test FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/best.ckpt
+  python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
+  python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
+  python -m training fit FAMILY --help               every flag of the trainer, the model and the data
 
 Everything after the family goes to Lightning: --trainer.max_epochs 3, --trainer.precision bf16-mixed,
 --trainer.devices 4, --model.lr 0.05, --early_stopping.patience 5, --seed_everything 7, …
@@ -17,44 +18,71 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cli.commands import positive_count
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
 from training.families import FAMILIES
 
+_LIGHTNINGS = {
+    "fit": "train, and test the best checkpoint",
+    "validate": "judge a checkpoint on the validation split",
+    "test": "judge a checkpoint on the test split",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if given[:1] and given[0] in _LIGHTNINGS and {"-h", "--help"} & set(given[2:]):  # Lightning's help, not ours
+        options, flags = parser.parse_args(given[:2]), ["--help"]
+    else:
+        options, flags = parser.parse_known_args(given)
+    if options.subcommand in _LIGHTNINGS:
+        from training import cli  # torch and Lightning take seconds to import: not for --help
+
+        cli.run(options.subcommand, options.family, options.preset, flags)
+        return 0
+    if flags:
+        parser.error(f"{options.subcommand} does not take {' '.join(flags)}")
+    if options.subcommand == "new":
+        return _new(options.name, options.like, options.network)
+    return _examples(options.family, options.count)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        usage="python -m training {fit,validate,test,examples} FAMILY [--preset NAME] [Lightning's flags]",
+        usage="python -m training {fit,validate,test,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
+        "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("subcommand", choices=["fit", "validate", "test", "examples"], help="what to do")
-    parser.add_argument("family", choices=list(FAMILIES), help="the model family")
-    parser.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
-    parser.add_argument("--count", type=int, metavar="N", help="examples: how many files (default: 100)")
-    if {"-h", "--help"} & set(given[2:]):  # Lightning's help, not ours
-        options, flags = parser.parse_args(given[:2]), ["--help"]
-    else:
-        options, flags = parser.parse_known_args(given)
+    chosen = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for name, what in _LIGHTNINGS.items():
+        lightnings = chosen.add_parser(name, help=what, prog=f"python -m training {name}", allow_abbrev=False)
+        _family(lightnings)
+        lightnings.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
+    examples = chosen.add_parser("examples", help="write test inputs as files", prog="python -m training examples")
+    _family(examples)
+    examples.add_argument("--count", type=positive_count, default=100, metavar="N", help="how many (default: 100)")
+    new = chosen.add_parser("new", help="make a family: a copy of another one", prog="python -m training new")
+    new.add_argument("name", metavar="NAME", help="what it is called, and its folder")
+    new.add_argument(
+        "--like",
+        choices=list(FAMILIES),
+        default=layout.DEFAULT_FAMILY,
+        metavar="FAMILY",
+        help=f"the one to copy (default: {layout.DEFAULT_FAMILY})",
+    )
+    new.add_argument("--network", metavar="NAME", help="what its network is called behind the family's name")
+    return parser
 
-    if options.subcommand == "examples":
-        if flags or options.preset:
-            parser.error(f"examples takes --count only, not {' '.join(flags) or '--preset'}")
-        if options.count is not None and options.count < 1:
-            parser.error("--count must be at least 1")
-        return _examples(options.family, options.count or 100)
-    if options.count is not None:
-        parser.error("--count is for examples")
 
-    from training import cli  # torch and Lightning take seconds to import: not for --help
-
-    cli.run(options.subcommand, options.family, options.preset, flags)
-    return 0
+def _family(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("family", choices=list(FAMILIES), metavar="FAMILY", help=f"one of {', '.join(FAMILIES)}")
 
 
 def _examples(family: str, count: int) -> int:
@@ -63,7 +91,22 @@ def _examples(family: str, count: int) -> int:
     directory = layout.examples() / family
     written = families.load(family).write_examples(directory, count)
     print(f"Wrote {written:,} test inputs and labels.csv into {layout.shown(directory)}")
-    print(f"Next, with a server up: python -m clients classify {layout.shown(directory)}")
+    if texts := sorted(directory.glob("*.json")):  # requests as they are, else images
+        command = f"infer {families.spec(family).model} < {layout.shown(texts[0])}"
+    else:
+        command = f"classify {layout.shown(directory)}"
+        command += f" --model {family}" if family != layout.DEFAULT_FAMILY else ""
+    print(f"Next, with a server up: python -m clients {command}")
+    return 0
+
+
+def _new(name: str, like: str, network: str | None) -> int:
+    from training import new_family
+
+    made = new_family.make(name, like, network)
+    print(f"Made the family {name}, so far the same as {like}:")
+    print(*(f"  {layout.shown(path)}" for path in made.paths), sep="\n")
+    print(new_family.next_steps(made))
     return 0
 
 

@@ -4,8 +4,8 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from contracts import layout, manifest
@@ -20,7 +20,7 @@ class Checkpoint:
 
     path: Path
     sha256: str
-    module: pl.LightningModule
+    module: Any  # a LightningModule, which is also a Module of training.families
     lineage: Lineage
 
 

@@ -19,6 +19,7 @@ from contracts import layout
 from training import checkpoints, families
 from training.errors import TrainingError
 from training.lineage_callback import RecordLineage
+from training.metric_callback import LogMetric, monitored
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
@@ -94,23 +95,27 @@ class _CLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={
                 "logger": self._mlflow(),
-                "callbacks": [RecordLineage(family.name), LearningRateMonitor("epoch"), _KeepLast(self._directory)],
+                "callbacks": [
+                    *(RecordLineage(family.name), LogMetric(family.spec)),
+                    *(LearningRateMonitor("epoch"), _KeepLast(self._directory)),
+                ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
             },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add early stopping and the best checkpoint, both by validation accuracy."""
+        """Add early stopping and the best checkpoint, both by the family's metric on the validation split."""
+        figure, mode = monitored(self._family.spec)
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults({"early_stopping.monitor": "val_accuracy", "early_stopping.mode": "max"})
+        parser.set_defaults({"early_stopping.monitor": figure, "early_stopping.mode": mode})
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.dirpath": str(self._directory),
                 "checkpoint.filename": "best",
-                "checkpoint.monitor": "val_accuracy",
-                "checkpoint.mode": "max",
+                "checkpoint.monitor": figure,
+                "checkpoint.mode": mode,
             }
         )
 

@@ -2,7 +2,8 @@
 
 TrainingError
 ├── DataError          a dataset that cannot be found, fetched or trusted
-└── CheckpointError    a checkpoint that is missing, damaged or of another family
+├── CheckpointError    a checkpoint that is missing, damaged or of another family
+└── FamilyError        a family that cannot be made
 """
 
 from contracts.errors import ProjectError
@@ -18,3 +19,7 @@ class DataError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged or of another family."""
+
+
+class FamilyError(TrainingError):
+    """A new family cannot be made."""

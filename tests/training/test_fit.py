@@ -8,20 +8,20 @@ import pytest
 import yaml
 
 from contracts import layout
-from tests.conftest import Workspace, wait_for
+from tests.conftest import FAMILY, Workspace, wait_for
 
 
 def test_mlflow_has_parameters_metrics_lineage_and_the_checkpoint(shared: Workspace, checkpoint: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{shared.root / 'artifacts' / 'mlflow.db'}")
-    [experiment] = [e for e in client.search_experiments() if e.name == "fashion"]
+    [experiment] = [e for e in client.search_experiments() if e.name == FAMILY]
     [run] = client.search_runs([experiment.experiment_id], "params.lr = '0.1'")  # releases are runs as well
     assert run.data.params["lr"] == "0.1"
     assert run.data.params["widths"] == "[16, 32, 64]"
     assert len(client.get_metric_history(run.info.run_id, "val_accuracy")) == 2, "one figure an epoch"
     assert 0.5 < run.data.metrics["test_accuracy"] < 1
-    assert run.data.tags["family"] == "fashion"
+    assert run.data.tags["family"] == FAMILY
     assert len(run.data.tags["git_commit"]) == 40
     assert len(run.data.tags["data_fingerprint"]) == 64
     artifacts = {a.path for a in client.list_artifacts(run.info.run_id, "checkpoint")}
@@ -40,11 +40,11 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(work
     import torch
 
     fit = [
-        "training", "fit", "fashion", "--preset", "demo", "--trainer.max_epochs", "12",
+        "training", "fit", FAMILY, "--preset", "demo", "--trainer.max_epochs", "12",
         "--early_stopping.patience", "99", "--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "1",
         "--trainer.limit_test_batches", "1",
     ]  # fmt: skip
-    runs = workspace.root / "artifacts" / "checkpoints" / "fashion"
+    runs = workspace.root / "artifacts" / "checkpoints" / FAMILY
     with subprocess.Popen(
         workspace.command(*fit), cwd=layout.ROOT, env=workspace.environment, stderr=subprocess.STDOUT,
         stdout=subprocess.PIPE, text=True,
@@ -67,7 +67,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_a_resumed_run_goes_on_from_it(work
 def test_a_checkpoint_is_judged_by_test_and_validate(shared: Workspace, checkpoint: Path) -> None:
     for split, batches in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
         few = (f"--trainer.{batches}", "4")
-        out = shared.must("training", split, "fashion", "--preset", "demo", "--ckpt_path", checkpoint, *few)
+        out = shared.must("training", split, FAMILY, "--preset", "demo", "--ckpt_path", checkpoint, *few)
         assert f"{split.removesuffix('idate')}_accuracy" in out
 
 
@@ -80,14 +80,14 @@ def test_a_checkpoint_is_judged_by_test_and_validate(shared: Workspace, checkpoi
     ],
 )
 def test_without_a_checkpoint_there_is_nothing_to_judge(workspace: Workspace, options: list[str], message: str) -> None:
-    done = workspace.run("training", "test", "fashion", *options)
+    done = workspace.run("training", "test", FAMILY, *options)
     assert done.returncode == 1
     assert f"error: {message}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_preset_lists_those_there_are(workspace: Workspace) -> None:
-    done = workspace.run_here("training", "fit", "fashion", "--preset", "nope")
+    done = workspace.run_here("training", "fit", FAMILY, "--preset", "nope")
     assert done.returncode == 1
-    assert "fashion has no preset 'nope'" in done.stderr
+    assert f"{FAMILY} has no preset 'nope'" in done.stderr
     assert "presets: demo" in done.stderr

@@ -6,14 +6,15 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from contracts.spec import ModelSpec
 from training.errors import TrainingError
 
-if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy
-    import numpy as np
-    from numpy.typing import NDArray
+if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy and torch
+    from torch import Tensor, nn
+
+    from contracts.samples import Batch, Split
 
 # name -> package. Strings, so that listing the families imports none of them (and not torch).
 FAMILIES: Mapping[str, str] = {
@@ -24,12 +25,33 @@ FAMILIES: Mapping[str, str] = {
 class Data(Protocol):
     """What every family's LightningDataModule offers beside Lightning's own hooks."""
 
-    def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return inputs [N, …] and labels of "train", "val" or "test", as the served network gets them."""
+    def split(self, name: str) -> Split:
+        """Return the samples of "train", "val" or "test", as the served network gets them, and what is true of them."""
 
     @property
     def fingerprint(self) -> str:
         """A digest of the data and of how it is split."""
+
+
+class Evaluated(TypedDict):
+    """What a step of validation or test found: the family's metric is computed from it."""
+
+    outputs: Mapping[str, Tensor]  # by the spec's names, [B, …]; at least the one that the answer is read from
+    targets: Tensor  # [B, …]
+
+
+class Module(Protocol):
+    """What every family's LightningModule offers beside Lightning's own hooks.
+
+    Its `validation_step` and `test_step` return an Evaluated.
+    """
+
+    def served(self) -> nn.Module:
+        """Return what is exported: everything that must not differ in serving.
+
+        Its forward takes the spec's inputs, in order, and returns the spec's outputs, in order or by name. It shares
+        its weights with this module, and the names of its parts are those of the graph's nodes.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,9 +60,11 @@ class Family:
 
     name: str
     spec: ModelSpec
-    module: Any  # the LightningModule's class, with `normalise` and `network` (see export/source/pytorch.py)
+    module: Any  # the LightningModule's class, which is also a Module
     data: Any  # the LightningDataModule's class, which is also a Data
     write_examples: Callable[[Path, int], int]  # real inputs as files, with their labels
+    # So many held-out ones as clients of the ensemble send them, {input: [n, …]}; None of a family without one.
+    raw_examples: Callable[[int], Batch] | None
     directory: Path  # holds config.yaml and a <preset>.yaml per preset
 
 
@@ -51,12 +75,14 @@ def load(name: str) -> Family:
         TrainingError: there is no such family.
     """
     package = _package(name)
+    examples = importlib.import_module(f"{package}.examples")
     return Family(
         name=name,
         spec=spec(name),
         module=importlib.import_module(f"{package}.model").Module,
         data=importlib.import_module(f"{package}.data").DataModule,
-        write_examples=importlib.import_module(f"{package}.examples").write,
+        write_examples=examples.write,
+        raw_examples=getattr(examples, "requests", None),
         directory=Path(__file__).parent / package.rpartition(".")[2],
     )
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from contracts import layout
+from contracts.samples import Split
 from training.errors import DataError
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -38,7 +39,7 @@ _DIGESTS = {
 _VALIDATION_IMAGES = 5_000
 _SPLIT_SEED = 0
 
-Split = Literal["train", "val", "test"]
+Part = Literal["train", "val", "test"]
 
 
 def locate(root: Path, mirror: str = MIRROR) -> Path:
@@ -138,10 +139,10 @@ class DataModule(pl.LightningDataModule):
             "test": (arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"].astype(np.int64)),
         }
 
-    def split(self, name: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Return images uint8 [N, 1, 28, 28] and labels int64 [N]."""
-        self.setup()
-        return self._splits[name]
+    def split(self, name: Part) -> Split:
+        """Return images, {"pixels": uint8 [N, 1, 28, 28]}, and their classes, int64 [N]."""
+        images, labels = self._arrays(name)
+        return Split.of({"pixels": images}, labels)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffle the training images anew each epoch; the last, smaller batch is left out."""
@@ -162,10 +163,14 @@ class DataModule(pl.LightningDataModule):
             images = _flip_and_shift(images)
         return images, labels
 
-    def _loader(self, name: Split, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _arrays(self, name: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        self.setup()
+        return self._splits[name]
+
+    def _loader(self, name: Part, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
         # The images are in memory and fetched a batch at a time: worker processes would only copy them.
         return DataLoader(
-            _InMemory(*self.split(name)),
+            _InMemory(*self._arrays(name)),
             batch_size=self.batch_size if shuffle else 500,
             shuffle=shuffle,
             drop_last=shuffle,

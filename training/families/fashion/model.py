@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.families import Evaluated
+
 # Of the 60,000 original training images, scaled to 0…1.
 _MEAN, _STD = 0.2860, 0.3530
 
@@ -35,13 +37,13 @@ class Module(pl.LightningModule):
         self.save_hyperparameters()
         self.network = _network(widths, blocks, classes=10)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Scale uint8 [B, 1, 28, 28] to float32 of zero mean and unit variance. Part of every exported graph."""
-        return (pixels.float() / 255 - _MEAN) / _STD
+    def served(self) -> nn.Module:
+        """Return what is exported: pixels, uint8 [B, 1, 28, 28], to logits and probabilities, float32 [B, 10]."""
+        return _Served(self.network)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Turn uint8 [B, 1, 28, 28] into logits, float32 [B, 10]."""
-        logits: Tensor = self.network(self.normalise(pixels))
+        logits: Tensor = self.network(_normalised(pixels))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -51,13 +53,13 @@ class Module(pl.LightningModule):
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log loss and accuracy."""
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluated:
+        """Log the loss; return what the metric is computed from."""
+        return self._evaluate(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log loss and accuracy."""
-        self._evaluate(batch, "test")
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluated:
+        """Log the loss; return what the metric is computed from."""
+        return self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> Any:
         """Return SGD with a one-cycle schedule over all steps of the run (Smith and Topin 2017, arXiv:1708.07120)."""
@@ -76,12 +78,23 @@ class Module(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> Evaluated:
         pixels, labels = batch
         logits = self(pixels)
-        accuracy = (logits.argmax(1) == labels).float().mean()
         self.log(f"{split}_loss", F.cross_entropy(logits, labels), sync_dist=True)
-        self.log(f"{split}_accuracy", accuracy, prog_bar=True, sync_dist=True)
+        return {"outputs": {"logits": logits}, "targets": labels}
+
+
+class _Served(nn.Module):
+    """The network with all around it that must not differ in serving: the pixels' scale, and probabilities."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network  # its name is that of the graph's nodes: "network.2.first.0/Conv"
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = self.network(_normalised(pixels))
+        return logits, logits.softmax(dim=1)
 
 
 class _Block(nn.Module):
@@ -104,6 +117,11 @@ class _GlobalAverage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """Scale uint8 [B, 1, 28, 28] to float32 of zero mean and unit variance."""
+    return (pixels.float() / 255 - _MEAN) / _STD
 
 
 def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:

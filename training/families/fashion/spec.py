@@ -26,12 +26,10 @@ SPEC = ModelSpec(
     ),
     limits={
         # The same arithmetic in another runtime: only the order of float32 additions differs.
-        "fp32": Limits({"logits": 1e-3, "probabilities": 1e-4}, agreement=0.9995, accuracy_drop_points=0.1),
+        "fp32": Limits({"logits": 1e-3, "probabilities": 1e-4}, agreement=0.9995, drop=0.1),
         # float16 has 11 significant bits: about 0.05 % of a logit, through a dozen layers.
-        "fp16": Limits({"logits": 0.1, "probabilities": 0.05}, agreement=0.999, accuracy_drop_points=0.1),
+        "fp16": Limits({"logits": 0.1, "probabilities": 0.05}, agreement=0.999, drop=0.1),
         # 8 bits move every logit a little; what matters is that answers and accuracy stay.
-        "int8": Limits(
-            {"logits": 4.0, "probabilities": 0.9}, agreement=0.97, accuracy_drop_points=0.5, computed_share=0.7
-        ),
+        "int8": Limits({"logits": 4.0, "probabilities": 0.9}, agreement=0.97, drop=0.5, computed_share=0.7),
     },
 )
