@@ -7,8 +7,9 @@
   python -m deploy down
 
   python -m deploy reload           serve what was published since, without dropping a request
-  python -m deploy rollback fashion_classifier
-  python -m deploy promote fashion_classifier 3
+  python -m deploy rollback MODEL
+  python -m deploy promote MODEL 3
+  python -m deploy environments     packages that Python models have of their own (lock, build)
   python -m deploy drill            try all of that, and two crashes, under load, on a copy
 
 Where a container's or an installed tritonserver exists it is used, with its native backends; anywhere else the
@@ -143,12 +144,31 @@ def _repository(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _environments(environments: argparse.ArgumentParser) -> None:
+    environments.add_argument(
+        "action",
+        nargs="?",
+        choices=["list", "lock", "build"],
+        default="list",
+        help="lock writes requirements.lock beside requirements.txt, build installs what is locked (default: list)",
+    )
+    environments.add_argument("models", nargs="*", metavar="MODEL", help="whose (default: all that have any)")
+    environments.add_argument(
+        "--repository", type=Path, default=layout.model_repository(), help="default: model_repository"
+    )
+
+
 def _drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument("--requests", type=count, default=20_000, metavar="N", help="at least (default: 20,000)")
     drill.add_argument("--connections", type=count, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)")
     drill.add_argument("--model", help="the one to upgrade (default: the first that was released)")
     drill.add_argument(
-        "--image", type=Path, action="append", default=[], metavar="FILE", help="what to send; repeatable"
+        "--image",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="to send in place of golden requests; repeatable",
     )
     drill.add_argument(
         "--repository",
@@ -189,6 +209,12 @@ COMMANDS = (
         "make a version the one that answers; newer ones are parked",
         "deploy.versions.commands:promote",
         _promote,
+    ),
+    Command(
+        "environments",
+        "packages that models have of their own, from a requirements.txt beside config.pbtxt",
+        "deploy.layers.commands:environments",
+        _environments,
     ),
     Command(
         "drill",

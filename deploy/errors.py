@@ -2,6 +2,7 @@
 
 DeployError
 ├── SetupError           the environment of the pip-installed server could not be made
+├── RequirementsError    a model's own packages cannot be read, locked or installed
 ├── SettingsError        what was asked for cannot be: an address, a user, a key, a file of TLS
 ├── RepositoryError      what is in the model repository cannot be served
 ├── AlreadyRunningError  `up` while a server is up
@@ -9,6 +10,7 @@ DeployError
 ├── AccessError          the server asks for another admin key
 ├── StartError           the server did not start, not all became ready, or it died more often than it may
 ├── ModelError           a model did not load, or does not answer
+│   └── WrongAnswerError a version loaded, and answers its golden requests wrong
 ├── ChangeError          a reload, roll back or promotion did not happen
 └── DrillError           the drill could not be done, or something in it went wrong
 """
@@ -22,6 +24,10 @@ class DeployError(ProjectError):
 
 class SetupError(DeployError):
     """The environment of the pip-installed server could not be made."""
+
+
+class RequirementsError(DeployError):
+    """A model's own packages cannot be read, locked or installed."""
 
 
 class SettingsError(DeployError):
@@ -50,6 +56,10 @@ class StartError(DeployError):
 
 class ModelError(DeployError):
     """A model did not load, is not ready, or does not answer."""
+
+
+class WrongAnswerError(ModelError):
+    """A version loaded, and does not answer its golden requests as the reference did when it was released."""
 
 
 class ChangeError(DeployError):

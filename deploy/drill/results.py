@@ -71,6 +71,7 @@ class DrillResult:
     connections: int
     sent: tuple[SentRequest, ...]  # in the order that they ended
     events: tuple[Event, ...]
+    payload: str = ""  # what was in the requests, and what the answers were compared with
 
     @cached_property
     def event_results(self) -> list[EventResult]:
@@ -94,6 +95,7 @@ class DrillResult:
             "began": self.began.isoformat(timespec="seconds"),
             "model": self.model,
             "connections": self.connections,
+            "sent": self.payload,
             "requests": len(self.sent),
             "failures": sum(found.failures for found in self.event_results),
             "events": [asdict(found) for found in self.event_results],
@@ -104,19 +106,19 @@ class DrillResult:
         load = f"{len(self.sent):,} requests over {self.connections} connections"
         if not self.passed:
             reasons = "; ".join(f"{f.event}: {f.problem}" for f in self.event_results if f.problem)
-            return f"FAILED after {load}: {reasons}"
+            return f"FAILED after {load}: {reasons}. Sent: {self.payload}"
         free = ", ".join(f.event for f in self.event_results if f.limit_s is None)
         back = "".join(
             f"; {f.event}: back after {f.recovery_s:.1f} s" for f in self.event_results if f.limit_s is not None
         )
-        return f"Passed: {load}; not one failed around {free}{back}"
+        return f"Passed: {load}; not one failed around {free}{back}. Sent: {self.payload}"
 
 
 def table(result: DrillResult) -> Table:
     """Lay out the events, a row each."""
     shown = tables.table(
         "event", "requests", "failures", "longest gap ms,\none connection", "\nall", "p99 ms\nbefore", "\nduring",
-        "\nafter", "recovered\nafter s", "limit s", "",
+        "\nafter", "recovered\nafter s", "limit s", "", caption=escape(f"Sent: {result.payload}"),
     )  # fmt: skip
     for f in result.event_results:
         limit = "0 failures" if f.limit_s is None else f"{f.limit_s:g}"
@@ -180,7 +182,9 @@ def _event_result(result: DrillResult, event: Event, start_s: float, end_s: floa
 
 def _problem(event: Event, requests: int, errors: Sequence[str], recovery_s: float | None) -> str:
     if recovery_s is None:
-        return "not every connection was answered again"
+        return (
+            f"not every connection was answered again: {errors[-1]}" if errors else "not every connection was answered"
+        )
     if event.limit_s is None:
         return f"{len(errors):,} of {requests:,} requests failed: {errors[0]}" if errors else ""
     return f"back after {recovery_s:.1f} s, and not {event.limit_s:g} s" if recovery_s > event.limit_s else ""

@@ -18,13 +18,14 @@ from contracts.errors import ProjectError
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.server_copy import DrillCopy, server_over_a_copy
-from deploy.drill.traffic import Connect, Tensors, Traffic, tritonclient_connection
+from deploy.drill.traffic import Connect, Traffic, tritonclient_connection
+from deploy.errors import DrillError
 from deploy.triton import payload
+from deploy.triton.payload import Payload
 from deploy.versions import ensembles
 
 _PATIENCE_S = 60.0  # for every connection to be answered again
-_SILENCE = f"not every connection is answered {_PATIENCE_S:.0f} s later"
-_PICTURES = {".png", ".jpg", ".jpeg"}
+_SILENCE = f"not every connection is answered right {_PATIENCE_S:.0f} s later"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DrillSettings:
 
     repository: Path = field(default_factory=layout.model_repository)
     model: str | None = None  # the one that is upgraded; by default the first release
-    images: tuple[Path, ...] = ()  # what is sent for inputs of strings; by default examples, or plain grey
+    images: tuple[Path, ...] = ()  # to send, in place of golden requests; without those examples, or what is made up
     requests: int = 20_000  # at least
     connections: int = 8
     quiet_s: float = 3.0  # at least, between the events
@@ -50,7 +51,7 @@ def drill(
         connect: How the requests are sent; by default without retries.
 
     Raises:
-        DrillError: there is no release to upgrade, or the server does not start or answer.
+        DrillError: there is no release to upgrade, or the server does not start, or does not answer as it should.
     """
     began = datetime.now(UTC)
     done: list[Event] = []
@@ -58,19 +59,20 @@ def drill(
         bar("drill", settings.requests, "requests") as shown,
         server_over_a_copy(settings.repository, settings.model, shown.say) as copy,
     ):
-        model, payloads = _payloads(copy, settings)
-        shown.say(f"{settings.connections} connections send requests to {model}; {copy.model} is upgraded")
-        with Traffic(copy.http, copy.grpc, model, payloads, settings.connections, connect) as traffic:
+        sends = _payload(copy, settings)
+        shown.say(f"{settings.connections} connections send requests to {sends.model}; {copy.model} is upgraded")
+        shown.say(f"They send {sends}")
+        with Traffic(copy.http, copy.grpc, sends.model, sends.requests, settings.connections, connect) as traffic:
             for number, (name, act, limit_s) in enumerate(events, start=1):
                 _quiet(traffic, settings, number / (len(events) + 1), shown)
                 done.append(_happen(traffic, copy, name, act, limit_s))
                 shown.say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
-                if done[-1].problem.endswith(_SILENCE):
+                if _SILENCE in done[-1].problem:
                     break
             else:
                 _quiet(traffic, settings, 1, shown)
             sent = traffic.sent()
-    return DrillResult(began, model, settings.connections, tuple(sent), tuple(done))
+    return DrillResult(began, sends.model, settings.connections, tuple(sent), tuple(done), str(sends))
 
 
 def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: float | None) -> Event:
@@ -83,7 +85,8 @@ def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: 
     done_s = traffic.now_s()
     while not traffic.answered_since(done_s):
         if traffic.now_s() > done_s + _PATIENCE_S:
-            problem = f"{problem}; {_SILENCE}" if problem else _SILENCE
+            silence = f"{_SILENCE}: {traffic.last_error()}"
+            problem = f"{problem}; {silence}" if problem else silence
             break
         time.sleep(0.01)
     return Event(name, start_s, traffic.now_s(), limit_s, detail, problem)
@@ -97,15 +100,25 @@ def _quiet(traffic: Traffic, settings: DrillSettings, share: float, shown: Bar) 
         time.sleep(0.1)
 
 
-def _payloads(copy: DrillCopy, settings: DrillSettings) -> tuple[str, list[Tensors]]:
+def _payload(copy: DrillCopy, settings: DrillSettings) -> Payload:
     """Choose whom the requests go to, the ensemble above the model if there is one, and what is in them."""
-    model = next(iter(ensembles.containing(copy.repository, copy.model)), copy.model)
-    examples = (layout.examples() / model).glob("*") if (layout.examples() / model).is_dir() else ()
-    pictures = settings.images or sorted(path for path in examples if path.suffix in _PICTURES)
-    count = settings.connections
-    contents = [path.read_bytes() for path in pictures[:count]] or [
-        payload.grey_png(255 * i // count) for i in range(count)
-    ]
+    models = [*ensembles.containing(copy.repository, copy.model), copy.model]
+    if not settings.images:
+        for model in models:
+            if found := payload.from_release(copy.repository, model):
+                return found
     with InferenceServerClient(copy.http) as client:
-        metadata = client.get_model_metadata(model)
-    return model, [payload.inputs_for(metadata, content) for content in contents]
+        metadata = client.get_model_metadata(models[0])
+    texts = len(payload.no_image(metadata)) < len(metadata["inputs"])
+    if settings.images and not texts:
+        raise DrillError(f"{models[0]} takes no images", note=f"its inputs: {payload.inputs_of(metadata)}")
+    pictures = (settings.images or (_examples(models[0]) if texts else ()))[: settings.connections]
+    if not pictures:
+        return payload.made_up(metadata, settings.connections)
+    which = "" if settings.images else ": no golden requests"
+    return payload.of_images(metadata, [path.read_bytes() for path in pictures], f"{len(pictures)} images{which}")
+
+
+def _examples(model: str) -> tuple[Path, ...]:
+    folder = layout.examples() / model
+    return tuple(sorted(path for path in folder.glob("*") if path.suffix in payload.IMAGE_SUFFIXES))

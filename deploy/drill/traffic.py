@@ -1,34 +1,34 @@
 """Background traffic for the drill: a closed loop on every connection, HTTP and gRPC in turn, no retries.
 
-An answer is right only if it is what the idle server gave to the same payload: connections with payloads of their
-own show a batch whose rows were mixed up, too.
+An answer is right only if it is the reference's, where that is known, and what the idle server gave to the same
+request: connections with requests of their own show a batch whose rows were mixed up, too.
 """
 
 import importlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from contracts.errors import ProjectError
+from contracts.golden import GoldenRequest
 from deploy.errors import DrillError
+from deploy.triton import payload
+from deploy.triton.payload import Tensors
 
 _FAILED = (OSError, HTTPException, InferenceServerException, ProjectError)
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.02  # after a failure: a dead server refuses thousands of requests a second
 # gRPC's default is to try a dead server again after 1 s, then ever later: that would be the client's outage.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
-_TOLERANCE = 1e-3  # of numbers: what a request is batched with moves the last digits
 
-Tensors = Mapping[str, NDArray[Any]]
 Send = Callable[[str, Tensors], Tensors]  # model and inputs -> outputs
 Connect = Callable[[str, str], AbstractContextManager[Send]]  # protocol and host:port
 
@@ -53,19 +53,22 @@ class Traffic:
 
     Args:
         http, grpc: host:port of the server.
-        payloads: The first connection sends the first one over and over, and so on, in turn.
+        requests: Dealt out to the connections, each of which sends its own in turn; too few are shared.
         connect: Makes a connection, in the thread that uses it.
 
     Raises:
-        DrillError: on entering; the idle server does not answer one of them.
+        DrillError: on entering; the idle server does not answer one of them, or wrong.
     """
 
     def __init__(
-        self, http: str, grpc: str, model: str, payloads: Sequence[Tensors], connections: int, connect: Connect
+        self, http: str, grpc: str, model: str, requests: Sequence[GoldenRequest], connections: int, connect: Connect
     ) -> None:
         self._addresses, self._connect = {"http": http, "grpc": grpc}, connect
-        self._model = model
-        self._payloads = [payloads[number % len(payloads)] for number in range(connections)]
+        self._model, self._requests = model, requests
+        self._dealt = [
+            range(number, len(requests), connections) or range(number % len(requests), len(requests), len(requests))
+            for number in range(connections)
+        ]
         self._sent: list[list[SentRequest]] = [[] for _ in range(connections)]  # by connection
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(connections)]
@@ -73,9 +76,14 @@ class Traffic:
     def __enter__(self) -> Self:
         try:
             with self._connect("http", self._addresses["http"]) as send:
-                self._answers = [send(self._model, payload) for payload in self._payloads]
+                self._answers = [send(self._model, request.inputs) for request in self._requests]
         except _FAILED as error:
             raise DrillError(f"{self._model} does not answer what the drill sends", note=str(error)) from error
+        for request, answer in zip(self._requests, self._answers, strict=True):
+            if told := request.fault(answer):
+                raise DrillError(
+                    f"{self._model} answers a golden request wrong before anything is done to it", note=told
+                )
         self._began = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -104,17 +112,20 @@ class Traffic:
         """Tell whether the last request of every connection began after that, and was answered right."""
         return all(own and own[-1].start_s > moment_s and not own[-1].error for own in self._sent)
 
+    def last_error(self) -> str:
+        """Say what the last request was told that failed; nothing if none did."""
+        return next((request.error for request in reversed(self.sent()) if request.error), "")
+
     def _send(self, connection: int) -> None:
         protocol = ("http", "grpc")[connection % 2]
-        payload, right = self._payloads[connection], self._answers[connection]
+        turn = itertools.cycle([(self._requests[index], self._answers[index]) for index in self._dealt[connection]])
         with self._connect(
             protocol, self._addresses[protocol]
         ) as send:  # tritonclient's HTTP must not leave its thread
             while not self._stop.is_set():
-                start_s, error = self.now_s(), ""
+                (request, right), start_s = next(turn), self.now_s()
                 try:
-                    if not _same(send(self._model, payload), right):
-                        error = "a wrong answer"
+                    error = payload.fault(request, send(self._model, request.inputs), right) or ""
                 except _FAILED as failure:
                     error = str(failure) or type(failure).__name__
                 self._sent[connection].append(SentRequest(connection, protocol, start_s, self.now_s(), error))
@@ -131,13 +142,13 @@ def tritonclient_connection(protocol: str, address: str) -> Iterator[Send]:
         "grpc": {"channel_args": _RECONNECT},
     }
     with triton.InferenceServerClient(address, **options[protocol]) as client:
-        yield lambda model, payload: _infer(client, protocol, model, payload)
+        yield lambda model, inputs: _infer(client, protocol, model, inputs)
 
 
-def _infer(client: Any, protocol: str, model: str, payload: Tensors) -> Tensors:
+def _infer(client: Any, protocol: str, model: str, tensors: Tensors) -> Tensors:
     triton = importlib.import_module(f"tritonclient.{protocol}")
     inputs = []
-    for name, values in payload.items():
+    for name, values in tensors.items():
         tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
         tensor.set_data_from_numpy(values)
         inputs.append(tensor)
@@ -146,15 +157,3 @@ def _infer(client: Any, protocol: str, model: str, payload: Tensors) -> Tensors:
     response = result.get_response()
     names = [o["name"] for o in response["outputs"]] if protocol == "http" else [o.name for o in response.outputs]
     return {name: result.as_numpy(name) for name in names}
-
-
-def _same(answer: Tensors, right: Tensors) -> bool:
-    return answer.keys() == right.keys() and all(_equal(answer[name], values) for name, values in right.items())
-
-
-def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    if one.shape != other.shape:
-        return False
-    if other.dtype.kind == "f":
-        return bool(np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
-    return bool(np.array_equal(one, other))

@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from contracts import signing
+from contracts import layout, signing
 from contracts.errors import SignatureError
 from deploy.errors import SettingsError
 from deploy.running import dashboard, logs, server, status, trace_relay
 from deploy.running.server import Server
 from deploy.running.supervisor import Supervisor
-from deploy.triton import state
+from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
+from deploy.triton.released import LeftOut
 from deploy.triton.settings import Settings, Tls, Traces
 
 NOT_UP = "No server is up."
@@ -35,9 +37,9 @@ def up(options: argparse.Namespace) -> int:
         _show_log_from_now_on()
 
     def ready(up: Server, found: list[ModelVersion]) -> None:
-        say(models_table(found))
+        say(models_table(found, up.left_out))
         say(f"Ready after {time.monotonic() - started:.1f} s: {addresses(up.state)}")
-        say("Next, in another terminal: python -m clients classify IMAGE…   (stop: Ctrl-C)")
+        say(f"Next, in another terminal: {_call(found)}   (stop: Ctrl-C)")
 
     warn = functools.partial(logs.write, state.log_file(), "warning")
     try:
@@ -81,9 +83,11 @@ def _up_detached(arguments: Sequence[str]) -> int:
         if line.startswith("warning: "):
             print(line)
     with Control(running) as control:
-        print(models_table(control.models()))
+        left_out = released.left_out(Path(running.repository), running.config_name)
+        found = released.without(control.models(), left_out)
+    print(models_table(found, left_out))
     print(f"Ready after {time.monotonic() - started:.1f} s: {addresses(running)}")
-    print("Next: python -m clients classify IMAGE…   (stop: python -m deploy down)")
+    print(f"Next: {_call(found)}   (stop: python -m deploy down)")
     return 0
 
 
@@ -129,15 +133,24 @@ def show_logs(options: argparse.Namespace) -> int:
     return 0
 
 
-def models_table(versions: list[ModelVersion]) -> str:
-    """List the versions as text, a line each: name, version, state, and why it is not ready."""
+def models_table(versions: list[ModelVersion], left_out: Sequence[LeftOut] = ()) -> str:
+    """List as text, a line each, the versions (name, version, state, and why it is not ready) and what is left out."""
     width = max((len(v.name) for v in versions), default=0)
-    return "\n".join(f"  {v.name:<{width}}  {v.version:>3}  {v.state:<11}  {v.reason}".rstrip() for v in versions)
+    lines = [f"  {v.name:<{width}}  {v.version:>3}  {v.state:<11}  {v.reason}".rstrip() for v in versions]
+    return "\n".join([*lines, *map(str, left_out)])
 
 
 def addresses(running: state.Running) -> str:
     """List the addresses that a server listens on, in one line."""
     return f"http {running.http}, grpc {running.grpc}, metrics {running.metrics}"
+
+
+def _call(versions: Sequence[ModelVersion]) -> str:
+    """Name the command that calls what is served."""
+    served = [v.name for v in versions if v.state == "READY"]
+    if layout.DEFAULT_FAMILY in served:
+        return "python -m clients classify IMAGE…"
+    return f"python -m clients infer {served[0] if len(served) == 1 else 'MODEL'}"
 
 
 def _show_log_from_now_on() -> None:

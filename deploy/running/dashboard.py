@@ -130,6 +130,7 @@ def _remarks(status: Status) -> list[Text]:
         if failures:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in failures.items())
             remarks.append(Text(f"{model.name} version {model.version}: failed {counts}", "dim"))
+    remarks += [Text(str(group), "yellow") for group in status.left_out]
     return [Text(), *remarks] if remarks else []
 
 

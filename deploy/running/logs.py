@@ -1,7 +1,7 @@
 """The server's log: what tritonserver and its workers print, one JSON object a line, in files of limited size.
 
   {"time": "2026-11-23T17:30:03.951898Z", "level": "error", "message": "…", "source": "pb_stub.cc:714",
-   "process": 22477, "model": "fashion_preprocess", "request_id": "…"}
+   "process": 22477, "model": "MODEL", "request_id": "…"}
 
 The last four only where the line tells. Triton escapes what it logs (TRITON_SERVER_ESCAPE_LOG_MESSAGES), so that no
 client forges a line with a newline in its request id. A table is one record, any other line without Triton's

@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from deploy.errors import AlreadyRunningError, StartError
+from deploy.layers import layer
 from deploy.running import logs, workers
-from deploy.triton import checks, environment, launch, state
+from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
+from deploy.triton.released import LeftOut
 from deploy.triton.settings import Settings
 from deploy.triton.state import Process, Running
 
@@ -34,6 +36,7 @@ class Server:
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
+    left_out: list[LeftOut] = field(default_factory=list)  # when it was started
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -57,6 +60,7 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
     Raises:
         AlreadyRunningError: one is up already.
         SetupError: there is no tritonserver and none could be installed.
+        RequirementsError: a model's own packages could not be locked or installed.
         SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
         StartError: as `launch.start`.
     """
@@ -68,10 +72,14 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
             )
         checks.before_start(settings)
         triton = environment.find(say, gpu=settings.device == "gpu")
+        layer.ensure(settings.repository, say)
+        layer.check_found(settings.repository, triton)
         trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        arguments, started = tritonserver_command(triton, settings, shared_memory), time.time()
+        left_out = released.left_out(settings.repository, config_name(triton, settings))
+        arguments = tritonserver_command(triton, settings, shared_memory, released.names(left_out))
+        started = time.time()
         process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             recorder = threading.Thread(
@@ -101,11 +109,11 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
         except BaseException:  # nobody would know of it
             process.kill()
             raise
-        return Server(running, process, recorder, started)
+        return Server(running, process, recorder, started, left_out)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
-    """Wait until every model has loaded and warmed up; return their versions.
+    """Wait until every model that is not left out has loaded and warmed up; return their versions.
 
     Raises:
         StartError: the server died or took too long, or a model did not load, with Triton's reason.
@@ -117,7 +125,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
                 server.recorder.join(timeout=2)
                 note = logs.last_errors(state.log_file(), 5, server.started)
                 raise StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
-            found = control.models()
+            found = released.without(control.models(), server.left_out)
             if found and not any(model.state == "LOADING" for model in found):
                 break
             time.sleep(0.1)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
@@ -16,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from deploy.running import workers
-from deploy.triton import state
+from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
+from deploy.triton.released import LeftOut
 from deploy.triton.state import Running
 
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
@@ -106,6 +108,7 @@ class Status:
     versions: Sequence[VersionStatus] = ()
     triton: Usage | None = None  # None: it has ended, and may be about to be restarted
     uptime_s: float = 0
+    left_out: Sequence[LeftOut] = ()  # of its repository, as it is now
 
     @property
     def processes(self) -> list[Usage]:
@@ -120,6 +123,8 @@ def look(server: Running) -> Status:
         models = control.models()
         statistics = {(s["name"], int(s["version"])): s for s in control.statistics()} if models else {}
         ready = bool(models) and server.phase == "ready" and control.ready()
+    left_out = _left_out(server, models)
+    models = released.without(models, left_out)
     samples, used = _samples(server) if models else [], _workers(server)
     process = server.triton.alive()
     return Status(
@@ -129,6 +134,7 @@ def look(server: Running) -> Status:
         [_version(m, statistics.get((m.name, m.version)), samples, used.get((m.name, m.version), ())) for m in models],
         Usage.of(process) if process else None,
         time.time() - process.create_time() if process else 0,
+        left_out,
     )
 
 
@@ -149,7 +155,21 @@ def as_json(status: Status) -> dict[str, Any]:
         "log": str(state.log_file()),
         "triton": status.triton and asdict(status.triton),
         "models": [_version_as_json(version) for version in status.versions],
+        "left_out": [asdict(group) for group in status.left_out],
     }
+
+
+def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
+    """List what is not served: what is not released, and what was after the server had been started."""
+    groups = released.left_out(Path(server.repository), server.config_name)
+    if not models:  # it does not answer
+        return groups
+    never_loaded = {model.name for model in models if model.never_loaded}
+    groups = [group for group in groups if group.name in never_loaded]
+    if since := sorted(never_loaded - released.names(groups)):
+        reason = "it was put there after the server had been started"
+        groups.append(LeftOut(", ".join(since), tuple(since), reason, "python -m deploy reload"))
+    return groups
 
 
 def _version_as_json(version: VersionStatus) -> dict[str, Any]:

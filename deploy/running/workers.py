@@ -25,7 +25,7 @@ class Worker:
 
     model: str
     version: int
-    instance: str  # as Triton calls it: fashion_preprocess_0_0
+    instance: str  # as Triton calls it: MODEL_0_0
 
 
 def find(shared_memory: str) -> list[psutil.Process]:

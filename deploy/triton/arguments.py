@@ -1,7 +1,7 @@
 """The command line of tritonserver for given settings."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from deploy.triton.environment import Triton
@@ -13,11 +13,14 @@ from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
-def tritonserver_command(triton: Triton, settings: Settings, shared_memory: str) -> list[str | Secret]:
+def tritonserver_command(
+    triton: Triton, settings: Settings, shared_memory: str, left_out: Set[str] = frozenset()
+) -> list[str | Secret]:
     """Return the program to start, with its arguments.
 
     Args:
         shared_memory: What the names of the Python backend's regions in /dev/shm begin with.
+        left_out: The models that are not loaded.
 
     Raises:
         SettingsError: the admin key is unusable.
@@ -29,7 +32,7 @@ def tritonserver_command(triton: Triton, settings: Settings, shared_memory: str)
         *([f"--model-config-name={name}"] if (name := config_name(triton, settings)) else []),
         # Explicit: in the other modes one bad model ends the server, or every file change is a reload.
         "--model-control-mode=explicit",
-        "--load-model=*",
+        *_models(settings.repository, left_out),
         "--exit-on-error=false",  # stay up to say which model and why; `up` stops it then
         "--disable-auto-complete-config",  # config.pbtxt is the contract, not a hint
         f"--exit-timeout-secs={settings.drain_s}",
@@ -45,6 +48,13 @@ def tritonserver_command(triton: Triton, settings: Settings, shared_memory: str)
 def config_name(triton: Triton, settings: Settings) -> str | None:
     """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
     return None if _on_gpu(triton, settings) else "cpu"
+
+
+def _models(repository: Path, left_out: Set[str]) -> list[str]:
+    if not left_out:
+        return ["--load-model=*"]
+    folders = sorted(path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [f"--load-model={name}" for name in folders if name not in left_out]
 
 
 def _addresses(settings: Settings) -> Iterator[str]:

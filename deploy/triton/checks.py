@@ -10,7 +10,8 @@ from pathlib import Path
 from contracts import layout, manifest, repository, signing
 from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
-from deploy.triton.environment import Triton
+from deploy.triton import released
+from deploy.triton.environment import Triton, layers_home
 from deploy.triton.settings import Settings
 
 _UNPRIVILEGED = "nobody"
@@ -20,7 +21,7 @@ def before_start(settings: Settings) -> None:
     """Check everything that can be known without a Triton.
 
     Raises:
-        RepositoryError: the model repository is missing or empty.
+        RepositoryError: the model repository is missing, or nothing in it is released.
         SettingsError: an address cannot be listened on.
         ManifestError: a version is not what was published.
         SignatureError: `settings.trust` is given and a release is unsigned or not what was signed.
@@ -63,7 +64,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
 
 
 def _published(root: Path) -> None:
-    """Check that every model has a version to serve, and every version with a manifest is still what was published."""
+    """Check that there is something to serve, and that every version with a manifest is still what was published."""
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"there is no model repository at {root}")
@@ -73,11 +74,13 @@ def _published(root: Path) -> None:
             note=f"a name has {RULE}; tritonserver 2.51 ends at others",
             hint="rename the folder, or move it out of the repository",
         )
-    empty = [config.parent.name for config in configs if not repository.versions(config.parent)]
-    if empty:
+    groups = released.left_out(root)
+    if len(released.names(groups)) == len(configs):
+        empty = [config.parent.name for config in configs if not repository.versions(config.parent)]
+        commands = dict.fromkeys(group.command or "python -m export" for group in groups)
         raise RepositoryError(
             f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
-            hint="publish one: python -m export FAMILY",
+            hint=f"publish one: {', or '.join(commands)}",
         )
     for published in root.glob(f"*/[0-9]*/{manifest.FILE_NAME}"):
         manifest.verify(published.parent)
@@ -110,6 +113,7 @@ def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
+    needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
     found = subprocess.run(

@@ -1,20 +1,24 @@
 """The admin side of a running server: which versions it has, load one, ask which version answers."""
 
+import functools
 import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.http import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from contracts import golden, repository
 from deploy.errors import AccessError, ModelError
-from deploy.triton import payload
+from deploy.triton import payload, reasons
 from deploy.triton.settings import ADMIN_HEADER, admin_key
 from deploy.triton.state import Running
 
@@ -35,6 +39,11 @@ class ModelVersion:
         """Whether it did not load. What a roll back took out is UNAVAILABLE, too, for the reason "unloaded"."""
         return self.state == "UNAVAILABLE" and self.reason != "unloaded"
 
+    @property
+    def never_loaded(self) -> bool:
+        """Whether nobody has asked the server for it: it is in the repository, and that is all."""
+        return self.version == 0 and self.state == "UNAVAILABLE" and not self.reason
+
 
 class Control:
     """A connection to a server with its admin key. A context manager.
@@ -50,7 +59,7 @@ class Control:
         self.server = server
         key = admin_key(Path(server.admin_key_file) if server.admin_key_file else None)
         self._headers, self._grpc_headers = {ADMIN_HEADER: key}, {f"triton-grpc-protocol-{ADMIN_HEADER}": key}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._thread = _OwnThread()
         self._client = self._do(InferenceServerClient, server.http, connection_timeout=2, network_timeout=timeout_s)
 
     def __enter__(self) -> Self:
@@ -60,7 +69,7 @@ class Control:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._do(self._client.close)
-        self._thread.shutdown()
+        self._thread.end()
 
     def ready(self) -> bool:
         """Tell whether the server answers and every model that it should have is ready."""
@@ -96,7 +105,7 @@ class Control:
                 m["name"],
                 int(m.get("version") or 0),
                 m.get("state", "UNAVAILABLE"),
-                without_traceback(m.get("reason", "")),
+                reasons.explained(m.get("reason", ""), Path(self.server.repository, m["name"])),
             )
             for m in index
         ]
@@ -130,26 +139,61 @@ class Control:
         try:
             self._do(self._load, model, json.dumps(config) if config else None, timeout_s)
         except _FAILED as error:
-            raise ModelError(f"{model} did not load", note=_said(error)) from error
+            note = reasons.explained(_message(error), Path(self.server.repository, model))
+            raise ModelError(f"{model} did not load", note=note) from error
 
     def answering_version(self, model: str) -> int:
-        """Return the version that answers a request which names none: found by sending one, of zeros or a grey image.
+        """Return the version that answers a request which names none: found by sending one.
+
+        That is a golden request of its release; without any, one of zeros, a grey image or a text.
 
         Raises:
             ModelError: nothing answers.
+            ManifestError: a file with golden requests is damaged.
         """
         refused: Exception | None = None
-        for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
+        for make in self._probes(model):
             try:
-                tensors = payload.inputs_for(self._do(self._client.get_model_metadata, model), content)
-                result = self._do(self._client.infer, model, [_input(name, value) for name, value in tensors.items()])
-                return int(result.get_response()["model_version"])
+                return int(self._infer(model, make()).get_response()["model_version"])
             except _FAILED as error:
                 refused = error
         loaded = [m.version for m in self.models() if m.name == model and m.state == "READY"]
         if loaded and isinstance(refused, InferenceServerException) and refused.status() == "400":
             return max(loaded)  # it has answered: that what we sent is no valid request
         raise ModelError(f"{model} does not answer", note=_said(refused)) from refused
+
+    def wrong_answer(self, model: str, version: int) -> str | None:
+        """Send a version that is served its own golden requests; say what is wrong with an answer, None if nothing is.
+
+        A request that is refused tells nothing of answers: the server may be at its limit.
+
+        Raises:
+            ManifestError: the file with golden requests is damaged.
+        """
+        directory = repository.directory(Path(self.server.repository) / model, version)
+        for request in golden.read(directory):
+            if request.model == model:
+                with suppress(*_FAILED):
+                    result = self._infer(model, request.inputs, str(version))
+                    answer = {name: result.as_numpy(name) for name in request.answers}
+                    if told := request.fault({name: found for name, found in answer.items() if found is not None}):
+                        return told
+        return None
+
+    def _probes(self, model: str) -> Iterator[Callable[[], payload.Tensors]]:
+        """Yield what makes a request, the most promising first."""
+        if known := golden.find(Path(self.server.repository), model):
+            smallest = min(known, key=lambda request: request.size_bytes)
+            yield lambda: smallest.inputs
+        for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
+            yield functools.partial(self._made_up, model, content)
+
+    def _made_up(self, model: str, content: bytes) -> payload.Tensors:
+        return payload.inputs_for(self._do(self._client.get_model_metadata, model), content)
+
+    def _infer(self, model: str, inputs: payload.Tensors, version: str = "") -> InferResult:
+        tensors = [_input(name, value) for name, value in inputs.items()]
+        return self._do(self._client.infer, model, tensors, model_version=version)
 
     def _load(self, model: str, config: str | None, timeout_s: float) -> None:
         if self.server.grpc_tls:
@@ -175,15 +219,40 @@ class Control:
                     wait([future])
 
 
+class _OwnThread:
+    """A thread that makes one call after the other.
+
+    Not a ThreadPoolExecutor: Ctrl-C while that starts its thread leaves one behind that it does not know of, and for
+    which the interpreter waits for ever when it ends. Nobody waits for this one.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="control", daemon=True).start()
+
+    def submit(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> "Future[Any]":
+        """Have `call` made; return its future."""
+        future: Future[Any] = Future()
+        self._calls.put((future, functools.partial(call, *arguments, **options)))
+        return future
+
+    def end(self) -> None:
+        """Let the thread end after the calls that it has been given."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (given := self._calls.get()) is not None:
+            future, call = given
+            try:
+                future.set_result(call())
+            except BaseException as error:  # the caller's to deal with
+                future.set_exception(error)
+
+
 def models_not_ready(versions: list[ModelVersion]) -> set[str]:
     """Return the names of the models of which no version serves, or one failed to load."""
     serving = {v.name for v in versions if v.state == "READY"}
     return {v.name for v in versions} - serving | {v.name for v in versions if v.failed}
-
-
-def without_traceback(said: str) -> str:
-    """Return Triton's reason without the Python traceback that its Python backend appends."""
-    return said.partition("\n\nAt:")[0].strip()
 
 
 def _input(name: str, value: Any) -> InferInput:
@@ -193,4 +262,8 @@ def _input(name: str, value: Any) -> InferInput:
 
 
 def _said(error: Exception | None) -> str:
-    return without_traceback(error.message() if isinstance(error, InferenceServerException) else str(error))
+    return reasons.without_traceback(_message(error))
+
+
+def _message(error: Exception | None) -> str:
+    return str(error.message()) if isinstance(error, InferenceServerException) else str(error)

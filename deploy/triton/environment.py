@@ -7,11 +7,13 @@ In there, what is made from other lock files or backends is another directory: a
 files that it was started with, however the checkout changes.
   .venv-server/packages-<digest>/   a virtual environment, from the lock files
   .venv-server/backends-<digest>/   a backend directory, from the above and deploy/backends
+  .venv-server/layers/              packages that models have of their own: see deploy/layers
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,8 @@ _DEPLOY = layout.ROOT / "deploy"
 _LOCK_FILE = _DEPLOY / "server.lock"
 _GPU_LOCK_FILE = _DEPLOY / "server-gpu.lock"
 _BACKENDS = _DEPLOY / "backends"
+_OWN_PACKAGES = Path("python", "own_packages")  # in there: what finds the packages that a model has of its own
+_PYTHON_HOME = "environment"  # in a backend directory: where its Python looks for packages
 _CONTAINER = Path("/opt/tritonserver/bin/tritonserver")
 _STAMP = "made"  # a file in each finished directory, touched whenever that is used
 _KEPT_S = 3600  # longer than it can take from asking for an environment to a server that runs from it
@@ -51,6 +55,25 @@ class Triton:
     native: bool = True  # has the native backends, TensorRT's among them
 
 
+def layers_home() -> Path:
+    """Return the folder of the packages that models have of their own: MODEL_LAYERS, as an image sets it, else ours."""
+    return Path(os.environ.get("MODEL_LAYERS", HOME / "layers")).resolve()
+
+
+def pinned(package: str) -> str:
+    """Return the version of a package that the server environment has."""
+    [version] = re.findall(rf"^{re.escape(package)}==(\S+)$", _LOCK_FILE.read_text(), re.MULTILINE)
+    return str(version)
+
+
+def finds_own_packages(triton: Triton) -> bool:
+    """Tell whether the processes of its Python models look for packages of their own; ours and the image's do."""
+    if not triton.native:
+        return True
+    command = ["python3", "-c", f"import {_OWN_PACKAGES.name}"]
+    return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
+
+
 def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     """Find the container's own tritonserver, one on PATH, or the pip-installed one, made on first use.
 
@@ -64,7 +87,7 @@ def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     on_path = shutil.which("tritonserver")
     for native in (_CONTAINER, Path(on_path) if on_path else None):
         if native and native.exists():
-            return Triton(native)
+            return Triton(native, environment={"MODEL_LAYERS": str(layers_home())})
     return pip_installed(say, gpu=gpu)
 
 
@@ -84,7 +107,7 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
         packages = environment / "lib" / f"python{_PYTHON}" / "site-packages"
         server = packages / "pytriton" / "tritonserver"
         sources = sorted(_BACKENDS.rglob("*.py"))
-        backends = _made("backends", sources, environment.name, lambda home: _assemble_backends(home, server))
+        backends = _made("backends", sources, environment.name, lambda home: _assemble(home, server, environment))
         _remove_unused({environment, backends})
     library_path = [packages / "nvidia_pytriton.libs", _directory_of_libpython()]
     return Triton(
@@ -93,8 +116,9 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
         environment={
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, library_path)),
             "PYTHONPATH": str(packages),
-            # Models run with this interpreter's standard library, whatever `python3` is on PATH.
-            "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+            "MODEL_LAYERS": str(layers_home()),
+            # Models run with the standard library and the packages of the first `python3` on PATH.
+            "PATH": f"{backends / _PYTHON_HOME / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         },
         native=False,
     )
@@ -149,7 +173,7 @@ def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
         raise SetupError(failed, note=note, hint=hint) from error
 
 
-def _assemble_backends(home: Path, server: Path) -> None:
+def _assemble(home: Path, server: Path, environment: Path) -> None:
     """Assemble one backend directory: Triton's Python backend with this Python's stub, and ours.
 
     Copies, not links: Triton refuses a backend library that lies outside its backend directory.
@@ -163,6 +187,24 @@ def _assemble_backends(home: Path, server: Path) -> None:
     shutil.copytree(server / "backends" / "python", home / "python")
     shutil.copy2(stub, home / "python")
     shutil.copytree(_BACKENDS, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    _make_python_home(home / _PYTHON_HOME, environment)
+
+
+def _make_python_home(home: Path, environment: Path) -> None:
+    """Make a virtual environment that has the packages of another, and finds those that a model has of its own.
+
+    The stub of Triton 2.51 does not heed PYTHONPATH with Python 3.11; what it has is of the first `python3` on PATH.
+    """
+    packages = home / "lib" / f"python{_PYTHON}" / "site-packages"
+    packages.mkdir(parents=True)
+    (home / "bin").mkdir()
+    for name in ("python", "python3"):
+        (home / "bin" / name).symlink_to(environment / "bin" / name)
+    shutil.copy2(environment / "pyvenv.cfg", home)
+    shutil.copytree(
+        _BACKENDS / _OWN_PACKAGES, packages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (packages / "server.pth").write_text(f"{environment / packages.relative_to(home)}\n")
 
 
 def _directory_of_libpython() -> Path:

@@ -57,6 +57,8 @@ def start(
         process = subprocess.Popen(
             [a.redacted if isinstance(a, Secret) else a for a in command],
             env={**environment, **secrets},  # last: each has a neighbour before it
+            # Triton's Python stub imports `model` from the working directory first: there may be a model.py of theirs.
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contracts import layout
 from deploy.errors import RepositoryError
+from deploy.triton import released
 
 
 def check(root: Path, models: Collection[str], config_name: str | None) -> None:
@@ -24,7 +23,7 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
     Raises:
         RepositoryError: one cannot, or a configuration is none.
     """
-    configs = {path.parent.name: _config(path.parent, config_name) for path in sorted(root.glob("*/config.pbtxt"))}
+    configs = _configs(root, config_name)
     found: list[str] = []
     for name, config in configs.items():
         steps = {step.model_name for step in config.ensemble_scheduling.step}
@@ -39,23 +38,28 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
 
 
 def containing(root: Path, model: str) -> list[str]:
-    """List the ensembles that have `model` as a step."""
-    configs = {path.parent.name: _config(path.parent, None) for path in sorted(root.glob("*/config.pbtxt"))}
+    """List the ensembles that have `model` as a step, without those that cannot be loaded: a step is not released."""
+    configs = _configs(root, None)
+    out = released.names(released.left_out(root))
     return [
-        name for name, config in configs.items() if model in {s.model_name for s in config.ensemble_scheduling.step}
+        name
+        for name, config in configs.items()
+        if name not in out and model in {step.model_name for step in config.ensemble_scheduling.step}
     ]
 
 
-def _config(directory: Path, config_name: str | None) -> Any:
-    path = directory / "configs" / f"{config_name}.pbtxt"
-    if not path.is_file():
-        path = directory / "config.pbtxt"
-    try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(
-            f"{layout.shown(path)} is no model configuration, so nothing was loaded", note=str(error)
-        ) from error
+def among(root: Path, models: Collection[str], config_name: str | None) -> set[str]:
+    """Return those of the models that are ensembles.
+
+    Raises:
+        RepositoryError: a configuration is none.
+    """
+    return {name for name in models if released.config(root / name, config_name).ensemble_scheduling.step}
+
+
+def _configs(root: Path, config_name: str | None) -> dict[str, Any]:
+    folders = [path.parent for path in sorted(root.glob("*/config.pbtxt"))]
+    return {folder.name: released.config(folder, config_name) for folder in folders}
 
 
 def _contradictions(ensemble: Any, configs: Mapping[str, Any]) -> Iterator[str]:

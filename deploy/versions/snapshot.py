@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from contracts import repository
-from deploy.errors import ModelError, NotRunningError
+from deploy.errors import ModelError, NotRunningError, WrongAnswerError
 from deploy.triton.control import Control, ModelVersion
 
 _UNLOAD_S = 10.0  # an old version stays until its last request is answered
@@ -60,6 +60,18 @@ def verify(control: Control, before: Snapshot, on_disk: Collection[int]) -> int:
     if (answering := control.answering_version(model)) != max(expected):
         raise ModelError(f"{model}: version {answering} answers and not {max(expected)}")
     return answering
+
+
+def check_answers(control: Control, before: Snapshot, answering: int) -> None:
+    """Send a version that has taken over from another one its golden requests.
+
+    Raises:
+        WrongAnswerError: an answer is not the reference's.
+    """
+    if before.answering in (None, answering):  # there is nothing to go back to
+        return
+    if told := control.wrong_answer(before.model, answering):
+        raise WrongAnswerError(f"{before.model} version {answering} gives {told}")
 
 
 def restore_from_disk(control: Control, before: Snapshot, directory: Path) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from contracts import layout, manifest, repository, signing
 from contracts.errors import ProjectError
 from contracts.names import RULE, is_model_name
-from deploy.errors import ChangeError, DeployError, ModelError, RepositoryError
+from deploy.errors import ChangeError, DeployError, ModelError, RepositoryError, WrongAnswerError
+from deploy.layers import layer
+from deploy.triton import released
 from deploy.triton.control import Control
 from deploy.triton.state import Running
 from deploy.versions import ensembles, snapshot
@@ -48,12 +50,15 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
 
     Raises:
         ChangeError: something did not load. What served before still does; versions that never served are parked.
+        RequirementsError: a model's own packages could not be locked or installed; nothing was loaded.
     """
     root = Path(server.repository)
     changes, failures = [], []
     with Control(server) as control:
-        directories = _directories(control, root, models)
-        ensembles.check(root, [directory.name for directory in directories], server.config_name)
+        directories = _directories(control, root, models, say)
+        names = [directory.name for directory in directories]
+        ensembles.check(root, names, server.config_name)
+        layer.ensure(root, say, names)
         for directory in directories:
             try:
                 changes.append(_reload(control, directory, server.trust))
@@ -131,6 +136,7 @@ def _reload(control: Control, directory: Path, trust: signing.Trust | None) -> V
                 _check(directory / str(version), trust)
             _load(control, directory)
             answering = snapshot.verify(control, before, versions)
+            snapshot.check_answers(control, before, answering)
         except ProjectError as error:
             raise _failed(control, before, directory, error) from error
         return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
@@ -160,9 +166,10 @@ def _failed(control: Control, before: Snapshot, directory: Path, error: ProjectE
     goes_on = f"version {answering} goes on serving" if alive else "the server ended"
     if never_served and (not alive or _serves_again(control, before, directory)):
         numbers = ", ".join(map(str, never_served))
+        served = "served for a moment" if isinstance(error, WrongAnswerError) else "never served"
         return ChangeError(
             f"{model}: {goes_on}. {error}",
-            note=f"version {numbers} never served and is parked: a restart serves {answering}",
+            note=f"version {numbers} {served} and is parked: a restart serves {answering}",
             hint=f"when it is mended: python -m deploy promote {model} {never_served[-1]}",
         )
     for version in never_served:  # it was not their fault, or not theirs alone
@@ -201,6 +208,7 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Versi
         with _or_restored(control, before, directory), repository.switch_to(directory, version):
             _load(control, directory)
             answering = snapshot.verify(control, before, {*repository.versions(directory), version})
+            snapshot.check_answers(control, before, answering)
         snapshot.wait_until_unloaded(control)
         return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
 
@@ -244,12 +252,20 @@ def _if_it_answers(server: Running | None) -> Running | None:
     return None
 
 
-def _directories(control: Control, root: Path, models: Sequence[str]) -> list[Path]:
-    """Return the directories of `models`, or of all; ensembles last: their steps are settled then."""
-    names = models or sorted(config.parent.name for config in root.glob("*/config.pbtxt"))
+def _directories(control: Control, root: Path, models: Sequence[str], say: Callable[[str], None]) -> list[Path]:
+    """Return the directories of `models`, or of all that are released; ensembles last: their steps are settled then."""
+    config_name = control.server.config_name
+    loaded = snapshot.ready_models(control.models())
+    left_out = [group for group in released.left_out(root, config_name) if group.name not in loaded]
+    out = released.names(left_out) - loaded
+    names = models or sorted(path.parent.name for path in root.glob("*/config.pbtxt") if path.parent.name not in out)
     directories = [_directory(root, name) for name in names]
-    loaded = snapshot.ready_models(control.models()).intersection(names)
-    are_ensembles = {name for name in loaded if control.config(name).get("platform") == "ensemble"}
+    for group in left_out:
+        if not out.isdisjoint(group.models) and not models:
+            say(f"  {group}")
+        elif asked := sorted(out.intersection(group.models, models)):
+            raise RepositoryError(f"{asked[0]} cannot be loaded: {group.reason}", hint=group.command)
+    are_ensembles = ensembles.among(root, names, config_name)
     return sorted(directories, key=lambda directory: directory.name in are_ensembles)
 
 

@@ -1,5 +1,6 @@
 """The onnxruntime backend in a real Triton: every type, every setting, and errors that stay with their request."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,16 +10,45 @@ from numpy.typing import NDArray
 
 from deploy.triton import environment
 from tests.conftest import wait_for
-from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Server, add, serving, values_of
+from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Request, Server, add, serving, values_of
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
+_VALUES = ",".join(map(str, TABLE.ravel()))
 LOOKUP = f"""(int64[B,1] index) => (float[B,3] row)
-  <float[4,3] table = {{{",".join(map(str, TABLE.ravel()))}}}> {{ row = GatherND(table, index) }}"""
+  <float[4,3] table = {{{_VALUES}}}> {{ row = GatherND(table, index) }}"""
+
+# Of these two onnxruntime does not find out before it runs them that the batch is not what they say.
+BAKED_IN = """(float[B,4] x) => (float[B,4] y) <int64[2] one = {1, 4}>
+  { size = Shape(x) ones = Div(size, size) to = Mul(ones, one) y = Reshape(x, to) }"""
+SUMMED = (
+    """(float[B,4] x) => (float[B,4] y) { rows = Shape <end = 1> (x) over = Sub(rows, rows) y = ReduceSum(x, over) }"""
+)
+SHIFTED = "(float[B,4] x, float[C,4] by) => (float[B,4] y) <float[1,4] by = {7,7,7,7}> { y = Add(x, by) }"
+SCALARS = f"""(float[N] x, int64 index) => (float total, string name, float[3] row)
+  <float[4,3] table = {{{_VALUES}}}, string[2] names = {{"some", "other"}}, int64 first = {{0}}>
+  {{ total = ReduceSum <keepdims = 0> (x) row = Gather(table, index) name = Gather(names, first) }}"""
+ROWS_BY_DATA = (
+    """(float[N,4] boxes, bool[N] kept) => (float[R,4] found) { found = Compress <axis = 0> (boxes, kept) }"""
+)
+# A softer maximum: it has an answer for every length, and one value a sample, [B].
+LOUDEST = """(float[B,N] sound, float[B,2] gain) => (float[B] loudest) <int64[1] last = {1}, int64[1] all = {1}>
+  { peak = ReduceMax <keepdims = 0> (sound, last) factor = ReduceMean <keepdims = 0> (gain, all)
+    loudest = Mul(peak, factor) }"""
+PROVEN = {"sound": [[1, 4], [ROWS, 16]], "gain": [[1, 2], [ROWS, 2]]}
+# What the native backend takes and either has a meaning here or changes no answer.
+HONOURED = """
+model_transaction_policy { decoupled: false } model_operations { }
+optimization { eager_batching: true priority: PRIORITY_MAX gather_kernel_buffer_threshold: 8 cuda { graphs: true } }
+parameters { key: "memory.enable_memory_arena_shrinkage" value { string_value: "cpu:0" } }
+parameters { key: "gpu_mem_limit" value { string_value: "4294967200" } }
+parameters { key: "cudnn_conv_algo_search" value { string_value: "0" } }
+parameters { key: "family" value { string_value: "lookup" } }
+"""
 
 REFUSED = {  # what a config.pbtxt has beside the model's tensors, and the reason given for it
     "unknown_parameter": (
         'parameters { key: "intra_op_threads" value { string_value: "1" } }',
-        "parameters has intra_op_threads, which this backend does not support; it knows enable_mem_arena, ",
+        "parameters has intra_op_threads, which this backend does not support; it knows arena_extend_strategy, ",
     ),
     "bad_threads": (
         'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
@@ -55,16 +85,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         outputs = ", ".join(f"{TYPES[t]}[B,N] {t}_out" for t in types)
         nodes = " ".join(f"{t}_out = Identity({t})" for t in types)
         add(root, name, f"({inputs}) => ({outputs}) {{ {nodes} }}", BATCHED)
-    baked_in = "(float[B,4] x) => (float[B,4] y) <int64[2] one = {1, 4}> { y = Reshape(x, one) }"
-    add(root, "baked_in", baked_in, BATCHED)
-    add(root, "summed", "(float[B,4] x) => (float[B,4] y) <int64[1] over = {0}> { y = ReduceSum(x, over) }", fits)
+    add(root, "baked_in", BAKED_IN, BATCHED)
+    add(root, "summed", SUMMED, fits)
     add(root, "reshaped", "(float[N] x, int64[2] to) => (float[H,W] y) { y = Reshape(x, to) }", "max_batch_size: 0")
-    add(
-        root,
-        "shifted",
-        "(float[B,4] x, float[C,4] by) => (float[B,4] y) <float[1,4] by = {7,7,7,7}> { y = Add(x, by) }",
-        fits,
-    )
+    add(root, "shifted", SHIFTED, "max_batch_size: 0")
+    add(root, "optional_batched", SHIFTED, fits)
+    add(root, "scalars", SCALARS, "max_batch_size: 0")
+    add(root, "rows", ROWS_BY_DATA, "max_batch_size: 0")
+    add(root, "honoured", LOOKUP, BATCHED + HONOURED)
+    ranged = add(root, "ranged", LOUDEST, BATCHED)
+    (ranged / "manifest.json").write_text(json.dumps({"schema_version": 3, "proven_range": PROVEN}))
     with serving(root, environment.pip_installed(print)) as server:
         yield server
 
@@ -147,6 +177,56 @@ def test_an_optional_input_may_be_left_away(server: Server) -> None:
     default, given = server.ask("shifted", {"x": ("FP32", x)}, {"x": ("FP32", x), "by": ("FP32", x * 2)})
     assert np.array_equal(default.as_numpy("y"), x + 7)
     assert np.array_equal(given.as_numpy("y"), x + 2)
+
+
+def test_an_optional_input_is_refused_where_requests_are_batched_as_the_native_backend_does(server: Server) -> None:
+    told = "input 'by' is optional, which none can be where max_batch_size is not 0"
+    assert told in server.why_not("optional_batched")
+
+
+def test_a_graphs_scalars_are_ones_to_clients_and_scalars_to_the_graph(server: Server) -> None:
+    """As with the native backend; a [1] in their place would give every answer one dimension more."""
+    [answer] = server.ask("scalars", {"x": ("FP32", TABLE[1]), "index": ("INT64", np.array([2]))})
+    assert answer.as_numpy("total").tolist() == [TABLE[1].sum()]
+    assert answer.as_numpy("name").tolist() == [b"some"]
+    assert answer.as_numpy("row").tolist() == TABLE[2].tolist()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_rows_that_depend_on_the_data_come_back_and_none_as_none(server: Server, kept: int) -> None:
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    [answer] = server.ask("rows", {"boxes": ("FP32", boxes), "kept": ("BOOL", np.arange(3) < kept)})
+    assert answer.as_numpy("found").shape == (kept, 4)
+    assert np.array_equal(answer.as_numpy("found"), boxes[:kept])
+
+
+def sound(length: int, loudest: float, rows: int = 1) -> Request:
+    return {
+        "sound": ("FP32", np.linspace(0, [loudest] * rows, length, dtype=np.float32, axis=1)),
+        "gain": ("FP32", np.ones((rows, 2), np.float32)),
+    }
+
+
+def test_what_was_not_proven_is_refused_with_the_range_and_costs_no_other_request(server: Server) -> None:
+    """TensorRT refuses what is outside an optimization profile; onnxruntime would answer."""
+    for length in (1, 3, 17, 400):
+        before = server.executions("ranged")
+        refused = server.ask("ranged", sound(length, 2.0), sound(length, 3.0, ROWS - 1))
+        for rows, error in zip((1, ROWS - 1), refused, strict=True):
+            assert error.status() == "StatusCode.INVALID_ARGUMENT"
+            assert error.message() == f"input 'sound' has shape [{rows}, {length}]; proven from [1, 4] to [8, 16]"
+        wait_for(lambda before=before: server.executions("ranged") > before)  # type: ignore[misc]
+        assert server.executions("ranged") == before + 1, "they were one batch"
+    for length in (4, 16):
+        [answer] = server.ask("ranged", sound(length, 2.0, ROWS))
+        assert answer.as_numpy("loudest").tolist() == [[2.0]] * ROWS, "[8], which is [8, 1] to clients"
+
+
+def test_a_setting_of_the_native_backend_that_changes_no_answer_is_taken_and_told_of(server: Server) -> None:
+    [answer] = server.ask("honoured", {"index": ("INT64", np.ones((ROWS, 1), np.int64))})
+    assert np.array_equal(answer.as_numpy("row"), TABLE[[1] * ROWS])
+    told = "without effect here: optimization { cuda gather_kernel_buffer_threshold priority }"
+    assert told in server.log.read_text()
 
 
 def test_an_input_is_reshaped_as_configured(server: Server) -> None:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import yaml
 
@@ -67,5 +68,23 @@ def test_the_image_has_what_deploy_imports() -> None:
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))
     backends = layout.ROOT / "deploy" / "backends"  # these run in Triton
     own = [p for name in copied for p in (layout.ROOT / name).rglob("*.py") if backends not in p.parents]
+    metrics = {layout.ROOT / "contracts" / name for name in ("metric.py", "paired.py", "tasks.py")}
+    assert not any(re.search(r"contracts\.(metric|paired|tasks)\b", p.read_text()) for p in own if "deploy" in p.parts)
+    own = [p for p in own if p not in metrics]  # what compares variants, and serves nobody
     needed = set().union(*(imported(path) for path in own)) - {*sys.stdlib_module_names, *copied}
     assert copied >= {"cli", "contracts", "deploy"} and needed <= provided, needed - provided
+
+
+def test_the_image_installs_what_models_have_locked_and_their_processes_find_it() -> None:
+    """As the pip-installed server does: the same command, and the same two files among the packages of its Python."""
+    server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
+    [layers] = re.findall(r"MODEL_LAYERS=(\S+)", server)
+    root = server.partition("USER 1000:1000")[0]
+    assert Path(layers).is_absolute() and "-m deploy environments build --repository /tmp/model_repository" in root
+    assert "--mount=type=bind,source=model_repository,target=/tmp/model_repository" in root
+    [hook] = re.findall(r"cp (deploy/\S+)/own_packages\.\* ", root)
+    assert {path.name for path in (layout.ROOT / hook).glob("own_packages.*")} == {
+        "own_packages.py",
+        "own_packages.pth",
+    }
+    assert "requirements" not in (layout.ROOT / ".dockerignore").read_text()

@@ -6,17 +6,21 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from tritonclient.http import InferenceServerClient
 
+from contracts.golden import GoldenRequest
 from deploy.drill import results
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
 from deploy.drill.server_copy import DrillCopy
 from deploy.drill.traffic import SentRequest
+from deploy.triton import payload
 from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import MODEL, Workspace, new_workspace
 
@@ -59,7 +63,7 @@ def test_a_connection_that_is_not_answered_again_is_seen() -> None:
     sent = requests(0, (0, 0.9), (1.2, 2.5)) + requests(1, (0, 0.9)) + requests(1, (0.9, 2.5), error="timed out")
     found = event_result(Event("stub killed", 1.0, 2.0, 3.0), sent, connections=2)
     assert found.recovery_s is None
-    assert found.problem == "not every connection was answered again"
+    assert found.problem == "not every connection was answered again: timed out"
 
 
 def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
@@ -67,6 +71,39 @@ def test_every_request_belongs_to_the_event_that_is_nearest() -> None:
     events = (Event("one", 2.0, 3.0, None), Event("other", 7.0, 8.0, None))
     counts = [f.requests for f in DrillResult(datetime.now(UTC), "model", 1, sent, events).event_results]
     assert counts == [5, 6]  # the one that ended at 5.0, just between them, is both's
+
+
+def metadata(**inputs: str) -> dict[str, Any]:
+    """Of a model with such inputs, as its server describes it."""
+    return {"name": "any", "inputs": [{"name": n, "datatype": d, "shape": [-1, 2]} for n, d in inputs.items()]}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"x": "FP32", "y": "INT64"}, "zeros: no golden requests"),
+        ({"image": "BYTES"}, "plain grey images: no golden requests"),
+        ({"image": "BYTES", "scale": "FP32"}, "plain grey images, and zeros as scale: no golden requests"),
+    ],
+)
+def test_what_is_made_up_is_called_by_its_name(inputs: dict[str, str], said: str) -> None:
+    made = payload.made_up(metadata(**inputs), 3)
+    assert str(made) == f"{said}; answers compared with the idle server's only"
+    assert len(made.requests) == 3
+    for request in made.requests:
+        assert request.inputs.keys() == inputs.keys()
+        assert {values.shape for values in request.inputs.values()} == {(1, 2)}
+
+
+def test_an_answer_under_load_is_the_references_and_the_idle_servers() -> None:
+    near, far = (np.array([[value]], np.float32) for value in (1.0, 1.5))
+    known = GoldenRequest("any", {}, {"y": near}, {"y": 0.6})
+    assert payload.fault(known, {"y": near * 1.0001}, {"y": near}) is None
+    assert payload.fault(known, {"y": far}, {"y": near}) == "a wrong answer: the idle server gave another one"
+    assert payload.fault(known, {"y": 2 * far}, {"y": 2 * far}) == "a wrong answer: y is 2 away, 0.6 at most"
+    unknown = GoldenRequest("any", {}, {})
+    assert payload.fault(unknown, {"y": far}, {"y": far}) is None
+    assert payload.fault(unknown, {"y": far}, {"y": near}) == "a wrong answer: the idle server gave another one"
 
 
 @pytest.fixture

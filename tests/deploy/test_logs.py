@@ -57,8 +57,8 @@ def recorded(text: str | bytes, path: Path) -> list[dict[str, Any]]:
             },
         ),
         (
-            'I1123 17:28:52.853541 20787 model_lifecycle.cc:472] "loading: fashion_preprocess:12"',
-            {"level": "info", "model": "fashion_preprocess"},
+            'I1123 17:28:52.853541 20787 model_lifecycle.cc:472] "loading: scaler:12"',
+            {"level": "info", "model": "scaler"},
         ),
         (
             "E1123 17:28:52.853541 1 model_lifecycle.cc:642] \"failed to load 'bad' version 1: a\\n\\nAt:\\n b\"",

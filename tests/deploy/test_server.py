@@ -14,6 +14,7 @@ import pytest
 from contracts import layout
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, processes_of, wait_for
 from tests.deploy.conftest import write_model
+from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
 
 
 def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -36,12 +37,12 @@ def test_status_names_every_model_and_version(server: RunningServer) -> None:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     assert status["running"] and status["ready"]
     assert {(m["name"], m["version"], m["state"]) for m in status["models"]} == {
-        ("fashion", 1, "READY"),
-        ("fashion_preprocess", 1, "READY"),
-        ("fashion_classifier", 1, "READY"),
-        ("fashion_postprocess", 1, "READY"),
+        (FAMILY, 1, "READY"),
+        (PREPROCESS, 1, "READY"),
+        (MODEL, 1, "READY"),
+        (POSTPROCESS, 1, "READY"),
     }
-    assert "fashion_classifier" in server.workspace.must("deploy", "status")
+    assert MODEL in server.workspace.must("deploy", "status")
     assert "Started GRPCInferenceService" in server.workspace.must("deploy", "logs", "--lines", "500")
 
 
@@ -70,9 +71,9 @@ def test_a_corrupt_graph_is_named_with_tritons_reason_and_nothing_stays_running(
     (released.model / "1" / "manifest.json").unlink()  # or it would be refused before Triton sees it
     done = up(released, *port_options(free_ports()))
     assert done.returncode == 1
-    assert "fashion_classifier version 1:" in done.stderr
+    assert f"{MODEL} version 1:" in done.stderr
     assert "onnxruntime cannot load" in done.stderr
-    assert "fashion: a model that it needs is not ready" in done.stderr
+    assert f"{FAMILY}: a model that it needs is not ready" in done.stderr
     assert "python -m deploy logs" in done.stderr
     assert not processes_of(released)
 
@@ -92,7 +93,7 @@ def test_one_flipped_byte_in_a_published_file_is_refused_before_it_is_served(rel
 def test_a_repository_without_a_release_says_which_model_is_missing(workspace: Workspace) -> None:
     done = refused(workspace, *port_options(free_ports()))
     assert done.returncode == 1
-    assert "error: no version of fashion_classifier is published" in done.stderr
+    assert f"error: no version of {MODEL} is published" in done.stderr
     assert "python -m export" in done.stderr
     assert not processes_of(workspace)
 
@@ -110,7 +111,7 @@ def test_a_broken_older_version_is_named_as_the_reason(released: Workspace) -> N
     (released.model / "1" / "model.onnx").write_bytes(b"broken")
     done = up(released, *port_options(free_ports()))
     assert done.returncode == 1
-    assert "fashion_classifier version 1: " in done.stderr
+    assert f"{MODEL} version 1: " in done.stderr
     assert "onnxruntime cannot load" in done.stderr
     assert not processes_of(released)
 
@@ -120,7 +121,7 @@ def test_the_previous_version_stays_loaded(released: Workspace) -> None:
     try:
         up(released, *port_options(free_ports())).check_returncode()
         models = json.loads(released.must("deploy", "status", "--json"))["models"]
-        assert [m["version"] for m in models if m["name"] == "fashion_classifier" and m["state"] == "READY"] == [1, 2]
+        assert [m["version"] for m in models if m["name"] == MODEL and m["state"] == "READY"] == [1, 2]
     finally:
         released.down()
 

@@ -21,6 +21,7 @@ from contracts import layout
 from deploy.running.status import WorkDone
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
+from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
 
 # Says that it has begun, and goes on once it may.
 GATE = """
@@ -85,7 +86,7 @@ def png() -> bytes:
     return stream.getvalue()
 
 
-def fashion(server: RunningServer) -> dict[str, dict[str, Any]]:
+def models_of(server: RunningServer) -> dict[str, dict[str, Any]]:
     status = json.loads(server.workspace.must("deploy", "status", "--json"))
     return {model["name"]: model for model in status["models"]}
 
@@ -94,20 +95,20 @@ def once_counted(
     server: RunningServer, before: dict[str, dict[str, Any]], key: str, added: dict[str, int]
 ) -> dict[str, dict[str, Any]]:
     """The models once `added` more are counted: Triton does that after it has answered."""
-    wait_for(lambda: all(fashion(server)[name][key] >= before[name][key] + count for name, count in added.items()))
-    return fashion(server)
+    wait_for(lambda: all(models_of(server)[name][key] >= before[name][key] + count for name, count in added.items()))
+    return models_of(server)
 
 
 def test_requests_failures_batches_and_times_are_counted(server: RunningServer) -> None:
-    before = fashion(server)
+    before = models_of(server)
     with grpc.InferenceServerClient(server.grpc) as client:
         for _ in range(5):
-            client.infer("fashion", images(png(), png()))
+            client.infer(FAMILY, images(png(), png()))
         with pytest.raises(grpc.InferenceServerException, match="not a readable"):
-            client.infer("fashion", images(b"no image"))
+            client.infer(FAMILY, images(b"no image"))
     # A step's own failures are successes to Triton: the step did answer, with an error for that request.
-    answered = {name: 6 if name == "fashion_preprocess" else 5 for name in before}
-    once_counted(server, before, "failures", {"fashion": 2})  # or the next test would meet them
+    answered = {name: 6 if name == PREPROCESS else 5 for name in before}
+    once_counted(server, before, "failures", {FAMILY: 2})  # or the next test would meet them
     after = once_counted(server, before, "requests", answered)
     for name, model in after.items():
         added = {key: model[key] - before[name][key] for key in ("requests", "rows", "executions")}
@@ -120,13 +121,13 @@ def test_requests_failures_batches_and_times_are_counted(server: RunningServer) 
 
 def test_triton_counts_a_failed_step_twice_as_a_failure_of_the_ensemble(server: RunningServer) -> None:
     """If a newer Triton does not, docs/how-to/observe.md says something wrong."""
-    before = fashion(server)
+    before = models_of(server)
     with grpc.InferenceServerClient(server.grpc) as client, pytest.raises(grpc.InferenceServerException):
-        client.infer("fashion", images(b"no image"))
-    others = before["fashion"]["failures_by_reason"].get("OTHER", 0)
-    wait_for(lambda: fashion(server)["fashion"]["failures_by_reason"].get("OTHER", 0) >= others + 2)
-    after = once_counted(server, before, "failures", {"fashion": 2})["fashion"]
-    assert after["failures"] - before["fashion"]["failures"] == 2
+        client.infer(FAMILY, images(b"no image"))
+    others = before[FAMILY]["failures_by_reason"].get("OTHER", 0)
+    wait_for(lambda: models_of(server)[FAMILY]["failures_by_reason"].get("OTHER", 0) >= others + 2)
+    after = once_counted(server, before, "failures", {FAMILY: 2})[FAMILY]
+    assert after["failures"] - before[FAMILY]["failures"] == 2
     assert after["failures_by_reason"]["OTHER"] - others == 2
 
 
@@ -136,7 +137,7 @@ def test_every_worker_and_the_server_show_what_they_take(server: RunningServer) 
     assert status["server_restarts"] == status["worker_restarts"] == 0
     assert status["triton"]["pid"] == status["pid"] == server.pid
     workers = {model["name"]: model["workers"] for model in status["models"]}
-    assert [name for name, found in workers.items() if not found] == ["fashion"]  # an ensemble has none
+    assert [name for name, found in workers.items() if not found] == [FAMILY]  # an ensemble has none
     assert {w["pid"] for found in workers.values() for w in found} == {
         child.pid for child in psutil.Process(server.pid).children()
     }
@@ -148,7 +149,7 @@ def test_the_table_fits_a_narrow_page_and_has_a_row_a_model(server: RunningServe
     shown = server.workspace.must("deploy", "status").splitlines()
     assert re.match(rf"ready  process {server.pid}, up \d", shown[0])
     rows = [line.split()[1:3] for line in shown if line.startswith("✓")]
-    assert sorted(rows) == [[name, "1"] for name in sorted(fashion(server))]
+    assert sorted(rows) == [[name, "1"] for name in sorted(models_of(server))]
     assert max(map(len, shown)) <= 100
 
 
@@ -198,7 +199,7 @@ def test_watching_prints_a_line_a_look_until_ctrl_c(server: RunningServer) -> No
         lines = [process.stdout.readline() for _ in range(2)]
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
-    assert all(line.startswith("ready") and "fashion_classifier 1 READY" in line for line in lines)
+    assert all(line.startswith("ready") and f"{MODEL} 1 READY" in line for line in lines)
     assert " 0/s 0/s failed" in lines[1]
     assert process.returncode == 0 and stderr == ""
 
@@ -212,7 +213,7 @@ def test_watching_on_a_terminal_draws_the_table_anew(server: RunningServer) -> N
     ) as process:
         os.close(inside)
         drawn = ""
-        while drawn.count("fashion_postprocess") < 3:
+        while drawn.count(POSTPROCESS) < 3:
             drawn += _read(terminal)
         process.send_signal(signal.SIGINT)
         while more := _read(terminal):

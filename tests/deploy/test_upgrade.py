@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from contracts import layout, manifest, repository
+from contracts import golden, layout, manifest, repository
+from contracts.golden import GoldenRequest
 from deploy.drill.traffic import Traffic, tritonclient_connection
 from deploy.errors import ChangeError, RepositoryError
 from deploy.triton.control import Control
@@ -278,13 +279,39 @@ def test_a_step_that_contradicts_its_ensemble_is_not_loaded(site: Site) -> None:
     assert site.answer("above") == 1
 
 
+def answering(factor: float) -> GoldenRequest:
+    """A golden request for a model that multiplies by that."""
+    one = np.ones((1, 1), dtype=np.float32)
+    return GoldenRequest("golden", {"IN": one}, {"OUT": factor * one}, {"OUT": 1e-6})
+
+
+def test_a_version_that_answers_its_golden_requests_wrong_is_parked(site: Site) -> None:
+    model = site.model("golden")
+    for factor, right in ((2, 2.0), (3, 4.0)):
+        with repository.new_version(model) as staged:
+            (staged.directory / "model.py").write_text(code(factor))
+            golden.write([answering(right)], staged.directory)
+        if factor == 2:
+            assert [change.after for change in site.reload("golden")] == [2]
+            continue
+        told = "version 2 goes on serving. golden version 3 gives a wrong answer: OUT is 1 away, 1e-06 at most"
+        with pytest.raises(ChangeError, match=rf"{told}\nNote: version 3 served for a moment and is parked"):
+            site.reload("golden")
+    assert site.answer("golden") == 2
+    assert on_disk(model) == ([1, 2], [3])
+    with pytest.raises(ChangeError, match=r"golden: nothing has changed. golden version 3 gives a wrong answer"):
+        upgrade.promote(site.server, site.root, "golden", 3)
+    assert site.answer("golden") == 2
+    assert site.healthy()
+
+
 def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     """Whichever of them Triton loaded alone, the ensemble would be down until it had the others."""
     model = site.model("inner")
     site.ensemble("outer", "inner")
     site.reload("outer")
     config, above = model / "config.pbtxt", site.root / "outer" / "config.pbtxt"
-    sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
+    sent = [GoldenRequest("outer", {"IN": np.ones((1, 1), dtype=np.float32)}, {})]
     with Traffic(
         site.server.http, site.server.grpc, "outer", sent, connections=2, connect=tritonclient_connection
     ) as traffic:
@@ -304,7 +331,7 @@ def test_a_long_load_holds_nobody_up(site: Site, tmp_path: Path) -> None:
     file = site.model("long") / "1" / "model.py"
     site.model("busy")
     file.write_text(gated(tmp_path))
-    sent = [{"IN": np.ones((1, 1), dtype=np.float32)}]
+    sent = [GoldenRequest("busy", {"IN": np.ones((1, 1), dtype=np.float32)}, {})]
     with (
         ThreadPoolExecutor() as pool,
         Traffic(

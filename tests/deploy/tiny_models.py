@@ -56,8 +56,10 @@ def _configured(kind: str, tensor: onnx.ValueInfoProto, batch: bool, optional: b
     onnx_name = onnx.TensorProto.DataType.Name(tensor.type.tensor_type.elem_type).lower()
     [dtype] = [name for name, known in TYPES.items() if known == onnx_name]
     dims = [dim.dim_value or -1 for dim in tensor.type.tensor_type.shape.dim][batch:]
+    # Triton has no scalars, neither as a sample of a batch nor alone.
+    shape = f"dims: {dims}" if dims else "dims: [ 1 ] reshape { shape: [ ] }" if batch else "dims: [ 1 ]"
     more = "optional: true" if optional else ""
-    return f'{kind} [ {{ name: "{tensor.name}" data_type: TYPE_{dtype} dims: {dims} {more} }} ]'
+    return f'{kind} [ {{ name: "{tensor.name}" data_type: TYPE_{dtype} {shape} {more} }} ]'
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,14 @@ class Server:
 
 
 @contextmanager
-def serving(repository: Path, installed: environment.Triton) -> Iterator[Server]:
+def serving(repository: Path, installed: environment.Triton, *options: str) -> Iterator[Server]:
     """A Triton that serves what it can load, and says of the rest why not."""
     ports = dict(zip(("http", "grpc", "metrics"), free_ports(), strict=True))
     command = [
         *(str(installed.executable), *installed.arguments, f"--model-repository={repository}"),
         *("--model-control-mode=explicit", "--load-model=*", "--exit-on-error=false"),
         # One after another: Triton takes a stub that gets no processor for a second for a dead one.
+        *options,
         *("--disable-auto-complete-config", "--exit-timeout-secs=5", "--model-load-thread-count=1"),
         *(
             option

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from tests.conftest import RunningServer
+from tests.workspace import PREPROCESS
 
 Preprocess = Callable[..., NDArray[np.uint8]]
 
@@ -20,7 +21,7 @@ def preprocess_on(client: tritonclient.grpc.InferenceServerClient, *images: byte
     tensor.set_data_from_numpy(np.array(images, dtype=np.object_).reshape(-1, 1))
     while True:
         try:
-            return client.infer("fashion_preprocess", [tensor], request_id=request_id).as_numpy("pixels")[:, 0]
+            return client.infer(PREPROCESS, [tensor], request_id=request_id).as_numpy("pixels")[:, 0]
         except InferenceServerException as error:
             if "Request timeout expired" not in error.message():
                 raise
@@ -29,7 +30,7 @@ def preprocess_on(client: tritonclient.grpc.InferenceServerClient, *images: byte
 def workers_of(server: RunningServer) -> set[psutil.Process]:
     """The processes that run the preprocessor."""
     processes = psutil.Process(server.pid).children(recursive=True)
-    return {process for process in processes if "fashion_preprocess" in " ".join(process.cmdline())}
+    return {process for process in processes if PREPROCESS in " ".join(process.cmdline())}
 
 
 @pytest.fixture(scope="module")

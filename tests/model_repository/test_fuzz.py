@@ -25,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import RunningServer
 from tests.model_repository.conftest import preprocess_on, workers_of
 from tests.model_repository.files import SIGNATURE, chunk, exif, png, saved, with_segment
+from tests.workspace import FAMILY, PREPROCESS
 from training import families
 
 COUNT = int(os.environ.get("FUZZ_INPUTS", "4000"))
@@ -36,7 +37,7 @@ MAX_GROWTH_BYTES = 64 * 1024 * 1024
 @cache
 def good() -> list[tuple[bytes, NDArray[np.uint8]]]:
     """Real images as files, and their pixels."""
-    images = families.load("fashion").data().split("test")[0][:8, 0]
+    images = families.load(FAMILY).data().split("test").first(8).groups[0].inputs["pixels"][:, 0]
     return [(saved(Image.fromarray(pixels), "PNG"), pixels) for pixels in images]
 
 
@@ -195,7 +196,7 @@ def outcome(client: tritonclient.grpc.InferenceServerClient, number: int) -> str
 
 
 def requests_and_calls(client: tritonclient.grpc.InferenceServerClient) -> tuple[int, int]:
-    [stats] = client.get_inference_statistics("fashion_preprocess").model_stats
+    [stats] = client.get_inference_statistics(PREPROCESS).model_stats
     return stats.inference_stats.success.count + stats.inference_stats.fail.count, stats.execution_count
 
 

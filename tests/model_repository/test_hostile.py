@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, wait_for
 from tests.model_repository.conftest import Preprocess, preprocess_on, workers_of
 from tests.model_repository.files import END, SIGNATURE, chunk, header, jpeg, png, saved, segment, with_segment
+from tests.workspace import PREPROCESS
 
 ZEROS = np.zeros((28, 28, 1), int)
 SHADES = np.arange(28 * 28).reshape(28, 28, 1) % 256
@@ -148,7 +149,7 @@ def test_over_http_it_is_status_400(server: RunningServer) -> None:
         tritonclient.http.InferenceServerClient(server.http) as client,
         pytest.raises(InferenceServerException, match=TRUNCATED) as failure,
     ):
-        client.infer("fashion_preprocess", [tensor])
+        client.infer(PREPROCESS, [tensor])
     assert failure.value.status() == "400"
 
 
@@ -205,7 +206,7 @@ def test_many_refusals_are_few_lines_in_the_log(server: RunningServer, preproces
 @pytest.fixture
 def changed_server(released: Workspace, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """A server whose preprocessor has smaller limits and a planted bug."""
-    model = released.repository / "fashion_preprocess"
+    model = released.repository / PREPROCESS
     with (model / "config.pbtxt").open("a") as config:
         config.write('parameters { key: "max_encoded_bytes" value { string_value: "2000" } }\n')
         config.write('parameters { key: "max_pixels" value { string_value: "784" } }\n')
@@ -236,7 +237,7 @@ def test_limits_are_configured_and_a_bug_fails_one_request_and_is_logged(changed
 
 
 def test_a_limit_that_is_no_number_keeps_the_model_from_loading(released: Workspace) -> None:
-    with (released.repository / "fashion_preprocess" / "config.pbtxt").open("a") as config:
+    with (released.repository / PREPROCESS / "config.pbtxt").open("a") as config:
         config.write('parameters { key: "max_pixels" value { string_value: "1e6" } }\n')
     done = released.run("deploy", "up", "--detach", "--repository", released.repository, *port_options(free_ports()))
     assert done.returncode == 1

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.model_repository.conftest import Preprocess
 from tests.model_repository.files import chunk, exif, jpeg, png, saved, segment, with_segment
+from tests.workspace import FAMILY
 from training import families
 
 RANDOM = np.random.default_rng(20)
@@ -109,7 +110,8 @@ def test_every_kind_of_jpeg_has_the_pixels_that_it_stands_for(preprocess: Prepro
 
 def test_real_images_are_what_pillow_makes_of_them(preprocess: Preprocess) -> None:
     """At 28 × 28, and at sizes that are scaled."""
-    images = [Image.fromarray(pixels[0]) for pixels in families.load("fashion").data().split("test")[0][:16]]
+    [group] = families.load(FAMILY).data().split("test").first(16).groups
+    images = [Image.fromarray(pixels[0]) for pixels in group.inputs["pixels"]]
     images += [image.resize((100, 75)) for image in images[:4]]
     tint = Image.merge("RGB", [Image.linear_gradient("L").resize((28, 28)), images[0], images[1]])
     images += [*(image.convert("RGB") for image in images), tint, tint.quantize(16)]

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from tests.conftest import RunningServer
+from tests.workspace import FAMILY, POSTPROCESS
 from training import families
 
-LABELS = families.spec("fashion").labels
+LABELS = families.spec(FAMILY).labels
 
 
 def top(client: tritonclient.grpc.InferenceServerClient, probabilities: NDArray[np.float32]) -> NDArray[np.object_]:
     tensor = tritonclient.grpc.InferInput("probabilities", list(probabilities.shape), "FP32")
     tensor.set_data_from_numpy(probabilities)
-    return client.infer("fashion_postprocess", [tensor]).as_numpy("top_labels")
+    return client.infer(POSTPROCESS, [tensor]).as_numpy("top_labels")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

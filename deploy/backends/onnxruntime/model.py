@@ -1,14 +1,17 @@
 """`backend: "onnxruntime"` for a Triton that only has its Python backend, such as the pip-installed one.
 
 Serves the same model directory and config.pbtxt as Triton's native backend, and knows of its settings:
-  default_model_filename, max_batch_size, reshape, optional inputs
+  default_model_filename, max_batch_size, reshape, optional inputs (max_batch_size: 0), scalars as dims: [ 1 ]
   instance_group  KIND_CPU; KIND_GPU where the installed onnxruntime is one with CUDA
   optimization    graph { level }, execution_accelerators { gpu_execution_accelerator [ { name: "cuda" … } ] }
   parameters      intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_arena, enable_mem_pattern,
-                  session.use_device_allocator_for_initializers; and, which the native one does not know,
+                  memory.enable_memory_arena_shrinkage, session.use_device_allocator_for_initializers;
+                  of CUDA, deprecated: cudnn_conv_algo_search, gpu_mem_limit, arena_extend_strategy,
+                  do_copy_in_default_stream; and, which the native one does not know,
                   session.intra_op.allow_spinning, session.inter_op.allow_spinning
 https://github.com/triton-inference-server/onnxruntime_backend#model-config-options
-Any other is refused. Runs inside Triton.
+Any other is refused, but for the hints of `optimization` (config.HINTS), which the native one does not read either.
+Unlike it, this one holds requests to the shapes that the version was proven with (proven.py). Runs inside Triton.
 """
 
 import re
@@ -17,11 +20,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
+from python_based import fit
 from python_based.batching import Batcher, Feed
 from python_based.bfloat16 import view_of
-from python_based.config import FileTensors, ModelConfig, refuse
+from python_based.config import HINTS, ModelConfig, refuse
 from python_based.errors import ModelError, RequestError
+from python_based.proven import ProvenRange
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _DTYPES = {
@@ -48,6 +54,13 @@ _ENTRIES = (  # by onnxruntime's own names
     "session.inter_op.allow_spinning",
     "session.use_device_allocator_for_initializers",
 )
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"  # an entry of a run: after it these arenas are freed, "cpu:0"
+_CUDA: Mapping[str, Mapping[str, str] | None] = {  # what they set of CUDA's provider; None: as it is
+    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
+    "gpu_mem_limit": None,
+    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
+    "do_copy_in_default_stream": None,
+}
 
 
 class TritonPythonModel:
@@ -60,13 +73,19 @@ class TritonPythonModel:
             ModelError: there is no such file, it does not fit config.pbtxt, or that asks for what is not supported.
         """
         config = ModelConfig.of(args)
+        if config.hints:
+            pb_utils.Logger.log_warn(f"without effect here: optimization {{ {' '.join(config.hints)} }}")
         self.session = _session(config)
+        self.proven = ProvenRange(config)
+        self.scalars = [node.name for node in _inputs(self.session, config) if not node.shape]
         self.strings = [tensor.name for tensor in config.inputs if tensor.dtype == "STRING"]
         self.bfloat16 = {tensor.name for tensor in (*config.inputs, *config.outputs) if tensor.dtype == "BF16"}
         if self.strings and self.bfloat16:
             raise ModelError("a graph with both STRING inputs and BF16 cannot be run from Python")
         self.run_options = ort.RunOptions()
         self.run_options.log_severity_level = 4  # what fails is told to its client; it is nothing to fill a log with
+        if _SHRINKAGE in config.parameters:
+            self.run_options.add_run_config_entry(_SHRINKAGE, config.parameters[_SHRINKAGE])
         self.on_cpu = config.kind == "CPU"
         self.batcher = Batcher(config, self._run)
 
@@ -75,10 +94,14 @@ class TritonPythonModel:
         return self.batcher.respond(requests)
 
     def _run(self, feeds: Sequence[Feed], wanted: Sequence[str]) -> Sequence[NDArray[Any]]:
+        self.proven.check(feeds[0])  # which are of equal shapes
         feed = dict(feeds[0]) if len(feeds) == 1 else {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}
         for name in self.strings:
             if name in feed:
                 feed[name] = _decoded(name, feed[name])
+        for name in self.scalars:  # onnxruntime would take a [1], and give answers of one dimension more
+            if name in feed:
+                feed[name] = feed[name].reshape(())
         try:
             if self.bfloat16:
                 return self._run_values(feed, wanted)
@@ -121,12 +144,16 @@ def _session(config: ModelConfig) -> ort.InferenceSession:
         raise ModelError(f"onnxruntime cannot load {file}: {_told(error).replace(str(path), file)}") from error
     if config.kind == "GPU" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise ModelError("onnxruntime could not start CUDA: a library or the driver is missing, see the server's log")
-    overridable = session.get_overridable_initializers()
-    optional = {node.name for node in overridable}
-    given = {tensor.name for tensor in config.inputs}
-    inputs = [*session.get_inputs(), *(node for node in overridable if node.name in given)]
-    config.require_fit(file, _file_tensors(inputs), _file_tensors(session.get_outputs()), optional)
+    inputs, outputs = _file_tensors(_inputs(session, config)), _file_tensors(session.get_outputs())
+    optional = {node.name for node in session.get_overridable_initializers()}
+    fit.require(config, file, inputs, outputs, optional, exact=True)
     return session
+
+
+def _inputs(session: ort.InferenceSession, config: ModelConfig) -> list[Any]:
+    """List the inputs that the graph needs, and those of its optional ones that are configured."""
+    given = {tensor.name for tensor in config.inputs}
+    return [*session.get_inputs(), *(node for node in session.get_overridable_initializers() if node.name in given)]
 
 
 def _providers(config: ModelConfig) -> list[Any]:
@@ -143,12 +170,18 @@ def _providers(config: ModelConfig) -> list[Any]:
             "instance_group: kind is KIND_GPU, which the installed onnxruntime was not built for; "
             "set KIND_CPU, or install onnxruntime-gpu in place of onnxruntime in the server's environment"
         )
-    return [("CUDAExecutionProvider", {**chosen.get("cuda", {}), "device_id": config.device}), "CPUExecutionProvider"]
+    deprecated = {
+        name: text if (values := _CUDA[name]) is None else _known(name, values, text)
+        for name, text in config.parameters.items()
+        if name in _CUDA
+    }
+    cuda = {**deprecated, **chosen.get("cuda", {}), "device_id": config.device}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 
 
 def _options(config: ModelConfig) -> ort.SessionOptions:
-    refuse("optimization", config.optimization, ["graph", "execution_accelerators"])
-    refuse("parameters", config.parameters, [*_THREADS, *_SWITCHES, *_ENTRIES, "execution_mode"])
+    refuse("optimization", config.optimization, ["graph", "execution_accelerators", *HINTS])
+    refuse("parameters", config.parameters, [*_THREADS, *_SWITCHES, *_ENTRIES, *_CUDA, _SHRINKAGE, "execution_mode"])
     options = ort.SessionOptions()
     level = int(config.optimization.get("graph", {}).get("level", 0))
     options.graph_optimization_level = _known("optimization { graph { level } }", _LEVELS, level)
@@ -161,7 +194,7 @@ def _options(config: ModelConfig) -> ort.SessionOptions:
             setattr(options, _SWITCHES[name], _known(name, _BOOLS, text.lower()))
         elif name in _ENTRIES:
             options.add_session_config_entry(name, str(int(_known(name, _BOOLS, text.lower()))))
-        else:
+        elif name == "execution_mode":
             options.execution_mode = _known(name, _MODES, text)
     return options
 
@@ -172,7 +205,7 @@ def _known(name: str, choices: Mapping[Any, Any], chosen: Any) -> Any:
     return choices[chosen]
 
 
-def _file_tensors(nodes: Sequence[Any]) -> FileTensors:
+def _file_tensors(nodes: Sequence[Any]) -> fit.FileTensors:
     """Read the graph's inputs or outputs; a dimension with a name, or with none, may vary."""
     return {
         # onnxruntime has no dims for a scalar nor where it knows none.

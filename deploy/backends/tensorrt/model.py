@@ -3,8 +3,8 @@
 Serves the same model directory and config.pbtxt as Triton's native backend, and knows of its settings:
   default_model_filename, cc_model_filenames, max_batch_size, reshape
   instance_group  KIND_GPU; one optimization profile, the same in every group
-Any other is refused, but for `optimization { cuda }`, which changes no answer: a line in the log says that it is
-left to the native backend. Runs inside Triton.
+Any other is refused, but for the hints of `optimization` (config.HINTS), which change no answer: a line in the log
+says that they are left to the native backend. Runs inside Triton.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from python_based.batching import Batcher
-from python_based.config import ModelConfig, refuse
+from python_based.config import HINTS, ModelConfig, refuse
 from python_based.errors import ModelError
 
 
@@ -27,7 +27,7 @@ class TritonPythonModel:
         """
         config = ModelConfig.of(args)
         refuse("parameters", config.parameters, [])
-        refuse("optimization", config.optimization, ["cuda"])
+        refuse("optimization", config.optimization, HINTS)
         if config.kind != "GPU":
             raise ModelError(f"instance_group: kind is KIND_{config.kind}; TensorRT needs a GPU, KIND_GPU")
         try:
@@ -36,8 +36,8 @@ class TritonPythonModel:
             raise ModelError(
                 f"the server's environment lacks TensorRT ({error}); python -m deploy up --device gpu makes one with it"
             ) from error
-        if config.optimization:
-            pb_utils.Logger.log_warn("optimization { cuda } is left to the native TensorRT backend")
+        if config.hints:
+            pb_utils.Logger.log_warn(f"left to the native backend: optimization {{ {' '.join(config.hints)} }}")
         self.batcher = Batcher(config, Engine(config).run)
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -57,8 +57,10 @@ class Batcher:
         results = self._run(feeds, [tensor.name for tensor in wanted])
         if keep:  # another run is to come before Triton reads them
             results = [result.copy() for result in results]
-        if not self._batches:
-            return [_response(wanted, results)]
+        if not self._batches:  # one request
+            # Triton has no scalars: they get the dims of config.pbtxt, as with the native backend.
+            shaped = [r if r.ndim else r.reshape(tensor.dims) for tensor, r in zip(wanted, results, strict=True)]
+            return [_response(wanted, shaped)]
         counts = [len(next(iter(feed.values()))) for feed in feeds]
         for tensor, result in zip(wanted, results, strict=True):
             if result.shape[:1] != (sum(counts),):

@@ -8,7 +8,7 @@ import tensorrt as trt
 from cuda.bindings import runtime
 from numpy.typing import NDArray
 
-from python_based import plans
+from python_based import fit, plans
 from python_based.batching import Feed
 from python_based.config import ModelConfig
 from python_based.cuda_memory import HostDeviceBuffer, check_cuda, compute_capability
@@ -45,7 +45,7 @@ class Engine:
         self._inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self._outputs = [n for n in names if n not in self._inputs]
         found = {name: self._described(name) for name in names}
-        config.require_fit(file, {n: found[n] for n in self._inputs}, {n: found[n] for n in self._outputs})
+        fit.require(config, file, {n: found[n] for n in self._inputs}, {n: found[n] for n in self._outputs})
         profile = self._profile(config, file)
         self._limits = {name: self._engine.get_tensor_profile_shape(name, profile) for name in self._inputs}
         for name, (_, _, largest) in self._limits.items():

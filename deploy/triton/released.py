@@ -1,0 +1,145 @@
+"""What of a model repository is served: what has been released, and what is left out until it is.
+
+A network has a version once one was exported. Until then git has its configuration alone, which no server can load;
+an ensemble above it cannot be loaded either, and the Python steps of that ensemble serve nobody.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts import layout, manifest, repository
+from deploy.errors import RepositoryError
+from deploy.triton.control import ModelVersion
+
+_FAMILY = "family"  # the parameter of a configuration that says what is exported to get a version
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A model that is not served, with the others that are left out because of it or for the same reason."""
+
+    name: str  # the ensemble above the others, or a model by itself
+    models: tuple[str, ...]  # itself among them
+    reason: str
+    command: str | None  # that makes it one which is served; None: nothing in the repository tells
+
+    def __str__(self) -> str:
+        said = f"{self.name} is not served: {self.reason}"
+        return f"{said} — {self.command}" if self.command else said
+
+
+def left_out(root: Path, config_name: str | None = None) -> list[LeftOut]:
+    """List what of the repository `root` is not served: models without a version, and all that needs one of them.
+
+    An ensemble is left out with any of its steps; a Python step with the last ensemble that it is a step of. A released
+    network is served whatever becomes of the ensembles above it.
+
+    Args:
+        config_name: Which of a model's configurations the server takes, as in --model-config-name.
+    """
+    folders = {path.parent.name: path.parent for path in sorted(root.glob("*/config.pbtxt"))}
+    missing = {name for name, folder in folders.items() if not repository.versions(folder)}
+    if not missing:  # as ever but for the first time: nothing has to be read
+        return []
+    configs = {name: _config_or_none(folder, config_name) for name, folder in folders.items()}
+    steps = {name: found for name, config in configs.items() if (found := _steps(config))}
+    out = _with_all_above(missing, steps)
+    out |= {step for step in _unused(out, steps) & folders.keys() - missing if not _is_release(folders[step])}
+    heads = sorted(out - {step for name in out & steps.keys() for step in steps[name]})
+    return [
+        _group(root, [name for name in _below(head, steps, set()) if name in out], missing, configs) for head in heads
+    ]
+
+
+def names(groups: list[LeftOut]) -> set[str]:
+    """Return the names of all models that are left out."""
+    return {model for group in groups for model in group.models}
+
+
+def without(versions: Sequence[ModelVersion], groups: list[LeftOut]) -> list[ModelVersion]:
+    """Return of what a server has in its index what is not left out, or was loaded all the same."""
+    out = names(groups)
+    return [version for version in versions if not (version.never_loaded and version.name in out)]
+
+
+def config(directory: Path, config_name: str | None) -> Any:
+    """Read the configuration of a model: a ModelConfig of Triton's.
+
+    Raises:
+        RepositoryError: it is none.
+    """
+    from google.protobuf import text_format  # with gRPC, 0.3 s to import
+    from tritonclient.grpc import model_config_pb2
+
+    path = directory / "configs" / f"{config_name}.pbtxt"
+    if not path.is_file():
+        path = directory / "config.pbtxt"
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(
+            f"{layout.shown(path)} is no model configuration, so nothing was loaded", note=str(error)
+        ) from error
+
+
+def _config_or_none(directory: Path, config_name: str | None) -> Any:
+    try:
+        return config(directory, config_name)
+    except RepositoryError:  # of one that is to be loaded, the server says what is wrong with it
+        return None
+
+
+def _steps(config: Any) -> tuple[str, ...]:
+    return tuple(step.model_name for step in config.ensemble_scheduling.step) if config else ()
+
+
+def _with_all_above(models: Set[str], steps: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Add the ensembles that have one of the models as a step, or one of those ensembles."""
+    found = set(models)
+    while above := {name for name, own in steps.items() if name not in found and not found.isdisjoint(own)}:
+        found |= above
+    return found
+
+
+def _unused(out: Set[str], steps: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Return the steps of ensembles that are left out, of which no other ensemble has a use."""
+    needed = {step for name, own in steps.items() if name not in out for step in own}
+    return {step for name in out & steps.keys() for step in steps[name]} - needed - steps.keys()
+
+
+def _below(head: str, steps: Mapping[str, tuple[str, ...]], seen: set[str]) -> Iterator[str]:
+    """Yield a model and all below it, each once; an ensemble may even be a step of itself, until Triton sees it."""
+    if head in seen:
+        return
+    seen.add(head)
+    yield head
+    for step in steps.get(head, ()):
+        yield from _below(step, steps, seen)
+
+
+def _is_release(folder: Path) -> bool:
+    kinds = (manifest.FILE_NAME, "*.onnx", "*.plan")
+    newest = folder / str(repository.versions(folder)[-1])
+    return any(next(newest.glob(kind), None) for kind in kinds)
+
+
+def _group(root: Path, models: list[str], missing: Set[str], configs: Mapping[str, Any]) -> LeftOut:
+    head, without = models[0], [model for model in models if model in missing]
+    if parked := [model for model in without if repository.parked(root / model)]:
+        return LeftOut(
+            head, tuple(models), f"every version of {parked[0]} is parked", f"python -m deploy promote {parked[0]}"
+        )
+    what = "it" if without == [head] else ", ".join(without)
+    families = [configs[model].parameters[_FAMILY].string_value for model in models if _names_family(configs[model])]
+    return LeftOut(
+        head,
+        tuple(models),
+        f"no version of {what} is published",
+        f"python -m export {families[0]}" if families else None,
+    )
+
+
+def _names_family(config: Any) -> bool:
+    return config is not None and _FAMILY in config.parameters

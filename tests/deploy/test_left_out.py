@@ -1,0 +1,212 @@
+"""What has not been released is not served, and neither is what needs it; everything else is, and all of it is said."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import RepositoryError
+from deploy.triton import released
+from deploy.triton.arguments import tritonserver_command
+from deploy.triton.control import ModelVersion
+from deploy.triton.environment import Triton
+from deploy.triton.settings import Settings
+from tests.conftest import FAMILY, MODEL, Workspace, free_ports, port_options
+from tests.deploy.conftest import write_model
+from tests.deploy.test_upgrade import code
+from tests.workspace import POSTPROCESS, PREPROCESS
+
+
+def model(root: Path, name: str, *, version: str | None = None, more: str = "") -> Path:
+    """A model with a configuration and, if `version` names a file of it, a version 1."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(f'name: "{name}"\nbackend: "python"\n{more}\n')
+    if version:
+        (folder / "1").mkdir()
+        (folder / "1" / version).touch()
+    return folder
+
+
+def ensemble(root: Path, name: str, *steps: str, family: str | None = None) -> Path:
+    scheduling = " ".join(f'step {{ model_name: "{step}" model_version: -1 }}' for step in steps)
+    parameter = f'parameters {{ key: "family" value: {{ string_value: "{family}" }} }}' if family else ""
+    folder = model(root, name, version="README", more=f"{parameter}\nensemble_scheduling {{ {scheduling} }}")
+    config = (folder / "config.pbtxt").read_text().replace('backend: "python"', 'platform: "ensemble"')
+    (folder / "config.pbtxt").write_text(config)
+    return folder
+
+
+def said(root: Path) -> dict[str, set[str]]:
+    return {str(group): set(group.models) for group in released.left_out(root)}
+
+
+def test_where_everything_has_a_version_nothing_is_left_out(tmp_path: Path) -> None:
+    model(tmp_path, "before", version="model.py")
+    model(tmp_path, "network", version="model.onnx")
+    ensemble(tmp_path, "whole", "before", "network")
+    assert said(tmp_path) == {}
+
+
+def test_an_ensemble_goes_with_its_network_and_its_steps_with_it(tmp_path: Path) -> None:
+    model(tmp_path, "before", version="model.py")
+    model(tmp_path, "network")
+    ensemble(tmp_path, "whole", "before", "network", family="shirts")
+    model(tmp_path, "other", version="model.onnx")
+    line = "whole is not served: no version of network is published — python -m export shirts"
+    assert said(tmp_path) == {line: {"whole", "before", "network"}}
+
+
+def test_a_step_that_another_ensemble_uses_stays(tmp_path: Path) -> None:
+    model(tmp_path, "before", version="model.py")
+    model(tmp_path, "network")
+    model(tmp_path, "old", version="model.onnx")
+    ensemble(tmp_path, "new_one", "before", "network")
+    ensemble(tmp_path, "old_one", "before", "old")
+    assert said(tmp_path) == {"new_one is not served: no version of network is published": {"new_one", "network"}}
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "model.sm90.plan"])
+def test_a_network_that_is_released_stays_whatever_becomes_of_its_ensemble(tmp_path: Path, file: str) -> None:
+    model(tmp_path, "found", version=file)
+    model(tmp_path, "named")
+    ensemble(tmp_path, "both", "found", "named")
+    assert said(tmp_path) == {"both is not served: no version of named is published": {"both", "named"}}
+
+
+def test_an_ensemble_of_an_ensemble_goes_too_and_they_are_one_group(tmp_path: Path) -> None:
+    model(tmp_path, "network")
+    ensemble(tmp_path, "inner", "network", family="shirts")
+    ensemble(tmp_path, "outer", "inner")
+    model(tmp_path, "other", version="model.py")
+    line = "outer is not served: no version of network is published — python -m export shirts"
+    assert said(tmp_path) == {line: {"outer", "inner", "network"}}
+
+
+def test_a_model_by_itself_is_named_and_one_whose_versions_are_parked_has_another_remedy(tmp_path: Path) -> None:
+    model(tmp_path, "alone")
+    parked = model(tmp_path, "parked", version="model.onnx")
+    (parked / "1").rename(parked / ".parked-1")
+    model(tmp_path, "other", version="model.py")
+    assert said(tmp_path) == {
+        "alone is not served: no version of it is published": {"alone"},
+        "parked is not served: every version of parked is parked — python -m deploy promote parked": {"parked"},
+    }
+
+
+def test_ensembles_that_go_in_a_circle_are_looked_at_once(tmp_path: Path) -> None:
+    model(tmp_path, "network")
+    ensemble(tmp_path, "one", "other", "network")
+    ensemble(tmp_path, "other", "one")
+    ensemble(tmp_path, "above", "one")
+    assert {name for group in said(tmp_path).values() for name in group} == {"above", "one", "other", "network"}
+
+
+def test_a_configuration_that_is_none_is_left_to_the_server_to_complain_of(tmp_path: Path) -> None:
+    (model(tmp_path, "broken", version="model.py") / "config.pbtxt").write_text("no configuration {")
+    model(tmp_path, "alone")
+    assert said(tmp_path) == {"alone is not served: no version of it is published": {"alone"}}
+
+
+def test_the_server_is_told_what_to_load_only_where_something_is_left_out(tmp_path: Path) -> None:
+    model(tmp_path, "alone")
+    model(tmp_path, "other", version="model.py")
+    (tmp_path / "no_configuration").mkdir()  # that it has none is the server's to say, as ever
+    key = tmp_path / ".key"
+    key.write_text("k" * 32)
+    key.chmod(0o600)
+    triton = Triton(Path("tritonserver"), (), {}, native=False)
+    settings = Settings(repository=tmp_path, admin_key_file=key)
+
+    def loaded(left_out: set[str]) -> list[str]:
+        command = tritonserver_command(triton, settings, "shm", left_out)
+        return [str(word) for word in command if str(word).startswith("--load-model")]
+
+    assert loaded(set()) == ["--load-model=*"]
+    assert loaded({"alone"}) == ["--load-model=no_configuration", "--load-model=other"]
+
+
+def test_only_what_was_never_loaded_is_taken_from_the_index(tmp_path: Path) -> None:
+    model(tmp_path, "alone")
+    model(tmp_path, "other", version="model.py")
+    groups = released.left_out(tmp_path)
+    never = ModelVersion("alone", 0, "UNAVAILABLE", "")
+    others = [
+        ModelVersion("alone", 1, "READY", ""),  # its files are gone, and it goes on serving
+        ModelVersion("alone", 1, "UNAVAILABLE", "it broke"),
+        ModelVersion("other", 0, "UNAVAILABLE", ""),
+    ]
+    assert released.without([never, *others], groups) == others
+
+
+def test_the_repository_of_git_leaves_out_the_family_and_says_how_to_release_it(workspace: Workspace) -> None:
+    write_model(workspace.repository, "other")
+    line = f"{FAMILY} is not served: no version of {MODEL} is published — python -m export {FAMILY}"
+    assert said(workspace.repository) == {line: {FAMILY, PREPROCESS, MODEL, POSTPROCESS}}
+    with pytest.raises(RepositoryError, match="is no model configuration"):
+        (workspace.repository / FAMILY / "config.pbtxt").write_text("none {")
+        released.config(workspace.repository / FAMILY, None)
+
+
+@pytest.mark.heavy
+def test_a_server_without_it_is_ready_says_so_and_serves_it_once_it_is_there(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_model(workspace.repository, "other", code(1))
+    write_model(workspace.repository, "step", code(1), max_batch_size=4)
+    version = write_model(workspace.repository, "network", code(1), max_batch_size=4)
+    away = version.rename(tmp_path / "not yet")
+    whole = ensemble(workspace.repository, "whole", family="shirts")
+    (whole / "config.pbtxt").write_text(WHOLE)
+    line = "whole is not served: no version of network is published — python -m export shirts"
+    up = ("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(free_ports()))
+    try:
+        assert line in workspace.must(*up)
+        status = workspace.run("deploy", "status", "--json")
+        found = json.loads(status.stdout)
+        assert status.returncode == 0 and found["ready"]
+        assert [(m["name"], m["state"]) for m in found["models"]] == [("other", "READY")]
+        [left] = found["left_out"]
+        assert left["name"] == "whole" and set(left["models"]) == {"whole", "step", "network"}
+        assert left["command"] == "python -m export shirts"
+        assert line in re.sub(r"\s+", " ", workspace.must("deploy", "status"))
+        assert line in workspace.must("deploy", "reload"), "it is left out by a reload, too"
+        refused = workspace.run("deploy", "reload", "network")
+        assert refused.returncode == 1 and "network cannot be loaded: no version of network" in refused.stderr
+        assert "python -m export shirts" in refused.stderr
+
+        away.rename(version)
+        [since] = json.loads(workspace.must("deploy", "status", "--json"))["left_out"]
+        assert set(since["models"]) == {"whole", "step", "network"}
+        assert since["command"] == "python -m deploy reload"
+        workspace.must("deploy", "reload")
+        after = json.loads(workspace.must("deploy", "status", "--json"))
+        assert after["ready"] and after["left_out"] == []
+        states = {m["name"]: (m["version"], m["state"]) for m in after["models"]}
+        assert states == dict.fromkeys(["other", "step", "network", "whole"], (1, "READY"))
+    finally:
+        workspace.down()
+
+
+WHOLE = """
+name: "whole"
+platform: "ensemble"
+max_batch_size: 4
+parameters { key: "family" value: { string_value: "shirts" } }
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "step" model_version: -1
+      input_map { key: "IN" value: "IN" }
+      output_map { key: "OUT" value: "BETWEEN" }
+    },
+    {
+      model_name: "network" model_version: -1
+      input_map { key: "IN" value: "BETWEEN" }
+      output_map { key: "OUT" value: "OUT" }
+    }
+  ]
+}
+"""
