@@ -1,16 +1,18 @@
 """Turn a checkpoint into a proven release in the model repository.
 
-  python -m export fashion                                   the newest checkpoint
-  python -m export fashion --checkpoint path/to/best.ckpt    a named one
-  python -m export fashion --from models:/fashion@champion   the one behind a registered release; or --run-id
-  python -m export fashion --search always                   compare every INT8 recipe
-  python -m export fashion --target tensorrt                 on a GPU machine: also builds plans
-  python -m export --onnx FILE --spec FILE --inputs FILE     a graph that was trained elsewhere
+  python -m export FAMILY                                  the newest checkpoint
+  python -m export FAMILY --checkpoint path/to/best.ckpt   a named one
+  python -m export FAMILY --from models:/FAMILY@champion   the one behind a registered release; or --run-id
+  python -m export FAMILY --search always                  compare every INT8 recipe
+  python -m export FAMILY --target tensorrt                on a GPU machine: also builds plans
+  python -m export --onnx FILE --spec FILE --inputs FILE   a graph that was trained elsewhere
+  python -m export --torch package.module:make_model --weights FILE --inputs FILE    a module of plain PyTorch
 
-  python -m export list                                      every published version
-  python -m export show fashion_classifier                   what one was proven to be
-  python -m export verify                                    that nothing published was changed
-  python -m export register fashion_classifier               into MLflow, where that failed before
+  python -m export list                                    every published version
+  python -m export show MODEL                              what one was proven to be
+  python -m export verify                                  that nothing published was changed
+  python -m export register MODEL                          into MLflow, where that failed before
+  python -m export new-steps MODEL                         pre- and post-processing of your own around a network
 
 Every precision is compared with its reference on the whole held-out split and refused, with the numbers, if it is
 over the limits in the spec. Every one that passes is compiled with TensorRT-RTX, which needs no GPU, as proof that
@@ -59,8 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--from", dest="reference", metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     source.add_argument("--run-id", help="the MLflow run that logged the checkpoint")
     source.add_argument("--onnx", type=Path, metavar="FILE", help="an ONNX graph instead of a checkpoint")
-    source.add_argument("--spec", type=Path, metavar="FILE", help="what it promises (TOML)")
-    source.add_argument("--inputs", type=Path, metavar="FILE", help="representative inputs, perhaps labels (.npz)")
+    source.add_argument("--torch", metavar="MODULE:CALLABLE", help="a callable that gives an nn.Module instead")
+    source.add_argument(
+        "--weights", type=Path, metavar="FILE", help="its state_dict or safetensors, if it has none yet"
+    )
+    source.add_argument("--spec", type=Path, metavar="FILE", help="what it promises (TOML); --torch writes a first one")
+    source.add_argument(
+        "--inputs",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="representative inputs, perhaps labels and expected outputs (.npz, one for each length; or folders)",
+    )
+
+    steps = parser.add_argument_group("Python steps of your own around it", "docs/how-to/steps-of-your-own.md")
+    steps.add_argument(
+        "--preprocess", type=Path, metavar="FILE.py", help="defines preprocess(raw): bytes to the graph's inputs, a row"
+    )
+    steps.add_argument(
+        "--postprocess", type=Path, metavar="FILE.py", help="defines OUTPUTS and postprocess(OUTPUT, …), for a row"
+    )
 
     how = parser.add_argument_group("how")
     how.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that the spec has limits for")
@@ -91,14 +111,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    foreign = [options.onnx, options.spec, options.inputs]
-    if any(foreign) and not all(foreign):
-        parser.error("--onnx, --spec and --inputs go together")
-    if bool(options.family) == bool(options.onnx):
-        parser.error("name a family, or a graph with --onnx, --spec and --inputs")
+    if sum(map(bool, (options.family, options.onnx, options.torch))) != 1:
+        parser.error("name a family, a graph with --onnx, or a module with --torch")
+    if options.onnx and not (options.spec and options.inputs):
+        parser.error("--onnx goes with --spec and --inputs")
+    if options.torch and not options.inputs:
+        parser.error("--torch goes with --inputs: samples to prove it on")
+    if options.family and (options.spec or options.inputs):
+        parser.error("--spec and --inputs are of a model brought with --onnx or --torch")
+    if options.weights and not options.torch:
+        parser.error("--weights are those of --torch")
     sources = [options.checkpoint, options.reference, options.run_id]
-    if sum(source is not None for source in sources) > (0 if options.onnx else 1):
+    if sum(source is not None for source in sources) > (1 if options.family else 0):
         parser.error("--checkpoint, --from and --run-id each name a checkpoint of a family: one at most")
+    if options.family and (options.preprocess or options.postprocess):
+        parser.error("--preprocess and --postprocess are for a graph that is brought: a family has its steps in git")
     if options.calibration_samples < 1:
         parser.error("--calibration-samples must be at least 1")
     if options.target != "tensorrt" and (options.hardware_compatible or options.server_tensorrt):
@@ -130,6 +157,23 @@ def _register(command: argparse.ArgumentParser) -> None:
     _version(command)
 
 
+def _new_steps(command: argparse.ArgumentParser) -> None:
+    _repository(command)
+    command.add_argument("model", metavar="MODEL", help="the network, by its name in the repository")
+    command.add_argument(
+        "--takes",
+        choices=["bytes", "tensors"],
+        default="bytes",
+        help="what clients send: bytes to decode, or tensors such as the network takes (default: bytes)",
+    )
+    command.add_argument("--no-postprocess", action="store_true", help="clients get the network's outputs as they are")
+    command.add_argument(
+        "--configs",
+        action="store_true",
+        help="after a change of INPUTS or OUTPUTS: write the configurations of steps that are there anew, nothing else",
+    )
+
+
 def _repository(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
 
@@ -149,6 +193,13 @@ OF_PUBLISHED = (
         _verify,
     ),
     Command("register", "a version in MLflow's model registry", "export.release.published:register", _register),
+    Command(
+        "new-steps",
+        "write Python steps around a network, MODEL_preprocess and MODEL_postprocess, and the ensemble MODEL_pipeline "
+        "that clients call; nothing that is there is touched",
+        "export.scaffold.commands:new_steps",
+        _new_steps,
+    ),
 )
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import SERVER_TENSORRT, BuildOptions
 from export.release import configs, registry
-from export.release.tables import variants_table
+from export.release.tables import differences_table, reference_line, variants_table
+from export.scaffold import folders, step_file
 from export.source.base import ExportSource
 from export.source.graph_file import from_graph
 from export.tools import code_digest, gpu, package_versions
@@ -33,10 +33,14 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
         given: The arguments as they were typed, for the manifest.
     """
     progress = Progress()
+    own_steps = step_file.read_all(preprocess=options.preprocess, postprocess=options.postprocess)
     work = layout.artifacts() / "export"
     source = _export_source(options, progress, work)
     model_directory = options.repository / source.spec.model
-    with _configs(options, model_directory, source.spec) as written:
+    with (
+        configs.written(model_directory, source.spec, source.calibration) as written,
+        folders.around(model_directory, own_steps) as put_around,
+    ):
         release = pipeline.run(
             source,
             _request(options, given, source.spec, work),
@@ -46,8 +50,10 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
             ),
             progress=progress,
         )
-    for path in written:
+    for path in (*written, *put_around):
         progress.say(f"Wrote {layout.shown(path)}, yours to change")
+    for line in folders.advice(model_directory, own_steps):
+        progress.say(line)
     directory = model_directory / str(release.version)
     if options.json:
         print(json.dumps(asdict(release), indent=2))
@@ -69,15 +75,13 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
         signer=signing.signer_from_environment(),
     )
     if options.target == "tensorrt":
+        if not facts.tensorrt:
+            raise SpecError(
+                f"the spec of {facts.model} says tensorrt = false, so there are no plans of it",
+                hint="leave --target away: ONNX Runtime serves it on a CPU and on a GPU",
+            )
         request = replace(request, engines=BuildOptions("tensorrt", options.hardware_compatible, work / "timing"))
     return request
-
-
-def _configs(
-    options: argparse.Namespace, model_directory: Path, facts: ModelSpec
-) -> AbstractContextManager[Sequence[Path]]:
-    """Write the configurations that a brought graph lacks; a family's are in git."""
-    return configs.written(model_directory, facts) if options.onnx else nullcontext(())
 
 
 def _export_source(options: argparse.Namespace, progress: Progress, work: Path) -> ExportSource:
@@ -85,13 +89,21 @@ def _export_source(options: argparse.Namespace, progress: Progress, work: Path) 
         facts = spec.from_toml(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
         return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
+    if options.torch:
+        from export.source.torch_module import from_torch
+
+        known = spec.from_toml(options.spec) if options.spec else None
+        progress.say(f"Exporting {options.torch}")
+        return from_torch(
+            options.torch, options.weights, options.inputs, known, options.calibration_samples, progress.say
+        )
 
     # With torch and Lightning, seconds to import, which a brought graph does not need.
     from export.source.checkpoint import from_checkpoint
     from training import checkpoints, families
 
     family = families.load(options.family)
-    if not (options.repository / family.spec.model / "config.pbtxt").is_file():
+    if not any(options.repository.glob("*/config.pbtxt")):
         raise ExportError(
             f"{options.repository} has no {family.spec.model}/config.pbtxt",
             hint="--repository names a Triton model repository",
@@ -115,6 +127,9 @@ def _precisions(asked: list[Precision] | None, facts: ModelSpec) -> list[Precisi
 def _tell(release: Manifest, directory: Path) -> None:
     out = console()
     out.print(variants_table(release))
+    if release.metric is None and (moved := differences_table(release)) is not None:
+        out.print(moved)
+    out.print(reference_line(release), soft_wrap=True, markup=False)
     for choice in release.choices:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
     out.print(

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cli.progress import Progress
-from contracts import signing
+from contracts import signing, tasks
+from contracts.samples import Batch
 from contracts.spec import PRECISIONS, Precision
 from export.cache import Cache
 from export.precision.search import Mode
 from export.proof import engine
-from export.proof.runners import Batch, length
+from export.proof.gates import Judged
 from export.source.base import ExportSource
 
 ENDS = ("min", "opt", "max")
@@ -36,15 +37,28 @@ class ExportContext:
     request: ExportRequest
     cache: Cache
     progress: Progress
-    reference: Mapping[str, Batch]  # {"search", "held-out", "min", "opt", "max": outputs}
+    # {"search", "held-out", "min", "opt", "max": its outputs, a group's each (without a batch, a sample's each)}
+    reference: Mapping[str, Sequence[Batch]]
+    _judged: dict[str, Judged] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def data(self) -> list[object]:
         """What tells the data, the shapes and the task of this export from another's."""
         source, spec = self.source, self.source.spec
-        sizes = [length(source.calibration), len(source.search), len(source.held_out)]
+        sizes = [len(source.calibration), len(source.search), len(source.held_out)]
         origin = [source.origin.sha256, source.origin.data_fingerprint]
-        return [origin, sizes, spec.inputs, spec.outputs, spec.task, spec.answer_output]
+        how = [spec.task, spec.answer_output, spec.threshold, spec.batched]
+        return [origin, sizes, spec.inputs, spec.outputs, *how]
+
+    def judged(self, name: str) -> Judged:
+        """Return how the reference answers the split "held-out" or "search", and what is true of it."""
+        if name not in self._judged:
+            spec, split = self.source.spec, {"held-out": self.source.held_out, "search": self.source.search}[name]
+            predicted, scores = tasks.predicted(self.reference[name], spec), None
+            if spec.metric is not None and split.targets is not None:
+                scores = spec.metric.scores(predicted, split.targets)
+            self._judged[name] = Judged(predicted.answers, scores, split.targets)
+        return self._judged[name]
 
     @property
     def outputs(self) -> list[str]:

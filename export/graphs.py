@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.shape_inference import infer_shapes
 
+from contracts.spec import ModelSpec
 from export.errors import GraphError
 
 # Where the arithmetic is: what must run in the precision of the variant's name.
@@ -66,6 +67,16 @@ def normalise(model: ModelProto) -> ModelProto:
         used.add(name)
         node.name = name
         del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
+    return model
+
+
+def pinned(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """Fix, in place, the dimensions that `model` leaves open and the spec does not; return `model`."""
+    wanted = {tensor.name: tensor.shape for tensor in (*spec.inputs, *spec.outputs)}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):
+            if isinstance(size, int) and not dim.dim_value:
+                dim.dim_value = size
     return model
 
 

@@ -41,7 +41,8 @@ def run(
         RefusedError: a configuration disagrees with the spec, or no variant passed its gates.
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
-    engine.require(request.engines, request.server_tensorrt)
+    if source.spec.tensorrt:
+        engine.require(request.engines, request.server_tensorrt)
     config_gates = _check_configs(model_directory, source.spec)
     reference = steps.reference_outputs(source, cache, progress)
     context = ExportContext(source, request, cache, progress, reference)

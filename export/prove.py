@@ -1,4 +1,4 @@
-"""One variant after another through the gates: contract, parity, agreement, accuracy, engine."""
+"""One variant after another through the gates: contract, parity, agreement, metric, engine."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +9,17 @@ import numpy as np
 from onnx import ModelProto
 
 from contracts import manifest
-from contracts.manifest import Engine, Gate, Recipe, Variant
-from contracts.spec import Limits, Precision
+from contracts.manifest import Difference, Engine, Gate, Recipe, Variant
+from contracts.samples import Split
+from contracts.spec import Precision
+from contracts.tasks import Answers
 from export import graphs
 from export.context import ENDS, ExportContext
 from export.errors import CompileError, GraphError
 from export.precision import fp16, int8
 from export.proof import contract, engine, gates
-from export.proof.gates import Comparison
-from export.proof.runners import Batch, PlanRunner, Runner, length, memory_runner, onnx_runner, predict
+from export.proof.compare import Comparison, compare
+from export.proof.runners import PlanRunner, Runner, memory_runner, onnx_runner, predict
 
 _DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "int8": "INT8"}
 
@@ -28,7 +30,7 @@ class ProvenVariant:
 
     variant: Variant
     graph: Path
-    answers: gates.Answers | None
+    answers: Answers | None
     plan: Path | None = None  # None unless plans are built for a GPU here
 
 
@@ -41,48 +43,43 @@ def prove(
 ) -> ProvenVariant:
     """Hold a graph to the contract and the limits; if it passes, have TensorRT build it; on a GPU, prove that too."""
     source, progress = context.source, context.progress
-    spec, limits, model = source.spec, source.spec.limits[precision], graphs.load(graph)
+    spec, model = source.spec, graphs.load(graph)
     proofs = [contract.graph_gate(model, spec)]
     if precision == "int8":
         wrong = int8.qdq_faults(model)
         proofs.append(
             Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5]), id="qdq_symmetric")
         )
-    answers = None
+    held_out = None
     if not gates.failures(proofs):
         with progress.step(f"{precision} proof", total=len(source.held_out)) as done:
             measured, cached = _measured(context, precision, graph, done.advance)
             held_out = measured.pop("held-out split")
-            answers = held_out.answers
-            proofs += _held_against(context, held_out, measured, limits)
+            proofs += gates.check(spec, precision, context.judged("held-out"), held_out, measured)
             done(_verdict(proofs), cached=cached)
     variant = Variant(
         precision=precision,
-        accuracy=gates.accuracy(answers, source.held_out.labels),
+        score=context.judged("held-out").score(spec, held_out.scores) if held_out else None,
         gates=tuple(proofs),
         size_bytes=graph.stat().st_size,
         sha256=manifest.sha256(graph),
         recipe=recipe,
         kept_fp32=kept_fp32,
+        differences=held_out.differences if held_out else {},
     )
+    answers = held_out.answers if held_out else None
     if not variant.passed:
-        if answers is None:
+        if held_out is None:
             progress.say(f"  ✗ {precision} REFUSED: {gates.failures(proofs)}")
         return ProvenVariant(variant, graph, answers)
-    return _compile(context, ProvenVariant(variant, graph, answers), model)
+    proven = ProvenVariant(variant, graph, answers)
+    return _compile(context, proven, model) if spec.tensorrt else proven
 
 
 def not_made(precision: Precision, error: GraphError) -> ProvenVariant:
     """Record a precision that no graph could be made in, as a variant whose only gate failed."""
     failed = Gate("made", 0, 1, "at least", str(error), id="made")
     return ProvenVariant(Variant(precision, None, (failed,), size_bytes=0, sha256=""), Path(), answers=None)
-
-
-def _held_against(
-    context: ExportContext, held_out: Comparison, others: Mapping[str, Comparison], limits: Limits
-) -> tuple[Gate, ...]:
-    reference = gates.answers(context.reference["held-out"], context.source.spec)
-    return gates.check(held_out, others, reference, context.source.held_out.labels, limits)
 
 
 def _measured(
@@ -97,22 +94,23 @@ def _measured(
     def make(place: Path) -> None:
         served = onnx_runner(graph, context.outputs)
         run = memory_runner(fp16.simulate_fp16(graphs.load(graph)), context.outputs) if precision == "fp16" else served
-        found = {"held-out split": _compared(context, run, "held-out", source.held_out.inputs, advance)}
+        found = {"held-out split": _compared(context, run, "held-out", source.held_out, advance)}
         for end in ENDS:
             found[f"shapes at their {end}"] = _compared(context, served, end, source.inputs_at(end))
         _save(found, place)
 
     place, cached = context.cache.step(
-        "proof", make, graph=manifest.sha256(graph), data=context.data, precision=precision
+        "proof", make, graph=manifest.sha256(graph), data=context.data, precision=precision, metric=source.spec.metric
     )
     return _load(place), cached
 
 
 def _compared(
-    context: ExportContext, run: Runner, name: str, batch: Batch, advance: Callable[[int], None] = lambda n: None
+    context: ExportContext, run: Runner, name: str, split: Split, advance: Callable[[int], None] = lambda n: None
 ) -> Comparison:
-    size = context.source.spec.batch.max if name == "held-out" else length(batch)
-    return gates.compare(predict(run, batch, size, advance), context.reference[name], context.source.spec)
+    spec = context.source.spec
+    outputs = predict(run, split, spec.max_batch, advance)
+    return compare(outputs, context.reference[name], spec, split.targets)
 
 
 def _compile(context: ExportContext, proven: ProvenVariant, model: ModelProto) -> ProvenVariant:
@@ -132,7 +130,8 @@ def _compile(context: ExportContext, proven: ProvenVariant, model: ModelProto) -
                 "engine", make, graph=proven.variant.sha256, spec=spec.inputs, options=asdict(options)
             )
         except CompileError as error:
-            refused = Gate("compiled by TensorRT", 0, 1, "at least", str(error), id="compiled")
+            hint = "what TensorRT does not take, ONNX Runtime may serve: tensorrt = false in the spec"
+            refused = Gate("compiled by TensorRT", 0, 1, "at least", f"{error}\nHint: {hint}", id="compiled")
             done(f"REFUSED: {error}")
             return replace(proven, variant=replace(proven.variant, gates=(*proven.variant.gates, refused)))
         kept = json.loads((place / "engine.json").read_text())
@@ -159,11 +158,11 @@ def _prove_plan(context: ExportContext, proven: ProvenVariant, plan: Path, model
     proofs = [engine.server_gate(plan.read_bytes(), context.request.server_tensorrt)]
     with context.progress.step(f"{precision} plan proof", total=len(context.source.held_out)) as done:
         with PlanRunner(plan.read_bytes(), spec) as run:
-            held_out = _compared(context, run, "held-out", context.source.held_out.inputs, done.advance)
+            held_out = _compared(context, run, "held-out", context.source.held_out, done.advance)
             others = {
                 f"shapes at their {end}": _compared(context, run, end, context.source.inputs_at(end)) for end in ENDS
             }
-            proofs += _held_against(context, held_out, others, spec.limits[precision])
+            proofs += gates.check(spec, precision, context.judged("held-out"), held_out, others)
             share = engine.inspected_share(run.inspect(), graphs.heavy_nodes(model))
         computed, limit = _part(share or facts.dtype_share, precision), spec.limits[precision].computed_share
         told = _shares(share) or f"the inspector names too few layers; the network: {_shares(facts.dtype_share)}"
@@ -181,7 +180,9 @@ def _prove_plan(context: ExportContext, proven: ProvenVariant, plan: Path, model
 def _verdict(proofs: Sequence[Gate]) -> str:
     if failed := gates.failures(proofs):
         return f"REFUSED: {failed}"
-    shown = [gate for gate in proofs if gate.id in ("agreement", "accuracy_drop")]
+    shown = [gate for gate in proofs if gate.id in ("agreement", "metric_drop")] or [
+        gate for gate in proofs if "_difference:" in gate.id
+    ]
     return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
 
 
@@ -195,13 +196,24 @@ def _shares(share: Mapping[str, float]) -> str:
 
 
 def _save(found: Mapping[str, Comparison], place: Path) -> None:
-    answers = {where: c.answers for where, c in found.items() if c.answers is not None}
-    np.savez_compressed(place / "answers.npz", **answers)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
-    figures = {where: asdict(replace(c, answers=None)) for where, c in found.items()}
+    arrays = {f"answers/{where}": c.answers for where, c in found.items() if c.answers is not None}
+    arrays |= {f"scores/{where}": c.scores for where, c in found.items() if c.scores is not None}
+    np.savez_compressed(place / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
+    figures = {where: asdict(replace(c, answers=None, scores=None)) for where, c in found.items()}
     (place / "comparison.json").write_text(json.dumps(figures))
 
 
 def _load(place: Path) -> dict[str, Comparison]:
-    answers = dict(np.load(place / "answers.npz"))
+    arrays = dict(np.load(place / "answers.npz"))
     figures = json.loads((place / "comparison.json").read_text())
-    return {where: Comparison(**{**raw, "answers": answers.get(where)}) for where, raw in figures.items()}
+    return {
+        where: Comparison(
+            **{
+                **raw,
+                "answers": arrays.get(f"answers/{where}"),
+                "scores": arrays.get(f"scores/{where}"),
+                "differences": {output: Difference(**d) for output, d in raw["differences"].items()},
+            }
+        )
+        for where, raw in figures.items()
+    }

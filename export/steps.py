@@ -4,54 +4,93 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cli.progress import Progress
-from contracts import manifest
+from contracts import manifest, tasks
 from contracts.manifest import Recipe
+from contracts.samples import Batch, Split
 from export import graphs
 from export.cache import Cache
 from export.context import ENDS, ExportContext
 from export.errors import GraphError
 from export.precision import fp16, int8, search
-from export.proof import gates
-from export.proof.runners import Batch, length, predict, take
+from export.proof.runners import predict
 from export.source.base import ExportSource
 
 # Samples whose every intermediate tensor is looked at for FP16.
 _FP16_SAMPLES = 64
+_FP16_ALONE = 8  # where each is run alone
+_REFERENCE_BATCH = 64
 
 
-def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Batch]:
+def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Sequence[Batch]]:
     """Run the reference on every split, and at the min, opt and max of the dynamic dimensions.
 
+    What the framework gave for a split, where that lies beside the samples, is the reference instead.
+
     Returns:
-        {"search", "held-out", "min", "opt" or "max": its outputs}.
+        {"search", "held-out", "min", "opt" or "max": the outputs of each group, or without a batch of each sample}.
 
     Raises:
         GraphError: it gives inf or nan itself.
     """
-    batches: dict[str, Batch] = {"search": source.search.inputs, "held-out": source.held_out.inputs}
-    batches |= {end: source.inputs_at(end) for end in ENDS}
-    data = [source.origin.sha256, source.origin.data_fingerprint, source.spec.inputs, source.spec.outputs]
-    with progress.step("reference", total=sum(length(b) for b in batches.values())) as done:
+    splits = {"search": source.search, "held-out": source.held_out, **{end: source.inputs_at(end) for end in ENDS}}
+    spec = source.spec
+    data = [source.origin.sha256, source.origin.data_fingerprint, spec.inputs, spec.outputs, spec.batched]
+    with progress.step("reference", total=sum(map(len, splits.values()))) as done:
 
         def make(place: Path) -> None:
             run = source.reference()
-            for name, batch in batches.items():
-                size = min(source.spec.batch.max, 64)
-                np.savez(place / f"{name}.npz", **predict(run, batch, size, done.advance))  # type: ignore[arg-type]
+            for name, split in splits.items():
+                given = predict(run, split, min(spec.max_batch, _REFERENCE_BATCH), done.advance)
+                _save(_expected(split, spec.batched) or given, given, place / f"{name}.npz")
 
-        place, cached = cache.step("reference", make, data=data, sizes=[length(b) for b in batches.values()])
-        outputs = {name: dict(np.load(place / f"{name}.npz")) for name in batches}
-        for name, values in ((n, v) for out in outputs.values() for n, v in out.items()):
-            if not np.isfinite(values).all():
+        place, cached = cache.step("reference", make, data=data, sizes=[len(split) for split in splits.values()])
+        outputs = {name: _load(place / f"{name}.npz") for name in splits}
+        for name, values in ((n, v) for parts in outputs.values() for part in parts for n, v in part.items()):
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise GraphError(f"the reference itself gives inf or nan as {name!r}", hint="mend the model first")
-        right = gates.accuracy(gates.answers(outputs["held-out"], source.spec), source.held_out.labels)
-        figure = "" if right is None else f"accuracy {right:.4f} on "
-        done(f"{figure}{len(source.held_out):,} held-out samples", cached=cached)
+        done(_told(source, outputs["held-out"]), cached=cached)
     return outputs
+
+
+def _expected(split: Split, batched: bool) -> list[Batch] | None:
+    """Return what the framework gave, as the reference's outputs would be: a group's each, or a sample's each."""
+    if (groups := split.expected) is None or batched:
+        return groups
+    return [
+        {name: values[index] for name, values in outputs.items()}
+        for group, outputs in zip(split.groups, groups, strict=True)
+        for index in range(len(group))
+    ]
+
+
+def _save(chosen: Sequence[Batch], given: Sequence[Batch], path: Path) -> None:
+    """Keep the chosen outputs, and what they lack of those that were computed."""
+    parts = [{**computed, **wanted} for computed, wanted in zip(given, chosen, strict=True)]
+    arrays = {f"{number}/{name}": values for number, part in enumerate(parts) for name, values in part.items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
+
+
+def _load(path: Path) -> list[Batch]:
+    parts: dict[int, dict[str, NDArray[Any]]] = {}
+    with np.load(path) as stored:
+        for key, values in stored.items():
+            number, _, name = key.partition("/")
+            parts.setdefault(int(number), {})[name] = values
+    return [parts[number] for number in sorted(parts)]
+
+
+def _told(source: ExportSource, outputs: Sequence[Batch]) -> str:
+    spec, targets, figure = source.spec, source.held_out.targets, ""
+    if spec.metric is not None and targets is not None:
+        value = spec.metric.value(spec.metric.scores(tasks.predicted(outputs, spec), targets), targets)
+        figure = f"{spec.metric.name} {value:.4f} on "
+    return f"{figure}{len(source.held_out):,} held-out samples"
 
 
 def fp32_graph(context: ExportContext) -> Path:
@@ -78,10 +117,12 @@ def fp16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...
     Raises:
         GraphError: ModelOpt could not convert it.
     """
-    samples = take(context.source.calibration, slice(_FP16_SAMPLES))
+    spec = context.source.spec
+    count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
+    samples = list(context.source.calibration.first(count).batches(count if spec.batched else 0))
 
     def make(place: Path) -> None:
-        kept = fp16.convert(fp32, place / "fp16.onnx", samples)
+        kept = fp16.convert(fp32, place / "fp16.onnx", samples, batched=spec.batched)
         (place / "kept.json").write_text(json.dumps([str(k) for k in kept]))
 
     with context.progress.step("fp16 graph") as done:
@@ -105,14 +146,14 @@ def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.SearchR
 
     def quantized(recipe: Recipe) -> Path:
         def make(place: Path) -> None:
-            int8.quantize(fp32, place / "int8.onnx", source.calibration, recipe)
+            int8.quantize(fp32, place / "int8.onnx", source.calibration, recipe, batched=source.spec.batched)
 
         place, _ = context.cache.step("quantized", make, graph=digest, data=context.data, recipe=recipe)
         return place / "int8.onnx"
 
     trials = search.TrialContext(
-        source.spec, source.spec.limits["int8"], source.search, context.reference["search"],
-        source.calibration, quantized,
+        source.spec, source.search, context.reference["search"], context.judged("search"),
+        len(source.calibration), quantized,
     )  # fmt: skip
     with context.progress.step("int8 graph") as done:
 

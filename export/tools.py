@@ -22,8 +22,8 @@ _PACKAGES = (
 
 def code_digest() -> str:
     """Return the SHA-256 of this repository's own part in what an export makes."""
-    digest = hashlib.sha256((layout.ROOT / "contracts" / "spec.py").read_bytes())
-    for stage in ("export", "training/families"):
+    digest = hashlib.sha256()
+    for stage in ("contracts", "export", "training/families"):
         for path in sorted((layout.ROOT / stage).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ FP16 tensor rounded to float16.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from contracts.samples import Batch, save_arrays
 from export import graphs
 from export.errors import GraphError
-from export.proof.runners import Batch, memory_runner
+from export.proof.runners import memory_runner
 
 _MAX = float(np.finfo(np.float16).max)
 # Half of float16's range: real traffic goes further than the samples that were looked at.
@@ -47,22 +48,22 @@ class KeptLayer:
         return f"{self.name}: {self.reason}"
 
 
-def convert(fp32: Path, fp16: Path, samples: Batch) -> tuple[KeptLayer, ...]:
+def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool = True) -> tuple[KeptLayer, ...]:
     """Write the FP16 graph of `fp32` and return what was kept in FP32 because FP16 would ruin it.
 
     What comes before the first and after the last heavy layer (normalising, softmax) always stays: it costs
     nothing, and it is where range and resolution matter most.
 
     Args:
-        samples: Some tens of real inputs.
+        samples: Some tens of real inputs, in batches as the graph takes them.
 
     Raises:
         GraphError: ModelOpt could not convert it.
     """
     model = graphs.load(fp32)
     border = graphs.border_nodes(model)
-    samples = _affordable(model, samples)
-    reference = _tensors(model, samples)
+    samples = [_affordable(model, batch) for batch in samples] if batched else samples
+    reference = [_tensors(model, batch) for batch in samples]
     faults: dict[str, str] = {}
     overflows: dict[str, str] = {}
     for attempt in range(_ROUNDS + 1):
@@ -107,11 +108,13 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
     return twin
 
 
-def _autocast(fp32: Path, samples: Batch, keep: Iterable[str]) -> tuple[ModelProto, dict[str, str]]:
+def _autocast(fp32: Path, samples: Sequence[Batch], keep: Iterable[str]) -> tuple[ModelProto, dict[str, str]]:
     from modelopt.onnx.autocast import convert_to_mixed_precision
 
     with TemporaryDirectory() as scratch, _listening() as heard:
-        np.savez(Path(scratch) / "samples.npz", **samples)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
+        for number, batch in enumerate(samples):
+            path = Path(scratch) / f"{number:06d}.npz"
+            save_arrays(path, batch)
         try:
             half = convert_to_mixed_precision(
                 str(fp32),
@@ -120,7 +123,7 @@ def _autocast(fp32: Path, samples: Batch, keep: Iterable[str]) -> tuple[ModelPro
                 data_max=_MAX * _HEADROOM,
                 init_max=_MAX,
                 keep_io_types=True,
-                calibration_data=str(Path(scratch) / "samples.npz"),
+                calibration_data=scratch,
                 providers=["cpu"],
             )
         except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
@@ -154,10 +157,14 @@ def _listening() -> Iterator[dict[str, str]]:
             logger.setLevel(level)
 
 
-def _faults(model: ModelProto, half: ModelProto, reference: Batch, samples: Batch, kept: set[str]) -> dict[str, str]:
+def _faults(
+    model: ModelProto, half: ModelProto, reference: Sequence[Batch], samples: Sequence[Batch], kept: set[str]
+) -> dict[str, str]:
     """Find the layers in which the error of the FP16 graph jumps: {name: what is wrong}."""
-    tensors = _tensors(simulate_fp16(half), samples, like=reference)
-    error = {name: _relative_error(tensors[name], reference[name]) for name in tensors}
+    error: dict[str, float] = {}
+    for batch, right in zip(samples, reference, strict=True):
+        for name, values in _tensors(simulate_fp16(half), batch, like=right).items():
+            error[name] = max(error.get(name, 0.0), _relative_error(values, right[name]))
     producer = {output: node for node in model.graph.node for output in node.output}
     found: dict[str, str] = {}
     for node in model.graph.node:

@@ -15,14 +15,15 @@ import onnx
 from onnx import ModelProto
 
 from contracts.manifest import Gate, Layer, Recipe, Trial
-from contracts.spec import Limits, ModelSpec
+from contracts.samples import Batch, Split
+from contracts.spec import ModelSpec
 from export import graphs
 from export.errors import GraphError
 from export.precision import int8
 from export.proof import gates
-from export.proof.gates import Comparison
-from export.proof.runners import Batch, length, memory_runner, predict, take
-from export.source.base import Split
+from export.proof.compare import compare
+from export.proof.gates import Judged
+from export.proof.runners import Runner, memory_runner, predict
 
 Mode = Literal["auto", "always", "never"]
 
@@ -51,10 +52,10 @@ class TrialContext:
     """What recipes are tried on: the spec and its limits, the search split, and the reference's outputs on it."""
 
     spec: ModelSpec
-    limits: Limits
     split: Split
-    reference: Batch  # its outputs on the split
-    calibration: Batch
+    reference: Sequence[Batch]  # its outputs on the split
+    judged: Judged  # the split as the reference answers it
+    samples: int  # that there are to calibrate with
     quantized: Callable[[Recipe], Path]  # a graph with every heavy layer quantized, made once
 
     def judge(self, model: ModelProto, recipe: Recipe, started: float) -> Trial:
@@ -63,20 +64,20 @@ class TrialContext:
         Args:
             started: When its making began, by time.monotonic().
         """
-        outputs = predict(self._runner(model), self.split.inputs, self.spec.batch.max)
-        found = gates.compare(outputs, self.reference, self.spec)
-        reference = gates.answers(self.reference, self.spec)
-        proofs = gates.check(found, {}, reference, self.split.labels, self.limits)
+        outputs = predict(self._runner(model), self.split, self.spec.max_batch)
+        found = compare(outputs, self.reference, self.spec, self.split.targets)
+        proofs = gates.check(self.spec, "int8", self.judged, found)
         return Trial(recipe, proofs, round(found.error, 6), round(time.monotonic() - started, 2))
 
     def measure_error(self, model: ModelProto, samples: int) -> float:
         """Return the error of `model`, as a Trial has it, on the first `samples` of the split."""
-        inputs, reference = take(self.split.inputs, slice(samples)), take(self.reference, slice(samples))
-        outputs = predict(self._runner(model), inputs, self.spec.batch.max)
-        found: Comparison = gates.compare(outputs, reference, self.spec)
-        return found.error
+        group, reference = self.split.groups[0].take(slice(samples)), self.reference[0]
+        outputs = predict(self._runner(model), Split((group,)), self.spec.max_batch)
+        if self.spec.batched:
+            return compare(outputs, [{n: v[:samples] for n, v in reference.items()}], self.spec).error
+        return compare(outputs, self.reference[: len(outputs)], self.spec).error
 
-    def _runner(self, model: ModelProto) -> Callable[[Batch], Batch]:
+    def _runner(self, model: ModelProto) -> Runner:
         return memory_runner(model, [tensor.name for tensor in self.spec.outputs])
 
 
@@ -114,7 +115,7 @@ def search(
             trials.append(context.judge(models[recipe], recipe, begun))
         return trials[-1]
 
-    for recipe in _recipes(length(context.calibration), mode):
+    for recipe in _recipes(context.samples, mode):
         if trials and (mode == "never" or (mode == "auto" and trials[-1].passed) or not left(_METHODS_SHARE)):
             break
         attempt(recipe, lambda recipe=recipe: onnx.load(context.quantized(recipe)))  # type: ignore[misc]
@@ -178,7 +179,7 @@ def _leave_out(
     left: Callable[[], bool],
 ) -> None:
     """Leave out as many of the worst layers as the spec admits; if that passes, halve the way to as few as do."""
-    in_int8 = math.ceil(len(graphs.heavy_nodes(model)) * context.limits.computed_share - 1e-9)
+    in_int8 = math.ceil(len(graphs.heavy_nodes(model)) * context.spec.limits["int8"].computed_share - 1e-9)
     most = min(len(int8.quantized_layers(quantized)) - in_int8, len(sensitivity))
     failed, count = 0, most
     while count > failed and left():

@@ -3,8 +3,12 @@
 Triton finds most disagreements when it loads the model; a wrong output dtype it does not, and leaks GPU memory.
 Here the spec stands in the middle: the configurations are compared with it before any work is done, the graphs
 and engines when they are made, and so each with the others.
+
+Triton has no scalars. Of a batched network an output of shape [batch] has `dims: [ 1 ] reshape { shape: [ ] }`; without
+a batch, where there are no empty reshapes, a scalar has `dims: [ 1 ]`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -79,10 +83,14 @@ def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
     if config.name and config.name != spec.model:
         faults.append(f"its name is {config.name!r}, not {spec.model!r}")
     for kind, tensors, specs in (("input", config.input, spec.inputs), ("output", config.output, spec.outputs)):
-        found = {t.name: (_numpy_name(t.data_type), (-1, *t.dims)) for t in tensors}
+        scalars = {tensor.name for tensor in specs if not tensor.shape}
+        found = {t.name: (_numpy_name(t.data_type), _dims(t, t.name in scalars, spec.batched)) for t in tensors}
         faults += _differences(kind, found, specs)
-    if not 1 <= config.max_batch_size <= spec.batch.max:
+        faults += [f"{kind} {t.name!r} {fault}" for t in tensors for fault in _not_loaded(t, spec.batched)]
+    if spec.batched and not 1 <= config.max_batch_size <= spec.batch.max:
         faults.append(f"max_batch_size is {config.max_batch_size}, the engines take 1 to {spec.batch.max}")
+    if not spec.batched and config.max_batch_size:
+        faults.append(f"max_batch_size is {config.max_batch_size}, not 0: the network takes no batches")
     if config.HasField("dynamic_batching"):
         faults += [
             f"preferred_batch_size {size} is more than max_batch_size {config.max_batch_size}"
@@ -100,10 +108,44 @@ def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
         if published.get(cc) != file
     ]
     for warmup in config.model_warmup:
-        if warmup.batch_size > config.max_batch_size:
-            faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")
-        strange = warmup.inputs.keys() ^ {tensor.name for tensor in spec.inputs}
-        faults += [f"warmup {warmup.name!r}: {name!r} is no input, or is left away" for name in sorted(strange)]
+        faults += _warmup_faults(warmup, config, spec)
+    return faults
+
+
+def _dims(tensor: Any, scalar: bool, batched: bool) -> tuple[int, ...]:
+    """Return the dimensions with which the backend has a configured tensor."""
+    dims = tuple(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+    if batched:
+        return (-1, *dims)
+    return () if scalar and all(dim == 1 for dim in dims) else dims
+
+
+def _not_loaded(tensor: Any, batched: bool) -> list[str]:
+    """Say what Triton refuses of a configured tensor, which is found when no server starts any more."""
+    dims, shape = list(tensor.dims), list(tensor.reshape.shape)
+    if not dims:
+        return ["has no dims: dims: [ 1 ]" + " reshape { shape: [ ] }" * batched]
+    if not tensor.HasField("reshape"):
+        return []
+    if not shape and not batched:
+        return ["has an empty reshape, which there is with batches alone: dims: [ 1 ]"]
+    # With dimensions that vary it is Triton who tells.
+    differs = -1 not in (*dims, *shape) and math.prod(dims) != math.prod(shape)
+    return [f"has dims {dims}, and other elements in its reshape {shape}"] if differs else []
+
+
+def _warmup_faults(warmup: Any, config: Any, spec: ModelSpec) -> list[str]:
+    """Say what is wrong with a warm-up: one that fails ends Triton 2.51 in about half of the tries."""
+    faults = []
+    if warmup.batch_size > max(config.max_batch_size, 1):
+        faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")
+    strange = warmup.inputs.keys() ^ {tensor.name for tensor in spec.inputs}
+    faults += [f"warmup {warmup.name!r}: {name!r} is no input, or is left away" for name in sorted(strange)]
+    for tensor in spec.inputs:
+        dims = list(warmup.inputs[tensor.name].dims) if tensor.name in warmup.inputs else []
+        low, high = (list(tensor.shape_at(end)[spec.batched :]) for end in ("min", "max"))
+        if len(dims) == len(low) and not all(a <= dim <= b for a, dim, b in zip(low, dims, high, strict=True)):
+            faults.append(f"warmup {warmup.name!r}: {tensor.name!r} is {dims}, outside of {low} to {high}")
     return faults
 
 

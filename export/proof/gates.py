@@ -1,154 +1,69 @@
-"""The proofs a variant must pass before anybody is served by it.
+"""The proofs a variant must pass before anybody is served by it: what was measured of it, held to its limits."""
 
-Each compares a variant with its reference on the same inputs. `compare` measures, once; `check` holds what was
-measured against the limits, so that other limits need no other run.
-"""
-
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from contracts import paired, tasks
+from contracts.manifest import Difference, Gate
+from contracts.metric import Targets
+from contracts.paired import Scores
+from contracts.spec import ModelSpec, Precision
+from contracts.tasks import Answers
+from export.proof.compare import Comparison
 
-from contracts.manifest import Gate
-from contracts.spec import Limits, ModelSpec
-from export.proof.runners import Batch
-
-Answers = NDArray[np.int64]  # [N], or [N, L] padded with -1
-
-_Z_95 = 1.6448536  # one-sided: the standard normal distribution's 95 % quantile
+# What Tolerance limits, and how it is called in tables.
+_FIGURES = {
+    "largest": ("largest_difference", "largest difference of {}"),
+    "mean": ("mean_difference", "mean difference of {}"),
+    "p99": ("p99_difference", "99 % of the differences of {}"),
+    "relative": ("relative_difference", "RMS difference of {} as a share of its RMS"),
+}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What was measured of a variant on one set of inputs."""
+class Judged:
+    """A split as its reference answers it, and what is true of it."""
 
-    answers: Answers | None  # None for the task "values"
-    differences: Mapping[str, float]  # output -> largest absolute difference from the reference
-    not_finite: int  # elements that are inf or nan
-    error: float  # RMS difference of the answer output as a share of its RMS
+    answers: Answers | None
+    scores: Scores | None  # the metric's; None where nothing is labelled
+    targets: Targets | None
 
-    @staticmethod
-    def worst(comparisons: Mapping[str, "Comparison"]) -> tuple[Mapping[str, tuple[float, str]], int, list[str]]:
-        """Return ({output: (largest difference, where)}, number of elements that are not finite, where they were)."""
-        outputs = next(iter(comparisons.values())).differences
-        largest = {o: max((c.differences[o], where) for where, c in comparisons.items()) for o in outputs}
-        broken = [where for where, c in comparisons.items() if c.not_finite]
-        return largest, sum(c.not_finite for c in comparisons.values()), broken
-
-
-def answers(outputs: Batch, spec: ModelSpec) -> Answers | None:
-    """Read the answers from the outputs as the task says (contracts/spec.py, Task); None for the task "values"."""
-    if spec.task == "values":
-        return None
-    best: Answers = outputs[spec.answer_output].argmax(axis=-1)
-    return _collapsed(best) if spec.task == "ctc" else best
-
-
-def compare(outputs: Batch, reference: Batch, spec: ModelSpec) -> Comparison:
-    """Measure `outputs` against the reference's on the same inputs."""
-    differences, not_finite = {}, 0
-    for tensor in spec.outputs:
-        found, expected = outputs[tensor.name], reference[tensor.name]
-        finite = np.isfinite(found)
-        not_finite += int((~finite).sum())
-        difference = np.subtract(found, expected, dtype=np.float64)
-        differences[tensor.name] = float(np.abs(difference)[finite].max(initial=0.0))
-    expected = reference[spec.answer_output].astype(np.float64)
-    difference = outputs[spec.answer_output].astype(np.float64) - expected
-    difference[~np.isfinite(difference)] = 0.0  # counted above
-    scale = math.sqrt(np.square(expected).mean())
-    error = math.sqrt(np.square(difference).mean()) / scale if scale else 0.0
-    return Comparison(answers(outputs, spec), differences, not_finite, error)
-
-
-def correct(predicted: Answers, labels: Answers) -> NDArray[np.bool_]:
-    """Tell of each answer, [N], whether it is the label's; a sequence has to be the same as a whole."""
-    if predicted.ndim == 1:
-        return np.equal(predicted, labels)
-    width = max(predicted.shape[1], labels.shape[1])
-    same: NDArray[np.bool_] = (_padded(predicted, width) == _padded(labels, width)).all(axis=1)
-    return same
-
-
-def accuracy(predicted: Answers | None, labels: Answers | None) -> float | None:
-    """Return the share of right answers, where there are answers and labels."""
-    return None if predicted is None or labels is None else float(correct(predicted, labels).mean())
+    def score(self, spec: ModelSpec, scores: Scores | None) -> float | None:
+        """Return the metric's figure of a variant's scores, or of its own; None where nothing is labelled."""
+        if spec.metric is None or scores is None or self.targets is None:
+            return None
+        return spec.metric.value(scores, self.targets)
 
 
 def check(
+    spec: ModelSpec,
+    precision: Precision,
+    reference: Judged,
     held_out: Comparison,
-    others: Mapping[str, Comparison],
-    reference: Answers | None,
-    labels: Answers | None,
-    limits: Limits,
+    others: Mapping[str, Comparison] | None = None,
 ) -> tuple[Gate, ...]:
     """Hold what was measured of a variant to its limits, a gate each.
 
     Args:
+        reference: The held-out split as the reference answers it.
         held_out: Measured on the whole held-out split.
         others: Measured at the ends of the dynamic dimensions, or as another runtime computes it: {where: …}.
-        reference: The reference's answers on the held-out split.
-        labels: The true ones, or None.
     """
-    largest, not_finite, broken = Comparison.worst({"held-out split": held_out, **others})
-    proofs = [
-        Gate(
-            f"largest difference of {output}",
-            difference,
-            limits.tolerance[output],
-            "at most",
-            f"in {where}",
-            id=f"largest_difference:{output}",
-        )
-        for output, (difference, where) in largest.items()
-    ]
+    limits, everywhere = spec.limits[precision], {"held-out split": held_out, **(others or {})}
+    proofs = [gate for tensor in spec.outputs for gate in _tolerances(tensor.name, spec, precision, everywhere)]
+    broken = [where for where, c in everywhere.items() if c.not_finite]
+    not_finite = sum(c.not_finite for c in everywhere.values())
     proofs.append(
         Gate("inf or nan", not_finite, 0, "at most", f"in {', '.join(broken)}" if broken else "", id="finite")
     )
-    if held_out.answers is not None and reference is not None and limits.agreement is not None:
-        same = float(correct(held_out.answers, reference).mean())
-        proofs.append(Gate("agreement", same, limits.agreement, "at least", id="agreement"))
-        if labels is not None and limits.accuracy_drop_points is not None:
-            before, after = correct(reference, labels), correct(held_out.answers, labels)
-            proofs.append(accuracy_drop(before, after, limits.accuracy_drop_points))
+    if not spec.batched:
+        proofs.append(_same_shapes(spec, held_out, limits.agreement))
+    agreement = _agreement(spec, reference, held_out)
+    if agreement is not None and limits.agreement is not None:
+        proofs.append(Gate("agreement", agreement, limits.agreement, "at least", id="agreement"))
+    if limits.drop is not None and (loss := _metric_drop(spec, reference, held_out, limits.drop)) is not None:
+        proofs.append(loss)
     return tuple(proofs)
-
-
-def accuracy_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], limit: float) -> Gate:
-    """Check the accuracy lost, in percentage points: the upper end of its one-sided 95 % confidence interval.
-
-    The samples are paired, so only those that changed sides count: Tango's score interval for a difference of
-    paired proportions (Stat. Med. 17, 1998), which keeps its promise also where few change sides or most of them
-    in one direction (Fagerland, Lydersen and Laake, Stat. Med. 33, 2014, doi:10.1002/sim.6148).
-    """
-    count = len(before)
-    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
-    detail = f"{(lost - gained) / count * 100:.2f} measured: {lost} lost, {gained} gained of {count:,}"
-    bound = _upper_bound(lost, gained, count) * 100
-    if limit < (least := _upper_bound(0, 0, count) * 100):
-        detail += f"; so few samples cannot show less than {least:.2f}"
-    return Gate(
-        "accuracy drop, points (95 % upper bound)", round(bound, 4), limit, "at most", detail, id="accuracy_drop"
-    )
-
-
-def _upper_bound(lost: int, gained: int, count: int) -> float:
-    """Return the difference at which the score test of `lost` - `gained` just rejects: Tango's equations (2) to (4)."""
-    from scipy.optimize import brentq
-
-    def above(difference: float) -> float:
-        a, c = 2 * count, -gained * difference * (1 - difference)
-        b = -lost - gained + (2 * count - lost + gained) * difference
-        p_gained = (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)  # the likeliest, given the difference
-        variance = count * (2 * p_gained + difference * (1 - difference))
-        return lost - gained - count * difference + _Z_95 * math.sqrt(max(variance, 0.0))
-
-    measured = (lost - gained) / count
-    just_above = measured + 1e-9  # where nothing changed sides, the measured difference solves it too
-    return float(brentq(above, just_above, 1.0)) if just_above < 1 else 1.0
 
 
 def failures(proofs: Sequence[Gate]) -> str:
@@ -156,16 +71,49 @@ def failures(proofs: Sequence[Gate]) -> str:
     return "; ".join(str(gate) for gate in proofs if not gate.passed)
 
 
-def _collapsed(best: Answers) -> Answers:
-    """Apply CTC's rule: repeats become one, then blanks (0) go. [N, steps] to [N, steps], padded with -1."""
-    repeated = np.zeros(best.shape, bool)
-    repeated[:, 1:] = best[:, 1:] == best[:, :-1]
-    kept = ~repeated & (best != 0)
-    result = np.full_like(best, -1)
-    for row, (sequence, mask) in enumerate(zip(best, kept, strict=True)):
-        result[row, : mask.sum()] = sequence[mask]
-    return result
+def _tolerances(output: str, spec: ModelSpec, precision: Precision, everywhere: Mapping[str, Comparison]) -> list[Gate]:
+    """Hold an output's differences to its tolerance; the largest one counts wherever it was measured."""
+    tolerance, proofs = spec.limits[precision].of(output), []
+    for name, (gate_id, title) in _FIGURES.items():
+        if (limit := getattr(tolerance, name)) is None:
+            continue
+        places = everywhere if name == "largest" else {"held-out split": everywhere["held-out split"]}
+        figure, where = max((_figure(c.differences[output], name), where) for where, c in places.items())
+        proofs.append(Gate(title.format(output), figure, limit, "at most", f"in {where}", id=f"{gate_id}:{output}"))
+    return proofs
 
 
-def _padded(sequences: Answers, width: int) -> NDArray[Any]:
-    return np.pad(sequences, ((0, 0), (0, width - sequences.shape[1])), constant_values=-1)
+def _figure(difference: Difference, name: str) -> float:
+    return float(getattr(difference, name))
+
+
+def _same_shapes(spec: ModelSpec, held_out: Comparison, agreement: float | None) -> Gate:
+    """Check that as many samples as have to agree have as many rows, where these depend on the data."""
+    count = max(1, held_out.samples)
+    share = 1 - held_out.reshaped / (count * len(spec.outputs))
+    return Gate("outputs of the same shape", share, 1.0 if agreement is None else agreement, "at least",
+                f"{held_out.reshaped} differ" if held_out.reshaped else "", id="same_shape")  # fmt: skip
+
+
+def _agreement(spec: ModelSpec, reference: Judged, held_out: Comparison) -> float | None:
+    if held_out.answers is None or reference.answers is None:
+        return None
+    same = tasks.agree(held_out.answers, reference.answers, spec)
+    return None if same is None else float(same.mean())
+
+
+def _metric_drop(spec: ModelSpec, reference: Judged, held_out: Comparison, limit: float) -> Gate | None:
+    """Check what was lost of the metric: the upper end of its one-sided 95 % confidence interval."""
+    metric = spec.metric
+    if metric is None or reference.targets is None or reference.scores is None or held_out.scores is None:
+        return None
+    loss = metric.loss(reference.scores, held_out.scores, reference.targets)
+    scale, unit = (100, ", points") if metric.share else (1, "")
+    detail = (
+        f"{loss.measured * scale:.{2 if metric.share else 5}{'f' if metric.share else 'g'}} measured: {loss.detail}"
+    )
+    least = paired.tango_bound(0, 0, len(reference.scores)) * scale
+    if metric.name == "accuracy" and limit < least:
+        detail += f"; so few samples cannot show less than {least:.2f}"
+    name = f"{metric.name} drop{unit} (95 % upper bound)"
+    return Gate(name, round(loss.bound * scale, 4 if metric.share else 9), limit, "at most", detail, id="metric_drop")

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from contracts.samples import Batch, Group, Split
 from contracts.spec import ModelSpec
-from export.errors import EngineError
+from export.errors import EngineError, GraphError
 
-Batch = Mapping[str, NDArray[Any]]  # by tensor name, every array [B, …]
 Runner = Callable[[Batch], Batch]
 
 
@@ -104,23 +104,45 @@ class PlanRunner:
         del self._context, self._engine
 
 
-def predict(run: Runner, inputs: Batch, batch: int, advance: Callable[[int], None] = lambda n: None) -> Batch:
-    """Run all `inputs`, `batch` samples at a time; `advance` is told of every batch done."""
-    parts = []
-    for start in range(0, length(inputs), batch):
-        parts.append(run({name: values[start : start + batch] for name, values in inputs.items()}))
-        advance(length(parts[-1]))
+def predict(run: Runner, split: Split, batch: int, advance: Callable[[int], None] = lambda n: None) -> list[Batch]:
+    """Run all samples of a split; `advance` is told of every batch done.
+
+    Args:
+        batch: How many samples of a group at a time; 0: each alone, as a network without a batch takes it.
+
+    Returns:
+        The outputs of each group, [n, …]; for 0 those of each sample, as they are.
+
+    Raises:
+        GraphError: an output has not as many rows as the batch.
+    """
+    if batch == 0:
+        alone = []
+        for sample in split.batches(0):
+            alone.append(run(sample))
+            advance(1)
+        return alone
+    return [_of_group(run, group, batch, advance) for group in split.groups]
+
+
+def _of_group(run: Runner, group: Group, batch: int, advance: Callable[[int], None]) -> Batch:
+    parts: list[Batch] = []
+    for inputs in Split((group,)).batches(batch):
+        count, outputs = length(inputs), run(inputs)
+        for name, values in outputs.items():
+            if values.shape[:1] != (count,):
+                raise GraphError(
+                    f"the output {name!r} is {list(values.shape)} for a batch of {count}, not a row for each sample",
+                    hint="export the graph again with a dynamic batch, or say batch = false in the spec",
+                )
+        parts.append(outputs)
+        advance(count)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def length(batch: Batch) -> int:
     """Return the number of samples in a batch."""
     return len(next(iter(batch.values())))
-
-
-def take(batch: Batch, chosen: slice) -> dict[str, NDArray[Any]]:
-    """Return some samples of a batch."""
-    return {name: values[chosen] for name, values in batch.items()}
 
 
 def _shapes(batch: Mapping[str, NDArray[Any]]) -> str:

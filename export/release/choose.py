@@ -26,7 +26,7 @@ def choose(context: ExportContext, proven: Sequence[ProvenVariant]) -> tuple[lis
         raise RefusedError(
             f"no variant of {spec.model} passed its gates; nothing was published",
             note="\n  ".join(f"{p.variant.precision}: {gates.failures(p.variant.gates)}" for p in proven),
-            hint="train longer, or look at the limits in the spec",
+            hint=_what_to_do(proven),
         )
     variants, choices = {p.variant.precision: p.variant for p in proven}, []
     with ExitStack() as plans:
@@ -46,12 +46,20 @@ def choose(context: ExportContext, proven: Sequence[ProvenVariant]) -> tuple[lis
                 runners.setdefault(engine.plan_files(p.variant.engine)[0], {})[p.variant.precision] = run
         for file, candidates in runners.items():
             with context.progress.step(f"{file} latency") as done:
-                samples = timing.measure(candidates, context.source.held_out.inputs, timing.batch_sizes(spec))
-                choice, timed = timing.choose_fastest(file, [variants[p] for p in candidates], samples, spec.batch.opt)
+                samples = timing.measure(candidates, timing.chunks(context.source.held_out, spec))
+                choice, timed = timing.choose_fastest(
+                    file, [variants[p] for p in candidates], samples, spec.usual_batch
+                )
                 choices += _of_all_files(choice, proven)
                 variants |= {variant.precision: variant for variant in timed}
                 done(choice.reason)
     return [replace(p, variant=variants[p.variant.precision]) for p in proven], tuple(choices)
+
+
+def _what_to_do(proven: Sequence[ProvenVariant]) -> str:
+    if any("so few samples" in gate.detail for p in proven for gate in p.variant.gates if not gate.passed):
+        return "bring more samples, or raise the limit in the spec to what these can show"
+    return "train longer, or look at the limits in the spec"
 
 
 def _of_all_files(choice: Choice, proven: Sequence[ProvenVariant]) -> list[Choice]:

@@ -1,21 +1,24 @@
 """What becomes of proven variants: one is chosen per file, described in the manifest, and written."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts import manifest, repository, signing
+from contracts import golden, manifest, repository, signing
 from contracts.errors import ManifestError
-from contracts.manifest import Choice, Gate, Manifest
+from contracts.manifest import Choice, Gate, Judge, Manifest
+from contracts.metric import joined
+from contracts.spec import DISCRETE, ModelSpec
 from export import report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import engine, gates
-from export.proof.runners import length
+from export.proof import engine
 from export.prove import ProvenVariant
+from export.release.golden import golden_requests
 from export.tools import tool_versions
 
 
@@ -32,7 +35,7 @@ def describe(
         search: The search for the INT8 recipe, where there was one.
     """
     source = context.source
-    reference = gates.answers(context.reference["held-out"], source.spec)
+    judged, metric = context.judged("held-out"), source.spec.metric
     return Manifest(
         family=source.spec.family,
         model=source.spec.model,
@@ -41,16 +44,24 @@ def describe(
         command=context.request.command,
         source=source.origin,
         tools=tool_versions(),
-        calibration_samples=length(source.calibration),
+        calibration_samples=len(source.calibration),
         test_samples=len(source.held_out),
-        reference_accuracy=gates.accuracy(reference, source.held_out.labels),
+        reference_score=judged.score(source.spec, judged.scores),
         gates=config_gates,
         variants=tuple(p.variant for p in proven),
         trials=search.trials if search else (),
         sensitivity=search.sensitivity if search else (),
         choices=choices,
         files=(),
+        task=source.spec.task,
+        metric=None if metric is None else Judge(metric.name, metric.better, metric.share),
+        proven_range=proven_range(source.spec),
     )
+
+
+def proven_range(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Return {input: its smallest and its largest shape that were proven}."""
+    return {tensor.name: (tensor.shape_at("min"), tensor.shape_at("max")) for tensor in spec.inputs}
 
 
 def publish(
@@ -67,6 +78,9 @@ def publish(
         release = replace(release, version=staged.version)
         for choice in release.choices:
             _write(choice, proven, staged.directory)
+        requests = golden_requests(context, proven, release.choices, model_directory)
+        golden.write(requests, staged.directory)
+        release = replace(release, golden=dict(Counter(request.model for request in requests)))
         carried = _carry_plans(context, release, model_directory, staged.directory)
         release = replace(release, choices=(*release.choices, *carried))
         report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
@@ -123,10 +137,10 @@ def _carry_plans(
 
 
 def _evidence(context: ExportContext, proven: Sequence[ProvenVariant]) -> report.Evidence:
-    split = context.source.held_out
+    split, discrete = context.source.held_out, context.source.spec.task in DISCRETE
     return report.Evidence(
-        inputs=split.inputs,
-        labels=split.labels,
-        reference=gates.answers(context.reference["held-out"], context.source.spec),
-        answers={p.variant.precision: p.answers for p in proven if p.answers is not None},
+        samples=split,
+        labels=joined(split.targets) if split.targets is not None and discrete else None,
+        reference=context.judged("held-out").answers if discrete else None,
+        answers={p.variant.precision: p.answers for p in proven if p.answers is not None and discrete},
     )

@@ -1,9 +1,9 @@
 """What is published already: list it, show what it was proven to be, verify that it still is that, register it.
 
 python -m export list
-python -m export show fashion_classifier [VERSION]
+python -m export show MODEL [VERSION]
 python -m export verify [MODEL [VERSION]] [--verify-key FILE]
-python -m export register fashion_classifier [VERSION]
+python -m export register MODEL [VERSION]
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from contracts import layout, manifest, repository, signing
 from contracts.errors import ManifestError, ProjectError
-from contracts.manifest import Manifest
+from contracts.manifest import FIRST_SCHEMA, Manifest
 from contracts.names import RULE, is_model_name
 from export.errors import ExportError
 
@@ -27,16 +27,16 @@ def list_versions(options: argparse.Namespace) -> int:
         return 0
     from cli.tables import console, table
 
-    headings = ("model", "version", "published (UTC)", "from", "served", "accuracy", "signed")
-    shown = table(*headings, left={*headings} - {"version", "accuracy"})
+    headings = ("model", "version", "published (UTC)", "from", "served", "metric", "signed")
+    shown = table(*headings, left={*headings} - {"version", "metric"})
     for release in releases:
         served = ", ".join(f"{choice.precision} {choice.file}" for choice in release.choices)
-        accuracy = release.variant_for(release.choices[0].file).accuracy
+        score, metric = release.variant_for(release.choices[0].file).score, release.metric
         signed = (_directory(options.repository, release) / manifest.SIGNATURE).exists()
         shown.add_row(
             release.model, str(release.version), release.created_at[:16].replace("T", " "),
             f"{release.source.file} {release.source.sha256[:12]}", served,
-            "—" if accuracy is None else f"{accuracy:.4f}", "yes" if signed else "no",
+            f"{metric.name} {metric.shown(score)}" if metric and score is not None else "—", "yes" if signed else "no",
         )  # fmt: skip
     console().print(shown if releases else f"Nothing is published in {layout.shown(options.repository)}")
     if not releases:
@@ -52,10 +52,12 @@ def show(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(release), indent=2))
         return 0
     from cli.tables import console
-    from export.release.tables import gates_table, variants_table
+    from export.release.tables import differences_table, gates_table, reference_line, variants_table
 
     out = console()
     out.print(variants_table(release))
+    if (moved := differences_table(release)) is not None:
+        out.print(moved)
     out.print(gates_table("the release", release.gates))
     for variant in release.variants:
         told = f"{variant.precision}: {variant.recipe}" if variant.recipe else variant.precision
@@ -66,6 +68,8 @@ def show(options: argparse.Namespace) -> int:
             out.print(f"  kept in FP32: {kept}", soft_wrap=True, markup=False)
     for choice in release.choices:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+    if release.schema_version > FIRST_SCHEMA:  # which did not record it
+        out.print(reference_line(release), soft_wrap=True, markup=False)
     out.print(
         f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}",
         soft_wrap=True,

@@ -1,7 +1,7 @@
 """MLflow's model registry: a published version becomes a model version, and a model version leads to its checkpoint.
 
-  models:/fashion@challenger    what was exported last; nothing here ever moves the alias `champion`
-  models:/fashion/3             a version by its number in the registry
+  models:/FAMILY@challenger    what was exported last; nothing here ever moves the alias `champion`
+  models:/FAMILY/3             a version by its number in the registry
   runs:/<run id>                a run of `python -m training fit`
 
 The store is that of the training stage: MLFLOW_TRACKING_URI, or artifacts/mlflow.db.
@@ -41,7 +41,7 @@ def register(release: Manifest, directory: Path) -> str:
     The same manifest is registered once: after that its model version becomes the challenger again.
 
     Returns:
-        Its name in the registry, "models:/fashion/3".
+        Its name in the registry, "models:/FAMILY/3".
 
     Raises:
         RegistryError: the store does not answer, or refuses.
@@ -59,7 +59,7 @@ def download_checkpoint(reference: str, download_to: Path) -> Path:
     """Download the checkpoint that a model version was exported from, or that a training run logged.
 
     Args:
-        reference: "models:/fashion@champion", "models:/fashion/3", "runs:/<run id>" or a run id.
+        reference: "models:/FAMILY@champion", "models:/FAMILY/3", "runs:/<run id>" or a run id.
 
     Raises:
         RegistryError: the store does not answer; it has no such thing; the run has no checkpoint, or has another
@@ -160,14 +160,14 @@ def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | No
 def _metrics(release: Manifest) -> dict[str, float]:
     """Return {"int8/agreement": 0.999, "int8/model.onnx/median_ms_batch_1": 0.2, …}."""
     figures = _figures("release", release.gates)
-    if release.reference_accuracy is not None:
-        figures["reference/accuracy"] = release.reference_accuracy
+    if release.reference_score is not None and release.metric is not None:
+        figures[f"reference/{release.metric.name}"] = release.reference_score
     for variant in release.variants:
         figures |= _figures(variant.precision, variant.gates)
         if variant.engine:
             figures |= _figures(f"{variant.precision}/engine", variant.engine.gates)
-        if variant.accuracy is not None:
-            figures[f"{variant.precision}/accuracy"] = variant.accuracy
+        if variant.score is not None and release.metric is not None:
+            figures[f"{variant.precision}/{release.metric.name}"] = variant.score
         for file, timing in variant.timings.items():
             for batch, median in timing.median_ms.items():
                 figures[f"{variant.precision}/{file}/median_ms_batch_{batch}"] = median

@@ -9,15 +9,39 @@ from contracts.manifest import Gate, Manifest, Variant, find_gate
 def variants_table(release: Manifest) -> Table:
     """Lay out the variants, a row each: what one answers, what it costs, and whether it may be served."""
     files = list(dict.fromkeys(file for variant in release.variants for file in variant.timings))
-    reference = release.reference_accuracy
-    known = "" if reference is None else f" (the reference's accuracy is {reference:.4f})"
+    known, metric = "", release.metric
+    if release.reference_score is not None and metric:
+        known = f" (the reference's {metric.name} is {metric.shown(release.reference_score)})"
     timed = [f"{file.partition('.')[2]} ms,\nbatch {batch}" for file in files for batch in _batches(release, file)]
-    proven = ("accuracy", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB")
+    proven = (metric.name if metric else "metric", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB")
     text = ("variant", "computes in", "verdict")
     shown = table("variant", *proven, "computes in", *timed, "verdict", title=f"{release.model}{known}", left=text)
     for variant in release.variants:
         shown.add_row(*_row(variant, files, release))
     return shown
+
+
+def differences_table(release: Manifest) -> Table | None:
+    """Lay out how far the outputs moved from the reference's, a row each; None where that was not recorded."""
+    rows = [(output, v.precision, d) for v in release.variants for output, d in v.differences.items()]
+    if not rows:
+        return None
+    headings = ("output", "variant", "largest\ndifference", "99 %\nwithin", "mean", "RMS, of the\noutput's RMS")
+    shown = table(*headings, title="how far the numbers moved", left=("output", "variant"), title_justify="left")
+    for output, precision, d in sorted(rows, key=lambda row: row[0]):
+        figures = (f"{d.largest:.3g}", f"{d.p99:.3g}", f"{d.mean:.3g}", f"{d.relative:.3%}")
+        shown.add_row(escape(output), precision, *figures)
+    return shown
+
+
+def reference_line(release: Manifest) -> str:
+    """Say what the variants were compared with."""
+    if release.source.compared_with:
+        return f"The reference is what {release.source.compared_with} computes."
+    return (
+        "Not compared with its framework: the reference is the graph as it was brought. "
+        "Samples with expected.OUTPUT arrays compare it."
+    )
 
 
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
@@ -35,8 +59,8 @@ def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
     engine = variant.engine
     return [
         variant.precision,
-        "—" if variant.accuracy is None else f"{variant.accuracy:.4f}",
-        _figure(variant, "accuracy_drop", "{:.2f}"),
+        release.metric.shown(variant.score) if release.metric else "—",
+        _figure(variant, "metric_drop", "{:.2f}" if release.metric and release.metric.share else "{:.3g}"),
         _figure(variant, "agreement", "{:.2%}"),
         f"{variant.size_bytes / 1e6:.2f}",
         f"{engine.size_bytes / 1e6:.2f}" if engine else "—",

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from contracts.manifest import Choice, Gate, Timing, Variant
+from contracts.samples import Batch, Split
 from contracts.spec import ModelSpec, Precision
-from export.proof.runners import Batch, Runner, length
+from export.proof.runners import Runner, length
 
 # A lower precision must be at least this much faster than the best higher one to be worth its error. Two graphs
 # that onnxruntime computes alike have been 7 % apart on a shared machine.
@@ -28,24 +29,24 @@ Samples = Mapping[Precision, Mapping[int, Sequence[Sequence[float]]]]
 
 def measure(
     runners: Mapping[Precision, Runner],
-    inputs: Batch,
-    batches: Sequence[int],
+    chunks: Mapping[int, Batch],
     rounds: int = 20,
     burst: int = 5,
     budget_s: float = 20,
 ) -> Samples:
-    """Time calls of every batch size, in turns of `burst`; fewer rounds, at least five, where the budget ends before.
+    """Time calls of every batch size of `chunks`, in turns of `burst`.
+
+    Where the budget ends before, there are fewer rounds, at least five.
 
     The call before each turn does not count: onnxruntime's threads go on spinning for a moment after a call, and
     those of the runner before would be timed too (on two cores that doubled every figure).
     """
-    samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in batches} for name in runners}
+    samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in chunks} for name in runners}
     deadline = time.monotonic() + budget_s
     for done in range(rounds):
         if done >= _FEWEST_ROUNDS and time.monotonic() > deadline:
             break
-        for batch in batches:
-            chunk = _first(inputs, batch)
+        for batch, chunk in chunks.items():
             for name, run in runners.items():
                 slow = _call_ms(run, chunk) > _SLOW_MS
                 samples[name][batch].append([_call_ms(run, chunk) for _ in range(1 if slow else burst)])
@@ -81,9 +82,11 @@ def with_timing(variant: Variant, file: str, timing: Timing) -> Variant:
     return replace(variant, timings={**variant.timings, file: timing})
 
 
-def batch_sizes(spec: ModelSpec) -> list[int]:
-    """List the batch sizes to time: a single request, what the engine is tuned for, and the most it takes."""
-    return sorted({spec.batch.min, spec.batch.opt, spec.batch.max})
+def chunks(split: Split, spec: ModelSpec) -> dict[int, Batch]:
+    """Return what is timed, {batch size: inputs}: one sample, what the engine is tuned for, and the most it takes."""
+    if not spec.batched:
+        return {1: next(split.batches(0))}
+    return {size: _first(split.groups[0].inputs, size) for size in spec.batch_sizes}
 
 
 def _call_ms(run: Runner, chunk: Batch) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.metric import same
+from contracts.samples import Split
 from contracts.spec import Precision
-from export.proof.gates import correct
 
 _IMAGE_SIZE = (320, 160)  # pixels at most: twice what the page shows
 _SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel
@@ -20,10 +21,18 @@ _SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel
 class Evidence:
     """What the report shows beyond the manifest: the answers, sample by sample, on the held-out split."""
 
-    inputs: Mapping[str, NDArray[Any]]  # name -> [N, ...], as the network gets them
+    samples: Split  # as the network gets them
     labels: NDArray[np.int64] | None  # [N] class indices, or [N, L] padded with -1 (task "ctc"); None: unlabelled
-    reference: NDArray[np.int64] | None  # the reference's answers, same shape; None for task "values"
-    answers: Mapping[Precision, NDArray[np.int64]]  # each variant's answers; empty for task "values"
+    reference: NDArray[np.int64] | None  # the reference's answers, same shape; None where they are not discrete
+    answers: Mapping[Precision, NDArray[np.int64]]  # each variant's answers; empty where they are not discrete
+
+    def sample(self, index: int) -> Mapping[str, NDArray[Any]]:
+        """Return the inputs of one sample."""
+        for group in self.samples.groups:
+            if index < len(group):
+                return {name: values[index] for name, values in group.inputs.items()}
+            index -= len(group)
+        raise IndexError(index)
 
 
 @dataclass(frozen=True)
@@ -81,18 +90,17 @@ def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: 
     """
     answers, reference, labels = evidence.answers[precision], evidence.reference, evidence.labels
     assert reference is not None  # where there are answers, there are the reference's
-    changed = np.flatnonzero(~correct(answers, reference))
+    changed = np.flatnonzero(~same(answers, reference))
     counts: dict[str, int] = {}
     was_right = is_right = None
     if labels is not None:
-        was_right, is_right = correct(reference, labels), correct(answers, labels)
+        was_right, is_right = same(reference, labels), same(answers, labels)
         kind = np.where(was_right, 0, np.where(is_right, 1, 2))[changed]
         counts = {
             name: int((kind == number).sum())
             for number, name in enumerate(("right → wrong", "wrong → right", "wrong → wrong"))
         }
         changed = changed[np.argsort(kind, kind="stable")]
-    pictures = next((array for array in evidence.inputs.values() if _looks_like_images(array)), None)
     shown = tuple(
         Flip(
             index=int(i),
@@ -101,7 +109,7 @@ def flips(evidence: Evidence, precision: Precision, names: Sequence[str], show: 
             answer=_text(answers[i], names),
             was_right=None if was_right is None else bool(was_right[i]),
             is_right=None if is_right is None else bool(is_right[i]),
-            image=None if pictures is None else _image(pictures[i]),
+            image=_picture(evidence.sample(int(i))),
         )
         for i in changed[:show]
     )
@@ -140,8 +148,12 @@ def _text(answer: Any, names: Sequence[str]) -> str:
     return "".join(names[i] for i in indices) if names else " ".join(map(str, indices))
 
 
-def _looks_like_images(array: NDArray[Any]) -> bool:
-    return array.ndim == 4 and array.shape[1] in (1, 3) and (array.dtype == np.uint8 or array.dtype.kind == "f")
+def _picture(sample: Mapping[str, NDArray[Any]]) -> Image | None:
+    return next((_image(array) for array in sample.values() if _looks_like_an_image(array)), None)
+
+
+def _looks_like_an_image(array: NDArray[Any]) -> bool:
+    return array.ndim == 3 and array.shape[0] in (1, 3) and (array.dtype == np.uint8 or array.dtype.kind == "f")
 
 
 def _image(pixels: NDArray[Any]) -> Image:

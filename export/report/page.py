@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from contracts.manifest import Gate, Manifest, Variant, find_gate
+from contracts.manifest import Difference, Gate, Manifest, Variant, find_gate
 from contracts.spec import ModelSpec
 from export.report import plots
 from export.report.evidence import Evidence, flips, recalls
@@ -39,6 +39,8 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
     layers = release.sensitivity[:_LAYERS]
     return {
         "release": release,
+        "metric": release.metric,
+        "compared_with": release.source.compared_with,
         "colours": plots.COLOURS,
         "files": files,
         "batch": batch,
@@ -47,6 +49,7 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         },
         "failures": {v.precision: _failures(v) for v in release.variants},
         "agreement": {v.precision: find_gate(v.gates, "agreement") for v in release.variants},
+        "differences": _differences(release),
         "gate_groups": _gate_groups(release),
         "pareto": _pareto(release, files, batch),
         "recipe": int8,
@@ -78,33 +81,48 @@ def _gate_groups(release: Manifest) -> dict[str, Sequence[Gate]]:
     return {name: gates for name, gates in groups.items() if gates}
 
 
+def _differences(release: Manifest) -> dict[str, dict[str, Difference]]:
+    """Return {output: {precision: how far it moved}}."""
+    outputs = dict.fromkeys(output for variant in release.variants for output in variant.differences)
+    return {
+        output: {v.precision: v.differences[output] for v in release.variants if output in v.differences}
+        for output in outputs
+    }
+
+
 def _batch(release: Manifest, spec: ModelSpec) -> str:
     """Return the batch size whose latency stands for a variant: the one it is tuned for, or the nearest measured."""
     measured = {int(size) for v in release.variants for timing in v.timings.values() for size in timing.median_ms}
-    return str(min(measured, key=lambda size: abs(size - spec.batch.opt), default=spec.batch.opt))
+    return str(min(measured, key=lambda size: abs(size - spec.usual_batch), default=spec.usual_batch))
 
 
 def _pareto(release: Manifest, files: Sequence[str], batch: str) -> str | None:
-    """Draw accuracy against latency; None where nothing was timed, or nothing could be better (task "values")."""
-    labelled = release.reference_accuracy is not None
+    """Draw the metric against latency; None where nothing was timed, or there is no figure to draw."""
+    labelled = _judged_by_share(release)
     panels = {file: [p for v in release.variants if (p := _point(release, v, file, batch))] for file in files}
     panels = {file: points for file, points in panels.items() if points}
     if not panels:
         return None
-    name = "accuracy" if labelled else "agreement with the reference"
-    return plots.pareto(panels, name, batch, release.reference_accuracy)
+    name = release.metric.name if labelled and release.metric else "agreement with the reference"
+    return plots.pareto(panels, name, batch, release.reference_score if labelled else None)
+
+
+def _judged_by_share(release: Manifest) -> bool:
+    """Tell whether the metric is a share of which more is better: what the picture's axis is made for."""
+    metric = release.metric
+    return release.reference_score is not None and metric is not None and metric.share and metric.better == "higher"
 
 
 def _point(release: Manifest, variant: Variant, file: str, batch: str) -> plots.Point | None:
     timing, agreement = variant.timings.get(file), find_gate(variant.gates, "agreement")
-    share = variant.accuracy
+    share = variant.score if _judged_by_share(release) else None
     if share is None and agreement:
         share = agreement.figure
     if share is None or timing is None or batch not in timing.median_ms:
         return None
-    low, drop = share, find_gate(variant.gates, "accuracy_drop")
-    if release.reference_accuracy is not None and drop:
-        low = min(share, release.reference_accuracy - drop.figure / 100)
+    low, drop = share, find_gate(variant.gates, "metric_drop")
+    if release.reference_score is not None and drop and _judged_by_share(release):
+        low = min(share, release.reference_score - drop.figure / 100)
     served = any(c.file == file and c.precision == variant.precision for c in release.choices)
     return plots.Point(variant.precision, timing.median_ms[batch], share, low, served)
 
@@ -116,7 +134,7 @@ def _search(release: Manifest) -> str | None:
     chosen = {variant.recipe for variant in release.variants}
     attempts = []
     for number, trial in enumerate(release.trials, start=1):
-        recipe, gate = trial.recipe, find_gate(trial.gates, "accuracy_drop") or find_gate(trial.gates, "agreement")
+        recipe, gate = trial.recipe, find_gate(trial.gates, "metric_drop") or find_gate(trial.gates, "agreement")
         left_out = f", {len(recipe.left_out)} in FP32" if recipe.left_out else ""
         name = f"{number}  {recipe.quantizer} {recipe.method}, {recipe.samples}{left_out}"
         attempts.append(plots.Attempt(name, trial.error, gate, trial.passed, recipe in chosen))

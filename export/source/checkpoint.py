@@ -1,13 +1,8 @@
 """An export source from a checkpoint of a family, with the splits of the data that it was trained on."""
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from contracts.manifest import Source
 from export.errors import SampleError
-from export.proof.gates import Answers
-from export.source.base import ExportSource, Split
+from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training.checkpoints import Checkpoint
 from training.families import Family
@@ -26,7 +21,6 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
             hint="held-out samples may have been trained on: restore the data and its split, or train again",
         )
-    [name] = [tensor.name for tensor in spec.inputs]
     return ExportSource(
         spec=spec,
         origin=Source(
@@ -36,14 +30,12 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             mlflow_run_id=lineage.mlflow_run_id,
             git_commit=lineage.git_commit,
             git_dirty=lineage.git_dirty,
+            compared_with="the PyTorch module in the checkpoint",
         ),
-        reference=lambda: module_runner(checkpoint.module, spec),
-        write_graph=lambda path: graph_from_module(checkpoint.module, spec, path),
-        calibration={name: data.split("train")[0][:calibration_samples]},
-        search=_split(name, *data.split("val")),
-        held_out=_split(name, *data.split("test")),
+        reference=lambda: module_runner(checkpoint.module.served(), spec),
+        write_graph=lambda path: graph_from_module(checkpoint.module.served(), spec, path),
+        calibration=data.split("train").first(calibration_samples),
+        search=data.split("val"),
+        held_out=data.split("test"),
+        raw_examples=family.raw_examples,
     )
-
-
-def _split(name: str, inputs: NDArray[Any], labels: Answers) -> Split:
-    return Split({name: inputs}, labels)

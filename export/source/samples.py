@@ -1,30 +1,81 @@
-"""Representative inputs of a brought graph, and perhaps labels: a .npz, checked against the spec."""
+"""Representative inputs of a brought model, perhaps with labels and its framework's answers: .npz, held to the spec.
 
+Each file is a group of samples of equal shapes: sounds of one length, texts of one number of tokens. It holds an array
+[N, …] an input, and may hold `labels` and `expected.OUTPUT` arrays, what the framework gives for the same samples.
+"""
+
+import hashlib
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.spec import DynamicDim, ModelSpec
+from contracts import manifest
+from contracts.samples import Batch, Group, Split
+from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export.errors import SampleError
-from export.proof.gates import Answers
 
 # With fewer held-out samples than this no figure says anything: one flipped answer would be over 5 %.
 _FEWEST = 20
+_LABELS = "labels"
+_EXPECTED = "expected."
 
 
-def read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]], Answers | None]:
-    """Read {input: [N, …]} and the labels, [N] or for the task ctc [N, length], or None.
+def read_samples(paths: Sequence[Path], spec: ModelSpec) -> Split:
+    """Read samples, a group for each file; a folder stands for the .npz files in it.
 
     Raises:
-        SampleError: the file is no .npz of plain arrays, or they do not fit the spec, or are too few.
+        SampleError: a file is no .npz of plain arrays, or does not fit the spec, or there are too few samples.
+    """
+    split = Split(tuple(_group(path, spec) for path in files_of(paths)))
+    if len(split) < 2 * _FEWEST:
+        raise SampleError(
+            f"{_named(paths)} has {len(split)} samples",
+            note=f"at least {2 * _FEWEST} are needed: half calibrate, half are held out",
+        )
+    for what, known in (("labels", split.targets), ("expected outputs", split.expected)):
+        given = [getattr(group, "targets" if what == "labels" else "expected") for group in split.groups]
+        if known is None and any(value is not None for value in given):
+            raise SampleError(f"{_named(paths)}: some files have {what}, others have none")
+    return split
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """Return the files, with the .npz files of a folder in its place.
+
+    Raises:
+        SampleError: a folder holds none.
+    """
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        if not (inside := sorted(path.glob("*.npz"))):
+            raise SampleError(f"{path} holds no .npz")
+        found += inside
+    return found
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of one file's bytes, or of the digests of several."""
+    digests = [manifest.sha256(path) for path in files_of(paths)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a .npz.
+
+    Raises:
+        SampleError: it is missing, or is no .npz of plain arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
+            return dict(stored)
     except FileNotFoundError:
         raise SampleError(f"{path} does not exist") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: a .npy
@@ -33,42 +84,115 @@ def read_samples(path: Path, spec: ModelSpec) -> tuple[dict[str, NDArray[Any]], 
             note=str(error).partition("\n")[0] or type(error).__name__,
             hint="numpy.savez(path, **{input name: array})",
         ) from error
-    labels = arrays.pop("labels", None)
+
+
+def _group(path: Path, spec: ModelSpec) -> Group:
+    arrays = load_arrays(path)
     wanted = {tensor.name: tensor for tensor in spec.inputs}
-    if arrays.keys() != wanted.keys():
-        raise SampleError(f"{path} holds {_listed(arrays)}", note=f"the inputs of the spec are {_listed(wanted)}")
-    for name, values in arrays.items():
-        if values.dtype != wanted[name].dtype:
-            raise SampleError(f"{name} in {path} is {values.dtype}", note=f"the spec says {wanted[name].dtype}")
-        if values.ndim != len(wanted[name].shape) or not all(
-            d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
-            for d, size in zip(wanted[name].shape[1:], values.shape[1:], strict=True)
-        ):
+    inputs = {name: _whole(arrays.pop(name), tensor, spec) for name, tensor in wanted.items() if name in arrays}
+    targets = arrays.pop(_LABELS, None)
+    expected = {name.removeprefix(_EXPECTED): arrays.pop(name) for name in [*arrays] if name.startswith(_EXPECTED)}
+    outputs = {tensor.name: tensor for tensor in spec.outputs}
+    expected = {n: _whole(values, outputs[n], spec) if n in outputs else values for n, values in expected.items()}
+    if arrays or inputs.keys() != wanted.keys():
+        raise SampleError(
+            f"{path} holds {_listed([*inputs, *arrays])}", note=f"the inputs of the spec are {_listed(wanted)}"
+        )
+    for name, values in inputs.items():
+        _check(path, name, values, wanted[name], spec)
+    _check_expected(path, expected, spec)
+    if targets is not None:
+        targets = _checked_targets(path, targets, spec)
+    arrays = {**inputs, **expected, **({} if targets is None else {_LABELS: targets})}
+    counts = {len(values) for values in arrays.values()}
+    if len(counts) > 1:
+        raise SampleError(
+            f"{path} has {' and '.join(str(c) for c in sorted(counts))} samples",
+            note="every array needs the same number",
+        )
+    return Group(inputs, targets, expected or None)
+
+
+def _whole(values: NDArray[Any], tensor: TensorSpec, spec: ModelSpec) -> NDArray[Any]:
+    """Return [N, *the whole shape]: of a graph that takes no batches a sample may lack a first dimension of 1."""
+    if spec.batched or not tensor.shape or values.ndim != len(tensor.shape):
+        return values
+    first = tensor.shape[0]
+    one = first == 1 if isinstance(first, int) else first.min <= 1
+    return values[:, None] if one else values
+
+
+def _check(path: Path, name: str, values: NDArray[Any], tensor: TensorSpec, spec: ModelSpec) -> None:
+    if values.dtype != tensor.dtype:
+        raise SampleError(f"{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
+    wanted = tensor.shape[1:] if spec.batched else tensor.shape
+    if values.ndim != len(wanted) + 1 or not all(
+        d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
+        for d, size in zip(wanted, values.shape[1:], strict=True)
+    ):
+        whole = tensor.shape if spec.batched else ("samples", *tensor.shape)
+        raise SampleError(f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {whole}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise SampleError(f"{name} in {path} has inf or nan in it")
+
+
+def _check_expected(path: Path, expected: Mapping[str, NDArray[Any]], spec: ModelSpec) -> None:
+    outputs = {tensor.name: tensor for tensor in spec.outputs}
+    for name, values in expected.items():
+        if name not in outputs:
+            raise SampleError(f"{path} expects the output {name!r}", note=f"the spec has {_listed(outputs)}")
+        tensor = outputs[name]
+        wanted = tensor.shape[1:] if spec.batched else tensor.shape
+        sizes = zip(wanted, values.shape[1:], strict=False)
+        if values.ndim != len(wanted) + 1 or any(isinstance(d, int) and size != d for d, size in sizes):
             raise SampleError(
-                f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {wanted[name].shape}"
+                f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.shape}"
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise SampleError(f"{name} in {path} has inf or nan in it")
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != (2 if spec.task == "ctc" else 1)):
+        if values.dtype.kind != np.dtype(tensor.dtype).kind:
+            raise SampleError(f"expected.{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
+
+
+def _checked_targets(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Return the labels as the spec's metric takes them."""
+    if spec.metric is None:
+        raise SampleError(
+            f"{path} has labels, and the task {spec.task} has no metric that would look at them",
+            hint='name one in the spec, metric = "squared_error" for one; or leave the labels out',
+        )
+    if spec.task in ("classification", "ctc"):
+        return _class_indices(path, labels, spec)
+    if labels.dtype.kind not in "iufb" or not labels.ndim:
+        raise SampleError(f"labels in {path} are {labels.dtype} {list(labels.shape)}", note="numbers [N, …] are needed")
+    flat = labels.reshape(len(labels), -1)
+    if spec.metric.name == "auc" and (flat.shape[1] != 1 or not np.isin(flat, (0, 1)).all()):
+        raise SampleError(f"labels in {path} are not 0 and 1, one a sample", note=f"they are {list(labels.shape)}")
+    if spec.metric.name.startswith("recall_at_") and flat.shape[1] != 1:
+        raise SampleError(
+            f"labels in {path} are {list(labels.shape)}",
+            note=f"{spec.metric.name} takes one a sample: samples with the same one belong together",
+        )
+    return labels
+
+
+def _class_indices(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    if labels.dtype.kind not in "iu" or labels.ndim != (2 if spec.task == "ctc" else 1):
         raise SampleError(
             f"labels in {path} are {labels.dtype} {list(labels.shape)}",
             note="class indices [N], or for the task ctc [N, length] padded with -1",
         )
-    counts = {len(values) for values in [*arrays.values(), *([] if labels is None else [labels])]}
-    if len(counts) > 1 or min(counts) < 2 * _FEWEST:
-        raise SampleError(
-            f"{path} has {' and '.join(str(c) for c in sorted(counts))} samples",
-            note=f"every array needs the same number, at least {2 * _FEWEST}: half calibrate, half are held out",
-        )
     classes = next(tensor.shape[-1] for tensor in spec.outputs if tensor.name == spec.answer_output)
     least = -1 if spec.task == "ctc" else 0
-    if labels is not None and isinstance(classes, int) and not (least <= labels.min() and labels.max() < classes):
+    if isinstance(classes, int) and labels.size and not (least <= labels.min() and labels.max() < classes):
         raise SampleError(
             f"labels in {path} reach from {labels.min()} to {labels.max()}",
             note=f"{spec.answer_output} has {classes} classes, counted from 0",
         )
-    return arrays, None if labels is None else labels.astype(np.int64)
+    return labels.astype(np.int64)
 
 
-def _listed(names: object) -> str:
-    return ", ".join(names) or "nothing"  # type: ignore[arg-type]  # mappings
+def _named(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _listed(names: Iterable[str] | Batch) -> str:
+    return ", ".join(names) or "nothing"

@@ -11,22 +11,18 @@ import pytest
 
 from cli.progress import Progress
 from contracts.manifest import Recipe
+from contracts.samples import Split
 from contracts.spec import Precision
 from export import pipeline, steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.precision import fp16, int8
-from export.proof.runners import take
 from export.release import timing
-from export.source.base import ExportSource, Split
+from export.source.base import ExportSource
 from tests.conftest import Workspace, new_workspace
 
 RECIPE = Recipe("modelopt", "max", 128)
 REQUEST = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
-
-
-def smaller(split: Split, count: int) -> Split:
-    return Split(take(split.inputs, slice(count)), None if split.labels is None else split.labels[:count])
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +34,12 @@ def fashion(checkpoint: Path) -> ExportSource:
     family = families.load("fashion")
     whole = from_checkpoint(family, checkpoints.read(checkpoint, family), calibration_samples=128)
     # On 2,000 images even a drop of nothing has an upper bound of 0.14 points.
-    limits = {p: dataclasses.replace(x, accuracy_drop_points=1.0) for p, x in whole.spec.limits.items()}
+    limits = {p: dataclasses.replace(x, drop=1.0) for p, x in whole.spec.limits.items()}
     return dataclasses.replace(
         whole,
         spec=dataclasses.replace(whole.spec, limits=limits),
-        search=smaller(whole.search, 500),
-        held_out=smaller(whole.held_out, 2000),
+        search=whole.search.first(500),
+        held_out=whole.held_out.first(2000),
     )
 
 
@@ -52,7 +48,7 @@ def graphs_of_fashion(fashion: ExportSource, tmp_path_factory: pytest.TempPathFa
     directory = tmp_path_factory.mktemp("graphs")
     paths: dict[Precision, Path] = {p: directory / f"{p}.onnx" for p in ("fp32", "fp16", "int8")}
     fashion.write_graph(paths["fp32"])
-    fp16.convert(paths["fp32"], paths["fp16"], take(fashion.calibration, slice(32)))
+    fp16.convert(paths["fp32"], paths["fp16"], [*fashion.calibration.first(32).batches(32)])
     int8.quantize(paths["fp32"], paths["int8"], fashion.calibration, RECIPE)
     return paths
 
@@ -66,7 +62,7 @@ def quantized(
 
     def make(recipe: Recipe, *, dark: bool = False) -> Path:
         path = directory / f"{recipe.quantizer}-{recipe.method}-{recipe.samples}-{'dark' if dark else 'real'}.onnx"
-        calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
+        calibration = Split.of({"pixels": fashion.calibration.groups[0].inputs["pixels"] * (not dark)})
         return path if path.exists() else int8.quantize(graphs_of_fashion["fp32"], path, calibration, recipe)
 
     return make

@@ -164,7 +164,7 @@ def test_planted_a_graph_with_the_batch_baked_in_fails_the_contract_alone_and_is
     onnx.save(model, tmp_path / "fp32.onnx")
     variant = prove.prove(context_of(fashion), "fp32", tmp_path / "fp32.onnx").variant
     assert [gate.name for gate in variant.gates if not gate.passed] == ["contract: the graph"]
-    assert variant.engine is None and variant.accuracy is None
+    assert variant.engine is None and variant.score is None
 
 
 BATCH = DynamicDim("batch", 1, 8, 32)
@@ -199,3 +199,66 @@ def test_a_configuration_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text(mine)
     assert configs.write_configs(tmp_path, BROUGHT) == [tmp_path / "configs/cpu.pbtxt"]
     assert (tmp_path / "config.pbtxt").read_text() == mine
+
+
+PLAIN = ModelSpec(
+    family="reader",
+    model="reader",
+    inputs=(TensorSpec("sound", "float32", (DynamicDim("samples", 200, 400, 800),)), TensorSpec("rate", "int64", ())),
+    outputs=(TensorSpec("level", "float32", ()), TensorSpec("found", "int64", (DynamicDim("rows", 0, 1, 9), 2))),
+    limits={"fp32": Limits({"level": 1e-3, "found": 0})},
+    task="values",
+    batched=False,
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("spec", "written", "becomes", "told"),
+    [
+        (BROUGHT, "dims: [ 1 ] reshape { shape: [ ] }", "dims: [ ]",
+         "output 'score' has no dims: dims: [ 1 ] reshape { shape: [ ] }"),
+        (BROUGHT, "dims: [ 1 ] reshape { shape: [ ] }", "dims: [ 1 ]", "'score' has dims [-1, 1], not [-1]"),
+        (BROUGHT, "dims: [ 1 ] reshape { shape: [ ] }", "dims: [ 2 ] reshape { shape: [ ] }",
+         "output 'score' has dims [2], and other elements in its reshape []"),
+        (BROUGHT, 'key: "tokens" value { data_type: TYPE_INT32 dims: [16]',
+         'key: "tokens" value { data_type: TYPE_INT32 dims: [65]',
+         "warmup 'one': 'tokens' is [65], outside of [4] to [64]"),
+        (PLAIN, "max_batch_size: 0", "max_batch_size: 8", "max_batch_size is 8, not 0: the network takes no batches"),
+        (PLAIN, "TYPE_INT64 dims: [ 1 ]", "TYPE_INT64 dims: [ 2 ]", "input 'rate' has dims [2], not []"),
+        (PLAIN, "TYPE_FP32 dims: [ 1 ]", "TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] }",
+         "output 'level' has an empty reshape, which there is with batches alone: dims: [ 1 ]"),
+        (PLAIN, "dims: [-1, 2]", "dims: [4, 2]", "output 'found' has dims [4, 2], not [-1, 2], it is baked in"),
+        (PLAIN, "batch_size: 1\n", "batch_size: 2\n", "warmup 'one' has a batch of 2"),
+        (PLAIN, "TYPE_FP32 dims: [400]", "TYPE_FP32 dims: [100]",
+         "warmup 'one': 'sound' is [100], outside of [200] to [800]"),
+    ],
+)  # fmt: skip
+def test_planted_what_no_server_would_load_or_warm_up_fails_the_gate(
+    tmp_path: Path, config: str, spec: ModelSpec, written: str, becomes: str, told: str
+) -> None:
+    """Found here before any work is done; Triton finds it when the version is published, and does not start."""
+    configs.write_configs(tmp_path, spec)
+    path = tmp_path / config
+    assert written in path.read_text()
+    path.write_text(path.read_text().replace(written, becomes, 1))
+    [refused] = [gate for gate in contract.config_gates(tmp_path, spec) if not gate.passed]
+    assert refused.name == f"contract: {config}" and told in refused.detail
+
+
+def test_a_graph_without_a_batch_is_held_to_the_whole_shapes() -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]> reader (float[samples] sound, int64 rate)
+    => (float level, int64[rows, 2] found) <int64[1] half = {-1}> {
+      scaled = Cast <to = 1> (rate)
+      loud = Mul(sound, scaled)
+      level = ReduceMean <keepdims = 0> (loud)
+      places = NonZero(loud)
+      at = Transpose(places)
+      found = Concat <axis = 1> (at, at)
+    }"""
+    graph = onnx.parser.parse_model(text)
+    assert contract.graph_gate(graph, PLAIN).passed
+    inputs, outputs = graphs.io_tensors(graph)
+    assert contract.engine_gate((inputs, outputs), PLAIN).passed
+    claimed = contract.engine_gate(({**inputs, "rate": ("int64", (1,))}, outputs), PLAIN)
+    assert claimed.detail == "input 'rate' has dims [1], not []"

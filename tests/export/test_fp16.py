@@ -15,7 +15,7 @@ from export import graphs, prove
 from export.context import ExportContext
 from export.precision import fp16
 from export.proof import engine
-from export.proof.runners import memory_runner, onnx_runner, take
+from export.proof.runners import memory_runner, onnx_runner
 from export.source.base import ExportSource
 
 
@@ -78,8 +78,8 @@ def overflowing(checkpoint: Path, fashion: ExportSource) -> ExportSource:
     return dataclasses.replace(
         fashion,
         origin=dataclasses.replace(fashion.origin, sha256="overflowing"),
-        reference=lambda: module_runner(module, fashion.spec),
-        write_graph=lambda path: graph_from_module(module, fashion.spec, path),
+        reference=lambda: module_runner(module.served(), fashion.spec),
+        write_graph=lambda path: graph_from_module(module.served(), fashion.spec, path),
     )
 
 
@@ -87,7 +87,8 @@ def test_layers_that_would_overflow_stay_in_fp32_and_are_named_in_the_modules_te
     overflowing: ExportSource, tmp_path: Path, context_of: Callable[..., ExportContext]
 ) -> None:
     overflowing.write_graph(tmp_path / "fp32.onnx")
-    kept = fp16.convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", take(overflowing.calibration, slice(32)))
+    some = [*overflowing.calibration.first(32).batches(32)]
+    kept = fp16.convert(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", some)
     assert {k.name for k in kept} == {"network.2.first.1/Conv", "network.2/Relu", "network.2.second.1/Conv"}
     assert any("float16 ends at 65,504" in k.reason for k in kept), kept
     share = engine.build(tmp_path / "fp16.onnx", overflowing.spec, engine.BuildOptions()).facts.dtype_share
@@ -107,7 +108,7 @@ def test_planted_an_fp16_graph_that_overflows_fails_the_gate_for_inf_and_nan(
     model = graphs.load(tmp_path / "fp32.onnx")
     blind = convert_float_to_float16(model, keep_io_types=True)
     onnx.save(blind, tmp_path / "fp16.onnx")
-    hidden = onnx_runner(tmp_path / "fp16.onnx", ["logits"])(take(overflowing.held_out.inputs, slice(64)))["logits"]
+    hidden = onnx_runner(tmp_path / "fp16.onnx", ["logits"])(next(overflowing.held_out.batches(64)))["logits"]
     assert np.isfinite(hidden).all(), "as onnxruntime computes it on a CPU, nothing is to be seen"
     proven = prove.prove(context_of(overflowing), "fp16", tmp_path / "fp16.onnx")
     assert "inf or nan" in {gate.name for gate in proven.variant.gates if not gate.passed}

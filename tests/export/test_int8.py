@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from contracts.manifest import Recipe
+from contracts.samples import Split
 from contracts.spec import Precision
 from export import graphs, prove
 from export.context import ExportContext
@@ -79,7 +80,7 @@ def test_a_layer_left_out_computes_what_the_fp32_graph_does(tmp_path: Path, quan
     x = {"x": np.random.default_rng(1).normal(size=(64, 32, 8, 8)).astype(np.float32)}
     path = two_branches(tmp_path / "fp32.onnx")
     fp32 = graphs.load(path)
-    quantized = onnx.load(int8.quantize(path, tmp_path / "q.onnx", x, Recipe(quantizer, method, 64)))
+    quantized = onnx.load(int8.quantize(path, tmp_path / "q.onnx", Split.of(x), Recipe(quantizer, method, 64)))
     expected = onnx_runner(path, ["y"])(x)["y"]
 
     def errors(left_out: list[str]) -> np.ndarray:
@@ -151,7 +152,7 @@ def test_planted_calibration_on_noise_fails_the_task_metric(
     context_of: Callable[..., ExportContext],
 ) -> None:
     dark = {"pixels": np.random.default_rng(0).integers(0, 3, (128, 1, 28, 28), dtype=np.uint8)}
-    int8.quantize(graphs_of_fashion["fp32"], tmp_path / "int8.onnx", dark, RECIPE)
+    int8.quantize(graphs_of_fashion["fp32"], tmp_path / "int8.onnx", Split.of(dark), RECIPE)
     proven = prove.prove(context_of(fashion), "int8", tmp_path / "int8.onnx")
     refused = {gate.name for gate in proven.variant.gates if not gate.passed}
     assert {"accuracy drop, points (95 % upper bound)", "agreement"} <= refused
@@ -160,4 +161,5 @@ def test_planted_calibration_on_noise_fails_the_task_metric(
 def test_a_graph_that_no_quantizer_knows_is_an_error_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(Exception, match=r"no ONNX graph|could not quantize"):
-        int8.quantize(tmp_path / "empty.onnx", tmp_path / "q.onnx", {"x": np.zeros((4, 1), np.float32)}, RECIPE)
+        zeros = Split.of({"x": np.zeros((4, 1), np.float32)})
+        int8.quantize(tmp_path / "empty.onnx", tmp_path / "q.onnx", zeros, RECIPE)

@@ -52,7 +52,7 @@ def test_the_manifest_is_the_whole_story(release: Path, checkpoint: Path) -> Non
             assert set(variant.timings["model.onnx"].median_ms) == {"1", "16", "64"}
     assert published.variants[2].recipe and published.trials and published.sensitivity
     assert published.tools["nvidia-modelopt"] and published.tools["torch"].startswith("2.")
-    assert {file.path for file in published.files} == {"model.onnx", "report.html", "report.md"}
+    assert {file.path for file in published.files} == {"golden.npz", "model.onnx", "report.html", "report.md"}
 
 
 def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(release: Path) -> None:
@@ -60,10 +60,11 @@ def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(re
 
     chosen = manifest.verify(release).variant_for("model.onnx")
     assert manifest.sha256(release / "model.onnx") == chosen.sha256
-    images, labels = families.load("fashion").data().split("test")
+    [test] = families.load("fashion").data().split("test").groups
+    images, labels = test.inputs["pixels"], test.targets
     session = ort.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
     logits = np.concatenate([session.run(["logits"], {"pixels": part})[0] for part in np.array_split(images, 100)])
-    assert float((logits.argmax(1) == labels).mean()) == pytest.approx(chosen.accuracy, abs=1e-4)
+    assert float((logits.argmax(1) == labels).mean()) == pytest.approx(chosen.score, abs=1e-4)
 
 
 def test_a_second_export_is_the_next_version_and_leaves_the_first_alone(
@@ -152,7 +153,7 @@ def test_only_what_has_changed_is_done_again(
     loose = Limits({"logits": 9.0, "probabilities": 1.0}, agreement=0.5, computed_share=0.5)
     assert export(fp32=loose).variants[0].gates[1].limit == 9.0, "limits are held against what was measured before"
     assert made_at(kept_steps) == before
-    fewer = {"pixels": fashion.calibration["pixels"][:64]}
+    fewer = fashion.calibration.first(64)
     export(source=dataclasses.replace(fashion, calibration=fewer))
     after = made_at(kept_steps)
     assert {name: after[name] for name in before} == before
@@ -263,11 +264,13 @@ def test_a_graph_trained_elsewhere_is_published_with_configurations_that_triton_
     assert "Published doubler version 1" in workspace.must(*brought)
     release = manifest.verify(workspace.repository / "doubler" / "1")
     assert [variant.precision for variant in release.variants] == ["fp32", "fp16"], "those that the spec has limits for"
-    assert release.reference_accuracy is None and all(variant.passed for variant in release.variants)
+    assert release.reference_score is None and all(variant.passed for variant in release.variants)
     done = workspace.run(*brought, "--precision", "int8")
     assert done.returncode == 1 and "error: the spec of doubler has no limits for int8" in done.stderr
 
-    impossible = BROUGHT.replace("doubler", "other").replace("1e-6", "-1").replace("0.01", "-1")
+    impossible = BROUGHT.replace("doubler", "other")
+    impossible = impossible.replace("[limits.fp32]", "[limits.fp32]\ncomputed_share = 2")
+    impossible = impossible.replace("[limits.fp16]", "[limits.fp16]\ncomputed_share = 2")
     (workspace.root / "spec.toml").write_text(impossible)
     done = workspace.run(*brought)
     assert done.returncode == 1 and "no variant of other passed its gates" in done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contracts import manifest
-from contracts.manifest import Choice, Engine, Gate, Manifest, Source, Timing, Variant
+from contracts.manifest import Choice, Engine, Gate, Judge, Manifest, Source, Timing, Variant
 from export.errors import RegistryError
 from export.release import registry
 
@@ -67,7 +67,7 @@ def published(directory: Path, training_run: str | None, version: int = 1) -> Ma
     (directory / "model.onnx").write_bytes(b"weights")
     int8 = Variant(
         precision="int8",
-        accuracy=0.9,
+        score=0.9,
         gates=(Gate("agreement", 0.999, 0.998, "at least"), Gate("drop, 95 % bound", 0.1, 0.5, "at most")),
         size_bytes=7,
         sha256="22",
@@ -85,13 +85,14 @@ def published(directory: Path, training_run: str | None, version: int = 1) -> Ma
         tools={"torch": "2.13.0"},
         calibration_samples=0,
         test_samples=0,
-        reference_accuracy=0.91,
+        reference_score=0.91,
         gates=(Gate("configurations", 0, 0, "at most"),),
         variants=(int8,),
         trials=(),
         sensitivity=(),
         choices=(Choice("model.onnx", "int8", "the fastest"),),
         files=manifest.files_of(directory),
+        metric=Judge("accuracy"),
     )
     manifest.write(release, directory)
     return release

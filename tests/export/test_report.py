@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contracts.manifest import Choice, Engine, Gate, Layer, Manifest, Recipe, Source, Timing, Trial, Variant
+from contracts.manifest import Choice, Engine, Gate, Judge, Layer, Manifest, Recipe, Source, Timing, Trial, Variant
+from contracts.samples import Split
 from contracts.spec import ModelSpec
 from export import report
 from export.report import Evidence
@@ -57,7 +58,7 @@ RELEASE = Manifest(
     tools={"torch": "2.13.0", "onnxruntime": "1.24.4"},
     calibration_samples=512,
     test_samples=2000,
-    reference_accuracy=0.9265,
+    reference_score=0.9265,
     gates=(Gate("tensors unlike the configuration's", 0, 0, "at most"),),
     variants=(
         Variant("fp32", 0.9265, gates(0.02, 1.0), 4_900_000, "aa", ENGINE, {"model.onnx": timing(4.1)}),
@@ -75,13 +76,15 @@ RELEASE = Manifest(
     ),
     choices=(Choice("model.onnx", "int8", "59 % faster than fp16, and within its limits"),),
     files=(),
+    metric=Judge("accuracy"),
 )
 
 
 @cache
 def held_out() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images, labels = families.load("fashion").data().split("test")
-    return images[:2000], labels[:2000]
+    [test] = families.load("fashion").data().split("test").groups
+    assert test.targets is not None
+    return test.inputs["pixels"][:2000], test.targets[:2000]
 
 
 def changed(answers: NDArray[np.int64], every: int) -> NDArray[np.int64]:
@@ -97,7 +100,7 @@ def evidence() -> Evidence:
     images, labels = held_out()
     reference = changed(labels, 14)
     answers = {"fp32": reference, "fp16": changed(reference, 667), "int8": changed(reference, 60)}
-    return Evidence({"pixels": images}, labels, reference, answers)
+    return Evidence(Split.of({"pixels": images}), labels, reference, answers)
 
 
 def written(release: Manifest, spec: ModelSpec, evidence: Evidence, directory: Path) -> tuple[str, str]:
@@ -168,7 +171,7 @@ def test_what_was_lost_comes_before_what_was_gained(tmp_path: Path) -> None:
     answers[2] = (labels[2] + 2) % 10  # sample 2: wrong twice, differently
     answers[4] = (labels[4] + 1) % 10  # sample 4: right, then wrong
     html, _ = written(
-        RELEASE, FASHION, Evidence({"pixels": images[:6]}, labels[:6], reference, {"int8": answers}), tmp_path
+        RELEASE, FASHION, Evidence(Split.of({"pixels": images[:6]}), labels[:6], reference, {"int8": answers}), tmp_path
     )
     assert re.findall(r'alt="sample (\d)"', html) == ["4", "0", "2"]
     assert "right → wrong: 1, wrong → right: 1, wrong → wrong: 1" in html
@@ -179,7 +182,7 @@ def test_sequences_are_shown_as_the_text_they_spell(tmp_path: Path) -> None:
     steps = replace(logits, shape=(logits.shape[0], 3, 4))
     spec = replace(FASHION, task="ctc", labels=("", *"abc"), outputs=(steps, *others))
     reference, answers = np.array([[1, 2, -1], [3, -1, -1]]), np.array([[1, 2, 3], [3, -1, -1]])
-    lines = {"pixels": np.random.default_rng(0).normal(size=(2, 3, 32, 128)).astype(np.float32)}
+    lines = Split.of({"pixels": np.random.default_rng(0).normal(size=(2, 3, 32, 128)).astype(np.float32)})
     html, _ = written(RELEASE, spec, Evidence(lines, reference, reference, {"fp16": answers}), tmp_path)
     assert re.findall(r">(.)</dt><dd>(\w+)</dd>", html) == [("✓", "ab"), ("✗", "abc")]
     assert "Change per class" not in html
@@ -196,7 +199,7 @@ def test_a_network_without_answers_labels_or_timings_has_a_report(tmp_path: Path
     release = replace(
         RELEASE,
         source=Source("model.onnx", "00", "11", None, None, None),
-        reference_accuracy=None,
+        reference_score=None,
         gates=(),
         variants=(bare,),
         trials=(),
@@ -204,19 +207,16 @@ def test_a_network_without_answers_labels_or_timings_has_a_report(tmp_path: Path
         choices=(Choice("model.onnx", "fp32", "the only one"),),
     )
     spec = replace(FASHION, task="values", labels=())
-    html, markdown = written(release, spec, Evidence({"tokens": np.zeros((3, 8))}, None, None, {}), tmp_path)
+    html, markdown = written(release, spec, Evidence(Split.of({"tokens": np.zeros((3, 8))}), None, None, {}), tmp_path)
     assert "No engine was built" in html and "not labelled" in markdown
     assert "<figure" not in html
 
 
 def test_unlabelled_answers_that_flip_are_shown_by_number(tmp_path: Path) -> None:
-    release = replace(
-        RELEASE, reference_accuracy=None, variants=tuple(replace(v, accuracy=None) for v in RELEASE.variants)
-    )
+    release = replace(RELEASE, reference_score=None, variants=tuple(replace(v, score=None) for v in RELEASE.variants))
     spec = replace(FASHION, labels=())
     answers = np.arange(50) % 10
-    html, _ = written(
-        release, spec, Evidence({"rows": np.zeros((50, 4))}, None, answers, {"int8": changed(answers, 10)}), tmp_path
-    )
+    evidence = Evidence(Split.of({"rows": np.zeros((50, 4))}), None, answers, {"int8": changed(answers, 10)})
+    html, _ = written(release, spec, evidence, tmp_path)
     assert "answers 5 of" in html and "right → wrong" not in html
     assert html.count('class="plot"') == 3  # agreement against latency, the search, the layers

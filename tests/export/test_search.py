@@ -12,9 +12,7 @@ from export.context import ExportContext
 from export.errors import GraphError
 from export.precision import int8, search
 from export.precision.search import Mode, SearchResult
-from export.proof.runners import onnx_runner, predict
 from export.source.base import ExportSource
-from tests.export.conftest import smaller
 
 
 @pytest.fixture
@@ -30,16 +28,19 @@ def run(
     ) -> SearchResult:
         """`dark`: calibrated on black images, so that every recipe starts out bad. `broken`: a quantizer's prefix."""
         asked = Limits({"logits": 1e9, "probabilities": 1.0}, **{"agreement": 0.9, "computed_share": 0.0, **limits})
-        split = smaller(fashion.search, 200)
-        calibration = {"pixels": fashion.calibration["pixels"] * (not dark)}
-        reference = predict(onnx_runner(graphs_of_fashion["fp32"], context_of(fashion).outputs), split.inputs, 64)
+        split = fashion.search.first(200)
+        spec = dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, "int8": asked})
+        smaller = dataclasses.replace(fashion, spec=spec, search=split)
+        export = context_of(smaller)
 
         def graph_of(recipe: Recipe) -> Path:
             if broken is not None and recipe.quantizer.startswith(broken):
                 raise GraphError(f"{recipe.quantizer} does not know this graph")
             return quantized(recipe, dark=dark)
 
-        context = search.TrialContext(fashion.spec, asked, split, reference, calibration, graph_of)
+        context = search.TrialContext(
+            spec, split, export.reference["search"], export.judged("search"), len(fashion.calibration), graph_of
+        )
         return search.search(
             context,
             graphs_of_fashion["fp32"],
@@ -110,7 +111,7 @@ def test_a_quantizer_that_fails_costs_its_recipe_and_not_the_search(run: Callabl
 
 
 def test_a_trial_is_judged_on_the_search_split(run: Callable[..., SearchResult]) -> None:
-    [gate] = [g for g in run("never", accuracy_drop_points=50.0).trials[0].gates if g.name.startswith("accuracy drop")]
+    [gate] = [g for g in run("never", drop=50.0).trials[0].gates if g.name.startswith("accuracy drop")]
     assert gate.detail.endswith("of 200")
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from contracts import manifest
+from contracts.samples import Group, Split
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
 from export import graphs
 from export.errors import GraphError, SampleError
 from export.proof import contract
-from export.proof.runners import length
 from export.source.graph_file import from_graph
 
 BATCH, WIDTH = DynamicDim("batch", 1, 8, 64), DynamicDim("width", 4, 8, 16)
@@ -44,6 +44,11 @@ def samples(tmp_path: Path) -> Path:
     return write_samples(tmp_path / "samples.npz", {"x": X, "labels": LABELS})
 
 
+def only(split: Split) -> Group:
+    [group] = split.groups
+    return group
+
+
 def write_graph(path: Path, dims: list[str | int | None]) -> Path:
     io = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in "xy"]
     body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", io[:1], io[1:])
@@ -57,19 +62,19 @@ def write_samples(path: Path, arrays: Arrays) -> Path:
 
 
 def test_half_of_the_samples_calibrates_and_the_other_half_is_held_out(graph: Path, samples: Path) -> None:
-    found = from_graph(graph, SPEC, samples, calibration_samples=10)
-    assert (length(found.calibration), len(found.search), len(found.held_out)) == (10, 25, 25)
-    assert np.array_equal(found.calibration["x"], X[:10])
-    assert np.array_equal(found.search.inputs["x"], X[:25])
-    assert np.array_equal(found.held_out.inputs["x"], X[25:])
-    assert found.held_out.labels is not None and np.array_equal(found.held_out.labels, LABELS[25:])
+    found = from_graph(graph, SPEC, [samples], calibration_samples=10)
+    assert (len(found.calibration), len(found.search), len(found.held_out)) == (10, 25, 25)
+    assert np.array_equal(only(found.calibration).inputs["x"], X[:10])
+    assert np.array_equal(only(found.search).inputs["x"], X[:25])
+    assert np.array_equal(only(found.held_out).inputs["x"], X[25:])
+    assert found.held_out.targets is not None and np.array_equal(found.held_out.targets[0], LABELS[25:])
 
 
 def test_its_reference_is_the_graph_itself_and_its_source_both_files(
     graph: Path, samples: Path, tmp_path: Path
 ) -> None:
-    found = from_graph(graph, SPEC, samples, calibration_samples=10)
-    assert np.array_equal(found.reference()(found.held_out.inputs)["y"], X[25:].clip(0))
+    found = from_graph(graph, SPEC, [samples], calibration_samples=10)
+    assert np.array_equal(found.reference()(only(found.held_out).inputs)["y"], X[25:].clip(0))
     assert (found.origin.file, found.origin.sha256) == ("relu.onnx", manifest.sha256(graph))
     assert found.origin.data_fingerprint == manifest.sha256(samples)
     found.write_graph(tmp_path / "fp32.onnx")
@@ -77,25 +82,27 @@ def test_its_reference_is_the_graph_itself_and_its_source_both_files(
 
 
 def test_labels_may_be_missing(graph: Path, tmp_path: Path) -> None:
-    found = from_graph(graph, SPEC, write_samples(tmp_path / "x.npz", {"x": X}), calibration_samples=10)
-    assert found.search.labels is None and found.held_out.labels is None
+    found = from_graph(graph, SPEC, [write_samples(tmp_path / "x.npz", {"x": X})], calibration_samples=10)
+    assert found.search.targets is None and found.held_out.targets is None
 
 
 @pytest.mark.parametrize(("end", "shape"), [("min", (1, 4)), ("opt", (8, 8)), ("max", (64, 16))])
 def test_at_the_ends_of_the_dimensions_real_inputs_are_cut_or_repeated(
     graph: Path, samples: Path, end: str, shape: tuple[int, int]
 ) -> None:
-    found = from_graph(graph, SPEC, samples, calibration_samples=10).inputs_at(end)["x"]
-    assert found.shape == shape
+    found = from_graph(graph, SPEC, [samples], calibration_samples=10).inputs_at(end)
+    values = only(found).inputs["x"]
+    assert values.shape == shape
     rows, columns = np.indices(shape)
-    assert np.array_equal(found, X[25:][rows % 25, columns % 8])
+    assert np.array_equal(values, X[25:][rows % 25, columns % 8])
 
 
-def test_a_dimension_that_the_graph_leaves_open_and_the_spec_does_not_is_fixed(tmp_path: Path, samples: Path) -> None:
+def test_a_dimension_that_the_graph_leaves_open_and_the_spec_does_not_is_fixed(tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "samples.npz", {"x": X})
     x, y = (TensorSpec(name, "float32", (BATCH, 8)) for name in "xy")
     fixed = ModelSpec("toy", "toy", (x,), (y,), {}, task="values")
     open_ended = write_graph(tmp_path / "open.onnx", [None, None])
-    from_graph(open_ended, fixed, samples, calibration_samples=10).write_graph(tmp_path / "fp32.onnx")
+    from_graph(open_ended, fixed, [samples], calibration_samples=10).write_graph(tmp_path / "fp32.onnx")
     assert graphs.io_tensors(onnx.load(tmp_path / "fp32.onnx"))[0] == {"x": ("float32", (-1, 8))}
 
 
@@ -112,7 +119,7 @@ def test_a_graph_that_is_not_what_the_spec_says_is_refused(
 ) -> None:
     path = write_graph(tmp_path / "other.onnx", dims)
     with pytest.raises(GraphError, match=rf"other\.onnx is not what the spec says\nNote: {told}"):
-        from_graph(path, SPEC, samples, calibration_samples=10)
+        from_graph(path, SPEC, [samples], calibration_samples=10)
 
 
 def test_other_weights_in_an_external_file_are_another_source(tmp_path: Path, samples: Path) -> None:
@@ -125,7 +132,7 @@ def test_other_weights_in_an_external_file_are_another_source(tmp_path: Path, sa
         path = tmp_path / "scaled.onnx"
         (tmp_path / "weights").unlink(missing_ok=True)
         onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
-        digests.add(from_graph(path, SPEC, samples, calibration_samples=10).origin.sha256)
+        digests.add(from_graph(path, SPEC, [samples], calibration_samples=10).origin.sha256)
     assert len(digests) == 2
 
 
@@ -137,14 +144,14 @@ def test_a_graph_that_gives_out_a_sequence_is_refused(tmp_path: Path, samples: P
     path = tmp_path / "sequence.onnx"
     onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     with pytest.raises(GraphError, match="'y' is no tensor, but a sequence_type"):
-        from_graph(path, SPEC, samples, calibration_samples=10)
+        from_graph(path, SPEC, [samples], calibration_samples=10)
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, samples: Path) -> None:
     with pytest.raises(GraphError, match=r"none\.onnx does not exist"):
-        from_graph(tmp_path / "none.onnx", SPEC, samples, calibration_samples=10)
+        from_graph(tmp_path / "none.onnx", SPEC, [samples], calibration_samples=10)
     with pytest.raises(GraphError, match=r"samples\.npz is no ONNX graph"):
-        from_graph(samples, SPEC, samples, calibration_samples=10)
+        from_graph(samples, SPEC, [samples], calibration_samples=10)
 
 
 def truncate(path: Path) -> None:
@@ -185,7 +192,7 @@ def test_a_file_that_holds_no_samples_is_refused(
 ) -> None:
     damage(samples)
     with pytest.raises(SampleError, match=re.escape(f"{samples} {told}")):
-        from_graph(graph, SPEC, samples, calibration_samples=10)
+        from_graph(graph, SPEC, [samples], calibration_samples=10)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +207,7 @@ def test_a_file_that_holds_no_samples_is_refused(
         ({"x": X[:, None]}, "has shape [50, 1, 8]\nNote: the spec: "),
         ({"x": np.float32(1)}, "has shape []\nNote: the spec: "),
         ({"x": np.where(X > 2, np.nan, X).astype(np.float32)}, "has inf or nan in it"),
-        ({"x": X[:39]}, "has 39 samples\nNote: every array needs the same number, at least 40"),
+        ({"x": X[:39]}, "has 39 samples\nNote: at least 40 are needed"),
         ({"x": X, "labels": LABELS[:49]}, "has 49 and 50 samples"),
         ({"x": X, "labels": LABELS[:, None]}, "are int64 [50, 1]\nNote: class indices [N]"),
         ({"x": X, "labels": LABELS.astype(np.float32)}, "are float32 [50]\nNote: class indices [N]"),
@@ -210,5 +217,5 @@ def test_a_file_that_holds_no_samples_is_refused(
 def test_samples_that_do_not_fit_the_spec_are_refused(graph: Path, tmp_path: Path, arrays: Arrays, told: str) -> None:
     path = write_samples(tmp_path / "samples.npz", arrays)
     with pytest.raises(SampleError) as refused:
-        from_graph(graph, SPEC, path, calibration_samples=10)
+        from_graph(graph, SPEC, [path], calibration_samples=10)
     assert f"{path} {told}" in str(refused.value)
