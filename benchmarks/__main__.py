@@ -1,6 +1,6 @@
 """Measure a running server, or an export.
 
-  python -m benchmarks perf                                   perf_analyzer, gRPC and HTTP, real images
+  python -m benchmarks perf                                   perf_analyzer, gRPC and HTTP
   python -m benchmarks perf --concurrency 1 8 64 --window 5   other loads, longer windows
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
   python -m benchmarks overload                               three times what the server can do: what does it still do?
@@ -15,8 +15,10 @@
   python -m benchmarks export                                 time and memory of an export, with and without search
 
 The last five start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
-nothing. For the others start a server (python -m deploy up --detach), and write images to send (python -m training
-examples fashion). Every figure is what a client sees; client and server share this machine's cores.
+nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME, are the
+golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY, or
+those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
+machine's cores.
 """
 
 import argparse
@@ -42,7 +44,7 @@ def _perf(perf: argparse.ArgumentParser) -> None:
     perf.add_argument("--concurrency", nargs="+", type=positive_count, default=[1, 4, 16], help="default: 1 4 16")
     perf.add_argument("--window", type=positive, default=2, metavar="SECONDS", help="one of three (default: 2)")
     perf.add_argument(
-        "--requests", type=positive_count, default=100, metavar="N", help="images sent in turn (default: 100)"
+        "--requests", type=positive_count, default=100, metavar="N", help="at most, sent in turn (default: 100)"
     )
     _images(perf)
 
@@ -51,12 +53,13 @@ def _overload(overload: argparse.ArgumentParser) -> None:
     overload.add_argument("--factor", type=positive, default=3, help="of the closed-loop peak (default: 3)")
     overload.add_argument("--seconds", type=positive, default=60, help="of too much load (default: 60)")
     overload.add_argument(
+        "--rows-per-request",
         "--images-per-request",
         type=positive_count,
         nargs="+",
         default=[1],
         metavar="N",
-        help="one measurement each (default: 1)",
+        help="samples; one measurement each (default: 1)",
     )
     overload.add_argument(
         "--priority-share", type=float, default=0, metavar="SHARE", help="of requests with priority 1 (default: 0)"
@@ -77,7 +80,11 @@ def _client(client: argparse.ArgumentParser) -> None:
     _rounds(client, 15, "fewer fail by chance")
     _seconds(client, 1, "of each of the 36 measurements in a round, 24 with --against")
     client.add_argument(
-        "--bulk", type=positive_count, default=10_000, metavar="N", help="images at once (default: 10,000)"
+        "--bulk",
+        type=positive_count,
+        default=10_000,
+        metavar="N",
+        help="images at once, if the model takes images (default: 10,000)",
     )
     client.add_argument(
         "--against",
@@ -85,18 +92,21 @@ def _client(client: argparse.ArgumentParser) -> None:
         metavar="DIRECTORY",
         help="compare with the client library of this checkout of another commit, not with tritonclient",
     )
+    _model(client)
     _images(client)
 
 
 def _storm(storm: argparse.ArgumentParser) -> None:
     _rounds(storm, 5)
     _seconds(storm, 8, "of each way in a round")
+    _model(storm)
     _images(storm)
 
 
 def _shared_memory(shared_memory: argparse.ArgumentParser) -> None:
     _rounds(shared_memory, 5)
-    _seconds(shared_memory, 1, "of each of the 16 measurements in a round")
+    _seconds(shared_memory, 1, "of each of the measurements in a round, 16 if they are made up")
+    shared_memory.add_argument("--model", help="send its golden requests to the server that is up (default: made up)")
 
 
 def _hedging(hedging: argparse.ArgumentParser) -> None:
@@ -111,23 +121,27 @@ def _drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument(
         "--connections", type=positive_count, default=8, metavar="N", help="HTTP and gRPC in turn (default: 8)"
     )
+    drill.add_argument("--model", help="the one to upgrade (default: the first that was released)")
 
 
 def _cache(cache: argparse.ArgumentParser) -> None:
     _rounds(cache, 5, "some 30 s each")
+    _model(cache)
 
 
 def _export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("family", nargs="?", default="fashion", help="default: fashion")
+    export.add_argument("family", nargs="?", default=layout.DEFAULT_FAMILY, help="default: %(default)s")
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default="fashion", help="the ensemble (default: fashion)")
+    command.add_argument("--model", default=layout.DEFAULT_FAMILY, help="default: the ensemble %(default)s")
 
 
 def _images(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--images", type=Path, default=layout.examples() / "fashion", help="a folder of .png files")
+    command.add_argument(
+        "--images", type=Path, metavar="DIRECTORY", help="send its .png files, in place of golden requests"
+    )
 
 
 def _rounds(command: argparse.ArgumentParser, default: int, more: str = "") -> None:

@@ -1,76 +1,92 @@
-"""Load from Locust, over HTTP, with real images; an answer that is not a label of the model is a failure.
+"""Load from Locust, over HTTP: the golden requests of a model's release, or images; a wrong answer is a failure.
 
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s
+  locust -f benchmarks/locustfile.py --model NAME OTHER …     several models, in turn
 
 The host is http://127.0.0.1:8000, where `deploy up` serves; --host http://HOST:PORT names another one. Without
 --headless, Locust serves its page with live charts on http://localhost:8089.
 """
 
-import csv
 import itertools
-from typing import Any
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-import numpy as np
 from locust import FastHttpUser, constant, events, task
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
 
+from benchmarks import target, wire, workload
 from contracts import layout
+from contracts.errors import ProjectError
+from contracts.golden import GoldenRequest
+from deploy.triton import payload
+from deploy.triton.payload import Tensors
 
-MODEL = "fashion"
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # locust has no types here
+def add_options(parser: Any) -> None:
+    """Add what Locust does not know of a model."""
+    models = {"nargs": "+", "env_var": "MODEL", "default": [layout.DEFAULT_FAMILY]}
+    parser.add_argument("--model", **models, help="default: the ensemble of the default family")
+    parser.add_argument("--images", env_var="IMAGES", help="a folder of .png files, in place of golden requests")
 
 
-@events.init.add_listener  # type: ignore[untyped-decorator]  # locust has no types here
+@events.init.add_listener  # type: ignore[untyped-decorator]  # as above
 def prepare(environment: Any, **_: object) -> None:
-    """Build every request body once, so that Locust's time goes into sending them."""
-    directory = layout.examples() / MODEL
-    if not (directory / "labels.csv").is_file():
-        raise SystemExit("there are no images to send; write some: python -m training examples fashion")
-    with (directory / "labels.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    Classify.labels = {row["label"] for row in rows}
-    Classify.bodies = [_body((directory / row["file"]).read_bytes()) for row in rows]
+    """Build every request once, so that Locust's time goes into sending them, and ask the idle server."""
+    options, host = environment.parsed_options, environment.host or Infer.host
+    images = Path(options.images) if options.images else None
+    for model in options.model:
+        try:
+            found = workload.find(host, model, target.repository(), images)
+            idle = workload.answers(host, found.requests)
+        except ProjectError as error:
+            raise SystemExit(f"error: {error}") from error
+        Infer.calls += [Call(each, *wire.body(each), answer) for each, answer in zip(found.requests, idle, strict=True)]
+        print(f"{model}: {found}", file=sys.stderr)
 
 
-def _body(image: bytes) -> tuple[bytes, int]:
-    """Build a request in Triton's binary HTTP form; return it with the length of its JSON header."""
-    source = InferInput("image", [1, 1], "BYTES")
-    source.set_data_from_numpy(np.array([[image]], dtype=np.object_), binary_data=True)
-    wanted = InferRequestedOutput("label", binary_data=True)
-    body, header_length = InferenceServerClient.generate_request_body([source], outputs=[wanted])
-    return body, header_length
+@dataclass(frozen=True)
+class Call:
+    """A request, ready to be sent, and what the idle server answers to it."""
+
+    request: GoldenRequest
+    body: bytes
+    header_length: int
+    idle: Tensors
 
 
-class Classify(FastHttpUser):
-    """Sends one image after the other, as fast as the answers come."""
+class Infer(FastHttpUser):
+    """Sends one request after the other, as fast as the answers come."""
 
     host = "http://127.0.0.1:8000"
     wait_time = constant(0)
-    labels: set[str]
-    bodies: list[tuple[bytes, int]]
+    calls: ClassVar[list[Call]] = []
+    users = itertools.count()
 
     def on_start(self) -> None:
-        self.turn = itertools.cycle(self.bodies)
+        self.turn = itertools.cycle(self.calls)
+        for _ in range(next(self.users) % len(self.calls)):  # no two send the same at a time
+            next(self.turn)
 
     @task
-    def classify(self) -> None:
-        body, header_length = next(self.turn)
+    def infer(self) -> None:
+        call = next(self.turn)
         with self.client.post(
-            f"/v2/models/{MODEL}/infer",
-            data=body,  # type: ignore[arg-type]  # bytes pass through, its annotation forgot them
-            headers={"Inference-Header-Content-Length": str(header_length)},
-            name=f"classify ({MODEL})",
+            f"/v2/models/{call.request.model}/infer",
+            data=call.body,  # type: ignore[arg-type]  # bytes pass through, its annotation forgot them
+            headers={wire.HEADER_LENGTH: str(call.header_length)},
+            name=f"infer ({call.request.model})",
             catch_response=True,
         ) as response:
             if response.status_code != 200:
                 response.failure(f"{response.status_code}: {response.text}")
                 return
+            length = response.headers.get(wire.HEADER_LENGTH)
             try:
-                length = int(response.headers["Inference-Header-Content-Length"])
-                result = InferenceServerClient.parse_response_body(response.content, header_length=length)
-                [[label]] = result.as_numpy("label")
-            except (InferenceServerException, KeyError, ValueError, TypeError) as error:
-                response.failure(f"not an answer: {error!r}")
+                answer = wire.answer(response.content, int(length) if length else None)
+            except ValueError as error:
+                response.failure(str(error))
                 return
-            if label.decode() not in self.labels:
-                response.failure(f"not a label of the model: {label!r}")
+            if told := payload.fault(call.request, answer, call.idle):
+                response.failure(told)

@@ -1,4 +1,4 @@
-"""What is measured: the server that is up, and the images that are sent to it."""
+"""What is measured: the server that is up, its repository, and images that are sent to it."""
 
 from pathlib import Path
 
@@ -19,6 +19,12 @@ def running() -> Running:
     return up
 
 
+def repository() -> Path:
+    """Return the model repository that the server serves which is up; without one, that of this checkout."""
+    up = state.running()
+    return Path(up.repository) if up else layout.model_repository()
+
+
 def images(directory: Path) -> tuple[bytes, ...]:
     """Read the PNG files of a folder, sorted by name.
 
@@ -29,6 +35,6 @@ def images(directory: Path) -> tuple[bytes, ...]:
     if not found:
         raise MeasurementError(
             f"there are no images to send: {layout.shown(directory)} holds no .png",
-            hint="python -m training examples fashion",
+            hint=f"python -m training examples {layout.DEFAULT_FAMILY}",
         )
     return found

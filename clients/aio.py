@@ -20,13 +20,14 @@ from clients.core.tensors import Arrays
 from clients.errors import ClientError
 from clients.server_api import AsyncServerApi, Version
 from clients.settings import ClientSettings, InferOptions, Retry, TransportOptions
+from contracts.layout import DEFAULT_FAMILY
 
 
 class AsyncClient(AsyncServerApi):
     """A Triton client over gRPC or HTTP, for one event loop. An async context manager.
 
     async with AsyncClient("grpc://127.0.0.1:8001") as client:
-        outputs = await client.infer("fashion", {"image": [[png]]})
+        outputs = await client.infer("router", {"tokens": tokens})
 
     Over gRPC a call that is cancelled is cancelled at the server, too: what waits in a queue is taken out of it.
 
@@ -71,7 +72,9 @@ class AsyncClient(AsyncServerApi):
         """As Client.infer."""
         return await self._held.run(self._held.calls.infer(model, inputs, outputs=outputs, shared=shared, **options))
 
-    async def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
+    async def classify(
+        self, image: Image, *, model: str = DEFAULT_FAMILY, **options: Unpack[InferOptions]
+    ) -> Prediction:
         """As Client.classify."""
         [prediction] = await self._held.run(self._held.calls.classify([image], model, options))
         return prediction
@@ -80,7 +83,7 @@ class AsyncClient(AsyncServerApi):
         self,
         images: Iterable[Image] | AsyncIterable[Image],
         *,
-        model: str = "fashion",
+        model: str = DEFAULT_FAMILY,
         batch_size: int = 16,
         **options: Unpack[InferOptions],
     ) -> AsyncIterator[Prediction | ClientError]:

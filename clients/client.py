@@ -22,13 +22,14 @@ from clients.core.tensors import Arrays
 from clients.errors import ClientError
 from clients.server_api import ServerApi, Version
 from clients.settings import ClientSettings, InferOptions, Retry, TransportOptions
+from contracts.layout import DEFAULT_FAMILY
 
 
 class Client(ServerApi):
     """A Triton client over gRPC or HTTP: thread-safe, usable after a fork, and a context manager.
 
     with Client("grpc://127.0.0.1:8001") as client:
-        outputs = client.infer("fashion", {"image": [[png]]})
+        outputs = client.infer("router", {"tokens": tokens})
 
     A server that never responded to this client is not waited for, whatever the timeout: see `wait_until_ready`.
 
@@ -92,7 +93,7 @@ class Client(ServerApi):
         held = self._connections()
         return held.run(held.calls.infer(model, inputs, outputs=outputs, shared=shared, **options))
 
-    def classify(self, image: Image, *, model: str = "fashion", **options: Unpack[InferOptions]) -> Prediction:
+    def classify(self, image: Image, *, model: str = DEFAULT_FAMILY, **options: Unpack[InferOptions]) -> Prediction:
         """Label a PNG or JPEG.
 
         Args:
@@ -109,7 +110,12 @@ class Client(ServerApi):
         return prediction
 
     def classify_many(
-        self, images: Iterable[Image], *, model: str = "fashion", batch_size: int = 16, **options: Unpack[InferOptions]
+        self,
+        images: Iterable[Image],
+        *,
+        model: str = DEFAULT_FAMILY,
+        batch_size: int = 16,
+        **options: Unpack[InferOptions],
     ) -> Iterator[Prediction | ClientError]:
         """Classify images as they come, several requests at once. Results in order; an error in place of a prediction.
 

@@ -19,6 +19,7 @@ PACKAGE, COMMAND = "gpu_inference_client", "gpu-inference-client"
 BORROWED = (
     "contracts/__init__.py",
     "contracts/errors.py",
+    "contracts/layout.py",
     "cli/__init__.py",
     "cli/commands.py",
     "cli/progress.py",

@@ -42,7 +42,7 @@ class SharedMemory:
     """A region that a client's server maps for as long as the block runs. One request at a time uses it.
 
     with Client(transport=TransportOptions(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
-        outputs = region.infer("fashion_classifier", {"pixels": pixels})
+        outputs = region.infer("router", {"tokens": tokens})
 
     What a killed process left behind, in /dev/shm or mapped by the server, is removed by the next region. A restarted
     server is told of the region again.

@@ -7,7 +7,6 @@ above 1 tells of a library that is slower for sure. What counts is all protocols
 geometric mean of their ratios: of a dozen intervals, one in four runs would have one above 1 by chance.
 """
 
-import base64
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.calling import callers
-from benchmarks.calling.callers import KINDS, MODEL, Caller
+from benchmarks.calling.callers import KINDS, Arrays, Caller, Question
 from benchmarks.calling.interleaved import AT_ONCE, CallerResult, measure, same_way
 from benchmarks.errors import MeasurementError
 from benchmarks.rounds import Interval, median_interval, ratios
@@ -59,8 +58,8 @@ class Worker:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
 
-    def label(self) -> str:
-        return str(self._ask("label"))
+    def answer(self) -> Arrays:
+        return callers.from_json(self._ask("answer"))
 
     def latency_s(self) -> float:
         return float(self._ask("latency_s"))
@@ -68,7 +67,7 @@ class Worker:
     def per_s(self, at_once: int, seconds: float) -> float:
         return float(self._ask("per_s", at_once, seconds))
 
-    def tell(self, *request: str | float) -> None:
+    def tell(self, *request: object) -> None:
         """Send it a line."""
         self._process.stdin.write(f"{json.dumps(request)}\n".encode())  # type: ignore[union-attr]  # a pipe
 
@@ -80,7 +79,7 @@ class Worker:
         return json.loads(answer)
 
 
-def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds: int, seconds: float) -> int:
+def report(addresses: Mapping[Protocol, str], question: Question, other: Path, rounds: int, seconds: float) -> int:
     """Measure, print and keep; return 0 if the library is as fast as that of the checkout `other`.
 
     Raises:
@@ -90,18 +89,22 @@ def report(addresses: Mapping[Protocol, str], image: bytes, other: Path, rounds:
         raise MeasurementError(
             f"{other} holds no client library", hint="name the root of a checkout: git worktree add DIRECTORY COMMIT"
         )
-    measured = measure_libraries(addresses, image, {_NEW: layout.ROOT, _OLD: other.resolve()}, rounds, seconds)
+    measured = measure_libraries(addresses, question, {_NEW: layout.ROOT, _OLD: other.resolve()}, rounds, seconds)
     found = compare_rounds(measured)
-    console().print(table(found, rounds))
+    console().print(table(found, f"One request to {question.model}", rounds))
     findings = [ratio.finding for ratio in found if ratio.finding]
     print("\n".join(f"✗ {finding}" for finding in findings) or "✓ It is not slower")
-    figures = {"ratios": [asdict(ratio) for ratio in found], "callers": [asdict(result) for result in measured]}
+    figures = {
+        "model": question.model,
+        "ratios": [asdict(ratio) for ratio in found],
+        "callers": [asdict(result) for result in measured],
+    }
     results.keep("client-against", {"against": layout.shown(other), "findings": findings, **figures})
     return 1 if findings else 0
 
 
 def measure_libraries(
-    addresses: Mapping[Protocol, str], image: bytes, checkouts: Mapping[str, Path], rounds: int, seconds: float
+    addresses: Mapping[Protocol, str], question: Question, checkouts: Mapping[str, Path], rounds: int, seconds: float
 ) -> list[CallerResult]:
     """Time the libraries of the checkouts, {"new": root, "old": root}, by protocol, from threads and from asyncio.
 
@@ -110,12 +113,12 @@ def measure_libraries(
         seconds: Of each measurement.
 
     Raises:
-        MeasurementError: a worker ended, or the libraries do not get the same label.
+        MeasurementError: a worker ended, or the libraries do not get the same answer.
     """
     with ExitStack() as opened:
         workers: dict[tuple[str, str], dict[str, Caller]] = {
             (protocol, kind): {
-                name: opened.enter_context(_worker(root, f"{protocol}://{address}", kind, image))
+                name: opened.enter_context(_worker(root, f"{protocol}://{address}", kind, question))
                 for name, root in checkouts.items()
             }
             for protocol, address in addresses.items()
@@ -139,9 +142,9 @@ def compare_rounds(measured: Sequence[CallerResult]) -> list[Ratio]:
     return [Ratio(way, n, median_interval(by_round)) for way, found in ways.items() for n, by_round in found.items()]
 
 
-def table(found: Sequence[Ratio], rounds: int) -> Table:
+def table(found: Sequence[Ratio], what: str, rounds: int) -> Table:
     """Lay out the ratios, a row a way."""
-    title = f"One image to {MODEL}: the time of a request, new/old (95 %), {rounds} rounds"
+    title = f"{what}: the time of a request, new/old (95 %), {rounds} rounds"
     shown = tables.table("", "p50 of one", *(f"{n} at once" for n in AT_ONCE), title=title)
     for way in dict.fromkeys(ratio.way for ratio in found):
         shown.add_row(way, *(str(ratio.time) for ratio in found if ratio.way == way))
@@ -149,7 +152,7 @@ def table(found: Sequence[Ratio], rounds: int) -> Table:
 
 
 @contextmanager
-def _worker(root: Path, url: str, kind: str, image: bytes) -> Iterator[Worker]:
+def _worker(root: Path, url: str, kind: str, question: Question) -> Iterator[Worker]:
     """Start a worker that calls through the library in the checkout `root`, until the block ends."""
     with subprocess.Popen(
         [sys.executable, "-P", callers.__file__],  # -P: the script's own folder is no place to import from
@@ -161,5 +164,5 @@ def _worker(root: Path, url: str, kind: str, image: bytes) -> Iterator[Worker]:
         start_new_session=True,  # Ctrl-C is ours: a worker ends when its standard input does
     ) as process:
         worker = Worker(process)
-        worker.tell(url, kind, base64.b64encode(image).decode())
+        worker.tell(url, kind, question.model, callers.as_json(question.inputs), question.outputs)
         yield worker

@@ -9,9 +9,11 @@ from statistics import median
 
 from benchmarks.errors import MeasurementError
 from benchmarks.rounds import in_turn
+from benchmarks.workload import Workload
 from cli import tables
 from cli.tables import Table
 from clients import Client, Prediction
+from clients.core.tasks import CLASSIFY_OUTPUTS
 from clients.settings import Protocol
 
 
@@ -29,29 +31,36 @@ class BulkResult:
         return median(self.many_per_s) / median(self.loop_per_s)
 
 
-def measure(addresses: Mapping[Protocol, str], images: Sequence[bytes], count: int, rounds: int) -> list[BulkResult]:
+def applies(url: str, sent: Workload) -> bool:
+    """Tell whether the model is one for `classify`: images come in, and labels with their scores out."""
+    with Client(url) as client:
+        outputs = {tensor.name for tensor in client.metadata(sent.model).outputs}
+    return bool(sent.images) and outputs >= {*CLASSIFY_OUTPUTS}
+
+
+def measure(addresses: Mapping[Protocol, str], sent: Workload, count: int, rounds: int) -> list[BulkResult]:
     """Classify `count` images at once, then a tenth of them one by one.
 
     Args:
         addresses: host:port of each protocol.
-        images: Sent in turn.
+        sent: Its images are sent in turn.
 
     Raises:
         MeasurementError: an image was not classified.
     """
-    many = [*itertools.islice(itertools.cycle(images), count)]
+    many = [*itertools.islice(itertools.cycle(sent.images), count)]
 
     def both(protocol: Protocol) -> tuple[float, float]:
         with Client(f"{protocol}://{addresses[protocol]}") as client:
-            client.classify(many[0])  # connects
+            client.classify(many[0], model=sent.model)  # connects
             began = time.perf_counter()
-            if failed := [o for o in client.classify_many(many) if not isinstance(o, Prediction)]:
+            if failed := [o for o in client.classify_many(many, model=sent.model) if not isinstance(o, Prediction)]:
                 raise MeasurementError(f"{len(failed):,} images failed", note=str(failed[0]))
             many_s = time.perf_counter() - began
             few = many[: -(-count // 10)]
             began = time.perf_counter()
             for image in few:
-                client.classify(image)
+                client.classify(image, model=sent.model)
             return len(many) / many_s, len(few) / (time.perf_counter() - began)
 
     found = in_turn({protocol: functools.partial(both, protocol) for protocol in addresses}, rounds)

@@ -12,7 +12,7 @@ from deploy.drill import events, results, run
 
 def main(options: argparse.Namespace) -> int:
     """Upgrade and kill a server under load; return 0 only if no request failed."""
-    settings = run.DrillSettings(requests=options.requests, connections=options.connections)
+    settings = run.DrillSettings(model=options.model, requests=options.requests, connections=options.connections)
     strict = [(name, act, None) for name, act, _ in events.EVENTS]
     result = run.drill(settings, strict, connect)
     results.show(result, results.save(result, layout.artifacts() / "drill"))

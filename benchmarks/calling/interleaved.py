@@ -14,6 +14,7 @@ from statistics import median
 from benchmarks.calling.callers import MAX_AT_ONCE, Caller
 from benchmarks.errors import MeasurementError
 from benchmarks.rounds import in_turn
+from deploy.triton.payload import same_answer
 
 AT_ONCE = (8, MAX_AT_ONCE)
 
@@ -36,11 +37,12 @@ def measure(callers: Mapping[tuple[str, str], Mapping[str, Caller]], rounds: int
         seconds: Of each measurement: one at a time, and each number at once.
 
     Raises:
-        MeasurementError: callers that are compared do not get the same label.
+        MeasurementError: callers that are compared do not get the same answer.
     """
     for compared in callers.values():
-        if len({caller.label() for caller in compared.values()}) != 1:
-            raise MeasurementError("the clients do not agree on the label")
+        first, *others = (caller.answer() for caller in compared.values())
+        if not all(same_answer(other, first) for other in others):
+            raise MeasurementError("the clients do not agree on the answer")
     found = in_turn({way: functools.partial(_round, compared, seconds) for way, compared in callers.items()}, rounds)
     return [
         CallerResult(

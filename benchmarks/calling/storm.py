@@ -14,16 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
-from benchmarks import results, target
+from benchmarks import results, target, workload
+from benchmarks.errors import MeasurementError
 from benchmarks.rounds import in_turn, median_ratio
 from cli import tables
 from cli.tables import Table, console
 from clients import AsyncClient, ClientError, Retry
+from contracts.golden import GoldenRequest
 
 CLIENTS, _CALLERS_EACH = 64, 4
-_IMAGES = 16  # a request
+_ROWS = 16  # samples of a request, where the model takes so many
 _TIMEOUT_S = 5.0
 _WARM_UP_S = 1.0
 _MIN_GOODPUT_SHARE = 0.9
@@ -56,23 +59,31 @@ class StormResult:
 
 def main(options: argparse.Namespace) -> int:
     """Raise the storm; return 0 if the goodput with retries is what it should be."""
-    url, images = f"grpc://{target.running().grpc}", target.images(options.images)
-    storms = measure(url, images, options.rounds, options.seconds)
-    console().print(table(storms))
+    up = target.running()
+    sent = workload.find(f"http://{up.http}", options.model, Path(up.repository), options.images)
+    rows = max(1, min(_ROWS, sent.max_batch_size))
+    requests = sent.of_rows(rows)
+    workload.answers(f"http://{up.http}", requests)
+    storms = measure(f"grpc://{up.grpc}", requests, options.rounds, options.seconds)
+    console().print(table(storms, f"Requests of {rows} sample{'s' * (rows > 1)} to {sent.model}"))
+    print(f"Sent: {sent.source}{'; no answer was wrong' * sent.has_answers}")
     held = (share := goodput_share(storms)) >= _MIN_GOODPUT_SHARE
     limit = f"{_MIN_GOODPUT_SHARE:.0%}"
     print(f"{'✓' if held else '✗'} With retries the goodput is {share:.1%} of the peak (limit: {limit})")
-    results.keep("storm", {"clients": CLIENTS, "goodput_share": share, "ways": [asdict(storm) for storm in storms]})
+    figures = {"clients": CLIENTS, "goodput_share": share, "ways": [asdict(storm) for storm in storms]}
+    results.keep("storm", {"model": sent.model, "sent": sent.source, **figures})
     return 0 if held else 1
 
 
-def measure(url: str, images: Sequence[bytes], rounds: int, seconds: float) -> list[StormResult]:
-    """Measure every load in turn, in every round."""
-    source = itertools.cycle(images)
-    batch = [[next(source)] for _ in range(_IMAGES)]
+def measure(url: str, requests: Sequence[GoldenRequest], rounds: int, seconds: float) -> list[StormResult]:
+    """Measure every load in turn, in every round.
+
+    Raises:
+        MeasurementError: an answer was wrong.
+    """
 
     def measure_one(load: _Load) -> tuple[float, float, float]:
-        return asyncio.run(_round(url, batch, load, seconds))
+        return asyncio.run(_round(url, requests, load, seconds))
 
     found = in_turn({way: functools.partial(measure_one, load) for way, load in _LOADS.items()}, rounds)
     return [
@@ -88,10 +99,10 @@ def goodput_share(storms: Sequence[StormResult], way: str = _WITH) -> float:
     return median_ratio(succeeded[way], peaks)
 
 
-def table(storms: Sequence[StormResult]) -> Table:
+def table(storms: Sequence[StormResult], what: str) -> Table:
     """Lay out the medians of every load."""
     headings = ("", "in flight", "succeeded/s", "of the peak", "failed/s", "attempts of those")
-    title = f"Requests of {_IMAGES} images: medians of {len(storms[0].succeeded_per_s)} rounds"
+    title = f"{what}: medians of {len(storms[0].succeeded_per_s)} rounds"
     shown = tables.table(*headings, title=title)
     for storm in storms:
         succeeded, failed = median(storm.succeeded_per_s), median(storm.failed_per_s)
@@ -104,15 +115,20 @@ def table(storms: Sequence[StormResult]) -> Table:
     return shown
 
 
-async def _round(url: str, batch: list[list[bytes]], load: _Load, seconds: float) -> tuple[float, float, float]:
+async def _round(
+    url: str, requests: Sequence[GoldenRequest], load: _Load, seconds: float
+) -> tuple[float, float, float]:
     """Count successes and failures per second, and how often those that failed were sent."""
-    begin = time.monotonic() + _WARM_UP_S
+    begin, turn = time.monotonic() + _WARM_UP_S, itertools.cycle(requests)
     seen: Counter[str] = Counter()
 
     async def call(client: AsyncClient) -> None:
         while (now := time.monotonic()) < begin + seconds:
+            request = next(turn)
             try:
-                await client.infer("fashion", {"image": batch}, outputs=["label"])
+                answer = await client.infer(request.model, request.inputs, outputs=[*request.answers])
+                if told := request.fault(answer):
+                    raise MeasurementError(f"{request.model} under load: {told}")
                 found, attempts = "succeeded", 0
             except ClientError as error:
                 found, attempts = "failed", error.attempts

@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+from tritonclient.utils import np_to_triton_dtype
 
-from benchmarks.calling.callers import MAX_AT_ONCE, MODEL, OUTPUT, AsyncCaller, Caller, ThreadCaller
+from benchmarks.calling.callers import MAX_AT_ONCE, Arrays, AsyncCaller, Caller, Question, ThreadCaller
 
 _TIMEOUT_S = 10.0  # the library's default
 
 
 @contextmanager
 def tritonclient_caller(
-    protocol: str, address: str, kind: str, image: bytes, *, same_request: bool
+    protocol: str, address: str, kind: str, question: Question, *, same_request: bool
 ) -> Iterator[Caller]:
     """Connect tritonclient, to call from "threads" or "asyncio".
 
@@ -30,11 +30,11 @@ def tritonclient_caller(
     if kind == "threads":
         own = threading.local()  # tritonclient's HTTP client may not be shared
 
-        def call() -> bytes:
+        def call() -> Arrays:
             if not hasattr(own, "client"):
                 own.client = triton.InferenceServerClient(address)
-            inputs, outputs = _request(triton, image)
-            return _label(own.client.infer(MODEL, inputs, outputs=outputs, **options()))
+            inputs, outputs = _request(triton, question)
+            return _arrays(own.client.infer(question.model, inputs, outputs=outputs, **options()))
 
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
             yield ThreadCaller(call, pool)
@@ -47,9 +47,9 @@ def tritonclient_caller(
     with asyncio.Runner() as runner:
         client = runner.run(connect())
 
-        async def call_async() -> bytes:
-            inputs, outputs = _request(triton, image)
-            return _label(await client.infer(MODEL, inputs, outputs=outputs, **options()))
+        async def call_async() -> Arrays:
+            inputs, outputs = _request(triton, question)
+            return _arrays(await client.infer(question.model, inputs, outputs=outputs, **options()))
 
         try:
             yield AsyncCaller(call_async, runner)
@@ -57,11 +57,13 @@ def tritonclient_caller(
             runner.run(client.close())
 
 
-def _request(triton: Any, image: bytes) -> tuple[list[Any], list[Any]]:
-    """Make a request of an array: work that every caller has to do."""
-    source = triton.InferInput("image", [1, 1], "BYTES")
-    source.set_data_from_numpy(np.array([[image]], dtype=np.object_))
-    return [source], [triton.InferRequestedOutput(OUTPUT)]
+def _request(triton: Any, question: Question) -> tuple[list[Any], list[Any] | None]:
+    """Make a request of arrays: work that every caller has to do."""
+    inputs = []
+    for name, values in question.inputs.items():
+        inputs.append(triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype)))
+        inputs[-1].set_data_from_numpy(values)
+    return inputs, [triton.InferRequestedOutput(name) for name in question.outputs] or None
 
 
 def _options(protocol: str) -> Callable[[], dict[str, Any]]:
@@ -70,5 +72,10 @@ def _options(protocol: str) -> Callable[[], dict[str, Any]]:
     return lambda: {"request_id": uuid.uuid4().hex, "timeout": round(_TIMEOUT_S * 1e6), **with_a_deadline}
 
 
-def _label(result: Any) -> bytes:
-    return bytes(result.as_numpy(OUTPUT)[0, 0])
+def _arrays(result: Any) -> Arrays:
+    """Make arrays of an answer: the same."""
+    response = result.get_response()
+    names = (
+        [o["name"] for o in response["outputs"]] if isinstance(response, dict) else [o.name for o in response.outputs]
+    )
+    return {name: result.as_numpy(name) for name in names}

@@ -1,7 +1,7 @@
 """What Triton's response cache brings and costs on each model of an ensemble.
 
 Each way of caching is an ensemble of its own in one server, so that all are measured in turn, under the same
-conditions. The load is HTTP, in closed loops.
+conditions. The load is HTTP, in closed loops. New requests have to be made by the thousand, which is done for images.
 """
 
 import argparse
@@ -15,7 +15,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from google.protobuf import text_format
 from PIL import Image
+from tritonclient.grpc import model_config_pb2
+from tritonclient.http import InferenceServerClient
 
 from benchmarks import own_server, results
 from benchmarks.errors import MeasurementError
@@ -23,13 +26,13 @@ from benchmarks.serving import load, memory
 from cli import tables
 from cli.progress import track
 from cli.tables import Table, console
-from contracts import layout
+from contracts import golden, layout
+from deploy.triton import payload
 from deploy.triton.control import Control
 from deploy.triton.state import Running
 
 CACHE_MB = 64
-_ENSEMBLE = "fashion"
-_CACHED = ("nothing", _ENSEMBLE, "fashion_preprocess", "fashion_classifier", "fashion_postprocess")
+_NOTHING = "nothing"
 _TRAFFIC = ("repeated", "new")
 _REPEATED = 64  # images that are asked for again and again
 _NEW = 6000  # a round, at most
@@ -51,30 +54,31 @@ class CacheFigures:
 class CacheResult:
     """Every model cached in turn, and what the server's process took."""
 
+    ensemble: str
     measured: tuple[CacheFigures, ...]
     own_mb: tuple[float, float]  # of the server's process, before and after
 
 
 def main(options: argparse.Namespace) -> int:
     """Measure, print and keep."""
-    result = measure(options.rounds)
+    result = measure(options.model, options.rounds)
     console().print(table(result))
     results.keep("cache", {"cache_mb": CACHE_MB, **asdict(result)})
     return 0
 
 
-def measure(rounds: int) -> CacheResult:
-    """Send repeated and new images, cached nowhere and on each model.
+def measure(ensemble: str, rounds: int) -> CacheResult:
+    """Send repeated and new images, cached nowhere, in the ensemble and in each of its steps.
 
     Raises:
-        MeasurementError: an answer was wrong, or never came from the cache.
+        MeasurementError: it is no ensemble that takes images; an answer was wrong, or never came from the cache.
         DeployError, ManifestError: as `deploy.running.server.serving`.
     """
     random = np.random.default_rng(0)
-    seen: dict[tuple[str, str], list[tuple[float, float]]] = {(on, t): [] for on in _CACHED for t in _TRAFFIC}
-    with _server() as (up, ensembles):
+    with _server(ensemble) as (up, ensembles):
+        seen: dict[tuple[str, str], list[tuple[float, float]]] = {(on, t): [] for on in ensembles for t in _TRAFFIC}
         images = list(_images(random, _REPEATED))
-        first = {on: load.with_answers(up.http, _requests(name, images)) for on, name in ensembles.items()}
+        first = {on: load.with_answers(up.http, _requests(up, name, images)) for on, name in ensembles.items()}
         # An ensemble's answer from the cache is in other words: without the sequence's parameters.
         repeated = {on: load.with_answers(up.http, requests) for on, requests in first.items()}
         before_mb = _own_mb(up)
@@ -82,57 +86,73 @@ def measure(rounds: int) -> CacheResult:
             images = list(_images(random, _NEW))
             for on, name in ensembles.items():
                 seen[on, "repeated"].append(_round(up, repeated[on], new=False))
-                seen[on, "new"].append(_round(up, _requests(name, images), new=True))
+                seen[on, "new"].append(_round(up, _requests(up, name, images), new=True))
         _check_hits(up)
         after_mb = _own_mb(up)
     measured = (CacheFigures(*key, *zip(*figures, strict=True)) for key, figures in seen.items())
-    return CacheResult(tuple(measured), (before_mb, after_mb))
+    return CacheResult(ensemble, tuple(measured), (before_mb, after_mb))
 
 
 def table(result: CacheResult) -> Table:
     """Lay out the medians, and what they are of those without a cache."""
     columns = [f"{t} images:\n{figure}" for t in _TRAFFIC for figure in ("requests/s", "×", "p50 ms")]
-    title = f"{_ENSEMBLE}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds"
+    title = f"{result.ensemble}: one model's answers cached; medians of {len(result.measured[0].per_s)} rounds"
     shown = tables.table("cached", *columns, title=title)
     by = {(cached.on, cached.traffic): cached for cached in result.measured}
-    for on in _CACHED:
+    for on in dict.fromkeys(cached.on for cached in result.measured):
         cells = []
         for traffic in _TRAFFIC:
             per_s = median(by[on, traffic].per_s)
-            ratio = per_s / median(by["nothing", traffic].per_s)
+            ratio = per_s / median(by[_NOTHING, traffic].per_s)
             cells += [f"{per_s:,.0f}", f"{ratio:.2f}", f"{median(by[on, traffic].p50_ms):.2f}"]
         shown.add_row(on, *cells)
     return shown
 
 
 @contextmanager
-def _server() -> Iterator[tuple[Running, dict[str, str]]]:
+def _server(ensemble: str) -> Iterator[tuple[Running, dict[str, str]]]:
     """Run a server with every way of caching; yield it with {what is cached: the ensemble}."""
     with own_server.scratch_repository() as root:
         shutil.copytree(layout.model_repository(), root, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        ensembles = {on: _ensemble(root, on) for on in _CACHED}
+        ensembles = {on: _ensemble(root, ensemble, on) for on in (_NOTHING, ensemble, *_steps(root, ensemble))}
         with own_server.serving(root, cache_bytes=CACHE_MB * 1024 * 1024) as up:
             yield up, ensembles
 
 
-def _ensemble(root: Path, on: str) -> str:
+def _steps(root: Path, ensemble: str) -> list[str]:
+    """Name the steps of an ensemble of one image after the other.
+
+    Raises:
+        MeasurementError: it is none.
+    """
+    path = root / ensemble / "config.pbtxt"
+    config = text_format.Parse(path.read_text() if path.is_file() else "", model_config_pb2.ModelConfig())
+    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    if not steps or [tensor.data_type for tensor in config.input] != [model_config_pb2.TYPE_STRING]:
+        raise MeasurementError(
+            f"{ensemble} is no ensemble that takes an image", note="new requests are made by the thousand, as images"
+        )
+    return steps
+
+
+def _ensemble(root: Path, ensemble: str, on: str) -> str:
     """Write the ensemble that is cached so, and the step if it is one; return the ensemble's name."""
-    if on == "nothing":
-        return _ENSEMBLE
+    if on == _NOTHING:
+        return ensemble
     name = f"{on}_cached"
     _copy(root / on, name, cache=True)
-    if on == _ENSEMBLE:
+    if on == ensemble:
         return name
-    ensemble = _copy(root / _ENSEMBLE, f"{_ENSEMBLE}_{on}", cache=False)
-    config = ensemble / "config.pbtxt"
+    above = _copy(root / ensemble, f"{ensemble}_{on}", cache=False)
+    config = above / "config.pbtxt"
     config.write_text(re.sub(rf'model_name: "{on}"', f'model_name: "{name}"', config.read_text()))
-    return ensemble.name
+    return above.name
 
 
 def _copy(model: Path, name: str, *, cache: bool) -> Path:
     copy = model.with_name(name)
-    # The manifest is of the model that it was published for.
-    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("manifest.json", "model.sig"))
+    # The manifest and the golden requests are of the model that they were published for.
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("manifest.json", "model.sig", golden.FILE_NAME))
     for config in (copy / "config.pbtxt", *copy.glob("configs/*.pbtxt")):
         text = config.read_text().replace(f'name: "{model.name}"', f'name: "{name}"', 1)
         config.write_text(text + ("\nresponse_cache { enable: true }\n" if cache else ""))
@@ -163,8 +183,10 @@ def _images(random: np.random.Generator, count: int) -> Iterator[bytes]:
         yield encoded.getvalue()
 
 
-def _requests(model: str, images: Sequence[bytes]) -> list[load.Request]:
-    return [load.build(model, [image]) for image in images]
+def _requests(up: Running, model: str, images: Sequence[bytes]) -> list[load.Request]:
+    with InferenceServerClient(up.http) as client:
+        made = payload.of_images(client.get_model_metadata(model), images, "images")
+    return [load.build(request) for request in made.requests]
 
 
 def _check_hits(up: Running) -> None:

@@ -1,9 +1,12 @@
 """A load generator for Triton's HTTP protocol that costs little, because it shares the machine with the server.
 
 Requests are whole byte strings, made before. An answer is right if it is, byte for byte, what the idle server gave
-to the same request. In a closed loop each connection sends its next request when it has an answer. In an open loop
-requests leave on a schedule, whatever the server does, and latency counts from the scheduled time: a server that
-stalls cannot hide it (no coordinated omission).
+to the same request; or, as a batch moves the last digits of numbers, if it is that but for those, and within the
+tolerance of the reference's answer where that is known.
+
+In a closed loop each connection sends its next request when it has an answer. In an open loop requests leave on a
+schedule, whatever the server does, and latency counts from the scheduled time: a server that stalls cannot hide it (no
+coordinated omission).
 """
 
 import asyncio
@@ -22,9 +25,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import uvloop
 from numpy.typing import NDArray
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
+from benchmarks import wire, workload
 from benchmarks.errors import MeasurementError
+from contracts.golden import GoldenRequest
+from deploy.triton import payload
+from deploy.triton.payload import Tensors
 
 # Triton's HTTP server loses replies, for good, if more than 277 wait for one of its threads; and the connections that
 # it takes while it is idle all go to the same thread. See docs/how-to/overload.md.
@@ -32,6 +38,7 @@ MAX_CONNECTIONS = 256
 _TICK_S = 0.001  # libuv's timers are no finer: what falls due within a tick leaves together
 _PATIENCE_S = 10.0  # for an answer
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)", re.IGNORECASE)
 
 
 class Outcome(IntEnum):
@@ -51,7 +58,8 @@ SHED = (Outcome.QUEUE_FULL, Outcome.QUEUE_TIMEOUT)
 @dataclass(frozen=True)
 class Request:
     data: bytes  # the whole HTTP request
-    answer: bytes = b""  # the whole HTTP response that is right
+    of: GoldenRequest
+    answer: bytes = b""  # the whole HTTP response of the idle server
     priority: int = 0  # 0: the server's default
 
 
@@ -72,41 +80,43 @@ class Log:
         return self.done_s - self.scheduled_s
 
 
-def build(model: str, images: Sequence[bytes], priority: int = 0) -> Request:
-    """Build a request for the labels of `images`, in Triton's binary HTTP form; its answer is not known yet."""
-    source = InferInput("image", [len(images), 1], "BYTES")
-    source.set_data_from_numpy(np.array([[image] for image in images], dtype=np.object_), binary_data=True)
-    wanted = InferRequestedOutput("label", binary_data=True)
-    body, json_length = InferenceServerClient.generate_request_body([source], outputs=[wanted], priority=priority)
+def build(request: GoldenRequest, priority: int = 0) -> Request:
+    """Put a request into HTTP; what the server answers to it is not known yet."""
+    body, header_length = wire.body(request, priority)
     head = (
-        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: triton\r\n"
-        f"Inference-Header-Content-Length: {json_length}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /v2/models/{request.model}/infer HTTP/1.1\r\nHost: triton\r\n"
+        f"{wire.HEADER_LENGTH}: {header_length}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    return Request(head.encode() + body, priority=priority)
+    return Request(head.encode() + body, request, priority=priority)
 
 
 def with_answers(address: str, requests: Sequence[Request]) -> list[Request]:
     """Send the requests one at a time; return them with what the server answers.
 
     Raises:
-        MeasurementError: it does not answer, or not with success.
+        MeasurementError: it does not answer, or not with success, or not as the reference does.
     """
     known = []
+    for request, response in zip(requests, responses(address, requests), strict=True):
+        if not response.startswith(b"HTTP/1.1 200"):
+            raise MeasurementError(f"{address} does not serve it: {response.decode(errors='replace')}")
+        if told := request.of.fault(_tensors(response)):
+            raise workload.wrong_when_idle(request.of.model, told)
+        known.append(replace(request, answer=response))
+    return known
+
+
+def responses(address: str, requests: Sequence[Request]) -> list[bytes]:
+    """Send the requests one at a time; return what the server says, head and body.
+
+    Raises:
+        MeasurementError: it says nothing.
+    """
     try:
         with socket.create_connection(_host_and_port(address), timeout=_PATIENCE_S) as connection:
-            for request in requests:
-                connection.sendall(request.data)
-                response = b""
-                while not _whole(response):
-                    if not (more := connection.recv(65536)):
-                        raise ConnectionError("the server closed the connection")
-                    response += more
-                if not response.startswith(b"HTTP/1.1 200"):
-                    raise MeasurementError(f"{address} does not serve it: {response.decode(errors='replace')}")
-                known.append(replace(request, answer=response))
+            return [_response(connection, request) for request in requests]
     except OSError as error:
         raise MeasurementError(f"no answer from {address}: {error}", hint="python -m deploy status") from error
-    return known
 
 
 def closed_loop(address: str, requests: Sequence[Request], concurrency: int, duration_s: float) -> Log:
@@ -185,6 +195,7 @@ class _Run:
         self.connections = self.under_way = 0
         self.began = 0.0
         self.on_idle: Callable[[_Connection], None] = lambda connection: None
+        self.right: dict[int, set[int]] = {}  # by a request's place: hashes of other responses that are right
 
     async def connect(self) -> "_Connection":
         self.connections += 1
@@ -198,7 +209,7 @@ class _Run:
         return time.perf_counter() - self.began
 
     def send(self, connection: "_Connection", scheduled: float, which: int) -> None:
-        connection.index, connection.request = len(self.which), self.requests[which]
+        connection.index, connection.which, connection.request = len(self.which), which, self.requests[which]
         self.which.append(which)
         self.scheduled.append(scheduled)
         self.sent.append(self.now())
@@ -212,6 +223,17 @@ class _Run:
         self.outcome[connection.index] = outcome
         connection.request = None
         self.under_way -= 1
+
+    def judged(self, which: int, response: bytes) -> Outcome:
+        """Tell what a response is to the request in that place, where it is not what the idle server said."""
+        if not response.startswith(b"HTTP/1.1 200"):
+            return _refusal(response)
+        right = self.right.setdefault(which, set())
+        if (seen := hash(response)) not in right:  # of 64 bits, and salted
+            if not _is_right(self.requests[which], response):
+                return Outcome.WRONG
+            right.add(seen)
+        return Outcome.OK
 
     def log(self, drive: Callable[[], Awaitable[None]]) -> Log:
         """Drive the load, wait for the last answers, and write down what became of it."""
@@ -247,7 +269,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, run: _Run) -> None:
         self.run, self.received, self.closed = run, b"", False
         self.request: Request | None = None  # under way
-        self.index = 0  # its place in the log
+        self.which = 0  # its place among the requests
+        self.index = 0  # and in the log
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -259,7 +282,7 @@ class _Connection(asyncio.Protocol):
         if data == self.request.answer:
             outcome = Outcome.OK
         elif _whole(data):
-            outcome = _judged(data)
+            outcome = self.run.judged(self.which, data)
         else:
             self.received = data
             return
@@ -274,15 +297,39 @@ class _Connection(asyncio.Protocol):
             self.run.finish(self, Outcome.FAILED)
 
 
-def _judged(response: bytes) -> Outcome:
-    if response.startswith(b"HTTP/1.1 200"):
-        return Outcome.WRONG
+def _refusal(response: bytes) -> Outcome:
     if response.startswith(b"HTTP/1.1 503"):
         if b"Exceeds maximum queue size" in response:
             return Outcome.QUEUE_FULL
         if b"Request timeout expired" in response:
             return Outcome.QUEUE_TIMEOUT
     return Outcome.FAILED
+
+
+def _is_right(request: Request, response: bytes) -> bool:
+    if not request.answer:  # nobody has asked the idle server
+        return False
+    try:
+        answer, idle = _tensors(response), _tensors(request.answer)
+    except ValueError:
+        return False
+    return payload.fault(request.of, answer, idle) is None
+
+
+def _tensors(response: bytes) -> Tensors:
+    head, _, body = response.partition(b"\r\n\r\n")
+    length = _HEADER_LENGTH.search(head)
+    return wire.answer(body, int(length[1]) if length else None)
+
+
+def _response(connection: socket.socket, request: Request) -> bytes:
+    connection.sendall(request.data)
+    response = b""
+    while not _whole(response):
+        if not (more := connection.recv(65536)):
+            raise ConnectionError("the server closed the connection")
+        response += more
+    return response
 
 
 def _whole(response: bytes) -> bool:

@@ -33,7 +33,7 @@ class Sample:
     """A process at one time."""
 
     at_s: float
-    name: str  # "tritonserver", "supervisor", "shared memory", "fashion_preprocess_0_0, version 1"
+    name: str  # "tritonserver", "supervisor", "shared memory", "MODEL_0_0, version 1"
     pid: int  # 0: the shared memory
     uss_bytes: int  # its own: what would be free if it ended
     pss_bytes: int  # and its part of the pages that it shares

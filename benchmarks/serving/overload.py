@@ -5,13 +5,13 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import results, target
+from benchmarks import results, target, workload
 from benchmarks.serving.load import Outcome
 from benchmarks.serving.overload_run import AFTER_S, Overload, PriorityResult, Settings, run
 from cli import plots, tables
@@ -33,28 +33,29 @@ _ROWS = (
 
 
 def main(options: argparse.Namespace) -> int:
-    """Overload the server once for every number of images in a request; return 0 if it held every time."""
-    up, images = target.running(), target.images(options.images)
+    """Overload the server once for every number of samples in a request; return 0 if it held every time."""
+    up = target.running()
+    sent = workload.find(f"http://{up.http}", options.model, Path(up.repository), options.images)
     measured = [
         run(
             up.http,
             up,
             Settings(
-                images=images,
-                model=options.model,
-                images_per_request=count,
+                workload=sent,
+                rows_per_request=count,
                 factor=options.factor,
                 seconds=options.seconds,
                 priority_share=options.priority_share,
             ),
             say=Progress().say,
         )
-        for count in options.images_per_request
+        for count in options.rows_per_request
     ]
     console(130).print(table(measured))
+    print(f"Sent: {sent}")
     kept = results.keep("overload", {"measurements": [as_json(result) for result in measured]})
     for result in measured:
-        picture = kept.with_name(f"{kept.stem}-{result.settings.images_per_request}.png")
+        picture = kept.with_name(f"{kept.stem}-{result.settings.rows_per_request}.png")
         plot(result, picture)
         save_requests(result, picture.with_suffix(".npz"))
         print(f"Picture: {layout.shown(picture)}", file=sys.stderr)
@@ -67,12 +68,12 @@ def table(measured: Sequence[Overload]) -> Table:
     """Lay out a column for each kind of request and priority."""
     headings, columns = ["requests"], [[*_ROWS]]
     for result in measured:
-        images = result.settings.images_per_request
+        rows = result.settings.rows_per_request
         for c in result.classes:
-            headings.append(f"{images} image{'s' * (images > 1)}, priority {c.priority or 'default'}")
+            headings.append(f"{rows} sample{'s' * (rows > 1)}, priority {c.priority or 'default'}")
             columns.append(_column(result, c))
     first = measured[0].settings
-    title = f"{first.model}: {first.factor:g} times the peak, open loop, {first.seconds:g} s"
+    title = f"{first.workload.model}: {first.factor:g} times the peak, open loop, {first.seconds:g} s"
     shown = tables.table(*headings, title=title)
     for row in zip(*columns, strict=True):
         shown.add_row(*row)
@@ -81,10 +82,12 @@ def table(measured: Sequence[Overload]) -> Table:
 
 def as_json(result: Overload) -> dict[str, Any]:
     """Collect all figures; null where there is nothing to measure."""
-    log = result.log
+    log, settings = result.log, result.settings
     lag_ms = 1e3 * (log.sent_s - log.scheduled_s)
     figures = {
-        **{name: value for name, value in asdict(result.settings).items() if name != "images"},
+        "model": settings.workload.model,
+        "sent": str(settings.workload),
+        **{field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "workload"},
         "closed_loops": [asdict(peak) for peak in result.peaks],
         "peak_per_s": result.peak.per_s,
         "goodput_share": result.goodput_share,

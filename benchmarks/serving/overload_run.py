@@ -23,21 +23,20 @@ from benchmarks.errors import MeasurementError
 from benchmarks.serving import load, memory
 from benchmarks.serving.load import Log, Outcome, Request
 from benchmarks.serving.memory import Sample
+from benchmarks.workload import Workload
 from deploy.triton.state import Running
 
 _LIGHT_PER_S = 50
 BEFORE_S, AFTER_S = 3.0, 5.0  # of the light load
-_IMAGES_UNDER_WAY = (16, 32, 64, 128, 192)  # in the closed loops
+_ROWS_UNDER_WAY = (16, 32, 64, 128, 192)  # in the closed loops
 _RECOVERED = 10  # requests in a row, all answered, in twice the time as before at most (their median)
 _LOOK_EVERY_S = 2.0
-_REQUESTS = 64  # different ones
 
 
 @dataclass(frozen=True)
 class Settings:
-    images: tuple[bytes, ...]  # PNG or JPEG
-    model: str = "fashion"  # an ensemble
-    images_per_request: int = 1
+    workload: Workload
+    rows_per_request: int = 1  # samples
     factor: float = 3  # of the peak
     seconds: float = 60
     closed_s: float = 5  # of each closed loop
@@ -74,7 +73,7 @@ class Overload:
 
     settings: Settings
     peaks: tuple[ClosedLoop, ...]
-    queue_timeout_s: float  # of all the ensemble's steps
+    queue_timeout_s: float  # of the model, or of all the ensemble's steps
     requests: tuple[Request, ...]
     log: Log
     memory: tuple[Sample, ...]  # none if the server is not ours
@@ -145,7 +144,7 @@ def run(address: str, server: Running | None, settings: Settings, say: Callable[
         MeasurementError: the server does not answer.
     """
     requests = load.with_answers(address, _requests(settings))
-    connections = dict.fromkeys(max(1, images // settings.images_per_request) for images in _IMAGES_UNDER_WAY)
+    connections = dict.fromkeys(max(1, rows // settings.rows_per_request) for rows in _ROWS_UNDER_WAY)
     peaks = []
     # Spawned, not forked: a process that does nothing else.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as generator:
@@ -155,22 +154,20 @@ def run(address: str, server: Running | None, settings: Settings, say: Callable[
             peaks.append(_peak(count, log, settings.closed_s))
         per_s = settings.factor * max(peak.per_s for peak in peaks)
         say(f"open loop, {per_s:,.0f} requests/s for {settings.seconds:g} s")
-        loading = generator.submit(load.open_loop, address, requests, *_schedule(settings, per_s))
+        loading = generator.submit(load.open_loop, address, requests, *_schedule(settings, per_s, len(requests)))
         samples = _watch(loading, server)
-        timeout_s = _queue_timeout_s(address, settings.model)
+        timeout_s = _queue_timeout_s(address, settings.workload.model)
         return Overload(settings, tuple(peaks), timeout_s, tuple(requests), loading.result(), tuple(samples))
 
 
 def _requests(settings: Settings) -> list[Request]:
-    def all_with(priority: int) -> list[Request]:
-        images = itertools.cycle(settings.images)
-        count = settings.images_per_request
-        return [load.build(settings.model, [*itertools.islice(images, count)], priority) for _ in range(_REQUESTS)]
-
-    return all_with(0) + (all_with(1) if settings.priority_share else [])
+    """Build those of the default priority, and as many with priority 1 if there are to be any."""
+    found = settings.workload.of_rows(settings.rows_per_request)
+    priorities = (0, 1) if settings.priority_share else (0,)
+    return [load.build(request, priority) for priority in priorities for request in found]
 
 
-def _schedule(settings: Settings, per_s: float) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _schedule(settings: Settings, per_s: float, requests: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Draw when to send, and which request."""
     random = np.random.default_rng(0)
     spans = ((BEFORE_S, _LIGHT_PER_S), (settings.seconds, per_s), (AFTER_S, _LIGHT_PER_S))
@@ -179,8 +176,9 @@ def _schedule(settings: Settings, per_s: float) -> tuple[NDArray[np.float64], ND
         times.append(begin_s + np.sort(random.uniform(0, seconds, random.poisson(rate * seconds))))
         begin_s += seconds
     schedule_s = np.concatenate(times)
-    which = random.integers(_REQUESTS, size=len(schedule_s))
-    return schedule_s, which + _REQUESTS * (random.random(len(schedule_s)) < settings.priority_share)
+    different = requests // 2 if settings.priority_share else requests
+    which = random.integers(different, size=len(schedule_s))
+    return schedule_s, which + different * (random.random(len(schedule_s)) < settings.priority_share)
 
 
 def _watch(loading: "Future[Log]", server: Running | None) -> list[Sample]:
@@ -192,10 +190,10 @@ def _watch(loading: "Future[Log]", server: Running | None) -> list[Sample]:
     return samples
 
 
-def _queue_timeout_s(address: str, ensemble: str) -> float:
-    """Add up how long a request may wait in the queues of an ensemble's steps, as far as they limit it."""
+def _queue_timeout_s(address: str, model: str) -> float:
+    """Add up how long a request may wait in the model's queue, or in those of an ensemble's steps, where limited."""
     with InferenceServerClient(address) as client:
-        steps = client.get_model_config(ensemble)["ensemble_scheduling"]["step"]
+        steps = client.get_model_config(model).get("ensemble_scheduling", {}).get("step", [{"model_name": model}])
         batchers = [client.get_model_config(step["model_name"]).get("dynamic_batching", {}) for step in steps]
     policies = [batcher.get("default_queue_policy", {}) for batcher in batchers]
     return sum(int(policy.get("default_timeout_microseconds", 0)) for policy in policies) / 1e6
@@ -204,7 +202,8 @@ def _queue_timeout_s(address: str, ensemble: str) -> float:
 def _peak(connections: int, log: Log, seconds: float) -> ClosedLoop:
     answered = log.outcome == Outcome.OK
     if not answered.any():
-        raise MeasurementError(f"no right answer with {connections} connections")
+        ends = ", ".join(f"{n:,} {Outcome(outcome).name}" for outcome, n in enumerate(np.bincount(log.outcome)) if n)
+        raise MeasurementError(f"no right answer with {connections} connections", note=ends or "nothing was sent")
     p50_ms, p99_ms = np.percentile(1e3 * log.latency_s[answered], (50, 99)).tolist()
     return ClosedLoop(connections, float(answered.sum()) / seconds, p50_ms, p99_ms)
 

@@ -1,13 +1,14 @@
 """Throughput and latency percentiles by concurrency, as NVIDIA's perf_analyzer sees them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import results, target
+from benchmarks import results, target, workload
 from benchmarks.errors import MeasurementError
 from benchmarks.serving import perf_analyzer
 from benchmarks.serving.perf_analyzer import Measurement
+from benchmarks.workload import Workload
 from cli import tables
 from cli.progress import track
 from cli.tables import Table, console
@@ -17,19 +18,36 @@ from deploy.triton import state
 def main(options: argparse.Namespace) -> int:
     """Measure every protocol at every concurrency, print and keep."""
     addresses = _addresses(options)
-    images = target.images(options.images)[: options.requests]
-    requests = perf_analyzer.write_requests(images, results.directory() / "perf-requests.json")
+    url = next(f"{protocol}://{addresses[protocol]}" for protocol in options.protocol)
+    sent = workload.find(url, options.model, target.repository(), options.images)
+    workload.answers(url, sent.requests)
     tool = perf_analyzer.find()
+    checked = {protocol: perf_analyzer.checkable(sent, protocol) for protocol in options.protocol}
+    requests = {
+        protocol: perf_analyzer.write_requests(
+            sent, options.requests, checked[protocol], results.directory() / f"perf-requests-{protocol}.json"
+        )
+        for protocol in options.protocol
+    }
     plan = [(protocol, concurrency) for protocol in options.protocol for concurrency in options.concurrency]
     measurements = [
         perf_analyzer.measure(
-            tool, options.model, protocol, addresses[protocol], concurrency, requests, round(options.window * 1000)
+            tool,
+            options.model,
+            protocol,
+            addresses[protocol],
+            concurrency,
+            requests[protocol],
+            round(options.window * 1000),
         )
         for protocol, concurrency in track(plan, "perf_analyzer", "measurements")
     ]
-    title = f"{options.model}: PNG bytes to label, closed loop, 3 windows of {options.window:g} s"
+    title = f"{options.model}: closed loop, 3 windows of {options.window:g} s"
     console().print(table(measurements, title))
-    results.keep("perf", {"model": options.model, "measurements": [asdict(m) for m in measurements]})
+    said = f"{sent.source}, one sample a request; {_checked(sent, checked)}"
+    print(f"Sent: {said}")
+    figures = [asdict(measurement) for measurement in measurements]
+    results.keep("perf", {"model": options.model, "sent": said, "checked": checked, "measurements": figures})
     return 0
 
 
@@ -41,6 +59,14 @@ def table(measurements: Sequence[Measurement], title: str) -> Table:
         latencies = (f"{ms:.2f}" for ms in (m.p50_ms, m.p90_ms, m.p95_ms, m.p99_ms))
         shown.add_row(m.protocol, str(m.concurrency), f"{m.throughput_per_s:,.0f}", *latencies)
     return shown
+
+
+def _checked(sent: Workload, checked: Mapping[str, Sequence[str]]) -> str:
+    """Say which answers were checked. perf_analyzer compares bytes, which numbers with a tolerance do not keep."""
+    if not sent.has_answers:
+        return "no golden requests, so that no answer was checked"
+    under_load = [f"{' and '.join(names)} over {protocol}" for protocol, names in checked.items() if names]
+    return f"answers checked before the load, and under it {'; '.join(under_load) or 'none'}"
 
 
 def _addresses(options: argparse.Namespace) -> dict[str, str]:

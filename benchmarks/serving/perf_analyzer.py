@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,14 +15,23 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.errors import MeasurementError, ToolError
+from benchmarks.workload import Workload
+from clients.core.tensors import encoded_strings
 from contracts import layout
+from contracts.golden import GoldenRequest
 from deploy.triton import environment
+from deploy.triton.payload import Tensors
 
 # Current perf-analyzer wheels need glibc 2.38 (Ubuntu 24.04); on an older one pip takes an empty placeholder.
 # The wheel of this client release carries a binary for glibc 2.34 and later.
 _FALLBACK = "tritonclient==2.50.0"
+_WRONG_ANSWER = ("match expected output", "match expected size")  # in its words
 _LIBRARIES = {"libb64-*": "libb64.so.0d", "libcudart-*": "libcudart.so.12"}  # as the wheel of Triton names them
 
 
@@ -59,15 +67,30 @@ def find() -> PerfAnalyzer:
     return PerfAnalyzer(Path(found)) if found else _installed()
 
 
-def write_requests(images: Sequence[bytes], path: Path) -> Path:
-    """Write perf_analyzer's input file: one request an image, sent in turn."""
+def checkable(sent: Workload, protocol: str) -> tuple[str, ...]:
+    """Name the outputs that it can check, by its `validation_data`: those without a tolerance, as it compares bytes.
 
-    def element(image: bytes) -> dict[str, object]:
-        # Raw bytes of a BYTES tensor: each element carries its length, 4 bytes, little-endian.
-        encoded = base64.b64encode(struct.pack("<I", len(image)) + image).decode()
-        return {"image": {"content": {"b64": encoded}, "shape": [1]}}
+    It needs to know their shapes beforehand, and over HTTP all outputs or none.
+    """
+    known = [
+        tensor.name for tensor in sent.metadata.outputs if -1 not in tensor.shape[1 if sent.max_batch_size else 0 :]
+    ]
+    names = tuple(name for name in known if all(_has_to_be_equal(request, name) for request in sent.requests))
+    return names if protocol == "grpc" or len(names) == len(sent.metadata.outputs) else ()
 
-    path.write_text(json.dumps({"data": [element(image) for image in images]}))
+
+def write_requests(sent: Workload, count: int, checked: Sequence[str], path: Path) -> Path:
+    """Write perf_analyzer's input file: requests of a sample that are sent in turn, `count` at most.
+
+    Args:
+        checked: The outputs whose answers it shall check.
+    """
+    rows, batched = sent.rows[:count], bool(sent.max_batch_size)
+    written: dict[str, object] = {"data": [_tensors(row.inputs, batched) for row in rows]}
+    if checked:
+        right = [{name: row.answers[name] for name in checked} for row in rows]
+        written["validation_data"] = [_tensors(answers, batched) for answers in right]
+    path.write_text(json.dumps(written))
     return path
 
 
@@ -86,7 +109,7 @@ def measure(
     between repeated runs says what such a figure is worth.
 
     Raises:
-        MeasurementError: perf_analyzer failed, with what it said.
+        MeasurementError: perf_analyzer failed, with what it said, or found a wrong answer.
     """
     with tempfile.NamedTemporaryFile(suffix=".csv") as table:
         command = [
@@ -102,15 +125,38 @@ def measure(
         rows = list(csv.DictReader(Path(table.name).read_text().splitlines()))
     if run.returncode != 0 or not rows:
         said = (run.stderr.strip() or run.stdout.strip()).splitlines()[-3:]
+        if any(wrong in line for line in said for wrong in _WRONG_ANSWER):
+            raise MeasurementError(
+                f"{model} gives wrong answers at concurrency {concurrency} over {protocol}", note="\n  ".join(said)
+            )
         raise MeasurementError(
             f"perf_analyzer failed at concurrency {concurrency} over {protocol}",
             note="\n  ".join(said) or f"exit code {run.returncode}",
-            hint="is the server up? python -m deploy status",
+            hint="python -m deploy status",
         )
     [row] = rows
     percentiles = {p: float(row[f"p{p} latency"]) / 1e3 for p in (50, 90, 95, 99)}
     throughput = float(row["Inferences/Second"])
     return Measurement(protocol, concurrency, throughput, *percentiles.values())
+
+
+def _has_to_be_equal(request: GoldenRequest, output: str) -> bool:
+    return output in request.answers and not request.tolerance.get(output)
+
+
+def _tensors(tensors: Tensors, batched: bool) -> dict[str, object]:
+    return {
+        name: {
+            "content": {"b64": base64.b64encode(_raw(values)).decode()},
+            "shape": [*values.shape[1:]] if batched else [*values.shape],
+        }
+        for name, values in tensors.items()
+    }
+
+
+def _raw(values: NDArray[Any]) -> bytes:
+    """Lay values out as Triton has them: each element of BYTES carries its length before it, 4 bytes, little-endian."""
+    return encoded_strings(values) if values.dtype == np.object_ else values.tobytes()
 
 
 def _installed() -> PerfAnalyzer:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import results, target
+from benchmarks import results, target, workload
 from benchmarks.serving import memory
 from benchmarks.serving.memory import Sample
 from benchmarks.serving.soak_run import Settings, Soak, run
@@ -19,15 +19,16 @@ from contracts import layout
 
 def main(options: argparse.Namespace) -> int:
     """Soak the server that is up; return 0 if nothing grew and nothing failed."""
+    up = target.running()
     settings = Settings(
-        images=target.images(options.images),
+        workload=workload.find(f"http://{up.http}", options.model, Path(up.repository), options.images),
         minutes=options.minutes,
-        model=options.model,
         reload_every_s=options.reload_every,
         limit_mb_per_h=options.limit,
     )
-    soak = run(target.running(), settings)
+    soak = run(up, settings)
     console().print(table(soak))
+    print(f"Sent: {settings.workload}")
     for finding in soak.findings:
         print(f"✗ {finding}")
     results.keep("soak", write(soak, results.directory()))
@@ -45,7 +46,8 @@ def write(soak: Soak, directory: Path) -> dict[str, Any]:
     memory.plot(soak.samples, soak.growth, [reload.at_s for reload in soak.reloads], picture)
     p50, p99 = np.percentile(np.concatenate(soak.latency_ms), (50, 99)).tolist() if soak.latency_ms else (None, None)
     return {
-        "model": soak.settings.model,
+        "model": soak.settings.workload.model,
+        "sent": str(soak.settings.workload),
         "minutes": round(soak.samples[-1].at_s / 60, 2),
         "peak_per_s": round(soak.peak_per_s),
         "outcomes": dict(soak.outcomes),
@@ -65,7 +67,8 @@ def write(soak: Soak, directory: Path) -> dict[str, Any]:
 def table(soak: Soak) -> Table:
     """Lay out the processes, a row each."""
     requests, minutes = soak.outcomes.total() + soak.visits.total(), soak.samples[-1].at_s / 60
-    title = f"{soak.settings.model}: {requests:,} requests in {minutes:.1f} minutes, {len(soak.reloads)} reloads"
+    model = soak.settings.workload.model
+    title = f"{model}: {requests:,} requests in {minutes:.1f} minutes, {len(soak.reloads)} reloads"
     headings = ("process", "lives", "own memory, MB", "files", "threads", "MB/h", "95 % interval", "")
     shown = tables.table(*headings, title=title)
     for g in soak.growth:

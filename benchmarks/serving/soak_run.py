@@ -1,6 +1,6 @@
 """Half of a server's peak load for a long time: does a process grow, does a request fail?
 
-Leaks hide in what is rare, so that is mixed in: large images and batches, inputs that have to be refused, connections
+Leaks hide in what is rare, so that is mixed in: batches and large images, inputs that have to be refused, connections
 that come and go over both protocols, and a reload of every model, one after the other.
 """
 
@@ -25,10 +25,12 @@ from PIL import Image
 from benchmarks.errors import MeasurementError
 from benchmarks.serving import load, memory
 from benchmarks.serving.memory import Growth, Sample
+from benchmarks.workload import Workload
 from cli.progress import Bar, bar
-from clients import Client, InvalidInputError, Prediction
+from clients import Client, ClientError, InvalidInputError
 from clients.settings import Protocol
 from contracts import repository
+from contracts.golden import GoldenRequest
 from deploy.errors import DeployError
 from deploy.triton import state
 from deploy.triton.control import Control
@@ -37,19 +39,18 @@ from deploy.triton.state import Running
 _PEAK_CONNECTIONS = 16
 _PIECE_S = 2.0  # of the load; each opens its connections anew
 _BATCH = 16
-_VISITORS = 10  # images through the clients, each look
+_VISITORS = 10  # requests through the clients, each look
 # gRPC tells the server of a client that has lost patience, and Triton 2.51 may crash then: see server issue 7368.
 _PATIENCE_S = 60.0
 _SHED = (load.Outcome.QUEUE_FULL.name, load.Outcome.QUEUE_TIMEOUT.name)
 _AS_IT_SHOULD_BE = (load.Outcome.OK.name, "answered", "refused", *_SHED)  # a reload takes the cores for a while
-_BAD = (b"not an image", b"\x89PNG\r\n\x1a\n")
+_NO_IMAGES = (b"not an image", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclass(frozen=True)
 class Settings:
-    images: tuple[bytes, ...]  # PNG or JPEG
+    workload: Workload
     minutes: float = 30
-    model: str = "fashion"
     reload_every_s: float = 180  # 0: never
     limit_mb_per_h: float = 10  # faster growth is a finding
 
@@ -113,7 +114,7 @@ def run(server: Running, settings: Settings) -> Soak:
     """Soak it for so long, or until Ctrl-C.
 
     Raises:
-        MeasurementError: the server does not answer.
+        MeasurementError: the server does not answer, or wrong.
     """
     requests = load.with_answers(server.http, _requests(settings))
     seconds = min(5.0, settings.seconds / 5)
@@ -149,7 +150,8 @@ def _drive(address: str, requests: list[load.Request], soak: Soak, stop: threadi
 def _watch(server: Running, soak: Soak, driving: "Future[None]", shown: Bar) -> None:
     """Look at the processes, call through the clients, and reload now and then."""
     settings, began = soak.settings, time.monotonic()
-    models = itertools.cycle(sorted(config.parent.name for config in Path(server.repository).glob("*/config.pbtxt")))
+    with Control(server) as control:
+        models = itertools.cycle(sorted(v.name for v in control.models() if v.state == "READY"))
     reload_at = settings.reload_every_s or math.inf
     for tick in itertools.count(1):
         at_s = time.monotonic() - began
@@ -166,18 +168,48 @@ def _watch(server: Running, soak: Soak, driving: "Future[None]", shown: Bar) -> 
 
 
 def _visit(server: Running, settings: Settings) -> Counter[str]:
-    """Send some images, and what is none, through the clients over both protocols."""
-    seen: Counter[str] = Counter()
-    images = (*settings.images[:_VISITORS], *_BAD)
+    """Send some requests, and what has to be refused, through the clients over both protocols."""
+    sent, seen = settings.workload, Counter[str]()
     for protocol, address in _protocols(server):
         with Client(f"{protocol}://{address}", timeout_s=_PATIENCE_S) as client:
-            outcomes = client.classify_many(images, model=settings.model, batch_size=1)
-            for image, outcome in zip(images, outcomes, strict=True):
-                if image in _BAD:
-                    seen["refused" if isinstance(outcome, InvalidInputError) else f"not refused: {outcome}"] += 1
-                else:
-                    seen["answered" if isinstance(outcome, Prediction) else str(outcome)] += 1
+            for request in sent.requests[:_VISITORS]:
+                seen[_answered(client, request)] += 1
+            for request in _of_no_image(sent):
+                seen[_refused(client, request)] += 1
+    malformed = load.responses(server.http, [load.build(_malformed(sent.requests[0]))])
+    seen.update("refused" if r.startswith(b"HTTP/1.1 400") else f"not refused: {r[:80]!r}" for r in malformed)
     return seen
+
+
+def _answered(client: Client, request: GoldenRequest) -> str:
+    try:
+        return request.fault(client.infer(request.model, request.inputs, outputs=[*request.answers])) or "answered"
+    except ClientError as error:
+        return str(error)
+
+
+def _refused(client: Client, request: GoldenRequest) -> str:
+    try:
+        return f"not refused: {client.infer(request.model, request.inputs)}"
+    except InvalidInputError:
+        return "refused"
+    except ClientError as error:
+        return f"not refused: {error}"
+
+
+def _of_no_image(sent: Workload) -> list[GoldenRequest]:
+    """Make requests of an image model that hold no image; none of another model."""
+    [row, *_] = sent.rows
+    texts = _NO_IMAGES if sent.images else ()
+    return [
+        GoldenRequest(row.model, {name: np.full_like(values, text) for name, values in row.inputs.items()}, {})
+        for text in texts
+    ]
+
+
+def _malformed(request: GoldenRequest) -> GoldenRequest:
+    """Make a request that no model takes: its inputs have a dimension too many."""
+    return GoldenRequest(request.model, {name: values[None] for name, values in request.inputs.items()}, {})
 
 
 def _protocols(server: Running) -> Iterator[tuple[Protocol, str]]:
@@ -199,8 +231,14 @@ def _reload(server: Running, model: str, at_s: float) -> Reload:
 
 
 def _requests(settings: Settings) -> list[load.Request]:
-    large = io.BytesIO()
-    Image.linear_gradient("L").resize((1000, 1000)).save(large, "JPEG")
-    batch = tuple(itertools.islice(itertools.cycle(settings.images), _BATCH))
-    bodies = [*((image,) for image in settings.images), batch, (large.getvalue(),)]
-    return [load.build(settings.model, body) for body in bodies]
+    """Build single samples, batches, and a large image if the model takes images."""
+    sent = settings.workload
+    batch = min(_BATCH, sent.max_batch_size)
+    requests = [*sent.rows, *(sent.of_rows(batch)[:1] if batch > 1 else ())]
+    if sent.images:
+        large = io.BytesIO()
+        Image.linear_gradient("L").resize((1000, 1000)).save(large, "JPEG")
+        [row, *_] = sent.rows
+        inputs = {name: np.full_like(values, large.getvalue()) for name, values in row.inputs.items()}
+        requests.append(GoldenRequest(row.model, inputs, {}))
+    return [load.build(request) for request in requests]

@@ -3,7 +3,7 @@
   python -m clients classify shoe.png shirts/         images, and folders of .png, .jpg and .jpeg
   python -m clients classify --csv shirts/ > answers.csv
   cat shoe.png | python -m clients classify -
-  python -m clients infer fashion --input image=@shoe.png
+  python -m clients infer MODEL --input image=@shoe.png
   python -m clients models                            what it serves, with inputs and outputs
   python -m clients health                            whether it is live and ready
 
@@ -20,6 +20,7 @@ from cli import commands
 from cli.commands import Command, positive_count
 from cli.run import run_command_line
 from contracts.errors import ProjectError
+from contracts.layout import DEFAULT_FAMILY
 
 _CLASSIFIERS = "a model with the input `image`, BYTES [B, 1], and the outputs `top_labels` and `top_scores`"
 
@@ -39,7 +40,9 @@ def _classify(classify: argparse.ArgumentParser) -> None:
         "paths", nargs="+", metavar="PATH", help="image files, folders of them, or - for an image on standard input"
     )
     classify.add_argument(
-        "--model", default="fashion", help=f"{_CLASSIFIERS} (default: fashion); for other models use `infer`"
+        "--model",
+        default=DEFAULT_FAMILY,
+        help=f"{_CLASSIFIERS} (default: {DEFAULT_FAMILY}); for other models use `infer`",
     )
     classify.add_argument(
         "--batch", type=positive_count, default=16, metavar="N", help="images per request (default: 16)"

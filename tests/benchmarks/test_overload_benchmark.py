@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks import workload
 from benchmarks.errors import MeasurementError
 from benchmarks.serving import load, overload, overload_run
 from benchmarks.serving.load import Outcome, Request
-from tests.conftest import RunningServer
+from benchmarks.workload import Workload
+from clients.core.metadata import ModelMetadata
+from contracts.golden import GoldenRequest
+from tests.conftest import FAMILY, RunningServer
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +27,14 @@ def images(examples: Path) -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in sorted(examples.glob("*.png")))
 
 
+def of_images(images: Sequence[bytes], model: str = FAMILY) -> GoldenRequest:
+    return GoldenRequest(model, {"image": np.array([[image] for image in images], np.object_)}, {})
+
+
 @pytest.fixture(scope="module")
 def requests(server: RunningServer, images: tuple[bytes, ...]) -> list[Request]:
     """Of one image and of three, with their answers."""
-    return load.with_answers(server.http, [load.build("fashion", images[:count]) for count in (1, 3)])
+    return load.with_answers(server.http, [load.build(of_images(images[:count])) for count in (1, 3)])
 
 
 def test_a_closed_loop_has_so_many_requests_under_way_and_no_more(
@@ -75,7 +84,7 @@ def test_another_answer_than_the_idle_servers_is_wrong(server: RunningServer, re
 def test_what_the_server_refuses_for_another_reason_has_failed(
     server: RunningServer, images: tuple[bytes, ...]
 ) -> None:
-    unknown = load.build("nope", images[:1])
+    unknown = load.build(of_images(images[:1], "nope"))
     assert set(load.closed_loop(server.http, [unknown], 1, 0.1).outcome) == {Outcome.FAILED}
     with pytest.raises(MeasurementError, match="nope"):
         load.with_answers(server.http, [unknown])
@@ -93,11 +102,13 @@ def test_nobody_at_the_address_is_an_error(requests: list[Request]) -> None:
 
 
 def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
-    server: RunningServer, images: tuple[bytes, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, examples: Path, images: tuple[bytes, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overload_run, "BEFORE_S", 1.0)
     monkeypatch.setattr(overload_run, "AFTER_S", 1.0)
-    settings = overload_run.Settings(images, images_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
+    sent = workload.find(f"http://{server.http}", FAMILY, server.workspace.repository, examples)
+    assert sent.images == images
+    settings = overload_run.Settings(sent, rows_per_request=16, seconds=2, closed_s=0.3, priority_share=0.2)
     result = overload_run.run(server.http, None, settings, say=lambda line: None)
     figures = overload.as_json(result)
     assert [c["priority"] for c in figures["by_priority"]] == [0, 1]
@@ -131,7 +142,9 @@ def planted(changes: dict[str, tuple[float, float, object]]) -> overload_run.Ove
         scheduled_s, scheduled_s, which=np.zeros(len(scheduled_s), dtype=np.intp), connections=1, cpu_s=0, **columns
     )
     peaks = (overload_run.ClosedLoop(connections=1, per_s=100, p50_ms=10, p99_ms=10),)
-    return overload_run.Overload(overload_run.Settings((), seconds=10), peaks, 1.0, (Request(b""),), log, ())
+    request = GoldenRequest("planted", {}, {})
+    settings = overload_run.Settings(Workload(ModelMetadata("planted", (), ()), (request,), "nothing"), seconds=10)
+    return overload_run.Overload(settings, peaks, 1.0, (Request(b"", request),), log, ())
 
 
 BEGIN, END = overload_run.BEFORE_S, overload_run.BEFORE_S + 10

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.serving import memory
 from benchmarks.serving.memory import Growth, Sample
 from tests.conftest import RunningServer, wait_for
+from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
 
 MINUTE_S = 60.0
 
@@ -94,13 +95,13 @@ def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server:
     assert summary["findings"] == []
     assert summary["outcomes"]["OK"] > 100
     assert summary["visits"]["answered"] > summary["visits"]["refused"] > 0
-    assert summary["reloads"][0]["model"] == "fashion"
+    assert summary["reloads"][0]["model"] == FAMILY
     names = {growth["name"].partition(",")[0] for growth in summary["growth"]}
     assert names >= {"tritonserver", "supervisor", "shared memory"}
-    assert {name.rpartition("_")[0].rpartition("_")[0] for name in names if "fashion" in name} == {
-        "fashion_preprocess",
-        "fashion_classifier",
-        "fashion_postprocess",
+    assert {name.rpartition("_")[0].rpartition("_")[0] for name in names if FAMILY in name} == {
+        PREPROCESS,
+        MODEL,
+        POSTPROCESS,
     }
     with Path(summary["samples"]).open() as file:
         rows = list(csv.DictReader(file))

@@ -16,11 +16,11 @@ from clients.command_line.main import main
 from clients.settings import Protocol
 from contracts.errors import ProjectError
 from tests.clients.small_models import Small, serving
-from tests.conftest import RunningServer
+from tests.conftest import MODEL, RunningServer
 
 Run = Callable[..., "CompletedProcess[bytes]"]
 
-CLASSIFIER = "fashion_classifier"
+CLASSIFIER = MODEL
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 
 

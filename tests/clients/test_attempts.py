@@ -168,7 +168,7 @@ def test_what_would_fail_again_is_sent_once(failure: Failure, error: type[Client
 
 
 def test_a_worker_that_is_being_replaced_is_worth_another_attempt() -> None:
-    dead = failure_of("INTERNAL", "Stub process 'fashion_preprocess_0_0' is not healthy.")
+    dead = failure_of("INTERNAL", "Stub process 'scaler_0_0' is not healthy.")
     assert len(follow(servers(), [dead, None])[0]) == 2
 
 
@@ -301,7 +301,7 @@ def test_a_request_that_is_cut_twice_by_a_network_that_serves_others_in_between_
 
 
 def test_a_server_that_is_down_does_not_spare_the_others_the_pause() -> None:
-    dead = failure_of("INTERNAL", "Stub process 'fashion_preprocess_0_0' is not healthy.")
+    dead = failure_of("INTERNAL", "Stub process 'scaler_0_0' is not healthy.")
     pool = servers(2)
     pool.mark_down(pool.all[1])
     asked, pauses = follow(pool, [dead, dead, None], Retry(initial_backoff_s=0.001))

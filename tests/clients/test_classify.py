@@ -17,10 +17,11 @@ from clients import Client, InvalidInputError, ModelNotFoundError, Prediction, S
 from clients.settings import Protocol
 from tests.clients.conftest import Run
 from tests.conftest import RunningServer, free_ports, wait_for
+from tests.workspace import FAMILY, MODEL
 from training import families
 
 PROTOCOLS: list[Protocol] = ["grpc", "http"]
-SPEC = families.spec("fashion")
+SPEC = families.spec(FAMILY)
 
 
 def url(server: RunningServer, protocol: Protocol) -> str:
@@ -37,7 +38,7 @@ def client(server: RunningServer, request: pytest.FixtureRequest):  # type: igno
 def offline(release: Path) -> np.ndarray:
     """What the published graph makes of the first 64 test images: probabilities [64, 10]."""
     session = ort.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
-    pixels = families.load("fashion").data().split("test")[0][:64]
+    pixels = families.load(FAMILY).data().split("test").first(64).groups[0].inputs["pixels"]
     return session.run(["probabilities"], {"pixels": pixels})[0]
 
 
@@ -63,7 +64,7 @@ def test_requests_were_really_batched(server: RunningServer, examples: Path) -> 
     with Client(url(server, "grpc"), concurrency=64) as client:
 
         def counts() -> tuple[int, int]:
-            [found] = client.statistics("fashion_classifier")
+            [found] = client.statistics(MODEL)
             return found["execution_count"], found["inference_count"]
 
         executions, inferences = counts()
@@ -135,7 +136,7 @@ def test_a_model_that_is_not_served_is_named(server: RunningServer) -> None:
         (
             np.zeros((1, 1, 28, 28), np.float32),
             "FP32",
-            "data-type is 'FP32', but model 'fashion_classifier' expects 'UINT8'",
+            f"data-type is 'FP32', but model '{MODEL}' expects 'UINT8'",
         ),
         (np.zeros((1, 1, 28, 27), np.uint8), "UINT8", "unexpected shape"),
         (np.zeros((65, 1, 28, 28), np.uint8), "UINT8", "batch-size must be <= 64"),
@@ -155,7 +156,7 @@ def test_a_wrong_dtype_or_shape_is_refused_by_the_server_which_goes_on(
         tensor = triton.InferInput("pixels", list(pixels.shape), name)
         tensor.set_data_from_numpy(pixels)
         with triton.InferenceServerClient(address) as client:
-            return client.infer("fashion_classifier", [tensor]).as_numpy("probabilities")
+            return client.infer(MODEL, [tensor]).as_numpy("probabilities")
 
     with pytest.raises(InferenceServerException, match=message):
         infer(array, dtype)
@@ -202,7 +203,7 @@ def test_without_a_server_one_message_says_so(run: Run, tmp_path: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
     done = run("classify", "--server", nobody, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.decode().count("error: fashion: cannot reach") == 1
+    assert done.stderr.decode().count(f"error: {FAMILY}: cannot reach") == 1
     assert "python -m clients health" in done.stderr.decode()
 
 

@@ -33,6 +33,7 @@ from tests.clients.conftest import CLASSIFIER
 from tests.clients.small_models import Small
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import wait_for
+from tests.workspace import FAMILY, POSTPROCESS
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -321,7 +322,7 @@ def test_a_server_without_the_ensemble_says_what_it_has_not(noting: tuple[str, P
     address, _ = noting
     with (
         Client(address) as client,
-        pytest.raises(ModelNotFoundError, match=r"does not serve the model 'fashion'(?s:.)*python -m clients models"),
+        pytest.raises(ModelNotFoundError, match=rf"does not serve the model '{FAMILY}'(?s:.)*python -m clients models"),
     ):
         client.classify(b"image")
 
@@ -330,8 +331,8 @@ def test_admin_calls_need_the_key_and_have_it(url: str, admin_key: str) -> None:
     with Client(url) as client, pytest.raises(AccessDeniedError):
         client.repository_index()
     with Client(url, transport=Transport(admin_key=admin_key)) as client:
-        assert {model["name"] for model in client.repository_index()} >= {"fashion", CLASSIFIER}
-        client.load_model("fashion_postprocess")
+        assert {model["name"] for model in client.repository_index()} >= {FAMILY, CLASSIFIER}
+        client.load_model(POSTPROCESS)
     assert admin_key not in repr(Transport(admin_key=admin_key))
 
 
@@ -341,10 +342,10 @@ def test_health_statistics_and_metadata_are_a_call_each(url: str) -> None:
             return await client.live(), await client.ready(), await client.ready("nope")
 
     with Client(url) as client:
-        assert client.live() and client.ready() and client.ready("fashion") and not client.ready("nope")
+        assert client.live() and client.ready() and client.ready(FAMILY) and not client.ready("nope")
         assert client.server_metadata()["name"] == "triton"
-        assert {model["name"] for model in client.statistics()} >= {"fashion", CLASSIFIER}
-        assert client.model_config("fashion")["max_batch_size"] == 64
+        assert {model["name"] for model in client.statistics()} >= {FAMILY, CLASSIFIER}
+        assert client.model_config(FAMILY)["max_batch_size"] == 64
         [statistics] = client.statistics(CLASSIFIER)
         assert statistics["version"] == "1" and type(statistics["inference_count"]) is int  # over gRPC, too
         assert type(statistics["inference_stats"]["success"]["count"]) is int

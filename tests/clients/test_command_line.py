@@ -20,6 +20,7 @@ from contracts import layout
 from tests.clients.conftest import Run
 from tests.clients.small_models import Small
 from tests.conftest import RunningServer, free_ports
+from tests.workspace import FAMILY, MODEL
 
 
 def test_a_folder_becomes_a_table_with_what_failed_in_a_column(
@@ -93,7 +94,7 @@ def test_any_model_can_be_asked(run: Run, server: RunningServer, tmp_path: Path,
     }[form]
     stdin = json.dumps({"pixels": pixels.tolist()}).encode()
     done = run(
-        "infer", "fashion_classifier", "--server", server.grpc, "--output", "probabilities", *written,
+        "infer", MODEL, "--server", server.grpc, "--output", "probabilities", *written,
         stdin=stdin,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -106,7 +107,7 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
     run: Run, server: RunningServer, examples: Path, tmp_path: Path
 ) -> None:
     image, kept = examples / "00000.png", tmp_path / "answer.npz"
-    done = run("infer", "fashion", "--server", f"http://{server.http}", "--input", f"image=@{image}", "--save", kept)
+    done = run("infer", FAMILY, "--server", f"http://{server.http}", "--input", f"image=@{image}", "--save", kept)
     assert done.returncode == 0, done.stderr
     assert np.load(kept)["label"].dtype.kind == "S"
 
@@ -130,7 +131,7 @@ def test_an_answer_can_be_kept_as_arrays_and_a_file_be_sent_as_it_is(
     ],
 )
 def test_what_cannot_be_sent_is_named(run: Run, server: RunningServer, written: str, message: str) -> None:
-    done = run("infer", "fashion_classifier", "--server", server.grpc, "--input", written)
+    done = run("infer", MODEL, "--server", server.grpc, "--input", written)
     assert done.returncode == 1
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
@@ -159,7 +160,7 @@ def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
     ("command", "code", "shown"),
     [
         ("classify - <&-", 1, "the image is empty"),
-        ("infer fashion <&-", 1, "standard input is not a JSON object"),
+        (f"infer {MODEL} <&-", 1, "standard input is not a JSON object"),
         ("health >&-", 0, ""),
         ("classify --csv {image} 2>&-", 0, "path,label,score,error\n{image},"),
     ],
@@ -216,13 +217,13 @@ def test_models_tells_what_is_served_and_what_it_takes(run: Run, server: Running
     for address in (server.grpc, f"http://{server.http}"):
         done = run("models", "--json", "--server", address)
         found = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
-        assert found["fashion"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
-        assert found["fashion_classifier"]["max_batch_size"] == 64
+        assert found[FAMILY]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1, 1]}]
+        assert found[MODEL]["max_batch_size"] == 64
     assert b"inputs   pixels: UINT8 [-1, 1, 28, 28]" in run("models", "--server", server.grpc).stdout
 
 
 def test_health_is_an_exit_code(run: Run, server: RunningServer) -> None:
-    assert run("health", "--server", server.grpc, "--model", "fashion").returncode == 0
+    assert run("health", "--server", server.grpc, "--model", FAMILY).returncode == 0
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     done = run("health", "--json", "--server", f"http://{server.http}", "--server", nobody)
     assert done.returncode == 1

@@ -16,6 +16,7 @@ from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Ser
 from contracts import layout
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import RunningServer, free_ports, wait_for
+from tests.workspace import FAMILY, MODEL
 
 
 def test_the_first_calls_after_a_fork_share_what_they_make(url: str) -> None:
@@ -24,7 +25,7 @@ import os, sys, threading
 from clients import Client
 
 with Client("{url}", "{url}") as client:
-    assert client.ready("fashion")
+    assert client.ready("{FAMILY}")
     sys.setswitchinterval(1e-5)
     for _ in range(20):
         child = os.fork()
@@ -32,13 +33,13 @@ with Client("{url}", "{url}") as client:
             seen, together = [], threading.Barrier(12)
             def call():
                 together.wait()
-                seen.append(client.ready("fashion"))
+                seen.append(client.ready("{FAMILY}"))
             threads = [threading.Thread(target=call) for _ in range(12)]
             for thread in threads: thread.start()
             for thread in threads: thread.join()
             os._exit(seen != [True] * 12)
         assert os.waitpid(child, 0)[1] == 0
-    assert client.ready("fashion")
+    assert client.ready("{FAMILY}")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=layout.ROOT, capture_output=True, text=True, timeout=120, check=False
@@ -150,15 +151,15 @@ def test_a_client_for_asyncio_that_is_dropped_does_not_go_on_either() -> None:
 def test_a_batch_in_chunks_fails_of_what_one_request_fails_of(server: RunningServer, pixels: np.ndarray) -> None:
     async def by_coroutine(url: str) -> None:
         async with AsyncClient(url) as client:
-            await client.infer("fashion_classifier", {"pixels": pixels})
+            await client.infer(MODEL, {"pixels": pixels})
             between.close()
-            await client.infer("fashion_classifier", {"pixels": pixels}, timeout_s=0.5)
+            await client.infer(MODEL, {"pixels": pixels}, timeout_s=0.5)
 
     with tcp_proxy(server.grpc) as between, Client(f"grpc://{between.address}") as client:
-        client.infer("fashion_classifier", {"pixels": pixels})
+        client.infer(MODEL, {"pixels": pixels})
         between.close()
         with pytest.raises(ServerUnavailableError):
-            client.infer("fashion_classifier", {"pixels": pixels}, timeout_s=0.5)
+            client.infer(MODEL, {"pixels": pixels}, timeout_s=0.5)
     with tcp_proxy(server.grpc) as between, pytest.raises(ServerUnavailableError):
         asyncio.run(by_coroutine(f"grpc://{between.address}"))
 
@@ -205,10 +206,10 @@ def test_waiting_for_a_server_that_does_not_come_ends() -> None:
 
     async def wait() -> None:
         async with AsyncClient(url) as client:
-            await client.wait_until_ready("fashion", timeout_s=0.5)
+            await client.wait_until_ready(FAMILY, timeout_s=0.5)
 
     with Client(url) as client, pytest.raises(DeadlineExceededError, match="is not ready after"):
-        client.wait_until_ready("fashion", timeout_s=0.5)
+        client.wait_until_ready(FAMILY, timeout_s=0.5)
     with pytest.raises(DeadlineExceededError):
         asyncio.run(wait())
 

@@ -8,7 +8,7 @@ from clients.core.failures import Failure, Kind, failure_of
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (failure_of("UNAVAILABLE", "in ensemble 'fashion', Exceeds maximum queue size"), Kind.OVERLOADED),
+        (failure_of("UNAVAILABLE", "in ensemble 'shirts', Exceeds maximum queue size"), Kind.OVERLOADED),
         (failure_of("UNAVAILABLE", "[request id: 1] Request timeout expired"), Kind.OVERLOADED),
         (failure_of("UNAVAILABLE", "failed to connect to all addresses"), Kind.UNAVAILABLE),
         (failure_of("UNAVAILABLE", "This protocol is restricted, expecting header 'x'"), Kind.ACCESS_DENIED),

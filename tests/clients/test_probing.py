@@ -14,6 +14,7 @@ from clients import AsyncClient, Client, ClientError, DeadlineExceededError, Pre
 from clients.transports import grpc
 from tests.clients.tcp_proxy import TcpProxy, tcp_proxy
 from tests.conftest import RunningServer, free_ports, wait_for
+from tests.workspace import FAMILY
 
 
 def test_a_network_that_goes_on_cutting_connections_slows_calls_down_and_ends_none(
@@ -70,7 +71,7 @@ def test_a_name_with_several_addresses_shares_the_load_among_them(
 def test_nobody_is_ready_where_nobody_is() -> None:
     with Client(f"grpc://127.0.0.1:{free_ports(1)[0]}") as client:
         assert not client.ready()
-        assert not client.ready("fashion")
+        assert not client.ready(FAMILY)
 
 
 def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(

@@ -11,6 +11,7 @@ from clients import AsyncClient, Client, InvalidInputError, Retry, Tls, Transpor
 from clients.core.deadline import Deadline
 from clients.core.tasks import images_to_arrays
 from clients.settings import Address
+from tests.workspace import FAMILY
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_header_that_would_be_another_is_refused(url: str, headers: dict[str, 
     with pytest.raises(InvalidInputError, match="header"):
         Transport(headers=headers)
     with Client(url) as client, pytest.raises(InvalidInputError, match="header"):
-        client.infer("fashion", {"image": [[b"image"]]}, headers=headers)
+        client.infer(FAMILY, {"image": [[b"image"]]}, headers=headers)
 
 
 @pytest.mark.parametrize("files", [{"ca": "ca.pem"}, {"certificate": "mine.pem"}])
@@ -122,7 +123,7 @@ def test_a_timeout_may_be_numpys() -> None:
 
 def test_headers_may_be_in_capitals(url: str) -> None:
     with Client(url, transport=Transport(headers={"Authorization": "Bearer me", "X-Tenant": "us"})) as client:
-        assert client.ready("fashion")
+        assert client.ready(FAMILY)
 
 
 @pytest.mark.parametrize("version", ["1 HTTP/1.1\r\n\r\n", "1/../2", "x", -1])
@@ -130,21 +131,21 @@ def test_a_version_is_a_number(url: str, version: str | int) -> None:
     with Client(url) as client:
         for ask in (client.metadata, client.ready):
             with pytest.raises(InvalidInputError, match="invalid model version"):
-                ask("fashion", version)
-        assert client.metadata("fashion", "1") == client.metadata("fashion", 1)
+                ask(FAMILY, version)
+        assert client.metadata(FAMILY, "1") == client.metadata(FAMILY, 1)
 
 
 @pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1, 1e12, 10**400, "soon"])
 def test_a_timeout_is_a_time(timeout_s: float) -> None:
     async def ask() -> None:
         async with AsyncClient("http://127.0.0.1:1") as client:
-            await client.infer("fashion", {}, timeout_s=timeout_s)
+            await client.infer(FAMILY, {}, timeout_s=timeout_s)
 
     with (
         Client("http://127.0.0.1:1") as client,
         pytest.raises(InvalidInputError, match="timeout_s must be 0 to"),
     ):
-        client.infer("fashion", {}, timeout_s=timeout_s)
+        client.infer(FAMILY, {}, timeout_s=timeout_s)
     with pytest.raises(InvalidInputError, match="timeout_s must be 0 to"):
         asyncio.run(ask())
 
@@ -170,7 +171,7 @@ def test_what_one_of_several_servers_would_do_is_refused(nobody: str) -> None:
         Client(nobody, nobody) as client,
         pytest.raises(InvalidInputError, match="unload_model is for one server, and there are 2"),
     ):
-        client.unload_model("fashion")
+        client.unload_model(FAMILY)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_what_one_of_several_servers_would_do_is_refused(nobody: str) -> None:
 )
 def test_options_that_cannot_be_sent_are_refused(url: str, options, message: str) -> None:  # type: ignore[no-untyped-def]
     with Client(url) as client, pytest.raises(InvalidInputError, match=message):
-        client.infer("fashion", {"image": [[b"image"]]}, **options)
+        client.infer(FAMILY, {"image": [[b"image"]]}, **options)
 
 
 @pytest.mark.parametrize("image", [None, "shoe.png", 1])

@@ -20,6 +20,7 @@ from contracts import layout
 from tests.clients.conftest import CLASSIFIER
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import RunningServer, wait_for
+from tests.workspace import FAMILY
 
 
 @pytest.fixture
@@ -39,12 +40,12 @@ def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
         for rows in (1, 64):
             shared = region.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"]
             assert np.allclose(shared, admin.infer(CLASSIFIER, {"pixels": pixels[:rows]})["probabilities"], atol=1e-4)
-        answer = region.infer("fashion", {"image": [[image] for image in images]})
+        answer = region.infer(FAMILY, {"image": [[image] for image in images]})
         assert answer["score"][:, 0] == pytest.approx(right, abs=1e-4)
-        fixed = region.infer("fashion", {"image": np.array([[image] for image in images])})  # of numpy's type S
+        fixed = region.infer(FAMILY, {"image": np.array([[image] for image in images])})  # of numpy's type S
         assert fixed["score"][:, 0] == pytest.approx(right, abs=1e-4)
         with pytest.raises(InvalidInputError, match="of 1,048,576 bytes of memory"):
-            region.infer("fashion", {"image": [[bytes(2 << 20)]]})
+            region.infer(FAMILY, {"image": [[bytes(2 << 20)]]})
         with pytest.raises(InvalidInputError, match="takes at most 64 rows"):
             region.infer(CLASSIFIER, {"pixels": pixels})
         assert len(regions(admin)) == 1

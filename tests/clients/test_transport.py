@@ -31,6 +31,7 @@ from tests.conftest import RunningServer, free_ports, wait_for
 from tests.deploy.certificates import Authority
 from tests.deploy.nginx import proxy as nginx
 from tests.deploy.test_tls import secured
+from tests.workspace import FAMILY
 
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
@@ -195,7 +196,7 @@ def test_a_call_is_a_span_and_the_server_hears_of_its_trace(
         between.see = sent.append
         client.classify(images[0])
     [span] = exporter.get_finished_spans()
-    assert (span.name, span.kind) == ("infer fashion", trace.SpanKind.CLIENT)
+    assert (span.name, span.kind) == (f"infer {FAMILY}", trace.SpanKind.CLIENT)
     assert f"traceparent: 00-{span.context.trace_id:032x}-{span.context.span_id:016x}-".encode() in b"".join(sent)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from contracts import layout
 from tests.conftest import RunningServer
+from tests.workspace import FAMILY
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGES = ("docs/tutorials/call-a-model.md", "docs/how-to/call.md")  # the README: tests/test_readme.py
@@ -20,7 +21,7 @@ def program(page: Path, server: RunningServer, examples: Path) -> str:
     for usual, here in {
         "127.0.0.1:8001": server.grpc,
         "127.0.0.1:8000": server.http,
-        "artifacts/examples/fashion": str(examples),
+        f"artifacts/examples/{FAMILY}": str(examples),
         "artifacts/server/admin.key": str(server.workspace.root / "artifacts/server/admin.key"),
     }.items():
         text = text.replace(usual, here)

@@ -19,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from contracts import layout
-from tests.conftest import RunningServer
+from tests.conftest import FAMILY, RunningServer
 
 pytestmark = pytest.mark.heavy  # it builds the wheel, and asks a server with it
 PACKAGE, COMMAND = "gpu_inference_client", "gpu-inference-client"
@@ -35,14 +35,14 @@ image = Path(sys.argv[1]).read_bytes()
 
 async def ask(url):
     async with AsyncClient(url) as client:
-        outputs = await client.infer("fashion", {"image": [[image]]})
+        outputs = await client.infer("NAME", {"image": [[image]]})
         return (await client.classify(image)).label, outputs["label"][0, 0].decode()
 
 labels = set()
 for url in sys.argv[2:]:
     with Client(url) as client:
         labels.add(client.classify(image).label)
-        labels.add(client.infer("fashion", {"image": [[image]]})["label"][0, 0].decode())
+        labels.add(client.infer("NAME", {"image": [[image]]})["label"][0, 0].decode())
         assert len([one for one in client.classify_many([image] * 9, batch_size=2) if isinstance(one, Prediction)]) == 9
         try:
             client.classify(b"no image")
@@ -51,7 +51,7 @@ for url in sys.argv[2:]:
     labels.update(asyncio.run(ask(url)))
 assert len(labels) == 1, labels
 print(*labels)
-"""
+""".replace("NAME", FAMILY)
 # What a caller writes, and what only types can refuse.
 CALLER = """
 from gpu_inference_client import AsyncClient, Client, ClientError, Prediction, Retry, TransportOptions
