@@ -16,7 +16,7 @@ IN_TWO := --numprocesses=2 --dist=loadgroup
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
-IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py)
+IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
 # One that fails does not end the other, nor keep it from starting. What ends `make` ends both, as long as they are the
 # only command of their line.
@@ -55,7 +55,7 @@ format: setup ## let ruff mend what it can
 
 typecheck: setup ## mypy --strict
 	$(BIN)/mypy
-	@# All are called model.py, so one by one; 0.4 s each, as what they import is in the cache of the first.
+	@# Most are called model.py, so one by one; 0.4 s each, as what they import is in the cache of the first.
 	@for file in $(IN_TRITON); do \
 		MYPYPATH="deploy/backends/python:$$(dirname "$$file")" $(BIN)/mypy --strict --no-error-summary "$$file"; \
 	done

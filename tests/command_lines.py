@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from pathlib import Path
 
 from cli.run import exit_code_of
 from contracts import layout
@@ -32,15 +33,18 @@ def may_run_here(arguments: Sequence[str]) -> bool:
     return "--detach" in arguments or tuple(arguments[:2]) not in _FOREGROUND
 
 
-def run_here(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def run_here(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path = layout.ROOT
+) -> "subprocess.CompletedProcess[str]":
     """Run `python -m ARGUMENTS…` in this process: its exit code and what it wrote.
 
     Args:
         environment: The variables that it sees, for as long as it runs.
+        folder: The working directory for as long.
     """
     program, *given = arguments
     output, errors = _stream(), _stream()
-    with _environment(environment), chdir(layout.ROOT), redirect_stdout(output), redirect_stderr(errors):
+    with _environment(environment), chdir(folder), redirect_stdout(output), redirect_stderr(errors):
         try:
             main = import_module(f"{program}.__main__").main
             code = exit_code_of(lambda: main(given), ProjectError)

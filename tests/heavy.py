@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.workspace import FAMILY
+
 # The fixtures that do so themselves; whoever needs one of them, however far below, is heavy.
 HEAVY_FIXTURES = frozenset(
     {
         *("checkpoint", "release", "examples", "server"),  # the session's own
-        *("fashion", "graphs_of_fashion", "steps_once", "examples_made"),
-        *("small", "heard", "tls", "mutual", "seen", "site", "up", "ended", "triton", "noting_server"),
+        *(FAMILY, "graphs_of_fashion", "steps_once", "examples_made"),
+        *("small", "every_task", "heard", "tls", "mutual", "seen", "any_model", "site", "up", "ended", "triton"),
+        "noting_server",
     }
 )
 _SERVING = ("benchmarks", "clients", "deploy", "model_repository")  # and whatever uses the session's server

@@ -7,6 +7,7 @@ import pytest
 
 from tests.command_lines import may_run_here
 from tests.conftest import Workspace
+from tests.workspace import FAMILY
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from tests.conftest import Workspace
         ("export show nothing --repository .", 1),
         ("export --onnx nothing.onnx", 2),
         ("training --help", 0),
-        ("training examples fashion --count 0", 2),
+        (f"training examples {FAMILY} --count 0", 2),
     ],
 )
 def test_a_command_is_the_same_here_and_in_a_process_of_its_own(
@@ -40,6 +41,6 @@ def test_it_leaves_this_process_as_it_was(workspace: Workspace, monkeypatch: pyt
     assert Path.cwd() == folder
 
 
-@pytest.mark.parametrize("arguments", ["deploy up", "deploy drill", "training fit fashion", "deploy status --watch"])
+@pytest.mark.parametrize("arguments", ["deploy up", "deploy drill", f"training fit {FAMILY}", "deploy status --watch"])
 def test_what_goes_on_until_it_is_stopped_gets_a_process_of_its_own(arguments: str) -> None:
     assert not may_run_here(arguments.split())

@@ -27,6 +27,8 @@ def test_the_demo_publishes_serves_compares_and_leaves_nothing_running(workspace
         assert result["published_version"] == version
         assert result["served_images"] == 10_000
         assert abs(result["served_accuracy"] - result["offline_accuracy"]) <= 0.001
+        assert result["golden_requests"] > 16
+        assert result["wrong_answers"] == []
         assert [variant["precision"] for variant in result["variants"]] == ["fp32", "fp16", "int8"]
         assert (workspace.root / "artifacts" / "demo.png").stat().st_size > 10_000
         assert not processes_of(workspace)

@@ -16,15 +16,21 @@ import pytest
 from contracts import layout
 from tests.pages import PAGES, Page
 from tests.tracked import tracked
+from tests.workspace import FAMILY
 
 PROGRAMS = ("training", "export", "deploy", "clients", "benchmarks")
 TRACKED = tracked(others=True)
 # Files of ours are named by these; other suffixes are of what the stages make, or what a user brings.
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".pbtxt", ".conf", ".lock", ".j2"}
 FOLDERS = {path.relative_to(layout.ROOT).parts[0] for path in TRACKED if path.parent != layout.ROOT}
-MADE = {"report.md"}  # by an export, beside model.onnx
+MADE = {
+    "progression.toml",
+    "report.md",
+    "1/preprocess.py",
+    "1/postprocess.py",
+}  # by an export, beside model.onnx or for a user to write
 # What stands for something of the reader's choice in a command, and a value that will do in its place.
-STAND_INS = {"FAMILY": "fashion", "<name>": "fashion"}
+STAND_INS = {"FAMILY": FAMILY, "<name>": FAMILY, "pump": FAMILY}  # one that a page makes
 
 
 class _Understood(BaseException):
@@ -59,6 +65,7 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "training.cli", stand_in)
     monkeypatch.setattr("training.cli", stand_in, raising=False)
     monkeypatch.setattr("training.families.load", found)
+    monkeypatch.setattr("training.new_family.make", found)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a program makes the process its own
 
 
@@ -177,7 +184,7 @@ def _split(command: str) -> list[str]:
 def _programs_in(command: str) -> list[list[str]]:
     """The arguments of every `python -m PROGRAM …` in a line, with values in place of stand-ins."""
     found = []
-    for part in re.split(r"\s(?:[|;>]|&&)\s", command):
+    for part in re.split(r"\s(?:[|;<>]|&&)\s", command):
         words = _split(part)
         for at in range(len(words) - 2):
             if Path(words[at]).name == "python" and words[at + 1] == "-m":

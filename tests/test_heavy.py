@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests import heavy
+from tests.workspace import FAMILY
 
 
 @pytest.mark.parametrize(
-    "left", ["artifacts/server/triton.jsonl", "artifacts/export/fashion", "artifacts/checkpoints/fashion"]
+    "left", ["artifacts/server/triton.jsonl", f"artifacts/export/{FAMILY}", f"artifacts/checkpoints/{FAMILY}"]
 )
 def test_what_a_server_an_export_or_a_training_leaves_is_found(
     tmp_path_factory: pytest.TempPathFactory, left: str

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clients import Client
 from contracts import layout
 from contracts.spec import from_toml
 from deploy.triton.ports import free_ports
+from tests.command_lines import may_run_here, run_here
 from tests.conftest import Workspace, port_options
 from tests.pages import Page
 
 README = Page(layout.ROOT / "README.md")
 HOW_TO = Page(layout.ROOT / "docs" / "how-to" / "bring-your-own-graph.md")
+MODULE = Page(layout.ROOT / "docs" / "how-to" / "bring-your-own-module.md")
 
 # The model that the how-to speaks of: two inputs, two dynamic dimensions, two outputs.
 ROUTER = """
@@ -61,15 +65,20 @@ def typed(page: Page, heading: str) -> list[list[str]]:
     return [shlex.split(line[2:]) for line in section.splitlines() if line.startswith("$ ")]
 
 
+def environment_of(workspace: Workspace) -> dict[str, str]:
+    repository = str(workspace.repository)
+    return {**workspace.environment, "MODEL_REPOSITORY": repository, "PYTHONPATH": str(layout.ROOT)}
+
+
 def run(arguments: Sequence[str], folder: Path, workspace: Workspace) -> str:
     """`python ARGUMENTS…` in the reader's folder; its standard output, or the test fails with what it said."""
-    environment = {
-        **workspace.environment,
-        "MODEL_REPOSITORY": str(workspace.repository),
-        "PYTHONPATH": str(layout.ROOT),
-    }
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment_of(workspace),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -113,6 +122,57 @@ def test_a_model_of_ones_own_is_exported_served_and_called(released: Workspace, 
 
 
 @pytest.mark.heavy
+def test_a_module_becomes_a_release_that_is_served_loaded_and_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From model.py, weights.pt and samples.npz, in the five commands of the page."""
+    import torch
+
+    workspace, folder = Workspace(tmp_path), tmp_path / "mine"
+    folder.mkdir()
+    written(MODULE, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    runpy.run_path("train.py")
+    model, samples = sys.modules.pop("model").make_model(), np.load("samples.npz")
+    model.load_state_dict(torch.load("weights.pt"))
+    commands = typed(MODULE, "Five commands")
+    assert [command[2] for command in commands] == ["export", "export", "deploy", "benchmarks", "deploy"]
+    ports = free_ports()
+    try:
+        for _, _, *arguments in commands:
+            here([*arguments, *(port_options(ports) if "up" in arguments else [])], folder, workspace)
+            if arguments[0] == "benchmarks":
+                assert ready(folder, workspace) == [2]
+        assert ready(folder, workspace) == [1]
+        with Client(f"grpc://127.0.0.1:{ports[1]}", timeout_s=20) as client:
+            inputs = {name: samples[name][:5] for name in ("person", "blood")}
+            answered = client.infer("progression", inputs)["progression"]
+        expected = model(*map(torch.tensor, inputs.values()))["progression"].detach()
+        tolerance = from_toml(Path("progression.toml")).limits["fp16"].of("progression").largest
+        assert tolerance is not None
+        np.testing.assert_allclose(answered, expected.reshape(5, 1), rtol=0, atol=tolerance)
+    finally:
+        sys.modules.pop("model", None)
+        workspace.down()
+
+
+def here(arguments: Sequence[str], folder: Path, workspace: Workspace) -> str:
+    """`python -m ARGUMENTS…` in the reader's folder and this process, where that makes no difference."""
+    if not may_run_here(arguments):
+        return run(["-m", *arguments], folder, workspace)
+    done = run_here(arguments, environment_of(workspace), folder)
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def ready(folder: Path, workspace: Workspace) -> list[int]:
+    """The versions of the page's model that are served."""
+    models = json.loads(here(["deploy", "status", "--json"], folder, workspace))["models"]
+    return [int(model["version"]) for model in models if model["state"] == "READY"]
+
+
+@pytest.mark.heavy
 def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
     """Its export from PyTorch, the comparison with the model, and the samples run as they stand."""
     from export.source.graph_file import from_graph
@@ -125,9 +185,9 @@ def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     spec = from_toml(tmp_path / "router.toml")
-    source = from_graph(tmp_path / "router.onnx", spec, tmp_path / "router.npz", calibration_samples=1024)
+    source = from_graph(tmp_path / "router.onnx", spec, [tmp_path / "router.npz"], calibration_samples=1024)
     assert len(source.held_out) == 20
-    answer = source.reference()(source.held_out.inputs)
+    answer = source.reference()(next(source.held_out.batches(20)))
     assert answer["logits"].shape == (20, 3)
     assert answer["vector"].shape == (20, 384)
 

@@ -13,7 +13,9 @@ from contracts import layout
 from tests.command_lines import may_run_here, run_here
 from tests.tracked import tracked
 
-FAMILY, MODEL = "fashion", "fashion_classifier"
+# The family that the tests train, export and serve, and the models that do: all else says FAMILY and MODEL.
+FAMILY = layout.DEFAULT_FAMILY
+MODEL, PREPROCESS, POSTPROCESS = f"{FAMILY}_classifier", f"{FAMILY}_preprocess", f"{FAMILY}_postprocess"
 
 _farewells: "list[tuple[Workspace, subprocess.Popen[str]]]" = []  # servers that are being stopped
 
@@ -87,7 +89,7 @@ def new_workspace(root: Path) -> Workspace:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
     # A request does not fail because the machine stalls for a second.
-    config = root / "model_repository" / "fashion_preprocess" / "config.pbtxt"
+    config = root / "model_repository" / PREPROCESS / "config.pbtxt"
     config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
     return Workspace(root)
 

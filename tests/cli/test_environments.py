@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -22,16 +23,17 @@ BRINGING = "Bringing the environment in .venv to what requirements.lock says now
 FROM_WHEELS = "PIP_ARGS=--no-index --find-links wheels"
 
 
-def make_wheel(directory: Path, version: str) -> None:
-    """A package `tiny` of one module, which knows its version."""
-    info = f"tiny-{version}.dist-info"
+def make_wheel(directory: Path, version: str, name: str = "tiny", needs: Sequence[str] = ()) -> None:
+    """A package of one module, which knows its version."""
+    info = f"{name}-{version}.dist-info"
+    required = "".join(f"Requires-Dist: {each}\n" for each in needs)
     files = {
-        "tiny.py": f'VERSION = "{version}"\n',
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n",
+        f"{name}.py": f'VERSION = "{version}"\n',
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(directory / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for name, text in files.items():
             wheel.writestr(name, text)
 
