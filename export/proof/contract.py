@@ -19,8 +19,7 @@ from onnx import ModelProto
 
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
-from export import graphs
-from export.errors import ConfigError
+from export import graphs, model_config
 from export.proof.engine import cc_model_filenames
 
 # The variants of a configuration: Triton's --model-config-name chooses.
@@ -38,7 +37,7 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     """
     gates = []
     for name in CONFIGS:
-        config = _read(model_directory / name)
+        config = model_config.read(model_directory / name)
         gates.append(_gate(name, _config_faults(config, spec)))
     labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
     if labels.is_file():
@@ -64,18 +63,6 @@ def engine_gate(io_tensors: Sequence[IOTensors], spec: ModelSpec) -> Gate:
     inputs, outputs = io_tensors
     faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
     return _gate("the engine", faults)
-
-
-def _read(path: Path) -> Any:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", hint="docs: every model needs it for the GPU and the CPU") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no model configuration", note=str(error)) from error
 
 
 def _config_faults(config: Any, spec: ModelSpec) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import layout
+from export import model_config
 from export.errors import StepFileError
 from export.scaffold import network, step_file
 from export.scaffold.network import Network
@@ -84,6 +85,7 @@ def written(root: Path, net: Network, steps: Steps) -> Iterator[list[Path]]:
 
     Raises:
         StepFileError: a step does not fit the network, or a configuration that is there does not fit a step.
+        ConfigError: a configuration that is there is none.
     """
     before: dict[Path, bytes | None] = {}
     kept = {CONFIG, REQUIREMENTS, "README"}
@@ -124,20 +126,13 @@ def _pin(module: str) -> str:
 
 
 def _check_same_tensors(path: Path, wanted: bytes) -> None:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    def tensors(text: str) -> list[Any]:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    def tensors(content: bytes) -> list[Any]:
+        config = model_config.parse(content, layout.shown(path))
         kinds = {"input": config.input, "output": config.output}
         found = [(kind, t.name, t.data_type, tuple(t.dims)) for kind, all_of in kinds.items() for t in all_of]
         return [config.max_batch_size, *sorted(found)]
 
-    try:
-        same = tensors(path.read_text()) == tensors(wanted.decode())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise StepFileError(f"{layout.shown(path)} is no model configuration", note=str(error)) from error
-    if not same:
+    if tensors(path.read_bytes()) != tensors(wanted):
         raise StepFileError(
             f"{layout.shown(path)} has other inputs, outputs or batches than what was brought",
             hint="change it, too, or remove it to have it written anew",

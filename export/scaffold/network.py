@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from contracts import layout
+from export import model_config
 from export.errors import ConfigError
 
 STRING = "TYPE_STRING"
@@ -52,20 +53,16 @@ def read(directory: Path) -> Network:
     Raises:
         ConfigError: there is no configuration, it is none, or it is of an ensemble or a Python model.
     """
-    from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
     path = directory / "config.pbtxt"
-    try:
-        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except FileNotFoundError:
+    if not path.is_file():
         raise ConfigError(
             f"there is no network {directory.name} in {layout.shown(directory.parent)}",
             note=f"networks: {', '.join(_networks(directory.parent)) or 'none'}",
             hint="publish it first: python -m export --onnx FILE --spec FILE --inputs FILE",
-        ) from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{layout.shown(path)} is no model configuration", note=str(error)) from error
+        )
+    config = model_config.read(path)
     if config.platform == "ensemble" or config.backend == "python":
         raise ConfigError(
             f"{directory.name} is no network, but {'an ensemble' if config.platform else 'a Python model'}",
