@@ -61,13 +61,12 @@ class Split:
         return known if len(known) == len(self.groups) else None
 
     def first(self, count: int) -> Split:
-        """Return at most so many of the samples, in proportion from every group, so that every length is in it."""
+        """Return about so many of the samples, in proportion from every group; of more groups one from each n-th."""
         if count >= len(self):
             return self
-        share, kept = count / len(self), []
-        for group in self.groups:
-            kept.append(group.take(slice(max(1, round(len(group) * share)))))
-        return Split(tuple(kept))
+        groups = self.groups[:: -(-len(self.groups) // count)]
+        share = count / sum(map(len, groups))
+        return Split(tuple(group.take(slice(max(1, round(len(group) * share)))) for group in groups))
 
     def halves(self) -> tuple[Split, Split]:
         """Return the first half of every group, and the second."""

@@ -62,8 +62,8 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
     """
     model = graphs.load(fp32)
     border = graphs.border_nodes(model)
-    samples = [_affordable(model, batch) for batch in samples] if batched else samples
-    reference = [_tensors(model, batch) for batch in samples]
+    samples = _affordable(model, samples, batched=batched)
+    reference = list(_tensors(model, samples))
     faults: dict[str, str] = {}
     overflows: dict[str, str] = {}
     for attempt in range(_ROUNDS + 1):
@@ -162,8 +162,9 @@ def _faults(
 ) -> dict[str, str]:
     """Find the layers in which the error of the FP16 graph jumps: {name: what is wrong}."""
     error: dict[str, float] = {}
-    for batch, right in zip(samples, reference, strict=True):
-        for name, values in _tensors(simulate_fp16(half), batch, like=right).items():
+    rounded = _tensors(simulate_fp16(half), samples, like=reference[0])
+    for tensors, right in zip(rounded, reference, strict=True):
+        for name, values in tensors.items():
             error[name] = max(error.get(name, 0.0), _relative_error(values, right[name]))
     producer = {output: node for node in model.graph.node for output in node.output}
     found: dict[str, str] = {}
@@ -202,19 +203,28 @@ def _in_fp32(model: ModelProto, half: ModelProto) -> set[str]:
     return computing(model) & computing(half)
 
 
-def _tensors(model: ModelProto, samples: Batch, like: Batch | None = None) -> dict[str, NDArray[Any]]:
-    """Compute every float32 tensor that the nodes of `model` make of `samples`, or those that `like` has."""
+def _tensors(
+    model: ModelProto, samples: Sequence[Batch], like: Batch | None = None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Compute every float32 tensor that the nodes of `model` make, or those that `like` has: of each batch in turn."""
     types = graphs.tensor_types(model)
     made = [name for node in model.graph.node for name in node.output]
     wanted = [n for n in made if (n in like if like is not None else types.get(n) == TensorProto.FLOAT)]
-    return dict(memory_runner(graphs.with_outputs(model, wanted), wanted)(samples))
+    run = memory_runner(graphs.with_outputs(model, wanted), wanted)
+    return (dict(run(batch)) for batch in samples)
 
 
-def _affordable(model: ModelProto, samples: Batch) -> Batch:
-    """Return as many of `samples` as have their intermediate tensors in memory together."""
-    one = _tensors(model, {name: values[:1] for name, values in samples.items()})
-    count = max(1, int(_MEMORY / max(1, sum(t.nbytes for t in one.values()))))
-    return {name: values[:count] for name, values in samples.items()}
+def _affordable(model: ModelProto, samples: Sequence[Batch], *, batched: bool) -> list[Batch]:
+    """Return as many of `samples` as have their intermediate tensors in memory together, of each batch some."""
+    ones = [{name: values[:1] for name, values in batch.items()} if batched else batch for batch in samples]
+    costs = [max(1, sum(t.nbytes for t in tensors.values())) for tensors in _tensors(model, ones)]
+    if not batched:
+        return list(samples[: max(1, _MEMORY // max(costs))])
+    share = _MEMORY // len(samples)
+    return [
+        {name: values[: max(1, share // cost)] for name, values in batch.items()}
+        for batch, cost in zip(samples, costs, strict=True)
+    ]
 
 
 def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
