@@ -8,6 +8,7 @@ ExportError
 ├── StepFileError   a Python step of one's own that is no step, or is there already
 ├── EngineError     TensorRT or its GPU is not there
 │   └── CompileError    TensorRT refused a graph
+├── StepError       a Python step of an ensemble does not run here
 ├── RegistryError   MLflow's store does not answer, or has no such model, run or checkpoint
 └── RefusedError    no variant passed its gates; nothing is published
 """
@@ -45,6 +46,10 @@ class EngineError(ExportError):
 
 class CompileError(EngineError):
     """TensorRT cannot parse or compile a graph."""
+
+
+class StepError(ExportError):
+    """A Python step of an ensemble does not run here, or refuses what it is given."""
 
 
 class RegistryError(ExportError):

@@ -8,19 +8,18 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from contracts import repository
-from contracts.errors import ProjectError
 from contracts.samples import Batch
+from export import model_config
+from export.errors import ConfigError, StepError
 from export.proof.runners import Runner
 
+_PATIENCE_S = 60
 _WORKER = Path(__file__).with_name("python_step.py")
-
-
-class StepError(ProjectError):
-    """A Python step of an ensemble did not run here."""
 
 
 class Ensemble:
@@ -28,13 +27,14 @@ class Ensemble:
 
     def __init__(self, root: Path, name: str, network: str, reference: Runner) -> None:
         self._root, self._network, self._reference = root, network, reference
-        self._config = _config(root / name)
+        self._config = model_config.read(root / name / "config.pbtxt")
 
     def run(self, inputs: Batch) -> dict[str, Any]:
         """Answer `inputs`, {input: [n, …]}, as the reference would.
 
         Raises:
             StepError: a step does not run here, or refuses one of them.
+        ConfigError: a step has no configuration.
         """
         tensors: dict[str, Any] = dict(inputs)
         waiting = list(self._config.ensemble_scheduling.step)
@@ -55,18 +55,18 @@ class Ensemble:
 
 
 def above(model_directory: Path) -> list[str]:
-    """Return the names of the ensembles that have the model as a step."""
+    """Return the names of the ensembles that have the model as a step; what is no configuration is no ensemble."""
     found = []
     for path in sorted(model_directory.parent.glob("*/config.pbtxt")):
-        config = _config(path.parent)
-        if any(step.model_name == model_directory.name for step in config.ensemble_scheduling.step):
-            found.append(path.parent.name)
+        with suppress(ConfigError):  # of some other model: a server will say so
+            steps = model_config.read(path).ensemble_scheduling.step
+            found += [path.parent.name] * any(step.model_name == model_directory.name for step in steps)
     return found
 
 
 def takes(root: Path, name: str, inputs: Batch) -> bool:
     """Tell whether the ensemble's inputs are called like these."""
-    return {tensor.name for tensor in _config(root / name).input} == set(inputs)
+    return {tensor.name for tensor in model_config.read(root / name / "config.pbtxt").input} == set(inputs)
 
 
 def run_step(directory: Path, inputs: Batch, wanted: list[str]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def run_step(directory: Path, inputs: Batch, wanted: list[str]) -> dict[str, Any
     """
     from google.protobuf import json_format
 
-    config = _config(directory)
+    config = model_config.read(directory / "config.pbtxt")
     versions = repository.versions(directory)
     if config.backend != "python" or not versions:
         found = config.backend or config.platform
@@ -89,16 +89,18 @@ def run_step(directory: Path, inputs: Batch, wanted: list[str]) -> dict[str, Any
         "inputs": dict(inputs),
         "wanted": wanted,
     }
-    done = subprocess.run([sys.executable, str(_WORKER)], input=pickle.dumps(asked), capture_output=True, check=False)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(_WORKER)],
+            input=pickle.dumps(asked),
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise StepError(f"{directory.name} does not answer within {_PATIENCE_S} s") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise StepError(f"{directory.name} does not run here: {lines[-1] if lines else 'it ended without a word'}")
     answer: dict[str, Any] = pickle.loads(done.stdout)  # noqa: S301  # what our own worker has just written
     return answer
-
-
-def _config(directory: Path) -> Any:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    return text_format.Parse((directory / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())

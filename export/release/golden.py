@@ -20,12 +20,13 @@ from contracts.manifest import Choice
 from contracts.samples import Batch
 from contracts.spec import DISCRETE, ModelSpec
 from export.context import ExportContext
+from export.errors import ConfigError, StepError
 from export.proof.runners import length, onnx_runner
 from export.prove import ProvenVariant
 from export.release import ensemble
 
 _REQUESTS = 32
-_FEWEST = 4  # even if they are larger than that
+_FEWEST = 2  # of one sample, even if they are larger than that
 _BUDGET = 4 << 20  # bytes, before they are compressed
 _MARGIN = 2.0  # times what was measured: another machine's kernels round otherwise
 _LEAST = 1e-4  # of an output's largest value
@@ -39,7 +40,7 @@ def golden_requests(
     """Make the golden requests of the network, and of the ensembles above it that its source has examples for."""
     published = [p for p in proven if any(choice.precision == p.variant.precision for choice in choices)]
     graphs = [p.graph for p in published]
-    own = _within_budget(_of_network(context, _same_answers(context, published)))
+    own = _within_budget(_of_network(context, _same_answers(context, published)), context.source.spec.batched)
     sent = [_as_sent(request, context.source.spec) for request in _with_tolerances(context, own, graphs)]
     return [*sent, *_of_ensembles(context, graphs, model_directory)]
 
@@ -65,8 +66,9 @@ def _of_network(context: ExportContext, usable: NDArray[np.bool_]) -> Iterator[G
             drawn.append((number, start, itertools.cycle(chosen.tolist()), len(chosen)))
         start += len(group)
     sizes = [1, 1, 2, spec.usual_batch, 1, 3, 1, spec.max_batch] if spec.batched else [0]
-    for size in itertools.cycle(sizes):
-        for number, first, samples, count in drawn:
+    for turn in itertools.count():
+        for place, (number, first, samples, count) in enumerate(drawn):
+            size = sizes[(turn + place) % len(sizes)]  # of many lengths, not all the first ones alone
             if size == 0:
                 index = next(samples)
                 inputs = {name: np.asarray(values[index]) for name, values in split.groups[number].inputs.items()}
@@ -77,12 +79,16 @@ def _of_network(context: ExportContext, usable: NDArray[np.bool_]) -> Iterator[G
             yield GoldenRequest(spec.model, inputs, {name: v[rows] for name, v in reference[number].items()})
 
 
-def _within_budget(requests: Iterator[GoldenRequest]) -> list[GoldenRequest]:
-    """Take so many requests, leaving out those that are too large for what is left of the budget."""
+def _within_budget(requests: Iterator[GoldenRequest], batched: bool) -> list[GoldenRequest]:
+    """Take so many requests, leaving out those that are too large for what is left of the budget.
+
+    A few of one sample are taken even so: no release is without.
+    """
     taken: list[GoldenRequest] = []
     left = _BUDGET
     for request in itertools.islice(requests, 4 * _REQUESTS):
-        if request.size_bytes <= left or (len(taken) < _FEWEST and request.rows == 1):
+        alone = request.rows == 1 or not batched
+        if request.size_bytes <= left or (len(taken) < _FEWEST and alone):
             taken.append(request)
             left -= request.size_bytes
         if len(taken) == _REQUESTS:
@@ -128,7 +134,7 @@ def _of_ensembles(context: ExportContext, graphs: Sequence[Path], model_director
         runners = [source.reference(), *(onnx_runner(graph, context.outputs) for graph in graphs)]
         try:
             right, *served = (ensemble.Ensemble(root, name, source.spec.model, run).run(raw) for run in runners)
-        except ensemble.StepError as error:
+        except (StepError, ConfigError) as error:
             context.progress.say(f"No golden requests for {name}: {error}")
             continue
         tolerance = {o: _tolerance([a[o] for a in served], v) for o, v in right.items() if v.dtype.kind == "f"}
