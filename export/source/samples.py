@@ -41,6 +41,8 @@ def read_samples(paths: Sequence[Path], spec: ModelSpec) -> Split:
         given = [getattr(group, "targets" if what == "labels" else "expected") for group in split.groups]
         if known is None and any(value is not None for value in given):
             raise SampleError(f"{_named(paths)}: some files have {what}, others have none")
+    if spec.metric is not None and spec.metric.name == "auc":
+        _check_both_classes(paths, split)
     return split
 
 
@@ -188,6 +190,18 @@ def _class_indices(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray
             note=f"{spec.answer_output} has {classes} classes, counted from 0",
         )
     return labels.astype(np.int64)
+
+
+def _check_both_classes(paths: Sequence[Path], split: Split) -> None:
+    """See that each half has both: sorted by their labels, as many datasets are, it has one, and no curve at all."""
+    for which, half in zip(("first", "second"), split.halves(), strict=True):
+        found = {bool(value) for part in half.targets or () for value in part.ravel()}
+        if len(found) == 1:
+            raise SampleError(
+                f"every label of the {which} half of {_named(paths)} is {int(found.pop())}",
+                note="one half calibrates, the other is held out: auc needs yes and no in both",
+                hint="shuffle: order = numpy.random.default_rng(0).permutation(N), and every array[order]",
+            )
 
 
 def _named(paths: Sequence[Path]) -> str:

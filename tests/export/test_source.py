@@ -18,6 +18,7 @@ from export import graphs
 from export.errors import GraphError, SampleError
 from export.proof import contract
 from export.source.graph_file import from_graph
+from export.source.samples import read_samples
 
 BATCH, WIDTH = DynamicDim("batch", 1, 8, 64), DynamicDim("width", 4, 8, 16)
 SPEC = ModelSpec(
@@ -219,3 +220,14 @@ def test_samples_that_do_not_fit_the_spec_are_refused(graph: Path, tmp_path: Pat
     with pytest.raises(SampleError) as refused:
         from_graph(graph, SPEC, [path], calibration_samples=10)
     assert f"{path} {told}" in str(refused.value)
+
+
+def test_labels_that_are_sorted_are_told_before_there_is_half_a_curve(graph: Path, tmp_path: Path) -> None:
+    x, y = TensorSpec("x", "float32", (BATCH, WIDTH)), TensorSpec("y", "float32", (BATCH, 1))
+    limits = {"fp32": Limits({"y": 1e-6}, agreement=1.0)}
+    spec = ModelSpec("toy", "toy", (x,), (y,), limits, task="binary")  # type: ignore[arg-type]  # one precision
+    path = write_samples(tmp_path / "sorted.npz", {"x": X, "labels": np.arange(50) >= 25})
+    with pytest.raises(SampleError, match=r"every label of the first half of .*sorted\.npz is 0\n(?s:.*)shuffle: "):
+        read_samples([path], spec)
+    shuffled = write_samples(tmp_path / "shuffled.npz", {"x": X, "labels": np.arange(50) % 2})
+    assert len(read_samples([shuffled], spec)) == 50
