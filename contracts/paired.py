@@ -17,19 +17,13 @@ _RESAMPLES = 2000
 Scores = NDArray[np.float64]  # one a sample, [N]
 
 
-def share_bound(before: Scores, after: Scores) -> float:
-    """Return the bound for a share, scores of 0 or 1: Tango's score interval for paired proportions.
-
-    Only the samples that changed sides count. The interval keeps its promise also where few change sides or most of
-    them in one direction: Tango, Stat. Med. 17 (1998); Fagerland, Lydersen and Laake, Stat. Med. 33 (2014),
-    doi:10.1002/sim.6148.
-    """
-    lost, gained = int((before > after).sum()), int((before < after).sum())
-    return tango_bound(lost, gained, len(before))
-
-
 def tango_bound(lost: int, gained: int, count: int) -> float:
-    """Return the difference at which the score test of `lost` - `gained` just rejects: Tango's equations (2) to (4)."""
+    """Return the bound for a share, of whose samples so many changed sides: Tango's interval for paired proportions.
+
+    It is the difference at which the score test of `lost` - `gained` just rejects, equations (2) to (4), and keeps its
+    promise also where few change sides or most of them in one direction: Tango, Stat. Med. 17 (1998); Fagerland,
+    Lydersen and Laake, Stat. Med. 33 (2014), doi:10.1002/sim.6148.
+    """
     from scipy.optimize import brentq
 
     def above(difference: float) -> float:
