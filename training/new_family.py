@@ -104,10 +104,11 @@ def _role(model: Path, family: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not is_model_name(name):
-        raise FamilyError(f"a family cannot be called {name!r}", note=f"a name has {RULE}")
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise FamilyError(f"a family cannot be called {name!r}", note="it is a Python package, too: a-z, 0-9 and _")
+    if not (is_model_name(name) and name.isidentifier()) or keyword.iskeyword(name):
+        raise FamilyError(
+            f"a family cannot be called {name!r}",
+            note="it is a Python package, too: letters, digits and _, the first a letter, and no word of Python",
+        )
     if name in families.FAMILIES:
         raise FamilyError(f"there is a family {name} already", note=f"families: {', '.join(families.FAMILIES)}")
 
