@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts import paired, tasks
-from contracts.manifest import Difference, Gate
+from contracts.manifest import Gate
 from contracts.metric import Targets
 from contracts.paired import Scores
 from contracts.spec import ModelSpec, Precision
@@ -56,8 +56,9 @@ def check(
     proofs.append(
         Gate("inf or nan", not_finite, 0, "at most", f"in {', '.join(broken)}" if broken else "", id="finite")
     )
-    if not spec.batched:
-        proofs.append(_same_shapes(spec, held_out, limits.agreement))
+    # What has another shape is compared with nothing, and must not pass for the same.
+    if not spec.batched or any(c.reshaped for c in everywhere.values()):
+        proofs.append(_same_shapes(spec, everywhere, limits.agreement))
     agreement = _agreement(spec, reference, held_out)
     if agreement is not None and limits.agreement is not None:
         proofs.append(Gate("agreement", agreement, limits.agreement, "at least", id="agreement"))
@@ -78,21 +79,19 @@ def _tolerances(output: str, spec: ModelSpec, precision: Precision, everywhere: 
         if (limit := getattr(tolerance, name)) is None:
             continue
         places = everywhere if name == "largest" else {"held-out split": everywhere["held-out split"]}
-        figure, where = max((_figure(c.differences[output], name), where) for where, c in places.items())
+        figure, where = max((float(getattr(c.differences[output], name)), where) for where, c in places.items())
         proofs.append(Gate(title.format(output), figure, limit, "at most", f"in {where}", id=f"{gate_id}:{output}"))
     return proofs
 
 
-def _figure(difference: Difference, name: str) -> float:
-    return float(getattr(difference, name))
-
-
-def _same_shapes(spec: ModelSpec, held_out: Comparison, agreement: float | None) -> Gate:
-    """Check that as many samples as have to agree have as many rows, where these depend on the data."""
-    count = max(1, held_out.samples)
-    share = 1 - held_out.reshaped / (count * len(spec.outputs))
-    return Gate("outputs of the same shape", share, 1.0 if agreement is None else agreement, "at least",
-                f"{held_out.reshaped} differ" if held_out.reshaped else "", id="same_shape")  # fmt: skip
+def _same_shapes(spec: ModelSpec, everywhere: Mapping[str, Comparison], agreement: float | None) -> Gate:
+    """Check the shapes of the outputs: all; of those whose rows may depend on the data, as many as have to agree."""
+    limit = 1.0 if spec.batched or agreement is None else agreement
+    places = everywhere if spec.batched else {"held-out split": everywhere["held-out split"]}
+    shares = {where: 1 - c.reshaped / max(1, c.samples * len(spec.outputs)) for where, c in places.items()}
+    where = min(shares, key=lambda where: shares[where])
+    detail = f"{everywhere[where].reshaped} differ in {where}" if shares[where] < 1 else ""
+    return Gate("outputs of the same shape", shares[where], limit, "at least", detail, id="same_shape")
 
 
 def _agreement(spec: ModelSpec, reference: Judged, held_out: Comparison) -> float | None:

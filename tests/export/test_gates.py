@@ -100,6 +100,18 @@ def test_a_difference_at_another_shape_counts_and_is_named(reference: np.ndarray
     assert (gate.figure, gate.passed, gate.detail) == (3.0, False, "in shapes at their max")
 
 
+def test_outputs_of_another_shape_are_no_outputs_without_a_difference() -> None:
+    """As where what a framework gave beside the samples has another number of steps than the graph gives."""
+    logits = TensorSpec("logits", "float32", (BATCH, DynamicDim("steps", 1, 6, 9), 10))
+    spec = ModelSpec("toy", "toy", SPEC.inputs, (logits,), SPEC.limits, task="ctc")
+    outputs, expected = ({"logits": np.zeros((N, steps, 10), np.float32)} for steps in (6, 7))
+    for found, passes in (([outputs], False), ([expected], True)):
+        compared = compare(found, [expected], spec)
+        reference = Judged(tasks.answers([expected], spec), None, None)
+        refused = failed({gate.name: gate for gate in gates.check(spec, "int8", reference, compared)})
+        assert refused == (set() if passes else {"outputs of the same shape"})
+
+
 def test_without_labels_there_is_no_accuracy_to_lose(reference: np.ndarray) -> None:
     assert DROP not in prove(reference, reference, labels=None)
 
