@@ -128,21 +128,33 @@ def test_the_new_client_is_slower_only_for_sure(interval: Interval, finding: str
     assert found is None if finding is None else found is not None and finding in found
 
 
-def test_a_storm_is_measured_with_and_without_retries(
-    server: RunningServer, examples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # From the first request on: later the clients have learned how much the server takes, and perhaps none fails.
-    monkeypatch.setattr(storm, "_WARM_UP_S", 0)
+def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, examples: Path) -> None:
     done = server.workspace.run_here("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
     found = summary(done)
     *few, without, with_retries = found["ways"]
     assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]
     assert all(way["succeeded_per_s"][0] > 0 for way in found["ways"])
     assert [way["failed_per_s"][0] for way in few] == [0, 0, 0]
-    assert without["failed_per_s"][0] > 0
     peak = max(way["succeeded_per_s"][0] for way in few)
     assert found["goodput_share"] == pytest.approx(with_retries["succeeded_per_s"][0] / peak)
-    assert done.returncode == (found["goodput_share"] < 0.9)
+    # Whether the queues overflow in one second depends on the machine: how fast it sends, and how fast it answers.
+    assert len(found["findings"]) == (found["goodput_share"] < 0.9) + (without["failed_per_s"][0] == 0)
+    assert done.returncode == bool(found["findings"])
+
+
+@pytest.mark.parametrize(
+    ("failed", "succeeded", "finding"),
+    [
+        (50, 95, None),
+        (50, 85, "goodput is 85.0% of the peak (limit: 90%)"),
+        (0, 100, "Nothing failed even without retries"),
+    ],
+)
+def test_a_storm_that_was_none_says_nothing_about_retries(failed: float, succeeded: float, finding: str | None) -> None:
+    few = [storm.StormResult(f"{n} callers", n, (100.0,), (0.0,), (0.0,)) for n in (8, 16, 32)]
+    without = storm.StormResult("storm without retries", 256, (90.0,), (failed,), (1.0,))
+    found = storm.findings([*few, without, storm.StormResult("storm with retries", 256, (succeeded,), (0.0,), (0.0,))])
+    assert found == [] if finding is None else [finding in told for told in found] == [True]
 
 
 @pytest.mark.heavy
