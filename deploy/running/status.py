@@ -22,6 +22,8 @@ from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
 from deploy.triton.state import Running
 
+EXIT_LEFT_OUT = 3  # of a command: what is left serves, and a model that should serve does not
+
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 
@@ -111,6 +113,13 @@ class Status:
     left_out: Sequence[LeftOut] = ()  # of its repository, as it is now
 
     @property
+    def exit_code(self) -> int:
+        """What a command that looks returns: 0 only if all is ready that was released."""
+        if not self.ready:
+            return 1
+        return EXIT_LEFT_OUT if any(group.failed for group in self.left_out) else 0
+
+    @property
     def processes(self) -> list[Usage]:
         """What the server and every worker takes."""
         own = [self.triton] if self.triton else []
@@ -149,6 +158,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "uptime_s": round(status.uptime_s, 1),
         "server_restarts": server.server_restarts,
         "worker_restarts": server.worker_restarts,
+        "memory": server.memory,
         "http": server.http,
         "grpc": server.grpc,
         "metrics": server.metrics,
@@ -160,12 +170,14 @@ def as_json(status: Status) -> dict[str, Any]:
 
 
 def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
-    """List what is not served: what is not released, and what was after the server had been started."""
-    groups = released.left_out(Path(server.repository), server.config_name)
+    """List what is not served: what failed, what is not released, and what was after the server had been started."""
+    serving = {model.name for model in models if model.state == "READY"}
+    failed = {model: reason for model, reason in server.left_out.items() if model not in serving}
+    groups = released.left_out(Path(server.repository), server.config_name, failed)
     if not models:  # it does not answer
         return groups
     never_loaded = {model.name for model in models if model.never_loaded}
-    groups = [group for group in groups if group.name in never_loaded]
+    groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
         reason = "it was put there after the server had been started"
         groups.append(LeftOut(", ".join(since), tuple(since), reason, "python -m deploy reload"))

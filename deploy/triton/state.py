@@ -6,9 +6,9 @@ One server an artifacts directory; another one needs its own ARTIFACTS_DIR and p
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +16,8 @@ import psutil
 
 from contracts import layout, signing
 
-Phase = Literal["starting", "ready", "restarting", "stopping"]
+# "crash loop": it is down, after several crashes in a row, until it is tried again.
+Phase = Literal["starting", "ready", "restarting", "crash loop", "stopping"]
 
 
 def directory() -> Path:
@@ -75,6 +76,8 @@ class Running:
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)  # {model that did not load or did harm: the reason}
+    memory: str | None = None  # what limits its memory, in words
 
     @property
     def trust(self) -> signing.Trust | None:
