@@ -7,7 +7,7 @@ after the other, once the others serve; with the next crash it is certain who di
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from deploy.running import logs, pulse, workers
 from deploy.running.server import SEE_LOG, Server, died_while_starting
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion, models_not_ready
+from deploy.triton.released import LeftOut
 
 _LOOK_EVERY_S = 0.05
 _LAST_WORDS_S = 1.0  # that a crashing server has to say where
@@ -45,6 +46,13 @@ class Outcome:
 
     found: list[ModelVersion] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # {model that did not load: why}
+
+    def told(self, groups: Sequence[LeftOut]) -> list[str]:
+        """Say of each model why it is not served, a line each: those that failed, and those that need one of them."""
+        lines = [f"{model}{' ' if why.startswith('version ') else ': '}{why}" for model, why in self.failed.items()]
+        serving = {version.name for version in self.found if version.state == "READY"}
+        above = {name for group in groups if group.failed for name in group.models} - serving - self.failed.keys()
+        return lines + [f"{name}: a model that it needs is not ready" for name in sorted(above)]
 
 
 def load(server: Server, load_timeout_s: float) -> Outcome:

@@ -108,9 +108,7 @@ class Supervisor:
             nothing = released.names(groups) >= {path.parent.name for path in root.glob("*/config.pbtxt")}
             if nothing or self._settings.strict:
                 fact = "nothing is left to serve:" if nothing else "not every model loaded:"
-                broken = {*outcome.failed, *(name for group in groups if group.failed for name in group.models)}
-                told = server.reasons(outcome.found, broken & {m.name for m in outcome.found if m.state != "READY"})
-                raise StartError("\n  ".join([fact, *told]), hint=server.SEE_LOG)
+                raise StartError("\n  ".join([fact, *outcome.told(groups)]), hint=server.SEE_LOG)
             up.left_out = groups
         self._note_served(outcome.found)
         with Control(up.state) as control:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,7 +149,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
         else:
             raise StartError(f"the models were not ready within {timeout_s:.0f} s", hint=SEE_LOG)
         if broken := models_not_ready(found):
-            raise StartError("\n  ".join(["not every model loaded:", *reasons(found, broken)]), hint=SEE_LOG)
+            raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
     server.update(phase="ready")
@@ -161,14 +161,6 @@ def died_while_starting(server: Server, ended: str) -> StartError:
     server.recorder.join(timeout=2)
     note = logs.last_errors(state.log_file(), 5, server.started)
     return StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
-
-
-def reasons(found: Sequence[ModelVersion], broken: Collection[str]) -> list[str]:
-    """Say of each broken model why it is."""
-    told = [f"{m.name} version {m.version}: {m.reason}" for m in found if m.name in broken and m.reason]
-    # Of an ensemble that never loaded Triton only says that it is not ready.
-    silent = set(broken) - {m.name for m in found if m.reason}
-    return told + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
 
 
 def stop(server: Server) -> None:
@@ -237,6 +229,13 @@ def _end(running: Running) -> None:
     for region in _SHARED_MEMORY.glob(f"{running.shared_memory}*"):  # a killed server leaves its own behind
         with suppress(OSError):
             region.unlink()
+
+
+def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:
+    reasons = [f"{m.name} version {m.version}: {m.reason}" for m in found if m.name in broken and m.reason]
+    # Of an ensemble that never loaded Triton only says that it is not ready.
+    silent = broken - {m.name for m in found if m.reason}
+    return reasons + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
 
 
 def _left_out(settings: Settings, config_name: str | None, failed: Mapping[str, str]) -> list[LeftOut]:
