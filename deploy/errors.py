@@ -51,7 +51,7 @@ class AccessError(DeployError):
 
 
 class StartError(DeployError):
-    """The server did not start, or nothing of the repository could be served; where all was asked for: not all of it."""
+    """The server did not start, or nothing of the repository could be served; where all was asked for, not all."""
 
 
 class ModelError(DeployError):

@@ -82,7 +82,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
         if line.startswith("warning: "):
             print(line)
     with Control(running) as control:
-        left_out = released.left_out(Path(running.repository), running.config_name, running.left_out)
+        left_out = released.left_out(Path(running.repository), running.config_name, running.failed)
         found = released.without(control.models(), left_out)
     print(models_table(found, left_out))
     print(_ready(running, left_out, time.monotonic() - started))

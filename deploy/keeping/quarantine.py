@@ -3,19 +3,12 @@
 One stays out until it serves again, as after a `reload`. A restart of the server tries those whose files have changed.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-Fingerprint = frozenset[tuple[str, int, int]]  # of every file: its path, size and time
-
-
-@dataclass(frozen=True)
-class _Case:
-    reason: str
-    files: Fingerprint  # as they were then
-    passing: bool
+from deploy.triton.state import Case
 
 
 class Quarantine:
@@ -23,33 +16,35 @@ class Quarantine:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._cases: dict[str, _Case] = {}
+        self.cases: dict[str, Case] = {}
+        self._passing: set[str] = set()
 
     def add(self, model: str, reason: str, *, passing: bool = False) -> None:
         """Leave a model out from now on; a passing case only until the server is restarted."""
-        self._cases[model] = _Case(reason, fingerprint(self._root / model), passing)
+        self.cases[model] = Case(reason, fingerprint(self._root / model))
+        (self._passing.add if passing else self._passing.discard)(model)
 
     def release(self, models: Collection[str]) -> bool:
-        """Forget the case of those models; return whether there was one."""
-        found = self._cases.keys() & set(models)
+        """Forget the cases of those models; return whether there was one."""
+        found = self.cases.keys() & set(models)
         for model in found:
-            del self._cases[model]
+            del self.cases[model]
         return bool(found)
 
     def reasons(self) -> dict[str, str]:
         """Return {model: why it is left out}."""
-        return {model: case.reason for model, case in self._cases.items()}
+        return {model: case.reason for model, case in self.cases.items()}
 
     def review(self) -> None:
         """Forget the cases that a new server may try: the passing ones, and models whose files were changed."""
-        for model, case in list(self._cases.items()):
-            if case.passing or fingerprint(self._root / model) != case.files:
-                del self._cases[model]
+        changed = {model for model, case in self.cases.items() if fingerprint(self._root / model) != case.files}
+        self.release(changed | self._passing)
+        self._passing.clear()
 
 
-def fingerprint(folder: Path) -> Fingerprint:
-    """Tell the files of a model from what they will be after any change, by their sizes and times."""
-    return frozenset(_files(folder))
+def fingerprint(folder: Path) -> str:
+    """Return what tells the files of a model from what they are after any change: by their sizes and times."""
+    return hashlib.sha256(repr(sorted(_files(folder))).encode()).hexdigest()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, int]]:

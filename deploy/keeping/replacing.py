@@ -74,7 +74,7 @@ class Replacing:
                 self._say("error", str(error))
         self._out.add(model)
         self._quarantine.add(model, reason, passing=True)
-        self._up.update(left_out=self._quarantine.reasons())
+        self._up.update(left_out=self._quarantine.cases)
         self._say("fatal", f"{model} is left out: {reason}")
 
     def _try_again(self, model: str, watch: WorkerWatch, control: Control) -> None:
@@ -89,7 +89,7 @@ class Replacing:
             return
         watch.refresh()
         self._quarantine.release([model])
-        self._up.update(left_out=self._quarantine.reasons(), worker_restarts=self._up.state.worker_restarts + 1)
+        self._up.update(left_out=self._quarantine.cases, worker_restarts=self._up.state.worker_restarts + 1)
         self._say("warning", f"{model} is served again")
 
     def _with_all_above(self, model: str) -> list[str]:

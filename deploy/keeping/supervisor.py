@@ -9,10 +9,11 @@ from deploy.errors import ModelError, StartError
 from deploy.keeping import loading, readiness
 from deploy.keeping.backoff import Backoff
 from deploy.keeping.loading import Died, Outcome
-from deploy.keeping.quarantine import Fingerprint, Quarantine, fingerprint
+from deploy.keeping.quarantine import Quarantine, fingerprint
 from deploy.keeping.replacing import Replacing
 from deploy.running import logs, server
 from deploy.running.server import Server
+from deploy.running.warm_up import WarmUps
 from deploy.running.workers import WorkerWatch
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
@@ -42,8 +43,9 @@ class Supervisor:
     def __init__(self, settings: Settings, patience: Patience, say: Callable[[str], None]) -> None:
         self._settings, self._patience, self._print = settings, patience, say
         self._quarantine = Quarantine(settings.repository)
-        self._served: dict[str, tuple[set[int], Fingerprint]] = {}  # the versions that served last, and their files
+        self._served: dict[str, tuple[set[int], str]] = {}  # the versions that served last, and their files
         self._crashes = Backoff(patience.longest_pause_s)
+        self._warm_ups = WarmUps()
         self._up: Server | None = None
 
     def run(self, ready: Callable[[Server, list[ModelVersion]], None]) -> None:
@@ -79,8 +81,8 @@ class Supervisor:
             failed = self._quarantine.reasons()
             up = self._up = server.start(self._settings, self._print, replaces, failed, later - failed.keys())
             self._print(f"Starting tritonserver (process {up.process.pid}) …")
-            for model in up.state.left_out.keys() - failed.keys():  # its release is not what was published
-                self._quarantine.add(model, up.state.left_out[model])
+            for model in up.state.failed.keys() - failed.keys():  # its release is not what was published
+                self._quarantine.add(model, up.state.failed[model])
             try:
                 outcome = loading.load(up, self._patience.load_timeout_s)
             except Died as died:
@@ -111,9 +113,11 @@ class Supervisor:
                 raise StartError("\n  ".join([fact, *outcome.told(groups)]), hint=server.SEE_LOG)
             up.left_out = groups
         self._note_served(outcome.found)
+        self._warm_ups = WarmUps()
         with Control(up.state) as control:
             self._make_ready(control, outcome.failed)
-        up.update(phase="ready", left_out=self._quarantine.reasons())
+            self._warm_ups.look(control)
+        up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)
 
     def _trouble(self, up: Server) -> str:
@@ -176,8 +180,8 @@ class Supervisor:
         if failed:
             self._leave_out(failed)
             self._make_ready(control, failed)
-        if changed or failed:
-            up.update(left_out=self._quarantine.reasons())
+        if self._warm_ups.look(control) or changed or failed:
+            up.update(left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
 
     def _make_ready(self, control: Control, failed: Mapping[str, str]) -> None:
         try:

@@ -24,7 +24,7 @@ from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
 from deploy.triton.released import LeftOut
 from deploy.triton.settings import Settings
-from deploy.triton.state import Process, Running
+from deploy.triton.state import Case, Process, Running
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
 _GRACE_S = 5  # beyond the drain time, before it is killed
@@ -121,7 +121,7 @@ def start(
                 grpc_tls=settings.tls is not None,
                 server_restarts=replaces.state.server_restarts + 1 if replaces else 0,
                 worker_restarts=replaces.state.worker_restarts if replaces else 0,
-                left_out=dict(failed),
+                left_out={model: Case(reason, "") for model, reason in failed.items()},
                 memory=str(memory) if memory else None,
             )
             state.record(running)

@@ -56,6 +56,14 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Case:
+    """Why a model is left out although it is released."""
+
+    reason: str
+    files: str  # their fingerprint then: once it is another one, the model may be tried again
+
+
+@dataclass(frozen=True)
 class Running:
     """A server that was started; it may have died since."""
 
@@ -76,8 +84,14 @@ class Running:
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
-    left_out: Mapping[str, str] = field(default_factory=dict)  # {model that did not load or did harm: the reason}
+    left_out: Mapping[str, Case] = field(default_factory=dict)  # {model that did not load or did harm: why}
+    warm_up: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {"MODEL/VERSION": its counts}
     memory: str | None = None  # what limits its memory, in words
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Return {model that is left out: the reason}."""
+        return {model: case.reason for model, case in self.left_out.items()}
 
     @property
     def trust(self) -> signing.Trust | None:
@@ -114,7 +128,8 @@ def recorded() -> Running | None:
     try:
         found: dict[str, Any] = json.loads(_record().read_text())
         triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
-        return Running(triton=triton, supervisor=supervisor, **found)
+        left_out = {model: Case(**case) for model, case in found.pop("left_out", {}).items()}
+        return Running(triton=triton, supervisor=supervisor, left_out=left_out, **found)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
