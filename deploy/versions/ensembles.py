@@ -23,7 +23,7 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
     Raises:
         RepositoryError: one cannot, or a configuration is none.
     """
-    configs = _configs(root, config_name)
+    configs = _configs(root, config_name, models)
     found: list[str] = []
     for name, config in configs.items():
         steps = {step.model_name for step in config.ensemble_scheduling.step}
@@ -39,7 +39,7 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
 
 def containing(root: Path, model: str) -> list[str]:
     """List the ensembles that have `model` as a step, without those that cannot be loaded: a step is not released."""
-    configs = _configs(root, None)
+    configs = _configs(root, None, [model])
     out = released.names(released.left_out(root))
     return [
         name
@@ -57,9 +57,16 @@ def among(root: Path, models: Collection[str], config_name: str | None) -> set[s
     return {name for name in models if released.config(root / name, config_name).ensemble_scheduling.step}
 
 
-def _configs(root: Path, config_name: str | None) -> dict[str, Any]:
-    folders = [path.parent for path in sorted(root.glob("*/config.pbtxt"))]
-    return {folder.name: released.config(folder, config_name) for folder in folders}
+def _configs(root: Path, config_name: str | None, needed: Collection[str]) -> dict[str, Any]:
+    """Read the configurations there are; one that is none harms nobody but those who need it."""
+    configs = {}
+    for folder in (path.parent for path in sorted(root.glob("*/config.pbtxt"))):
+        try:
+            configs[folder.name] = released.config(folder, config_name)
+        except RepositoryError:
+            if folder.name in needed:
+                raise
+    return configs
 
 
 def _contradictions(ensemble: Any, configs: Mapping[str, Any]) -> Iterator[str]:
