@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,14 @@ def test_spans_dropped_by_the_thousand_cost_one_record(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
-def test_a_crash_is_told_once_it_is_recorded(tmp_path: Path) -> None:
-    path, told = tmp_path / "log.jsonl", list[int]()
-    for line, times in ((b"Signal (15) received.\n", 0), (b"x\nSignal (11) received.\n 0# 0x0\n", 1)):
-        logs.record(io.BytesIO(line), path, lambda: told.append(path.read_text().count("Signal (11)")))
-        assert told == [1] * times
+def test_every_record_is_told_once_it_is_recorded(tmp_path: Path) -> None:
+    path, told = tmp_path / "log.jsonl", list[tuple[str, int]]()
+
+    def hear(entry: Mapping[str, Any]) -> None:
+        told.append((entry["message"], len(path.read_text().splitlines())))
+
+    logs.record(io.BytesIO(b"Signal (11) received.\nterminate called after\n"), path, hear)
+    assert told == [("Signal (11) received.", 1), ("terminate called after", 2)]
 
 
 def test_a_full_disk_does_not_stop_the_reading(tmp_path: Path) -> None:
