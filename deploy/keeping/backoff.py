@@ -4,7 +4,6 @@ import math
 import time
 from dataclasses import dataclass, field
 
-FIRST_PAUSE_S = 0.5
 _QUIET_S = 300.0  # without a failure, and the next one is the first again
 _A_LOOP = 4  # failures in a row
 
@@ -14,6 +13,7 @@ class Backoff:
     """The failures in a row of one thing, and the pauses between them."""
 
     longest_pause_s: float
+    first_pause_s: float = 0.5
     failures: int = 0  # in a row
     _until: float = field(default=0.0, repr=False)  # the end of the last pause, on the monotonic clock
 
@@ -21,7 +21,7 @@ class Backoff:
         """Count a failure; return how long to wait."""
         if time.monotonic() - self._until > _QUIET_S:
             self.failures = 0
-        pause_s = min(self.longest_pause_s, math.ldexp(FIRST_PAUSE_S, min(self.failures, 30)))
+        pause_s = min(self.longest_pause_s, math.ldexp(self.first_pause_s, min(self.failures, 30)))
         self.failures += 1
         self._until = time.monotonic() + pause_s
         return pause_s

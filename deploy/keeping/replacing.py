@@ -5,6 +5,7 @@ go on, and it is tried again after a pause, longer each time.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.errors import DeployError, ModelError, RepositoryError
@@ -15,6 +16,7 @@ from deploy.running.workers import Worker, WorkerWatch
 from deploy.triton import released
 from deploy.triton.control import Control
 
+_FIRST_PAUSE_S = 2.0  # doubled by each death, also by those that are made good at once
 _AT_ONCE = 3  # deaths in a row of a model's workers that are made good without a pause
 
 
@@ -38,13 +40,16 @@ class Replacing:
         """Replace what has died, and try what was left out long enough; return why the server must be restarted."""
         dead: dict[str, Worker] = {worker.model: worker for worker in watch.dead(control)}
         for model, worker in dead.items():
-            deaths = self._deaths.setdefault(model, Backoff(self._longest_pause_s))
+            deaths = self._deaths.setdefault(model, Backoff(self._longest_pause_s, _FIRST_PAUSE_S))
             pause_s = deaths.pause_s()
             why = self._why()
             if deaths.failures <= _AT_ONCE:
                 if trouble := self._replace(worker, why, watch, control):
                     return trouble
             else:
+                # An unload waits seconds for a dead worker, not for a living one, and readiness is false meanwhile.
+                with suppress(DeployError):
+                    watch.replace(worker, Path(self._up.state.repository), control)
                 self._leave_out(model, f"its workers died {deaths.failures} times in a row{why}", pause_s, control)
         for model in [model for model in self._out if self._deaths[model].due]:
             self._try_again(model, watch, control)

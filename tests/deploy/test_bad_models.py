@@ -154,7 +154,7 @@ def test_strict_is_all_or_nothing(bring_up: Callable[..., Up]) -> None:
 
 
 def test_one_whose_workers_die_again_and_again_is_left_out_for_a_while(bring_up: Callable[..., Up]) -> None:
-    up = bring_up({"poisoned": bad_models.CRASH_LATER}, "--longest-pause", "20")
+    up = bring_up({"poisoned": bad_models.CRASH_LATER}, "--longest-pause", "8")
     assert up.done.returncode == 0
     before = up.record()["triton"]
     for deaths in range(1, 4):
