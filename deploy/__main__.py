@@ -9,6 +9,7 @@
   python -m deploy reload           serve what was published since, without dropping a request
   python -m deploy rollback MODEL
   python -m deploy promote MODEL 3
+  python -m deploy prove DIRECTORY  let a server of its own load a version, and check its answers
   python -m deploy environments     packages that Python models have of their own (lock, build)
   python -m deploy drill            try all of that, and two crashes, under load, on a copy
 
@@ -144,6 +145,14 @@ def _repository(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _prove(prove: argparse.ArgumentParser) -> None:
+    prove.add_argument("directory", type=Path, metavar="DIRECTORY", help="of a version: model_repository/MODEL/VERSION")
+    prove.add_argument(
+        "--timeout", type=float, default=120, metavar="SECONDS", help="for a model to load, and for an answer"
+    )
+    prove.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
 def _environments(environments: argparse.ArgumentParser) -> None:
     environments.add_argument(
         "action",
@@ -209,6 +218,13 @@ COMMANDS = (
         "make a version the one that answers; newer ones are parked",
         "deploy.versions.commands:promote",
         _promote,
+    ),
+    Command(
+        "prove",
+        "the serve gate: let a server of its own load a version, and check its answers alone and in company; "
+        "exit code 3 where no server can be started",
+        "deploy.served.commands:prove",
+        _prove,
     ),
     Command(
         "environments",

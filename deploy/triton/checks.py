@@ -14,7 +14,7 @@ from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
 from deploy.triton.settings import Settings
 
-_UNPRIVILEGED = "nobody"
+UNPRIVILEGED = "nobody"  # whom root's server becomes
 
 
 def before_start(settings: Settings) -> None:
@@ -50,7 +50,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
         if settings.user:
             raise SettingsError(f"only root can start a server as {settings.user}")
         return None
-    user = settings.user or _UNPRIVILEGED
+    user = settings.user or UNPRIVILEGED
     try:
         unreadable = _unreadable(user, settings, triton)
     except KeyError as error:
