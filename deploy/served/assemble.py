@@ -80,6 +80,28 @@ def place(release: Taken, into: Path, config_name: str | None, suffix: str = "")
     return tuple(f"{name}{suffix}" for name in release.models)
 
 
+def add_version(earlier: Taken, into: Path) -> None:
+    """Put an earlier version of a network, whose models but for that are those that lie in `into`, beside the newest.
+
+    Args:
+        earlier: Of its files only those of the version are looked at.
+    """
+    target = into / earlier.network
+    copy.link(earlier.directory, target / str(earlier.version), without={bundle.FOLDER})
+    config = model_config.read(target / "config.pbtxt")
+    versions = {*config.version_policy.specific.versions, earlier.version}
+    config.version_policy.specific.versions[:] = sorted(versions)
+    _write(config, target / "config.pbtxt")
+
+
+def rename(folder: Path, target: Path, name: str) -> None:
+    """Put the model in `folder` into the new folder `target`, under the name `name`, by hard links."""
+    copy.link(folder, target, without={"config.pbtxt"})
+    config = model_config.read(folder / "config.pbtxt")
+    config.name = name
+    _write(config, target / "config.pbtxt")
+
+
 def _chosen(folder: Path, config_name: str | None) -> Any:
     other = folder / "configs" / f"{config_name}.pbtxt"
     return model_config.read(other if other.is_file() else folder / "config.pbtxt")
