@@ -17,8 +17,8 @@
 Every precision is compared with its reference on the whole held-out split and refused, with the numbers, if it is
 over the limits in the spec. Every one that passes is compiled with TensorRT-RTX, which needs no GPU, as proof that
 TensorRT takes it. The fastest of them is published as the next version, with a manifest.json that records all of
-this and a report.html that shows it, after a Triton of its own has served it and answered its golden requests. What an export made is kept in artifacts/export: the next one does only what
-has changed, and an interrupted one goes on.
+this and a report.html that shows it, once a Triton of its own has served it and answered its golden requests. What an
+export made is kept in artifacts/export: the next one does only what has changed, and an interrupted one goes on.
 """
 
 import argparse
