@@ -17,8 +17,8 @@
 Every precision is compared with its reference on the whole held-out split and refused, with the numbers, if it is
 over the limits in the spec. Every one that passes is compiled with TensorRT-RTX, which needs no GPU, as proof that
 TensorRT takes it. The fastest of them is published as the next version, with a manifest.json that records all of
-this and a report.html that shows it. What an export made is kept in artifacts/export: the next one does only what
-has changed, and an interrupted one goes on.
+this and a report.html that shows it, once a Triton of its own has served it and answered its golden requests. What an
+export made is kept in artifacts/export: the next one does only what has changed, and an interrupted one goes on.
 """
 
 import argparse
@@ -105,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 
     where = parser.add_argument_group("where to")
     where.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
+    where.add_argument(
+        "--no-serve",
+        dest="serve",
+        action="store_false",
+        help="publish it as not yet served: no Triton loads it and answers its golden requests before",
+    )
     where.add_argument("--no-register", dest="register", action="store_false", help="leave MLflow's registry alone")
     where.add_argument("--json", action="store_true", help="print the manifest on stdout, nothing else")
     return parser

@@ -73,6 +73,7 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
         search=options.search,
         search_budget_s=options.search_budget,
         signer=signing.signer_from_environment(),
+        serve=options.serve,
     )
     if options.target == "tensorrt":
         if not facts.tensorrt:

@@ -27,6 +27,7 @@ class ExportRequest:
     search: Mode = "auto"
     search_budget_s: float = 300
     signer: signing.Signer | None = None
+    serve: bool = True  # publish only what a Triton has served
 
 
 @dataclass(frozen=True)

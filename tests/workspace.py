@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from contracts import layout
+from export.__main__ import OF_PUBLISHED
 from tests.command_lines import may_run_here, run_here
 from tests.tracked import tracked
 
@@ -25,6 +26,7 @@ class Workspace:
     """A place with its own artifacts and model repository."""
 
     root: Path
+    serves: bool = False  # whether its exports are served before they are published; it takes some seconds each
 
     @property
     def repository(self) -> Path:
@@ -44,6 +46,8 @@ class Workspace:
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """`python -m ARGUMENTS…` in this workspace: in this process where that makes no difference."""
         given = list(map(str, arguments))
+        if not self.serves and _exports(given):
+            given.append("--no-serve")
         return self.run_here(*given) if may_run_here(given) else self.run_apart(*given)
 
     def run_here(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -80,6 +84,11 @@ class Workspace:
         done = self.run(*arguments)
         assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def _exports(given: list[str]) -> bool:
+    """Whether it is `python -m export` of a family or a graph, and not a command about what is published."""
+    return given[:1] == ["export"] and given[1:2] not in ([command.name] for command in OF_PUBLISHED)
 
 
 def new_workspace(root: Path) -> Workspace:

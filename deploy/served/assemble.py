@@ -7,14 +7,15 @@ A release may stand beside another one of its family, under names with a suffix 
 release's number as its only version, so that the version in a response says which release gave it.
 """
 
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from contracts import bundle, manifest, model_config, signing
+from contracts import bundle, copying, manifest, model_config, signing
 from contracts.bundle import Bundle
-from deploy.served import copy
+from contracts.errors import ModelConfigError
+from contracts.model_config import ModelConfig
+from deploy.served.links import link
 
 _VERSION, _MODELS = "version", "models"  # the folders of a private copy
 
@@ -31,13 +32,13 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
         trust: What it must be signed with.
 
     Raises:
-        RepositoryError: it holds a link that leads elsewhere, or what is no file.
+        FolderError: it holds a link that leads elsewhere, or what is no file; or a model of it is missing.
         ManifestError: the copy is not what was published.
         SignatureError: the copy is unsigned, or not what was signed.
         OSError: the disk is full, or a file cannot be read.
     """
     version = into / _VERSION
-    copy.copy(release.directory, version)
+    copying.copy(release.directory, version)
     if (version / manifest.FILE_NAME).is_file():
         manifest.verify(version)
     if trust is not None:
@@ -46,9 +47,11 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
         models = {name: version / bundle.FOLDER / name for name in release.models}
     else:
         models = {name: into / _MODELS / name for name in release.models}
+        pinned = _pinned(release)
         for name, folder in release.models.items():
-            kept = [] if name == release.network else _version_folders(folder)[-1:]
-            copy.copy(folder, models[name], without=set(_version_folders(folder)) - set(kept))
+            versions = _version_folders(folder)
+            kept = {pinned.get(name, max(versions, key=int, default=""))} if name != release.network else set()
+            copying.copy(folder, models[name], without=set(versions) - kept)
     return Taken(release.network, release.version, version, models, release.sealed)
 
 
@@ -66,17 +69,18 @@ def place(release: Taken, into: Path, config_name: str | None, suffix: str = "")
     Raises:
         ModelConfigError: a configuration is missing or is none.
     """
-    number = str(release.version)
     for name, folder in release.models.items():
         target = into / f"{name}{suffix}"
-        copy.link(folder, target, without={"config.pbtxt", "configs", *_version_folders(folder)})
-        version = target / number
-        copy.make_folder(version)
+        versions = _version_folders(folder)
+        link(folder, target, without={model_config.FILE_NAME, model_config.OTHERS, *versions})
+        version = target / str(release.version)
+        copying.make_folder(version)
         if name == release.network:
-            copy.link(release.directory, version, without={bundle.FOLDER})
-        elif own := _version_folders(folder):
-            copy.link(folder / own[-1], version)
-        _write(_adapted(_chosen(folder, config_name), name, release, suffix), target / "config.pbtxt")
+            link(release.directory, version, without={bundle.FOLDER})
+        for own in versions:  # one at most: what the bundle has of an ensemble or a step
+            link(folder / own, version)
+        config = model_config.read(model_config.chosen(folder, config_name))
+        _write(_adapted(config, name, release, suffix), target / model_config.FILE_NAME)
     return tuple(f"{name}{suffix}" for name in release.models)
 
 
@@ -87,27 +91,22 @@ def add_version(earlier: Taken, into: Path) -> None:
         earlier: Of its files only those of the version are looked at.
     """
     target = into / earlier.network
-    copy.link(earlier.directory, target / str(earlier.version), without={bundle.FOLDER})
-    config = model_config.read(target / "config.pbtxt")
+    link(earlier.directory, target / str(earlier.version), without={bundle.FOLDER})
+    config = model_config.read(target / model_config.FILE_NAME)
     versions = {*config.version_policy.specific.versions, earlier.version}
     config.version_policy.specific.versions[:] = sorted(versions)
-    _write(config, target / "config.pbtxt")
+    _write(config, target / model_config.FILE_NAME)
 
 
 def rename(folder: Path, target: Path, name: str) -> None:
     """Put the model in `folder` into the new folder `target`, under the name `name`, by hard links."""
-    copy.link(folder, target, without={"config.pbtxt"})
-    config = model_config.read(folder / "config.pbtxt")
+    link(folder, target, without={model_config.FILE_NAME})
+    config = model_config.read(folder / model_config.FILE_NAME)
     config.name = name
-    _write(config, target / "config.pbtxt")
+    _write(config, target / model_config.FILE_NAME)
 
 
-def _chosen(folder: Path, config_name: str | None) -> Any:
-    other = folder / "configs" / f"{config_name}.pbtxt"
-    return model_config.read(other if other.is_file() else folder / "config.pbtxt")
-
-
-def _adapted(config: Any, name: str, release: Bundle, suffix: str) -> Any:
+def _adapted(config: ModelConfig, name: str, release: Bundle, suffix: str) -> ModelConfig:
     """Give a configuration the release's number and the arm's names, in its own words otherwise."""
     config.name = f"{config.name or name}{suffix}"  # of another name than its folder Triton says so itself
     config.version_policy.Clear()
@@ -118,7 +117,7 @@ def _adapted(config: Any, name: str, release: Bundle, suffix: str) -> Any:
     return config
 
 
-def _write(config: Any, path: Path) -> None:
+def _write(config: ModelConfig, path: Path) -> None:
     from google.protobuf import text_format
 
     partial = path.with_name(f".{path.name}")
@@ -127,7 +126,15 @@ def _write(config: Any, path: Path) -> None:
     partial.rename(path)
 
 
+def _pinned(release: Bundle) -> dict[str, str]:
+    """Return {step: the version of it that an ensemble of the release asks for}, where it asks for one."""
+    found = {}
+    for path in (path for folder in release.models.values() for path in model_config.paths(folder)):
+        with suppress(ModelConfigError):  # it is found when it is placed
+            steps = model_config.read(path).ensemble_scheduling.step
+            found |= {step.model_name: str(step.model_version) for step in steps if step.model_version > 0}
+    return found
+
+
 def _version_folders(folder: Path) -> list[str]:
-    """List the version folders of a model, oldest first."""
-    names: Iterable[str] = (path.name for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
-    return sorted(names, key=int)
+    return [path.name for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]

@@ -59,17 +59,9 @@ def _bundle(directory: Path) -> Bundle:
     """
     directory = directory.resolve()
     if (directory / manifest.FILE_NAME).is_file():
-        release = manifest.read(directory)
-        network, version, sealed = release.model, release.version, release.models
-    elif directory.is_dir() and directory.name.isdecimal():
-        network, version, sealed = directory.parent.name, int(directory.name), ()
-    else:
-        raise RepositoryError(
-            f"{layout.shown(directory)} is no version of a model", hint="name one: model_repository/MODEL/VERSION"
-        )
-    if sealed:
-        models = {name: directory / bundle.FOLDER / name for name in sealed}
-    else:
-        root = directory.parent.parent
-        models = {name: root / name for name in bundle.members(root, network)}
-    return Bundle(network, version, directory, models, bool(sealed))
+        return bundle.at(directory)
+    if directory.is_dir() and directory.name.isdecimal():
+        return bundle.of(directory.parent.parent, directory.parent.name, int(directory.name))
+    raise RepositoryError(
+        f"{layout.shown(directory)} is no version of a model", hint="name one: model_repository/MODEL/VERSION"
+    )

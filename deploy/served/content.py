@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contracts import bundle, manifest, model_config, repository, signing
+from contracts import bundle, copying, manifest, model_config, repository, signing
 from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError
 from contracts.names import is_model_name
 from deploy.errors import SettingsError
-from deploy.served import assemble, copy, private
+from deploy.served import assemble, private
 
 _WORTH_SAYING_S, _WORTH_SAYING_BYTES = 2.0, 256 << 20
 
@@ -169,10 +169,10 @@ def put_loose(
     there = repository.versions(folder)
     served = _by_policy(_config(folder, config_name), sorted(there if versions is None else versions))
     numbers = {path.name for path in folder.iterdir() if path.name.isdecimal()}
-    copy.copy(folder, target, without=numbers - {str(version) for version in served if version in there})
+    copying.copy(folder, target, without=numbers - {str(version) for version in served if version in there})
     for version in served:
         if version not in there:
-            copy.copy(repository.directory(folder, version), target / str(version))
+            copying.copy(repository.directory(folder, version), target / str(version))
         _verify(target / str(version), trust)
 
 

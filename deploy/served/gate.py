@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from contracts import golden, manifest, model_config
 from contracts.bundle import Bundle
 from contracts.golden import GoldenRequest
+from contracts.model_config import ModelConfig
 from contracts.samples import Batch
 from deploy.errors import ModelError
 from deploy.layers import layer
@@ -70,7 +70,7 @@ def prove(release: Bundle, triton: Triton, say: Callable[[str], None], timeout_s
         timeout_s: For a model to load, and for an answer.
 
     Raises:
-        RepositoryError, ManifestError, ModelConfigError: the release is not whole, or not what was published.
+        FolderError, ManifestError, ModelConfigError: the release is not whole, or not what was published.
         RequirementsError: a model's own packages could not be locked or installed.
         StartError: no server starts here, whatever it has to serve.
     """
@@ -83,14 +83,14 @@ def prove(release: Bundle, triton: Triton, say: Callable[[str], None], timeout_s
             assemble.place(taken, served, config_name)
             layer.ensure(served, say)
             layer.check_found(served, triton)
-            configs = {name: model_config.read(served / name / "config.pbtxt") for name in taken.models}
+            configs = {name: model_config.read(served / name / model_config.FILE_NAME) for name in taken.models}
             with _server(triton, place, served, release, timeout_s, say) as server:
                 version = server.version()
                 session = _Session(server, taken, configs, requests, native=triton.native)
                 done += _checks(session, config_name or "gpu")
             if done[-1].fault:
                 break
-    called = [name for name in taken.models if name == taken.network or _steps(configs[name])]
+    called = [name for name in taken.models if name == taken.network or model_config.steps(configs[name])]
     asked = {request.model for request in requests}
     unasked = tuple(name for name in called if name not in asked)
     return Verdict(release.network, release.version, version, tuple(done), unasked, time.monotonic() - started)
@@ -102,7 +102,7 @@ class _Session:
 
     server: Isolated
     release: Taken
-    configs: Mapping[str, Any]  # {model: its configuration}
+    configs: Mapping[str, ModelConfig]  # {model: its configuration}
     requests: Sequence[GoldenRequest]
     native: bool  # whether the server has the native backends
     answered: dict[str, list[Asked]] = field(default_factory=dict)  # {model: what it was asked, and answered alone}
@@ -241,7 +241,7 @@ def _configurations(release: Taken, triton: Triton) -> Iterator[str | None]:
 
 def _fits_gpu(release: Taken) -> bool:
     """Tell whether there is a file for this machine's GPU: the plans of a release are of one architecture each."""
-    config = model_config.read(release.models[release.network] / "config.pbtxt")
+    config = model_config.read(model_config.chosen(release.models[release.network], None))
     capability = _compute_capability()
     default = config.default_model_filename or ("model.plan" if _is_tensorrt(config) else "model.onnx")
     return (release.directory / config.cc_model_filenames.get(capability, default)).exists()
@@ -255,12 +255,12 @@ def _compute_capability() -> str:
     return (done.stdout.splitlines() or [""])[0].strip()
 
 
-def _heeds_range(config: Any, *, native: bool) -> bool:
+def _heeds_range(config: ModelConfig, *, native: bool) -> bool:
     """Tell whether its backend refuses shapes that were not proven: all but the native one of ONNX Runtime do."""
     return not native or _is_tensorrt(config)
 
 
-def _is_tensorrt(config: Any) -> bool:
+def _is_tensorrt(config: ModelConfig) -> bool:
     return not _TENSORRT.isdisjoint({config.backend, config.platform})
 
 
@@ -269,10 +269,6 @@ def _proven_range(release: Taken) -> outside.Range:
     return manifest.read(release.directory).proven_range if published else {}
 
 
-def _in_order(configs: Mapping[str, Any]) -> list[str]:
+def _in_order(configs: Mapping[str, ModelConfig]) -> list[str]:
     """Return the models' names, ensembles behind all else: to load one loads its steps."""
-    return sorted(configs, key=lambda name: bool(_steps(configs[name])))
-
-
-def _steps(config: Any) -> Sequence[Any]:
-    return list(config.ensemble_scheduling.step)
+    return sorted(configs, key=lambda name: bool(model_config.steps(configs[name])))

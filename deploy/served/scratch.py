@@ -1,4 +1,4 @@
-"""A private directory for as long as a block runs, which nobody else can enter; what a killed process left goes, too."""
+"""A private directory, as long as a block runs, that nobody else can enter; what a killed process left goes, too."""
 
 import fcntl
 import os

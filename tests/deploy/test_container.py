@@ -75,6 +75,16 @@ def test_the_image_has_what_deploy_imports() -> None:
     assert copied >= {"cli", "contracts", "deploy"} and needed <= provided, needed - provided
 
 
+def test_the_export_image_can_serve_what_it_publishes() -> None:
+    """Its tritonserver runs Python models with the image's own Python, as in the server's image."""
+    stages = {name: DOCKERFILE.partition(f" AS {name}")[2].partition("\nFROM ")[0] for name in ("server", "export")}
+    assert "COPY deploy deploy" in stages["export"] and "PATH=" not in stages["export"]
+    pillow, hook = r"pillow==\S+", r"cp deploy/\S+/own_packages\.\* \S+"
+    for wanted in (pillow, hook):
+        assert re.findall(wanted, stages["export"]) == re.findall(wanted, stages["server"])
+    assert COMPOSE["services"]["export"]["shm_size"] == COMPOSE["services"]["triton"]["shm_size"]
+
+
 def test_the_image_installs_what_models_have_locked_and_their_processes_find_it() -> None:
     """As the pip-installed server does: the same command, and the same two files among the packages of its Python."""
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]

@@ -1,6 +1,5 @@
 """What a server is given: private copies that nobody else can change, in Triton's layout."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from contracts.bundle import Bundle
 from contracts.errors import ManifestError, SignatureError
 from contracts.manifest import Manifest, Source
 from contracts.signing import Trust
-from deploy.errors import RepositoryError
-from deploy.served import assemble, copy
+from deploy.served import assemble
 
 NETWORK = 'name: "net" backend: "onnxruntime" max_batch_size: 4 version_policy { latest { num_versions: 2 } }'
 ENSEMBLE = """
@@ -47,7 +45,7 @@ def bundle(tmp_path: Path) -> Bundle:
         },
     )
     written(root / "before", {"config.pbtxt": 'name: "before" backend: "python"', "1/model.py": "1", "labels": "a"})
-    written(root / "before", {"1/__pycache__/model.pyc": "planted", ".hidden": "", "2/model.py": "2"})
+    written(root / "before", {"2/__pycache__/model.pyc": "planted", ".hidden": "", "2/model.py": "2"})
     written(root / "family", {"config.pbtxt": ENSEMBLE, "1/README": "empty"})
     return Bundle("net", 3, root / "net" / "3", {name: root / name for name in ("net", "family", "before")}, False)
 
@@ -137,38 +135,10 @@ def published(tmp_path: Path) -> Path:
     return directory
 
 
-def test_links_are_followed_only_inside(tmp_path: Path) -> None:
-    source = written(tmp_path / "source", {"folder/weights": "1"})
-    (source / "inside").symlink_to("folder/weights")
-    copy.copy(source, tmp_path / "good")
-    assert files(tmp_path / "good") == {"folder/weights": "1", "inside": "1"}
-    assert not (tmp_path / "good" / "inside").is_symlink()
-    for number, leads in enumerate((tmp_path / "secret", Path("/etc/passwd"), Path(), Path("nowhere"))):
-        (tmp_path / "secret").write_text("")
-        (source / "out").symlink_to(leads)
-        with pytest.raises(RepositoryError, match=r"source/out"):
-            copy.copy(source, tmp_path / f"bad{number}")
-        (source / "out").unlink()
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(written(tmp_path / "source", {"file": ""}) / "pipe")
-    with pytest.raises(RepositoryError, match="neither a file nor a folder"):
-        copy.copy(tmp_path / "source", tmp_path / "copy")
-
-
-@pytest.mark.parametrize("clones", [True, False])
-def test_a_copy_is_the_same_with_and_without_a_reflink(
-    tmp_path: Path, clones: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_version_of_a_step_that_an_ensemble_asks_for_is_the_one_that_is_taken(
+    bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Where the file system cannot clone, both are the plain way."""
-    if not clones:
-        monkeypatch.setattr(copy, "_FICLONE", 0)
-    content = os.urandom(3_000_001)
-    program = written(tmp_path / "source", {"program": ""}) / "program"
-    program.write_bytes(content)
-    program.chmod(0o755)
-    copy.copy(tmp_path / "source", tmp_path / "copy")
-    assert (tmp_path / "copy" / "program").read_bytes() == content
-    assert (tmp_path / "copy" / "program").stat().st_mode & 0o777 == 0o555
-    assert (tmp_path / "copy" / "program").stat().st_nlink == 1
+    config = tmp_path / "repository" / "family" / "config.pbtxt"
+    config.write_text(ENSEMBLE.replace("model_version: -1", "model_version: 1"))
+    assemble.place(assemble.take(bundle, tmp_path / "taken"), tmp_path / "served", None)
+    assert (tmp_path / "served" / "before" / "3" / "model.py").read_text() == "1"

@@ -1,4 +1,4 @@
-"""Copy a folder so that nobody else can change the copy.
+"""Copy a folder so that nobody can change the copy through the original.
 
 A file is cloned where the file system can (a reflink: XFS, Btrfs and others, no second copy on the disk), else copied;
 never a hard link, which who may write the original writes, too. A copy is read-only, and holds no hidden files, no
@@ -13,14 +13,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from contracts import layout
-from deploy.errors import RepositoryError
+from contracts.errors import FolderError
 
 _FICLONE = 0x40049409  # <linux/fs.h>: ioctl(target, FICLONE, source)
 _CHUNK = 1 << 20  # bytes
 
 
 def copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
-    """Copy the files below `source` to the new folder `target`.
+    """Copy the files below `source` into the folder `target`, which may be there.
 
     A link is followed where it stays below `source`, which may be one itself.
 
@@ -28,33 +28,15 @@ def copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
         without: Names in `source` itself that are left out.
 
     Raises:
-        RepositoryError: there is something that is neither file nor folder, or a link that leads elsewhere.
-        OSError: the disk is full, or a file cannot be read.
+        FolderError: there is something that is neither file nor folder, or a link that leads elsewhere.
+        OSError: the disk is full, or a file cannot be read or is there already.
     """
     root = _resolved(source)
     _copy_folder(root, root, target, (root,), without)
 
 
-def link(source: Path, target: Path, without: Collection[str] = ()) -> None:
-    """Put hard links to the files below `source`, a copy of ours, into `target`: no byte is written twice.
-
-    Args:
-        target: May be there already; a file of the same name is replaced.
-        without: Names in `source` itself that are left out.
-    """
-    make_folder(target)
-    for path in sorted(source.iterdir()):
-        if path.name in without:
-            continue
-        if path.is_dir():
-            link(path, target / path.name)
-        else:
-            (target / path.name).unlink(missing_ok=True)
-            (target / path.name).hardlink_to(path)
-
-
 def make_folder(place: Path) -> None:
-    """Make a folder that a server may read whatever our umask; above it one lies that nobody else may enter."""
+    """Make a folder that a server may read whatever our umask."""
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o755)
 
@@ -68,9 +50,9 @@ def _copy_folder(
             continue
         found = _resolved(path)
         if not found.is_relative_to(root) or found in above:
-            raise RepositoryError(
+            raise FolderError(
                 f"{layout.shown(path.parent)}/{path.name} is a link to {found}",
-                note="what a release holds lies in its own folder",
+                note="what a release holds lies in the folder of its model",
                 hint="put the file itself there",
             )
         if found.is_dir():
@@ -85,7 +67,7 @@ def _copy_file(source: Path, target: Path) -> None:
     with os.fdopen(descriptor, "rb") as original:
         mode = os.fstat(original.fileno()).st_mode
         if not stat.S_ISREG(mode):
-            raise RepositoryError(f"{layout.shown(source)} is neither a file nor a folder")
+            raise FolderError(f"{layout.shown(source)} is neither a file nor a folder")
         with target.open("xb") as copied:
             if not _cloned(original.fileno(), copied.fileno()):
                 shutil.copyfileobj(original, copied, _CHUNK)
@@ -104,4 +86,4 @@ def _resolved(path: Path) -> Path:
     try:
         return path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # Python 3.11 says RuntimeError of links in a circle
-        raise RepositoryError(f"{path.parent}/{path.name} leads nowhere", note=str(error)) from error
+        raise FolderError(f"{layout.shown(path.parent)}/{path.name} leads nowhere", note=str(error)) from error
