@@ -1,14 +1,13 @@
 """Versions of a model in the model repository: published whole, parked out of a server's sight, never deleted.
 
 A version is filled in a hidden sibling directory and renamed into place in one step; parked, it is renamed to
-another. Triton ignores directories whose name is not a number, so it sees neither. What it shall see for a while
-only, a version that has yet to prove itself, is a symbolic link of that number.
+another. Triton ignores directories whose name is not a number, so it sees neither.
 """
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,56 +62,31 @@ def locked(model_directory: Path) -> Iterator[None]:
 
 
 def remove_stale_links(model_directory: Path) -> None:
-    """Remove the links of a `switch_to` or `linked_versions` that was killed.
-
-    For who starts a server, or holds the lock and knows that nothing is being loaded.
-    """
+    """Remove the links that a killed command left behind while versions were tried in the repository itself."""
     for path in model_directory.iterdir():
         if _is_stand_in(path):
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def linked_versions(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
-    """Let a server see other directories of the model as these versions, as long as the block runs.
+def make_newest(model_directory: Path, version: int) -> None:
+    """Make `version` the newest that is not parked: it is restored, and what is newer parked.
 
-    Args:
-        links: {version: name of a directory of the model, such as a parked version's}.
-    """
-    made: list[Path] = []
-    try:
-        for number, name in links.items():
-            link = _version(model_directory, number)
-            link.symlink_to(name)
-            made.append(link)
-        yield
-    finally:
-        for link in made:
-            link.unlink(missing_ok=True)
-
-
-@contextmanager
-def switch_to(model_directory: Path, version: int) -> Iterator[None]:
-    """Make `version` the newest that a server sees: for good, unless the block ends with an error.
-
-    It is restored and what is newer parked, or put back. If this process is killed, a version that was parked stays
-    so. The caller holds the lock.
+    At every moment, and so after a kill, the newest is the one that was or `version`. The caller holds the lock.
     """
     was_parked = version in parked(model_directory)
-    newer = [v for v in versions(model_directory) if v > version]
     hidden: list[int] = []
     try:
-        with linked_versions(model_directory, {version: f"{_PARKED}{version}"} if was_parked else {}):
-            for other in newer:
-                park(model_directory, other)
-                hidden.append(other)
-            yield
+        if was_parked:
+            restore(model_directory, version)
+        for other in [v for v in versions(model_directory) if v > version]:  # the newest last
+            park(model_directory, other)
+            hidden.append(other)
     except BaseException:
-        for other in hidden:
+        for other in reversed(hidden):
             restore(model_directory, other)
+        if was_parked and version in versions(model_directory):
+            park(model_directory, version)
         raise
-    if was_parked:
-        restore(model_directory, version)
 
 
 @contextmanager
@@ -168,7 +142,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _is_stand_in(path: Path) -> bool:
-    """Tell whether `linked_versions` made it; a link to elsewhere is a version that somebody keeps there."""
+    """Tell whether it is a link to a sibling, as commands once made; one to elsewhere is a version kept there."""
     return path.name.isdecimal() and path.is_symlink() and path.readlink().name == str(path.readlink())
 
 

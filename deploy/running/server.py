@@ -16,6 +16,8 @@ import psutil
 from deploy.errors import AlreadyRunningError, StartError
 from deploy.layers import layer
 from deploy.running import logs, workers
+from deploy.served import content, private
+from deploy.served.private import PrivateDirectory
 from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
@@ -36,6 +38,7 @@ class Server:
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
+    private: PrivateDirectory  # what Triton is given lies in there
     left_out: list[LeftOut] = field(default_factory=list)  # when it was started
 
     def update(self, **changes: Any) -> None:
@@ -61,7 +64,7 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
         AlreadyRunningError: one is up already.
         SetupError: there is no tritonserver and none could be installed.
         RequirementsError: a model's own packages could not be locked or installed.
-        SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
+        SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start` and `content.put`.
         StartError: as `launch.start`.
     """
     with state.locked():
@@ -78,9 +81,16 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         left_out = released.left_out(settings.repository, config_name(triton, settings))
-        arguments = tritonserver_command(triton, settings, shared_memory, released.names(left_out))
-        started = time.time()
-        process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
+        served = replaces.private if replaces else private.make(user)
+        with _removed_on_error(served, unless=replaces is not None):
+            served.empty()
+            wanted = content.choose(settings.repository, released.names(left_out))
+            content.put(wanted, served.repository, config_name(triton, settings), trust, say)
+            layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
+            given = replace(settings, repository=served.repository)
+            arguments = tritonserver_command(triton, given, shared_memory, released.names(left_out))
+            started = time.time()
+            process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             recorder = threading.Thread(
                 target=logs.record, args=(process.stdout, state.log_file(), process.kill), daemon=True
@@ -95,6 +105,7 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
                 grpc_port=settings.grpc_port,
                 metrics_port=settings.metrics_port,
                 repository=str(settings.repository),
+                served=str(served.repository),
                 admin_key_file=str(settings.admin_key_file) if settings.admin_key_file else None,
                 shared_memory=shared_memory,
                 drain_s=settings.drain_s,
@@ -108,8 +119,9 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
             state.record(running)
         except BaseException:  # nobody would know of it
             process.kill()
+            served.remove()
             raise
-        return Server(running, process, recorder, started, left_out)
+        return Server(running, process, recorder, started, served, left_out)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -147,6 +159,7 @@ def stop(server: Server) -> None:
     with _undisturbed():
         server.update(phase="stopping")
         clean_up(server)
+        server.private.remove()
         state.forget(server.state)
 
 
@@ -168,6 +181,8 @@ def take_down(up: Running) -> None:
         _end(up)  # of a supervisor that was killed, or hangs
         if (supervisor := up.supervisor.alive()) is not None:
             supervisor.kill()
+            psutil.wait_procs([supervisor], timeout=_GRACE_S)
+        private.remove_left(Path(up.served))
         state.forget(up)
 
 
@@ -201,6 +216,17 @@ def _end(running: Running) -> None:
     for region in _SHARED_MEMORY.glob(f"{running.shared_memory}*"):  # a killed server leaves its own behind
         with suppress(OSError):
             region.unlink()
+
+
+@contextmanager
+def _removed_on_error(directory: PrivateDirectory, *, unless: bool) -> Iterator[None]:
+    """Remove a private directory that no server will use, unless the one before still has it."""
+    try:
+        yield
+    except BaseException:
+        if not unless:
+            directory.remove()
+        raise
 
 
 def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:

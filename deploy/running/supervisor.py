@@ -75,7 +75,7 @@ class Supervisor:
         """Replace a worker that died; return why that did not go, if it did not."""
         name = f"a worker of {worker.model} version {worker.version}"
         try:
-            watch.replace(worker, Path(self._up.state.repository), control)
+            watch.replace(worker, Path(self._up.state.served), control)
         except DeployError as error:
             return f"{name} died and could not be replaced: {error}"
         self._up.update(worker_restarts=self._up.state.worker_restarts + 1)

@@ -5,6 +5,7 @@ steps: all of them from its bundle. Everything else is copied as it lies: Python
 hand, and ensembles over two networks, of which each has releases of its own.
 """
 
+import filecmp
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,6 +19,7 @@ from contracts.errors import ManifestError, ModelConfigError
 from contracts.names import is_model_name
 from deploy.errors import SettingsError
 from deploy.served import assemble, private
+from deploy.triton.settings import SERVED_VARIABLE
 
 _WORTH_SAYING_S, _WORTH_SAYING_BYTES = 2.0, 256 << 20
 
@@ -113,7 +115,7 @@ def put(
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {into.parent.parent}: {error}",
-            hint=f"set {private.HOME} to a folder on a disk with room for them",
+            hint=f"set {SERVED_VARIABLE} to a folder on a disk with room for them",
         ) from error
     seconds, size = time.monotonic() - began, sum(p.stat().st_size for p in into.rglob("*") if p.is_file())
     if seconds > _WORTH_SAYING_S or size > _WORTH_SAYING_BYTES:
@@ -129,8 +131,9 @@ def put_release(root: Path, release: Bundle, into: Path, config_name: str | None
         ModelConfigError: a configuration is missing or is none.
     """
     with private.scratch(into) as scratch:
-        assemble.place(assemble.take(release, scratch / "release", trust), into, config_name)
-        put_earlier(root, release, into, config_name, trust)
+        taken = assemble.take(release, scratch / "release", trust)
+        assemble.place(taken, into, config_name)
+        put_earlier(root, taken, into, config_name, trust)
 
 
 def put_earlier(root: Path, release: Bundle, into: Path, config_name: str | None, trust: signing.Trust | None) -> None:
@@ -217,7 +220,7 @@ def _equal(one: Path, other: Path) -> bool:
     a, b = one.stat(), other.stat()
     if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
         return True
-    return a.st_size == b.st_size and manifest.sha256(one) == manifest.sha256(other)
+    return a.st_size == b.st_size and filecmp.cmp(one, other, shallow=False)
 
 
 def _config(folder: Path, config_name: str | None) -> Any:

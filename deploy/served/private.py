@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import SettingsError
-from deploy.triton import state
+from deploy.triton.settings import SERVED_VARIABLE, served_home
 
-HOME = "MODEL_SERVED"  # the environment variable
 _REPOSITORY, _LOCK, _SCRATCH = "repository", ".lock", "new-"
 
 
@@ -50,21 +49,6 @@ class PrivateDirectory:
             self.held = None
 
 
-def home() -> Path:
-    """Return the folder of the private directories: MODEL_SERVED (a larger disk), else one beside the server's log.
-
-    Raises:
-        SettingsError: Triton cannot take a path in there.
-    """
-    place = Path(os.environ.get(HOME) or state.directory() / "served").resolve()
-    if any(character.isspace() for character in str(place)):
-        raise SettingsError(
-            f"the models cannot be served from {str(place)!r}: Triton ends at a blank in a path",
-            hint=f"set {HOME} to a folder without one, on a disk with room for the models that are served",
-        )
-    return place
-
-
 def make(user: str | None) -> PrivateDirectory:
     """Make a private directory for a server, and remove those that no process holds any more.
 
@@ -72,11 +56,13 @@ def make(user: str | None) -> PrivateDirectory:
         user: Whom a server of root's runs as; None: as this process.
 
     Raises:
-        SettingsError: it cannot be made there.
+        SettingsError: it cannot be made, or Triton cannot take a path in there.
     """
-    place = home()
+    place = served_home()
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        if not place.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o755)  # whatever our umask: what is in there is private
         directory = PrivateDirectory(*_make_held(place, "*"))
         _make_readable(directory.repository)
         if user is not None:
@@ -85,7 +71,7 @@ def make(user: str | None) -> PrivateDirectory:
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {place}: {error.strerror}",
-            hint=f"set {HOME} to a folder that can be written",
+            hint=f"set {SERVED_VARIABLE} to a folder that can be written",
         ) from error
     return directory
 
@@ -165,7 +151,7 @@ def _make_held(parent: Path, others: str, prefix: str | None = None) -> tuple[Pa
 
 def _make_readable(place: Path) -> None:
     place.mkdir()
-    place.chmod(0o755)  # whatever our umask
+    place.chmod(0o755)
 
 
 def _touch(model: Path) -> None:

@@ -12,7 +12,7 @@ from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
-from deploy.triton.settings import Settings
+from deploy.triton.settings import Settings, served_home
 
 UNPRIVILEGED = "nobody"  # whom root's server becomes
 
@@ -113,6 +113,8 @@ def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
+    home = served_home()
+    needed.append(next(path for path in (home, *home.parents) if path.is_dir()))
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]

@@ -21,26 +21,6 @@ from deploy.versions import ensembles, snapshot
 from deploy.versions.snapshot import Snapshot
 
 
-@dataclass(frozen=True)
-class VersionChange:
-    """What became of a model: which version answered before, and which one does now."""
-
-    model: str
-    before: int | None  # the version that answered; None: none did, or no server is up
-    after: int  # that answers now; with no server up: that will
-    parked: tuple[int, ...]  # the versions on disk that are not served
-    live: bool = True  # False: no server serves this repository, only what lies there was changed
-
-    def __str__(self) -> str:
-        if not self.live:
-            return f"{self.model}: no server serves this repository now; the next one will serve version {self.after}"
-        if self.before is None:
-            return f"{self.model}: version {self.after}"
-        if self.before == self.after:
-            return f"{self.model}: version {self.after}, as before"
-        return f"{self.model}: version {self.before} → {self.after}"
-
-
 def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -> list[VersionChange]:
     """Serve what is on disk now.
 
@@ -53,16 +33,16 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
         RequirementsError: a model's own packages could not be locked or installed; nothing was loaded.
     """
     root = Path(server.repository)
-    changes, failures = [], []
+    changes, failures = list[VersionChange](), list[str]()
     with Control(server) as control:
-        directories = _directories(control, root, models, say)
-        names = [directory.name for directory in directories]
-        ensembles.check(root, names, server.config_name)
+        names = _names(control, root, models, say)
         layer.ensure(root, say, names)
-        for directory in directories:
+        wanted = content.choose(root, _left_out(control, root) - set(names))
+        for unit in _units(wanted, names, server.config_name):
             try:
-                changes.append(_reload(control, directory, server.trust))
-                say(f"  {changes[-1]}")
+                for change in unit.reload(control, root):
+                    changes.append(change)
+                    say(f"  {change}")
             except DeployError as error:
                 failures.append(str(error))
         snapshot.wait_until_unloaded(control)
@@ -107,24 +87,6 @@ def promote(server: Running | None, root: Path, model: str, version: int | None)
     directory = _directory(root, model)
     newest = max([*repository.versions(directory), *repository.parked(directory)], default=0)
     return _make_newest(_if_it_answers(server), directory, newest if version is None else version)
-
-
-def summary(changes: Sequence[VersionChange]) -> str:
-    """Sum up what a command did: versions before and after, and the next command."""
-    changed = [change for change in changes if change.before != change.after]
-    if not changed:
-        what = str(changes[0]) if len(changes) == 1 else "Every model serves the version that it did."
-        return f"{what}\nNext: python -m deploy status"
-    last = changed[0]
-    if not last.live:
-        following = "python -m deploy up"
-    elif last.before is None:
-        following = "python -m deploy status"
-    elif last.after > last.before:
-        following = f"python -m deploy rollback {last.model} --to {last.before}   (the way back)"
-    else:
-        following = f"python -m deploy promote {last.model} {last.before}   (the way back)"
-    return f"{'; '.join(map(str, changed))}\nNext: {following}"
 
 
 def _reload(control: Control, directory: Path, trust: signing.Trust | None) -> VersionChange:
