@@ -15,7 +15,7 @@ from typing import Any
 
 from contracts import bundle, copying, manifest, model_config, repository, signing
 from contracts.bundle import Bundle
-from contracts.errors import ManifestError, ModelConfigError
+from contracts.errors import ManifestError, ModelConfigError, ProjectError
 from contracts.names import is_model_name
 from deploy.errors import SettingsError
 from deploy.served import assemble, private
@@ -95,23 +95,29 @@ def put(
     config_name: str | None,
     trust: signing.Trust | None,
     say: Callable[[str], None],
-) -> None:
+) -> dict[str, ProjectError]:
     """Fill the repository `into` of a private directory, and say what that took where it took long.
 
+    Returns:
+        {network, or model that belongs to no release, that cannot be served: why}.
+
     Raises:
-        RepositoryError, FolderError: a model holds a link that leads elsewhere, or what is no file.
-        ManifestError: a release is not what was published.
-        SignatureError: a release is unsigned, or not what was signed.
         SettingsError: the disk is full.
     """
-    for error in content.damaged.values():
-        raise error
+    failed: dict[str, ProjectError] = {**content.damaged}
     began, free = time.monotonic(), shutil.disk_usage(into).free
     try:
         for release in content.releases:
-            put_release(content.root, release, into, config_name, trust)
+            try:
+                put_release(content.root, release, into, config_name, trust)
+            except ProjectError as error:
+                failed[release.network] = error
         for name in content.loose:
-            put_loose(content.root / name, into / name, config_name, trust)
+            try:
+                put_loose(content.root / name, into / name, config_name, trust)
+            except ProjectError as error:
+                failed[name] = error
+                shutil.rmtree(into / name, ignore_errors=True)
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {into.parent.parent}: {error}",
@@ -121,6 +127,7 @@ def put(
     if seconds > _WORTH_SAYING_S or size > _WORTH_SAYING_BYTES:
         disk = max(0, free - shutil.disk_usage(into).free)
         say(f"Copied and verified {size / 1e6:,.0f} MB of models in {seconds:.1f} s, with {disk / 1e6:,.0f} MB of disk")
+    return failed
 
 
 def put_release(root: Path, release: Bundle, into: Path, config_name: str | None, trust: signing.Trust | None) -> None:
@@ -176,21 +183,28 @@ def put_loose(
     for version in served:
         if version not in there:
             copying.copy(repository.directory(folder, version), target / str(version))
-        _verify(target / str(version), trust)
+        verify(target / str(version), trust)
 
 
-def same(one: Path, other: Path) -> bool:
-    """Tell whether two folders hold the same files."""
-    return _alike(_files(one), _files(other))
+def verify(version: Path, trust: signing.Trust | None) -> None:
+    """Check that a version is what was published, and signed; Python models that git has are neither.
 
+    A graph or an engine makes a release, lest removing the manifest be a way around this.
 
-def _verify(version: Path, trust: signing.Trust | None) -> None:
-    """Check a version of a model that belongs to no release. One with a graph or an engine has to be signed, too."""
+    Raises:
+        ManifestError: it is not what was published.
+        SignatureError: it is unsigned, or not what was signed.
+    """
     published = (version / manifest.FILE_NAME).is_file()
     if published:
         manifest.verify(version)
     if trust and (published or any(path.suffix in (".onnx", ".plan") for path in version.iterdir())):
         signing.verify(version, trust)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Tell whether two folders hold the same files."""
+    return _alike(_files(one), _files(other))
 
 
 def _same_outside(one: Bundle, other: Bundle) -> bool:

@@ -38,7 +38,12 @@ class ModelVersion:
     @property
     def failed(self) -> bool:
         """Whether it did not load. What a roll back took out is UNAVAILABLE, too, for the reason "unloaded"."""
-        return self.state == "UNAVAILABLE" and self.reason != "unloaded"
+        return self.state == "UNAVAILABLE" and not self.unloaded
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether it was loaded and no longer is, since somebody wanted that."""
+        return self.state == "UNAVAILABLE" and self.reason == "unloaded"
 
     @property
     def never_loaded(self) -> bool:

@@ -12,7 +12,7 @@ that serves; after it, everything is put back.
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -21,6 +21,7 @@ from contracts import golden, model_config
 from contracts.bundle import Bundle
 from deploy.errors import DeployError, ModelError, RepositoryError, WrongAnswerError
 from deploy.keeping import readiness
+from deploy.layers import layer
 from deploy.served import arms, assemble, content, private
 from deploy.served.assemble import Taken
 from deploy.served.private import Replaced
@@ -30,8 +31,11 @@ from deploy.versions import ensembles, snapshot
 _UNLOAD_S = 10.0  # an arm stays until the last request that went through it is answered
 
 
-def switch(control: Control, root: Path, release: Bundle) -> bool:
+def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], None]) -> bool:
     """Serve a release of the repository `root`, in the place of that of its family which serves now.
+
+    Args:
+        say: Is told what takes long.
 
     Returns:
         Whether anything was loaded; not if it serves already.
@@ -50,6 +54,7 @@ def switch(control: Control, root: Path, release: Bundle) -> bool:
         taken = assemble.take(release, scratch / "release", server.trust)
         assemble.place(taken, new, server.config_name)
         content.put_earlier(root, taken, new, server.config_name, server.trust)
+        layer.ensure(new, say)
         left_behind = arms.standing(served, release.models)  # by a command that was killed
         if not left_behind and _serves(control, served, new, release):
             return False

@@ -1,7 +1,7 @@
 """Serve what lies on disk of the models that belong to no release: Python models, and whatever was put there by hand.
 
-They are copied as they lie, those that an ensemble holds together at once. Triton loads the new copy beside the one that
-serves, and switches when that is ready: what does not load never serves.
+They are copied as they lie, those that an ensemble holds together at once. Triton loads the new copy beside the one
+that serves, and switches when that is ready: what does not load never serves.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from contracts import repository
-from deploy.errors import DeployError, ModelError
+from contracts.errors import ProjectError
+from deploy.errors import ModelError
 from deploy.keeping import readiness
 from deploy.served import content
 from deploy.served.private import Replaced
@@ -38,32 +39,31 @@ class LooseGroup:
         self._served = Path(control.server.served)
         self._versions = {name: repository.versions(root / name) for name in models} | dict(versions or {})
         self.before = {name: Snapshot.take(control, name) for name in models}
-        self._replaced = Replaced(self._served, scratch)
+        self._replaced, self._taken_back = Replaced(self._served, scratch), False
 
-    def copy(self) -> None:
-        """Copy the models and verify the copies.
+    def copy(self, model: str) -> None:
+        """Copy a model and verify the copy.
 
         Raises:
-            RepositoryError, FolderError, ManifestError, SignatureError, OSError: as `content.put_loose`.
+            FolderError, ManifestError, SignatureError, OSError: as `content.put_loose`.
         """
-        for name in self._models:
-            self._copy(name, self._scratch / "new" / name, self._versions[name])
+        self._copy(model, self._scratch / "new" / model, self._versions[model])
 
     def put(self) -> None:
         """Put the copies of what has changed into the place of those that are served; nothing is loaded.
 
         Raises:
-            RepositoryError: ensembles and their steps do not agree. Then nothing has changed.
+            RepositoryError: ensembles and their steps do not agree.
         """
         for name in self._models:
             new = self._scratch / "new" / name
             if not ((self._served / name).is_dir() and content.same(self._served / name, new)):
                 self._replaced.put(name, new)
-        try:
-            ensembles.check(self._served, self._models, self._control.server.config_name)
-        except DeployError:
-            self._replaced.take_back()
-            raise
+        ensembles.check(self._served, self._models, self._control.server.config_name)
+
+    def has_changed(self, model: str) -> bool:
+        """Tell whether another copy of a model was put into the place of the one that is served."""
+        return model in self._replaced.names
 
     def load(self, model: str) -> int:
         """Load what has changed of a model, see what it serves now, and return the version that answers.
@@ -84,9 +84,10 @@ class LooseGroup:
         return answering
 
     def take_back(self) -> None:
-        """Serve the copies that were served before."""
-        if not self._control.live():  # it ended: whoever restarts it fills the repository anew
+        """Serve the copies that were served before. A second time does nothing."""
+        if self._taken_back or not self._control.live():  # it ended: whoever restarts it fills the repository anew
             return
+        self._taken_back = True
         self._replaced.take_back()
         for name in self._models:
             before = self.before[name]
@@ -100,13 +101,13 @@ class LooseGroup:
         with suppress(ModelError):
             readiness.settle(self._control, new)
 
-    def is_its_fault(self, model: str, versions: Collection[int]) -> bool:
-        """Tell whether, but for those versions, what lies on disk of a model is what is served: so they are to blame."""
+    def are_to_blame(self, model: str, versions: Collection[int]) -> bool:
+        """Tell whether those versions are to blame: but for them, what lies on disk of a model is what is served."""
         others = [version for version in self._versions[model] if version not in versions]
         alone = self._scratch / "without" / model
         try:
             self._copy(model, alone, others)
-        except DeployError:
+        except (ProjectError, OSError):
             return False
         return content.same(alone, self._served / model)
 
