@@ -1,5 +1,6 @@
 """A place with artifacts and a model repository of its own, in which tests run the commands that a user types."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,11 @@ class Workspace:
     @property
     def model(self) -> Path:
         return self.repository / MODEL
+
+    @property
+    def served(self) -> Path:
+        """What its server was given: a private copy."""
+        return Path(json.loads((self.root / "artifacts" / "server" / "server.json").read_text())["served"])
 
     @property
     def environment(self) -> dict[str, str]:

@@ -203,8 +203,8 @@ def verify(version: Path, trust: signing.Trust | None) -> None:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Tell whether two folders hold the same files."""
-    return _alike(_files(one), _files(other))
+    """Tell whether two copies of ours hold the same files; what a server has written there since does not count."""
+    return _alike(_copied(one), _copied(other))
 
 
 def _same_outside(one: Bundle, other: Bundle) -> bool:
@@ -218,6 +218,11 @@ def _alike(one: Mapping[str, Path], other: Mapping[str, Path]) -> bool:
 
 def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def _copied(folder: Path) -> dict[str, Path]:
+    """Return the files of a copy: those that are read-only. Compiled code, and what models write, is not."""
+    return {name: path for name, path in _files(folder).items() if not path.stat().st_mode & 0o222}
 
 
 def _outside(folder: Path) -> dict[str, Path]:

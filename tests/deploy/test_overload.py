@@ -97,7 +97,7 @@ class Small:
 
     @property
     def gate(self) -> Path:
-        return self.workspace.repository / "gate"
+        return self.workspace.served / "gate"
 
     def infer(self, protocol: str, model: str, number: int, priority: int = 0, timeout_us: int | None = None) -> float:
         triton = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
@@ -223,7 +223,7 @@ def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Pat
 
 def test_neither_is_one_that_loads_a_model_meanwhile(small: Small) -> None:
     (small.gate / "open").touch()
-    late = small.workspace.repository / "late"
+    late = small.workspace.served / "late"
     write_model(small.workspace.repository, "late", GATE, max_batch_size=1, more=WARM_UP.format(1))
     with subprocess.Popen(
         small.workspace.command("deploy", "reload", "late"), cwd=layout.ROOT, env=small.workspace.environment
