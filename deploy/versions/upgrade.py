@@ -46,9 +46,9 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     root = Path(server.repository)
     changes, failures = list[VersionChange](), list[DeployError]()
     with Control(server) as control:
-        names, out = _wanted(control, root, models, say)
+        names, wanted = _wanted(control, root, models, say)
         layer.ensure(root, say, names)
-        for unit in _units(control, content.choose(root, out), names, say):
+        for unit in _units(control, wanted, names, say):
             try:
                 for change in unit():
                     changes.append(change)
@@ -289,8 +289,8 @@ def _if_it_answers(server: Running | None) -> Running | None:
 
 def _wanted(
     control: Control, root: Path, models: Sequence[str], say: Callable[[str], None]
-) -> tuple[list[str], set[str]]:
-    """Return the models to reload, by default all that are released, and those that are left out."""
+) -> tuple[list[str], Content]:
+    """Return the models to reload, by default all that are released, and what is served in all."""
     config_name = control.server.config_name
     loaded = snapshot.ready_models(control.models())
     # What failed is tried again when it was changed, or is asked for by name: it may take the server down.
@@ -302,23 +302,24 @@ def _wanted(
     left_out = [group for group in released.left_out(root, config_name, failed) if group.name not in loaded]
     out = released.names(left_out) - loaded
     names = models or sorted(path.parent.name for path in root.glob("*/config.pbtxt") if path.parent.name not in out)
-    for name in names:
+    wanted = content.choose(root, out - set(names))
+    loose = [name for name in names if wanted.release_of(name) is None]
+    for name in loose:
         _directory(root, name)
     for group in left_out:
         if not out.isdisjoint(group.models) and not models:
             say(f"  {group}")
         elif not group.failed and (asked := sorted(out.intersection(group.models, models))):
             raise RepositoryError(f"{asked[0]} cannot be loaded: {group.reason}", hint=group.command)
-    for name in models:
+    for name in set(models).intersection(loose) - wanted.damaged.keys():
         released.config(root / name, config_name)  # or there is nothing to be said of its ensembles
-    return list(names), out - set(names)
+    return list(names), wanted
 
 
 def _unit(root: Path, model: str) -> Path:
     """Return the directory whose versions are changed with a model: of the network of its release, else its own."""
-    directory = _directory(root, model)
     release = content.choose(root).release_of(model)
-    return root / release.network if release else directory
+    return root / release.network if release else _directory(root, model)
 
 
 def _directory(root: Path, model: str) -> Path:
