@@ -38,7 +38,7 @@ def run(
         ConfigError: a configuration is missing or is none.
         GraphError: a variant could not be made.
         EngineError: TensorRT, its right version, or the GPU for it is missing.
-        RefusedError: a configuration disagrees with the spec, or no variant passed its gates.
+        RefusedError: a configuration disagrees with the spec, no variant passed its gates, or no Triton serves it.
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
     if source.spec.tensorrt:

@@ -3,14 +3,17 @@
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cli.progress import Progress
 from contracts import golden, manifest, repository, signing
 from contracts.errors import ManifestError
 from contracts.manifest import Choice, Gate, Judge, Manifest
 from contracts.metric import joined
+from contracts.repository import StagedVersion
 from contracts.spec import DISCRETE, ModelSpec
 from export import report
 from export.context import ExportContext
@@ -18,6 +21,7 @@ from export.errors import GraphError
 from export.precision.search import SearchResult
 from export.proof import engine
 from export.prove import ProvenVariant
+from export.release import serve_gate
 from export.release.golden import golden_requests
 from export.tools import tool_versions
 
@@ -72,24 +76,52 @@ def publish(
     Raises:
         PublishError, SignatureError: it could not be written or signed; nothing was published.
         GraphError: a graph is not the one that was proven.
+        RefusedError: a Triton does not serve it as it was proven; nothing was published.
     """
-    signer = context.request.signer
-    with context.progress.step("publish") as done, repository.new_version(model_directory) as staged:
-        release = replace(release, version=staged.version)
-        for choice in release.choices:
-            _write(choice, proven, staged.directory)
-        requests = golden_requests(context, proven, release.choices, model_directory)
-        golden.write(requests, staged.directory)
-        release = replace(release, golden=dict(Counter(request.model for request in requests)))
-        carried = _carry_plans(context, release, model_directory, staged.directory)
-        release = replace(release, choices=(*release.choices, *carried))
-        report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
-        release = replace(release, files=manifest.files_of(staged.directory))
-        manifest.write(release, staged.directory)
-        if signer is not None:
-            signing.sign(staged.directory, signer)
-        done(f"{release.model} version {release.version}" + (", signed" if signer else ""))
+    signer, progress = context.request.signer, context.progress
+    with ExitStack() as published:
+        staged = published.enter_context(repository.new_version(model_directory))
+        with progress.step("bundle") as done:
+            release = _fill(context, replace(release, version=staged.version), proven, staged, model_directory)
+            done(f"{len(release.files)} files, {sum(file.size_bytes for file in release.files) / 1e6:.1f} MB")
+        if context.request.serve:
+            release = _served(release, staged.directory, progress)
+        with progress.step("publish") as done:
+            report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
+            release = replace(release, files=manifest.files_of(staged.directory))
+            manifest.write(release, staged.directory)
+            if signer is not None:
+                signing.sign(staged.directory, signer)
+            published.close()
+            done(f"{release.model} version {release.version}" + (", signed" if signer else ""))
     return release
+
+
+def _fill(
+    context: ExportContext,
+    release: Manifest,
+    proven: Sequence[ProvenVariant],
+    staged: StagedVersion,
+    model_directory: Path,
+) -> Manifest:
+    """Write all that decides an answer, and a manifest of it, as a server reads it."""
+    for choice in release.choices:
+        _write(choice, proven, staged.directory)
+    requests = golden_requests(context, proven, release.choices, model_directory)
+    golden.write(requests, staged.directory)
+    release = replace(release, golden=dict(Counter(request.model for request in requests)))
+    carried = _carry_plans(context, release, model_directory, staged.directory)
+    release = replace(release, choices=(*release.choices, *carried), files=manifest.files_of(staged.directory))
+    manifest.write(release, staged.directory)
+    return release
+
+
+def _served(release: Manifest, directory: Path, progress: Progress) -> Manifest:
+    """Have a Triton serve the version, and nothing beside it; return `release` with that Triton, or None of it."""
+    with progress.step("serve gate") as done:
+        served = serve_gate.serve(directory, done.say)
+        done(served.told, skipped=served.triton is None)
+    return replace(release, served=served.triton)
 
 
 def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> None:
