@@ -35,7 +35,7 @@ def run(
         cache: Holds what earlier exports made.
 
     Raises:
-        ConfigError: a configuration is missing or is none.
+        ModelConfigError: a configuration is missing or is none.
         GraphError: a variant could not be made.
         EngineError: TensorRT, its right version, or the GPU for it is missing.
         RefusedError: a configuration disagrees with the spec, or no variant passed its gates.

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from contracts import model_config
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
-from export import graphs, model_config
+from export import graphs
 from export.proof.engine import cc_model_filenames
 
 # The variants of a configuration: Triton's --model-config-name chooses.
@@ -33,7 +34,7 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     """Compare each configuration of the model with the spec, a gate each, and the labels that its postprocessing gives.
 
     Raises:
-        ConfigError: one is missing or is no model configuration.
+        ModelConfigError: one is missing or is no model configuration.
     """
     gates = []
     for name in CONFIGS:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from contracts import golden, manifest, repository, signing
 from contracts.errors import ManifestError
+from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
-from contracts.metric import joined
 from contracts.spec import DISCRETE, ModelSpec
 from export import report
 from export.context import ExportContext
