@@ -2,12 +2,14 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from contracts import golden, manifest, repository, signing
+from contracts import bundle, copying, golden, manifest, repository
 from contracts.errors import ManifestError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
@@ -16,9 +18,10 @@ from export import report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import engine
+from export.proof import contract, engine
 from export.prove import ProvenVariant
 from export.release.golden import golden_requests
+from export.release.seal import seal
 from export.tools import tool_versions
 
 
@@ -69,27 +72,43 @@ def publish(
 ) -> Manifest:
     """Write the next version of the model, whole or not at all; return `release` with its number and its files.
 
+    Its configurations and steps are copied first, and looked at in that copy: what is changed in the repository
+    meanwhile is either in the release and proven with it, or not in it.
+
     Raises:
         PublishError, SignatureError: it could not be written or signed; nothing was published.
+        ModelConfigError: the configuration of a model of the release is none.
+        RefusedError: a configuration was changed since, and disagrees with the spec.
         GraphError: a graph is not the one that was proven.
     """
-    signer = context.request.signer
+    signer, source = context.request.signer, context.source
     with context.progress.step("publish") as done, repository.new_version(model_directory) as staged:
-        release = replace(release, version=staged.version)
+        models = bundle.write(model_directory.parent, release.model, staged.directory)
+        sealed = staged.directory / bundle.FOLDER
+        gates = contract.check_configs(sealed / release.model, source.spec)
+        release = replace(release, version=staged.version, models=models, gates=gates)
         for choice in release.choices:
             _write(choice, proven, staged.directory)
-        requests = golden_requests(context, proven, release.choices, model_directory)
+        with _at_work(sealed) as copied:
+            requests = golden_requests(context, proven, release.choices, copied / release.model)
         golden.write(requests, staged.directory)
         release = replace(release, golden=dict(Counter(request.model for request in requests)))
         carried = _carry_plans(context, release, model_directory, staged.directory)
         release = replace(release, choices=(*release.choices, *carried))
-        report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
-        release = replace(release, files=manifest.files_of(staged.directory))
-        manifest.write(release, staged.directory)
-        if signer is not None:
-            signing.sign(staged.directory, signer)
+        report.write(release, source.spec, _evidence(context, proven), staged.directory)
+        release = seal(release, staged.directory, signer)
+        for name in bundle.outside(model_directory.parent, release.model):
+            context.progress.say(f"{name} is above another network, too: no release holds it, it is served as it lies")
         done(f"{release.model} version {release.version}" + (", signed" if signer else ""))
     return release
+
+
+@contextmanager
+def _at_work(sealed: Path) -> Iterator[Path]:
+    """Yield a copy of the bundle's models to run steps in: they may write beside themselves, Python itself does."""
+    with TemporaryDirectory() as scratch:
+        copying.copy(sealed, Path(scratch, bundle.FOLDER))
+        yield Path(scratch, bundle.FOLDER)
 
 
 def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> None:
