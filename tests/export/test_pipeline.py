@@ -64,8 +64,8 @@ def test_a_release_has_what_git_has_of_its_models_byte_for_byte(release: Path, s
     held = bundle.at(release)
     assert held.sealed and held.models == {name: release / bundle.FOLDER / name for name in published.models}
     git = {path.relative_to(MODEL_REPOSITORY) for path in tracked("model_repository")}
-    sealed = {path.relative_to(release / bundle.FOLDER) for path in (release / bundle.FOLDER).rglob("*.*")}
-    assert git == {*sealed, *(path for path in git if "." not in path.name)}
+    sealed = {path for path in (release / bundle.FOLDER).rglob("*") if path.is_file()}
+    assert git == {path.relative_to(release / bundle.FOLDER) for path in sealed}
     for path in git:
         assert (release / bundle.FOLDER / path).read_bytes() == (shared.repository / path).read_bytes()
 
