@@ -108,6 +108,7 @@ def test_an_ensemble_over_two_networks_belongs_to_no_release(root: Path, publish
         written(root, {"other/.parked-1/manifest.json": "{}"})
     assert bundle.members(root, "net") == ("net", "way", "before", "after")
     assert bundle.members(root, "other") == ("other",)
+    assert bundle.outside(root, "net") == bundle.outside(root, "other") == ("above", "both")
 
 
 def test_the_bundle_has_all_but_other_versions_and_what_is_hidden(root: Path) -> None:
