@@ -30,7 +30,7 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository with `net`, its ensemble `way` and their steps, and a network `other` that was never exported."""
-    return written(
+    root = written(
         tmp_path / "repository",
         {
             "net/config.pbtxt": NETWORK,
@@ -52,6 +52,8 @@ def root(tmp_path: Path) -> Path:
             "stray/config.pbtxt": PYTHON,
         },
     )
+    manifest.write(release_of((), version=1), root / "net" / "1")
+    return root
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -109,6 +111,15 @@ def test_an_ensemble_over_two_networks_belongs_to_no_release(root: Path, publish
     assert bundle.members(root, "net") == ("net", "way", "before", "after")
     assert bundle.members(root, "other") == ("other",)
     assert bundle.outside(root, "net") == bundle.outside(root, "other") == ("above", "both")
+
+
+def test_a_network_that_somebody_put_there_by_hand_is_a_step_of_the_release_above_it(root: Path) -> None:
+    written(root, {"own/config.pbtxt": NETWORK, "own/3/model.onnx": "own", "both/config.pbtxt": ensemble("own", "net")})
+    assert {*bundle.members(root, "net")} == {"net", "way", "before", "after", "both", "own"}
+    directory = root / "net" / ".staging-2"
+    directory.mkdir()
+    bundle.write(root, "net", directory)
+    assert (directory / bundle.FOLDER / "own" / "3" / "model.onnx").read_text() == "own"
 
 
 def test_the_bundle_has_all_but_other_versions_and_what_is_hidden(root: Path) -> None:
