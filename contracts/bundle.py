@@ -73,11 +73,9 @@ def outside(root: Path, network: str) -> tuple[str, ...]:
 def asked_for(root: Path, network: str) -> dict[int, str]:
     """Return {version: why} of the versions of `network` that a configuration of today asks for by their number."""
     models = _read_all(root)
-    allowed = models[network].allowed if network in models else ()
-    above = {model.pinned[network]: name for name, model in models.items() if network in model.pinned}
-    return {version: f"{network} asks for it" for version in allowed} | {
-        version: f"{name} asks for it" for version, name in above.items()
-    }
+    asking = dict.fromkeys(models[network].allowed, network) if network in models else {}
+    asking |= {model.pinned[network]: name for name, model in models.items() if network in model.pinned}
+    return {version: f"{name} asks for it" for version, name in asking.items()}
 
 
 def write(root: Path, network: str, version_directory: Path) -> tuple[str, ...]:

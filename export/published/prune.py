@@ -88,7 +88,7 @@ def _needed(folder: Path) -> dict[int, str]:
         return {}
     older = [version for version in (*live[:-1], *repository.parked(folder)) if version < live[-1]]
     ways = {max(older, default=live[-1]), *live[-2:-1]}
-    return {version: "the way back" for version in ways} | {live[-1]: "it serves"}
+    return dict.fromkeys(ways, "the way back") | {live[-1]: "it serves"}
 
 
 def _size_bytes(directory: Path) -> int:
