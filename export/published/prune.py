@@ -32,7 +32,7 @@ class Verdict:
 def prune(options: argparse.Namespace) -> int:
     """Remove the releases of a network, or of each, that are older than its newest ones; return the exit code."""
     root: Path = options.repository
-    found = releases.every(root, options.model)
+    found = [release for release in releases.every(root, options.model) if release.has_manifest]
     if not found:
         raise ExportError(
             f"nothing to prune in {layout.shown(root / (options.model or ''))}", hint="python -m export list"

@@ -1,7 +1,6 @@
 """Old releases are removed, and never what serves, the way back, or what somebody has."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def test_what_was_never_exported_is_left_alone(workspace: Workspace, root: Path)
 
 
 def test_a_version_that_is_kept_elsewhere_is_not_followed(workspace: Workspace, root: Path, tmp_path: Path) -> None:
-    os.rename(root / "net" / "1", tmp_path / "elsewhere")
+    (root / "net" / "1").rename(tmp_path / "elsewhere")
     (root / "net" / "1").symlink_to(tmp_path / "elsewhere")
     assert "1" not in prune(workspace, "--keep", "1")
     assert (tmp_path / "elsewhere" / "model.onnx").is_file()
