@@ -80,9 +80,8 @@ def publish(
     Raises:
         PublishError, SignatureError: it could not be written or signed; nothing was published.
         ModelConfigError: the configuration of a model of the release is none.
-        RefusedError: a configuration was changed since, and disagrees with the spec.
+        RefusedError: a configuration was changed since and disagrees with the spec, or no Triton serves it as proven.
         GraphError: a graph is not the one that was proven.
-        RefusedError: a Triton does not serve it as it was proven; nothing was published.
     """
     root, progress = model_directory.parent, context.progress
     with ExitStack() as published:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.progress import Progress
-from contracts import manifest
+from contracts import layout, manifest
 from deploy.triton import environment
 from export import pipeline
 from export.cache import Cache
@@ -76,7 +76,7 @@ def test_what_the_gate_says_is_passed_on_but_for_its_error(monkeypatch: pytest.M
         "import sys\nprint('Making it (once)', file=sys.stderr)\n"
         "print('error: it is bad\\nNote: so bad', file=sys.stderr)\nsys.exit(1)\n"
     )
-    monkeypatch.setattr(serve_gate.layout, "ROOT", tmp_path)
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
     said: list[str] = []
     with pytest.raises(RefusedError, match=r"nothing was published\nNote: it is bad\nNote: so bad$"):
         serve_gate.serve(tmp_path, said.append)
