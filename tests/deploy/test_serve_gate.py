@@ -114,6 +114,7 @@ def test_what_does_not_is_refused_with_the_reason(workspace: Workspace, what: st
     assert not processes_of(workspace)
 
 
+@pytest.mark.heavy
 def test_without_a_server_nothing_is_said_of_the_release(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(workspace.root), prepend=":")
     (workspace.root / "tritonserver").symlink_to("/bin/false")

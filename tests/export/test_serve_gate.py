@@ -27,16 +27,6 @@ def test_a_release_says_which_triton_served_it(release: Path) -> None:
     assert f"served by Triton {served}" in (release / "report.md").read_text()
 
 
-def test_without_the_gate_it_is_not_yet_served(shared: Workspace, released: Workspace, checkpoint: Path) -> None:
-    """As the tests' other exports are."""
-    shared.must(
-        "export", "fashion", "--checkpoint", checkpoint, "--repository", released.repository,
-        "--precision", "fp32", "--no-register",
-    )  # fmt: skip
-    assert manifest.verify(released.model / "2").served is None
-    assert "not yet served" in (released.model / "2" / "report.md").read_text()
-
-
 @pytest.fixture
 def publish(fashion: ExportSource, workspace: Workspace, kept_steps: Path, few_rounds: None) -> Callable[[], object]:
     """Export the small source, served, in the test's own workspace."""
