@@ -79,8 +79,7 @@ def publish(
     Raises:
         PublishError, SignatureError: it could not be written or signed; nothing was published.
         ModelConfigError: the configuration of a model of the release is none.
-        RefusedError: a configuration was changed since and disagrees with the spec, or a Triton does not serve it as it
-            was proven; nothing was published.
+        RefusedError: a configuration was changed since and disagrees with the spec, or no Triton serves it as proven.
         GraphError: a graph is not the one that was proven.
     """
     root, progress = model_directory.parent, context.progress

@@ -94,6 +94,10 @@ def test_a_second_export_is_the_next_version_and_leaves_the_first_alone(
     assert json.loads(out)["version"] == 2
     assert [v.precision for v in manifest.verify(released.model / "2").variants] == ["fp32", "fp16"]
     assert manifest.verify(released.model / "1") == before
+    assert (before.served, manifest.read(released.model / "2").served) == ("2.51.0", None), (
+        "one was made with --no-serve"
+    )
+    assert "not yet served" in (released.model / "2" / "report.md").read_text()
 
 
 @pytest.fixture
