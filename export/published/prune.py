@@ -5,7 +5,7 @@ Never the one that serves, nor the way back from it, nor what a configuration or
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def _size_bytes(directory: Path) -> int:
     return sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_dir())
 
 
-def _described(verdicts: list[Verdict]) -> Mapping[str, object]:
+def _described(verdicts: list[Verdict]) -> dict[str, object]:
     def named(verdict: Verdict) -> dict[str, object]:
         release = verdict.release
         return {"model": release.network, "version": release.version, "size_bytes": verdict.size_bytes}
