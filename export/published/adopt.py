@@ -17,7 +17,7 @@ from contracts.errors import ProjectError, PublishError
 from contracts.manifest import Manifest
 from export.published import releases
 from export.published.releases import Release
-from export.release import serve_gate
+from export.release import locks, serve_gate
 from export.release.seal import seal
 
 
@@ -67,6 +67,7 @@ def _adopt(release: Release, *, serve: bool, progress: Progress) -> Manifest:
     with repository.new_version(folder) as staged:
         if releases.one(folder.parent, folder.name, None) != release:
             raise PublishError("another version serves now", hint="run the same command again")
+        locks.make(folder.parent, bundle.members(folder.parent, folder.name), progress.say)
         models = bundle.write(folder.parent, folder.name, staged.directory)
         copying.copy(release.directory, staged.directory, {manifest.FILE_NAME, manifest.SIGNATURE})
         if not {*before.files} <= {*manifest.files_of(staged.directory)}:

@@ -20,7 +20,7 @@ from export.errors import GraphError
 from export.precision.search import SearchResult
 from export.proof import contract, engine
 from export.prove import ProvenVariant
-from export.release import serve_gate
+from export.release import locks, serve_gate
 from export.release.golden import golden_requests
 from export.release.seal import seal
 from export.tools import tool_versions
@@ -77,7 +77,7 @@ def publish(
     meanwhile is either in the release and proven with it, or not in it.
 
     Raises:
-        PublishError, SignatureError: it could not be written or signed; nothing was published.
+        PublishError, SignatureError: it could not be written, locked or signed; nothing was published.
         ModelConfigError: the configuration of a model of the release is none.
         RefusedError: a configuration was changed since and disagrees with the spec, or no Triton serves it as proven.
         GraphError: a graph is not the one that was proven.
@@ -87,6 +87,7 @@ def publish(
         staged = published.enter_context(repository.new_version(model_directory))
         directory = staged.directory
         with progress.step("bundle") as done:
+            locks.make(root, bundle.members(root, release.model), done.say)
             release = _fill(context, replace(release, version=staged.version), proven, directory, model_directory)
             for name in bundle.outside(root, release.model):
                 done.say(f"{name} is above another network, too: no release holds it, it is served as it lies")

@@ -103,3 +103,24 @@ def test_what_was_never_proven_is_exported_instead(workspace: Workspace, root: P
     (root / "net" / "2" / "manifest.json").unlink()
     code, _, err = adopt(workspace, "net")
     assert code == 1 and "manifest.json does not exist\nHint: publish a version: python -m export FAMILY" in err
+
+
+def test_packages_of_a_step_are_locked_before_they_are_sealed(workspace: Workspace, root: Path) -> None:
+    """Once: a lock that is of its requirements.txt is part of the release as it is, and so of the next one."""
+    (root / "before" / "requirements.txt").write_text("# numpy, which the server has\n\nnumpy\n")
+    assert adopt(workspace)[0] == 0
+    sealed = files(bundle.of(root, "net", 4).models["before"])
+    assert "# sha256 of requirements.txt: " in sealed["requirements.lock"]
+    lock = root / "before" / "requirements.lock"
+    assert lock.read_text() == sealed["requirements.lock"]
+    written_at = lock.stat().st_mtime_ns
+    published(root, 5)
+    assert adopt(workspace)[0] == 0
+    assert lock.stat().st_mtime_ns == written_at
+
+
+def test_what_cannot_be_locked_is_not_sealed(workspace: Workspace, root: Path) -> None:
+    (root / "before" / "requirements.txt").write_text("./a/folder\n")
+    code, _, err = adopt(workspace)
+    assert code == 1 and "the packages of a step are not locked: " in err and "before/requirements.txt" in err
+    assert repository.versions(root / "net") == [1, 2]
