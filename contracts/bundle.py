@@ -64,6 +64,20 @@ def members(root: Path, network: str) -> tuple[str, ...]:
     return _around(_read_all(root), network)
 
 
+def outside(root: Path, network: str) -> tuple[str, ...]:
+    """Return the ensembles above `network` that are above another network, too, and so in no release."""
+    _, shared = _above(_read_all(root), network)
+    return shared
+
+
+def asked_for(root: Path, network: str) -> dict[int, str]:
+    """Return {version: why} of the versions of `network` that a configuration of today asks for by their number."""
+    models = _read_all(root)
+    asking = dict.fromkeys(models[network].allowed, network) if network in models else {}
+    asking |= {model.pinned[network]: name for name, model in models.items() if network in model.pinned}
+    return {version: f"{name} asks for it" for version, name in asking.items()}
+
+
 def write(root: Path, network: str, version_directory: Path) -> tuple[str, ...]:
     """Put what lies in the repository today into the bundle of a new version; return the models in it.
 
@@ -149,10 +163,17 @@ def _is_network(folder: Path, configs: Iterable[ModelConfig]) -> bool:
 
 
 def _around(models: Mapping[str, _Model], network: str) -> tuple[str, ...]:
-    networks = {name for name, model in models.items() if model.is_network} | {network}
-    below = {name: tuple(_below(models, name)) for name in models}
-    ensembles = [name for name, own in below.items() if network in own and not networks & {*own} - {network}]
-    return tuple(dict.fromkeys([network, *ensembles, *(step for name in ensembles for step in below[name])]))
+    ensembles, _ = _above(models, network)
+    steps = (step for name in ensembles for step in _below(models, name))
+    return tuple(dict.fromkeys([network, *ensembles, *steps]))
+
+
+def _above(models: Mapping[str, _Model], network: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ensembles that have the network somewhere below them: above it alone, and above others, too."""
+    others = {name for name, model in models.items() if model.is_network} - {network}
+    below = {name: {*_below(models, name)} for name in models}
+    alone = tuple(name for name, own in below.items() if network in own and not own & others)
+    return alone, tuple(name for name, own in below.items() if network in own and own & others)
 
 
 def _below(models: Mapping[str, _Model], name: str) -> Iterator[str]:

@@ -181,6 +181,9 @@ def _environments(environments: argparse.ArgumentParser) -> None:
     )
     environments.add_argument("models", nargs="*", metavar="MODEL", help="whose (default: all that have any)")
     environments.add_argument(
+        "--missing", action="store_true", help="lock only those that are not, or have changed since they were"
+    )
+    environments.add_argument(
         "--repository", type=Path, default=layout.model_repository(), help="default: model_repository"
     )
 

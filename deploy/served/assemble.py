@@ -128,7 +128,7 @@ def _write(config: ModelConfig, path: Path) -> None:
 
 def _pinned(release: Bundle) -> dict[str, str]:
     """Return {step: the version of it that an ensemble of the release asks for}, where it asks for one."""
-    found = {}
+    found: dict[str, str] = {}
     for path in (path for folder in release.models.values() for path in model_config.paths(folder)):
         with suppress(ModelConfigError):  # it is found when it is placed
             steps = model_config.read(path).ensemble_scheduling.step

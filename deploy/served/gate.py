@@ -84,7 +84,7 @@ def prove(release: Bundle, triton: Triton, say: Callable[[str], None], timeout_s
             layer.ensure(served, say)
             layer.check_found(served, triton)
             configs = {name: model_config.read(served / name / model_config.FILE_NAME) for name in taken.models}
-            with _server(triton, place, served, release, timeout_s, say) as server:
+            with _server(triton, place, served, release, timeout_s) as server:
                 version = server.version()
                 session = _Session(server, taken, configs, requests, native=triton.native)
                 done += _checks(session, config_name or "gpu")
@@ -218,15 +218,13 @@ _CHECKS: Mapping[str, Callable[[_Session], int]] = {
 
 
 @contextmanager
-def _server(
-    triton: Triton, place: Path, served: Path, release: Bundle, timeout_s: float, say: Callable[[str], None]
-) -> Iterator[Isolated]:
+def _server(triton: Triton, place: Path, served: Path, release: Bundle, timeout_s: float) -> Iterator[Isolated]:
     """Start the server, started by root as somebody without privileges where that can read what it needs."""
     with scratch.socket_folder(served) as folder:
         user = None
         if os.geteuid() == 0:
             scratch.let_in(checks.UNPRIVILEGED, readable=place, writable=folder)
-            user = checks.user_to_become(Settings(repository=served), triton, say)
+            user = checks.user_to_become(Settings(repository=served), triton, lambda _: None)
         origin = release.directory.parent.parent
         with isolated.server(triton, folder / "models", origin, folder, timeout_s, user) as server:
             yield server
@@ -244,7 +242,7 @@ def _fits_gpu(release: Taken) -> bool:
     config = model_config.read(model_config.chosen(release.models[release.network], None))
     capability = _compute_capability()
     default = config.default_model_filename or ("model.plan" if _is_tensorrt(config) else "model.onnx")
-    return (release.directory / config.cc_model_filenames.get(capability, default)).exists()
+    return Path(release.directory, config.cc_model_filenames.get(capability, default)).exists()
 
 
 def _compute_capability() -> str:

@@ -26,8 +26,8 @@ def of_other_shapes(inputs: Batch, proven: Range, *, batched: bool) -> Iterator[
         for axis in range(1 if batched else 0, min(len(smallest), len(largest))):
             if name in inputs and axis < inputs[name].ndim and smallest[axis] < largest[axis]:
                 bounds.setdefault((smallest[axis], largest[axis]), []).append((name, axis))
-    for (smallest, largest), places in bounds.items():
-        for size in (largest + 1, smallest - 1):
+    for (lowest, highest), places in bounds.items():
+        for size in (highest + 1, lowest - 1):
             if size > 0:  # a request of no element is another matter
                 changed = dict(inputs)
                 for name, axis in places:
@@ -36,4 +36,5 @@ def of_other_shapes(inputs: Batch, proven: Range, *, batched: bool) -> Iterator[
 
 
 def _resized(values: NDArray[Any], axis: int, size: int) -> NDArray[Any]:
-    return np.take(values, np.arange(size) % values.shape[axis], axis)
+    resized: NDArray[Any] = np.take(values, np.arange(size) % values.shape[axis], axis)
+    return resized

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.progress import Progress
-from contracts import manifest
+from contracts import layout, manifest
 from deploy.triton import environment
 from export import pipeline
 from export.cache import Cache
@@ -25,16 +25,6 @@ def test_a_release_says_which_triton_served_it(release: Path) -> None:
     assert environment.pinned("nvidia-pytriton") == "0.7.0", "which has that Triton"
     assert f"Served by Triton {served}" in (release / "report.html").read_text()
     assert f"served by Triton {served}" in (release / "report.md").read_text()
-
-
-def test_without_the_gate_it_is_not_yet_served(shared: Workspace, released: Workspace, checkpoint: Path) -> None:
-    """As the tests' other exports are."""
-    shared.must(
-        "export", "fashion", "--checkpoint", checkpoint, "--repository", released.repository,
-        "--precision", "fp32", "--no-register",
-    )  # fmt: skip
-    assert manifest.verify(released.model / "2").served is None
-    assert "not yet served" in (released.model / "2" / "report.md").read_text()
 
 
 @pytest.fixture
@@ -76,7 +66,7 @@ def test_what_the_gate_says_is_passed_on_but_for_its_error(monkeypatch: pytest.M
         "import sys\nprint('Making it (once)', file=sys.stderr)\n"
         "print('error: it is bad\\nNote: so bad', file=sys.stderr)\nsys.exit(1)\n"
     )
-    monkeypatch.setattr(serve_gate.layout, "ROOT", tmp_path)
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
     said: list[str] = []
     with pytest.raises(RefusedError, match=r"nothing was published\nNote: it is bad\nNote: so bad$"):
         serve_gate.serve(tmp_path, said.append)
