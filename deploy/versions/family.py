@@ -127,6 +127,7 @@ class _Change:
                 self._control.unload(name)
         with suppress(ModelError):
             readiness.settle(self._control, self.replaced.names)
+        snapshot.wait_until_unloaded(self._control)
 
     def _put(self, name: str, folder: Path) -> None:
         self.replaced.put(name, folder)

@@ -183,6 +183,8 @@ def _loose(
             yield group
         except BaseException:
             group.take_back()
+            if control.live():
+                snapshot.wait_until_unloaded(control)
             raise
 
 
@@ -232,7 +234,6 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Versi
     with Control(server) as control:
         is_release = content.is_released(directory, version) or content.released_version(directory) is not None
         before, answering = (_switch_release if is_release else _switch_loose)(control, directory, version)
-        snapshot.wait_until_unloaded(control)
         return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
 
 
@@ -246,6 +247,7 @@ def _switch_release(control: Control, directory: Path, version: int) -> tuple[Sn
             repository.make_newest(directory, version)
         except (ProjectError, OSError) as error:
             raise ChangeError(f"{directory.name}: nothing has changed. {error}") from error
+        snapshot.wait_until_unloaded(control)
         return before, version
 
 
@@ -262,8 +264,8 @@ def _switch_loose(control: Control, directory: Path, version: int) -> tuple[Snap
         except RepositoryError:
             raise
         except (ProjectError, OSError) as error:
-            snapshot.wait_until_unloaded(control)
             raise ChangeError(f"{name}: nothing has changed. {error}") from error
+        snapshot.wait_until_unloaded(control)
         return group.before[name], answering
 
 
