@@ -178,7 +178,9 @@ class Supervisor:
         failed: dict[str, str] = {}
         if not any(version.state in ("LOADING", "UNLOADING") for version in found):
             for version in found:
-                if version.failed and version.reason and version.name not in serving:
+                # An arm that did not load is put away by the command that tries it.
+                is_arm = not (self._settings.repository / version.name).is_dir()
+                if version.failed and version.reason and version.name not in serving and not is_arm:
                     failed[version.name] = f"version {version.version}: {version.reason}"
         if failed:
             self._leave_out(failed)

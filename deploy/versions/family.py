@@ -203,9 +203,9 @@ def _check_answers(control: Control, taken: Taken, suffix: str) -> None:
         if told:
             raise WrongAnswerError(f"{request.model} version {taken.version} gives {told}")
         answered.add(request.model)
-    for model, error in refused.items():
+    for model, refusal in refused.items():
         if model not in answered:
-            raise error
+            raise refusal
 
 
 def _serves(control: Control, served: Path, new: Path, release: Bundle) -> bool:

@@ -210,6 +210,7 @@ def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Pat
         [*up, *port_options(small.ports)], cwd=layout.ROOT, env=small.workspace.environment, stdout=subprocess.DEVNULL
     ) as starting:
         try:
+            wait_for((tmp_path / "artifacts" / "server" / "server.json").exists)
             wait_for(lambda: small.noted("batches"))
             assert starting.poll() is None
             assert small.get(small.ports[0], "/v2/health/ready")[0] != 200
