@@ -106,7 +106,7 @@ class Control:
             return []
         except (OSError, HTTPException):
             return []
-        return [
+        found = [
             ModelVersion(
                 m["name"],
                 int(m.get("version") or 0),
@@ -115,6 +115,8 @@ class Control:
             )
             for m in index
         ]
+        served = Path(self.server.served)  # an arm that was put away is in the index for ever
+        return [version for version in found if not version.unloaded or (served / version.name).is_dir()]
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return Triton's inference statistics, one entry per loaded version; nothing while it does not answer."""
