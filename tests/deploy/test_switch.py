@@ -160,7 +160,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Ru
     (workspace.repository / "network").mkdir(parents=True)
     (workspace.repository / "network" / "config.pbtxt").write_text("none of it decides an answer: {")
     publish(workspace.repository)
-    options = ("--repository", workspace.repository, "--drain", "3", *port_options(free_ports()))
+    key = workspace.root / "admin.key"
+    key.touch(mode=0o600)
+    key.write_text("k" * 32)
+    options = (*("--repository", workspace.repository, "--admin-key-file", key), "--drain", "3")
+    options = (*options, *port_options(free_ports()))
     workspace.must("deploy", "up", "--detach", *options)
     yield workspace, running(workspace)
     workspace.down()
