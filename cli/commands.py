@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+_UNITS = ("", "K", "M", "G", "T")
+
 
 def _none(parser: argparse.ArgumentParser) -> None:
     """Add no arguments."""
@@ -88,3 +90,11 @@ def positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return number
+
+
+def size(text: str) -> int:
+    """Read an argument that is a size in bytes, as in 512M or 16G; the units are powers of 1024."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _UNITS or not number.isdecimal() or not int(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a size, as in 512M or 16G")
+    return int(number) * 1024 ** _UNITS.index(unit)

@@ -70,6 +70,14 @@ def outside(root: Path, network: str) -> tuple[str, ...]:
     return shared
 
 
+def asked_for(root: Path, network: str) -> dict[int, str]:
+    """Return {version: why} of the versions of `network` that a configuration of today asks for by their number."""
+    models = _read_all(root)
+    asking = dict.fromkeys(models[network].allowed, network) if network in models else {}
+    asking |= {model.pinned[network]: name for name, model in models.items() if network in model.pinned}
+    return {version: f"{name} asks for it" for version, name in asking.items()}
+
+
 def write(root: Path, network: str, version_directory: Path) -> tuple[str, ...]:
     """Put what lies in the repository today into the bundle of a new version; return the models in it.
 

@@ -1,4 +1,4 @@
-"""Versions of a model in the model repository: published whole, parked out of a server's sight, never deleted.
+"""Versions of a model in the model repository: published whole, parked out of a server's sight, removed when asked for.
 
 A version is filled in a hidden sibling directory and renamed into place in one step; parked, it is renamed to
 another. Triton ignores directories whose name is not a number, so it sees neither. What it shall see for a while
@@ -17,6 +17,7 @@ from contracts.errors import PublishError
 
 _STAGING = ".staging-"
 _PARKED = ".parked-"
+_REMOVED = ".removed-"
 _LOCK = ".publish.lock"
 
 
@@ -52,6 +53,44 @@ def directory(model_directory: Path, version: int) -> Path:
     """Return the directory with the files of `version`, parked or not."""
     place = _parked(model_directory, version)
     return place if place.is_dir() else _version(model_directory, version)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep a version from being removed for as long as the block runs, as who serves it does. Many may hold it.
+
+    The kernel lets go of it, also when this process is killed. Parking does not change it.
+    """
+    with _opened(directory) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def is_held(directory: Path) -> bool:
+    """Tell whether somebody holds the version; of a file system that cannot tell, that somebody does."""
+    with _opened(directory) as descriptor:
+        return not _is_ours_alone(descriptor)
+
+
+def remove(model_directory: Path, version: int) -> bool:
+    """Remove `version` for good: for a reader in one step. The caller holds the lock.
+
+    Returns:
+        False if somebody holds it, and nothing was done.
+    """
+    place, removed = directory(model_directory, version), model_directory / f"{_REMOVED}{version}"
+    with _opened(place) as descriptor:
+        if not _is_ours_alone(descriptor):
+            return False
+        _move(place, removed)
+    shutil.rmtree(removed)
+    return True
+
+
+def remove_leftovers(model_directory: Path) -> None:
+    """Remove what a `remove` has left behind that was interrupted. The caller holds the lock."""
+    for removed in model_directory.glob(f"{_REMOVED}*"):
+        shutil.rmtree(removed)
 
 
 @contextmanager
@@ -129,6 +168,7 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
         with locked(model_directory):
             for abandoned in model_directory.glob(f"{_STAGING}*"):
                 shutil.rmtree(abandoned)
+            remove_leftovers(model_directory)
             version = max([*versions(model_directory), *parked(model_directory)], default=0) + 1
             staged = StagedVersion(version, model_directory / f"{_STAGING}{version}")
             try:
@@ -159,6 +199,23 @@ def _version(model_directory: Path, version: int) -> Path:
 
 def _parked(model_directory: Path, version: int) -> Path:
     return model_directory / f"{_PARKED}{version}"
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _move(source: Path, target: Path) -> None:

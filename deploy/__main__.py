@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import commands
-from cli.commands import Command, count, port
+from cli.commands import Command, count, port, positive, size
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("--detach", action="store_true", help="return once every model is ready")
+    up.add_argument(
+        "--detach",
+        action="store_true",
+        help="return once what loads is ready: exit code 0 if that is all, 3 if a model failed and is left out",
+    )
     up.add_argument("--repository", type=Path, default=layout.model_repository(), help="the model repository")
     up.add_argument(
         "--device",
@@ -44,7 +48,10 @@ def _up(up: argparse.ArgumentParser) -> None:
         default="auto",
         help="cpu serves configs/cpu.pbtxt (ONNX Runtime), gpu config.pbtxt (TensorRT)",
     )
-    up.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for the models to load")
+    up.add_argument(
+        "--load-timeout", type=positive, default=120, metavar="SECONDS", help="for each model; a slower one is left out"
+    )
+    up.add_argument("--strict", action="store_true", help="serve all of the repository or nothing; leave no model out")
 
     network = up.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -94,7 +101,18 @@ def _up(up: argparse.ArgumentParser) -> None:
     running = up.add_argument_group("keeping it up")
     running.add_argument("--drain", type=count, default=30, metavar="SECONDS", help="for accepted requests, at the end")
     running.add_argument(
-        "--max-restarts", type=count, default=5, metavar="N", help="of a crashed server within five minutes"
+        "--longest-pause",
+        type=positive,
+        default=60,
+        metavar="SECONDS",
+        help="before what crashes again and again is started anew; it never gives up",
+    )
+    running.add_argument(
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="limit of the server and its workers, as in 512M or 16G: of a cgroup where one can be made, else of each "
+        "process; a model that takes more is left out",
     )
     running.add_argument("--cache-mb", type=count, default=0, metavar="MB", help="response cache; 0 is none")
     running.add_argument("--rate-limit", action="store_true", help="heed the configurations' rate_limiter")
@@ -192,13 +210,13 @@ COMMANDS = (
     Command(
         "up",
         "start the server, wait for its models, keep it up",
-        "deploy.running.commands:up",
+        "deploy.keeping.commands:up",
         _up,
         argparse.ArgumentDefaultsHelpFormatter,
     ),
     Command(
         "status",
-        "what is loaded and how it does; exit code 0 only if all is ready",
+        "what is loaded and how it does; exit code 0 only if all is ready, 3 if it is but for models that are left out",
         "deploy.running.commands:show_status",
         _status,
     ),

@@ -8,7 +8,7 @@ DeployError
 ├── AlreadyRunningError  `up` while a server is up
 ├── NotRunningError      no server is up, or the one that is does not answer
 ├── AccessError          the server asks for another admin key
-├── StartError           the server did not start, not all became ready, or it died more often than it may
+├── StartError           the server did not start, or nothing could be served; strictly: not everything
 ├── ModelError           a model did not load, or does not answer
 │   └── WrongAnswerError a version loaded, and answers its golden requests wrong
 ├── GateError            a release does not pass the serve gate
@@ -52,7 +52,7 @@ class AccessError(DeployError):
 
 
 class StartError(DeployError):
-    """The server did not start, not every model became ready, or it died more often than it may."""
+    """The server did not start, or nothing of the repository could be served; where all was asked for, not all."""
 
 
 class ModelError(DeployError):

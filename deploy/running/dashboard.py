@@ -24,8 +24,8 @@ def show(status: Status) -> None:
     console(_WIDTH).print(_table(status))
 
 
-def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
-    """Look again and again, until Ctrl-C or the end of the server; return whether it was ready at last.
+def watch(every_s: float = 1, *, in_json: bool = False) -> int:
+    """Look again and again, until Ctrl-C or the end of the server; return the exit code of the last look, or 1.
 
     On a terminal the table is drawn anew, with what was done since the look before. Anywhere else each look is a line.
     """
@@ -43,7 +43,7 @@ def watch(every_s: float = 1, *, in_json: bool = False) -> bool:
                 before = now
                 time.sleep(every_s)
         print(json.dumps({"running": False, "ready": False}) if in_json else "No server is up.")
-    return server is not None and before is not None and before.ready
+    return before.exit_code if server is not None and before is not None else 1
 
 
 def _table(status: Status, before: Status | None = None) -> Group:
@@ -130,7 +130,9 @@ def _remarks(status: Status) -> list[Text]:
         if failures:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in failures.items())
             remarks.append(Text(f"{model.name} version {model.version}: failed {counts}", "dim"))
-    remarks += [Text(str(group), "yellow") for group in status.left_out]
+    remarks += [Text(str(group), "bold red" if group.failed else "yellow") for group in status.left_out]
+    if status.server.memory:
+        remarks.append(Text(f"memory: {status.server.memory}", "dim"))
     return [Text(), *remarks] if remarks else []
 
 

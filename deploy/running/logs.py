@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -33,6 +33,7 @@ _LINE_BYTES = 64 * 1024  # what is longer is cut into records of that size
 _LOOK_EVERY_S = 0.2
 
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
+_BAD = ("error", "fatal")
 _STYLES = {"warning": "yellow", "error": "red", "fatal": "bold red"}
 # I1123 17:24:16.029600 14883 python_be.cc:2249] "message"
 _PREFIXED = re.compile(
@@ -54,14 +55,13 @@ _MODEL = re.compile(
 )
 
 
-def record(stream: IO[bytes], path: Path, crashed: Callable[[], object] = lambda: None) -> None:
+def record(stream: IO[bytes], path: Path, hear: Callable[[Mapping[str, Any]], object] = lambda entry: None) -> None:
     """Write down what a server prints, until it has ended.
 
     Whatever happens to the file: a server whose output nobody reads stops at its next line.
 
     Args:
-        crashed: Called once the server has said that it crashes. What it does then, to tell where, may hang for ever,
-            while it goes on to call itself alive.
+        hear: Told each record. Any of the server's workers may have written it, whatever it says.
     """
     lines = iter(functools.partial(stream.readline, _LINE_BYTES), b"")
     said_at = -math.inf
@@ -71,8 +71,7 @@ def record(stream: IO[bytes], path: Path, crashed: Callable[[], object] = lambda
                 continue
             said_at = time.monotonic()
         _file(path).write(entry)
-        if entry["level"] == "fatal":
-            crashed()
+        hear(entry)
 
 
 def write(path: Path, level: str, message: str) -> None:
@@ -86,13 +85,16 @@ def last_errors(path: Path, count: int, since: float = 0) -> str:
     Args:
         since: Seconds since the epoch, as a process's start time: the log goes on from server to server.
     """
-    if not path.exists():
-        return ""
-    stamp = _stamp(datetime.fromtimestamp(since, UTC))
-    with path.open(errors="replace") as log:
-        found = [entry for _, entry in _parsed(_tail(path, log, 1000)) if entry["time"] >= stamp]
-    errors = [entry for entry in found if entry["level"] in ("error", "fatal")] or found
-    return "\n  ".join(_harmless(entry["message"].partition("\n\nAt:")[0]) for entry in errors[-count:])
+    found = _since(path, since)
+    errors = [entry for entry in found if entry["level"] in _BAD] or found
+    return "\n  ".join(_short(entry) for entry in errors[-count:])
+
+
+def last_error_about(path: Path, model: str, since: float) -> str | None:
+    """Return the last error since then that names a model: why one cannot even be begun, Triton says there alone."""
+    named = re.compile(rf"(?<![\w.-]){re.escape(model)}(?![\w-])")
+    errors = [entry for entry in _since(path, since) if entry["level"] in _BAD and named.search(entry["message"])]
+    return _short(errors[-1]) if errors else None
 
 
 def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable[[], bool]) -> None:
@@ -190,6 +192,19 @@ def _time(stamp: str, now: datetime) -> datetime:
 
 def _stamp(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _since(path: Path, since: float) -> list[dict[str, Any]]:
+    """Return the newest records, from that time on at the earliest."""
+    if not path.exists():
+        return []
+    stamp = _stamp(datetime.fromtimestamp(since, UTC))
+    with path.open(errors="replace") as log:
+        return [entry for _, entry in _parsed(_tail(path, log, 1000)) if entry["time"] >= stamp]
+
+
+def _short(entry: Mapping[str, Any]) -> str:
+    return _harmless(entry["message"].partition("\n\nAt:")[0])
 
 
 def _tail(path: Path, log: IO[str], count: int) -> list[str]:

@@ -5,23 +5,26 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from deploy.errors import AlreadyRunningError, StartError
 from deploy.layers import layer
-from deploy.running import logs, workers
+from deploy.running import logs, pulse, workers
+from deploy.running.memory import Limit
+from deploy.running.progress import Progress
 from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
 from deploy.triton.released import LeftOut
 from deploy.triton.settings import Settings
-from deploy.triton.state import Process, Running
+from deploy.triton.state import Case, Process, Running
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
 _GRACE_S = 5  # beyond the drain time, before it is killed
@@ -36,7 +39,10 @@ class Server:
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
+    progress: Progress
     left_out: list[LeftOut] = field(default_factory=list)  # when it was started
+    later: list[str] = field(default_factory=list)  # not loaded with the others: each step before the ensembles above
+    memory: Limit | None = None
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -51,18 +57,26 @@ class Server:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def start(settings: Settings, say: Callable[[str], None], replaces: Server | None = None) -> Server:
+def start(
+    settings: Settings,
+    say: Callable[[str], None],
+    replaces: Server | None = None,
+    failed: Mapping[str, str] = MappingProxyType({}),
+    later: Collection[str] = (),
+) -> Server:
     """Start a tritonserver, its log recorded. Does not wait for its models.
 
     Args:
         replaces: The one that it takes the place of.
+        failed: {model that shall be left out, with all that needs it: why}.
+        later: Models that shall not be loaded with the others, nor those that need them.
 
     Raises:
         AlreadyRunningError: one is up already.
         SetupError: there is no tritonserver and none could be installed.
         RequirementsError: a model's own packages could not be locked or installed.
         SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
-        StartError: as `launch.start`.
+        StartError: as `launch.start`, or nothing is left to serve.
     """
     with state.locked():
         if replaces is None and (up := state.running()) is not None:
@@ -70,20 +84,23 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
                 f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
                 hint="python -m deploy status, or stop it: python -m deploy down",
             )
-        checks.before_start(settings)
+        failed = {**failed, **checks.before_start(settings)}
         triton = environment.find(say, gpu=settings.device == "gpu")
         layer.ensure(settings.repository, say)
         layer.check_found(settings.repository, triton)
         trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        left_out = released.left_out(settings.repository, config_name(triton, settings))
-        arguments = tritonserver_command(triton, settings, shared_memory, released.names(left_out))
-        started = time.time()
+        left_out = _left_out(settings, config_name(triton, settings), failed)
+        out = released.names(left_out)
+        held_back = released.with_all_above(settings.repository, set(later) - out, config_name(triton, settings))
+        arguments = tritonserver_command(triton, settings, shared_memory, out.union(held_back))
+        started, progress = time.time(), Progress()
         process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
+            memory = Limit.of(process.pid, settings.memory_bytes) if settings.memory_bytes else None
             recorder = threading.Thread(
-                target=logs.record, args=(process.stdout, state.log_file(), process.kill), daemon=True
+                target=logs.record, args=(process.stdout, state.log_file(), progress.hear), daemon=True
             )
             recorder.start()
             running = Running(
@@ -104,12 +121,14 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
                 grpc_tls=settings.tls is not None,
                 server_restarts=replaces.state.server_restarts + 1 if replaces else 0,
                 worker_restarts=replaces.state.worker_restarts if replaces else 0,
+                left_out={model: Case(reason, "") for model, reason in failed.items()},
+                memory=str(memory) if memory else None,
             )
             state.record(running)
         except BaseException:  # nobody would know of it
             process.kill()
             raise
-        return Server(running, process, recorder, started, left_out)
+        return Server(running, process, recorder, started, progress, left_out, held_back, memory)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -122,9 +141,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
     with Control(server.state) as control:
         while time.monotonic() < deadline:
             if ended := server.end():
-                server.recorder.join(timeout=2)
-                note = logs.last_errors(state.log_file(), 5, server.started)
-                raise StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
+                raise died_while_starting(server, ended)
             found = released.without(control.models(), server.left_out)
             if found and not any(model.state == "LOADING" for model in found):
                 break
@@ -137,6 +154,13 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
     server.update(phase="ready")
     return found
+
+
+def died_while_starting(server: Server, ended: str) -> StartError:
+    """Return the error of a server that ended before it served, with its last words."""
+    server.recorder.join(timeout=2)
+    note = logs.last_errors(state.log_file(), 5, server.started)
+    return StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
 
 
 def stop(server: Server) -> None:
@@ -152,9 +176,13 @@ def stop(server: Server) -> None:
 
 def clean_up(server: Server) -> None:
     """End the server's processes and remove what they leave behind."""
+    if pulse.crash(server.process.pid):  # it would not drain
+        server.process.kill()
     _end(server.state)
     server.process.wait()
     server.recorder.join(timeout=2)
+    if server.memory:
+        server.memory.remove()
 
 
 def take_down(up: Running) -> None:
@@ -208,6 +236,13 @@ def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:
     # Of an ensemble that never loaded Triton only says that it is not ready.
     silent = broken - {m.name for m in found if m.reason}
     return reasons + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
+
+
+def _left_out(settings: Settings, config_name: str | None, failed: Mapping[str, str]) -> list[LeftOut]:
+    groups = released.left_out(settings.repository, config_name, failed)
+    if released.names(groups) >= {path.parent.name for path in settings.repository.glob("*/config.pbtxt")}:
+        raise StartError("\n  ".join(["nothing is left to serve:", *map(str, groups)]), hint=SEE_LOG)
+    return groups
 
 
 @contextmanager

@@ -16,18 +16,20 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from deploy.running import workers
+from deploy.running import warm_up, workers
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
 from deploy.triton.state import Running
+
+EXIT_LEFT_OUT = 3  # of a command: what is left serves, and a model that should serve does not
 
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 
 @dataclass(frozen=True)
 class WorkDone:
-    """What a version has done since it was loaded, its warm-up included: counters that only grow."""
+    """What a version has done since it was loaded, without its warm-up: counters that only grow."""
 
     requests: int = 0  # answered
     failures: int = 0
@@ -111,6 +113,13 @@ class Status:
     left_out: Sequence[LeftOut] = ()  # of its repository, as it is now
 
     @property
+    def exit_code(self) -> int:
+        """What a command that looks returns: 0 only if all is ready that was released."""
+        if not self.ready:
+            return 1
+        return EXIT_LEFT_OUT if any(group.failed for group in self.left_out) else 0
+
+    @property
     def processes(self) -> list[Usage]:
         """What the server and every worker takes."""
         own = [self.triton] if self.triton else []
@@ -131,7 +140,16 @@ def look(server: Running) -> Status:
         server,
         ready,
         time.monotonic(),
-        [_version(m, statistics.get((m.name, m.version)), samples, used.get((m.name, m.version), ())) for m in models],
+        [
+            _version(
+                model,
+                statistics.get((model.name, model.version)),
+                server.warm_up.get(warm_up.key(model.name, model.version), warm_up.NOTHING),
+                samples,
+                used.get((model.name, model.version), ()),
+            )
+            for model in models
+        ],
         Usage.of(process) if process else None,
         time.time() - process.create_time() if process else 0,
         left_out,
@@ -149,6 +167,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "uptime_s": round(status.uptime_s, 1),
         "server_restarts": server.server_restarts,
         "worker_restarts": server.worker_restarts,
+        "memory": server.memory,
         "http": server.http,
         "grpc": server.grpc,
         "metrics": server.metrics,
@@ -160,12 +179,14 @@ def as_json(status: Status) -> dict[str, Any]:
 
 
 def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
-    """List what is not served: what is not released, and what was after the server had been started."""
-    groups = released.left_out(Path(server.repository), server.config_name)
+    """List what is not served: what failed, what is not released, and what was after the server had been started."""
+    serving = {model.name for model in models if model.state == "READY"}
+    failed = {model: reason for model, reason in server.failed.items() if model not in serving}
+    groups = released.left_out(Path(server.repository), server.config_name, failed)
     if not models:  # it does not answer
         return groups
     never_loaded = {model.name for model in models if model.never_loaded}
-    groups = [group for group in groups if group.name in never_loaded]
+    groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
         reason = "it was put there after the server had been started"
         groups.append(LeftOut(", ".join(since), tuple(since), reason, "python -m deploy reload"))
@@ -191,25 +212,33 @@ def _version_as_json(version: VersionStatus) -> dict[str, Any]:
 
 
 def _version(
-    model: ModelVersion, statistics: Mapping[str, Any] | None, samples: Sequence[Sample], used: Sequence[Usage]
+    model: ModelVersion,
+    statistics: Mapping[str, Any] | None,
+    warmed: Mapping[str, Any],
+    samples: Sequence[Sample],
+    used: Sequence[Usage],
 ) -> VersionStatus:
     if statistics is None:
         return VersionStatus(model, workers=used)
     times = statistics["inference_stats"]
+    compute_ns = sum(times[f"compute_{part}"]["ns"] for part in ("input", "infer", "output"))
+    batches = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in statistics["batch_stats"]}
     own = [s for s in samples if (s.labels.get("model"), s.labels.get("version")) == (model.name, str(model.version))]
     return VersionStatus(
         model,
         WorkDone(
-            requests=times["success"]["count"],
+            requests=max(0, times["success"]["count"] - warmed["requests"]),
             failures=times["fail"]["count"],
-            rows=statistics["inference_count"],
-            executions=statistics["execution_count"],
-            queue_s=times["queue"]["ns"] / 1e9,
-            compute_s=sum(times[f"compute_{part}"]["ns"] for part in ("input", "infer", "output")) / 1e9,
+            rows=max(0, statistics["inference_count"] - warmed["rows"]),
+            executions=max(0, statistics["execution_count"] - warmed["executions"]),
+            queue_s=max(0, times["queue"]["ns"] - warmed["queue_ns"]) / 1e9,
+            compute_s=max(0, compute_ns - warmed["compute_ns"]) / 1e9,
             cache_hits=times["cache_hit"]["count"],
             cache_misses=times["cache_miss"]["count"],
         ),
-        batches={batch["batch_size"]: batch["compute_infer"]["count"] for batch in statistics["batch_stats"]},
+        batches={
+            size: left for size, count in batches.items() if (left := count - warmed["batches"].get(str(size), 0)) > 0
+        },
         pending=sum(int(s.value) for s in _named(own, "nv_inference_pending_request_count")),
         failures_by_reason={
             s.labels["reason"]: int(s.value) for s in _named(own, "nv_inference_request_failure_total") if s.value

@@ -6,6 +6,7 @@ not changed; after a touch of its version directory the same load replaces the w
 """
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,18 @@ def find(shared_memory: str) -> list[psutil.Process]:
         if any(argument.startswith(shared_memory) for argument in arguments) and _STUB in arguments[0]:
             found.append(process)
     return found
+
+
+def kill(shared_memory: str, models: Collection[str]) -> set[str]:
+    """Kill the workers of these models; return the names of those that had any."""
+    killed = set()
+    for process in find(shared_memory):
+        worker = identify(process)
+        if worker is not None and worker.model in models:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+                killed.add(worker.model)
+    return killed
 
 
 class WorkerWatch:

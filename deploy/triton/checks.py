@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts import layout, manifest, repository, signing
+from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton import released
@@ -17,18 +18,20 @@ from deploy.triton.settings import Settings
 UNPRIVILEGED = "nobody"  # whom root's server becomes
 
 
-def before_start(settings: Settings) -> None:
+def before_start(settings: Settings) -> dict[str, str]:
     """Check everything that can be known without a Triton.
+
+    Returns:
+        {model: why its releases may not be served}.
 
     Raises:
         RepositoryError: the model repository is missing, or nothing in it is released.
         SettingsError: an address cannot be listened on.
-        ManifestError: a version is not what was published.
-        SignatureError: `settings.trust` is given and a release is unsigned or not what was signed.
+        ManifestError: a version is not what was published; only if the settings are strict, or nothing is left.
+        SignatureError: `settings.trust` is given and a release is unsigned or not what was signed; as above.
     """
     _published(settings.repository)
-    if settings.trust:
-        _signed(settings.repository, settings.trust)
+    refused = _refused(settings)
     ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
     if len(set(ports)) < len(ports):
         raise SettingsError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
@@ -38,6 +41,7 @@ def before_start(settings: Settings) -> None:
         for file in (settings.tls.certificate, settings.tls.key, settings.tls.client_ca):
             if file and not file.is_file():
                 raise SettingsError(f"there is no {file}")
+    return refused
 
 
 def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None]) -> str | None:
@@ -64,7 +68,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
 
 
 def _published(root: Path) -> None:
-    """Check that there is something to serve, and that every version with a manifest is still what was published."""
+    """Check that there is something to serve, under names that Triton can take."""
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"there is no model repository at {root}")
@@ -82,15 +86,35 @@ def _published(root: Path) -> None:
             f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
             hint=f"publish one: {', or '.join(commands)}",
         )
-    for published in root.glob(f"*/[0-9]*/{manifest.FILE_NAME}"):
+
+
+def _refused(settings: Settings) -> dict[str, str]:
+    """Return {model: why its releases may not be served}; raise that if the settings are strict, or nothing is left."""
+    wrong: dict[str, ProjectError] = {}
+    folders = [config.parent for config in sorted(settings.repository.glob("*/config.pbtxt"))]
+    for folder in folders:
+        try:
+            _as_published(folder, settings.trust)
+        except (ManifestError, SignatureError) as error:
+            wrong[folder.name] = error
+    said = {model: str(error) for model, error in wrong.items()}
+    out = released.names(released.left_out(settings.repository, failed=said))
+    if wrong and (settings.strict or out >= {folder.name for folder in folders}):
+        raise next(iter(wrong.values()))
+    return said
+
+
+def _as_published(folder: Path, trust: signing.Trust | None) -> None:
+    """Verify every version of a model, and its signature if one is asked for.
+
+    A graph or an engine makes a release, lest removing the manifest be a way around this.
+    """
+    for published in folder.glob(f"[0-9]*/{manifest.FILE_NAME}"):
         manifest.verify(published.parent)
-
-
-def _signed(root: Path, trust: signing.Trust) -> None:
-    """Verify every release. A graph or an engine makes one, lest removing the manifest be a way around this."""
     patterns = (manifest.FILE_NAME, "*.onnx", "*.plan")
-    for release in sorted({path.parent for pattern in patterns for path in root.glob(f"*/[0-9]*/{pattern}")}):
-        signing.verify(release, trust)
+    for release in sorted({path.parent for pattern in patterns for path in folder.glob(f"[0-9]*/{pattern}")}):
+        if trust:
+            signing.verify(release, trust)
 
 
 def _free(host: str, port: int, option: str) -> None:

@@ -37,7 +37,12 @@ class ModelVersion:
     @property
     def failed(self) -> bool:
         """Whether it did not load. What a roll back took out is UNAVAILABLE, too, for the reason "unloaded"."""
-        return self.state == "UNAVAILABLE" and self.reason != "unloaded"
+        return self.state == "UNAVAILABLE" and not self.unloaded
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether it was loaded and no longer is, since somebody wanted that."""
+        return self.state == "UNAVAILABLE" and self.reason == "unloaded"
 
     @property
     def never_loaded(self) -> bool:
@@ -127,20 +132,38 @@ class Control:
         except _FAILED as error:
             raise ModelError(f"{model} is not loaded", note=_said(error)) from error
 
-    def load(self, model: str, config: Mapping[str, Any] | None = None, timeout_s: float = 300) -> None:
+    def load(
+        self,
+        model: str,
+        config: Mapping[str, Any] | None = None,
+        timeout_s: float = 300,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Load what is on disk now. What is loaded goes on serving until the new version is ready.
 
         Args:
             config: In place of the one on disk.
+            files: With `config`, in place of what is on disk: {"file:1/model.py": its content}.
 
         Raises:
             ModelError: it did not load, with Triton's reason; what served before still does.
         """
         try:
-            self._do(self._load, model, json.dumps(config) if config else None, timeout_s)
+            self._do(self._load, model, json.dumps(config) if config else None, files, timeout_s)
         except _FAILED as error:
             note = reasons.explained(_message(error), Path(self.server.repository, model))
             raise ModelError(f"{model} did not load", note=note) from error
+
+    def unload(self, model: str) -> None:
+        """Stop serving a model; what it has accepted is answered first, and nobody waits for that here.
+
+        Raises:
+            ModelError: the server refused.
+        """
+        try:
+            self._do(self._client.unload_model, model, headers=self._headers)
+        except _FAILED as error:
+            raise ModelError(f"{model} is not unloaded", note=_said(error)) from error
 
     def answering_version(self, model: str) -> int:
         """Return the version that answers a request which names none: found by sending one.
@@ -195,11 +218,11 @@ class Control:
         tensors = [_input(name, value) for name, value in inputs.items()]
         return self._do(self._client.infer, model, tensors, model_version=version)
 
-    def _load(self, model: str, config: str | None, timeout_s: float) -> None:
+    def _load(self, model: str, config: str | None, files: Mapping[str, bytes] | None, timeout_s: float) -> None:
         if self.server.grpc_tls:
             http = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
             try:
-                http.load_model(model, headers=self._headers, config=config)
+                http.load_model(model, headers=self._headers, config=config, files=files)
             finally:
                 http.close()
             return
@@ -207,7 +230,7 @@ class Control:
         from tritonclient.grpc import InferenceServerClient as GrpcClient  # 0.3 s to import
 
         with GrpcClient(self.server.grpc) as grpc:
-            grpc.load_model(model, headers=self._grpc_headers, config=config, client_timeout=timeout_s)
+            grpc.load_model(model, headers=self._grpc_headers, config=config, files=files, client_timeout=timeout_s)
 
     def _do(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         future = self._thread.submit(call, *arguments, **options)

@@ -4,9 +4,12 @@ A network has a version once one was exported. Until then git has its configurat
 an ensemble above it cannot be loaded either, and the Python steps of that ensemble serve nobody.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from contracts import layout, manifest, repository
@@ -24,23 +27,29 @@ class LeftOut:
     models: tuple[str, ...]  # itself among them
     reason: str
     command: str | None  # that makes it one which is served; None: nothing in the repository tells
+    failed: bool = False  # it was to be served; one that is not released yet is no failure
 
     def __str__(self) -> str:
         said = f"{self.name} is not served: {self.reason}"
         return f"{said} — {self.command}" if self.command else said
 
 
-def left_out(root: Path, config_name: str | None = None) -> list[LeftOut]:
-    """List what of the repository `root` is not served: models without a version, and all that needs one of them.
+def left_out(
+    root: Path, config_name: str | None = None, failed: Mapping[str, str] = MappingProxyType({})
+) -> list[LeftOut]:
+    """List what of the repository `root` is not served: models without a version or that failed, and all above them.
 
     An ensemble is left out with any of its steps; a Python step with the last ensemble that it is a step of. A released
     network is served whatever becomes of the ensembles above it.
 
     Args:
         config_name: Which of a model's configurations the server takes, as in --model-config-name.
+        failed: {model that cannot be served although it is released: why not}.
     """
     folders = {path.parent.name: path.parent for path in sorted(root.glob("*/config.pbtxt"))}
-    missing = {name for name, folder in folders.items() if not repository.versions(folder)}
+    failed = {name: reason for name, reason in failed.items() if (root / name).is_dir()}
+    folders |= {name: root / name for name in failed}  # without a configuration, it may be
+    missing = {name for name, folder in folders.items() if not repository.versions(folder)} | failed.keys()
     if not missing:  # as ever but for the first time: nothing has to be read
         return []
     configs = {name: _config_or_none(folder, config_name) for name, folder in folders.items()}
@@ -48,9 +57,24 @@ def left_out(root: Path, config_name: str | None = None) -> list[LeftOut]:
     out = _with_all_above(missing, steps)
     out |= {step for step in _unused(out, steps) & folders.keys() - missing if not _is_release(folders[step])}
     heads = sorted(out - {step for name in out & steps.keys() for step in steps[name]})
+    groups = [[name for name in _below(head, steps, set()) if name in out] for head in heads]
     return [
-        _group(root, [name for name in _below(head, steps, set()) if name in out], missing, configs) for head in heads
+        _failed(group, failed) if not failed.keys().isdisjoint(group) else _unreleased(root, group, missing, configs)
+        for group in groups
     ]
+
+
+def with_all_above(root: Path, models: Collection[str], config_name: str | None) -> list[str]:
+    """Return the models and the ensembles above them, each behind its steps."""
+    if not models:
+        return []
+    configs = {path.parent.name: _config_or_none(path.parent, config_name) for path in root.glob("*/config.pbtxt")}
+    steps = {name: found for name, config in configs.items() if (found := _steps(config))}
+    found = _with_all_above(set(models), steps)
+    with suppress(CycleError):  # Triton refuses those that go in a circle, in any order
+        order = TopologicalSorter({name: steps.get(name, ()) for name in sorted(found)}).static_order()
+        return [name for name in order if name in found]
+    return sorted(found)
 
 
 def names(groups: list[LeftOut]) -> set[str]:
@@ -60,8 +84,12 @@ def names(groups: list[LeftOut]) -> set[str]:
 
 def without(versions: Sequence[ModelVersion], groups: list[LeftOut]) -> list[ModelVersion]:
     """Return of what a server has in its index what is not left out, or was loaded all the same."""
-    out = names(groups)
-    return [version for version in versions if not (version.never_loaded and version.name in out)]
+    out, failed = names(groups), names([group for group in groups if group.failed])
+    return [
+        version
+        for version in versions
+        if not (version.name in out and version.never_loaded) and not (version.name in failed and version.unloaded)
+    ]
 
 
 def config(directory: Path, config_name: str | None) -> Any:
@@ -87,7 +115,7 @@ def config(directory: Path, config_name: str | None) -> Any:
 def _config_or_none(directory: Path, config_name: str | None) -> Any:
     try:
         return config(directory, config_name)
-    except RepositoryError:  # of one that is to be loaded, the server says what is wrong with it
+    except (RepositoryError, OSError, UnicodeDecodeError):  # of one to be loaded, the server says what is wrong with it
         return None
 
 
@@ -125,7 +153,13 @@ def _is_release(folder: Path) -> bool:
     return any(next(newest.glob(kind), None) for kind in kinds)
 
 
-def _group(root: Path, models: list[str], missing: Set[str], configs: Mapping[str, Any]) -> LeftOut:
+def _failed(models: list[str], failed: Mapping[str, str]) -> LeftOut:
+    culprits = [model for model in models if model in failed]
+    reason = "; ".join(failed[model] if model == models[0] else f"{model}: {failed[model]}" for model in culprits)
+    return LeftOut(models[0], tuple(models), reason, f"python -m deploy reload {culprits[0]}", failed=True)
+
+
+def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mapping[str, Any]) -> LeftOut:
     head, without = models[0], [model for model in models if model in missing]
     if parked := [model for model in without if repository.parked(root / model)]:
         return LeftOut(

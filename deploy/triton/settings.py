@@ -48,6 +48,8 @@ class Settings:
     rate_limit: bool = False  # heed the rate limiter's resources in the configurations
     user: str | None = None  # that a root-started server becomes
     drain_s: int = 30  # how long a stopping server may finish what it has accepted
+    memory_bytes: int | None = None  # that the server and its workers may take
+    strict: bool = True  # all of the repository or nothing; else what cannot be served is left out, by name
 
 
 def admin_key(file: Path | None) -> str:

@@ -6,9 +6,9 @@ One server an artifacts directory; another one needs its own ARTIFACTS_DIR and p
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +16,8 @@ import psutil
 
 from contracts import layout, signing
 
-Phase = Literal["starting", "ready", "restarting", "stopping"]
+# "crash loop": it is down, after several crashes in a row, until it is tried again.
+Phase = Literal["starting", "ready", "restarting", "crash loop", "stopping"]
 
 
 def directory() -> Path:
@@ -55,6 +56,14 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Case:
+    """Why a model is left out although it is released."""
+
+    reason: str
+    files: str  # their fingerprint then: once it is another one, the model may be tried again
+
+
+@dataclass(frozen=True)
 class Running:
     """A server that was started; it may have died since."""
 
@@ -75,6 +84,14 @@ class Running:
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
+    left_out: Mapping[str, Case] = field(default_factory=dict)  # {model that did not load or did harm: why}
+    warm_up: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {"MODEL/VERSION": its counts}
+    memory: str | None = None  # what limits its memory, in words
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Return {model that is left out: the reason}."""
+        return {model: case.reason for model, case in self.left_out.items()}
 
     @property
     def trust(self) -> signing.Trust | None:
@@ -111,7 +128,8 @@ def recorded() -> Running | None:
     try:
         found: dict[str, Any] = json.loads(_record().read_text())
         triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
-        return Running(triton=triton, supervisor=supervisor, **found)
+        left_out = {model: Case(**case) for model, case in found.pop("left_out", {}).items()}
+        return Running(triton=triton, supervisor=supervisor, left_out=left_out, **found)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 

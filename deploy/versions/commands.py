@@ -5,17 +5,20 @@ from pathlib import Path
 
 from contracts import layout
 from deploy.errors import NotRunningError
+from deploy.running import status
+from deploy.running.status import EXIT_LEFT_OUT
 from deploy.triton import state
 from deploy.versions import upgrade
 
 
 def reload(options: argparse.Namespace) -> int:
-    """Serve what is on disk now."""
+    """Serve what is on disk now; return 3 if it does, but for a model that failed before and is still left out."""
     running = state.running()
     if running is None:
         raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
     print(upgrade.summary(upgrade.reload(running, options.models, print)))
-    return 0
+    left_out = any(group.failed for group in status.look(running).left_out)
+    return EXIT_LEFT_OUT if left_out and not options.models else 0
 
 
 def rollback(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from contracts import layout, manifest, repository, signing
 from contracts.errors import ProjectError
 from contracts.names import RULE, is_model_name
 from deploy.errors import ChangeError, DeployError, ModelError, RepositoryError, WrongAnswerError
+from deploy.keeping.quarantine import fingerprint
 from deploy.layers import layer
 from deploy.triton import released
 from deploy.triton.control import Control
@@ -256,14 +257,20 @@ def _directories(control: Control, root: Path, models: Sequence[str], say: Calla
     """Return the directories of `models`, or of all that are released; ensembles last: their steps are settled then."""
     config_name = control.server.config_name
     loaded = snapshot.ready_models(control.models())
-    left_out = [group for group in released.left_out(root, config_name) if group.name not in loaded]
+    # What failed is tried again when it was changed, or is asked for by name: it may take the server down.
+    failed = {
+        model: case.reason
+        for model, case in control.server.left_out.items()
+        if model not in loaded and fingerprint(root / model) == case.files
+    }
+    left_out = [group for group in released.left_out(root, config_name, failed) if group.name not in loaded]
     out = released.names(left_out) - loaded
     names = models or sorted(path.parent.name for path in root.glob("*/config.pbtxt") if path.parent.name not in out)
     directories = [_directory(root, name) for name in names]
     for group in left_out:
         if not out.isdisjoint(group.models) and not models:
             say(f"  {group}")
-        elif asked := sorted(out.intersection(group.models, models)):
+        elif not group.failed and (asked := sorted(out.intersection(group.models, models))):
             raise RepositoryError(f"{asked[0]} cannot be loaded: {group.reason}", hint=group.command)
     are_ensembles = ensembles.among(root, names, config_name)
     return sorted(directories, key=lambda directory: directory.name in are_ensembles)

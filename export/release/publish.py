@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cli.progress import Progress
 from contracts import bundle, copying, golden, layout, manifest, repository
 from contracts.errors import ManifestError, PublishError
 from contracts.judging.metric import joined
@@ -93,7 +92,7 @@ def publish(
                 done.say(f"{name} is above another network, too: no release holds it, it is served as it lies")
             done(f"{', '.join(release.models)}: {sum(file.size_bytes for file in release.files) / 1e6:.1f} MB")
         if context.request.serve:
-            release = _served(release, directory, progress)
+            release = serve_gate.passed(release, directory, progress)
         with progress.step("publish") as done:
             report.write(release, context.source.spec, _evidence(context, proven), directory)
             whole = seal(release, directory, context.request.signer)
@@ -125,14 +124,6 @@ def _fill(
     release = replace(release, golden=dict(Counter(request.model for request in requests)))
     carried = _carry_plans(context, release, model_directory, directory)
     return seal(replace(release, choices=(*release.choices, *carried)), directory, None)
-
-
-def _served(release: Manifest, directory: Path, progress: Progress) -> Manifest:
-    """Have a Triton serve the version, and nothing beside it; return `release` with that Triton, if there was one."""
-    with progress.step("serve gate") as done:
-        served = serve_gate.serve(directory, done.say)
-        done(served.told, skipped=served.triton is None)
-    return replace(release, served=served.triton)
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from cli.progress import Progress
 from contracts import layout
+from contracts.manifest import Manifest
 from export.errors import RefusedError
 
 NOT_YET = "not yet served"
@@ -56,6 +58,18 @@ def serve(staged: Path, say: Callable[[str], None]) -> Served:
     if process.returncode == _NO_SERVER:
         return Served(None, f"{NOT_YET}: {error.splitlines()[0] if error else 'no server starts here'}")
     raise RefusedError("the release is not served as it was proven; nothing was published", note=error)
+
+
+def passed(release: Manifest, directory: Path, progress: Progress) -> Manifest:
+    """Hold a staged version to the gate; return `release` with the Triton that served it, if there was one.
+
+    Raises:
+        RefusedError: as `serve`.
+    """
+    with progress.step("serve gate") as done:
+        served = serve(directory, done.say)
+        done(served.told, skipped=served.triton is None)
+    return replace(release, served=served.triton)
 
 
 def _listen(lines: IO[str], say: Callable[[str], None]) -> str:

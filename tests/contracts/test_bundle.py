@@ -1,36 +1,19 @@
 """A release holds everything that decides an answer, as it was when it was made."""
 
-import dataclasses
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from contracts import bundle, copying, manifest, repository
 from contracts.errors import ManifestError, ModelConfigError, ProjectError, PublishError
-from contracts.manifest import Choice, Manifest, Source, Variant
-
-NETWORK = 'name: "net" backend: "onnxruntime"'
-PYTHON = 'backend: "python"'
-
-
-def ensemble(*steps: str, version: int = -1) -> str:
-    described = ", ".join(f'{{ model_name: "{step}" model_version: {version} }}' for step in steps)
-    return f'platform: "ensemble" ensemble_scheduling {{ step [ {described} ] }}'
-
-
-def written(folder: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
+from tests.small_releases import NETWORK, PYTHON, ensemble, files, release_of, written
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository with `net`, its ensemble `way` and their steps, and a network `other` that was never exported."""
-    return written(
+    root = written(
         tmp_path / "repository",
         {
             "net/config.pbtxt": NETWORK,
@@ -52,21 +35,8 @@ def root(tmp_path: Path) -> Path:
             "stray/config.pbtxt": PYTHON,
         },
     )
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
-
-
-def release_of(models: tuple[str, ...], **more: object) -> Manifest:
-    variant = Variant("fp32", None, (), 3, "00")
-    release = Manifest(
-        *("family", "net", 2, "2026-01-01T00:00:00+00:00", "python -m export"),
-        Source("model.onnx", "00", "11", None, None, None),
-        tools={}, calibration_samples=1, test_samples=1, reference_score=None, gates=(), variants=(variant,),
-        trials=(), sensitivity=(), choices=(Choice("model.onnx", "fp32", "the only one"),), files=(), models=models,
-    )  # fmt: skip
-    return dataclasses.replace(release, **more)  # type: ignore[arg-type]
+    manifest.write(release_of((), version=1), root / "net" / "1")
+    return root
 
 
 def sealed(root: Path, number: int = 2) -> Path:
@@ -109,6 +79,15 @@ def test_an_ensemble_over_two_networks_belongs_to_no_release(root: Path, publish
     assert bundle.members(root, "net") == ("net", "way", "before", "after")
     assert bundle.members(root, "other") == ("other",)
     assert bundle.outside(root, "net") == bundle.outside(root, "other") == ("above", "both")
+
+
+def test_a_network_that_somebody_put_there_by_hand_is_a_step_of_the_release_above_it(root: Path) -> None:
+    written(root, {"own/config.pbtxt": NETWORK, "own/3/model.onnx": "own", "both/config.pbtxt": ensemble("own", "net")})
+    assert {*bundle.members(root, "net")} == {"net", "way", "before", "after", "both", "own"}
+    directory = root / "net" / ".staging-2"
+    directory.mkdir()
+    bundle.write(root, "net", directory)
+    assert (directory / bundle.FOLDER / "own" / "3" / "model.onnx").read_text() == "own"
 
 
 def test_the_bundle_has_all_but_other_versions_and_what_is_hidden(root: Path) -> None:

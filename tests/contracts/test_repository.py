@@ -191,3 +191,48 @@ def test_two_publishers_at_once_get_two_versions(tmp_path: Path) -> None:
             assert child.returncode == 0, stderr
     assert repository.versions(tmp_path) == [1, 2]
     assert [(tmp_path / v / "model.onnx").read_text() for v in "12"] == ["1", "2"]
+
+
+def test_a_removed_version_is_gone_in_one_step_and_its_number_is_not_given_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(tmp_path)
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 2)
+        assert repository.remove(tmp_path, 1) and repository.remove(tmp_path, 2)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([3], [])
+    assert {path.name for path in tmp_path.iterdir()} == {"3", ".publish.lock"}
+    assert publish(tmp_path) == 4
+
+
+def test_what_somebody_holds_is_not_removed_until_they_end(tmp_path: Path) -> None:
+    """Also while it is parked, and when they are killed."""
+    publish(tmp_path), publish(tmp_path)
+    body = 'print("held", flush=True); time.sleep(60)'
+    with in_another_process(tmp_path, body, block='repository.held(model / "1")') as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "held\n"
+        with repository.locked(tmp_path), repository.held(tmp_path / "1"):
+            repository.park(tmp_path, 1)
+            assert repository.is_held(tmp_path / ".parked-1")
+            assert not repository.remove(tmp_path, 1)
+        assert repository.parked(tmp_path) == [1] and not repository.is_held(tmp_path / "2")
+        server.kill()
+    with repository.locked(tmp_path):
+        assert repository.remove(tmp_path, 1)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([2], [])
+
+
+def test_what_an_interrupted_removal_leaves_behind_is_removed_by_the_next_publisher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path), publish(tmp_path)
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as meanwhile, pytest.raises(KeyboardInterrupt), repository.locked(tmp_path):
+        meanwhile.setattr("shutil.rmtree", interrupted)
+        repository.remove(tmp_path, 1)
+    assert repository.versions(tmp_path) == [2] and (tmp_path / ".removed-1").is_dir()
+    assert publish(tmp_path) == 3
+    assert not (tmp_path / ".removed-1").exists()

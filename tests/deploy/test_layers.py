@@ -296,7 +296,7 @@ def test_steps_of_ones_own_answer_with_packages_of_their_own_and_a_missing_one_i
         code.replace("np.array(row[name], dtype)", "np.array(row[name], dtype) * float(tiny.VERSION)")
     )
     up = ("deploy", "up", "--detach", "--repository", str(repository), "--drain", "3", *port_options(ports))
-    done = workspace.run(*up)
+    done = workspace.run(*up, "--strict")
     assert done.returncode == 1
     line = code.splitlines().index("import tiny") + 1
     said = f"batched_preprocess version 1: No module named 'tiny' (1/preprocess.py, line {line}): add its package to "

@@ -95,6 +95,33 @@ def test_a_model_by_itself_is_named_and_one_whose_versions_are_parked_has_anothe
     }
 
 
+def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it(tmp_path: Path) -> None:
+    model(tmp_path, "before", version="model.py")
+    model(tmp_path, "network", version="model.onnx")
+    ensemble(tmp_path, "whole", "before", "network", family="shirts")
+    model(tmp_path, "other", version="model.onnx")
+    model(tmp_path, "named")
+    failed, unreleased = sorted(
+        released.left_out(tmp_path, failed={"network": "version 1: broken", "gone": "its folder was removed"}),
+        key=lambda group: not group.failed,
+    )
+    assert str(failed) == "whole is not served: network: version 1: broken — python -m deploy reload network"
+    assert set(failed.models) == {"whole", "before", "network"}
+    assert str(unreleased) == "named is not served: no version of it is published" and not unreleased.failed
+    served = ModelVersion("before", 1, "READY", "")
+    index = [served, ModelVersion("network", 1, "UNAVAILABLE", "unloaded"), ModelVersion("whole", 0, "UNAVAILABLE", "")]
+    assert released.without(index, [failed, unreleased]) == [served]
+
+
+def test_ensembles_above_come_behind_their_steps(tmp_path: Path) -> None:
+    for name in ("step", "other"):
+        model(tmp_path, name, version="model.py")
+    ensemble(tmp_path, "a_inner", "step", "other")
+    ensemble(tmp_path, "a_first", "a_inner")
+    assert released.with_all_above(tmp_path, {"step"}, None) == ["step", "a_inner", "a_first"]
+    assert released.with_all_above(tmp_path, set(), None) == []
+
+
 def test_ensembles_that_go_in_a_circle_are_looked_at_once(tmp_path: Path) -> None:
     model(tmp_path, "network")
     ensemble(tmp_path, "one", "other", "network")

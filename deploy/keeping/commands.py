@@ -1,0 +1,159 @@
+"""What `python -m deploy up` does; it returns the exit code."""
+
+import argparse
+import functools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from contracts import layout, signing
+from contracts.errors import SignatureError
+from deploy.errors import SettingsError
+from deploy.keeping.supervisor import Patience, Supervisor
+from deploy.running import logs, trace_relay
+from deploy.running.commands import addresses, models_table
+from deploy.running.server import Server
+from deploy.running.status import EXIT_LEFT_OUT
+from deploy.triton import released, state
+from deploy.triton.control import Control, ModelVersion
+from deploy.triton.released import LeftOut
+from deploy.triton.settings import Settings, Tls, Traces
+
+
+def up(options: argparse.Namespace) -> int:
+    """Keep a server up until told to stop, in the foreground or in a process of its own."""
+    if options.detach:
+        return _up_detached(options.arguments)
+    settings = _settings(options)
+    started = time.monotonic()
+    say = functools.partial(print, flush=True, file=sys.stderr if options.log_to_stdout else sys.stdout)
+    if options.log_to_stdout:
+        _show_log_from_now_on()
+
+    def ready(up: Server, found: list[ModelVersion]) -> None:
+        say(models_table(found, up.left_out))
+        say(_ready(up.state, up.left_out, time.monotonic() - started))
+        say(f"Next, in another terminal: {_call(found)}   (stop: Ctrl-C)")
+
+    warn = functools.partial(logs.write, state.log_file(), "warning")
+    try:
+        with trace_relay.relaying(settings.traces, warn) as traces:
+            settings = replace(settings, traces=traces)
+            Supervisor(settings, Patience(options.load_timeout, options.longest_pause), say).run(ready)
+    except KeyboardInterrupt:
+        print("\nStopped.", flush=True)
+    return 130
+
+
+def _up_detached(arguments: Sequence[str]) -> int:
+    """Start `up` as a process of its own; return once every model is ready, with 3 if some are left out."""
+    started = time.monotonic()
+    state.directory().mkdir(parents=True, exist_ok=True)
+    up_log = state.directory() / "up.log"
+    with up_log.open("w") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "deploy", *(a for a in arguments if a != "--detach")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        print("Starting tritonserver …", flush=True)
+        while supervisor.poll() is None:
+            running = state.recorded()
+            if running is not None and running.supervisor.pid == supervisor.pid and running.phase == "ready":
+                break
+            time.sleep(0.05)
+        else:
+            said = up_log.read_text()
+            print(said[said.find("error: ") :] if "error: " in said else said, end="", file=sys.stderr)
+            return supervisor.returncode or 1
+    except BaseException:  # Ctrl-C before it is up: nothing stays behind
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.wait()
+        raise
+    for line in up_log.read_text().splitlines():
+        if line.startswith("warning: "):
+            print(line)
+    with Control(running) as control:
+        left_out = released.left_out(Path(running.repository), running.config_name, running.failed)
+        found = released.without(control.models(), left_out)
+    print(models_table(found, left_out))
+    print(_ready(running, left_out, time.monotonic() - started))
+    print(f"Next: {_call(found)}   (stop: python -m deploy down)")
+    return EXIT_LEFT_OUT if any(group.failed for group in left_out) else 0
+
+
+def _ready(running: state.Running, left_out: Sequence[LeftOut], after_s: float) -> str:
+    """Say that it is ready or, loudly, that not all is."""
+    failed = [group.name for group in left_out if group.failed]
+    without = f", WITHOUT {', '.join(failed)}" if failed else ""
+    return f"Ready after {after_s:.1f} s{without}: {addresses(running)}"
+
+
+def _call(versions: Sequence[ModelVersion]) -> str:
+    """Name the command that calls what is served."""
+    served = [v.name for v in versions if v.state == "READY"]
+    if layout.DEFAULT_FAMILY in served:
+        return "python -m clients classify IMAGE…"
+    return f"python -m clients infer {served[0] if len(served) == 1 else 'MODEL'}"
+
+
+def _show_log_from_now_on() -> None:
+    state.directory().mkdir(parents=True, exist_ok=True)
+    state.log_file().touch()
+    forever = {"follow": True, "as_json": True, "alive": lambda: True}
+    threading.Thread(target=logs.show, args=(state.log_file(), 0), kwargs=forever, daemon=True).start()
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        repository=options.repository.resolve(),
+        device=options.device,
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        trust=_trust(options),
+        admin_key_file=options.admin_key_file.resolve() if "admin_key_file" in options else None,
+        tls=_tls(options),
+        traces=Traces(options.otlp_endpoint, options.trace_rate) if options.otlp_endpoint else None,
+        cache_bytes=options.cache_mb * 1024 * 1024,
+        rate_limit=options.rate_limit,
+        user=getattr(options, "user", None),
+        drain_s=options.drain,
+        memory_bytes=options.memory,
+        strict=options.strict,
+    )
+
+
+def _tls(options: argparse.Namespace) -> Tls | None:
+    certificate, key, client_ca = options.grpc_tls_cert, options.grpc_tls_key, options.grpc_client_ca
+    if certificate and key:
+        return Tls(certificate.resolve(), key.resolve(), client_ca and client_ca.resolve())
+    if certificate or key or client_ca:
+        raise SettingsError("TLS takes both --grpc-tls-cert and --grpc-tls-key")
+    return None
+
+
+def _trust(options: argparse.Namespace) -> signing.Trust | None:
+    key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
+    if not options.require_signature:
+        if key or chain:
+            raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
+        return None
+    if key or chain:
+        return signing.Trust(key and key.resolve(), tuple(path.resolve() for path in chain))
+    trust = signing.trust_from_environment()
+    if trust is None:
+        raise SignatureError(
+            "--require-signature needs to know whose signature",
+            hint="add --verify-key FILE or --verify-chain FILE…, or set VERIFY_KEY or VERIFY_CHAIN",
+        )
+    return trust
