@@ -58,10 +58,10 @@ def left_out(
     out = _with_all_above(missing, steps)
     out |= {step for step in _unused(out, steps) & folders.keys() - missing if not _is_release(folders[step])}
     heads = sorted(out - {step for name in out & steps.keys() for step in steps[name]})
-    groups = [[name for name in _below(head, steps, set()) if name in out] for head in heads]
+    together = [[name for name in _below(head, steps, set()) if name in out] for head in heads]
     return [
         _failed(group, failed) if not failed.keys().isdisjoint(group) else _unreleased(root, group, missing, configs)
-        for group in groups
+        for group in together
     ]
 
 
@@ -108,7 +108,7 @@ def config(directory: Path, config_name: str | None) -> Any:
 def _config_or_none(directory: Path, config_name: str | None) -> Any:
     try:
         return config(directory, config_name)
-    except (RepositoryError, OSError, UnicodeDecodeError):  # of one to be loaded, the server says what is wrong with it
+    except RepositoryError:  # of one to be loaded, the server says what is wrong with it
         return None
 
 
