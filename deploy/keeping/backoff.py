@@ -1,5 +1,6 @@
 """How long to wait before what has failed is tried again: longer each time, up to a limit, and never for good."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ class Backoff:
         """Count a failure; return how long to wait."""
         if time.monotonic() - self._until > _QUIET_S:
             self.failures = 0
-        pause_s = min(self.longest_pause_s, FIRST_PAUSE_S * 2 ** min(self.failures, 30))
+        pause_s = min(self.longest_pause_s, math.ldexp(FIRST_PAUSE_S, min(self.failures, 30)))
         self.failures += 1
         self._until = time.monotonic() + pause_s
         return pause_s

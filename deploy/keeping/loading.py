@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy.errors import ModelError, StartError
+from deploy.errors import ModelError, RepositoryError, StartError
 from deploy.running import logs, pulse, workers
 from deploy.running.server import SEE_LOG, Server, died_while_starting
 from deploy.triton import released, state
@@ -194,7 +194,13 @@ def _with_all_above(server: Server, model: str) -> list[str]:
 
 
 def _from_the_log(server: Server, model: str) -> str:
-    """Return why a model could not even be begun: only the log tells."""
+    """Return why a model could not even be begun: only the log tells, and not what is wrong in a configuration."""
+    try:
+        released.config(Path(server.state.repository, model), server.state.config_name)
+    except RepositoryError as error:
+        return f"its configuration is none: {error.__cause__}"
+    except OSError:
+        pass
     return logs.last_error_about(state.log_file(), model, server.started) or "Triton does not say why it did not load"
 
 
@@ -211,7 +217,8 @@ def _in_a_thread(call: Callable[[], None]) -> "Future[None]":
 
     def work() -> None:
         try:
-            future.set_result(call())
+            call()
+            future.set_result(None)
         except BaseException as error:  # whoever asks for the result has it
             future.set_exception(error)
 

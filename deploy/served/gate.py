@@ -201,8 +201,7 @@ def _ask_what_is_out_of_range(session: _Session) -> int:
 
 
 def _unload(session: _Session) -> int:
-    for model in reversed(_in_order(session.configs)):
-        session.server.unload(model)
+    session.server.unload(_in_order(session.configs)[::-1])
     return len(session.configs)
 
 

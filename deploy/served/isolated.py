@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -76,21 +76,21 @@ class Isolated:
             note = reasons.explained(told, self._origin / model)
             raise ModelError(f"{model} does not load", note=note)
 
-    def unload(self, model: str) -> None:
-        """Unload a model and wait until it is gone.
+    def unload(self, models: Sequence[str]) -> None:
+        """Unload models, all at once as their workers take a second each to end, and wait until they are gone.
 
         Raises:
-            ModelError: it does not go, or the server ended meanwhile.
+            ModelError: one does not go, or the server ended meanwhile.
         """
-        what = f"{model} was being unloaded"
-        reply = self._call("POST", f"/v2/repository/models/{model}/unload", what)
+        for model in models:
+            reply = self._call("POST", f"/v2/repository/models/{model}/unload", f"{model} was being unloaded")
+            if (said := reply.error) is not None:
+                raise ModelError(f"{model} does not unload", note=said)
         deadline = time.monotonic() + self._timeout_s
-        while reply.error is None and time.monotonic() < deadline:
-            index = json.loads(self._call("POST", "/v2/repository/index", what).body)
-            if {m.get("reason") for m in index if m["name"] == model and "state" in m} <= {"unloaded"}:
-                return
+        while left := self._loaded():
+            if time.monotonic() > deadline:
+                raise ModelError(f"{', '.join(sorted(left))} did not unload within {self._timeout_s:.0f} s")
             time.sleep(0.02)
-        raise ModelError(f"{model} does not unload", note=reply.error or f"not within {self._timeout_s:.0f} s")
 
     def infer(self, model: str, inputs: Batch) -> Answer | str:
         """Send a request; return the answer, or why the server refused.
@@ -102,6 +102,10 @@ class Isolated:
             return unix_http.infer(self._socket, model, inputs, self._timeout_s)
         except _LOST as error:
             raise self._lost(error, f"{model} was asked") from error
+
+    def _loaded(self) -> set[str]:
+        index = json.loads(self._call("POST", "/v2/repository/index", "its models were being unloaded").body)
+        return {model["name"] for model in index if "state" in model and model.get("reason") != "unloaded"}
 
     def _call(self, method: str, url: str, what: str) -> Reply:
         try:

@@ -26,7 +26,7 @@ def make(root: Path, models: Iterable[str], say: Callable[[str], None]) -> None:
     """
     if not (asking := [name for name in models if _asks(root / name / _TEXT)]):
         return
-    command = [sys.executable, "-m", "deploy", "environments", "lock", "--missing", *asking, "--repository", str(root)]
+    command = [sys.executable, "-m", "deploy", "environments", "lock", *asking, "--missing", "--repository", str(root)]
     done = subprocess.run(
         command,
         cwd=layout.ROOT,

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from contracts import repository
-from deploy.keeping import backoff
 from deploy.keeping.backoff import Backoff
 from deploy.keeping.holds import Holds
 from deploy.keeping.quarantine import Quarantine
@@ -92,7 +91,7 @@ def test_pauses_double_up_to_the_longest_and_a_quiet_time_makes_them_short_again
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(backoff.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     crashes = Backoff(longest_pause_s=3)
     loops = []
     pauses = []

@@ -1,6 +1,8 @@
 """What serves is sealed as the next version: the same graph and plans, with what lies around them today."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from contracts import bundle, golden, manifest, repository
 from contracts.golden import GoldenRequest
+from tests.cli.test_environments import make_wheel
 from tests.conftest import Workspace
 from tests.contracts.test_signing import key_pair
 from tests.small_releases import NETWORK, PYTHON, ensemble, files, published, written
+from tests.workspace import MODEL, POSTPROCESS
 
 
 @pytest.fixture
@@ -105,12 +109,16 @@ def test_what_was_never_proven_is_exported_instead(workspace: Workspace, root: P
     assert code == 1 and "manifest.json does not exist\nHint: publish a version: python -m export FAMILY" in err
 
 
-def test_packages_of_a_step_are_locked_before_they_are_sealed(workspace: Workspace, root: Path) -> None:
+def test_packages_of_a_step_are_locked_before_they_are_sealed(
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once: a lock that is of its requirements.txt is part of the release as it is, and so of the next one."""
-    (root / "before" / "requirements.txt").write_text("# numpy, which the server has\n\nnumpy\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    make_wheel(workspace.root, "1.0")
+    (root / "before" / "requirements.txt").write_text(f"# ours\n--find-links {workspace.root}\ntiny\n")
     assert adopt(workspace)[0] == 0
     sealed = files(bundle.of(root, "net", 4).models["before"])
-    assert "# sha256 of requirements.txt: " in sealed["requirements.lock"]
+    assert "tiny==1.0" in sealed["requirements.lock"].splitlines()
     lock = root / "before" / "requirements.lock"
     assert lock.read_text() == sealed["requirements.lock"]
     written_at = lock.stat().st_mtime_ns
@@ -120,7 +128,25 @@ def test_packages_of_a_step_are_locked_before_they_are_sealed(workspace: Workspa
 
 
 def test_what_cannot_be_locked_is_not_sealed(workspace: Workspace, root: Path) -> None:
-    (root / "before" / "requirements.txt").write_text("./a/folder\n")
+    (root / "before" / "requirements.txt").write_text("a package\n")
     code, _, err = adopt(workspace)
     assert code == 1 and "the packages of a step are not locked: " in err and "before/requirements.txt" in err
     assert repository.versions(root / "net") == [1, 2]
+
+
+def test_a_triton_serves_what_is_adopted_before_it_is_published(released: Workspace) -> None:
+    """A release as it was before bundles, with a step that has since learned to answer otherwise: it is refused."""
+    before = released.model / "1"
+    shutil.rmtree(before / bundle.FOLDER)
+    told = dataclasses.replace(manifest.read(before), models=(), served=None, files=manifest.files_of(before))
+    manifest.write(told, before)
+    labels = released.repository / POSTPROCESS / "labels.txt"
+    names = labels.read_text()
+    labels.write_text("\n".join(reversed(names.splitlines())))
+    done = released.run("export", "adopt", MODEL, "--repository", released.repository)
+    assert done.returncode == 1 and "the release is not served as it was proven" in done.stderr
+    assert repository.versions(released.model) == [1]
+    labels.write_text(names)
+    released.must("export", "adopt", MODEL, "--repository", released.repository)
+    made = manifest.verify(released.model / "2")
+    assert (made.served, made.adopted_from, made.golden) == ("2.51.0", 1, told.golden)
