@@ -71,11 +71,11 @@ def with_all_above(root: Path, models: Collection[str], config_name: str | None)
         return []
     configs = {path.parent.name: _config_or_none(path.parent, config_name) for path in root.glob("*/config.pbtxt")}
     steps = {name: found for name, config in configs.items() if (found := _steps(config))}
-    found = _with_all_above(set(models), steps)
+    all_above = _with_all_above(set(models), steps)
     with suppress(CycleError):  # Triton refuses those that go in a circle, in any order
-        order = TopologicalSorter({name: steps.get(name, ()) for name in sorted(found)}).static_order()
-        return [name for name in order if name in found]
-    return sorted(found)
+        order = TopologicalSorter({name: steps.get(name, ()) for name in sorted(all_above)}).static_order()
+        return [name for name in order if name in all_above]
+    return sorted(all_above)
 
 
 def names(groups: list[LeftOut]) -> set[str]:

@@ -74,11 +74,12 @@ FAIL = {
     "wrong_dtype": Bad(_with_config("TYPE_FP32", "TYPE_FP33"), "TYPE_FP33"),
     "missing_import": Bad(_with_code(imports="import no_such_module"), "No module named 'no_such_module'"),
     "raises": Bad(_with_code(initialize="raise ValueError('no weights')"), "no weights"),
+    # Triton 2.51 survives most of these.
+    "segfault": Bad(_with_code(initialize="os.kill(os.getpid(), signal.SIGSEGV)"), ""),
+    "abort": Bad(_with_code(initialize="os.abort()"), ""),
 }
 # They take the server down while they are loaded.
 CRASH = {
-    "segfault": Bad(_with_code(initialize="os.kill(os.getpid(), signal.SIGSEGV)"), "while it was loaded"),
-    "abort": Bad(_with_code(initialize="os.abort()"), "while it was loaded"),
     "empty_agents": Bad(_with_config("output", "model_repository_agents { }\noutput"), "while it was loaded"),
 }
 HANG = Bad(_with_code(initialize="\n        while True: time.sleep(0.01)"), "it did not load within")
