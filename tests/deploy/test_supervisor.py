@@ -122,7 +122,7 @@ def test_a_restarted_server_does_not_serve_a_file_that_changed_until_it_is_mende
     psutil.Process(state(up)["triton"]["pid"]).kill()
     said = up.root / "artifacts" / "server" / "up.log"
     wait_for(lambda: "the restarted server is not ready: nothing is left to serve:" in said.read_text())
-    assert "sleeper version 1: invalid syntax" in said.read_text()
+    assert "sleeper version 1: Internal: SyntaxError: invalid syntax (model.py, line 1)" in said.read_text()
     assert up.run("deploy", "status").returncode == 1
     model.write_text(good)
     wait_for(lambda: state(up)["phase"] == "ready")
