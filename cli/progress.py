@@ -43,10 +43,10 @@ class Bar:
 class Step(Bar):
     """A step of `Progress`, to be called with its result when it is done."""
 
-    result, cached = "", False
+    result, cached, skipped = "", False, False
 
-    def __call__(self, result: str, *, cached: bool = False) -> None:
-        self.result, self.cached = result, cached
+    def __call__(self, result: str, *, cached: bool = False, skipped: bool = False) -> None:
+        self.result, self.cached, self.skipped = result, cached, skipped
 
 
 class Progress:
@@ -71,7 +71,7 @@ class Progress:
             step = Step(drawn, name, total)
             yield step
         took = "cached " if step.cached else f"{time.monotonic() - started:5.1f} s"
-        mark = "[red]✗[/]" if "REFUSED" in step.result else "[green]✓[/]"
+        mark = "[red]✗[/]" if "REFUSED" in step.result else "[yellow]–[/]" if step.skipped else "[green]✓[/]"
         self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {escape(step.result)}", soft_wrap=True)
 
 

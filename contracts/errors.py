@@ -4,6 +4,8 @@ ProjectError
 ├── SpecError            a model spec that is incomplete or contradicts itself
 ├── SignatureError       a version that is unsigned, or not what was signed
 ├── ManifestError        a manifest that is missing, unreadable or does not match its files
+├── ModelConfigError     a model's config.pbtxt that is missing or is none
+├── FolderError          a folder that cannot be copied whole
 ├── PublishError         a version that could not be written; nothing was published
 ├── training.errors.*    data, checkpoints
 ├── export.errors.*      graphs, gates, engines
@@ -35,6 +37,14 @@ class SignatureError(ProjectError):
 
 class ManifestError(ProjectError):
     """A release manifest is missing, unreadable, or disagrees with the files beside it."""
+
+
+class ModelConfigError(ProjectError):
+    """A model's configuration is missing or is none."""
+
+
+class FolderError(ProjectError):
+    """A folder holds a link that leads out of it, or what is no file."""
 
 
 class PublishError(ProjectError):

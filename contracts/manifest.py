@@ -16,8 +16,8 @@ from contracts.spec import Precision, Task
 
 FILE_NAME = "manifest.json"
 SIGNATURE = "model.sig"  # signs the manifest, so the manifest cannot list it
-SCHEMA_VERSION = 3  # what is written
-READABLE = (2, 3)  # what was ever published
+SCHEMA_VERSION = 4  # what is written
+READABLE = (2, 3, 4)  # what was ever published; 4 has bundles
 FIRST_SCHEMA = READABLE[0]
 
 
@@ -239,6 +239,10 @@ class Manifest:
     # {input: its smallest and its largest shape that were proven}; a server refuses what is outside.
     proven_range: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     golden: Mapping[str, int] = field(default_factory=dict)  # {model: how many golden requests it has}
+    # The models of its bundle, the network first; none in a version that was published before bundles.
+    models: tuple[str, ...] = ()
+    served: str | None = None  # the Triton that answered its golden requests, "2.51.0"; None: not yet served
+    adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:
@@ -295,7 +299,7 @@ def read(directory: Path) -> Manifest:
     if found not in READABLE:
         raise ManifestError(
             f"{path} has schema version {found}",
-            note=f"this version reads {' and '.join(map(str, READABLE))}",
+            note=f"this version reads {', '.join(map(str, READABLE))}",
             hint="check out the version that published it, or publish the model again: python -m export",
         )
     try:

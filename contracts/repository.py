@@ -1,14 +1,13 @@
-"""Versions of a model in the model repository: published whole, parked out of a server's sight, never deleted.
+"""Versions of a model in the model repository: published whole, parked out of a server's sight, removed when asked for.
 
 A version is filled in a hidden sibling directory and renamed into place in one step; parked, it is renamed to
-another. Triton ignores directories whose name is not a number, so it sees neither. What it shall see for a while
-only, a version that has yet to prove itself, is a symbolic link of that number.
+another. Triton ignores directories whose name is not a number, so it sees neither.
 """
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from contracts.errors import PublishError
 
 _STAGING = ".staging-"
 _PARKED = ".parked-"
+_REMOVED = ".removed-"
 _LOCK = ".publish.lock"
 
 
@@ -55,6 +55,44 @@ def directory(model_directory: Path, version: int) -> Path:
 
 
 @contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep a version from being removed for as long as the block runs, as who serves it does. Many may hold it.
+
+    The kernel lets go of it, also when this process is killed. Parking does not change it.
+    """
+    with _opened(directory) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def is_held(directory: Path) -> bool:
+    """Tell whether somebody holds the version; of a file system that cannot tell, that somebody does."""
+    with _opened(directory) as descriptor:
+        return not _is_ours_alone(descriptor)
+
+
+def remove(model_directory: Path, version: int) -> bool:
+    """Remove `version` for good: for a reader in one step. The caller holds the lock.
+
+    Returns:
+        False if somebody holds it, and nothing was done.
+    """
+    place, removed = directory(model_directory, version), model_directory / f"{_REMOVED}{version}"
+    with _opened(place) as descriptor:
+        if not _is_ours_alone(descriptor):
+            return False
+        _move(place, removed)
+    shutil.rmtree(removed)
+    return True
+
+
+def remove_leftovers(model_directory: Path) -> None:
+    """Remove what a `remove` has left behind that was interrupted. The caller holds the lock."""
+    for removed in model_directory.glob(f"{_REMOVED}*"):
+        shutil.rmtree(removed)
+
+
+@contextmanager
 def locked(model_directory: Path) -> Iterator[None]:
     """Hold the model's lock: nobody else publishes, parks or restores meanwhile. Waits for whoever has it."""
     with (model_directory / _LOCK).open("w") as lock:
@@ -63,56 +101,31 @@ def locked(model_directory: Path) -> Iterator[None]:
 
 
 def remove_stale_links(model_directory: Path) -> None:
-    """Remove the links of a `switch_to` or `linked_versions` that was killed.
-
-    For who starts a server, or holds the lock and knows that nothing is being loaded.
-    """
+    """Remove the links that a killed command left behind while versions were tried in the repository itself."""
     for path in model_directory.iterdir():
         if _is_stand_in(path):
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def linked_versions(model_directory: Path, links: Mapping[int, str]) -> Iterator[None]:
-    """Let a server see other directories of the model as these versions, as long as the block runs.
+def make_newest(model_directory: Path, version: int) -> None:
+    """Make `version` the newest that is not parked: it is restored, and what is newer parked.
 
-    Args:
-        links: {version: name of a directory of the model, such as a parked version's}.
-    """
-    made: list[Path] = []
-    try:
-        for number, name in links.items():
-            link = _version(model_directory, number)
-            link.symlink_to(name)
-            made.append(link)
-        yield
-    finally:
-        for link in made:
-            link.unlink(missing_ok=True)
-
-
-@contextmanager
-def switch_to(model_directory: Path, version: int) -> Iterator[None]:
-    """Make `version` the newest that a server sees: for good, unless the block ends with an error.
-
-    It is restored and what is newer parked, or put back. If this process is killed, a version that was parked stays
-    so. The caller holds the lock.
+    At every moment, and so after a kill, the newest is the one that was or `version`. The caller holds the lock.
     """
     was_parked = version in parked(model_directory)
-    newer = [v for v in versions(model_directory) if v > version]
     hidden: list[int] = []
     try:
-        with linked_versions(model_directory, {version: f"{_PARKED}{version}"} if was_parked else {}):
-            for other in newer:
-                park(model_directory, other)
-                hidden.append(other)
-            yield
+        if was_parked:
+            restore(model_directory, version)
+        for other in [v for v in versions(model_directory) if v > version]:  # the newest last
+            park(model_directory, other)
+            hidden.append(other)
     except BaseException:
-        for other in hidden:
+        for other in reversed(hidden):
             restore(model_directory, other)
+        if was_parked and version in versions(model_directory):
+            park(model_directory, version)
         raise
-    if was_parked:
-        restore(model_directory, version)
 
 
 @contextmanager
@@ -129,6 +142,7 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
         with locked(model_directory):
             for abandoned in model_directory.glob(f"{_STAGING}*"):
                 shutil.rmtree(abandoned)
+            remove_leftovers(model_directory)
             version = max([*versions(model_directory), *parked(model_directory)], default=0) + 1
             staged = StagedVersion(version, model_directory / f"{_STAGING}{version}")
             try:
@@ -161,6 +175,23 @@ def _parked(model_directory: Path, version: int) -> Path:
     return model_directory / f"{_PARKED}{version}"
 
 
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _move(source: Path, target: Path) -> None:
     source.rename(target)
     with suppress(OSError):  # it is done; at worst a power cut takes it back whole
@@ -168,7 +199,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _is_stand_in(path: Path) -> bool:
-    """Tell whether `linked_versions` made it; a link to elsewhere is a version that somebody keeps there."""
+    """Tell whether it is a link to a sibling, as commands once made; one to elsewhere is a version kept there."""
     return path.name.isdecimal() and path.is_symlink() and path.readlink().name == str(path.readlink())
 
 

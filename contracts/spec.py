@@ -15,7 +15,7 @@ from contracts.errors import SpecError
 from contracts.names import RULE, is_model_name
 
 if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
-    from contracts.metric import Metric
+    from contracts.judging.metric import Metric
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -303,7 +303,7 @@ def from_toml(path: Path) -> ModelSpec:
 
 
 def _metric(name: str) -> "Metric":
-    from contracts import metric
+    from contracts.judging import metric
 
     return metric.named(name)
 

@@ -9,6 +9,7 @@
   python -m deploy reload           serve what was published since, without dropping a request
   python -m deploy rollback MODEL
   python -m deploy promote MODEL 3
+  python -m deploy prove DIRECTORY  let a server of its own load a version, and check its answers
   python -m deploy environments     packages that Python models have of their own (lock, build)
   python -m deploy drill            try all of that, and two crashes, under load, on a copy
 
@@ -162,6 +163,14 @@ def _repository(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _prove(prove: argparse.ArgumentParser) -> None:
+    prove.add_argument("directory", type=Path, metavar="DIRECTORY", help="of a version: model_repository/MODEL/VERSION")
+    prove.add_argument(
+        "--timeout", type=float, default=120, metavar="SECONDS", help="for a model to load, and for an answer"
+    )
+    prove.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
 def _environments(environments: argparse.ArgumentParser) -> None:
     environments.add_argument(
         "action",
@@ -171,6 +180,9 @@ def _environments(environments: argparse.ArgumentParser) -> None:
         help="lock writes requirements.lock beside requirements.txt, build installs what is locked (default: list)",
     )
     environments.add_argument("models", nargs="*", metavar="MODEL", help="whose (default: all that have any)")
+    environments.add_argument(
+        "--missing", action="store_true", help="lock only those that are not, or have changed since they were"
+    )
     environments.add_argument(
         "--repository", type=Path, default=layout.model_repository(), help="default: model_repository"
     )
@@ -227,6 +239,13 @@ COMMANDS = (
         "make a version the one that answers; newer ones are parked",
         "deploy.versions.commands:promote",
         _promote,
+    ),
+    Command(
+        "prove",
+        "the serve gate: let a server of its own load a version, and check its answers alone and in company; "
+        "exit code 3 where no server can be started",
+        "deploy.served.commands:prove",
+        _prove,
     ),
     Command(
         "environments",

@@ -11,6 +11,7 @@ DeployError
 ├── StartError           the server did not start, or nothing could be served; strictly: not everything
 ├── ModelError           a model did not load, or does not answer
 │   └── WrongAnswerError a version loaded, and answers its golden requests wrong
+├── GateError            a release does not pass the serve gate
 ├── ChangeError          a reload, roll back or promotion did not happen
 └── DrillError           the drill could not be done, or something in it went wrong
 """
@@ -60,6 +61,10 @@ class ModelError(DeployError):
 
 class WrongAnswerError(ModelError):
     """A version loaded, and does not answer its golden requests as the reference did when it was released."""
+
+
+class GateError(DeployError):
+    """A release does not load by itself, or does not answer its golden requests as it was proven to."""
 
 
 class ChangeError(DeployError):

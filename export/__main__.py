@@ -12,13 +12,15 @@
   python -m export show MODEL                              what one was proven to be
   python -m export verify                                  that nothing published was changed
   python -m export register MODEL                          into MLflow, where that failed before
+  python -m export adopt MODEL                             seal what serves, if it was published before bundles
+  python -m export prune --keep 3                          remove old versions
   python -m export new-steps MODEL                         pre- and post-processing of your own around a network
 
 Every precision is compared with its reference on the whole held-out split and refused, with the numbers, if it is
 over the limits in the spec. Every one that passes is compiled with TensorRT-RTX, which needs no GPU, as proof that
 TensorRT takes it. The fastest of them is published as the next version, with a manifest.json that records all of
-this and a report.html that shows it. What an export made is kept in artifacts/export: the next one does only what
-has changed, and an interrupted one goes on.
+this and a report.html that shows it, once a Triton of its own has served it and answered its golden requests. What an
+export made is kept in artifacts/export: the next one does only what has changed, and an interrupted one goes on.
 """
 
 import argparse
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     where = parser.add_argument_group("where to")
     where.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
+    _serve(where)
     where.add_argument("--no-register", dest="register", action="store_false", help="leave MLflow's registry alone")
     where.add_argument("--json", action="store_true", help="print the manifest on stdout, nothing else")
     return parser
@@ -157,6 +160,19 @@ def _register(command: argparse.ArgumentParser) -> None:
     _version(command)
 
 
+def _adopt(command: argparse.ArgumentParser) -> None:
+    _repository(command)
+    command.add_argument("model", nargs="?", metavar="MODEL", help="its name in the repository (default: all)")
+    _serve(command)
+
+
+def _prune(command: argparse.ArgumentParser) -> None:
+    _list(command)
+    command.add_argument("model", nargs="?", metavar="MODEL", help="its name in the repository (default: all)")
+    command.add_argument("--keep", type=_count, required=True, metavar="N", help="of each network, its newest N")
+    command.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+
+
 def _new_steps(command: argparse.ArgumentParser) -> None:
     _repository(command)
     command.add_argument("model", metavar="MODEL", help="the network, by its name in the repository")
@@ -178,21 +194,49 @@ def _repository(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repository", type=Path, default=layout.model_repository(), help="default: model_repository")
 
 
+def _serve(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--no-serve",
+        dest="serve",
+        action="store_false",
+        help="publish it as not yet served: no Triton loads it and answers its golden requests before",
+    )
+
+
 def _version(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="its name in the repository")
     command.add_argument("version", nargs="?", type=int, metavar="VERSION", help="default: the newest")
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of versions, 1 or more")
+    return int(text)
+
+
 OF_PUBLISHED = (
-    Command("list", "every published version", "export.release.published:list_versions", _list),
-    Command("show", "what a version was proven to be", "export.release.published:show", _show),
+    Command("list", "every published version, and which one serves", "export.published.listing:list_versions", _list),
+    Command("show", "what a version was proven to be", "export.published.proof:show", _show),
     Command(
         "verify",
         "that versions are what was published: every file's digest, and signatures",
-        "export.release.published:verify",
+        "export.published.proof:verify",
         _verify,
     ),
-    Command("register", "a version in MLflow's model registry", "export.release.published:register", _register),
+    Command("register", "a version in MLflow's model registry", "export.published.proof:register", _register),
+    Command(
+        "adopt",
+        "seal what serves, where it was published before there were bundles: the next version of the same graph and "
+        "plans, with the configurations and steps of today",
+        "export.published.adopt:adopt",
+        _adopt,
+    ),
+    Command(
+        "prune",
+        "remove old versions; never the one that serves, the way back from it, or what a running server has",
+        "export.published.prune:prune",
+        _prune,
+    ),
     Command(
         "new-steps",
         "write Python steps around a network, MODEL_preprocess and MODEL_postprocess, and the ensemble MODEL_pipeline "

@@ -73,6 +73,7 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
         search=options.search,
         search_budget_s=options.search_budget,
         signer=signing.signer_from_environment(),
+        serve=options.serve,
     )
     if options.target == "tensorrt":
         if not facts.tensorrt:
@@ -138,6 +139,8 @@ def _tell(release: Manifest, directory: Path) -> None:
         markup=False,
     )
     out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+    if release.served is None:
+        out.print("Not yet served: no Triton has loaded it and answered its golden requests.", soft_wrap=True)
 
 
 def _register(release: Manifest, directory: Path, progress: Progress) -> None:

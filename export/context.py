@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cli.progress import Progress
-from contracts import signing, tasks
+from contracts import signing
+from contracts.judging import tasks
 from contracts.samples import Batch
 from contracts.spec import PRECISIONS, Precision
 from export.cache import Cache
@@ -27,6 +28,7 @@ class ExportRequest:
     search: Mode = "auto"
     search_budget_s: float = 300
     signer: signing.Signer | None = None
+    serve: bool = True  # publish only what a Triton has served
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ ExportError
 ├── GraphError      PyTorch or the quantizer could not make a graph
 ├── ModuleError     a PyTorch module or its weights cannot be had, or it is not what can be served
 ├── SampleError     representative inputs that do not fit the spec, or are too few
-├── ConfigError     a model's config.pbtxt is missing or is none
 ├── StepFileError   a Python step of one's own that is no step, or is there already
 ├── EngineError     TensorRT or its GPU is not there
 │   └── CompileError    TensorRT refused a graph
@@ -30,10 +29,6 @@ class ModuleError(ExportError):
 
 class SampleError(ExportError):
     """Representative inputs are missing, do not fit the spec, or are too few."""
-
-
-class ConfigError(ExportError):
-    """A model's config.pbtxt is missing or is no model configuration."""
 
 
 class StepFileError(ExportError):

@@ -3,6 +3,8 @@
 The files a release can hold, and what serves them:
   model.onnx            the fastest proven variant on this machine's CPU; onnxruntime
   model.sm<CC>.plan     the fastest proven engine on a GPU of that compute capability; TensorRT
+  golden.npz            requests for it, with the reference's answers
+  release/              the configurations, and the ensembles and steps around the network, as they are now
   manifest.json         everything that was measured, and the digests of the other files
   report.html, .md      the same for people
   model.sig             a signature of them all, if a key is configured
@@ -11,14 +13,14 @@ The files a release can hold, and what serves them:
 from pathlib import Path
 
 from cli.progress import Progress
-from contracts.manifest import Gate, Manifest
-from contracts.spec import ModelSpec, Precision
+from contracts.manifest import Manifest
+from contracts.spec import Precision
 from export import steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
-from export.errors import GraphError, RefusedError
+from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import contract, engine, gates
+from export.proof import contract, engine
 from export.prove import ProvenVariant, not_made, prove
 from export.release.choose import choose
 from export.release.publish import describe, publish
@@ -35,15 +37,15 @@ def run(
         cache: Holds what earlier exports made.
 
     Raises:
-        ConfigError: a configuration is missing or is none.
+        ModelConfigError: a configuration is missing or is none.
         GraphError: a variant could not be made.
         EngineError: TensorRT, its right version, or the GPU for it is missing.
-        RefusedError: a configuration disagrees with the spec, or no variant passed its gates.
+        RefusedError: a configuration disagrees with the spec, no variant passed its gates, or no Triton serves it.
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
     if source.spec.tensorrt:
         engine.require(request.engines, request.server_tensorrt)
-    config_gates = _check_configs(model_directory, source.spec)
+    config_gates = contract.check_configs(model_directory, source.spec)  # before any work: it is quickly mended
     reference = steps.reference_outputs(source, cache, progress)
     context = ExportContext(source, request, cache, progress, reference)
     fp32 = steps.fp32_graph(context)
@@ -57,18 +59,6 @@ def run(
     release = publish(context, release, proven, model_directory)
     cache.prune()
     return release
-
-
-def _check_configs(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
-    """Hold the configurations to the spec before any work is done, as what is wrong there is quickly mended."""
-    config_gates = contract.config_gates(model_directory, spec)
-    if not all(gate.passed for gate in config_gates):
-        raise RefusedError(
-            f"the configuration of {spec.model} is not what the spec says; nothing was published",
-            note=gates.failures(config_gates),
-            hint=f"mend it in {model_directory}",
-        )
-    return config_gates
 
 
 def _make_and_prove(

@@ -9,10 +9,10 @@ import numpy as np
 from onnx import ModelProto
 
 from contracts import manifest
+from contracts.judging.tasks import Answers
 from contracts.manifest import Difference, Engine, Gate, Recipe, Variant
 from contracts.samples import Split
 from contracts.spec import Precision
-from contracts.tasks import Answers
 from export import graphs
 from export.context import ENDS, ExportContext
 from export.errors import CompileError, GraphError

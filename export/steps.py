@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.progress import Progress
-from contracts import manifest, tasks
+from contracts import manifest
+from contracts.judging import tasks
 from contracts.manifest import Recipe
 from contracts.samples import Batch, Split
 from export import graphs

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.request import getproxies
 
@@ -139,9 +139,9 @@ def checkpoint(shared: Workspace) -> Path:
 
 @pytest.fixture(scope="session")
 def release(shared: Workspace, checkpoint: Path) -> Path:
-    """The first published version of the session's checkpoint."""
+    """The first published version of the session's checkpoint, served before as every user's is."""
     export = ("export", FAMILY, "--checkpoint", checkpoint, "--repository", shared.repository)
-    heavy.once(shared.root / "release.made", lambda: shared.must(*export))
+    heavy.once(shared.root / "release.made", lambda: replace(shared, serves=True).must(*export))
     return shared.model / "1"
 
 

@@ -11,8 +11,8 @@ from contracts import layout
 
 # From the ground floor up. "" are the modules that lie in the package itself, above and below its rooms.
 ROOMS = {
-    "export": ("scaffold", "proof", "source", "precision", "report", "release"),
-    "deploy": ("triton", "layers", "running", "keeping", "versions", "drill"),
+    "export": ("scaffold", "proof", "source", "precision", "report", "release", "published"),
+    "deploy": ("triton", "layers", "served", "running", "keeping", "versions", "drill"),
     "benchmarks": ("calling", "serving"),
     "clients": ("core", "transports", "command_line"),
 }

@@ -1,5 +1,6 @@
 """A place with artifacts and a model repository of its own, in which tests run the commands that a user types."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from contracts import layout
+from export.__main__ import OF_PUBLISHED
 from tests.command_lines import may_run_here, run_here
 from tests.tracked import tracked
 
@@ -25,6 +27,7 @@ class Workspace:
     """A place with its own artifacts and model repository."""
 
     root: Path
+    serves: bool = False  # whether its exports are served before they are published; it takes some seconds each
 
     @property
     def repository(self) -> Path:
@@ -33,6 +36,11 @@ class Workspace:
     @property
     def model(self) -> Path:
         return self.repository / MODEL
+
+    @property
+    def served(self) -> Path:
+        """What its server was given: a private copy."""
+        return Path(json.loads((self.root / "artifacts" / "server" / "server.json").read_text())["served"])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,6 +52,8 @@ class Workspace:
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """`python -m ARGUMENTS…` in this workspace: in this process where that makes no difference."""
         given = list(map(str, arguments))
+        if not self.serves and _exports(given):
+            given.append("--no-serve")
         return self.run_here(*given) if may_run_here(given) else self.run_apart(*given)
 
     def run_here(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -80,6 +90,11 @@ class Workspace:
         done = self.run(*arguments)
         assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def _exports(given: list[str]) -> bool:
+    """Whether it is `python -m export` of a family or a graph, and not a command about what is published."""
+    return given[:1] == ["export"] and given[1:2] not in ([command.name] for command in OF_PUBLISHED)
 
 
 def new_workspace(root: Path) -> Workspace:

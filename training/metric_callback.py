@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contracts import tasks
+from contracts.judging import tasks
 from contracts.samples import Batch
 from contracts.spec import ModelSpec
 from training.errors import TrainingError

@@ -219,7 +219,7 @@ def _protocols(server: Running) -> Iterator[tuple[Protocol, str]]:
 
 
 def _reload(server: Running, model: str, at_s: float) -> Reload:
-    directory = Path(server.repository) / model
+    directory = Path(server.served) / model
     began, error = time.monotonic(), ""
     try:
         os.utime(directory / str(repository.versions(directory)[-1]))  # Triton loads only what has changed

@@ -57,10 +57,10 @@ def kill_worker(copy: DrillCopy) -> str:
     Raises:
         DrillError: the server has none.
     """
-    workers = list(_processes("triton_python_backend_stub", f"{copy.repository}/"))
+    workers = list(_processes("triton_python_backend_stub", f"{copy.artifacts}/"))
     if not workers:
         raise DrillError("there is no Python worker to kill")
-    of_the_model = [worker for worker in workers if f"{copy.directory}/" in worker.info["cmdline"][1]]
+    of_the_model = [worker for worker in workers if f"/{copy.model}/" in worker.info["cmdline"][1]]
     victim = (of_the_model or workers)[0]
     victim.kill()
     return f"SIGKILL to {Path(victim.info['cmdline'][1]).parent.parent.name}'s process {victim.pid}"
@@ -68,7 +68,7 @@ def kill_worker(copy: DrillCopy) -> str:
 
 def kill_server(copy: DrillCopy) -> str:
     """Kill the copy's tritonserver."""
-    [victim] = _processes("tritonserver", f"--model-repository={copy.repository}")
+    [victim] = _processes("tritonserver", f"--model-repository={copy.artifacts}/")
     victim.kill()
     return f"SIGKILL to tritonserver, process {victim.pid}"
 

@@ -14,6 +14,7 @@ from contracts import layout, manifest, repository
 from contracts.names import is_model_name
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
+from deploy.triton.settings import SERVED_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,18 @@ class DrillCopy:
         """The folder in it of the model that is upgraded."""
         return self.repository / self.model
 
+    @property
+    def artifacts(self) -> Path:
+        """Where its server keeps what it makes, the private copy of what it serves among it."""
+        return self.root / "artifacts"
+
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         """Start `python -m deploy ARGUMENTS…` as a user would, with artifacts and a repository of its own."""
-        own = {"ARTIFACTS_DIR": str(self.root / "artifacts"), "MODEL_REPOSITORY": str(self.repository)}
+        own = {
+            "ARTIFACTS_DIR": str(self.artifacts),
+            "MODEL_REPOSITORY": str(self.repository),
+            SERVED_VARIABLE: str(self.artifacts / "served"),
+        }
         return subprocess.Popen(
             [sys.executable, "-m", "deploy", *map(str, arguments)],
             cwd=layout.ROOT,

@@ -135,7 +135,7 @@ def _died(server: Server, how: str, hung: Mapping[str, str], loading: Set[str]) 
 
 def _together(server: Server) -> set[str]:
     """Return the models that Triton loads at its start."""
-    folders = {path.parent.name for path in Path(server.state.repository).glob("*/config.pbtxt")}
+    folders = {path.parent.name for path in Path(server.state.served).glob("*/config.pbtxt")}
     return folders - released.names(server.left_out) - set(server.later)
 
 
@@ -190,7 +190,7 @@ def _ends_soon(server: Server) -> str | None:
 
 
 def _with_all_above(server: Server, model: str) -> list[str]:
-    return released.with_all_above(Path(server.state.repository), {model}, server.state.config_name)
+    return released.with_all_above(Path(server.state.served), {model}, server.state.config_name)
 
 
 def _from_the_log(server: Server, model: str) -> str:

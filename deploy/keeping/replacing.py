@@ -58,7 +58,7 @@ class Replacing:
     def _replace(self, worker: Worker, why: str, watch: WorkerWatch, control: Control) -> str | None:
         name = f"a worker of {worker.model} version {worker.version}"
         try:
-            watch.replace(worker, Path(self._up.state.repository), control)
+            watch.replace(worker, Path(self._up.state.served), control)
         except RepositoryError as error:  # it could not even be asked for
             return f"{name} died{why} and could not be replaced: {error}"
         except ModelError as error:
@@ -98,7 +98,7 @@ class Replacing:
         self._say("warning", f"{model} is served again")
 
     def _with_all_above(self, model: str) -> list[str]:
-        return released.with_all_above(Path(self._up.state.repository), {model}, self._up.state.config_name)
+        return released.with_all_above(Path(self._up.state.served), {model}, self._up.state.config_name)
 
     def _why(self) -> str:
         """Say that the kernel ended it for want of memory, if it did."""

@@ -8,6 +8,7 @@ from contracts.errors import ProjectError
 from deploy.errors import ModelError, StartError
 from deploy.keeping import loading, readiness
 from deploy.keeping.backoff import Backoff
+from deploy.keeping.holds import Holds
 from deploy.keeping.loading import Died, Outcome
 from deploy.keeping.quarantine import Quarantine, fingerprint
 from deploy.keeping.replacing import Replacing
@@ -44,6 +45,7 @@ class Supervisor:
         self._settings, self._patience, self._print = settings, patience, say
         self._quarantine = Quarantine(settings.repository)
         self._served: dict[str, tuple[set[int], str]] = {}  # the versions that served last, and their files
+        self._holds = Holds(settings.repository)
         self._crashes = Backoff(patience.longest_pause_s)
         self._warm_ups = WarmUps()
         self._up: Server | None = None
@@ -68,6 +70,7 @@ class Supervisor:
         finally:
             if self._up is not None:
                 server.stop(self._up)
+            self._holds.close()
 
     def _bring_up(self, replaces: Server | None = None) -> tuple[Server, list[ModelVersion]]:
         """Start a server with what can be served; a model that takes it down meanwhile is left out of the next one.
@@ -175,7 +178,9 @@ class Supervisor:
         failed: dict[str, str] = {}
         if not any(version.state in ("LOADING", "UNLOADING") for version in found):
             for version in found:
-                if version.failed and version.reason and version.name not in serving:
+                # An arm that did not load is put away by the command that tries it.
+                is_arm = not (self._settings.repository / version.name).is_dir()
+                if version.failed and version.reason and version.name not in serving and not is_arm:
                     failed[version.name] = f"version {version.version}: {version.reason}"
         if failed:
             self._leave_out(failed)
@@ -195,6 +200,7 @@ class Supervisor:
         for version in found:
             if version.state == "READY":
                 serving.setdefault(version.name, set()).add(version.version)
+        self._holds.keep(serving)
         known, self._served = self._served, {}
         for name, versions in serving.items():
             as_before = name in known and known[name][0] == versions

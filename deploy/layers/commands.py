@@ -19,7 +19,8 @@ def environments(options: argparse.Namespace) -> int:
         return 0
     if options.action == "lock":
         for each in wanted:
-            _lock(each)
+            if not (options.missing and each.is_locked):
+                _lock(each)
         print("Next: python -m deploy environments build   (`up` and `reload` do it, too)")
         return 0
     if options.action == "build":

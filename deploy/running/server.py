@@ -19,6 +19,8 @@ from deploy.layers import layer
 from deploy.running import logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
+from deploy.served import content, private
+from deploy.served.private import PrivateDirectory
 from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
@@ -40,6 +42,7 @@ class Server:
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
     progress: Progress
+    private: PrivateDirectory  # what Triton is given lies in there
     left_out: list[LeftOut] = field(default_factory=list)  # when it was started
     later: list[str] = field(default_factory=list)  # not loaded with the others: each step before the ensembles above
     memory: Limit | None = None
@@ -75,7 +78,7 @@ def start(
         AlreadyRunningError: one is up already.
         SetupError: there is no tritonserver and none could be installed.
         RequirementsError: a model's own packages could not be locked or installed.
-        SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start`.
+        SettingsError, RepositoryError, ManifestError, SignatureError: as `checks.before_start` and `content.put`.
         StartError: as `launch.start`, or nothing is left to serve.
     """
     with state.locked():
@@ -91,12 +94,24 @@ def start(
         trust = settings.trust
         user = checks.user_to_become(settings, triton, say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        left_out = _left_out(settings, config_name(triton, settings), failed)
-        out = released.names(left_out)
-        held_back = released.with_all_above(settings.repository, set(later) - out, config_name(triton, settings))
-        arguments = tritonserver_command(triton, settings, shared_memory, out.union(held_back))
-        started, progress = time.time(), Progress()
-        process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
+        name = config_name(triton, settings)
+        left_out = _left_out(settings, name, failed)
+        served = replaces.private if replaces else private.make(user)
+        with _removed_on_error(served, unless=replaces is not None):
+            served.empty()
+            wanted = content.choose(settings.repository, released.names(left_out))
+            broken = content.put(wanted, served.repository, name, trust, say)
+            if broken and settings.strict:
+                raise next(iter(broken.values()))
+            failed |= {model: str(error) for model, error in broken.items()}
+            left_out = _left_out(settings, name, failed)
+            layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
+            out = released.names(left_out)
+            held_back = released.with_all_above(served.repository, set(later) - out, name)
+            given = replace(settings, repository=served.repository)
+            arguments = tritonserver_command(triton, given, shared_memory, out.union(held_back))
+            started, progress = time.time(), Progress()
+            process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             memory = Limit.of(process.pid, settings.memory_bytes) if settings.memory_bytes else None
             recorder = threading.Thread(
@@ -112,10 +127,11 @@ def start(
                 grpc_port=settings.grpc_port,
                 metrics_port=settings.metrics_port,
                 repository=str(settings.repository),
+                served=str(served.repository),
                 admin_key_file=str(settings.admin_key_file) if settings.admin_key_file else None,
                 shared_memory=shared_memory,
                 drain_s=settings.drain_s,
-                config_name=config_name(triton, settings),
+                config_name=name,
                 verify_key=str(trust.public_key) if trust and trust.public_key else None,
                 verify_chain=tuple(map(str, trust.chain)) if trust else (),
                 grpc_tls=settings.tls is not None,
@@ -127,8 +143,10 @@ def start(
             state.record(running)
         except BaseException:  # nobody would know of it
             process.kill()
+            if replaces is None:
+                served.remove()
             raise
-        return Server(running, process, recorder, started, progress, left_out, held_back, memory)
+        return Server(running, process, recorder, started, progress, served, left_out, held_back, memory)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -171,6 +189,7 @@ def stop(server: Server) -> None:
     with _undisturbed():
         server.update(phase="stopping")
         clean_up(server)
+        server.private.remove()
         state.forget(server.state)
 
 
@@ -196,6 +215,8 @@ def take_down(up: Running) -> None:
         _end(up)  # of a supervisor that was killed, or hangs
         if (supervisor := up.supervisor.alive()) is not None:
             supervisor.kill()
+            psutil.wait_procs([supervisor], timeout=_GRACE_S)
+        private.remove_left(Path(up.served))
         state.forget(up)
 
 
@@ -229,6 +250,17 @@ def _end(running: Running) -> None:
     for region in _SHARED_MEMORY.glob(f"{running.shared_memory}*"):  # a killed server leaves its own behind
         with suppress(OSError):
             region.unlink()
+
+
+@contextmanager
+def _removed_on_error(directory: PrivateDirectory, *, unless: bool) -> Iterator[None]:
+    """Remove a private directory that no server will use, unless the one before still has it."""
+    try:
+        yield
+    except BaseException:
+        if not unless:
+            directory.remove()
+        raise
 
 
 def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:

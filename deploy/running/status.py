@@ -180,12 +180,14 @@ def as_json(status: Status) -> dict[str, Any]:
 
 def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
     """List what is not served: what failed, what is not released, and what was after the server had been started."""
+    root = Path(server.repository)
     serving = {model.name for model in models if model.state == "READY"}
     failed = {model: reason for model, reason in server.failed.items() if model not in serving}
-    groups = released.left_out(Path(server.repository), server.config_name, failed)
+    groups = released.left_out(root, server.config_name, failed)
     if not models:  # it does not answer
         return groups
-    never_loaded = {model.name for model in models if model.never_loaded}
+    there = {path.parent.name for path in root.glob("*/config.pbtxt")}
+    never_loaded = there - {model.name for model in models if not model.never_loaded}
     groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
         reason = "it was put there after the server had been started"

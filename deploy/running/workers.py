@@ -82,6 +82,9 @@ class WorkerWatch:
     def replace(self, worker: Worker, repository: Path, control: Control) -> None:
         """Make the server start another one in its place.
 
+        Args:
+            repository: What the server was given.
+
         Raises:
             RepositoryError: it cannot be written.
             ModelError: the model did not load.

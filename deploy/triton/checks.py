@@ -13,9 +13,9 @@ from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
-from deploy.triton.settings import Settings
+from deploy.triton.settings import Settings, served_home
 
-_UNPRIVILEGED = "nobody"
+UNPRIVILEGED = "nobody"  # whom root's server becomes
 
 
 def before_start(settings: Settings) -> dict[str, str]:
@@ -54,7 +54,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
         if settings.user:
             raise SettingsError(f"only root can start a server as {settings.user}")
         return None
-    user = settings.user or _UNPRIVILEGED
+    user = settings.user or UNPRIVILEGED
     try:
         unreadable = _unreadable(user, settings, triton)
     except KeyError as error:
@@ -137,6 +137,8 @@ def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
+    home = served_home()
+    needed.append(next(path for path in (home, *home.parents) if path.is_dir()))
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]

@@ -16,7 +16,8 @@ from typing import Any, Self
 from tritonclient.http import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from contracts import golden, repository
+from contracts import golden
+from contracts.golden import GoldenRequest
 from deploy.errors import AccessError, ModelError
 from deploy.triton import payload, reasons
 from deploy.triton.settings import ADMIN_HEADER, admin_key
@@ -105,15 +106,17 @@ class Control:
             return []
         except (OSError, HTTPException):
             return []
-        return [
+        found = [
             ModelVersion(
                 m["name"],
                 int(m.get("version") or 0),
                 m.get("state", "UNAVAILABLE"),
-                reasons.explained(m.get("reason", ""), Path(self.server.repository, m["name"])),
+                self._explained(m.get("reason", ""), m["name"]),
             )
             for m in index
         ]
+        served = Path(self.server.served)  # an arm that was put away is in the index for ever
+        return [version for version in found if not version.unloaded or (served / version.name).is_dir()]
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return Triton's inference statistics, one entry per loaded version; nothing while it does not answer."""
@@ -151,8 +154,7 @@ class Control:
         try:
             self._do(self._load, model, json.dumps(config) if config else None, files, timeout_s)
         except _FAILED as error:
-            note = reasons.explained(_message(error), Path(self.server.repository, model))
-            raise ModelError(f"{model} did not load", note=note) from error
+            raise ModelError(f"{model} did not load", note=self._explained(_message(error), model)) from error
 
     def unload(self, model: str) -> None:
         """Stop serving a model; what it has accepted is answered first, and nobody waits for that here.
@@ -185,6 +187,22 @@ class Control:
             return max(loaded)  # it has answered: that what we sent is no valid request
         raise ModelError(f"{model} does not answer", note=_said(refused)) from refused
 
+    def fault(self, model: str, request: GoldenRequest, version: str = "") -> str | None:
+        """Send a golden request to a model; say what is wrong with the answer, None if nothing is.
+
+        Args:
+            model: May have another name than the request says: an arm's.
+
+        Raises:
+            ModelError: the request is refused, or the server does not answer.
+        """
+        try:
+            result = self._infer(model, request.inputs, version)
+        except _FAILED as error:
+            raise ModelError(f"{model} refuses a golden request", note=_said(error)) from error
+        answer = {name: result.as_numpy(name) for name in request.answers}
+        return request.fault({name: found for name, found in answer.items() if found is not None})
+
     def wrong_answer(self, model: str, version: int) -> str | None:
         """Send a version that is served its own golden requests; say what is wrong with an answer, None if nothing is.
 
@@ -193,19 +211,16 @@ class Control:
         Raises:
             ManifestError: the file with golden requests is damaged.
         """
-        directory = repository.directory(Path(self.server.repository) / model, version)
-        for request in golden.read(directory):
+        for request in golden.read(Path(self.server.served, model, str(version))):
             if request.model == model:
-                with suppress(*_FAILED):
-                    result = self._infer(model, request.inputs, str(version))
-                    answer = {name: result.as_numpy(name) for name in request.answers}
-                    if told := request.fault({name: found for name, found in answer.items() if found is not None}):
+                with suppress(ModelError):
+                    if told := self.fault(model, request, str(version)):
                         return told
         return None
 
     def _probes(self, model: str) -> Iterator[Callable[[], payload.Tensors]]:
         """Yield what makes a request, the most promising first."""
-        if known := golden.find(Path(self.server.repository), model):
+        if known := golden.find(Path(self.server.served), model):
             smallest = min(known, key=lambda request: request.size_bytes)
             yield lambda: smallest.inputs
         for content in (payload.grey_png(), b"0"):  # for inputs of strings: images, or text?
@@ -231,6 +246,13 @@ class Control:
 
         with GrpcClient(self.server.grpc) as grpc:
             grpc.load_model(model, headers=self._grpc_headers, config=config, files=files, client_timeout=timeout_s)
+
+    def _explained(self, said: str, model: str) -> str:
+        """Say a reason of Triton's with the files that a user knows in place of the private copies of them."""
+        own = Path(self.server.repository, model)
+        if not own.is_dir():  # an arm's: NAME.r3
+            own = own.with_name(model.rpartition(".r")[0] or model)
+        return reasons.explained(said.replace(f"{Path(self.server.served, model)}/", f"{own}/"), own)
 
     def _do(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         future = self._thread.submit(call, *arguments, **options)

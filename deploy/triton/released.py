@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from contracts import layout, manifest, repository
+from contracts import manifest, model_config, repository
+from contracts.errors import ModelConfigError
 from deploy.errors import RepositoryError
 from deploy.triton.control import ModelVersion
 
@@ -96,26 +97,18 @@ def config(directory: Path, config_name: str | None) -> Any:
     """Read the configuration of a model: a ModelConfig of Triton's.
 
     Raises:
-        RepositoryError: it is none.
+        RepositoryError: it is missing, or is none.
     """
-    from google.protobuf import text_format  # with gRPC, 0.3 s to import
-    from tritonclient.grpc import model_config_pb2
-
-    path = directory / "configs" / f"{config_name}.pbtxt"
-    if not path.is_file():
-        path = directory / "config.pbtxt"
     try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(
-            f"{layout.shown(path)} is no model configuration, so nothing was loaded", note=str(error)
-        ) from error
+        return model_config.read(model_config.chosen(directory, config_name))
+    except ModelConfigError as error:
+        raise RepositoryError(f"nothing was loaded: {error}") from error
 
 
 def _config_or_none(directory: Path, config_name: str | None) -> Any:
     try:
         return config(directory, config_name)
-    except (RepositoryError, OSError, UnicodeDecodeError):  # of one to be loaded, the server says what is wrong with it
+    except RepositoryError:  # of one to be loaded, the server says what is wrong with it
         return None
 
 

@@ -11,6 +11,7 @@ from deploy.errors import SettingsError
 
 ADMIN_HEADER = "admin-key"  # of HTTP requests; gRPC metadata carries it as `triton-grpc-protocol-admin-key`
 ADMIN_KEY_VARIABLE = "ADMIN_KEY"
+SERVED_VARIABLE = "MODEL_SERVED"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,21 @@ def admin_key(file: Path | None) -> str:
         return _usable(file.read_text().strip(), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the admin key from {file}: {error}") from error
+
+
+def served_home() -> Path:
+    """Return the folder of what servers are given: MODEL_SERVED (a larger disk), else one beside the server's log.
+
+    Raises:
+        SettingsError: Triton cannot take a path in there.
+    """
+    place = Path(os.environ.get(SERVED_VARIABLE) or layout.artifacts() / "server" / "served").resolve()
+    if any(character.isspace() for character in str(place)):
+        raise SettingsError(
+            f"the models cannot be served from {str(place)!r}: Triton ends at a blank in a path",
+            hint=f"set {SERVED_VARIABLE} to a folder without one, on a disk with room for the models that are served",
+        )
+    return place
 
 
 def generated_key_file() -> Path:

@@ -74,7 +74,8 @@ class Running:
     http_port: int
     grpc_port: int
     metrics_port: int
-    repository: str
+    repository: str  # that the user named
+    served: str  # what Triton is given: a private repository, assembled from verified copies
     admin_key_file: str | None  # None: the key came from the environment
     shared_memory: str  # what the names of its regions in /dev/shm begin with
     drain_s: int

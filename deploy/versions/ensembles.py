@@ -37,15 +37,30 @@ def check(root: Path, models: Collection[str], config_name: str | None) -> None:
         )
 
 
-def containing(root: Path, model: str) -> list[str]:
+def containing(root: Path, model: str, config_name: str | None = None) -> list[str]:
     """List the ensembles that have `model` as a step, without those that cannot be loaded: a step is not released."""
-    configs = _configs(root, None, [model])
+    configs = _configs(root, config_name)
     out = released.names(released.left_out(root))
     return [
         name
         for name, config in configs.items()
         if name not in out and model in {step.model_name for step in config.ensemble_scheduling.step}
     ]
+
+
+def groups(root: Path, models: Collection[str], config_name: str | None) -> list[list[str]]:
+    """Return the models in groups, those that an ensemble holds together in one; in each the ensembles last."""
+    steps = {
+        name: {step.model_name for step in config.ensemble_scheduling.step} & set(models)
+        for name, config in _configs(root, config_name).items()
+        if name in models
+    }
+    found: list[set[str]] = []
+    for name in sorted(models):
+        joined = {name, *steps.get(name, ())}
+        apart = [group for group in found if group.isdisjoint(joined)]
+        found = [*apart, joined.union(*(group for group in found if not group.isdisjoint(joined)))]
+    return [sorted(group, key=lambda name: (bool(steps.get(name)), name)) for group in found]
 
 
 def among(root: Path, models: Collection[str], config_name: str | None) -> set[str]:
@@ -57,16 +72,16 @@ def among(root: Path, models: Collection[str], config_name: str | None) -> set[s
     return {name for name in models if released.config(root / name, config_name).ensemble_scheduling.step}
 
 
-def _configs(root: Path, config_name: str | None, needed: Collection[str]) -> dict[str, Any]:
-    """Read the configurations there are; one that is none harms nobody but those who need it."""
-    configs = {}
-    for folder in (path.parent for path in sorted(root.glob("*/config.pbtxt"))):
+def _configs(root: Path, config_name: str | None, needed: Collection[str] = ()) -> dict[str, Any]:
+    """Read the configurations; one that is none is an error for those that are needed, and others do not suffer."""
+    found = {}
+    for folder in [path.parent for path in sorted(root.glob("*/config.pbtxt"))]:
         try:
-            configs[folder.name] = released.config(folder, config_name)
+            found[folder.name] = released.config(folder, config_name)
         except RepositoryError:
             if folder.name in needed:
                 raise
-    return configs
+    return found
 
 
 def _contradictions(ensemble: Any, configs: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a server serves of a model: noted before a change, verified after it, restored if that failed."""
 
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, Self
 
 from contracts import repository
 from deploy.errors import ModelError, NotRunningError, WrongAnswerError
+from deploy.served.links import link
 from deploy.triton.control import Control, ModelVersion
 
 _UNLOAD_S = 10.0  # an old version stays until its last request is answered
@@ -74,35 +76,40 @@ def check_answers(control: Control, before: Snapshot, answering: int) -> None:
         raise WrongAnswerError(f"{before.model} version {answering} gives {told}")
 
 
-def restore_from_disk(control: Control, before: Snapshot, directory: Path) -> None:
-    """Make the server serve what is on disk, which is what it served before.
+def restore(control: Control, before: Snapshot, directory: Path) -> None:
+    """Make the server serve the copy in `directory` again, which is what it served before.
 
     A version that failed to load stays in Triton's index, and /v2/health/ready false, until that version has been
-    loaded and unloaded. So it is, as a link to one that serves.
+    loaded and unloaded. So it is, as one that serves.
 
     Raises:
         ModelError: that does not load, either.
     """
-    on_disk = repository.versions(directory)
+    there = repository.versions(directory)
     found = [m for m in control.models() if m.name == before.model and m.failed]
-    failed = [m.version for m in found if m.version not in on_disk]
-    if failed and before.answering in on_disk:
-        with repository.linked_versions(directory, dict.fromkeys(failed, str(before.answering))):
-            control.load(before.model, config=_of_versions(before, [*before.versions, *failed]))
+    failed = [directory / str(m.version) for m in found if m.version not in there]
+    if failed and before.answering in there:
+        for stand_in in failed:
+            link(directory / str(before.answering), stand_in)
+        try:
+            versions = [*before.versions, *(int(stand_in.name) for stand_in in failed)]
+            control.load(before.model, config=_of_versions(before, versions))
+        finally:
+            for stand_in in failed:
+                shutil.rmtree(stand_in, ignore_errors=True)
     control.load(before.model)
-    verify(control, before, on_disk)
 
 
-def wait_until_loaded(control: Control, model: str) -> None:
-    """Wait for a load that somebody else asked for, who may have been killed since.
+def wait_until_loaded(control: Control, models: Collection[str]) -> None:
+    """Wait for loads that somebody else asked for, who may have been killed since.
 
     Raises:
-        ModelError: it takes too long.
+        ModelError: one takes too long.
     """
     until = time.monotonic() + _LOAD_S
-    while any(m.name == model and m.state == "LOADING" for m in control.models()):
+    while loading := sorted({m.name for m in control.models() if m.state == "LOADING"}.intersection(models)):
         if time.monotonic() > until:
-            raise ModelError(f"{model} has been loading for {_LOAD_S:.0f} s", hint="python -m deploy logs")
+            raise ModelError(f"{loading[0]} has been loading for {_LOAD_S:.0f} s", hint="python -m deploy logs")
         time.sleep(0.05)
 
 
@@ -111,12 +118,6 @@ def wait_until_unloaded(control: Control) -> None:
     until = time.monotonic() + _UNLOAD_S
     while not control.ready() and time.monotonic() < until:
         time.sleep(0.05)
-
-
-def restore_config(control: Control, before: Snapshot) -> None:
-    """Make the server serve what it did, although the configuration on disk says something else by now."""
-    if before.served_models - ready_models(control.models()):
-        control.load(before.model, config=_of_versions(before, before.versions))
 
 
 def ready_models(versions: Sequence[ModelVersion]) -> frozenset[str]:

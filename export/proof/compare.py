@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import tasks
+from contracts.judging import tasks
+from contracts.judging.paired import Scores
+from contracts.judging.tasks import Answers
 from contracts.manifest import Difference
-from contracts.paired import Scores
 from contracts.samples import Batch
 from contracts.spec import ModelSpec
-from contracts.tasks import Answers
 
 
 @dataclass(frozen=True)

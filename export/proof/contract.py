@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from contracts import model_config
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
-from export import graphs, model_config
+from export import graphs
+from export.errors import RefusedError
+from export.proof import gates
 from export.proof.engine import cc_model_filenames
 
 # The variants of a configuration: Triton's --model-config-name chooses.
@@ -33,18 +36,35 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     """Compare each configuration of the model with the spec, a gate each, and the labels that its postprocessing gives.
 
     Raises:
-        ConfigError: one is missing or is no model configuration.
+        ModelConfigError: one is missing or is no model configuration.
     """
-    gates = []
+    found = []
     for name in CONFIGS:
         config = model_config.read(model_directory / name)
-        gates.append(_gate(name, _config_faults(config, spec)))
+        found.append(_gate(name, _config_faults(config, spec)))
     labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
     if labels.is_file():
         named = labels.read_text().splitlines()
         wrong = [f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip_longest(named, spec.labels)) if a != b]
-        gates.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
-    return tuple(gates)
+        found.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
+    return tuple(found)
+
+
+def check_configs(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
+    """Return the gates of the configurations, all of them passed.
+
+    Raises:
+        ModelConfigError: one is missing or is no model configuration.
+        RefusedError: one disagrees with the spec.
+    """
+    found = config_gates(model_directory, spec)
+    if not all(gate.passed for gate in found):
+        raise RefusedError(
+            f"the configuration of {spec.model} is not what the spec says; nothing was published",
+            note=gates.failures(found),
+            hint=f"mend it in the model repository, in {spec.model}",
+        )
+    return found
 
 
 def graph_gate(model: ModelProto, spec: ModelSpec) -> Gate:

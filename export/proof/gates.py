@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contracts import paired, tasks
+from contracts.judging import paired, tasks
+from contracts.judging.metric import Targets
+from contracts.judging.paired import Scores
+from contracts.judging.tasks import Answers
 from contracts.manifest import Gate
-from contracts.metric import Targets
-from contracts.paired import Scores
 from contracts.spec import ModelSpec, Precision
-from contracts.tasks import Answers
 from export.proof.compare import Comparison
 
 # What Tolerance limits, and how it is called in tables.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import ModelConfigError
 from contracts.names import is_model_name
 from contracts.samples import Batch, Group, Split
 from contracts.spec import ModelSpec, TensorSpec
-from export.errors import ConfigError
 from export.proof.contract import CONFIGS, dims_of
 from export.proof.engine import cc_model_filenames
 
@@ -97,7 +97,7 @@ def write_configs(model_directory: Path, spec: ModelSpec, samples: Split | None 
         samples: What a warm-up is taken from; without them it is noise and zeros.
 
     Raises:
-        ConfigError: Triton has no such type as an input's or an output's.
+        ModelConfigError: Triton has no such type as an input's or an output's.
     """
     lacking = [name for name in CONFIGS if not (model_directory / name).exists()]
     if not lacking:
@@ -237,5 +237,5 @@ def _triton(tensor: TensorSpec) -> str:
     if dtype.kind in "OSU":
         return "TYPE_STRING"
     if (name := np_to_triton_dtype(dtype)) is None:
-        raise ConfigError(f"{tensor.name!r} is {tensor.dtype}, a type that Triton does not serve")
+        raise ModelConfigError(f"{tensor.name!r} is {tensor.dtype}, a type that Triton does not serve")
     return f"TYPE_{name}"

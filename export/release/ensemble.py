@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from contracts import repository
+from contracts import model_config, repository
+from contracts.errors import ModelConfigError
 from contracts.samples import Batch
-from export import model_config
-from export.errors import ConfigError, StepError
+from export.errors import StepError
 from export.proof.runners import Runner
 
 _PATIENCE_S = 60
@@ -34,7 +34,7 @@ class Ensemble:
 
         Raises:
             StepError: a step does not run here, or refuses one of them.
-        ConfigError: a step has no configuration.
+        ModelConfigError: a step has no configuration.
         """
         tensors: dict[str, Any] = dict(inputs)
         waiting = list(self._config.ensemble_scheduling.step)
@@ -58,7 +58,7 @@ def above(model_directory: Path) -> list[str]:
     """Return the names of the ensembles that have the model as a step; what is no configuration is no ensemble."""
     found = []
     for path in sorted(model_directory.parent.glob("*/config.pbtxt")):
-        with suppress(ConfigError):  # of some other model: a server will say so
+        with suppress(ModelConfigError):  # of some other model: a server will say so
             steps = model_config.read(path).ensemble_scheduling.step
             found += [path.parent.name] * any(step.model_name == model_directory.name for step in steps)
     return found

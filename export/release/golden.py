@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import tasks
+from contracts.errors import ModelConfigError
 from contracts.golden import GoldenRequest
+from contracts.judging import tasks
 from contracts.manifest import Choice
 from contracts.samples import Batch
 from contracts.spec import DISCRETE, ModelSpec
 from export.context import ExportContext
-from export.errors import ConfigError, StepError
+from export.errors import StepError
 from export.proof.runners import length, onnx_runner
 from export.prove import ProvenVariant
 from export.release import ensemble
@@ -134,7 +135,7 @@ def _of_ensembles(context: ExportContext, graphs: Sequence[Path], model_director
         runners = [source.reference(), *(onnx_runner(graph, context.outputs) for graph in graphs)]
         try:
             right, *served = (ensemble.Ensemble(root, name, source.spec.model, run).run(raw) for run in runners)
-        except (StepError, ConfigError) as error:
+        except (StepError, ModelConfigError) as error:
             context.progress.say(f"No golden requests for {name}: {error}")
             continue
         tolerance = {o: _tolerance([a[o] for a in served], v) for o, v in right.items() if v.dtype.kind == "f"}

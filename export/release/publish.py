@@ -2,23 +2,27 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from contracts import golden, manifest, repository, signing
-from contracts.errors import ManifestError
+from contracts import bundle, copying, golden, layout, manifest, repository
+from contracts.errors import ManifestError, PublishError
+from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
-from contracts.metric import joined
 from contracts.spec import DISCRETE, ModelSpec
 from export import report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import engine
+from export.proof import contract, engine
 from export.prove import ProvenVariant
+from export.release import locks, serve_gate
 from export.release.golden import golden_requests
+from export.release.seal import seal
 from export.tools import tool_versions
 
 
@@ -69,27 +73,66 @@ def publish(
 ) -> Manifest:
     """Write the next version of the model, whole or not at all; return `release` with its number and its files.
 
+    Its configurations and steps are copied first, and looked at in that copy: what is changed in the repository
+    meanwhile is either in the release and proven with it, or not in it.
+
     Raises:
-        PublishError, SignatureError: it could not be written or signed; nothing was published.
+        PublishError, SignatureError: it could not be written, locked or signed; nothing was published.
+        ModelConfigError: the configuration of a model of the release is none.
+        RefusedError: a configuration was changed since and disagrees with the spec, or no Triton serves it as proven.
         GraphError: a graph is not the one that was proven.
     """
-    signer = context.request.signer
-    with context.progress.step("publish") as done, repository.new_version(model_directory) as staged:
-        release = replace(release, version=staged.version)
-        for choice in release.choices:
-            _write(choice, proven, staged.directory)
-        requests = golden_requests(context, proven, release.choices, model_directory)
-        golden.write(requests, staged.directory)
-        release = replace(release, golden=dict(Counter(request.model for request in requests)))
-        carried = _carry_plans(context, release, model_directory, staged.directory)
-        release = replace(release, choices=(*release.choices, *carried))
-        report.write(release, context.source.spec, _evidence(context, proven), staged.directory)
-        release = replace(release, files=manifest.files_of(staged.directory))
-        manifest.write(release, staged.directory)
-        if signer is not None:
-            signing.sign(staged.directory, signer)
-        done(f"{release.model} version {release.version}" + (", signed" if signer else ""))
-    return release
+    root, progress = model_directory.parent, context.progress
+    with ExitStack() as published:
+        staged = published.enter_context(repository.new_version(model_directory))
+        directory = staged.directory
+        with progress.step("bundle") as done:
+            locks.make(root, bundle.members(root, release.model), done.say)
+            release = _fill(context, replace(release, version=staged.version), proven, directory, model_directory)
+            for name in bundle.outside(root, release.model):
+                done.say(f"{name} is above another network, too: no release holds it, it is served as it lies")
+            done(f"{', '.join(release.models)}: {sum(file.size_bytes for file in release.files) / 1e6:.1f} MB")
+        if context.request.serve:
+            release = serve_gate.passed(release, directory, progress)
+        with progress.step("publish") as done:
+            report.write(release, context.source.spec, _evidence(context, proven), directory)
+            whole = seal(release, directory, context.request.signer)
+            if not {*release.files} <= {*whole.files}:
+                raise PublishError(f"{layout.shown(directory)} was changed while it was published")
+            published.close()
+            signed = ", signed" if context.request.signer else ""
+            done(f"{release.model} version {release.version}{signed}")
+    return whole
+
+
+def _fill(
+    context: ExportContext,
+    release: Manifest,
+    proven: Sequence[ProvenVariant],
+    directory: Path,
+    model_directory: Path,
+) -> Manifest:
+    """Write all that decides an answer, and a manifest of it that a server can read; return that."""
+    models = bundle.write(model_directory.parent, release.model, directory)
+    sealed = directory / bundle.FOLDER
+    gates = contract.check_configs(sealed / release.model, context.source.spec)
+    release = replace(release, models=models, gates=gates)
+    for choice in release.choices:
+        _write(choice, proven, directory)
+    with _at_work(sealed) as copied:
+        requests = golden_requests(context, proven, release.choices, copied / release.model)
+    golden.write(requests, directory)
+    release = replace(release, golden=dict(Counter(request.model for request in requests)))
+    carried = _carry_plans(context, release, model_directory, directory)
+    return seal(replace(release, choices=(*release.choices, *carried)), directory, None)
+
+
+@contextmanager
+def _at_work(sealed: Path) -> Iterator[Path]:
+    """Yield a copy of the bundle's models to run steps in: they may write beside themselves, Python itself does."""
+    with TemporaryDirectory() as scratch:
+        copying.copy(sealed, Path(scratch, bundle.FOLDER))
+        yield Path(scratch, bundle.FOLDER)
 
 
 def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> None:

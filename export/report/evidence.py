@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.metric import same
+from contracts.judging.metric import same
 from contracts.samples import Split
 from contracts.spec import Precision
 

@@ -23,7 +23,7 @@ def new_steps(options: argparse.Namespace) -> int:
     """Write pre- and post-processing for a network and the ensemble of all three; return the exit code.
 
     Raises:
-        ConfigError: there is no such network.
+        ModelConfigError: there is no such network.
         StepFileError: it has steps already; or, with --configs, none.
     """
     root, model = options.repository, options.model

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contracts import layout
-from export import model_config
+from contracts import layout, model_config
 from export.errors import StepFileError
 from export.scaffold import network, step_file
 from export.scaffold.network import Network
@@ -52,7 +51,7 @@ def around(model_directory: Path, steps: Steps) -> Iterator[list[Path]]:
     """Put steps around the network in `model_directory`, as `written`; yields the folders. Does nothing without any.
 
     Raises:
-        ConfigError: the network has no configuration.
+        ModelConfigError: the network has no configuration.
         StepFileError: as `written`.
     """
     if not steps:
@@ -85,7 +84,7 @@ def written(root: Path, net: Network, steps: Steps) -> Iterator[list[Path]]:
 
     Raises:
         StepFileError: a step does not fit the network, or a configuration that is there does not fit a step.
-        ConfigError: a configuration that is there is none.
+        ModelConfigError: a configuration that is there is none.
     """
     before: dict[Path, bytes | None] = {}
     kept = {CONFIG, REQUIREMENTS, "README"}

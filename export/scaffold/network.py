@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from contracts import layout
-from export import model_config
-from export.errors import ConfigError
+from contracts import layout, model_config
+from contracts.errors import ModelConfigError
 
 STRING = "TYPE_STRING"
 
@@ -51,25 +50,25 @@ def read(directory: Path) -> Network:
         directory: Its folder in the model repository.
 
     Raises:
-        ConfigError: there is no configuration, it is none, or it is of an ensemble or a Python model.
+        ModelConfigError: there is no configuration, it is none, or it is of an ensemble or a Python model.
     """
     from tritonclient.grpc import model_config_pb2
 
     path = directory / "config.pbtxt"
     if not path.is_file():
-        raise ConfigError(
+        raise ModelConfigError(
             f"there is no network {directory.name} in {layout.shown(directory.parent)}",
             note=f"networks: {', '.join(_networks(directory.parent)) or 'none'}",
             hint="publish it first: python -m export --onnx FILE --spec FILE --inputs FILE",
         )
     config = model_config.read(path)
     if config.platform == "ensemble" or config.backend == "python":
-        raise ConfigError(
+        raise ModelConfigError(
             f"{directory.name} is no network, but {'an ensemble' if config.platform else 'a Python model'}",
             note=f"networks: {', '.join(_networks(directory.parent)) or 'none'}",
         )
     if strange := [t.name for t in (*config.input, *config.output) if t.data_type == model_config_pb2.TYPE_BF16]:
-        raise ConfigError(f"{directory.name}: {strange[0]!r} is bfloat16, which no Python step can take or give")
+        raise ModelConfigError(f"{directory.name}: {strange[0]!r} is bfloat16, which no Python step can take or give")
     inputs = _tensors(config.input)
     return Network(directory.name, config.max_batch_size, inputs, _tensors(config.output), _shapes(config, inputs))
 

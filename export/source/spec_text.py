@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contracts import paired
+from contracts.judging import paired
 from contracts.spec import PRECISIONS, DynamicDim, Precision, Task, TensorSpec
 
 # As shares of the largest value that the module gave: a first guess, wide enough for a sound conversion and too narrow

@@ -113,7 +113,7 @@ class Small:
     """The server with those models: its URLs by protocol, and where it takes the models from."""
 
     urls: dict[str, str]
-    repository: Path
+    served: Path
     admin_key: str
 
 
@@ -129,5 +129,5 @@ def serving(root: Path) -> Iterator[Small]:
     workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *port_options(ports))
     urls = {kind: f"{kind}://127.0.0.1:{port}" for kind, port in zip(("http", "grpc"), ports, strict=False)}
     key = (workspace.root / "artifacts" / "server" / "admin.key").read_text().strip()
-    yield Small(urls, workspace.repository, key)
+    yield Small(urls, workspace.served, key)
     workspace.must("deploy", "down")

@@ -39,7 +39,7 @@ from tests.workspace import FAMILY, POSTPROCESS
 @pytest.fixture(params=["grpc", "http"])
 def noting(small: Small, request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
     """The address, over either protocol, of a slow model that notes its requests; and the notes, of this test alone."""
-    file = small.repository / "noting" / "notes"
+    file = small.served / "noting" / "notes"
     for old in (file, file.with_name("go")):
         old.unlink(missing_ok=True)
     yield small.urls[request.param], file

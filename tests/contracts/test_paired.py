@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from contracts import metric, paired, tasks
 from contracts.errors import SpecError
-from contracts.metric import ACCURACY, AUC, COSINE, SQUARED_ERROR, Predicted
+from contracts.judging import metric, paired, tasks
+from contracts.judging.metric import ACCURACY, AUC, COSINE, SQUARED_ERROR, Predicted
 from contracts.spec import DynamicDim, ModelSpec, Task, TensorSpec
 
 BATCH = DynamicDim("batch", 1, 8, 64)

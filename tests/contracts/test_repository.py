@@ -67,37 +67,71 @@ def test_a_version_that_proved_itself_is_the_newest_for_good(tmp_path: Path) -> 
         publish(tmp_path)
     with repository.locked(tmp_path):
         repository.park(tmp_path, 3)
-        with repository.switch_to(tmp_path, 3):
-            assert seen_by_a_server(tmp_path) == [1, 2, 3]
+        repository.make_newest(tmp_path, 3)
         assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 2, 3], [4])
-        with repository.switch_to(tmp_path, 1):
-            assert seen_by_a_server(tmp_path) == [1]
+        repository.make_newest(tmp_path, 1)
         assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2, 3, 4])
+    assert seen_by_a_server(tmp_path) == [1]
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_version_that_did_not_changes_nothing(tmp_path: Path, version: int, error: type[BaseException]) -> None:
-    for _ in range(3):
+def test_where_that_does_not_go_nothing_changes(
+    tmp_path: Path, version: int, error: type[BaseException], at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
         publish(tmp_path)
     with repository.locked(tmp_path):
         repository.park(tmp_path, 2)
-        with pytest.raises(error), repository.switch_to(tmp_path, version):
+        moves = interrupted(monkeypatch, at, error)
+        with pytest.raises(error):
+            repository.make_newest(tmp_path, version)
+    assert len(moves) > at
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 3, 4], [2])
+    assert seen_by_a_server(tmp_path) == [1, 3, 4]
+
+
+@pytest.mark.parametrize(("version", "before"), [(1, 4), (2, 4), (3, 4), (5, 4)])
+def test_killed_at_any_moment_the_newest_is_the_one_asked_for_or_the_one_before(
+    tmp_path: Path, version: int, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest: list[int] = []
+    for _ in range(5):
+        publish(tmp_path)
+    with repository.locked(tmp_path):
+        for parked in (2, 5):
+            repository.park(tmp_path, parked)
+        move = repository._move
+
+        def seen(source: Path, target: Path) -> None:
+            move(source, target)
+            newest.append(seen_by_a_server(tmp_path)[-1])
+
+        monkeypatch.setattr(repository, "_move", seen)
+        repository.make_newest(tmp_path, version)
+    assert set(newest) <= {before, version} and newest[-1] == version
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, at: int, error: type[BaseException]) -> list[Path]:
+    """Have a rename fail, the first being 0; the list of those that were asked for."""
+    move, moves = repository._move, list[Path]()
+
+    def fails_once(source: Path, target: Path) -> None:
+        moves.append(source)
+        if len(moves) == at + 1:
             raise error
-    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1, 3], [2])
-    assert seen_by_a_server(tmp_path) == [1, 3]
+        move(source, target)
+
+    monkeypatch.setattr(repository, "_move", fails_once)
+    return moves
 
 
-def test_killed_while_a_version_proves_itself_it_stays_parked(tmp_path: Path) -> None:
+def test_links_that_a_command_of_before_left_behind_are_removed(tmp_path: Path) -> None:
     publish(tmp_path), publish(tmp_path, "never proven")
     with repository.locked(tmp_path):
         repository.park(tmp_path, 2)
-    block = "repository.locked(model), repository.switch_to(model, 2)"
-    with in_another_process(tmp_path, 'print("trying", flush=True); time.sleep(60)', block=block) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == "trying\n"
-        assert seen_by_a_server(tmp_path) == [1, 2]
-        victim.kill()
+    (tmp_path / "2").symlink_to(".parked-2")
     assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([1], [2])
     repository.remove_stale_links(tmp_path)
     assert seen_by_a_server(tmp_path) == [1]
@@ -191,3 +225,48 @@ def test_two_publishers_at_once_get_two_versions(tmp_path: Path) -> None:
             assert child.returncode == 0, stderr
     assert repository.versions(tmp_path) == [1, 2]
     assert [(tmp_path / v / "model.onnx").read_text() for v in "12"] == ["1", "2"]
+
+
+def test_a_removed_version_is_gone_in_one_step_and_its_number_is_not_given_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(tmp_path)
+    with repository.locked(tmp_path):
+        repository.park(tmp_path, 2)
+        assert repository.remove(tmp_path, 1) and repository.remove(tmp_path, 2)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([3], [])
+    assert {path.name for path in tmp_path.iterdir()} == {"3", ".publish.lock"}
+    assert publish(tmp_path) == 4
+
+
+def test_what_somebody_holds_is_not_removed_until_they_end(tmp_path: Path) -> None:
+    """Also while it is parked, and when they are killed."""
+    publish(tmp_path), publish(tmp_path)
+    body = 'print("held", flush=True); time.sleep(60)'
+    with in_another_process(tmp_path, body, block='repository.held(model / "1")') as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "held\n"
+        with repository.locked(tmp_path), repository.held(tmp_path / "1"):
+            repository.park(tmp_path, 1)
+            assert repository.is_held(tmp_path / ".parked-1")
+            assert not repository.remove(tmp_path, 1)
+        assert repository.parked(tmp_path) == [1] and not repository.is_held(tmp_path / "2")
+        server.kill()
+    with repository.locked(tmp_path):
+        assert repository.remove(tmp_path, 1)
+    assert (repository.versions(tmp_path), repository.parked(tmp_path)) == ([2], [])
+
+
+def test_what_an_interrupted_removal_leaves_behind_is_removed_by_the_next_publisher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path), publish(tmp_path)
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as meanwhile, pytest.raises(KeyboardInterrupt), repository.locked(tmp_path):
+        meanwhile.setattr("shutil.rmtree", interrupted)
+        repository.remove(tmp_path, 1)
+    assert repository.versions(tmp_path) == [2] and (tmp_path / ".removed-1").is_dir()
+    assert publish(tmp_path) == 3
+    assert not (tmp_path / ".removed-1").exists()

@@ -68,11 +68,21 @@ def test_the_image_has_what_deploy_imports() -> None:
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))
     backends = layout.ROOT / "deploy" / "backends"  # these run in Triton
     own = [p for name in copied for p in (layout.ROOT / name).rglob("*.py") if backends not in p.parents]
-    metrics = {layout.ROOT / "contracts" / name for name in ("metric.py", "paired.py", "tasks.py")}
-    assert not any(re.search(r"contracts\.(metric|paired|tasks)\b", p.read_text()) for p in own if "deploy" in p.parts)
-    own = [p for p in own if p not in metrics]  # what compares variants, and serves nobody
+    judging = layout.ROOT / "contracts" / "judging"
+    assert not any(re.search(r"contracts[. ].*\bjudging\b", p.read_text()) for p in own if "deploy" in p.parts)
+    own = [p for p in own if judging not in p.parents]  # what compares variants, and serves nobody
     needed = set().union(*(imported(path) for path in own)) - {*sys.stdlib_module_names, *copied}
     assert copied >= {"cli", "contracts", "deploy"} and needed <= provided, needed - provided
+
+
+def test_the_export_image_can_serve_what_it_publishes() -> None:
+    """Its tritonserver runs Python models with the image's own Python, as in the server's image."""
+    stages = {name: DOCKERFILE.partition(f" AS {name}")[2].partition("\nFROM ")[0] for name in ("server", "export")}
+    assert "COPY deploy deploy" in stages["export"] and "PATH=" not in stages["export"]
+    pillow, hook = r"pillow==\S+", r"cp deploy/\S+/own_packages\.\* \S+"
+    for wanted in (pillow, hook):
+        assert re.findall(wanted, stages["export"]) == re.findall(wanted, stages["server"])
+    assert COMPOSE["services"]["export"]["shm_size"] == COMPOSE["services"]["triton"]["shm_size"]
 
 
 def test_the_image_installs_what_models_have_locked_and_their_processes_find_it() -> None:

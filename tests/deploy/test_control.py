@@ -17,7 +17,7 @@ def interrupted(thread):
     start(thread)
     raise KeyboardInterrupt
 
-up = Running(Process(1, 0.0), Process(1, 0.0), "ready", "127.0.0.1", 1, 2, 3, "models", None, "", 1)
+up = Running(Process(1, 0.0), Process(1, 0.0), "ready", "127.0.0.1", 1, 2, 3, "models", "served", None, "", 1)
 threading.Thread.start = interrupted
 kept = []  # as a traceback keeps what it was about
 try:

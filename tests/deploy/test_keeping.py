@@ -9,7 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from contracts import repository
 from deploy.keeping.backoff import Backoff
+from deploy.keeping.holds import Holds
 from deploy.keeping.quarantine import Quarantine
 from deploy.running import memory, pulse
 from deploy.running.memory import Limit
@@ -145,3 +147,22 @@ def test_a_process_beyond_its_limit_is_ended_or_refused(monkeypatch: pytest.Monk
         limit.remove()
         assert limit.cgroup is None or not limit.cgroup.exists()
     assert not psutil.pid_exists(process.pid)
+
+
+def test_what_a_server_has_is_held_in_the_repository_and_nothing_else(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        (tmp_path / "net" / str(version)).mkdir(parents=True)
+    holds = Holds(tmp_path)
+
+    def held() -> list[int]:
+        return [v for v in (1, 2, 3) if repository.is_held(repository.directory(tmp_path / "net", v))]
+
+    holds.keep({"net": {1, 2}, "net.r7": {7}, "step": {2}})
+    assert held() == [1, 2]
+    with repository.locked(tmp_path / "net"):
+        repository.park(tmp_path / "net", 1)
+        assert not repository.remove(tmp_path / "net", 1)
+    holds.keep({"net": {1, 3}})
+    assert held() == [1, 3]
+    holds.close()
+    assert held() == []

@@ -97,7 +97,7 @@ class Small:
 
     @property
     def gate(self) -> Path:
-        return self.workspace.repository / "gate"
+        return self.workspace.served / "gate"
 
     def infer(self, protocol: str, model: str, number: int, priority: int = 0, timeout_us: int | None = None) -> float:
         triton = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
@@ -210,6 +210,7 @@ def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Pat
         [*up, *port_options(small.ports)], cwd=layout.ROOT, env=small.workspace.environment, stdout=subprocess.DEVNULL
     ) as starting:
         try:
+            wait_for((tmp_path / "artifacts" / "server" / "server.json").exists)
             wait_for(lambda: small.noted("batches"))
             assert starting.poll() is None
             assert small.get(small.ports[0], "/v2/health/ready")[0] != 200
@@ -223,7 +224,7 @@ def test_a_server_is_not_ready_until_every_batch_size_is_warmed_up(tmp_path: Pat
 
 def test_neither_is_one_that_loads_a_model_meanwhile(small: Small) -> None:
     (small.gate / "open").touch()
-    late = small.workspace.repository / "late"
+    late = small.workspace.served / "late"
     write_model(small.workspace.repository, "late", GATE, max_batch_size=1, more=WARM_UP.format(1))
     with subprocess.Popen(
         small.workspace.command("deploy", "reload", "late"), cwd=layout.ROOT, env=small.workspace.environment

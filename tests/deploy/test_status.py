@@ -154,7 +154,7 @@ def test_the_table_fits_a_narrow_page_and_has_a_row_a_model(server: RunningServe
 
 
 def test_waiting_requests_show_and_the_batches_they_become(small: Small) -> None:
-    gate, answers = small.workspace.repository / "gate" / "1", list[object]()
+    gate, answers = small.workspace.served / "gate" / "1", list[object]()
     for number in range(5):
         small.client.async_infer("gate", seconds(0), lambda result, error: answers.append(error))
         if number == 0:

@@ -48,7 +48,7 @@ def answers(address: str, seconds: float) -> bool:
 
 def begun(workspace: Workspace) -> Path:
     """Is there once the sleeper works on a request."""
-    return workspace.repository / "sleeper" / "begun"
+    return workspace.served / "sleeper" / "begun"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_killed_worker_is_replaced_and_the_server_stays(up: Workspace) -> None
 def test_a_worker_that_a_reload_replaced_is_not_taken_for_dead(up: Workspace) -> None:
     key = (up.root / "artifacts" / "server" / "admin.key").read_text().strip()
     [old] = workers.find(state(up)["shared_memory"])
-    os.utime(up.repository / "sleeper" / "1")
+    os.utime(up.served / "sleeper" / "1")
     with triton.InferenceServerClient(status(up)["http"]) as client:
         client.load_model("sleeper", headers={ADMIN_HEADER: key})
         wait_for(lambda: not old.is_running())

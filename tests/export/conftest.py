@@ -22,7 +22,7 @@ from export.source.base import ExportSource
 from tests.conftest import Workspace, new_workspace
 
 RECIPE = Recipe("modelopt", "max", 128)
-REQUEST = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never")
+REQUEST = ExportRequest("python -m export fashion", precisions=["fp32", "int8"], search="never", serve=False)
 
 
 @pytest.fixture(scope="session")

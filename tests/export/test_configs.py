@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from contracts.errors import ModelConfigError
 from contracts.samples import Group, Split
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
-from export.errors import ConfigError
 from export.proof import contract
 from export.proof.contract import CONFIGS
 from export.release import configs
@@ -206,7 +206,7 @@ def test_what_tensorrt_does_not_take_is_served_by_onnxruntime_on_a_gpu_as_well(t
 
 def test_a_type_that_triton_has_not_is_refused_by_name(tmp_path: Path) -> None:
     strange = dataclasses.replace(PRICE, inputs=(TensorSpec("wave", "complex64", (BATCH, 3)),))
-    with pytest.raises(ConfigError, match="'wave' is complex64, a type that Triton does not serve"):
+    with pytest.raises(ModelConfigError, match="'wave' is complex64, a type that Triton does not serve"):
         configs.write_configs(tmp_path / "price", strange)
     assert not (tmp_path / "price").exists()
 

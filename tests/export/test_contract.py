@@ -10,10 +10,10 @@ from google.protobuf import text_format
 from onnx import ModelProto, TensorProto
 from tritonclient.grpc import model_config_pb2
 
+from contracts.errors import ModelConfigError
 from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
 from export import graphs, prove
 from export.context import ExportContext
-from export.errors import ConfigError
 from export.proof import contract
 from export.proof.contract import CONFIGS
 from export.proof.engine import cc_model_filenames
@@ -88,7 +88,7 @@ def test_a_configuration_that_is_none_is_an_error(
 ) -> None:
     path = workspace.model / config
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"{re.escape(config)} {told}"):
+    with pytest.raises(ModelConfigError, match=f"{re.escape(config)} {told}"):
         contract.config_gates(workspace.model, SPEC)
 
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from contracts import tasks
+from contracts.judging import tasks
+from contracts.judging.metric import same
+from contracts.judging.tasks import Answers
 from contracts.manifest import Difference, Gate
-from contracts.metric import same
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
-from contracts.tasks import Answers
 from export.proof import gates
 from export.proof.compare import compare
 from export.proof.gates import Judged

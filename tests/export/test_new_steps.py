@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from contracts import golden, layout
+from contracts.errors import ModelConfigError
 from contracts.golden import GoldenRequest
-from export.errors import ConfigError
 from export.release import ensemble
 from export.scaffold import network, render
 from tests.conftest import Workspace
@@ -158,7 +158,7 @@ def test_what_is_no_network_is_refused_by_name(repository: Path, model: str, rea
 
 def test_a_configuration_that_is_none_is_named(repository: Path) -> None:
     (repository / "net" / "config.pbtxt").write_text("{")
-    with pytest.raises(ConfigError, match=r"net/config\.pbtxt is no model configuration"):
+    with pytest.raises(ModelConfigError, match=r"net/config\.pbtxt is no model configuration"):
         network.read(repository / "net")
 
 

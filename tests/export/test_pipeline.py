@@ -17,7 +17,7 @@ import tritonclient.http
 from onnx import TensorProto, helper, numpy_helper
 
 from cli.progress import Progress
-from contracts import layout, manifest
+from contracts import bundle, layout, manifest
 from contracts.manifest import Manifest, Variant
 from contracts.spec import Limits, Precision
 from export import pipeline, prove
@@ -28,6 +28,8 @@ from export.release import timing
 from export.source.base import ExportSource
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.export.conftest import REQUEST
+from tests.tracked import MODEL_REPOSITORY, tracked
+from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
 from training import families
 
 
@@ -52,7 +54,20 @@ def test_the_manifest_is_the_whole_story(release: Path, checkpoint: Path) -> Non
             assert set(variant.timings["model.onnx"].median_ms) == {"1", "16", "64"}
     assert published.variants[2].recipe and published.trials and published.sensitivity
     assert published.tools["nvidia-modelopt"] and published.tools["torch"].startswith("2.")
-    assert {file.path for file in published.files} == {"golden.npz", "model.onnx", "report.html", "report.md"}
+    own = {file.path for file in published.files if not file.path.startswith(bundle.FOLDER)}
+    assert own == {"golden.npz", "model.onnx", "report.html", "report.md"}
+
+
+def test_a_release_has_what_git_has_of_its_models_byte_for_byte(release: Path, shared: Workspace) -> None:
+    published = manifest.verify(release)
+    assert published.models == (MODEL, FAMILY, PREPROCESS, POSTPROCESS)
+    held = bundle.at(release)
+    assert held.sealed and held.models == {name: release / bundle.FOLDER / name for name in published.models}
+    git = {path.relative_to(MODEL_REPOSITORY) for path in tracked("model_repository")}
+    sealed = {path for path in (release / bundle.FOLDER).rglob("*") if path.is_file()}
+    assert git == {path.relative_to(release / bundle.FOLDER) for path in sealed}
+    for path in git:
+        assert (release / bundle.FOLDER / path).read_bytes() == (shared.repository / path).read_bytes()
 
 
 def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(release: Path) -> None:
@@ -79,6 +94,10 @@ def test_a_second_export_is_the_next_version_and_leaves_the_first_alone(
     assert json.loads(out)["version"] == 2
     assert [v.precision for v in manifest.verify(released.model / "2").variants] == ["fp32", "fp16"]
     assert manifest.verify(released.model / "1") == before
+    assert (before.served, manifest.read(released.model / "2").served) == ("2.51.0", None), (
+        "one was made with --no-serve"
+    )
+    assert "not yet served" in (released.model / "2" / "report.md").read_text()
 
 
 @pytest.fixture

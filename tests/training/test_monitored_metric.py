@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracts import metric
-from contracts.metric import Metric
+from contracts.judging import metric
+from contracts.judging.metric import Metric
 from contracts.spec import DynamicDim, Limits, ModelSpec, Task, TensorSpec
 from training.errors import TrainingError
 

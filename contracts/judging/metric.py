@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import paired
 from contracts.errors import SpecError
-from contracts.paired import Scores
+from contracts.judging import paired
+from contracts.judging.paired import Scores
 from contracts.samples import Batch
 
 Targets = Sequence[NDArray[Any]]  # what is true: an array [n, …] a group of samples, of any dtype

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.metric import Predicted, cosine_similarity, joined, same
+from contracts.judging.metric import Predicted, cosine_similarity, joined, same
 from contracts.samples import Batch
 from contracts.spec import DISCRETE, ModelSpec
 

@@ -1,0 +1,65 @@
+"""Triton's model configurations: config.pbtxt, and the others of a model that `--model-config-name` chooses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from contracts import layout
+from contracts.errors import ModelConfigError
+
+FILE_NAME = "config.pbtxt"
+OTHERS = "configs"  # the folder of the others, such as configs/cpu.pbtxt
+
+ModelConfig = Any  # tritonclient.grpc.model_config_pb2.ModelConfig: to import it costs 0.3 s
+
+
+def read(path: Path) -> ModelConfig:
+    """Read a configuration.
+
+    Raises:
+        ModelConfigError: it is missing, or is none.
+    """
+    try:
+        return parse(path.read_bytes(), layout.shown(path))
+    except FileNotFoundError:
+        raise ModelConfigError(
+            f"{layout.shown(path)} does not exist", hint="every model needs one for the GPU and one for the CPU"
+        ) from None
+    except OSError as error:
+        raise ModelConfigError(f"{layout.shown(path)} cannot be read", note=str(error)) from error
+
+
+def parse(content: bytes, name: str) -> ModelConfig:
+    """Read the content of one.
+
+    Args:
+        name: What an error calls it.
+
+    Raises:
+        ModelConfigError: it is none.
+    """
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(content.decode(), model_config_pb2.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelConfigError(f"{name} is no model configuration", note=str(error)) from error
+
+
+def chosen(folder: Path, config_name: str | None) -> Path:
+    """Return the configuration of the model in `folder` that Triton takes for `--model-config-name`."""
+    other = folder / OTHERS / f"{config_name}.pbtxt"
+    return other if config_name is not None and other.is_file() else folder / FILE_NAME
+
+
+def paths(folder: Path) -> Iterator[Path]:
+    """Yield every configuration that the model in `folder` has, config.pbtxt first."""
+    if (folder / FILE_NAME).is_file():
+        yield folder / FILE_NAME
+    yield from sorted((folder / OTHERS).glob("*.pbtxt"))
+
+
+def steps(config: ModelConfig) -> tuple[str, ...]:
+    """Return the models that an ensemble is made of, in its order; none of a model that is no ensemble."""
+    return tuple(step.model_name for step in config.ensemble_scheduling.step)

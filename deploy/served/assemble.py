@@ -1,0 +1,140 @@
+"""From bundles to the repository that Triton sees.
+
+  take    a bundle -> a private copy of it, verified: what was checked is what is loaded
+  place   a private copy -> a folder for each of its models, in Triton's layout
+
+A release may stand beside another one of its family, under names with a suffix (an *arm*). Every model of it has the
+release's number as its only version, so that the version in a response says which release gave it.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts import bundle, copying, manifest, model_config, signing
+from contracts.bundle import Bundle
+from contracts.errors import ModelConfigError
+from contracts.model_config import ModelConfig
+from deploy.served.links import link
+
+_VERSION, _MODELS = "version", "models"  # the folders of a private copy
+
+
+@dataclass(frozen=True)
+class Taken(Bundle):
+    """A bundle whose files are a copy that nobody else writes."""
+
+
+def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Taken:
+    """Copy a bundle to the new folder `into` and verify the copy, so that no later change on disk is ever served.
+
+    Args:
+        trust: What it must be signed with.
+
+    Raises:
+        FolderError: it holds a link that leads elsewhere, or what is no file; or a model of it is missing.
+        ManifestError: the copy is not what was published.
+        SignatureError: the copy is unsigned, or not what was signed.
+        OSError: the disk is full, or a file cannot be read.
+    """
+    version = into / _VERSION
+    copying.copy(release.directory, version)
+    if (version / manifest.FILE_NAME).is_file():
+        manifest.verify(version)
+    if trust is not None:
+        signing.verify(version, trust)
+    if release.sealed:
+        models = {name: version / bundle.FOLDER / name for name in release.models}
+    else:
+        models = {name: into / _MODELS / name for name in release.models}
+        pinned = _pinned(release)
+        for name, folder in release.models.items():
+            versions = _version_folders(folder)
+            kept = {pinned.get(name, max(versions, key=int, default=""))} if name != release.network else set()
+            copying.copy(folder, models[name], without=set(versions) - kept)
+    return Taken(release.network, release.version, version, models, release.sealed)
+
+
+def place(release: Taken, into: Path, config_name: str | None, suffix: str = "") -> tuple[str, ...]:
+    """Put each model of a release into the repository `into`, by hard links to the private copy.
+
+    Args:
+        into: On the file system of the copy. A model that it has already gets the version and the configuration.
+        config_name: Which of a model's configurations is taken: configs/<config_name>.pbtxt, else config.pbtxt.
+        suffix: Of every name: ".r3" makes the release an arm.
+
+    Returns:
+        The models' names there, the network's first.
+
+    Raises:
+        ModelConfigError: a configuration is missing or is none.
+    """
+    for name, folder in release.models.items():
+        target = into / f"{name}{suffix}"
+        versions = _version_folders(folder)
+        link(folder, target, without={model_config.FILE_NAME, model_config.OTHERS, *versions})
+        version = target / str(release.version)
+        copying.make_folder(version)
+        if name == release.network:
+            link(release.directory, version, without={bundle.FOLDER})
+        for own in versions:  # one at most: what the bundle has of an ensemble or a step
+            link(folder / own, version)
+        config = model_config.read(model_config.chosen(folder, config_name))
+        _write(_adapted(config, name, release, suffix), target / model_config.FILE_NAME)
+    return tuple(f"{name}{suffix}" for name in release.models)
+
+
+def add_version(earlier: Taken, into: Path) -> None:
+    """Put an earlier version of a network, whose models but for that are those that lie in `into`, beside the newest.
+
+    Args:
+        earlier: Of its files only those of the version are looked at.
+    """
+    target = into / earlier.network
+    link(earlier.directory, target / str(earlier.version), without={bundle.FOLDER})
+    config = model_config.read(target / model_config.FILE_NAME)
+    versions = {*config.version_policy.specific.versions, earlier.version}
+    config.version_policy.specific.versions[:] = sorted(versions)
+    _write(config, target / model_config.FILE_NAME)
+
+
+def rename(folder: Path, target: Path, name: str) -> None:
+    """Put the model in `folder` into the new folder `target`, under the name `name`, by hard links."""
+    link(folder, target, without={model_config.FILE_NAME})
+    config = model_config.read(folder / model_config.FILE_NAME)
+    config.name = name
+    _write(config, target / model_config.FILE_NAME)
+
+
+def _adapted(config: ModelConfig, name: str, release: Bundle, suffix: str) -> ModelConfig:
+    """Give a configuration the release's number and the arm's names, in its own words otherwise."""
+    config.name = f"{config.name or name}{suffix}"  # of another name than its folder Triton says so itself
+    config.version_policy.Clear()
+    config.version_policy.specific.versions.append(release.version)
+    for step in config.ensemble_scheduling.step:
+        if step.model_name in release.models:
+            step.model_name, step.model_version = f"{step.model_name}{suffix}", release.version
+    return config
+
+
+def _write(config: ModelConfig, path: Path) -> None:
+    from google.protobuf import text_format
+
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text_format.MessageToString(config, as_utf8=True))
+    partial.chmod(0o444)
+    partial.rename(path)
+
+
+def _pinned(release: Bundle) -> dict[str, str]:
+    """Return {step: the version of it that an ensemble of the release asks for}, where it asks for one."""
+    found: dict[str, str] = {}
+    for path in (path for folder in release.models.values() for path in model_config.paths(folder)):
+        with suppress(ModelConfigError):  # it is found when it is placed
+            steps = model_config.read(path).ensemble_scheduling.step
+            found |= {step.model_name: str(step.model_version) for step in steps if step.model_version > 0}
+    return found
+
+
+def _version_folders(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]

@@ -1,0 +1,175 @@
+"""The private directory of one running server: the repository that Triton sees, and nobody else can change.
+
+  artifacts/server/served/<unique>/    mode 0700, of the user whom the server runs as; MODEL_SERVED names another home
+    repository/                        assembled from verified copies: what Triton is given
+
+It lives as long as the server does. Of a keeper that was killed it is left behind, until the next server starts.
+"""
+
+import fcntl
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import SettingsError
+from deploy.triton.settings import SERVED_VARIABLE, served_home
+
+_REPOSITORY, _LOCK, _SCRATCH = "repository", ".lock", "new-"
+
+
+@dataclass
+class PrivateDirectory:
+    """A directory that this process made, and holds as its own until it ends or removes it."""
+
+    place: Path
+    held: int | None  # a descriptor: the kernel gives the lock back, also when this process is killed
+
+    @property
+    def repository(self) -> Path:
+        """What Triton is given."""
+        return self.place / _REPOSITORY
+
+    def empty(self) -> None:
+        """Remove what a server before was given: the next one gets what lies in the repository then."""
+        shutil.rmtree(self.repository, ignore_errors=True)
+        for left in self.place.glob(f"{_SCRATCH}*"):
+            _remove_if_abandoned(left)
+        _make_readable(self.repository)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it. A second time does nothing."""
+        if self.held is not None:
+            shutil.rmtree(self.place, ignore_errors=True)
+            os.close(self.held)
+            self.held = None
+
+
+def make(user: str | None) -> PrivateDirectory:
+    """Make a private directory for a server, and remove those that no process holds any more.
+
+    Args:
+        user: Whom a server of root's runs as; None: as this process.
+
+    Raises:
+        SettingsError: it cannot be made, or Triton cannot take a path in there.
+    """
+    place = served_home()
+    try:
+        if not place.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o755)  # whatever our umask: what is in there is private
+        directory = PrivateDirectory(*_make_held(place, "*"))
+        _make_readable(directory.repository)
+        if user is not None:
+            account = pwd.getpwnam(user)
+            os.chown(directory.place, account.pw_uid, account.pw_gid)
+    except OSError as error:
+        raise SettingsError(
+            f"the models that are served cannot be copied to {place}: {error.strerror}",
+            hint=f"set {SERVED_VARIABLE} to a folder that can be written",
+        ) from error
+    return directory
+
+
+def remove_left(repository: Path) -> None:
+    """Remove the private directory with this `repository`, if the process that made it has ended."""
+    if repository.name == _REPOSITORY and repository.parent.is_dir():
+        _remove_if_abandoned(repository.parent)
+
+
+@contextmanager
+def scratch(repository: Path) -> Iterator[Path]:
+    """Make a folder beside `repository`, in the same private directory, for as long as the block runs.
+
+    What a killed process left there is removed.
+    """
+    made, held = _make_held(repository.parent, f"{_SCRATCH}*", _SCRATCH)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(held)
+
+
+class Replaced:
+    """Models of a private repository that were replaced, and what stood in their place before.
+
+    Args:
+        scratch: A folder for the latter, in the same private directory.
+    """
+
+    def __init__(self, repository: Path, scratch: Path) -> None:
+        self._repository = repository
+        self._before = Path(tempfile.mkdtemp(prefix="before-", dir=scratch))
+        self.names: list[str] = []  # in the order in which they were
+
+    def put(self, name: str, folder: Path) -> None:
+        """Put `folder` into the place of the model `name`; Triton takes it for changed whenever it was made."""
+        place = self._repository / name
+        if name in self.names:
+            shutil.rmtree(place)
+        else:
+            self.names.append(name)
+            if place.is_dir():
+                place.rename(self._before / name)
+        folder.rename(place)
+        _touch(place)
+
+    def was_there(self, name: str) -> bool:
+        """Tell whether something stood in the place of the model before."""
+        return (self._before / name).is_dir()
+
+    def take_back(self) -> None:
+        """Put everything back that stood there; what is new is removed. Without the repository nothing is done."""
+        if not self._repository.is_dir():
+            return
+        for name in self.names:
+            place = self._repository / name
+            shutil.rmtree(place, ignore_errors=True)
+            if (self._before / name).is_dir():
+                (self._before / name).rename(place)
+                _touch(place)
+
+
+def _make_held(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, int]:
+    """Make a folder of mode 0700 and hold it; remove those of the pattern `others` that no process holds."""
+    with (parent / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for other in parent.glob(others):
+            if other.is_dir():
+                _remove_if_abandoned(other)
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        held = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    return made, held
+
+
+def _make_readable(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o755)
+
+
+def _touch(model: Path) -> None:
+    """Make Triton see that a model changed: it compares the newest time of the files with that of its last load."""
+    for path in (model, *model.iterdir()):
+        os.utime(path)
+
+
+def _remove_if_abandoned(place: Path) -> None:
+    try:
+        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # somebody else was quicker
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # its process lives
+        return
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(held)

@@ -1,0 +1,70 @@
+"""A private directory, as long as a block runs, that nobody else can enter; what a killed process left goes, too."""
+
+import fcntl
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contracts import layout
+
+_PREFIX = "private-"
+_LONGEST_SOCKET = 80  # bytes of its folder: the kernel takes 107 for the whole path
+
+
+@contextmanager
+def private() -> Iterator[Path]:
+    """Make a directory in the artifacts' (large, and mostly on the repository's file system), for the block alone."""
+    home = layout.artifacts()
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{_PREFIX.rstrip('-')}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in home.glob(f"{_PREFIX}*"):
+            _remove_if_abandoned(left)
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+        held = os.open(place, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(held)
+
+
+@contextmanager
+def socket_folder(leads_to: Path) -> Iterator[Path]:
+    """Make a private directory whose path is short, without a blank, with a link `models` to the given folder.
+
+    A Unix socket's path has 107 bytes at most, and Triton 2.51 ends at a blank in the repository's.
+    """
+    usual = tempfile.gettempdir()
+    short = usual if len(usual) <= _LONGEST_SOCKET and " " not in usual else "/tmp"  # noqa: S108  # mkdtemp's parent
+    place = Path(tempfile.mkdtemp(prefix="gate-", dir=short))
+    try:
+        (place / "models").symlink_to(leads_to)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def let_in(user: str, readable: Path, writable: Path) -> None:
+    """Let a user's group enter a private directory of root's, and the user write in another one of them."""
+    account = pwd.getpwnam(user)
+    os.chown(readable, -1, account.pw_gid)
+    readable.chmod(0o750)
+    os.chown(writable, account.pw_uid, account.pw_gid)
+
+
+def _remove_if_abandoned(place: Path) -> None:
+    held = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # its process lives
+        return
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(held)

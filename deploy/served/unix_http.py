@@ -1,0 +1,101 @@
+"""HTTP over a Unix socket, as far as Triton's KServe API needs it: tritonclient speaks to hosts and ports alone."""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import np_to_triton_dtype
+
+from contracts.samples import Batch
+
+_HEADER_LENGTH = "Inference-Header-Content-Length"  # where a body's JSON ends and its tensors begin
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server sent back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> str | None:
+        """Why it refused; None if it did not."""
+        if self.status < 400:
+            return None
+        try:
+            return str(json.loads(self.body)["error"])
+        except (ValueError, KeyError, TypeError):
+            return f"HTTP status {self.status}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to an inference request."""
+
+    version: str  # of the model, as the server says
+    outputs: Batch
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def call(
+    path: Path,
+    method: str,
+    url: str,
+    timeout_s: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    """Send a request to the server that listens on `path`.
+
+    Raises:
+        OSError, http.client.HTTPException: there is none, or it is gone before its reply.
+    """
+    connection = _Connection(path, timeout_s)
+    try:
+        connection.request(method, url, body, dict(headers or {}))
+        response = connection.getresponse()
+        return Reply(response.status, dict(response.getheaders()), response.read())
+    finally:
+        connection.close()
+
+
+def infer(path: Path, model: str, inputs: Batch, timeout_s: float) -> Answer | str:
+    """Send an inference request; return the answer, or why the server refused.
+
+    Raises:
+        OSError, http.client.HTTPException: as `call`.
+    """
+    tensors = [_tensor(name, values) for name, values in inputs.items()]
+    body, length = InferenceServerClient.generate_request_body(tensors)
+    headers = {} if length is None else {_HEADER_LENGTH: str(length)}
+    reply = call(path, "POST", f"/v2/models/{model}/infer", timeout_s, body, headers)
+    if reply.error is not None:
+        return reply.error
+    given = next((value for name, value in reply.headers.items() if name.lower() == _HEADER_LENGTH.lower()), None)
+    result = InferenceServerClient.parse_response_body(reply.body, header_length=int(given) if given else None)
+    response: dict[str, Any] = result.get_response()
+    outputs = {output["name"]: result.as_numpy(output["name"]) for output in response["outputs"]}
+    return Answer(str(response["model_version"]), outputs)
+
+
+def _tensor(name: str, values: Any) -> InferInput:
+    tensor = InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+    tensor.set_data_from_numpy(values)
+    return tensor

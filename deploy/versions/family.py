@@ -1,0 +1,238 @@
+"""Serve another release of a family: all of its models at once, for every request.
+
+1. The new release stands beside the one that serves, under names of its own (an arm), and answers its golden requests.
+2. The public ensembles are pointed at the arm. Each takes one load, which for a request is either before it or after:
+   Triton gives it all the models of an ensemble when it begins.
+3. The models get the new release under their own names, and the ensembles are pointed back at those.
+4. The arm is unloaded.
+
+A network without an ensemble needs no more than 1, 4 and a load of its own. What goes wrong in 1 has changed nothing
+that serves; after it, everything is put back.
+"""
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from contracts import golden, model_config
+from contracts.bundle import Bundle
+from deploy.errors import DeployError, ModelError, RepositoryError, WrongAnswerError
+from deploy.keeping import readiness
+from deploy.layers import layer
+from deploy.served import arms, assemble, content, private
+from deploy.served.assemble import Taken
+from deploy.served.private import Replaced
+from deploy.triton.control import Control
+from deploy.versions import ensembles, snapshot
+
+_UNLOAD_S = 10.0  # an arm stays until the last request that went through it is answered
+
+
+def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], None]) -> bool:
+    """Serve a release of the repository `root`, in the place of that of its family which serves now.
+
+    Args:
+        say: Is told what takes long.
+
+    Returns:
+        Whether anything was loaded; not if it serves already.
+
+    Raises:
+        ManifestError, SignatureError, FolderError, ModelConfigError: it is not what may be served.
+        ModelError: it does not load, or does not answer its golden requests as it was proven to.
+        RepositoryError: its ensembles and their steps do not agree.
+        OSError: the disk is full, or the private directory is gone, as its server has ended.
+    """
+    server = control.server
+    served = Path(server.served)
+    with private.scratch(served) as scratch:
+        new = scratch / "repository"
+        new.mkdir()
+        taken = assemble.take(release, scratch / "release", server.trust)
+        assemble.place(taken, new, server.config_name)
+        content.put_earlier(root, taken, new, server.config_name, server.trust)
+        layer.ensure(new, say)
+        left_behind = arms.standing(served, release.models)  # by a command that was killed
+        if not left_behind and _serves(control, served, new, release):
+            return False
+        change = _Change(control, served, scratch, new, release.version)
+        if change.ensembles:
+            with _standing(control, taken), _or_taken_back(change):
+                change.point_at_the_arm()
+                change.settle()
+        else:
+            with _standing(control, taken):
+                pass
+            with _or_taken_back(change):
+                change.settle()
+        _withdraw(control, served, left_behind)
+    return True
+
+
+class _Change:
+    """The models of a family that get another release under their own names.
+
+    Args:
+        new: The repository with the new release alone.
+        version: The new release's.
+    """
+
+    def __init__(self, control: Control, served: Path, scratch: Path, new: Path, version: int) -> None:
+        self._control, self._served, self._scratch, self._new, self._version = control, served, scratch, new, version
+        steps = {path.parent.name: _steps(path.parent) for path in sorted(new.glob(f"*/{model_config.FILE_NAME}"))}
+        self._order = _in_order(steps)
+        self._before = snapshot.ready_models(control.models())
+        self.ensembles = [name for name in self._order if steps[name]]
+        self.replaced = Replaced(served, scratch)
+
+    def point_at_the_arm(self) -> None:
+        """Let every ensemble that serves send its requests to the arm's steps from now on."""
+        suffix = arms.suffix(self._version)
+        for name in self.ensembles:
+            if name in self._before:
+                pointed = self._scratch / "pointed" / name
+                assemble.rename(self._served / f"{name}{suffix}", pointed, name)
+                self._put(name, pointed)
+
+    def settle(self) -> None:
+        """Load the release under its own names, steps first, and see that it serves and nothing else was lost.
+
+        Raises:
+            ModelError: one does not load, or another model went down with it.
+        """
+        for name in self._order:
+            self._put(name, self._new / name)
+        found = self._control.models()
+        ready = {(model.name, model.version) for model in found if model.state == "READY"}
+        if missing := [name for name in self._order if (name, self._version) not in ready]:
+            raise ModelError(f"{missing[0]} version {self._version} is not ready although it was loaded")
+        if lost := sorted(self._before - snapshot.ready_models(found)):
+            raise ModelError(f"with this {self._order[0]}, {', '.join(lost)} does not serve any more")
+
+    def take_back(self) -> None:
+        """Serve what was served before; what was not there is unloaded."""
+        if not self._control.live():  # it ended: whoever restarts it fills the repository anew
+            return
+        was_there = {name for name in self.replaced.names if self.replaced.was_there(name)}
+        self.replaced.take_back()
+        for name in [name for name in self._order if name in was_there]:
+            with suppress(ModelError):
+                self._control.load(name)
+        new = [name for name in self.replaced.names if name not in was_there]
+        for name in reversed(new):
+            with suppress(ModelError):
+                self._control.unload(name)
+        with suppress(ModelError):
+            readiness.settle(self._control, self.replaced.names)
+        snapshot.wait_until_unloaded(self._control)
+
+    def _put(self, name: str, folder: Path) -> None:
+        self.replaced.put(name, folder)
+        self._control.load(name)
+
+
+@contextmanager
+def _standing(control: Control, taken: Taken) -> Iterator[None]:
+    """Let a release stand beside the one that serves, as an arm, for as long as the block runs.
+
+    Raises:
+        RepositoryError: its ensembles and their steps do not agree.
+        ModelError: it does not load.
+        WrongAnswerError: it loads, and gives a wrong answer to a golden request.
+    """
+    served, suffix = Path(control.server.served), arms.suffix(taken.version)
+    names = [f"{name}{suffix}" for name in taken.models]
+    arms.remove(served, names)  # of a command that was killed
+    try:
+        assemble.place(taken, served, control.server.config_name, suffix)
+        try:
+            ensembles.check(served, names, control.server.config_name)
+            for name in _in_order({name: _steps(served / name) for name in names}):
+                control.load(name)
+            _check_answers(control, taken, suffix)
+        except DeployError as error:
+            raise _by_its_own_name(error, suffix) from error
+        yield
+    finally:
+        _withdraw(control, served, names)
+
+
+@contextmanager
+def _or_taken_back(change: _Change) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        change.take_back()
+        raise
+
+
+def _withdraw(control: Control, served: Path, names: Collection[str]) -> None:
+    """Unload arms and remove them, as far as there still is a server."""
+    if not names or not control.live():
+        return
+    until = time.monotonic() + _UNLOAD_S
+    with suppress(DeployError):
+        known = {model.name for model in control.models() if not model.never_loaded}
+        for name in reversed(_in_order({name: _steps(served / name) for name in names})):
+            if name in known:
+                with suppress(ModelError):
+                    control.unload(name)
+        while {m.name for m in control.models() if m.state in ("READY", "UNLOADING")} & set(names):
+            if time.monotonic() > until:  # it goes when its last request is answered
+                break
+            time.sleep(0.01)
+        readiness.settle(control, names)
+    arms.remove(served, names)
+
+
+def _check_answers(control: Control, taken: Taken, suffix: str) -> None:
+    """Send the arm the golden requests of its release."""
+    refused: dict[str, ModelError] = {}
+    answered = set()
+    for request in golden.read(taken.directory):
+        if request.model not in taken.models:
+            continue
+        try:
+            told = control.fault(f"{request.model}{suffix}", request)
+        except ModelError as error:  # the server may be at its limit
+            refused.setdefault(request.model, error)
+            continue
+        if told:
+            raise WrongAnswerError(f"{request.model} version {taken.version} gives {told}")
+        answered.add(request.model)
+    for model, refusal in refused.items():
+        if model not in answered:
+            raise refusal
+
+
+def _serves(control: Control, served: Path, new: Path, release: Bundle) -> bool:
+    ready = {(model.name, model.version) for model in control.models() if model.state == "READY"}
+    return all(
+        (name, release.version) in ready and (served / name).is_dir() and content.same(served / name, new / name)
+        for name in release.models
+    )
+
+
+def _in_order(steps: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the models, the steps of each before it.
+
+    Raises:
+        RepositoryError: an ensemble is, by way of others, a step of itself.
+    """
+    try:
+        return [name for name in TopologicalSorter(steps).static_order() if name in steps]
+    except CycleError as error:
+        raise RepositoryError(f"an ensemble is a step of itself: {' → '.join(error.args[1])}") from error
+
+
+def _steps(folder: Path) -> tuple[str, ...]:
+    path = folder / model_config.FILE_NAME
+    return model_config.steps(model_config.read(path)) if path.is_file() else ()
+
+
+def _by_its_own_name(error: DeployError, suffix: str) -> DeployError:
+    """Say of an arm what a user knows as the model."""
+    return type(error)(re.sub(rf"{re.escape(suffix)}(?!\d)", "", str(error)))

@@ -1,0 +1,1 @@
+"""What is published already: listed, shown, verified, registered, sealed, removed."""

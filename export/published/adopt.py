@@ -1,0 +1,97 @@
+"""Seal what serves: python -m export adopt [MODEL] [--no-serve].
+
+A version from before bundles is its graph and plans; what lies around them changes with the repository. This makes the
+next version of them: the same files, with the configurations, ensembles and steps of today.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli.progress import Progress
+from contracts import bundle, copying, golden, layout, manifest, repository, signing
+from contracts.errors import ProjectError, PublishError
+from contracts.manifest import Manifest
+from export.published import releases
+from export.published.releases import Release
+from export.release import locks, serve_gate
+from export.release.seal import seal
+
+
+def adopt(options: argparse.Namespace) -> int:
+    """Seal what serves and is not sealed, of one network or of all.
+
+    Returns:
+        The exit code: 1 if one could not be sealed, which keeps no other from it.
+    """
+    found = _serving(options.repository, options.model)
+    done, failed = [], False
+    for release in found:
+        if manifest.read(release.directory).models if release.has_manifest else ():
+            print(f"{release.network} version {release.version} serves, and is sealed")
+            continue
+        try:
+            made = _adopt(release, serve=options.serve, progress=Progress())
+        except ProjectError as error:
+            print(f"error: {release.network} version {release.version} was not sealed: {error}", file=sys.stderr)
+            failed = True
+            continue
+        done.append(made.model)
+        print(f"Sealed {made.model} version {release.version} as version {made.version}, with {', '.join(made.models)}")
+    if done:
+        print(f"Next: python -m deploy reload {' '.join(done)}")
+    return 1 if failed else 0
+
+
+def _serving(root: Path, network: str | None) -> list[Release]:
+    if network is not None:
+        return [releases.one(root, network, None)]
+    return [release for release in releases.every(root) if release.state == "serving"]
+
+
+def _adopt(release: Release, *, serve: bool, progress: Progress) -> Manifest:
+    """Publish the files of a release again, with a bundle, as the next version.
+
+    Raises:
+        ManifestError, SignatureError: it is not what was published.
+        ModelConfigError, PublishError: what lies around it cannot be sealed.
+        RefusedError: a Triton does not serve it with that.
+    """
+    before, folder = manifest.verify(release.directory), release.directory.parent
+    if trust := signing.trust_from_environment():
+        signing.verify(release.directory, trust)
+    signer = signing.signer_from_environment()
+    with repository.new_version(folder) as staged:
+        if releases.one(folder.parent, folder.name, None) != release:
+            raise PublishError("another version serves now", hint="run the same command again")
+        locks.make(folder.parent, bundle.members(folder.parent, folder.name), progress.say)
+        models = bundle.write(folder.parent, folder.name, staged.directory)
+        copying.copy(release.directory, staged.directory, {manifest.FILE_NAME, manifest.SIGNATURE})
+        if not {*before.files} <= {*manifest.files_of(staged.directory)}:
+            raise PublishError(f"{layout.shown(release.directory)} changed while it was copied")
+        sealed = replace(
+            before,
+            version=staged.version,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            gates=(),  # they were of the configurations of then; a server tells of those of today
+            golden=_keep_requests(staged.directory, models),
+            models=models,
+            served=None,
+            adopted_from=before.version,
+        )
+        if serve:
+            sealed = serve_gate.passed(seal(sealed, staged.directory, None), staged.directory, progress)
+        return seal(sealed, staged.directory, signer)
+
+
+def _keep_requests(directory: Path, models: tuple[str, ...]) -> dict[str, int]:
+    """Leave out the golden requests for ensembles that are there no more; return how many each model has."""
+    requests = golden.read(directory)
+    kept = [request for request in requests if request.model in models]
+    if len(kept) < len(requests):
+        (directory / golden.FILE_NAME).unlink()
+        golden.write(kept, directory)
+    return dict(Counter(request.model for request in kept))

@@ -1,0 +1,81 @@
+"""The releases of a model repository, parked ones among them, and the state of each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contracts import layout, manifest, repository
+from contracts.names import RULE, is_model_name
+from export.errors import ExportError
+
+# serving: the newest that is not parked, which a server of this repository serves; superseded: older than that one.
+State = Literal["serving", "superseded", "parked"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version of a network, and where it lies."""
+
+    network: str
+    version: int
+    directory: Path
+    state: State
+
+    @property
+    def has_manifest(self) -> bool:
+        return (self.directory / manifest.FILE_NAME).is_file()
+
+
+def every(root: Path, network: str | None = None) -> list[Release]:
+    """List the releases of a repository, or of one network of it: oldest first.
+
+    Raises:
+        ExportError: no model can be called that.
+    """
+    if network is not None:
+        _check_name(network)
+    folders = sorted(path for path in root.glob("*") if path.is_dir() and network in (None, path.name))
+    return [release for folder in folders for release in _of(folder)]
+
+
+def one(root: Path, network: str, version: int | None) -> Release:
+    """Find a release, parked or not; by default the newest that is not parked.
+
+    Raises:
+        ExportError: there is no such release.
+    """
+    _check_name(network)
+    found = {version: _release(root / network, version) for version in _versions(root / network)}
+    if version is None:
+        version = max(repository.versions(root / network), default=0)
+    if version not in found:
+        raise ExportError(
+            f"{network} has no version {version or 'at all'} in {layout.shown(root)}",
+            note=f"versions: {', '.join(map(str, found)) or 'none'}",
+            hint="python -m export list",
+        )
+    return found[version]
+
+
+def _of(folder: Path) -> Iterator[Release]:
+    for version in _versions(folder):
+        release = _release(folder, version)
+        # What holds weights was published, and has to have its manifest; the Python models are git's.
+        if release.has_manifest or any(path.suffix in (".onnx", ".plan") for path in release.directory.iterdir()):
+            yield release
+
+
+def _release(folder: Path, version: int) -> Release:
+    parked, serving = repository.parked(folder), max(repository.versions(folder), default=0)
+    state: State = "parked" if version in parked else "serving" if version == serving else "superseded"
+    return Release(folder.name, version, repository.directory(folder, version), state)
+
+
+def _versions(folder: Path) -> list[int]:
+    return sorted({*repository.versions(folder), *repository.parked(folder)})
+
+
+def _check_name(network: str) -> None:
+    if not is_model_name(network):
+        raise ExportError(f"a model cannot be called {network!r}", note=f"a name has {RULE}")

@@ -1,0 +1,73 @@
+"""Nothing is published that a real Triton does not serve as it was proven."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.progress import Progress
+from contracts import layout, manifest
+from deploy.triton import environment
+from export import pipeline
+from export.cache import Cache
+from export.errors import RefusedError
+from export.release import serve_gate
+from export.source.base import ExportSource
+from tests.conftest import Workspace
+from tests.export.conftest import REQUEST
+from tests.workspace import PREPROCESS
+
+
+def test_a_release_says_which_triton_served_it(release: Path) -> None:
+    served = manifest.verify(release).served
+    assert served == "2.51.0"
+    assert environment.pinned("nvidia-pytriton") == "0.7.0", "which has that Triton"
+    assert f"Served by Triton {served}" in (release / "report.html").read_text()
+    assert f"served by Triton {served}" in (release / "report.md").read_text()
+
+
+@pytest.fixture
+def publish(fashion: ExportSource, workspace: Workspace, kept_steps: Path, few_rounds: None) -> Callable[[], object]:
+    """Export the small source, served, in the test's own workspace."""
+    request = dataclasses.replace(REQUEST, serve=True)
+    cache = Cache(kept_steps, {})
+    return lambda: pipeline.run(fashion, request, model_directory=workspace.model, cache=cache, progress=Progress())
+
+
+def test_a_step_that_does_not_load_keeps_a_release_from_being_published(
+    publish: Callable[[], object], workspace: Workspace
+) -> None:
+    step = workspace.repository / PREPROCESS / "1" / "model.py"
+    step.write_text(f"import yaml\n{step.read_text()}")
+    with pytest.raises(RefusedError, match="nothing was published") as error:
+        publish()
+    assert f"{PREPROCESS} does not load" in str(error.value)
+    assert "No module named 'yaml'" in str(error.value)
+    assert {path.name for path in workspace.model.iterdir() if path.is_dir()} == {"configs"}
+
+
+def test_without_a_triton_it_is_published_as_not_yet_served(
+    publish: Callable[[], object],
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (workspace.root / "tritonserver").symlink_to("/bin/false")
+    monkeypatch.setenv("PATH", str(workspace.root), prepend=":")
+    publish()
+    assert manifest.verify(workspace.model / "1").served is None
+    assert "not yet served: tritonserver ended with exit code 1" in capsys.readouterr().err
+
+
+def test_what_the_gate_says_is_passed_on_but_for_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "__main__.py").write_text(
+        "import sys\nprint('Making it (once)', file=sys.stderr)\n"
+        "print('error: it is bad\\nNote: so bad', file=sys.stderr)\nsys.exit(1)\n"
+    )
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    said: list[str] = []
+    with pytest.raises(RefusedError, match=r"nothing was published\nNote: it is bad\nNote: so bad$"):
+        serve_gate.serve(tmp_path, said.append)
+    assert said == ["Making it (once)"]
