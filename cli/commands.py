@@ -97,4 +97,4 @@ def size(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     if unit not in _UNITS or not number.isdecimal() or not int(number):
         raise argparse.ArgumentTypeError(f"{text} is not a size, as in 512M or 16G")
-    return int(number) * 1024 ** _UNITS.index(unit)
+    return int(number) << 10 * _UNITS.index(unit)

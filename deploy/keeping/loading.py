@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy.errors import ModelError, RepositoryError, StartError
-from deploy.running import logs, pulse, workers
+from deploy.running import hold, logs, pulse, workers
 from deploy.running.server import SEE_LOG, Server, died_while_starting
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion, models_not_ready
@@ -68,13 +68,14 @@ def load(server: Server, load_timeout_s: float) -> Outcome:
     outcome = Outcome()
     with Control(server.state) as control:
         hung = _wait_for_the_ports(server, control, load_timeout_s)
-        held_back = set(server.later)
+        held_back = {*server.later, hold.NAME}
         _judge(server, [m for m in control.models() if m.name not in held_back], hung, outcome)
         for model in server.later:
             out = {name for failed in outcome.failed for name in _with_all_above(server, failed)}
             if model not in out and (reason := _load_alone(server, control, model, load_timeout_s)):
                 outcome.failed[model] = reason
-        outcome.found = released.without(control.models(), server.left_out)
+        found = [version for version in control.models() if version.name != hold.NAME]
+        outcome.found = released.without(found, server.left_out)
     return outcome
 
 
@@ -136,7 +137,7 @@ def _died(server: Server, how: str, hung: Mapping[str, str], loading: Set[str]) 
 def _together(server: Server) -> set[str]:
     """Return the models that Triton loads at its start."""
     folders = {path.parent.name for path in Path(server.state.served).glob("*/config.pbtxt")}
-    return folders - released.names(server.left_out) - set(server.later)
+    return folders - released.names(server.left_out) - {*server.later, hold.NAME}
 
 
 def _judge(server: Server, found: list[ModelVersion], hung: Mapping[str, str], outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from contracts.errors import ProjectError
 from deploy.errors import ModelError, StartError
@@ -12,7 +13,7 @@ from deploy.keeping.holds import Holds
 from deploy.keeping.loading import Died, Outcome
 from deploy.keeping.quarantine import Quarantine, fingerprint
 from deploy.keeping.replacing import Replacing
-from deploy.running import logs, server
+from deploy.running import hold, logs, server
 from deploy.running.server import Server
 from deploy.running.warm_up import WarmUps
 from deploy.running.workers import WorkerWatch
@@ -118,7 +119,8 @@ class Supervisor:
         self._note_served(outcome.found)
         self._warm_ups = WarmUps()
         with Control(up.state) as control:
-            self._make_ready(control, outcome.failed)
+            self._make_ready(control, {**outcome.failed, hold.NAME: ""})
+            hold.remove(Path(up.state.served))
             self._warm_ups.look(control)
         up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)

@@ -16,7 +16,7 @@ import psutil
 
 from deploy.errors import AlreadyRunningError, StartError
 from deploy.layers import layer
-from deploy.running import logs, pulse, workers
+from deploy.running import hold, logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
 from deploy.served import content, private
@@ -108,6 +108,8 @@ def start(
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
+            if held_back:
+                hold.put(served.repository)
             given = replace(settings, repository=served.repository)
             arguments = tritonserver_command(triton, given, shared_memory, out.union(held_back))
             started, progress = time.time(), Progress()

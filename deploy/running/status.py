@@ -16,7 +16,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from deploy.running import warm_up, workers
+from deploy.running import hold, warm_up, workers
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
@@ -129,7 +129,7 @@ class Status:
 def look(server: Running) -> Status:
     """Ask `server` how it does now; the status has no versions while it does not answer."""
     with Control(server, timeout_s=2) as control:
-        models = control.models()
+        models = [model for model in control.models() if model.name != hold.NAME]
         statistics = {(s["name"], int(s["version"])): s for s in control.statistics()} if models else {}
         ready = bool(models) and server.phase == "ready" and control.ready()
     left_out = _left_out(server, models)
