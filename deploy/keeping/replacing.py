@@ -49,7 +49,7 @@ class Replacing:
             else:
                 # An unload waits seconds for a dead worker, not for a living one, and readiness is false meanwhile.
                 with suppress(DeployError):
-                    watch.replace(worker, Path(self._up.state.repository), control)
+                    watch.replace(worker, Path(self._up.state.served), control)
                 self._leave_out(model, f"its workers died {deaths.failures} times in a row{why}", pause_s, control)
         for model in [model for model in self._out if self._deaths[model].due]:
             self._try_again(model, watch, control)
