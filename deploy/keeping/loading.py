@@ -197,7 +197,7 @@ def _with_all_above(server: Server, model: str) -> list[str]:
 def _from_the_log(server: Server, model: str) -> str:
     """Return why a model could not even be begun: only the log tells, and not what is wrong in a configuration."""
     try:
-        released.config(Path(server.state.repository, model), server.state.config_name)
+        released.config(Path(server.state.served, model), server.state.config_name)
     except RepositoryError as error:
         return f"its configuration is none: {error.__cause__}"
     except OSError:

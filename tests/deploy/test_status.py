@@ -40,11 +40,18 @@ class TritonPythonModel:
     def answer(self, request):
         return pb_utils.Tensor("OUT", pb_utils.get_input_tensor_by_name(request, "IN").as_numpy())
 """
+_ZEROS = 'inputs { key: "IN" value { data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } }'
+WARM_UP = f"""
+model_warmup [
+  {{ name: "full" batch_size: 4 count: 2 {_ZEROS} }},
+  {{ name: "one" batch_size: 1 {_ZEROS} }}
+]
+"""
 
 
 @dataclass(frozen=True)
 class Small:
-    """A server of `gate`, which batches what is waiting, and `cached`, whose answers are kept."""
+    """A server of `gate`, which batches what is waiting, `cached`, whose answers are kept, and `warmed`."""
 
     workspace: Workspace
     client: grpc.InferenceServerClient
@@ -61,6 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     workspace, ports = Workspace(tmp_path_factory.mktemp("status")), free_ports()
     write_model(workspace.repository, "gate", GATE, max_batch_size=4, more="dynamic_batching { }")
     write_model(workspace.repository, "cached", max_batch_size=4, more="response_cache { enable: true }")
+    write_model(workspace.repository, "warmed", max_batch_size=4, more=WARM_UP)
     up = ("deploy", "up", "--detach", "--repository", workspace.repository, "--cache-mb", "1")
     workspace.must(*up, *port_options(ports))
     with grpc.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
@@ -167,6 +175,17 @@ def test_waiting_requests_show_and_the_batches_they_become(small: Small) -> None
     assert answers == [None] * 5
     assert (after["batches"], after["average_batch"], after["pending"]) == ({"1": 1, "4": 1}, 2.5, 0)
     assert after["queue_ms"] > 0
+
+
+def test_the_warm_up_is_no_traffic(small: Small) -> None:
+    keys = ("requests", "rows", "executions", "average_batch", "queue_ms", "compute_ms", "batches")
+    assert [small.model("warmed")[key] for key in keys] == [0, 0, 0, None, None, None, {}]
+    [counted] = small.client.get_inference_statistics("warmed", as_json=True)["model_stats"]
+    assert int(counted["inference_count"]) == 9, "Triton counts it"
+    small.client.infer("warmed", seconds(0))
+    wait_for(lambda: small.model("warmed")["requests"] == 1)  # counted once it is answered
+    after = small.model("warmed")
+    assert (after["rows"], after["executions"], after["batches"]) == (1, 1, {"1": 1})
 
 
 def test_cache_hits_and_misses_are_counted(small: Small) -> None:
