@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 from contracts import layout
-from export.__main__ import OF_PUBLISHED
 from tests.command_lines import may_run_here, run_here
 from tests.tracked import tracked
 
@@ -94,7 +93,11 @@ class Workspace:
 
 def _exports(given: list[str]) -> bool:
     """Whether it is `python -m export` of a family or a graph, and not a command about what is published."""
-    return given[:1] == ["export"] and given[1:2] not in ([command.name] for command in OF_PUBLISHED)
+    if given[:1] != ["export"]:
+        return False
+    from export.__main__ import OF_PUBLISHED  # not in every process: runpy warns where it is to run what is there
+
+    return given[1:2] not in ([command.name] for command in OF_PUBLISHED)
 
 
 def new_workspace(root: Path) -> Workspace:

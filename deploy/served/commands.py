@@ -35,7 +35,12 @@ def prove(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(verdict)))
     if (failed := verdict.failed) is not None:
         which = f"{release.network} version {release.version}"
-        raise GateError(f"{which} does not pass the serve gate: {failed.name} ({failed.device})", note=failed.fault)
+        alone = "what depends on its batch is served a row at a time: a spec that says max = 1 of the batch"
+        raise GateError(
+            f"{which} does not pass the serve gate: {failed.name} ({failed.device})",
+            note=failed.fault,
+            hint=alone if failed.name in gate.IN_COMPANY and "a wrong answer" in failed.fault else None,
+        )
     if not options.json:
         _tell(verdict)
     return 0

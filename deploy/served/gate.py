@@ -205,12 +205,15 @@ def _unload(session: _Session) -> int:
     return len(session.configs)
 
 
-_CHECKS: Mapping[str, Callable[[_Session], int]] = {
-    "loads": _load,
-    "alone": _ask_alone,
+IN_COMPANY = {
     "in full batches": _ask_in_full_batches,
     "in odd mixtures": _ask_in_odd_mixtures,
     "all at once": _ask_all_at_once,
+}
+_CHECKS: Mapping[str, Callable[[_Session], int]] = {
+    "loads": _load,
+    "alone": _ask_alone,
+    **IN_COMPANY,
     "out of range": _ask_what_is_out_of_range,
     "unloads": _unload,
 }

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -161,16 +162,30 @@ def server(
     ]
     with (folder / _LOG).open("wb") as output:
         process = launch.start(command, {**os.environ, **triton.environment}, user, output.fileno())
+    watch = threading.Thread(target=_end_with_its_workers, args=(process.pid,), daemon=True)
+    watch.start()
     try:
         running = Isolated(process, folder, repository, origin, timeout_s)
         running.wait_until_live()
         yield running
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own, with its workers
+        _kill_group(process.pid)
+        watch.join()
         process.wait()
         for region in _SHARED_MEMORY.glob(f"{shared_memory}*"):
             region.unlink(missing_ok=True)
+
+
+def _end_with_its_workers(pid: int) -> None:
+    """Wait for the server's end, and end its workers: they hold its connections open, where a request would wait on."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # not reaped yet, so its number is nobody else's
+    _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # it leads a group of its own, with its workers
 
 
 def _unquoted(message: str) -> str:

@@ -27,6 +27,8 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values * 2)])
 """
 FOLLOWER = DOUBLER.replace("values * 2", "values * 2 + (len(values) > 5)")  # depends on the others in the batch
+# It goes on answering for a moment, until it has written down where it crashed: this does not load meanwhile.
+CRASH = f"import os, time\nos.kill(os.getppid(), 11)\ntime.sleep(60)\n{DOUBLER}"
 ENSEMBLE = """
 name: "twice" platform: "ensemble" max_batch_size: 8
 input [ { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] } ]
@@ -89,7 +91,7 @@ BAD = {  # what is wrong: the code, more of the configuration, what is said
     "no dims": (DOUBLER, 'input [ { name: "MORE" data_type: TYPE_FP32 } ]', ("loads (cpu)", "must specify 'dims'")),
     "no such module": (f"import cv2\n{DOUBLER}", "", ("net does not load", "add the package opencv-python-headless")),
     "a crash": (
-        f"import os\nos.kill(os.getppid(), 11)\n{DOUBLER}",
+        CRASH,
         "",
         ("killed by SIGSEGV while net was being loaded",),
     ),

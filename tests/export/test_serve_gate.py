@@ -1,9 +1,13 @@
 """Nothing is published that a real Triton does not serve as it was proven."""
 
 import dataclasses
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from cli.progress import Progress
@@ -58,6 +62,47 @@ def test_without_a_triton_it_is_published_as_not_yet_served(
     publish()
     assert manifest.verify(workspace.model / "1").served is None
     assert "not yet served: tritonserver ended with exit code 1" in capsys.readouterr().err
+
+
+SPEC = """
+model = "centred"
+task = "values"
+limits = { fp32 = { tolerance = { y = 1e-6 } } }
+[[inputs]]
+name = "x"
+dtype = "float32"
+shape = [{ name = "batch", min = 1, opt = 1, max = MAX }, 4]
+[[outputs]]
+name = "y"
+dtype = "float32"
+shape = [{ name = "batch", min = 1, opt = 1, max = MAX }, 4]
+"""
+
+
+@pytest.mark.heavy
+def test_a_graph_that_answers_by_its_batch_is_published_only_to_be_asked_a_row_at_a_time(workspace: Workspace) -> None:
+    root = workspace.root
+    graph = "centred (float[n, 4] x) => (float[n, 4] y) { m = ReduceMean <keepdims = 1> (x, a)  y = Sub (x, m) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "a"))
+    onnx.save(model, root / "centred.onnx")
+    np.savez(root / "x.npz", x=np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
+
+    def export(most: int) -> "subprocess.CompletedProcess[str]":
+        (root / "spec.toml").write_text(SPEC.replace("MAX", str(most)))
+        files = ("--onnx", root / "centred.onnx", "--spec", root / "spec.toml", "--inputs", root / "x.npz")
+        into = ("--repository", root / "models", "--no-register")
+        return dataclasses.replace(workspace, serves=True).run("export", *files, *into)
+
+    (root / "models").mkdir()
+    refused = export(16)
+    assert refused.returncode == 1
+    assert "centred, in a batch of 16: a wrong answer: y is " in refused.stderr
+    assert "max = 1" in refused.stderr
+    assert not list((root / "models").iterdir())
+    alone = export(1)
+    assert alone.returncode == 0, alone.stderr
+    assert manifest.verify(root / "models" / "centred" / "1").served == "2.51.0"
 
 
 def test_what_the_gate_says_is_passed_on_but_for_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
