@@ -37,6 +37,7 @@ class Server:
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
     left_out: list[LeftOut] = field(default_factory=list)  # when it was started
+    watch: workers.WorkerWatch | None = None  # once it is ready; from before anybody is told
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -135,6 +136,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
             raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
+    server.watch = workers.WorkerWatch(server.state.shared_memory)  # one that dies from now on has been seen
     server.update(phase="ready")
     return found
 

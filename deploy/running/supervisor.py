@@ -54,7 +54,8 @@ class Supervisor:
 
     def _trouble(self) -> str:
         """Wait until the server has to be restarted; return why."""
-        watch = workers.WorkerWatch(self._up.state.shared_memory)
+        watch = self._up.watch
+        assert watch is not None  # it is ready
         unanswered, ask_at = 0, time.monotonic() + _ASK_EVERY_S
         with Control(self._up.state, timeout_s=2) as control:
             while True:
