@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ class Server:
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
-    left_out: list[LeftOut] = field(default_factory=list)  # when it was started
-    watch: workers.WorkerWatch | None = None  # once it is ready; from before anybody is told
+    watch: workers.WorkerWatch
+    left_out: list[LeftOut]  # when it was started
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -110,7 +110,7 @@ def start(settings: Settings, say: Callable[[str], None], replaces: Server | Non
         except BaseException:  # nobody would know of it
             process.kill()
             raise
-        return Server(running, process, recorder, started, left_out)
+        return Server(running, process, recorder, started, workers.WorkerWatch(shared_memory), left_out)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -136,7 +136,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
             raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
-    server.watch = workers.WorkerWatch(server.state.shared_memory)  # one that dies from now on has been seen
+    server.watch.refresh()  # before anybody is told: one that dies from now on has been seen
     server.update(phase="ready")
     return found
 

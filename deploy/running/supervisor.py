@@ -55,7 +55,6 @@ class Supervisor:
     def _trouble(self) -> str:
         """Wait until the server has to be restarted; return why."""
         watch = self._up.watch
-        assert watch is not None  # it is ready
         unanswered, ask_at = 0, time.monotonic() + _ASK_EVERY_S
         with Control(self._up.state, timeout_s=2) as control:
             while True:
