@@ -30,6 +30,7 @@ LOG = "install.log"  # what pip said the last time
 _SHOWN_LINES = 20
 _BAR_WIDTH = 24
 _REDRAWN_S = 0.2
+_GRACE_S = 30  # for what was interrupted to remove its temporary files
 _FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
 
@@ -146,7 +147,10 @@ def _byte_compile(home: Path, python: Path, log: Path) -> None:
 
 @contextmanager
 def _interruptible(command: Sequence[str | Path], output: TextIO) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a command that is interrupted when we are: once, whoever was told, so that it removes its temporary files."""
+    """Run a command that is interrupted when we are: once, whoever was told, so that it removes its temporary files.
+
+    It has ended when this does: on Ctrl-C Popen alone waits a quarter of a second for it and goes on without it.
+    """
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -158,9 +162,16 @@ def _interruptible(command: Sequence[str | Path], output: TextIO) -> "Iterator[s
         try:
             yield process
         except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)  # `pip --python` has a child
+            _end(process)
             raise
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)  # `pip --python` has a child
+            process.wait(_GRACE_S)
+            return
 
 
 def _empty(home: Path, but: Path) -> None:

@@ -16,7 +16,6 @@ from deploy.keeping.replacing import Replacing
 from deploy.running import hold, logs, server
 from deploy.running.server import Server
 from deploy.running.warm_up import WarmUps
-from deploy.running.workers import WorkerWatch
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.settings import Settings
@@ -122,21 +121,19 @@ class Supervisor:
             self._make_ready(control, {**outcome.failed, hold.NAME: ""})
             hold.remove(Path(up.state.served))
             self._warm_ups.look(control)
+        up.watch.refresh()  # before anybody is told: one that dies from now on has been seen
         up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)
 
     def _trouble(self, up: Server) -> str:
         """Wait until the server has to be restarted; return why."""
-        watch, replacing = (
-            WorkerWatch(up.state.shared_memory),
-            Replacing(up, self._quarantine, self._patience.longest_pause_s, self._say),
-        )
+        replacing = Replacing(up, self._quarantine, self._patience.longest_pause_s, self._say)
         unanswered, ask_at, index_at = 0, time.monotonic() + _ASK_EVERY_S, 0.0
         with Control(up.state, timeout_s=2) as control:
             while True:
                 if how := up.end():
                     return f"tritonserver {how}"
-                if trouble := replacing.look(watch, control):
+                if trouble := replacing.look(up.watch, control):
                     return trouble
                 if time.monotonic() >= index_at:
                     if how := loading.ended(up):
@@ -147,7 +144,7 @@ class Supervisor:
                     unanswered = 0 if control.live() else unanswered + 1
                     if unanswered == _UNANSWERED:
                         return "tritonserver does not answer any more"
-                    watch.refresh()  # what a reload has started since
+                    up.watch.refresh()  # what a reload has started since
                     ask_at = time.monotonic() + (0 if unanswered else _ASK_EVERY_S)
                 time.sleep(_LOOK_EVERY_S)
 

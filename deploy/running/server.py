@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,11 +41,12 @@ class Server:
     process: "subprocess.Popen[bytes]"
     recorder: threading.Thread  # writes the log
     started: float  # seconds since the epoch
+    watch: workers.WorkerWatch
     progress: Progress
     private: PrivateDirectory  # what Triton is given lies in there
-    left_out: list[LeftOut] = field(default_factory=list)  # when it was started
-    later: list[str] = field(default_factory=list)  # not loaded with the others: each step before the ensembles above
-    memory: Limit | None = None
+    left_out: list[LeftOut]  # when it was started
+    later: list[str]  # not loaded with the others: each step before the ensembles above
+    memory: Limit | None
 
     def update(self, **changes: Any) -> None:
         """Write down what has changed, for others to read."""
@@ -148,7 +149,8 @@ def start(
             if replaces is None:
                 served.remove()
             raise
-        return Server(running, process, recorder, started, progress, served, left_out, held_back, memory)
+        watch = workers.WorkerWatch(shared_memory)
+        return Server(running, process, recorder, started, watch, progress, served, left_out, held_back, memory)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -172,6 +174,7 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
             raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
             raise StartError("every model loaded, and yet the server says that it is not ready", hint=SEE_LOG)
+    server.watch.refresh()  # before anybody is told: one that dies from now on has been seen
     server.update(phase="ready")
     return found
 

@@ -34,7 +34,7 @@ class Ensemble:
 
         Raises:
             StepError: a step does not run here, or refuses one of them.
-        ModelConfigError: a step has no configuration.
+            ModelConfigError: a step has no configuration.
         """
         tensors: dict[str, Any] = dict(inputs)
         waiting = list(self._config.ensemble_scheduling.step)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cli import environments
 from cli.environments import HALF_MADE, LOG, MADE
 from contracts import layout
 from tests.conftest import wait_for
@@ -142,6 +143,28 @@ def test_what_an_interrupted_run_left_is_not_taken_for_whole(checkout: Path) -> 
     metadata.write_text(metadata.read_text().replace("1.0", "2.0"))
     assert setup(checkout, FROM_WHEELS).returncode == 0
     assert installed(checkout) == "2.0"
+
+
+_SLOW_TO_END = """
+import signal, time
+def end(*_):
+    time.sleep(1)
+    raise SystemExit(1)
+signal.signal(signal.SIGINT, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_is_interrupted_has_ended_before_we_do(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "log").open("w") as log,
+        pytest.raises(KeyboardInterrupt),
+        environments._interruptible([sys.executable, "-c", _SLOW_TO_END], log) as process,
+    ):
+        wait_for(lambda: (tmp_path / "log").read_text())
+        raise KeyboardInterrupt
+    assert process.returncode == 1
 
 
 def test_a_terminal_is_shown_a_bar_that_goes_at_the_end(checkout: Path) -> None:

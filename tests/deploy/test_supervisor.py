@@ -16,8 +16,10 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from deploy.running import workers
-from deploy.triton.settings import ADMIN_HEADER
+from deploy.keeping.supervisor import Patience, Supervisor
+from deploy.running import server, workers
+from deploy.triton.control import ModelVersion
+from deploy.triton.settings import ADMIN_HEADER, Settings
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 
 pytestmark = pytest.mark.heavy
@@ -68,6 +70,33 @@ def test_a_killed_worker_is_replaced_and_the_server_stays(up: Workspace) -> None
     assert infer(status(up)["http"], 0.25) == 0.5
     assert state(up)["triton"] == before["triton"]
     assert len(workers.find(before["shared_memory"])) == 1
+
+
+def test_a_worker_that_dies_as_soon_as_the_server_is_ready_is_replaced(
+    sleeper: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the supervisor's first look: on a busy machine that is a second later."""
+    monkeypatch.setenv("ARTIFACTS_DIR", str(sleeper.root / "artifacts"))
+    said: list[str] = []
+    too_late = threading.Timer(60, os.kill, [os.getpid(), signal.SIGINT])  # it would wait for ever
+
+    def kill(up: server.Server, _: list[ModelVersion]) -> None:
+        [worker] = workers.find(up.state.shared_memory)
+        worker.kill()
+        wait_for(lambda: worker.status() == psutil.STATUS_ZOMBIE)  # Triton does not reap it
+        too_late.start()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.endswith("it was replaced"):
+            raise SystemExit
+
+    http, grpc, metrics = free_ports()
+    settings = Settings(sleeper.repository, http_port=http, grpc_port=grpc, metrics_port=metrics)
+    with pytest.raises(SystemExit):
+        Supervisor(settings, Patience(), say).run(kill)
+    too_late.cancel()
+    assert said[-1] == "a worker of sleeper version 1 died; it was replaced"
 
 
 def test_a_worker_that_a_reload_replaced_is_not_taken_for_dead(up: Workspace) -> None:
