@@ -58,7 +58,7 @@ class GoldenRequest:
         """Say what is wrong with an answer to it; None if nothing is."""
         for output, right in self.answers.items():
             if output not in answer:
-                return f"the answer has no output {output!r}"
+                return f"an answer without the output {output!r}"
             if told := _difference(answer[output], right, self.tolerance.get(output, 0.0)):
                 return f"a wrong answer: {output} {told}"
         return None

@@ -244,7 +244,7 @@ COMMANDS = (
         "prove",
         "the serve gate: let a server of its own load a version, and check its answers alone and in company; "
         "exit code 3 where no server can be started",
-        "deploy.served.commands:prove",
+        "deploy.proving.commands:prove",
         _prove,
     ),
     Command(

@@ -59,6 +59,10 @@ class ModelError(DeployError):
     """A model did not load, is not ready, or does not answer."""
 
 
+class NoAnswerError(ModelError):
+    """A model took too long to answer."""
+
+
 class WrongAnswerError(ModelError):
     """A version loaded, and does not answer its golden requests as the reference did when it was released."""
 

@@ -74,9 +74,14 @@ def load(server: Server, load_timeout_s: float) -> Outcome:
             out = {name for failed in outcome.failed for name in _with_all_above(server, failed)}
             if model not in out and (reason := _load_alone(server, control, model, load_timeout_s)):
                 outcome.failed[model] = reason
-        found = [version for version in control.models() if version.name != hold.NAME]
-        outcome.found = released.without(found, server.left_out)
+        outcome.found = found(server, control)
     return outcome
+
+
+def found(server: Server, control: Control) -> list[ModelVersion]:
+    """Return the versions that the server has of what is not left out."""
+    versions = [version for version in control.models() if version.name != hold.NAME]
+    return released.without(versions, server.left_out)
 
 
 def ended(server: Server) -> str | None:
@@ -91,6 +96,19 @@ def ended(server: Server) -> str | None:
             return how
         time.sleep(_LOOK_EVERY_S)
     return f"crashed with {number.name}, and hangs"
+
+
+def ends_soon(server: Server) -> str | None:
+    """Say how the server ended; the connection to a server that dies breaks before the process is gone."""
+    until = time.monotonic() + _LAST_WORDS_S
+    while time.monotonic() < until:
+        if how := ended(server):
+            return how
+        with Control(server.state, timeout_s=2) as control:
+            if control.live():
+                return None
+        time.sleep(_LOOK_EVERY_S)
+    return None
 
 
 def _wait_for_the_ports(server: Server, control: Control, load_timeout_s: float) -> dict[str, str]:
@@ -167,7 +185,7 @@ def _load_alone(server: Server, control: Control, model: str, load_timeout_s: fl
     error = loading.exception()
     if error is None:
         return None
-    if how := _ends_soon(server):
+    if how := ends_soon(server):
         raise Died(f"tritonserver {how} while it loaded {model}", {model: _did(how)})
     if not isinstance(error, ModelError):
         raise error
@@ -175,19 +193,6 @@ def _load_alone(server: Server, control: Control, model: str, load_timeout_s: fl
         return _too_slow(load_timeout_s)
     told = [f"version {m.version}: {m.reason}" for m in control.models() if m.name == model and m.failed and m.reason]
     return "; ".join(told) or _from_the_log(server, model)
-
-
-def _ends_soon(server: Server) -> str | None:
-    """Say how the server ended; the connection to a server that dies breaks before the process is gone."""
-    until = time.monotonic() + _LAST_WORDS_S
-    while time.monotonic() < until:
-        if how := ended(server):
-            return how
-        with Control(server.state, timeout_s=2) as control:
-            if control.live():
-                return None
-        time.sleep(_LOOK_EVERY_S)
-    return None
 
 
 def _with_all_above(server: Server, model: str) -> list[str]:

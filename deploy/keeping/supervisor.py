@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.errors import ProjectError
 from deploy.errors import ModelError, StartError
-from deploy.keeping import loading, readiness
+from deploy.keeping import asking, loading, readiness
 from deploy.keeping.backoff import Backoff
 from deploy.keeping.holds import Holds
 from deploy.keeping.loading import Died, Outcome
@@ -79,6 +79,7 @@ class Supervisor:
             StartError, …: as `run`.
         """
         later = self._doubtful() if replaces else set()
+        known = self._served.keys() - later if replaces else set()
         while True:
             self._quarantine.review()
             failed = self._quarantine.reasons()
@@ -88,6 +89,7 @@ class Supervisor:
                 self._quarantine.add(model, up.state.failed[model])
             try:
                 outcome = loading.load(up, self._patience.load_timeout_s)
+                asking.ask(up, outcome, known, self._patience.load_timeout_s, self._print)
             except Died as died:
                 if self._settings.strict:
                     raise StartError(died.how, hint=server.SEE_LOG) from died
@@ -118,9 +120,9 @@ class Supervisor:
         self._note_served(outcome.found)
         self._warm_ups = WarmUps()
         with Control(up.state) as control:
+            self._warm_ups.begin(control)
             self._make_ready(control, {**outcome.failed, hold.NAME: ""})
             hold.remove(Path(up.state.served))
-            self._warm_ups.look(control)
         up.watch.refresh()  # before anybody is told: one that dies from now on has been seen
         up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)

@@ -109,7 +109,7 @@ def start(
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
-            if held_back:
+            if held_back or wanted.releases:  # which are asked before it is ready
                 hold.put(served.repository)
             given = replace(settings, repository=served.repository)
             arguments = tritonserver_command(triton, given, shared_memory, out.union(held_back))
@@ -135,6 +135,7 @@ def start(
                 shared_memory=shared_memory,
                 drain_s=settings.drain_s,
                 config_name=name,
+                native=triton.native,
                 verify_key=str(trust.public_key) if trust and trust.public_key else None,
                 verify_chain=tuple(map(str, trust.chain)) if trust else (),
                 grpc_tls=settings.tls is not None,

@@ -1,7 +1,8 @@
 """What a version has done before its first request: Triton counts its warm-up as if somebody had asked for that.
 
-The counters are read when a version is first seen. Requests may have come by then; how many of those that were counted
-were warm-up its configuration tells, and times are shared out by that.
+The counters are read when a version is first seen. Before the server is ready nobody but us has asked. Of a version
+that is loaded later requests may have come by then; how many of those that were counted were warm-up its configuration
+tells, and times are shared out by that.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,12 @@ class WarmUps:
         self.noted: dict[str, dict[str, Any]] = {}  # {"MODEL/VERSION": as `of` has it}
         self._counted: dict[str, int] = {}
 
+    def begin(self, control: Control) -> None:
+        """Note all that the versions of a server have done that is about to be said to be ready."""
+        for statistics in control.statistics():
+            version = key(statistics["name"], statistics["version"])
+            self.noted[version], self._counted[version] = all_of(statistics), statistics["execution_count"]
+
     def look(self, control: Control) -> bool:
         """Note what is new, and what was loaded anew: its counters have begun again. Return whether anything was."""
         found = False
@@ -40,6 +47,19 @@ class WarmUps:
 def key(model: str, version: int | str) -> str:
     """Name a version as `WarmUps.noted` does."""
     return f"{model}/{version}"
+
+
+def all_of(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that a version's statistics have counted, as `of` does."""
+    times = statistics["inference_stats"]
+    return {
+        "requests": times["success"]["count"],
+        "rows": statistics["inference_count"],
+        "executions": statistics["execution_count"],
+        "queue_ns": times["queue"]["ns"],
+        "compute_ns": sum(times[part]["ns"] for part in _COMPUTE),
+        "batches": {str(batch["batch_size"]): batch["compute_infer"]["count"] for batch in statistics["batch_stats"]},
+    }
 
 
 def of(statistics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

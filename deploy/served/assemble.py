@@ -24,6 +24,15 @@ _VERSION, _MODELS = "version", "models"  # the folders of a private copy
 class Taken(Bundle):
     """A bundle whose files are a copy that nobody else writes."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it was published without a server to prove it, so that none has served it as it is yet.
+
+        Raises:
+            ManifestError: its manifest is damaged.
+        """
+        return self.sealed and manifest.read(self.directory).served is None
+
 
 def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Taken:
     """Copy a bundle to the new folder `into` and verify the copy, so that no later change on disk is ever served.

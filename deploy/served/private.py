@@ -6,7 +6,6 @@
 It lives as long as the server does. Of a keeper that was killed it is left behind, until the next server starts.
 """
 
-import fcntl
 import os
 import pwd
 import shutil
@@ -17,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import SettingsError
+from deploy.served import held
 from deploy.triton.settings import SERVED_VARIABLE, served_home
 
-_REPOSITORY, _LOCK, _SCRATCH = "repository", ".lock", "new-"
+_REPOSITORY, _SCRATCH = "repository", "new-"
 
 
 @dataclass
@@ -27,7 +27,7 @@ class PrivateDirectory:
     """A directory that this process made, and holds as its own until it ends or removes it."""
 
     place: Path
-    held: int | None  # a descriptor: the kernel gives the lock back, also when this process is killed
+    lock: int | None  # a descriptor: the kernel gives the lock back, also when this process is killed
 
     @property
     def repository(self) -> Path:
@@ -38,15 +38,15 @@ class PrivateDirectory:
         """Remove what a server before was given: the next one gets what lies in the repository then."""
         shutil.rmtree(self.repository, ignore_errors=True)
         for left in self.place.glob(f"{_SCRATCH}*"):
-            _remove_if_abandoned(left)
+            held.remove_if_abandoned(left)
         _make_readable(self.repository)
 
     def remove(self) -> None:
         """Remove it with all that is in it. A second time does nothing."""
-        if self.held is not None:
+        if self.lock is not None:
             shutil.rmtree(self.place, ignore_errors=True)
-            os.close(self.held)
-            self.held = None
+            os.close(self.lock)
+            self.lock = None
 
 
 def make(user: str | None) -> PrivateDirectory:
@@ -63,7 +63,7 @@ def make(user: str | None) -> PrivateDirectory:
         if not place.is_dir():
             place.mkdir(parents=True, exist_ok=True)
             place.chmod(0o755)  # whatever our umask: what is in there is private
-        directory = PrivateDirectory(*_make_held(place, "*"))
+        directory = PrivateDirectory(*held.make(place, "*"))
         _make_readable(directory.repository)
         if user is not None:
             account = pwd.getpwnam(user)
@@ -79,7 +79,7 @@ def make(user: str | None) -> PrivateDirectory:
 def remove_left(repository: Path) -> None:
     """Remove the private directory with this `repository`, if the process that made it has ended."""
     if repository.name == _REPOSITORY and repository.parent.is_dir():
-        _remove_if_abandoned(repository.parent)
+        held.remove_if_abandoned(repository.parent)
 
 
 @contextmanager
@@ -88,12 +88,12 @@ def scratch(repository: Path) -> Iterator[Path]:
 
     What a killed process left there is removed.
     """
-    made, held = _make_held(repository.parent, f"{_SCRATCH}*", _SCRATCH)
+    made, lock = held.make(repository.parent, f"{_SCRATCH}*", _SCRATCH)
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        os.close(held)
+        os.close(lock)
 
 
 class Replaced:
@@ -136,19 +136,6 @@ class Replaced:
                 _touch(place)
 
 
-def _make_held(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, int]:
-    """Make a folder of mode 0700 and hold it; remove those of the pattern `others` that no process holds."""
-    with (parent / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for other in parent.glob(others):
-            if other.is_dir():
-                _remove_if_abandoned(other)
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        held = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(held, fcntl.LOCK_EX)
-    return made, held
-
-
 def _make_readable(place: Path) -> None:
     place.mkdir()
     place.chmod(0o755)
@@ -158,18 +145,3 @@ def _touch(model: Path) -> None:
     """Make Triton see that a model changed: it compares the newest time of the files with that of its last load."""
     for path in (model, *model.iterdir()):
         os.utime(path)
-
-
-def _remove_if_abandoned(place: Path) -> None:
-    try:
-        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # somebody else was quicker
-        return
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # its process lives
-        return
-    else:
-        shutil.rmtree(place, ignore_errors=True)
-    finally:
-        os.close(held)

@@ -80,6 +80,7 @@ class Running:
     shared_memory: str  # what the names of its regions in /dev/shm begin with
     drain_s: int
     config_name: str | None = None  # which of a model's configurations it takes
+    native: bool = True  # whether it has Triton's own backend for ONNX Runtime
     verify_key: str | None = None  # what its releases have to be signed with, if anything
     verify_chain: tuple[str, ...] = ()
     grpc_tls: bool = False

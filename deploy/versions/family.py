@@ -17,17 +17,20 @@ from contextlib import contextmanager, suppress
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from contracts import golden, model_config
+from contracts import model_config
 from contracts.bundle import Bundle
-from deploy.errors import DeployError, ModelError, RepositoryError, WrongAnswerError
+from deploy.errors import DeployError, ModelError, RepositoryError
 from deploy.keeping import readiness
 from deploy.layers import layer
+from deploy.proving import questions
+from deploy.proving.questions import Examination
 from deploy.served import arms, assemble, content, private
 from deploy.served.assemble import Taken
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
 from deploy.versions import ensembles, snapshot
 
+_ANSWER_S = 60.0  # for a golden request
 _UNLOAD_S = 10.0  # an arm stays until the last request that went through it is answered
 
 
@@ -189,23 +192,17 @@ def _withdraw(control: Control, served: Path, names: Collection[str]) -> None:
 
 
 def _check_answers(control: Control, taken: Taken, suffix: str) -> None:
-    """Send the arm the golden requests of its release."""
-    refused: dict[str, ModelError] = {}
-    answered = set()
-    for request in golden.read(taken.directory):
-        if request.model not in taken.models:
-            continue
-        try:
-            told = control.fault(f"{request.model}{suffix}", request)
-        except ModelError as error:  # the server may be at its limit
-            refused.setdefault(request.model, error)
-            continue
-        if told:
-            raise WrongAnswerError(f"{request.model} version {taken.version} gives {told}")
-        answered.add(request.model)
-    for model, refusal in refused.items():
-        if model not in answered:
-            raise refusal
+    """Ask the arm the golden requests of its release; one that no server has served yet all that the serve gate asks.
+
+    Raises:
+        ModelError: it refuses one.
+        WrongAnswerError: an answer is not the reference's.
+    """
+    server = control.server
+    ask = questions.at(server.http, _ANSWER_S)
+    arm = Examination.of(taken, Path(server.served), ask, native=server.native, suffix=suffix)
+    for question in questions.ALL.values() if taken.is_new else (questions.alone,):
+        question(arm)
 
 
 def _serves(control: Control, served: Path, new: Path, release: Bundle) -> bool:

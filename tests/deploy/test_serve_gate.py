@@ -12,7 +12,7 @@ import pytest
 from contracts import golden
 from contracts.golden import GoldenRequest
 from contracts.samples import Batch
-from deploy.served import mixtures, outside
+from deploy.proving import mixtures, outside
 from tests.conftest import Workspace, processes_of
 from tests.deploy.conftest import write_model
 
@@ -86,8 +86,16 @@ def test_what_serves_as_it_was_proven_passes(tmp_path: Path) -> None:
 
 
 BAD = {  # what is wrong: the code, more of the configuration, what is said
-    "answers by the company": (FOLLOWER, "", ("in full batches", "net, in a batch of 8: a wrong answer: OUT is ")),
-    "wrong answers": (DOUBLER.replace("* 2", "* 3"), "", ("alone (cpu)", "net: a wrong answer: OUT is ")),
+    "answers by the company": (
+        FOLLOWER,
+        "",
+        ("in full batches", "net version 1, in a batch of 8, gives a wrong answer: OUT is "),
+    ),
+    "wrong answers": (
+        DOUBLER.replace("* 2", "* 3"),
+        "",
+        ("alone (cpu)", "net version 1 gives a wrong answer: OUT is "),
+    ),
     "no dims": (DOUBLER, 'input [ { name: "MORE" data_type: TYPE_FP32 } ]', ("loads (cpu)", "must specify 'dims'")),
     "no such module": (f"import cv2\n{DOUBLER}", "", ("net does not load", "add the package opencv-python-headless")),
     "a crash": (

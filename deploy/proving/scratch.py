@@ -1,6 +1,5 @@
 """A private directory, as long as a block runs, that nobody else can enter; what a killed process left goes, too."""
 
-import fcntl
 import os
 import pwd
 import shutil
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts import layout
+from deploy.served import held
 
 _PREFIX = "private-"
 _LONGEST_SOCKET = 80  # bytes of its folder: the kernel takes 107 for the whole path
@@ -20,18 +20,12 @@ def private() -> Iterator[Path]:
     """Make a directory in the artifacts' (large, and mostly on the repository's file system), for the block alone."""
     home = layout.artifacts()
     home.mkdir(parents=True, exist_ok=True)
-    with (home / f"{_PREFIX.rstrip('-')}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in home.glob(f"{_PREFIX}*"):
-            _remove_if_abandoned(left)
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
-        held = os.open(place, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
+    place, lock = held.make(home, f"{_PREFIX}*", _PREFIX)
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        os.close(held)
+        os.close(lock)
 
 
 @contextmanager
@@ -56,15 +50,3 @@ def let_in(user: str, readable: Path, writable: Path) -> None:
     os.chown(readable, -1, account.pw_gid)
     readable.chmod(0o750)
     os.chown(writable, account.pw_uid, account.pw_gid)
-
-
-def _remove_if_abandoned(place: Path) -> None:
-    held = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # its process lives
-        return
-    else:
-        shutil.rmtree(place, ignore_errors=True)
-    finally:
-        os.close(held)

@@ -11,8 +11,8 @@ from pathlib import Path
 from contracts import bundle, layout, manifest
 from contracts.bundle import Bundle
 from deploy.errors import GateError, RepositoryError, SetupError, StartError
-from deploy.served import gate
-from deploy.served.gate import Verdict
+from deploy.proving import gate, questions
+from deploy.proving.gate import Verdict
 from deploy.triton import environment
 
 NO_SERVER = 3  # the exit code where no server can be started: nothing was found out about the release
@@ -39,7 +39,7 @@ def prove(options: argparse.Namespace) -> int:
         raise GateError(
             f"{which} does not pass the serve gate: {failed.name} ({failed.device})",
             note=failed.fault,
-            hint=alone if failed.name in gate.IN_COMPANY and "a wrong answer" in failed.fault else None,
+            hint=alone if failed.name in questions.IN_COMPANY and "a wrong answer" in failed.fault else None,
         )
     if not options.json:
         _tell(verdict)

@@ -1,4 +1,7 @@
-"""HTTP over a Unix socket, as far as Triton's KServe API needs it: tritonclient speaks to hosts and ports alone."""
+"""Triton's KServe API over HTTP, of a server that listens on a port or on a Unix socket.
+
+tritonclient speaks to hosts and ports alone, and its event loop belongs to one thread.
+"""
 
 import http.client
 import json
@@ -43,6 +46,19 @@ class Answer:
     outputs: Batch
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """That a server did not answer an inference request, and why."""
+
+    status: int  # of HTTP
+    reason: str
+
+    @property
+    def busy(self) -> bool:
+        """Whether the same request may be answered a moment later: a queue is full, or it waited too long in one."""
+        return self.status == http.client.SERVICE_UNAVAILABLE
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -55,19 +71,22 @@ class _Connection(http.client.HTTPConnection):
 
 
 def call(
-    path: Path,
+    address: Path | str,
     method: str,
     url: str,
     timeout_s: float,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    """Send a request to the server that listens on `path`.
+    """Send a request to the server that listens on `address`: a socket's path, or "host:port".
 
     Raises:
         OSError, http.client.HTTPException: there is none, or it is gone before its reply.
     """
-    connection = _Connection(path, timeout_s)
+    if isinstance(address, Path):
+        connection: http.client.HTTPConnection = _Connection(address, timeout_s)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
         connection.request(method, url, body, dict(headers or {}))
         response = connection.getresponse()
@@ -76,8 +95,8 @@ def call(
         connection.close()
 
 
-def infer(path: Path, model: str, inputs: Batch, timeout_s: float) -> Answer | str:
-    """Send an inference request; return the answer, or why the server refused.
+def infer(address: Path | str, model: str, inputs: Batch, timeout_s: float) -> Answer | Refusal:
+    """Send an inference request.
 
     Raises:
         OSError, http.client.HTTPException: as `call`.
@@ -85,9 +104,9 @@ def infer(path: Path, model: str, inputs: Batch, timeout_s: float) -> Answer | s
     tensors = [_tensor(name, values) for name, values in inputs.items()]
     body, length = InferenceServerClient.generate_request_body(tensors)
     headers = {} if length is None else {_HEADER_LENGTH: str(length)}
-    reply = call(path, "POST", f"/v2/models/{model}/infer", timeout_s, body, headers)
+    reply = call(address, "POST", f"/v2/models/{model}/infer", timeout_s, body, headers)
     if reply.error is not None:
-        return reply.error
+        return Refusal(reply.status, reply.error)
     given = next((value for name, value in reply.headers.items() if name.lower() == _HEADER_LENGTH.lower()), None)
     result = InferenceServerClient.parse_response_body(reply.body, header_length=int(given) if given else None)
     response: dict[str, Any] = result.get_response()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from contracts.samples import Batch
 from deploy.errors import ModelError, StartError
-from deploy.served import unix_http
-from deploy.served.unix_http import Answer, Reply
+from deploy.proving import rest
+from deploy.proving.rest import Answer, Refusal, Reply
 from deploy.triton import launch, reasons
 from deploy.triton.environment import Triton
 
@@ -54,7 +54,7 @@ class Isolated:
             if (ended := self._end()) is not None:
                 raise StartError(f"tritonserver {ended} before it loaded anything", note=self._last_words())
             with suppress(*_LOST):
-                if unix_http.call(self._socket, "GET", "/v2/health/live", self._timeout_s).status == 200:
+                if rest.call(self._socket, "GET", "/v2/health/live", self._timeout_s).status == 200:
                     return
             time.sleep(0.02)
         raise StartError(f"tritonserver does not answer within {_START_S} s", note=self._last_words())
@@ -93,14 +93,14 @@ class Isolated:
                 raise ModelError(f"{', '.join(sorted(left))} did not unload within {self._timeout_s:.0f} s")
             time.sleep(0.02)
 
-    def infer(self, model: str, inputs: Batch) -> Answer | str:
-        """Send a request; return the answer, or why the server refused.
+    def infer(self, model: str, inputs: Batch) -> Answer | Refusal:
+        """Send a request.
 
         Raises:
             ModelError: the server ended, or does not answer.
         """
         try:
-            return unix_http.infer(self._socket, model, inputs, self._timeout_s)
+            return rest.infer(self._socket, model, inputs, self._timeout_s)
         except _LOST as error:
             raise self._lost(error, f"{model} was asked") from error
 
@@ -110,7 +110,7 @@ class Isolated:
 
     def _call(self, method: str, url: str, what: str) -> Reply:
         try:
-            return unix_http.call(self._socket, method, url, self._timeout_s)
+            return rest.call(self._socket, method, url, self._timeout_s)
         except _LOST as error:
             raise self._lost(error, what) from error
 

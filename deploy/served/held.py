@@ -1,0 +1,38 @@
+"""Folders that a process holds as its own: the kernel gives them back when it ends, however it does."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_LOCK = ".lock"
+
+
+def make(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, int]:
+    """Make a folder of mode 0700 and hold it; remove those of the pattern `others` that no process holds."""
+    with (parent / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for other in parent.glob(others):
+            if other.is_dir():
+                remove_if_abandoned(other)
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        held = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    return made, held
+
+
+def remove_if_abandoned(place: Path) -> None:
+    """Remove a folder that no process holds any more."""
+    try:
+        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # somebody else was quicker
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # its process lives
+        return
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(held)
