@@ -4,6 +4,7 @@ Every release is asked a golden request. One that no server has served as it is 
 none, is asked all that the serve gate asks.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from deploy.running.server import Server
 from deploy.served.assemble import Taken
 from deploy.triton import released
 from deploy.triton.control import Control
+
+_UNLOAD_S, _LOOK_EVERY_S = 10.0, 0.02
 
 
 def ask(server: Server, outcome: Outcome, known: Collection[str], timeout_s: float, say: Callable[[str], None]) -> None:
@@ -46,8 +49,8 @@ def ask(server: Server, outcome: Outcome, known: Collection[str], timeout_s: flo
                 if how := loading.ends_soon(server):
                     told = f"tritonserver {how} while {release.network} was asked its golden requests"
                     raise Died(told, {release.network: told}) from error
-                if isinstance(error, NoAnswerError):  # it would not end before its request does
-                    workers.kill(server.state.shared_memory, release.models)
+                if isinstance(error, NoAnswerError):
+                    _end_its_requests(server, control, release)
                 failed[release.network] = str(error)
                 _unload(server, control, release)
         if failed:
@@ -82,9 +85,21 @@ def _releases(served: Path) -> Iterator[Taken]:
             yield Taken(release.model, release.version, path.parent, models, bool(release.models))
 
 
+def _end_its_requests(server: Server, control: Control, release: Taken) -> None:
+    """Replace the workers of a release that hangs: those requests fail, and no unload waits for them."""
+    server.watch.refresh()
+    workers.kill(server.state.shared_memory, release.models)
+    for worker in server.watch.dead(control):
+        with suppress(ProjectError):
+            server.watch.replace(worker, Path(server.state.served), control)
+
+
 def _unload(server: Server, control: Control, release: Taken) -> None:
-    """Unload a release, and before it what needs it."""
-    served = Path(server.state.served)
-    for name in reversed(released.with_all_above(served, set(release.models), server.state.config_name)):
+    """Unload a release, and before it what needs it, and wait until it is gone: the server is not ready meanwhile."""
+    served, until = Path(server.state.served), time.monotonic() + _UNLOAD_S
+    names = released.with_all_above(served, set(release.models), server.state.config_name)
+    for name in reversed(names):
         with suppress(ModelError):
             control.unload(name)
+    while any(v.name in names and v.state == "UNLOADING" for v in control.models()) and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)

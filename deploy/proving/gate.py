@@ -115,7 +115,7 @@ def _server(triton: Triton, place: Path, served: Path, release: Bundle, timeout_
         user = None
         if os.geteuid() == 0:
             scratch.let_in(checks.UNPRIVILEGED, readable=place, writable=folder)
-            user = checks.user_to_become(Settings(repository=served), triton, lambda _: None)
+            user = checks.user_to_become(Settings(repository=served), triton, place, lambda _: None)
         origin = release.directory.parent.parent
         with isolated.server(triton, folder / "models", origin, folder, timeout_s, user) as server:
             yield server

@@ -25,7 +25,7 @@ from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
 from deploy.triton.control import Control, ModelVersion, models_not_ready
 from deploy.triton.released import LeftOut
-from deploy.triton.settings import Settings
+from deploy.triton.settings import Settings, served_home
 from deploy.triton.state import Case, Process, Running
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Triton's own place for it, not a temporary file of ours
@@ -93,7 +93,7 @@ def start(
         layer.ensure(settings.repository, say)
         layer.check_found(settings.repository, triton)
         trust = settings.trust
-        user = checks.user_to_become(settings, triton, say)
+        user = checks.user_to_become(settings, triton, served_home(), say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         name = config_name(triton, settings)
         left_out = _left_out(settings, name, failed)

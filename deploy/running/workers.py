@@ -6,6 +6,7 @@ not changed; after a touch of its version directory the same load replaces the w
 """
 
 import os
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from deploy.errors import RepositoryError
 from deploy.triton.control import Control
 
 _STUB = "triton_python_backend_stub"
+_DEATH_S = 5.0  # that the kernel may take to end a process that was killed
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,18 @@ def find(shared_memory: str) -> list[psutil.Process]:
 
 
 def kill(shared_memory: str, models: Collection[str]) -> set[str]:
-    """Kill the workers of these models; return the names of those that had any."""
-    killed = set()
+    """Kill the workers of these models, and see them die; return the names of those that had any."""
+    killed = dict[psutil.Process, str]()
     for process in find(shared_memory):
         worker = identify(process)
         if worker is not None and worker.model in models:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-                killed.add(worker.model)
-    return killed
+                killed[process] = worker.model
+    until = time.monotonic() + _DEATH_S
+    while any(_alive(process) for process in killed) and time.monotonic() < until:
+        time.sleep(0.01)
+    return set(killed.values())
 
 
 class WorkerWatch:

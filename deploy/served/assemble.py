@@ -15,6 +15,7 @@ from contracts import bundle, copying, manifest, model_config, signing
 from contracts.bundle import Bundle
 from contracts.errors import ModelConfigError
 from contracts.model_config import ModelConfig
+from deploy.served import bytecode
 from deploy.served.links import link
 
 _VERSION, _MODELS = "version", "models"  # the folders of a private copy
@@ -90,6 +91,7 @@ def place(release: Taken, into: Path, config_name: str | None, suffix: str = "")
             link(folder / own, version)
         config = model_config.read(model_config.chosen(folder, config_name))
         _write(_adapted(config, name, release, suffix), target / model_config.FILE_NAME)
+        bytecode.keep_out(target)
     return tuple(f"{name}{suffix}" for name in release.models)
 
 
@@ -105,6 +107,7 @@ def add_version(earlier: Taken, into: Path) -> None:
     versions = {*config.version_policy.specific.versions, earlier.version}
     config.version_policy.specific.versions[:] = sorted(versions)
     _write(config, target / model_config.FILE_NAME)
+    bytecode.keep_out(target)
 
 
 def rename(folder: Path, target: Path, name: str) -> None:

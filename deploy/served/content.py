@@ -18,7 +18,7 @@ from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError, ProjectError
 from contracts.names import is_model_name
 from deploy.errors import SettingsError
-from deploy.served import assemble, private
+from deploy.served import assemble, bytecode, private
 from deploy.triton.settings import SERVED_VARIABLE
 
 _WORTH_SAYING_S, _WORTH_SAYING_BYTES = 2.0, 256 << 20
@@ -184,6 +184,7 @@ def put_loose(
         if version not in there:
             copying.copy(repository.directory(folder, version), target / str(version))
         verify(target / str(version), trust)
+    bytecode.keep_out(target)
 
 
 def verify(version: Path, trust: signing.Trust | None) -> None:

@@ -13,7 +13,7 @@ from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
-from deploy.triton.settings import Settings, served_home
+from deploy.triton.settings import Settings
 
 UNPRIVILEGED = "nobody"  # whom root's server becomes
 
@@ -44,8 +44,11 @@ def before_start(settings: Settings) -> dict[str, str]:
     return refused
 
 
-def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None]) -> str | None:
+def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable[[str], None]) -> str | None:
     """Choose whom the server runs as: root's as somebody without privileges, any other as its caller (None).
+
+    Args:
+        home: The folder in which it is given what it serves, there already or to be made.
 
     Raises:
         SettingsError: the user that was asked for does not exist, or cannot read what the server needs.
@@ -56,7 +59,7 @@ def user_to_become(settings: Settings, triton: Triton, say: Callable[[str], None
         return None
     user = settings.user or UNPRIVILEGED
     try:
-        unreadable = _unreadable(user, settings, triton)
+        unreadable = _unreadable(user, settings, triton, home)
     except KeyError as error:
         raise SettingsError(f"there is no user {user} on this machine") from error
     if unreadable is None:
@@ -131,13 +134,12 @@ def _free(host: str, port: int, option: str) -> None:
             ) from error
 
 
-def _unreadable(user: str, settings: Settings, triton: Triton) -> Path | None:
+def _unreadable(user: str, settings: Settings, triton: Triton, home: Path) -> Path | None:
     """Find the first file or folder that the server needs and `user` cannot read."""
     account = pwd.getpwnam(user)
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
-    home = served_home()
     needed.append(next(path for path in (home, *home.parents) if path.is_dir()))
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
