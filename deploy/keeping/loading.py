@@ -204,7 +204,8 @@ def _from_the_log(server: Server, model: str) -> str:
     try:
         released.config(Path(server.state.served, model), server.state.config_name)
     except RepositoryError as error:
-        return f"its configuration is none: {error.__cause__}"
+        own, served = Path(server.state.repository, model), Path(server.state.served, model)
+        return f"its configuration is none: {error.__cause__}".replace(f"{served}/", f"{own}/").splitlines()[0]
     except OSError:
         pass
     return logs.last_error_about(state.log_file(), model, server.started) or "Triton does not say why it did not load"

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from contracts import model_config
 from deploy.triton.environment import Triton
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
@@ -51,9 +52,7 @@ def config_name(triton: Triton, settings: Settings) -> str | None:
 
 
 def _models(repository: Path, left_out: Set[str]) -> list[str]:
-    if not left_out:
-        return ["--load-model=*"]
-    folders = sorted(path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path.parent.name for path in repository.glob(f"*/{model_config.FILE_NAME}"))
     return [f"--load-model={name}" for name in folders if name not in left_out]
 
 

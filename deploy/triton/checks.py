@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import layout, manifest, repository, signing
+from contracts import layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
@@ -100,11 +100,20 @@ def _refused(settings: Settings) -> dict[str, str]:
             _as_published(folder, settings.trust)
         except (ManifestError, SignatureError) as error:
             wrong[folder.name] = error
+    for folder in settings.repository.iterdir():
+        if is_model_name(folder.name) and _lacks_config(folder):
+            reason = f"it has no {model_config.FILE_NAME}, which every model needs: Triton is not left to guess one"
+            wrong[folder.name] = RepositoryError(reason)
     said = {model: str(error) for model, error in wrong.items()}
     out = released.names(released.left_out(settings.repository, failed=said))
     if wrong and (settings.strict or out >= {folder.name for folder in folders}):
         raise next(iter(wrong.values()))
     return said
+
+
+def _lacks_config(folder: Path) -> bool:
+    """Tell whether a folder is a model but for its configuration; one without a version is no model at all."""
+    return folder.is_dir() and not (folder / model_config.FILE_NAME).is_file() and bool(repository.versions(folder))
 
 
 def _as_published(folder: Path, trust: signing.Trust | None) -> None:

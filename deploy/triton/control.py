@@ -16,13 +16,14 @@ from typing import Any, Self
 from tritonclient.http import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from contracts import golden
+from contracts import golden, model_config
 from contracts.golden import GoldenRequest
 from deploy.errors import AccessError, ModelError
 from deploy.triton import payload, reasons
 from deploy.triton.settings import ADMIN_HEADER, admin_key
 from deploy.triton.state import Running
 
+_REFUSED = ("400", "501")  # bad request; not implemented: a decoupled model answers over gRPC alone
 _FAILED = (OSError, HTTPException, InferenceServerException)  # what a server that is gone or refuses makes
 
 
@@ -116,7 +117,8 @@ class Control:
             for m in index
         ]
         served = Path(self.server.served)  # an arm that was put away is in the index for ever
-        return [version for version in found if not version.unloaded or (served / version.name).is_dir()]
+        found = [version for version in found if not version.unloaded or (served / version.name).is_dir()]
+        return [v for v in found if not v.never_loaded or (served / v.name / model_config.FILE_NAME).is_file()]
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return Triton's inference statistics, one entry per loaded version; nothing while it does not answer."""
@@ -183,8 +185,8 @@ class Control:
             except _FAILED as error:
                 refused = error
         loaded = [m.version for m in self.models() if m.name == model and m.state == "READY"]
-        if loaded and isinstance(refused, InferenceServerException) and refused.status() == "400":
-            return max(loaded)  # it has answered: that what we sent is no valid request
+        if loaded and isinstance(refused, InferenceServerException) and refused.status() in _REFUSED:
+            return max(loaded)  # it has answered: that what we sent is no valid request, or not over HTTP
         raise ModelError(f"{model} does not answer", note=_said(refused)) from refused
 
     def fault(self, model: str, request: GoldenRequest, version: str = "") -> str | None:

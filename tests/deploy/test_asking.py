@@ -95,6 +95,8 @@ def test_one_that_takes_the_server_down_when_it_is_asked_is_left_out(tmp_path: P
     workspace = Workspace(tmp_path)
     publish(workspace.repository, "right", DOUBLER)
     publish(workspace.repository, "crash", CRASH, served="2.51.0")
+    # It answers over gRPC alone: nothing to ask over HTTP.
+    write_model(workspace.repository, "stream", DOUBLER, more="model_transaction_policy { decoupled: true }")
     options = ("--repository", workspace.repository, "--drain", "2", *port_options(free_ports()))
     assert workspace.run("deploy", "up", "--detach", *options).returncode == 3
     found = look(workspace)
@@ -102,4 +104,7 @@ def test_one_that_takes_the_server_down_when_it_is_asked_is_left_out(tmp_path: P
     [group] = found["left_out"]
     assert group["name"] == "crash"
     assert "SIGSEGV while crash was asked its golden requests" in group["reason"]
+    again = workspace.run("deploy", "reload", "stream")
+    assert again.returncode == 0, again.stderr
+    assert "stream: version 1, as before" in again.stdout
     workspace.down()

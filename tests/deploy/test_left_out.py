@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import RepositoryError
-from deploy.triton import released
+from deploy.triton import checks, released
 from deploy.triton.arguments import tritonserver_command
 from deploy.triton.control import ModelVersion
 from deploy.triton.environment import Triton
@@ -136,10 +136,10 @@ def test_a_configuration_that_is_none_is_left_to_the_server_to_complain_of(tmp_p
     assert said(tmp_path) == {"alone is not served: no version of it is published": {"alone"}}
 
 
-def test_the_server_is_told_what_to_load_only_where_something_is_left_out(tmp_path: Path) -> None:
+def test_the_server_is_told_which_models_to_load(tmp_path: Path) -> None:
     model(tmp_path, "alone")
     model(tmp_path, "other", version="model.py")
-    (tmp_path / "no_configuration").mkdir()  # that it has none is the server's to say, as ever
+    (tmp_path / "common").mkdir()  # what several models import
     key = tmp_path / ".key"
     key.write_text("k" * 32)
     key.chmod(0o600)
@@ -150,8 +150,20 @@ def test_the_server_is_told_what_to_load_only_where_something_is_left_out(tmp_pa
         command = tritonserver_command(triton, settings, "shm", left_out)
         return [str(word) for word in command if str(word).startswith("--load-model")]
 
-    assert loaded(set()) == ["--load-model=*"]
-    assert loaded({"alone"}) == ["--load-model=no_configuration", "--load-model=other"]
+    assert loaded(set()) == ["--load-model=alone", "--load-model=other"]
+    assert loaded({"alone"}) == ["--load-model=other"]
+
+
+def test_a_model_without_a_configuration_is_named_and_a_folder_that_is_no_model_is_not(tmp_path: Path) -> None:
+    model(tmp_path, "other", version="model.py")
+    (tmp_path / "guessed" / "1").mkdir(parents=True)
+    for folder in ("common", ".git"):
+        (tmp_path / folder).mkdir()
+    http, grpc, metrics = free_ports()
+    settings = Settings(tmp_path, http_port=http, grpc_port=grpc, metrics_port=metrics, strict=False)
+    refused = checks.before_start(settings)
+    assert refused.keys() == {"guessed"}
+    assert "it has no config.pbtxt" in refused["guessed"]
 
 
 def test_only_what_was_never_loaded_is_taken_from_the_index(tmp_path: Path) -> None:
