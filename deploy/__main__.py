@@ -11,7 +11,7 @@
   python -m deploy promote MODEL 3
   python -m deploy prove DIRECTORY  let a server of its own load a version, and check its answers
   python -m deploy environments     packages that Python models have of their own (lock, build)
-  python -m deploy drill            try all of that, and two crashes, under load, on a copy
+  python -m deploy drill            try all of that, bad models and crashes, under load, on a copy
 
 Where a container's or an installed tritonserver exists it is used, with its native backends; anywhere else the
 tritonserver of a pip wheel is, in an environment (.venv-server) made on first use. It listens on the loopback
@@ -255,7 +255,7 @@ COMMANDS = (
     ),
     Command(
         "drill",
-        "upgrade and kill a server under load, on a copy: what do clients see?",
+        "upgrade a server under load, on a copy, put bad models beside the good ones, kill it: what do clients see?",
         "deploy.drill.commands:run_drill",
         _drill,
     ),

@@ -1,1 +1,1 @@
-"""Upgrade a server and kill parts of it, under load."""
+"""Upgrade a server, harm it and kill parts of it, under load."""

@@ -9,7 +9,7 @@ from deploy.drill.run import DrillSettings, drill
 
 
 def run_drill(options: argparse.Namespace) -> int:
-    """Upgrade and kill a server under load; return 0 only if its clients noticed no more than they may."""
+    """Upgrade, harm and kill a server under load; return 0 only if its clients noticed no more than they may."""
     settings = DrillSettings(
         repository=options.repository.resolve(),
         model=options.model,

@@ -1,7 +1,7 @@
-"""Upgrade a server and kill parts of it, under load: what do its clients notice? On a copy of the repository.
+"""Upgrade a server, put bad models beside the good ones, kill it, under load: what do its clients notice?
 
-Every event is the command that a user types, with quiet time before and after it. What the requests say of it is
-in `results.py`.
+It is done to a copy of the repository. Every event is the command that a user types, or what happens to a server, with
+quiet time before and after it. What the requests say of it is in `results.py`.
 """
 
 import time

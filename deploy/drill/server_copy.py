@@ -1,20 +1,27 @@
 """A copy of the model repository with a server of its own, for as long as a drill runs."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from contracts import layout, manifest, repository
+from contracts import bundle, layout, manifest, repository
 from contracts.names import is_model_name
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
 from deploy.triton.settings import SERVED_VARIABLE
+
+_PATIENCE_S = 60.0  # for what the supervisor does by itself
+_LONGEST_PAUSE_S = 3.0  # of its supervisor's, so that a crash loop is soon over
+Status = Mapping[str, Any]  # what `deploy status --json` prints
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,34 @@ class DrillCopy:
             raise DrillError(f"python -m deploy {' '.join(map(str, arguments))} failed", note=errors.strip())
         return [line for line in output.splitlines() if not line.startswith("Next: ")][-1].strip()
 
+    def status(self) -> Status:
+        """Return what `deploy status --json` prints.
+
+        Raises:
+            DrillError: it says that no server is up.
+        """
+        _, output, errors = self.deploy("status", "--json")
+        status: Status = json.loads(output or "{}")
+        if not status.get("running"):
+            raise DrillError("`deploy status` says that no server is up", note=errors.strip() or None)
+        return status
+
+    def wait_until(self, what: str, holds: Callable[[Status], bool]) -> Status:
+        """Wait until `deploy status` says so; return what it prints then.
+
+        Args:
+            what: Is waited for, in words.
+
+        Raises:
+            DrillError: it does not within a minute.
+        """
+        until = time.monotonic() + _PATIENCE_S
+        while not holds(status := self.status()):
+            if time.monotonic() > until:
+                known = {key: status[key] for key in ("ready", "phase", "left_out", "server_restarts")}
+                raise DrillError(f"{_PATIENCE_S:.0f} s later it is not so that {what}", note=f"status: {known}")
+        return status
+
 
 @contextmanager
 def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], None]) -> Iterator[DrillCopy]:
@@ -98,7 +133,7 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
         say(f"Starting a server over a copy of {layout.shown(source)}")
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
-            copy.must("up", "--detach", *map(str, ports))
+            copy.must("up", "--detach", "--longest-pause", str(_LONGEST_PAUSE_S), *map(str, ports))
             yield copy
         finally:
             down = copy.start("down")
@@ -109,13 +144,19 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
 
 @contextmanager
 def next_version(copy: DrillCopy) -> Iterator[Path]:
-    """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned."""
+    """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned.
+
+    One that was published before bundles has one if the block puts it there.
+    """
     newest = copy.directory / str(repository.versions(copy.directory)[-1])
     with repository.new_version(copy.directory) as staged:
         shutil.copytree(newest, staged.directory, dirs_exist_ok=True)
         (staged.directory / manifest.SIGNATURE).unlink(missing_ok=True)
         yield staged.directory
         release = replace(manifest.read(newest), version=staged.version, files=manifest.files_of(staged.directory))
+        if not release.models and (folder := staged.directory / bundle.FOLDER).is_dir():
+            others = sorted(path.name for path in folder.iterdir() if path.name != copy.model)
+            release = replace(release, models=(copy.model, *others))
         manifest.write(release, staged.directory)
 
 

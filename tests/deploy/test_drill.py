@@ -13,8 +13,9 @@ import psutil
 import pytest
 from tritonclient.http import InferenceServerClient
 
+from contracts import repository
 from contracts.golden import GoldenRequest
-from deploy.drill import results
+from deploy.drill import releases, results
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
@@ -106,6 +107,11 @@ def test_an_answer_under_load_is_the_references_and_the_idle_servers() -> None:
     assert payload.fault(unknown, {"y": far}, {"y": near}) == "a wrong answer: the idle server gave another one"
 
 
+# How soon is no question for a test.
+PATIENT = [(name, act, limit_s and 60.0) for name, act, limit_s in EVENTS]
+LONG = ("crashing model", "crash loop")  # several restarts each
+
+
 @pytest.fixture
 def settings(released: Workspace) -> DrillSettings:
     return DrillSettings(released.repository, requests=1000, connections=4, quiet_s=0.3)
@@ -116,15 +122,16 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the copy is made
     before = {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")}
-    # How soon is no question for a test.
-    patient = [(name, act, limit_s and 60.0) for name, act, limit_s in EVENTS]
-    result = drill(settings, patient)
+    result = drill(settings, [event for event in PATIENT if event[0] not in LONG])
     assert result.passed, result.verdict()
-    new, _, bad, back, *_ = result.event_results
+    new, _, bad, back, changed, changed_back, promoted, bad_models, *_ = result.event_results
     assert not any(f.failures for f in result.event_results if f.limit_s is None)
     assert new.detail == f"{MODEL}: version 1 → 2"
     assert "onnxruntime cannot load" in bad.detail
     assert back.detail == f"{MODEL}: version 2 → 1"
+    assert changed.detail == promoted.detail == f"{MODEL}: version 1 → 4"
+    assert changed_back.detail == f"{MODEL}: version 4 → 1"
+    assert bad_models.detail == "left out with its reason: drill_typo, drill_no_dims, drill_import; served: drill_talks"
     assert len(result.sent) >= 1000
     assert {r.protocol for r in result.sent} == {"http", "grpc"}
     assert {path: path.stat().st_mtime_ns for path in settings.repository.rglob("*")} == before
@@ -139,6 +146,15 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(
         assert len(list(csv.DictReader(file))) == len(result.sent)
 
 
+@pytest.mark.slow
+def test_a_whole_drill_holds(settings: DrillSettings) -> None:
+    result = drill(settings, PATIENT)
+    assert result.passed, result.verdict()
+    details = {found.event: found.detail for found in result.event_results}
+    assert details["crashing model"].startswith("left out after 2 restarts")
+    assert "2 more kills: `deploy status` said 'crash loop'" in details["crash loop"]
+
+
 def unload_and_load(copy: DrillCopy) -> str:
     """The upgrade that drops requests: Triton's own unload before the load."""
     key = (copy.root / "artifacts" / "server" / "admin.key").read_text().strip()
@@ -146,6 +162,15 @@ def unload_and_load(copy: DrillCopy) -> str:
         client.unload_model(copy.model, headers={ADMIN_HEADER: key})
         client.load_model(copy.model, headers={ADMIN_HEADER: key})
     return "unloaded and loaded"
+
+
+def change_behind_its_back(copy: DrillCopy) -> str:
+    """What serves is not what its release says, as a server with one configuration for all versions would do."""
+    releases.publish_changed_release(copy)
+    newest = repository.versions(copy.directory)[-1]
+    (copy.directory / str(newest) / "release" / MODEL / "config.pbtxt").unlink()
+    shutil.copy(copy.directory / "config.pbtxt", copy.directory / str(newest) / "release" / MODEL)
+    return releases.as_released(copy, "")
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +181,7 @@ def troubled(release: Path, tmp_path_factory: pytest.TempPathFactory) -> DrillRe
     events: list[tuple[str, Action, float | None]] = [
         ("nonsense", lambda copy: copy.must("rollback", "nothing"), None),
         ("unload", unload_and_load, None),
+        ("changed", change_behind_its_back, None),
     ]
     return drill(DrillSettings(workspace.repository, requests=1000, connections=4, quiet_s=0.3), events)
 
@@ -171,6 +197,12 @@ def test_a_command_that_fails_is_found_out(troubled: DrillResult) -> None:
     assert not troubled.passed and not troubled.event_results[0].held
     assert "there is no model nothing" in troubled.verdict()
     assert troubled.event_results[0].failures == 0
+
+
+def test_a_configuration_that_is_not_its_releases_is_found_out(troubled: DrillResult) -> None:
+    assert not troubled.event_results[2].held
+    assert f"{MODEL} does not run with the configuration of release 2" in troubled.event_results[2].problem
+    assert troubled.event_results[2].failures == 0
 
 
 def test_without_a_release_there_is_nothing_to_drill(workspace: Workspace) -> None:

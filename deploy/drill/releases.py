@@ -1,0 +1,122 @@
+"""Releases in a drill: published, overwritten, changed in all that lies around their graphs, rolled back, promoted."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tritonclient.http import InferenceServerClient
+
+from contracts import bundle, model_config, repository
+from deploy.drill.server_copy import DrillCopy, next_version
+from deploy.errors import DrillError
+from deploy.served import content
+
+_MARK = "drill"  # a parameter that the drill puts into configurations: the release that they are of
+_MORE_DELAY_US = 100  # that the batches of a changed release wait
+
+
+def publish_new_version(copy: DrillCopy) -> str:
+    """Publish a copy of the newest version as the next one, and reload."""
+    with next_version(copy):
+        pass
+    return copy.must("reload", copy.model)
+
+
+def overwrite_version(copy: DrillCopy) -> str:
+    """Replace every file of the newest version by a copy of itself, and reload."""
+    newest = copy.directory / str(repository.versions(copy.directory)[-1])
+    for path in [path for path in newest.rglob("*") if path.is_file()]:
+        again = path.with_name(f".{path.name}")
+        shutil.copyfile(path, again)
+        again.rename(path)
+    return copy.must("reload", copy.model)
+
+
+def publish_bad_version(copy: DrillCopy) -> str:
+    """Publish a version with truncated graphs and plans; the reload has to refuse it.
+
+    Raises:
+        DrillError: it was not refused.
+    """
+    with next_version(copy) as directory:
+        for path in [path for path in directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
+            _replace(path, path.read_bytes()[: path.stat().st_size // 2])
+    code, output, errors = copy.deploy("reload", copy.model)
+    _, refused, reason = errors.partition("did not load\nNote: ")
+    if code == 0 or not refused:
+        raise DrillError("a truncated graph was not refused", note=output + errors)
+    return f"refused: {reason.splitlines()[0]}"
+
+
+def publish_changed_release(copy: DrillCopy) -> str:
+    """Publish a release whose configurations, steps and labels are other ones, too, and reload.
+
+    It answers as the one before, so that a request that meets steps of both shows by no wrong answer; `benchmarks
+    switch` has releases in which it does.
+
+    Raises:
+        DrillError: the server does not serve it as it is.
+    """
+    with next_version(copy) as directory:
+        if not (directory / bundle.FOLDER).is_dir():
+            bundle.write(copy.repository, copy.model, directory)
+        for folder in (directory / bundle.FOLDER).iterdir():
+            _change(folder, directory.name)
+    return as_released(copy, copy.must("reload", copy.model))
+
+
+def roll_back(copy: DrillCopy) -> str:
+    """Roll back to the version before.
+
+    Raises:
+        DrillError: the server does not serve it as it was.
+    """
+    return as_released(copy, copy.must("rollback", copy.model))
+
+
+def promote(copy: DrillCopy) -> str:
+    """Promote the newest version, which is parked.
+
+    Raises:
+        DrillError: the server does not serve it as it was.
+    """
+    return as_released(copy, copy.must("promote", copy.model))
+
+
+def as_released(copy: DrillCopy, said: str) -> str:
+    """Return what a command said, once it is seen that every model runs with the configuration of its release.
+
+    Raises:
+        DrillError: one does not.
+    """
+    newest = repository.versions(copy.directory)[-1]
+    with InferenceServerClient(copy.http) as client:
+        for name, folder in content.release(copy.repository, copy.model, newest).models.items():
+            wanted = model_config.read(folder / model_config.FILE_NAME).parameters[_MARK].string_value
+            served: dict[str, Any] = client.get_model_config(name).get("parameters", {})
+            if (found := served.get(_MARK, {}).get("string_value", "")) != wanted:
+                note = (
+                    f"its configuration is of {found or 'none that was changed'}, and should be of {wanted or 'such'}"
+                )
+                raise DrillError(f"{name} is not served as release {newest} has it", note=note)
+    return said
+
+
+def _change(folder: Path, mark: str) -> None:
+    """Change the batching of a model of a release, its labels and its sources, and mark its configurations."""
+    from google.protobuf import text_format
+
+    for path in model_config.paths(folder):
+        config = model_config.read(path)
+        config.parameters[_MARK].string_value = mark
+        if config.HasField("dynamic_batching"):
+            config.dynamic_batching.max_queue_delay_microseconds += _MORE_DELAY_US
+        _replace(path, text_format.MessageToString(config, as_utf8=True).encode())
+    for path in [*folder.glob("*/*.py"), *folder.glob("*labels*.txt")]:
+        comment = f"# changed for {mark}" if path.suffix == ".py" else f"a class that {mark} has more"
+        _replace(path, f"{path.read_text().rstrip()}\n{comment}\n".encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.unlink()  # what lies in a bundle is read-only
+    path.write_bytes(content)
