@@ -12,9 +12,11 @@
   python -m benchmarks hedging                                what a second request does to a long tail
   python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
+  python -m benchmarks switch                                 releases that differ in everything, under load
+  python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
 
-The last five start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
+The last seven start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
 nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME, are the
 golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY, or
 those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
@@ -129,6 +131,25 @@ def _cache(cache: argparse.ArgumentParser) -> None:
     _model(cache)
 
 
+def _switch(switch: argparse.ArgumentParser) -> None:
+    switch.add_argument(
+        "--requests", type=positive_count, default=100_000, metavar="N", help="at least (default: 100,000)"
+    )
+    switch.add_argument("--connections", type=positive_count, default=16, metavar="N", help="default: 16")
+    switch.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _startup(startup: argparse.ArgumentParser) -> None:
+    _rounds(startup, 5, "some 30 s each for a checkout")
+    _seconds(startup, 2, "of each of the measurements of throughput in a round")
+    startup.add_argument("--releases", type=positive_count, default=10, metavar="N", help="default: 10")
+    startup.add_argument(
+        "--against", type=Path, metavar="DIRECTORY", help="compare with this checkout of another commit, in turn"
+    )
+    startup.add_argument("--model", help="what the releases are copies of (default: the first that was released)")
+    startup.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
 def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("family", nargs="?", default=layout.DEFAULT_FAMILY, help="default: %(default)s")
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
@@ -198,7 +219,7 @@ COMMANDS = (
     ),
     Command(
         "drill",
-        "upgrade and kill a server under load, through the client library",
+        "upgrade, harm and kill a server under load, through the client library",
         "benchmarks.calling.drill:main",
         _drill,
     ),
@@ -207,6 +228,18 @@ COMMANDS = (
         "the response cache on each model, for repeated and for new images",
         "benchmarks.serving.cache:main",
         _cache,
+    ),
+    Command(
+        "switch",
+        "switch between two releases that differ in everything, and kill the server: no failure, no mixture",
+        "benchmarks.releases.switch:main",
+        _switch,
+    ),
+    Command(
+        "startup",
+        "how long `deploy up` takes with ten releases and `reload` with one; throughput as before",
+        "benchmarks.releases.startup:main",
+        _startup,
     ),
     Command("export", "wall time and peak memory of an export", "benchmarks.export:main", _export),
 )

@@ -21,8 +21,14 @@ def keep(name: str, summary: dict[str, Any]) -> Path:
     Returns:
         The file.
     """
-    record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    record.write_text(json.dumps(summary, indent=2) + "\n")
+    record = write(name, summary)
     print(f"Kept in {layout.shown(record)}")
     print(json.dumps(summary))
+    return record
+
+
+def write(name: str, summary: dict[str, Any]) -> Path:
+    """Write the raw figures into a file; return it."""
+    record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    record.write_text(json.dumps(summary, indent=2) + "\n")
     return record

@@ -1,0 +1,1 @@
+"""What it costs to change which releases are served."""
