@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tritonclient.http import InferenceServerClient
 
@@ -11,7 +10,7 @@ from deploy.drill.server_copy import DrillCopy, next_version
 from deploy.errors import DrillError
 from deploy.served import content
 
-_MARK = "drill"  # a parameter that the drill puts into configurations: the release that they are of
+_MARK = "drill"  # a tag that the drill puts into configurations, which Triton gives to metrics alone
 _MORE_DELAY_US = 100  # that the batches of a changed release wait
 
 
@@ -38,8 +37,8 @@ def publish_bad_version(copy: DrillCopy) -> str:
     Raises:
         DrillError: it was not refused.
     """
-    with next_version(copy) as directory:
-        for path in [path for path in directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
+    with next_version(copy) as staged:
+        for path in [path for path in staged.directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
             _replace(path, path.read_bytes()[: path.stat().st_size // 2])
     code, output, errors = copy.deploy("reload", copy.model)
     _, refused, reason = errors.partition("did not load\nNote: ")
@@ -57,11 +56,11 @@ def publish_changed_release(copy: DrillCopy) -> str:
     Raises:
         DrillError: the server does not serve it as it is.
     """
-    with next_version(copy) as directory:
-        if not (directory / bundle.FOLDER).is_dir():
-            bundle.write(copy.repository, copy.model, directory)
-        for folder in (directory / bundle.FOLDER).iterdir():
-            _change(folder, directory.name)
+    with next_version(copy) as staged:
+        if not (models := staged.directory / bundle.FOLDER).is_dir():
+            bundle.write(copy.repository, copy.model, staged.directory)
+        for folder in models.iterdir():
+            _change(folder, f"release {staged.version}")
     return as_released(copy, copy.must("reload", copy.model))
 
 
@@ -92,13 +91,11 @@ def as_released(copy: DrillCopy, said: str) -> str:
     newest = repository.versions(copy.directory)[-1]
     with InferenceServerClient(copy.http) as client:
         for name, folder in content.release(copy.repository, copy.model, newest).models.items():
-            wanted = model_config.read(folder / model_config.FILE_NAME).parameters[_MARK].string_value
-            served: dict[str, Any] = client.get_model_config(name).get("parameters", {})
-            if (found := served.get(_MARK, {}).get("string_value", "")) != wanted:
-                note = (
-                    f"its configuration is of {found or 'none that was changed'}, and should be of {wanted or 'such'}"
-                )
-                raise DrillError(f"{name} is not served as release {newest} has it", note=note)
+            wanted = model_config.read(folder / model_config.FILE_NAME).metric_tags.get(_MARK, "")
+            found = client.get_model_config(name).get("metric_tags", {}).get(_MARK, "")
+            if found != wanted:
+                note = f"it is marked {found!r} where it runs, and {wanted!r} in the release"
+                raise DrillError(f"{name} does not run with the configuration of release {newest}", note=note)
     return said
 
 
@@ -108,7 +105,7 @@ def _change(folder: Path, mark: str) -> None:
 
     for path in model_config.paths(folder):
         config = model_config.read(path)
-        config.parameters[_MARK].string_value = mark
+        config.metric_tags[_MARK] = mark
         if config.HasField("dynamic_batching"):
             config.dynamic_batching.max_queue_delay_microseconds += _MORE_DELAY_US
         _replace(path, text_format.MessageToString(config, as_utf8=True).encode())

@@ -15,6 +15,7 @@ from typing import Any
 
 from contracts import bundle, layout, manifest, repository
 from contracts.names import is_model_name
+from contracts.repository import StagedVersion
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
 from deploy.triton.settings import SERVED_VARIABLE
@@ -143,7 +144,7 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
 
 
 @contextmanager
-def next_version(copy: DrillCopy) -> Iterator[Path]:
+def next_version(copy: DrillCopy) -> Iterator[StagedVersion]:
     """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned.
 
     One that was published before bundles has one if the block puts it there.
@@ -152,7 +153,7 @@ def next_version(copy: DrillCopy) -> Iterator[Path]:
     with repository.new_version(copy.directory) as staged:
         shutil.copytree(newest, staged.directory, dirs_exist_ok=True)
         (staged.directory / manifest.SIGNATURE).unlink(missing_ok=True)
-        yield staged.directory
+        yield staged
         release = replace(manifest.read(newest), version=staged.version, files=manifest.files_of(staged.directory))
         if not release.models and (folder := staged.directory / bundle.FOLDER).is_dir():
             others = sorted(path.name for path in folder.iterdir() if path.name != copy.model)
