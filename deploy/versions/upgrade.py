@@ -109,12 +109,14 @@ def _units(
     for network, error in wanted.damaged.items():
         if network in names:
             yield partial(_refuse, control, root / network, error)
-    for release in wanted.releases:
+    networks = {release.network for release in wanted.releases}
+    # First what still serves a step under the name of a network that has releases of its own by now.
+    for release in sorted(wanted.releases, key=lambda r: networks.isdisjoint({*r.models} - {r.network})):
         if not release.models.keys().isdisjoint(names):
             yield partial(_reload_release, control, root, release, say)
     for group in ensembles.groups(root, wanted.loose, control.server.config_name):
         if asked := [name for name in group if name in names]:
-            yield partial(_reload_loose, control, root, group, asked)
+            yield partial(_reload_loose, control, root, group, asked, say)
 
 
 def _reload_release(
@@ -148,7 +150,7 @@ def _refuse(control: Control, directory: Path, error: ProjectError) -> Sequence[
 
 
 def _reload_loose(
-    control: Control, root: Path, models: Sequence[str], asked: Collection[str]
+    control: Control, root: Path, models: Sequence[str], asked: Collection[str], say: Callable[[str], None]
 ) -> Sequence[VersionChange]:
     """Serve what lies on disk of models that belong to no release, and that an ensemble holds together."""
     with _locked(control, [root / name for name in models], models), _loose(control, root, models) as group:
@@ -157,7 +159,7 @@ def _reload_loose(
         try:
             for at in models:
                 group.copy(at)
-            group.put()
+            group.put(say)
             for at in models:
                 if at in asked or group.has_changed(at):
                     answering[at] = group.load(at)
@@ -258,7 +260,7 @@ def _switch_loose(control: Control, directory: Path, version: int) -> tuple[Snap
         try:
             with _loose(control, root, [name], {name: [*older, version]}) as group:
                 group.copy(name)
-                group.put()
+                group.put(print)
                 answering = group.load(name)
                 repository.make_newest(directory, version)
         except RepositoryError:
