@@ -112,7 +112,7 @@ class Supervisor:
         root, config_name = self._settings.repository, up.state.config_name
         if outcome.failed:
             self._leave_out(outcome.failed)
-            groups = released.left_out(root, config_name, self._quarantine.reasons())
+            groups = released.left_out_of(root, Path(up.state.served), config_name, self._quarantine.reasons())
             nothing = released.names(groups) >= {path.parent.name for path in root.glob("*/config.pbtxt")}
             if nothing or self._settings.strict:
                 fact = "nothing is left to serve:" if nothing else "not every model loaded:"

@@ -8,6 +8,7 @@ release's number as its only version, so that the version in a response says whi
 of each says whose it is.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,12 @@ def owner(folder: Path) -> str | None:
 def models_of(repository: Path, network: str) -> list[str]:
     """List the models in a private repository that belong to the release of `network` which serves."""
     return sorted(path.name for path in repository.iterdir() if owner(path) == network)
+
+
+def arms_of(repository: Path, network: str) -> list[str]:
+    """List the models in a private repository that belong to arms of `network`."""
+    arm = re.compile(rf"{re.escape(network)}\.r\d+")
+    return sorted(path.name for path in repository.iterdir() if arm.fullmatch(owner(path) or ""))
 
 
 def _note(folder: Path, text: str) -> None:

@@ -59,7 +59,8 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
         assemble.place(taken, new, server.config_name)
         content.put_earlier(root, taken, new, server.config_name, server.trust)
         layer.ensure(new, say)
-        left_behind = arms.standing(served, release.models)  # by a command that was killed
+        # By a command that was killed; also of models that this release does not have.
+        left_behind = {*arms.standing(served, release.models), *assemble.arms_of(served, release.network)}
         leaves = leaving.of(served, release.network, release.models)
         if not left_behind and not leaves and _serves(control, served, new, release):
             return False

@@ -113,6 +113,20 @@ def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it
     assert released.without(index, [failed, unreleased]) == [served]
 
 
+def test_a_step_that_only_the_release_has_is_left_out_with_what_needs_it(tmp_path: Path) -> None:
+    """Git has it no more, or two releases share it."""
+    root, served = tmp_path / "repository", tmp_path / "served"
+    for place in (root, served):
+        model(place, "network", version="model.onnx")
+        ensemble(place, "whole", "sealed", "network")
+    model(served, "sealed", version="model.py")
+    assert released.left_out_of(root, served, None, {}) == []
+    [group] = released.left_out_of(root, served, None, {"sealed": "it crashed"})
+    assert set(group.models) == {"whole", "sealed"} and group.failed
+    assert str(group) == "whole is not served: sealed: it crashed — python -m deploy reload whole"
+    assert released.left_out_of(root, served, None, {"network": "x"}) == released.left_out(root, None, {"network": "x"})
+
+
 def test_ensembles_above_come_behind_their_steps(tmp_path: Path) -> None:
     for name in ("step", "other"):
         model(tmp_path, name, version="model.py")

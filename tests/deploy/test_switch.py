@@ -208,6 +208,46 @@ def test_releases_that_differ_in_everything_are_switched_as_one(up: tuple[Worksp
     assert {path.name for path in Path(server.served).iterdir()} == {"network", "before", "whole"}
 
 
+def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Running]) -> None:
+    workspace, server = up
+    root, load = workspace.repository, Load()
+    before = repository.versions(root / "network")
+    bad = int(publish(root, factor=40).name)
+    with load.on(server):
+        load.more(50)
+        with pytest.raises(ChangeError, match=f"version {bad} never served and is parked") as failure:
+            upgrade.reload(server, ["before"], lambda _: None)
+        with pytest.raises(ChangeError, match="nothing has changed"):
+            upgrade.promote(server, root, "network", bad)
+        load.more(50)
+    assert f"version {before[-1]} goes on serving. whole version {bad} gives a wrong answer" in str(failure.value)
+    assert not load.errors and set(load.answers) == {(float(before[-1]), str(before[-1]))}
+    assert served(server) == of_release(before[-1])
+    with Control(server) as control:
+        assert control.ready()
+
+
+def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
+    up: tuple[Workspace, Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, server = up
+    root, now = workspace.repository, repository.versions(workspace.repository / "network")[-1]
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:  # right after the public name was pointed at the arm; nothing is tidied up
+        patch.setattr(family._Change, "settle", killed)
+        patch.setattr(family._Change, "take_back", lambda _: None)
+        patch.setattr(family, "_withdraw", lambda *_: None)
+        with pytest.raises(SystemExit):
+            upgrade.promote(server, root, "network", now - 1)
+    assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)
+    assert repository.versions(root / "network")[-1] == now
+    upgrade.reload(server, (), lambda _: None)
+    assert served(server) == of_release(now)
+
+
 def test_what_only_the_release_before_had_is_unloaded_and_comes_back_with_it(up: tuple[Workspace, Running]) -> None:
     workspace, server = up
     root, load = workspace.repository, Load()
@@ -259,46 +299,6 @@ def test_two_releases_that_share_a_step_are_switched_each_by_itself(up: tuple[Wo
     assert not one.errors and not other.errors
     assert set(other.answers) == {(51.0, "1"), (52.0, "2")}
     assert set(one.answers) == {(float(now), str(now)), (float(now - 1), str(now - 1))}
-
-
-def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Running]) -> None:
-    workspace, server = up
-    root, load = workspace.repository, Load()
-    before = repository.versions(root / "network")
-    bad = int(publish(root, factor=40).name)
-    with load.on(server):
-        load.more(50)
-        with pytest.raises(ChangeError, match=f"version {bad} never served and is parked") as failure:
-            upgrade.reload(server, ["before"], lambda _: None)
-        with pytest.raises(ChangeError, match="nothing has changed"):
-            upgrade.promote(server, root, "network", bad)
-        load.more(50)
-    assert f"version {before[-1]} goes on serving. whole version {bad} gives a wrong answer" in str(failure.value)
-    assert not load.errors and set(load.answers) == {(float(before[-1]), str(before[-1]))}
-    assert served(server) == of_release(before[-1])
-    with Control(server) as control:
-        assert control.ready()
-
-
-def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
-    up: tuple[Workspace, Running], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace, server = up
-    root, now = workspace.repository, repository.versions(workspace.repository / "network")[-1]
-
-    def killed(*_: object) -> None:
-        raise SystemExit
-
-    with monkeypatch.context() as patch:  # right after the public name was pointed at the arm; nothing is tidied up
-        patch.setattr(family._Change, "settle", killed)
-        patch.setattr(family._Change, "take_back", lambda _: None)
-        patch.setattr(family, "_withdraw", lambda *_: None)
-        with pytest.raises(SystemExit):
-            upgrade.promote(server, root, "network", now - 1)
-    assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)
-    assert repository.versions(root / "network")[-1] == now
-    upgrade.reload(server, (), lambda _: None)
-    assert served(server) == of_release(now)
 
 
 def test_the_next_server_removes_what_a_killed_one_left(tmp_path: Path) -> None:
