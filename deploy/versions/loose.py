@@ -4,15 +4,15 @@ They are copied as they lie, those that an ensemble holds together at once. Trit
 that serves, and switches when that is ready: what does not load never serves.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts import repository
 from contracts.errors import ProjectError
 from deploy.errors import ModelError
 from deploy.keeping import readiness
-from deploy.served import content
+from deploy.served import content, private
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
 from deploy.versions import difference, ensembles, snapshot
@@ -119,3 +119,19 @@ class LooseGroup:
     def _copy(self, model: str, target: Path, versions: Sequence[int]) -> None:
         server = self._control.server
         content.put_loose(self._root / model, target, server.config_name, server.trust, versions)
+
+
+@contextmanager
+def changing(
+    control: Control, root: Path, models: Sequence[str], versions: Mapping[str, Sequence[int]] | None = None
+) -> Iterator[LooseGroup]:
+    """Change a group of models; what an error or Ctrl-C leaves undone is taken back."""
+    with private.scratch(Path(control.server.served)) as scratch:
+        group = LooseGroup(control, root, models, scratch, versions)
+        try:
+            yield group
+        except BaseException:
+            group.take_back()
+            if control.live():
+                snapshot.wait_until_unloaded(control)
+            raise

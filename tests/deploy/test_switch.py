@@ -18,7 +18,7 @@ from contracts.manifest import Manifest, Source
 from deploy.errors import ChangeError
 from deploy.triton.control import Control
 from deploy.triton.state import Running
-from deploy.versions import family, upgrade
+from deploy.versions import choosing, family, reloading
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.test_upgrade import running
 
@@ -196,11 +196,11 @@ def test_releases_that_differ_in_everything_are_switched_as_one(up: tuple[Worksp
     publish(root)
     with load.on(server):
         load.more()
-        assert [str(change) for change in upgrade.reload(server, (), lambda _: None)] == ["network: version 1 → 2"]
+        assert [str(change) for change in reloading.reload(server, (), lambda _: None)] == ["network: version 1 → 2"]
         load.more()
-        assert upgrade.rollback(server, root, "whole", None).after == 1
+        assert choosing.rollback(server, root, "whole", None).after == 1
         load.more()
-        assert upgrade.promote(server, root, "network", None).after == 2
+        assert choosing.promote(server, root, "network", None).after == 2
         load.more()
     assert not load.errors
     assert set(load.answers) == {(1.0, "1"), (2.0, "2")}, "a mixture, or another release than the response says"
@@ -216,9 +216,9 @@ def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Run
     with load.on(server):
         load.more(50)
         with pytest.raises(ChangeError, match=f"version {bad} never served and is parked") as failure:
-            upgrade.reload(server, ["before"], lambda _: None)
+            reloading.reload(server, ["before"], lambda _: None)
         with pytest.raises(ChangeError, match="nothing has changed"):
-            upgrade.promote(server, root, "network", bad)
+            choosing.promote(server, root, "network", bad)
         load.more(50)
     assert f"version {before[-1]} goes on serving. whole version {bad} gives a wrong answer" in str(failure.value)
     assert not load.errors and set(load.answers) == {(float(before[-1]), str(before[-1]))}
@@ -241,10 +241,10 @@ def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
         patch.setattr(family._Change, "take_back", lambda _: None)
         patch.setattr(family, "_withdraw", lambda *_: None)
         with pytest.raises(SystemExit):
-            upgrade.promote(server, root, "network", now - 1)
+            choosing.promote(server, root, "network", now - 1)
     assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)
     assert repository.versions(root / "network")[-1] == now
-    upgrade.reload(server, (), lambda _: None)
+    reloading.reload(server, (), lambda _: None)
     assert served(server) == of_release(now)
 
 
@@ -257,19 +257,19 @@ def test_what_only_the_release_before_had_is_unloaded_and_comes_back_with_it(up:
     publish(root, more=True)
     with load.on(server):
         said: list[str] = []
-        upgrade.reload(server, (), said.append)
+        reloading.reload(server, (), said.append)
         assert {"    more: new", "    sooner: new"} <= {*said}
         assert served(server) == {*of_release(more), f"more {more}", f"sooner {more}"}
         publish(root)
         said.clear()
-        upgrade.reload(server, (), said.append)
+        reloading.reload(server, (), said.append)
         assert {"    more: gone", "    sooner: gone", "    whole: max_batch_size 8 → 4"} <= {*said}
         load.more()
         assert served(server) == of_release(less)
         assert {path.name for path in Path(server.served).iterdir()} == {"network", "before", "whole"}
-        upgrade.rollback(server, root, "network", None)
+        choosing.rollback(server, root, "network", None)
         assert served(server) == {*of_release(more), f"more {more}", f"sooner {more}"}
-        upgrade.promote(server, root, "network", None)
+        choosing.promote(server, root, "network", None)
         assert served(server) == of_release(less)
         load.more()
     assert not load.errors and set(load.answers) <= {(float(n), str(n)) for n in (before, more, less)}
@@ -284,16 +284,16 @@ def test_two_releases_that_share_a_step_are_switched_each_by_itself(up: tuple[Wo
     (root / "second").mkdir()
     (root / "second" / "config.pbtxt").write_text("")
     publish(root, network="second", whole="rest")
-    upgrade.reload(server, (), lambda _: None)
+    reloading.reload(server, (), lambda _: None)
     now = repository.versions(root / "network")[-1]
     assert served(server) == {*of_release(now), "second 1", "rest 1", "before.of_second 1"}
     with one.on(server), other.on(server):
         publish(root, network="second", whole="rest")
-        upgrade.reload(server, (), lambda _: None)
+        reloading.reload(server, (), lambda _: None)
         other.more()
-        upgrade.rollback(server, root, "network", None)
+        choosing.rollback(server, root, "network", None)
         one.more()
-        upgrade.promote(server, root, "before", None)
+        choosing.promote(server, root, "before", None)
         one.more()
     assert served(server) == {*of_release(now), "second 2", "rest 2", "before.of_second 2"}
     assert not one.errors and not other.errors
