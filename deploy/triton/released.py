@@ -171,6 +171,10 @@ def _failed(models: list[str], failed: Mapping[str, str]) -> LeftOut:
 
 def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mapping[str, Any]) -> LeftOut:
     head, without = models[0], [model for model in models if model in missing]
+    if broken := [path for model in without for path in _links_to_nowhere(root / model)]:
+        model = broken[0].parent.name
+        told = f"{model}/{broken[0].name} is a link to {broken[0].readlink()}, which leads nowhere"
+        return LeftOut(head, tuple(models), told, f"python -m deploy reload {model}", failed=True)
     if parked := [model for model in without if repository.parked(root / model)]:
         return LeftOut(
             head, tuple(models), f"every version of {parked[0]} is parked", f"python -m deploy promote {parked[0]}"
@@ -183,6 +187,11 @@ def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mappi
         f"no version of {what} is published",
         f"python -m export {families[0]}" if families else None,
     )
+
+
+def _links_to_nowhere(model: Path) -> list[Path]:
+    """List what would be versions of a model."""
+    return [path for path in sorted(model.iterdir()) if path.name.isdecimal() and not path.exists()]
 
 
 def _names_family(config: Any) -> bool:

@@ -95,6 +95,15 @@ def test_a_model_by_itself_is_named_and_one_whose_versions_are_parked_has_anothe
     }
 
 
+def test_a_version_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    (model(tmp_path, "cached") / "1").symlink_to("/mnt/gone")
+    model(tmp_path, "other", version="model.py")
+    [group] = released.left_out(tmp_path)
+    assert group.failed, "it was to be served"
+    told = "cached/1 is a link to /mnt/gone, which leads nowhere"
+    assert str(group) == f"cached is not served: {told} — python -m deploy reload cached"
+
+
 def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it(tmp_path: Path) -> None:
     model(tmp_path, "before", version="model.py")
     model(tmp_path, "network", version="model.onnx")

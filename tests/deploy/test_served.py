@@ -188,6 +188,18 @@ def test_a_step_that_two_releases_share_is_served_as_each_has_sealed_it(tmp_path
     assert assemble.models_of(served, "b") == ["b", "b_whole", "shared.of_b"]
 
 
+def test_a_model_with_a_link_to_nowhere_is_left_out_and_the_others_are_served(tmp_path: Path) -> None:
+    root, served = tmp_path / "repository", tmp_path / "private" / "repository"
+    cache = written(tmp_path / "cache", {"weights": "w"})
+    for name, target in {"good": cache / "weights", "bad": cache / "gone"}.items():
+        written(root / name, {"config.pbtxt": 'backend: "python"', "1/model.py": "code"})
+        (root / name / "1" / "weights").symlink_to(target)
+    served.mkdir(parents=True)
+    failed = content.put(content.choose(root), served, None, None, print)
+    assert failed.keys() == {"bad"} and f"bad/1/weights is a link to {cache / 'gone'}, which" in str(failed["bad"])
+    assert (served / "good" / "1" / "weights").read_text() == "w" and not (served / "bad").exists()
+
+
 def test_names_are_nobody_elses(tmp_path: Path) -> None:
     """A network that another release has as a step, from when it had no releases; and somebody's model of our name."""
     root, served = tmp_path / "repository", tmp_path / "private" / "repository"
