@@ -1,9 +1,11 @@
 """The models that serve of a release and that the next one no longer has: they go when that takes over."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from contracts import model_config
+from contracts.errors import ModelConfigError
 from deploy.served import assemble
 
 
@@ -26,6 +28,7 @@ def of(served: Path, network: str, staying: Collection[str]) -> list[str]:
     return [name for name in own if name not in staying and name not in needed]
 
 
-def _steps(folder: Path) -> tuple[str, ...]:
-    path = folder / model_config.FILE_NAME
-    return model_config.steps(model_config.read(path)) if path.is_file() else ()
+def _steps(folder: Path) -> Iterator[str]:
+    for path in model_config.paths(folder):
+        with suppress(ModelConfigError):  # of a model that is left out
+            yield from model_config.steps(model_config.read(path))

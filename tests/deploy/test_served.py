@@ -226,7 +226,8 @@ def test_what_the_next_release_has_no_more_goes_unless_it_is_needed(tmp_path: Pa
     models["more"] = {"config.pbtxt": ensemble("a", "kept", "used")}
     models |= {name: {"config.pbtxt": 'backend: "python"', "1/model.py": ""} for name in ("kept", "used")}
     sealed(root, "a", 1, models)
-    written(root / "loose", {"config.pbtxt": ensemble("over"), "1/x": ""})
+    written(root / "broken", {"config.pbtxt": "a typo {", "1/x": ""})
+    written(root / "loose", {"config.pbtxt": "", "configs/cpu.pbtxt": ensemble("over"), "1/x": ""})
     written(root / "over", {"config.pbtxt": ensemble("used"), "1/x": ""})
     served.mkdir(parents=True)
     content.put(content.choose(root), served, None, None, print)
