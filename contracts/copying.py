@@ -15,6 +15,7 @@ import pwd
 import shutil
 import stat
 from collections.abc import Collection, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import layout
@@ -40,8 +41,10 @@ def copy(source: Path, target: Path, without: Collection[str] = (), *, outside: 
             is, or to what it must not.
         OSError: the disk is full, or a file cannot be read or is there already.
     """
-    root = _resolved(source)
-    _copy_folder(root, root, target, (root,), frozenset(), without, outside=outside)
+    root, makers = _resolved(source), frozenset(_owners(source))
+    if makers:
+        _check_may_read(makers, source, root)
+    _copy_folder(_Source(root, makers, outside), root, target, (root,), makers, without)
 
 
 def make_folder(place: Path) -> None:
@@ -50,40 +53,46 @@ def make_folder(place: Path) -> None:
     place.chmod(0o755)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is copied."""
+
+    root: Path  # links resolved
+    makers: frozenset[int]  # the owners of the links that it is
+    outside: bool
+
+
 def _copy_folder(
-    root: Path,
+    source: _Source,
     folder: Path,
     target: Path,
     above: tuple[Path, ...],
     makers: Set[int],
     without: Collection[str] = (),
-    *,
-    outside: bool,
 ) -> None:
     """Copy a folder.
 
     Args:
-        root: The first of them.
-        above: It and those that lead to `folder`, links resolved.
-        makers: The owners of the links that lead out of the first folder to this one.
+        above: Those that lead to it, links resolved, and itself.
+        makers: The owners of the links that lead to it.
     """
     make_folder(target)
     for path in sorted(folder.iterdir()):
         if path.name in without or path.name.startswith(".") or path.name == "__pycache__":
             continue
         found = _resolved(path)
-        is_inside = found.is_relative_to(root)
-        if found in above or root.is_relative_to(found) or not (is_inside or outside):
+        is_inside = found.is_relative_to(source.root)
+        if found in above or source.root.is_relative_to(found) or not (is_inside or source.outside):
             raise FolderError(
                 f"{_name(path)} is a link to {found}",
                 note="what a release holds lies in the folder of its model",
                 hint="put the file itself there",
             )
-        readers = frozenset() if is_inside else makers | {*_owners(path)}
+        readers = source.makers if is_inside else makers | {*_owners(path)}
         if readers:
             _check_may_read(readers, path, found)
         if found.is_dir():
-            _copy_folder(root, found, target / path.name, (*above, found), readers, outside=outside)
+            _copy_folder(source, found, target / path.name, (*above, found), readers)
         else:
             _copy_file(found, target / path.name, readers)
 

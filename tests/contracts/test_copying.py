@@ -93,6 +93,17 @@ def test_a_link_gives_no_more_than_its_owner_could_read(
             copying.copy(place / "model", place / "copy", outside=True)
 
 
+def test_a_model_that_is_a_link_is_read_for_whoever_made_that(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = written(place / "home", {"open": "o", "1/weights": "w"})
+    (place / "model").symlink_to(home)
+    monkeypatch.setattr(copying, "_owners", lambda path: [SOMEBODY] if path.is_symlink() else [])
+    copying.copy(place / "model", place / "copy")
+    assert files(place / "copy") == {"open": "o", "1/weights": "w"}
+    (home / "1" / "weights").chmod(0o600)
+    with pytest.raises(FolderError, match=f"1/weights, which is not for the user with number {SOMEBODY}"):
+        copying.copy(place / "model", place / "again")
+
+
 def test_what_a_linked_folder_holds_is_read_for_whoever_made_the_link(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
