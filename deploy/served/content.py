@@ -9,6 +9,7 @@ import filecmp
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,12 @@ def same(one: Path, other: Path) -> bool:
 
 def copied(folder: Path) -> dict[str, Path]:
     """Return {path: file} of a copy: those that are read-only. Compiled code, and what models write, is not."""
-    return {name: path for name, path in _files(folder).items() if not path.stat().st_mode & 0o222}
+    found = {}
+    for name, path in _files(folder).items():
+        with suppress(FileNotFoundError):  # a model has just removed what it wrote
+            if not path.stat().st_mode & 0o222:
+                found[name] = path
+    return found
 
 
 def equal(one: Path, other: Path) -> bool:
