@@ -62,7 +62,6 @@ def test_a_release_is_assembled_under_its_number(bundle: Bundle, tmp_path: Path)
     found = files(tmp_path / "served")
     configs = {name: found.pop(f"{name}/config.pbtxt") for name in names}
     assert {found.pop(f"{name}/.release") for name in names} == {"net"}
-    assert found.pop("before/3/__pycache__") == "", "no folder, so that nothing is compiled into it"
     assert found == {
         "net/warmup/x": "x",
         "net/3/model.onnx": "three",
