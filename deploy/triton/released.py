@@ -4,6 +4,7 @@ A network has a version once one was exported. Until then git has its configurat
 an ensemble above it cannot be loaded either, and the Python steps of that ensemble serve nobody.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,9 +72,11 @@ def left_out_of(root: Path, served: Path, config_name: str | None, failed: Mappi
     Those are steps that git has no more, or that two releases share.
 
     Args:
-        served: The private repository of the server.
+        served: The private repository of the server; nothing is known of it where this process may not look.
     """
     groups = left_out(root, config_name, failed)
+    if not os.access(served, os.R_OK | os.X_OK):
+        return groups
     known = names(groups)
     own = left_out(served, config_name, {model: why for model, why in failed.items() if model not in known})
     for group in [group for group in own if group.failed and not known.issuperset(group.models)]:
