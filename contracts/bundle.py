@@ -92,7 +92,7 @@ def write(root: Path, network: str, version_directory: Path) -> tuple[str, ...]:
         folder, target = root / name, version_directory / FOLDER / name
         without = _versions_but(folder, None if name == network else _served_version(models, names, name))
         try:
-            copying.copy(folder, target, without)
+            copying.copy(folder, target, without, outside=True)
         except FolderError as error:
             raise PublishError(f"{name} cannot be part of a release: {error}") from error
         if _digests(target, ()) != _digests(folder, without):

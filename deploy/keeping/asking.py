@@ -18,6 +18,7 @@ from deploy.proving import questions
 from deploy.proving.questions import Examination
 from deploy.running import workers
 from deploy.running.server import Server
+from deploy.served import assemble
 from deploy.served.assemble import Taken
 from deploy.triton import released
 from deploy.triton.control import Control
@@ -81,7 +82,8 @@ def _releases(served: Path) -> Iterator[Taken]:
     for path in sorted(served.glob(f"*/*/{manifest.FILE_NAME}")):
         release = manifest.read(path.parent)
         if path.parent.name == str(release.version) and path.parent.parent.name == release.model:
-            models = {name: served / name for name in release.models or (release.model,) if (served / name).is_dir()}
+            names = [release.model, *assemble.models_of(served, release.model)]
+            models = {name: served / name for name in names}
             yield Taken(release.model, release.version, path.parent, models, bool(release.models))
 
 

@@ -112,7 +112,7 @@ class Supervisor:
         root, config_name = self._settings.repository, up.state.config_name
         if outcome.failed:
             self._leave_out(outcome.failed)
-            groups = released.left_out(root, config_name, self._quarantine.reasons())
+            groups = released.left_out_of(root, Path(up.state.served), config_name, self._quarantine.reasons())
             nothing = released.names(groups) >= {path.parent.name for path in root.glob("*/config.pbtxt")}
             if nothing or self._settings.strict:
                 fact = "nothing is left to serve:" if nothing else "not every model loaded:"
@@ -125,6 +125,7 @@ class Supervisor:
             self._make_ready(control, {**outcome.failed, hold.NAME: ""})
             hold.remove(Path(up.state.served))
         up.watch.refresh()  # before anybody is told: one that dies from now on has been seen
+        up.watch.learn({(v.name, v.version) for v in outcome.found if v.state == "READY"})
         up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)
 
@@ -175,7 +176,10 @@ class Supervisor:
         found = control.models()
         if not found:
             return
+        before = {(name, version) for name, (versions, _) in self._served.items() for version in versions}
         serving = self._note_served(found)
+        ready = {(version.name, version.version) for version in found if version.state == "READY"}
+        up.watch.learn(ready - before)  # what a reload has started, and what has died since
         changed = self._quarantine.release(serving)
         failed: dict[str, str] = {}
         if not any(version.state in ("LOADING", "UNLOADING") for version in found):

@@ -99,7 +99,7 @@ def start(
         user = checks.user_to_become(settings, triton, served_home(), say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         name = config_name(triton, settings)
-        left_out = _left_out(settings, name, failed)
+        left_out = _or_nothing(settings, released.left_out(settings.repository, name, failed))
         served = replaces.private if replaces else private.make(user)
         with _removed_on_error(served, unless=replaces is not None):
             served.empty()
@@ -108,7 +108,8 @@ def start(
             if broken and settings.strict:
                 raise next(iter(broken.values()))
             failed |= {model: str(error) for model, error in broken.items()}
-            left_out = _left_out(settings, name, failed)
+            left_out = released.left_out_of(settings.repository, served.repository, name, failed)
+            left_out = _or_nothing(settings, left_out)
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
@@ -279,8 +280,8 @@ def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:
     return reasons + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
 
 
-def _left_out(settings: Settings, config_name: str | None, failed: Mapping[str, str]) -> list[LeftOut]:
-    groups = released.left_out(settings.repository, config_name, failed)
+def _or_nothing(settings: Settings, groups: list[LeftOut]) -> list[LeftOut]:
+    """Return what is left out, unless that is everything."""
     if released.names(groups) >= {path.parent.name for path in settings.repository.glob("*/config.pbtxt")}:
         raise StartError("\n  ".join(["nothing is left to serve:", *map(str, groups)]), hint=SEE_LOG)
     return groups

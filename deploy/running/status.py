@@ -183,7 +183,7 @@ def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
     root = Path(server.repository)
     serving = {model.name for model in models if model.state == "READY"}
     failed = {model: reason for model, reason in server.failed.items() if model not in serving}
-    groups = released.left_out(root, server.config_name, failed)
+    groups = released.left_out_of(root, Path(server.served), server.config_name, failed)
     if not models:  # it does not answer
         return groups
     there = {path.parent.name for path in root.glob("*/config.pbtxt")}

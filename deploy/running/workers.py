@@ -7,19 +7,21 @@ not changed; after a touch of its version directory the same load replaces the w
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from contracts import layout
-from deploy.errors import RepositoryError
+from deploy.errors import ModelError, RepositoryError
 from deploy.triton.control import Control
 
 _STUB = "triton_python_backend_stub"
 _DEATH_S = 5.0  # that the kernel may take to end a process that was killed
+_NEVER_SEEN = ""  # what stands for the instance of a worker that there must have been
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,38 @@ class WorkerWatch:
     def __init__(self, shared_memory: str) -> None:
         self._shared_memory = shared_memory
         self._known: dict[Worker, psutil.Process] = {}
+        self._begun: set[tuple[str, int]] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Learn which workers there are; costs a walk over all processes."""
-        self._known = {
+        """Learn which workers there are, beside those that are known; costs a walk over all processes."""
+        self._known |= {
             worker: process
             for process in find(self._shared_memory)
             if _alive(process) and (worker := identify(process)) is not None
         }
 
+    def learn(self, begun: Collection[tuple[str, int]]) -> None:
+        """Look at the workers of versions that have begun to serve, also at those that have died before they were seen.
+
+        Args:
+            begun: (model, version), ready: all of its workers were there a moment ago.
+        """
+        self._begun.update(begun)
+
     def dead(self, control: Control) -> set[Worker]:
         """Return those that have ended although the server still has their version."""
+        if not self._begun and all(map(_alive, self._known.values())):
+            return set()
+        self.refresh()  # one that was replaced by a load is another process now
         missing = {worker for worker, process in self._known.items() if not _alive(process)}
-        if not missing:
-            return missing
-        self.refresh()
-        missing -= set(self._known)  # replaced by a load
+        missing |= {Worker(model, version, _NEVER_SEEN) for model, version in self._begun}
+        self._known = {worker: process for worker, process in self._known.items() if worker not in missing}
+        self._begun = set()
         if not missing:
             return missing
         ready = {(model.name, model.version) for model in control.models() if model.state == "READY"}
-        return {worker for worker in missing if (worker.model, worker.version) in ready}
+        return {w for w in missing if (w.model, w.version) in ready and self._lacks(w, control)}
 
     def replace(self, worker: Worker, repository: Path, control: Control) -> None:
         """Make the server start another one in its place.
@@ -101,6 +114,20 @@ class WorkerWatch:
             raise RepositoryError(f"cannot touch {layout.shown(directory)}: {error.strerror}") from error
         control.load(worker.model)
         self.refresh()
+
+    def _lacks(self, worker: Worker, control: Control) -> bool:
+        """Tell whether the version of a worker that is not there has fewer than it should."""
+        with suppress(ModelError):
+            if instances := _instances(control.config(worker.model)):
+                version = (worker.model, worker.version)
+                return sum((known.model, known.version) == version for known in self._known) < instances
+        return worker.instance != _NEVER_SEEN
+
+
+def _instances(config: Mapping[str, Any]) -> int:
+    """Return how many workers a version of a Python model has, one for each instance; 0 for another backend's."""
+    groups = config.get("instance_group", ()) if config.get("backend") == "python" else ()
+    return sum(int(group["count"]) * max(1, len(group.get("gpus", ()))) for group in groups)
 
 
 def _alive(process: psutil.Process) -> bool:

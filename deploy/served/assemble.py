@@ -4,9 +4,11 @@
   place   a private copy -> a folder for each of its models, in Triton's layout
 
 A release may stand beside another one of its family, under names with a suffix (an *arm*). Every model of it has the
-release's number as its only version, so that the version in a response says which release gave it.
+release's number as its only version, so that the version in a response says which release gave it. A note in the folder
+of each says whose it is.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from deploy.served import bytecode
 from deploy.served.links import link
 
 _VERSION, _MODELS = "version", "models"  # the folders of a private copy
+_NOTE = ".release"  # in the folder of a model: the network of its release, with the suffix of an arm
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,25 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
         trust: What it must be signed with.
 
     Raises:
-        FolderError: it holds a link that leads elsewhere, or what is no file; or a model of it is missing.
+        FolderError: it holds what is no file, or a model of it is missing; or, sealed, a link that leads elsewhere.
         ManifestError: the copy is not what was published.
         SignatureError: the copy is unsigned, or not what was signed.
         OSError: the disk is full, or a file cannot be read.
     """
     version = into / _VERSION
-    copying.copy(release.directory, version)
+    copying.copy(release.directory, version, outside=not release.sealed)
     if (version / manifest.FILE_NAME).is_file():
         manifest.verify(version)
     if trust is not None:
         signing.verify(version, trust)
-    if release.sealed:
-        models = {name: version / bundle.FOLDER / name for name in release.models}
-    else:
-        models = {name: into / _MODELS / name for name in release.models}
+    place = version / bundle.FOLDER if release.sealed else into / _MODELS
+    models = {name: place / folder.name for name, folder in release.models.items()}
+    if not release.sealed:
         pinned = _pinned(release)
         for name, folder in release.models.items():
             versions = _version_folders(folder)
-            kept = {pinned.get(name, max(versions, key=int, default=""))} if name != release.network else set()
-            copying.copy(folder, models[name], without=set(versions) - kept)
+            kept = {pinned.get(folder.name, max(versions, key=int, default=""))} if name != release.network else set()
+            copying.copy(folder, models[name], set(versions) - kept, outside=True)
     return Taken(release.network, release.version, version, models, release.sealed)
 
 
@@ -90,7 +92,8 @@ def place(release: Taken, into: Path, config_name: str | None, suffix: str = "")
         for own in versions:  # one at most: what the bundle has of an ensemble or a step
             link(folder / own, version)
         config = model_config.read(model_config.chosen(folder, config_name))
-        _write(_adapted(config, name, release, suffix), target / model_config.FILE_NAME)
+        _write(_adapted(config, folder.name, release, suffix), target / model_config.FILE_NAME)
+        _note(target, f"{release.network}{suffix}")
         bytecode.keep_out(target)
     return tuple(f"{name}{suffix}" for name in release.models)
 
@@ -111,21 +114,52 @@ def add_version(earlier: Taken, into: Path) -> None:
 
 
 def rename(folder: Path, target: Path, name: str) -> None:
-    """Put the model in `folder` into the new folder `target`, under the name `name`, by hard links."""
-    link(folder, target, without={model_config.FILE_NAME})
+    """Put the model of an arm in `folder` into the new folder `target`, under its name `name`, by hard links."""
+    link(folder, target, without={model_config.FILE_NAME, _NOTE})
     config = model_config.read(folder / model_config.FILE_NAME)
     config.name = name
     _write(config, target / model_config.FILE_NAME)
+    _note(target, (owner(folder) or "").removesuffix(folder.name.removeprefix(name)))
+
+
+def owner(folder: Path) -> str | None:
+    """Return the network of the release that the model in `folder` belongs to, an arm's with its suffix; or None."""
+    with suppress(OSError):
+        return (folder / _NOTE).read_text()
+    return None
+
+
+def models_of(repository: Path, network: str) -> list[str]:
+    """List the models in a private repository that belong to the release of `network` which serves."""
+    return sorted(path.name for path in repository.iterdir() if owner(path) == network)
+
+
+def arms_of(repository: Path, network: str) -> list[str]:
+    """List the models in a private repository that belong to arms of `network`."""
+    arm = re.compile(rf"{re.escape(network)}\.r\d+")
+    return sorted(path.name for path in repository.iterdir() if arm.fullmatch(owner(path) or ""))
+
+
+def _note(folder: Path, text: str) -> None:
+    (folder / _NOTE).unlink(missing_ok=True)
+    (folder / _NOTE).write_text(text)
+    (folder / _NOTE).chmod(0o444)
 
 
 def _adapted(config: ModelConfig, name: str, release: Bundle, suffix: str) -> ModelConfig:
-    """Give a configuration the release's number and the arm's names, in its own words otherwise."""
-    config.name = f"{config.name or name}{suffix}"  # of another name than its folder Triton says so itself
+    """Give a configuration the release's number and the names that its models are served under.
+
+    Args:
+        name: The model's own.
+    """
+    names = {folder.name: f"{served}{suffix}" for served, folder in release.models.items()}
+    if config.name in ("", name):  # of another name than its folder Triton says so itself
+        config.name = names[name]
     config.version_policy.Clear()
     config.version_policy.specific.versions.append(release.version)
     for step in config.ensemble_scheduling.step:
-        if step.model_name in release.models:
-            step.model_name, step.model_version = f"{step.model_name}{suffix}", release.version
+        if step.model_name in names:
+            step.model_name, step.model_version = names[step.model_name], release.version
     return config
 
 

@@ -9,6 +9,7 @@ import filecmp
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,26 +35,25 @@ class Content:
     damaged: Mapping[str, ManifestError]  # {network whose release cannot be read: why}
 
     def release_of(self, model: str) -> Bundle | None:
-        """Return the release that a model belongs to; None if it is loose, or not served."""
-        return next((release for release in self.releases if model in release.models), None)
+        """Return the release that a model belongs to, the first of several; None if it is loose, or not served."""
+        having = [release for release in self.releases if model in release.models]
+        return next((release for release in having if release.network == model), having[0] if having else None)
 
 
 def choose(root: Path, out: Set[str] = frozenset()) -> Content:
     """Find what of the repository `root` is served.
 
-    A step that the ensembles of two networks share belongs to the first of them.
-
     Args:
         out: Models that are left out.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and is_model_name(path.name))
-    releases, damaged, taken = list[Bundle](), dict[str, ManifestError](), set(out)
+    releases, damaged, taken = list[Bundle](), dict[str, ManifestError](), {*out}
     networks = {folder.name: number for folder in folders if (number := released_version(folder)) is not None}
     for network, number in networks.items():
         if network in out:
             continue
         try:
-            found = release(root, network, number, taken)
+            found = release(root, network, number, out)
         except ManifestError as error:
             damaged[network] = error
             taken.add(network)
@@ -68,7 +68,7 @@ def release(root: Path, network: str, version: int, without: Set[str] = frozense
     """Return a release as it is served: with those of its models that are there.
 
     Args:
-        without: Models that are left out, or of another release.
+        without: Models that are left out.
 
     Raises:
         ManifestError: it is damaged.
@@ -76,6 +76,30 @@ def release(root: Path, network: str, version: int, without: Set[str] = frozense
     found = bundle.of(root, network, version)
     own = {name: folder for name, folder in found.models.items() if name not in without and folder.is_dir()}
     return replace(found, models=own)
+
+
+def named(release: Bundle, root: Path, repository: Path) -> Bundle:
+    """Give the models of a release the names that they are served under: their own, unless those are taken.
+
+    A step that the ensembles of two networks share is in the bundles of both, and each serves what it sealed: the
+    release that comes second has it as STEP.of_NETWORK. A network's name belongs to its own release.
+
+    Args:
+        repository: The private one.
+    """
+
+    def is_free(name: str) -> bool:
+        return assemble.owner(repository / name) in (None, release.network)
+
+    def name(model: str) -> str:
+        if model == release.network or (is_free(model) and released_version(root / model) is None):
+            return model
+        own = f"{model}.of_{release.network}"
+        while (root / own).is_dir() or not is_free(own):  # somebody has called a model just that
+            own += "_"
+        return own
+
+    return replace(release, models={name(model): folder for model, folder in release.models.items()})
 
 
 def released_version(folder: Path) -> int | None:
@@ -138,7 +162,7 @@ def put_release(root: Path, release: Bundle, into: Path, config_name: str | None
         ModelConfigError: a configuration is missing or is none.
     """
     with private.scratch(into) as scratch:
-        taken = assemble.take(release, scratch / "release", trust)
+        taken = assemble.take(named(release, root, into), scratch / "release", trust)
         assemble.place(taken, into, config_name)
         put_earlier(root, taken, into, config_name, trust)
 
@@ -170,6 +194,8 @@ def put_loose(
 ) -> None:
     """Copy a model that belongs to no release as it lies, but for versions that its configuration leaves out.
 
+    Where files of it are links the copy has what they lead to, wherever that lies.
+
     Args:
         versions: Those to choose from, parked or not; None for all that are not parked.
 
@@ -179,10 +205,11 @@ def put_loose(
     there = repository.versions(folder)
     served = _by_policy(_config(folder, config_name), sorted(there if versions is None else versions))
     numbers = {path.name for path in folder.iterdir() if path.name.isdecimal()}
-    copying.copy(folder, target, without=numbers - {str(version) for version in served if version in there})
+    left_out = numbers - {str(version) for version in served if version in there}
+    copying.copy(folder, target, left_out, outside=True)
     for version in served:
         if version not in there:
-            copying.copy(repository.directory(folder, version), target / str(version))
+            copying.copy(repository.directory(folder, version), target / str(version), outside=True)
         verify(target / str(version), trust)
     bytecode.keep_out(target)
 
@@ -205,7 +232,25 @@ def verify(version: Path, trust: signing.Trust | None) -> None:
 
 def same(one: Path, other: Path) -> bool:
     """Tell whether two copies of ours hold the same files; what a server has written there since does not count."""
-    return _alike(_copied(one), _copied(other))
+    return _alike(copied(one), copied(other))
+
+
+def copied(folder: Path) -> dict[str, Path]:
+    """Return {path: file} of a copy: those that are read-only. Compiled code, and what models write, is not."""
+    found = {}
+    for name, path in _files(folder).items():
+        with suppress(FileNotFoundError):  # a model has just removed what it wrote
+            if not path.stat().st_mode & 0o222:
+                found[name] = path
+    return found
+
+
+def equal(one: Path, other: Path) -> bool:
+    """Tell whether two files have the same bytes."""
+    a, b = one.stat(), other.stat()
+    if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
+        return True
+    return a.st_size == b.st_size and filecmp.cmp(one, other, shallow=False)
 
 
 def _same_outside(one: Bundle, other: Bundle) -> bool:
@@ -214,16 +259,11 @@ def _same_outside(one: Bundle, other: Bundle) -> bool:
 
 
 def _alike(one: Mapping[str, Path], other: Mapping[str, Path]) -> bool:
-    return one.keys() == other.keys() and all(_equal(file, other[path]) for path, file in one.items())
+    return one.keys() == other.keys() and all(equal(file, other[path]) for path, file in one.items())
 
 
 def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-
-
-def _copied(folder: Path) -> dict[str, Path]:
-    """Return the files of a copy: those that are read-only. Compiled code, and what models write, is not."""
-    return {name: path for name, path in _files(folder).items() if not path.stat().st_mode & 0o222}
 
 
 def _outside(folder: Path) -> dict[str, Path]:
@@ -234,13 +274,6 @@ def _outside(folder: Path) -> dict[str, Path]:
         if not (parts := Path(name).parts)[0].isdecimal()
         and not any(part.startswith(".") or part == "__pycache__" for part in parts)
     }
-
-
-def _equal(one: Path, other: Path) -> bool:
-    a, b = one.stat(), other.stat()
-    if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino):
-        return True
-    return a.st_size == b.st_size and filecmp.cmp(one, other, shallow=False)
 
 
 def _config(folder: Path, config_name: str | None) -> Any:

@@ -97,7 +97,7 @@ def scratch(repository: Path) -> Iterator[Path]:
 
 
 class Replaced:
-    """Models of a private repository that were replaced, and what stood in their place before.
+    """Models of a private repository that were replaced or removed, and what stood in their place before.
 
     Args:
         scratch: A folder for the latter, in the same private directory.
@@ -119,6 +119,12 @@ class Replaced:
                 place.rename(self._before / name)
         folder.rename(place)
         _touch(place)
+
+    def remove(self, name: str) -> None:
+        """Take the model `name` out, in whose place nothing comes."""
+        if name not in self.names:
+            self.names.append(name)
+            (self._repository / name).rename(self._before / name)
 
     def was_there(self, name: str) -> bool:
         """Tell whether something stood in the place of the model before."""

@@ -4,9 +4,10 @@ A network has a version once one was exported. Until then git has its configurat
 an ensemble above it cannot be loaded either, and the Python steps of that ensemble serve nobody.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import MappingProxyType
@@ -63,6 +64,25 @@ def left_out(
         _failed(group, failed) if not failed.keys().isdisjoint(group) else _unreleased(root, group, missing, configs)
         for group in together
     ]
+
+
+def left_out_of(root: Path, served: Path, config_name: str | None, failed: Mapping[str, str]) -> list[LeftOut]:
+    """List what of the repository `root` is not served, as `left_out` does, and what of releases is only in `served`.
+
+    Those are steps that git has no more, or that two releases share.
+
+    Args:
+        served: The private repository of the server; nothing is known of it where this process may not look.
+    """
+    groups = left_out(root, config_name, failed)
+    if not os.access(served, os.R_OK | os.X_OK):
+        return groups
+    known = names(groups)
+    own = left_out(served, config_name, {model: why for model, why in failed.items() if model not in known})
+    for group in [group for group in own if group.failed and not known.issuperset(group.models)]:
+        named = next((model for model in group.models if (root / model).is_dir()), None)
+        groups.append(replace(group, command=f"python -m deploy reload {named}" if named else None))
+    return groups
 
 
 def with_all_above(root: Path, models: Collection[str], config_name: str | None) -> list[str]:
@@ -154,6 +174,10 @@ def _failed(models: list[str], failed: Mapping[str, str]) -> LeftOut:
 
 def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mapping[str, Any]) -> LeftOut:
     head, without = models[0], [model for model in models if model in missing]
+    if broken := [path for model in without for path in _links_to_nowhere(root / model)]:
+        model = broken[0].parent.name
+        told = f"{model}/{broken[0].name} is a link to {broken[0].readlink()}, which leads nowhere"
+        return LeftOut(head, tuple(models), told, f"python -m deploy reload {model}", failed=True)
     if parked := [model for model in without if repository.parked(root / model)]:
         return LeftOut(
             head, tuple(models), f"every version of {parked[0]} is parked", f"python -m deploy promote {parked[0]}"
@@ -166,6 +190,11 @@ def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mappi
         f"no version of {what} is published",
         f"python -m export {families[0]}" if families else None,
     )
+
+
+def _links_to_nowhere(model: Path) -> list[Path]:
+    """List what would be versions of a model."""
+    return [path for path in sorted(model.iterdir()) if path.name.isdecimal() and not path.exists()]
 
 
 def _names_family(config: Any) -> bool:

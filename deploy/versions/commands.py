@@ -8,7 +8,8 @@ from deploy.errors import NotRunningError
 from deploy.running import status
 from deploy.running.status import EXIT_LEFT_OUT
 from deploy.triton import state
-from deploy.versions import upgrade
+from deploy.versions import choosing, reloading
+from deploy.versions.change import summary
 
 
 def reload(options: argparse.Namespace) -> int:
@@ -16,7 +17,7 @@ def reload(options: argparse.Namespace) -> int:
     running = state.running()
     if running is None:
         raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
-    print(upgrade.summary(upgrade.reload(running, options.models, print)))
+    print(summary(reloading.reload(running, options.models, print)))
     left_out = any(group.failed for group in status.look(running).left_out)
     return EXIT_LEFT_OUT if left_out and not options.models else 0
 
@@ -24,14 +25,14 @@ def reload(options: argparse.Namespace) -> int:
 def rollback(options: argparse.Namespace) -> int:
     """Serve an older version again."""
     running, root = _running_over(options.repository)
-    print(upgrade.summary([upgrade.rollback(running, root, options.model, options.to)]))
+    print(summary([choosing.rollback(running, root, options.model, options.to)]))
     return 0
 
 
 def promote(options: argparse.Namespace) -> int:
     """Make a version the one that answers."""
     running, root = _running_over(options.repository)
-    print(upgrade.summary([upgrade.promote(running, root, options.model, options.version)]))
+    print(summary([choosing.promote(running, root, options.model, options.version)]))
     return 0
 
 

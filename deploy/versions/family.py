@@ -4,7 +4,7 @@
 2. The public ensembles are pointed at the arm. Each takes one load, which for a request is either before it or after:
    Triton gives it all the models of an ensemble when it begins.
 3. The models get the new release under their own names, and the ensembles are pointed back at those.
-4. The arm is unloaded.
+4. The arm is unloaded, and what only the release before had: its ensembles before 3, its steps after it.
 
 A network without an ensemble needs no more than 1, 4 and a load of its own. What goes wrong in 1 has changed nothing
 that serves; after it, everything is put back.
@@ -28,7 +28,7 @@ from deploy.served import arms, assemble, content, private
 from deploy.served.assemble import Taken
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
-from deploy.versions import ensembles, snapshot
+from deploy.versions import difference, ensembles, leaving, snapshot
 
 _ANSWER_S = 60.0  # for a golden request
 _UNLOAD_S = 10.0  # an arm stays until the last request that went through it is answered
@@ -38,7 +38,7 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
     """Serve a release of the repository `root`, in the place of that of its family which serves now.
 
     Args:
-        say: Is told what takes long.
+        say: Is told what takes long, and what changes.
 
     Returns:
         Whether anything was loaded; not if it serves already.
@@ -51,6 +51,7 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
     """
     server = control.server
     served = Path(server.served)
+    release = content.named(release, root, served)
     with private.scratch(served) as scratch:
         new = scratch / "repository"
         new.mkdir()
@@ -58,10 +59,15 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
         assemble.place(taken, new, server.config_name)
         content.put_earlier(root, taken, new, server.config_name, server.trust)
         layer.ensure(new, say)
-        left_behind = arms.standing(served, release.models)  # by a command that was killed
-        if not left_behind and _serves(control, served, new, release):
+        # By a command that was killed; also of models that this release does not have.
+        left_behind = {*arms.standing(served, release.models), *assemble.arms_of(served, release.network)}
+        leaves = leaving.of(served, release.network, release.models)
+        if not left_behind and not leaves and _serves(control, served, new, release):
             return False
-        change = _Change(control, served, scratch, new, release.version)
+        before = {name: served / name for name in (*release.models, *leaves)}
+        after = {name: new / name for name in release.models}
+        difference.say_it(say, f"{release.network}: version {release.version}", before, after, server.config_name)
+        change = _Change(control, served, scratch, new, release.version, leaves)
         if change.ensembles:
             with _standing(control, taken), _or_taken_back(change):
                 change.point_at_the_arm()
@@ -81,12 +87,16 @@ class _Change:
     Args:
         new: The repository with the new release alone.
         version: The new release's.
+        leaves: The models that it has no more.
     """
 
-    def __init__(self, control: Control, served: Path, scratch: Path, new: Path, version: int) -> None:
+    def __init__(
+        self, control: Control, served: Path, scratch: Path, new: Path, version: int, leaves: Collection[str]
+    ) -> None:
         self._control, self._served, self._scratch, self._new, self._version = control, served, scratch, new, version
         steps = {path.parent.name: _steps(path.parent) for path in sorted(new.glob(f"*/{model_config.FILE_NAME}"))}
         self._order = _in_order(steps)
+        self._leaves = _in_order({name: _steps(served / name) for name in leaves})[::-1]
         self._before = snapshot.ready_models(control.models())
         self.ensembles = [name for name in self._order if steps[name]]
         self.replaced = Replaced(served, scratch)
@@ -103,16 +113,23 @@ class _Change:
     def settle(self) -> None:
         """Load the release under its own names, steps first, and see that it serves and nothing else was lost.
 
+        What it has no more goes: an ensemble before its steps are replaced.
+
         Raises:
             ModelError: one does not load, or another model went down with it.
         """
+        ensembles = [name for name in self._leaves if _steps(self._served / name)]
+        for name in ensembles:
+            self._remove(name)
         for name in self._order:
             self._put(name, self._new / name)
+        for name in [name for name in self._leaves if name not in ensembles]:
+            self._remove(name)
         found = self._control.models()
         ready = {(model.name, model.version) for model in found if model.state == "READY"}
         if missing := [name for name in self._order if (name, self._version) not in ready]:
             raise ModelError(f"{missing[0]} version {self._version} is not ready although it was loaded")
-        if lost := sorted(self._before - snapshot.ready_models(found)):
+        if lost := sorted(self._before - snapshot.ready_models(found) - {*self._leaves}):
             raise ModelError(f"with this {self._order[0]}, {', '.join(lost)} does not serve any more")
 
     def take_back(self) -> None:
@@ -121,7 +138,7 @@ class _Change:
             return
         was_there = {name for name in self.replaced.names if self.replaced.was_there(name)}
         self.replaced.take_back()
-        for name in [name for name in self._order if name in was_there]:
+        for name in _in_order({name: _steps(self._served / name) for name in was_there}):
             with suppress(ModelError):
                 self._control.load(name)
         new = [name for name in self.replaced.names if name not in was_there]
@@ -135,6 +152,10 @@ class _Change:
     def _put(self, name: str, folder: Path) -> None:
         self.replaced.put(name, folder)
         self._control.load(name)
+
+    def _remove(self, name: str) -> None:
+        self._control.unload(name)  # first: what is left of a killed command is found by its folder
+        self.replaced.remove(name)
 
 
 @contextmanager

@@ -4,18 +4,18 @@ They are copied as they lie, those that an ensemble holds together at once. Trit
 that serves, and switches when that is ready: what does not load never serves.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts import repository
 from contracts.errors import ProjectError
 from deploy.errors import ModelError
 from deploy.keeping import readiness
-from deploy.served import content
+from deploy.served import content, private
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
-from deploy.versions import ensembles, snapshot
+from deploy.versions import difference, ensembles, snapshot
 from deploy.versions.snapshot import Snapshot
 
 
@@ -49,17 +49,22 @@ class LooseGroup:
         """
         self._copy(model, self._scratch / "new" / model, self._versions[model])
 
-    def put(self) -> None:
+    def put(self, say: Callable[[str], None]) -> None:
         """Put the copies of what has changed into the place of those that are served; nothing is loaded.
+
+        Args:
+            say: Is told what changes.
 
         Raises:
             RepositoryError: ensembles and their steps do not agree.
         """
+        config_name = self._control.server.config_name
         for name in self._models:
-            new = self._scratch / "new" / name
-            if not ((self._served / name).is_dir() and content.same(self._served / name, new)):
+            served, new = self._served / name, self._scratch / "new" / name
+            if not (served.is_dir() and content.same(served, new)):
+                difference.say_it(say, name, {name: served}, {name: new}, config_name)
                 self._replaced.put(name, new)
-        ensembles.check(self._served, self._models, self._control.server.config_name)
+        ensembles.check(self._served, self._models, config_name)
 
     def has_changed(self, model: str) -> bool:
         """Tell whether another copy of a model was put into the place of the one that is served."""
@@ -114,3 +119,19 @@ class LooseGroup:
     def _copy(self, model: str, target: Path, versions: Sequence[int]) -> None:
         server = self._control.server
         content.put_loose(self._root / model, target, server.config_name, server.trust, versions)
+
+
+@contextmanager
+def changing(
+    control: Control, root: Path, models: Sequence[str], versions: Mapping[str, Sequence[int]] | None = None
+) -> Iterator[LooseGroup]:
+    """Change a group of models; what an error or Ctrl-C leaves undone is taken back."""
+    with private.scratch(Path(control.server.served)) as scratch:
+        group = LooseGroup(control, root, models, scratch, versions)
+        try:
+            yield group
+        except BaseException:
+            group.take_back()
+            if control.live():
+                snapshot.wait_until_unloaded(control)
+            raise

@@ -180,8 +180,13 @@ def remove_the_networks_own(root: Path) -> None:
     (root / "net" / "config.pbtxt").unlink()
 
 
-def link_to_elsewhere(root: Path) -> None:
-    (root / "before" / "vocabulary").symlink_to(root / "after")
+def link_to_nowhere(root: Path) -> None:
+    (root / "before" / "vocabulary").symlink_to(root / "gone")
+
+
+def link_to_itself(root: Path) -> None:
+    (root / "before" / "inner").mkdir()
+    (root / "before" / "inner" / "again").symlink_to(root)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +198,12 @@ def link_to_elsewhere(root: Path) -> None:
         (break_the_ensemble, ModelConfigError, r"way/config\.pbtxt is no model configuration"),
         (break_another_configuration, ModelConfigError, r"(?s)after/configs/cpu\.pbtxt is no .*max_batch_sise"),
         (remove_the_networks_own, ModelConfigError, r"net has no config\.pbtxt"),
-        (link_to_elsewhere, PublishError, r"before cannot be part of a release: .*vocabulary is a link to"),
+        (
+            link_to_nowhere,
+            PublishError,
+            r"cannot be part of a release: .*vocabulary is a link to .*/gone, which leads",
+        ),
+        (link_to_itself, PublishError, r"before cannot be part of a release: .*inner/again is a link to"),
     ],
 )
 def test_what_cannot_be_sealed_is_refused_by_name(
@@ -227,8 +237,8 @@ def test_what_changes_while_it_is_copied_is_noticed(root: Path, monkeypatch: pyt
     """Somebody saves a file of a step after it was copied, and before the last one was."""
     copy = copying.copy
 
-    def and_then_somebody_saves(source: Path, *rest: object) -> None:
-        copy(source, *rest)  # type: ignore[arg-type]
+    def and_then_somebody_saves(source: Path, *rest: object, **more: bool) -> None:
+        copy(source, *rest, **more)  # type: ignore[arg-type]
         if source.name == "before":
             (source / change).write_text("b")
 
@@ -237,6 +247,17 @@ def test_what_changes_while_it_is_copied_is_noticed(root: Path, monkeypatch: pyt
     directory.mkdir()
     with pytest.raises(PublishError, match=r"before changed while it was copied\nHint: run the same command again"):
         bundle.write(root, "net", directory)
+
+
+def test_a_link_out_of_a_model_is_sealed_as_what_it_leads_to(root: Path) -> None:
+    """Vocabularies and weights of steps lie in caches."""
+    vocabulary = written(root.parent / "cache", {"vocabulary.txt": "a b c"}) / "vocabulary.txt"
+    (root / "before" / "2" / "vocabulary.txt").symlink_to(vocabulary)
+    directory = sealed(root)
+    copied = directory / bundle.FOLDER / "before" / "2" / "vocabulary.txt"
+    assert copied.read_text() == "a b c" and not copied.is_symlink()
+    vocabulary.write_text("changed")
+    manifest.verify(directory)
 
 
 def test_a_link_within_a_model_is_copied_as_the_file_it_leads_to(root: Path) -> None:

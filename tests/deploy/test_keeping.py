@@ -4,7 +4,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +20,7 @@ from deploy.keeping.quarantine import Quarantine
 from deploy.running import memory, pulse
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
+from deploy.running.workers import Worker, WorkerWatch
 from tests.conftest import wait_for
 
 # Its handler of a crash never ends, as Triton's may; another thread goes on.
@@ -166,3 +171,88 @@ def test_what_a_server_has_is_held_in_the_repository_and_nothing_else(tmp_path: 
     assert held() == [1, 3]
     holds.close()
     assert held() == []
+
+
+_SHARED_MEMORY = "triton_of_a_test_"
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[[int, str], "subprocess.Popen[bytes]"]]:
+    """Begins a process with the arguments of a worker of `model`: of a version, and an instance."""
+    with ExitStack() as stack:
+
+        def worker(version: int, instance: str) -> "subprocess.Popen[bytes]":
+            code = tmp_path / "model" / str(version) / "model.py"
+            code.parent.mkdir(parents=True, exist_ok=True)
+            code.write_text("read line\n")
+            process = stack.enter_context(
+                subprocess.Popen(
+                    ["triton_python_backend_stub", str(code), f"{_SHARED_MEMORY}{version}", instance, "backends"],
+                    executable="/bin/bash",
+                    stdin=subprocess.PIPE,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield worker
+
+
+def serving(*versions: int, instances: int = 1, backend: str = "python") -> Any:
+    """What a server with these versions of `model` says of itself."""
+    config = {"backend": backend, "instance_group": [{"kind": "KIND_CPU", "count": instances}]}
+    ready = [SimpleNamespace(name="model", version=version, state="READY") for version in versions]
+    return SimpleNamespace(models=lambda: ready, config=lambda _: config)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+
+
+def test_a_worker_that_a_reload_started_and_that_died_unseen_is_missed(
+    begin: Callable[[int, str], "subprocess.Popen[bytes]"],
+) -> None:
+    old = begin(1, "model_0_0")
+    watch = WorkerWatch(_SHARED_MEMORY)
+    new = begin(2, "model_0_0")
+    end(new)  # before anybody has looked at the processes again
+    end(old)  # unloaded
+    watch.learn({("model", 2)})
+    assert {(w.model, w.version) for w in watch.dead(serving(2))} == {("model", 2)}
+    assert watch.dead(serving(2)) == set(), "it is told once: whoever hears it replaces it"
+
+
+def test_one_of_several_that_died_unseen_is_missed_and_none_where_all_are_there(
+    begin: Callable[[int, str], "subprocess.Popen[bytes]"],
+) -> None:
+    watch = WorkerWatch(_SHARED_MEMORY)
+    begin(2, "model_0_0")
+    watch.learn({("model", 2)})
+    assert watch.dead(serving(2)) == set()
+    watch.learn({("model", 2)})
+    assert watch.dead(serving(2, instances=2)) != set()
+    watch.learn({("model", 2)})
+    assert watch.dead(serving(instances=2)) == set(), "it is not served any more"
+    watch.learn({("model", 3)})
+    assert watch.dead(serving(3, backend="onnxruntime")) == set(), "it may have no workers of its own"
+
+
+def test_a_worker_that_dies_just_before_all_processes_are_looked_at_is_still_missed(
+    begin: Callable[[int, str], "subprocess.Popen[bytes]"],
+) -> None:
+    process = begin(1, "model_0_0")
+    watch = WorkerWatch(_SHARED_MEMORY)
+    end(process)
+    watch.refresh()
+    assert watch.dead(serving(1)) == {Worker("model", 1, "model_0_0")}
+
+
+def test_fewer_instances_of_the_same_version_are_no_deaths(
+    begin: Callable[[int, str], "subprocess.Popen[bytes]"],
+) -> None:
+    begin(1, "model_0_0")
+    other = begin(1, "model_0_1")
+    watch = WorkerWatch(_SHARED_MEMORY)
+    end(other)  # a reload after its configuration was changed
+    assert watch.dead(serving(1, instances=1)) == set()

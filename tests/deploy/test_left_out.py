@@ -95,6 +95,15 @@ def test_a_model_by_itself_is_named_and_one_whose_versions_are_parked_has_anothe
     }
 
 
+def test_a_version_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    (model(tmp_path, "cached") / "1").symlink_to("/mnt/gone")
+    model(tmp_path, "other", version="model.py")
+    [group] = released.left_out(tmp_path)
+    assert group.failed, "it was to be served"
+    told = "cached/1 is a link to /mnt/gone, which leads nowhere"
+    assert str(group) == f"cached is not served: {told} — python -m deploy reload cached"
+
+
 def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it(tmp_path: Path) -> None:
     model(tmp_path, "before", version="model.py")
     model(tmp_path, "network", version="model.onnx")
@@ -111,6 +120,20 @@ def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it
     served = ModelVersion("before", 1, "READY", "")
     index = [served, ModelVersion("network", 1, "UNAVAILABLE", "unloaded"), ModelVersion("whole", 0, "UNAVAILABLE", "")]
     assert released.without(index, [failed, unreleased]) == [served]
+
+
+def test_a_step_that_only_the_release_has_is_left_out_with_what_needs_it(tmp_path: Path) -> None:
+    """Git has it no more, or two releases share it."""
+    root, served = tmp_path / "repository", tmp_path / "served"
+    for place in (root, served):
+        model(place, "network", version="model.onnx")
+        ensemble(place, "whole", "sealed", "network")
+    model(served, "sealed", version="model.py")
+    assert released.left_out_of(root, served, None, {}) == []
+    [group] = released.left_out_of(root, served, None, {"sealed": "it crashed"})
+    assert set(group.models) == {"whole", "sealed"} and group.failed
+    assert str(group) == "whole is not served: sealed: it crashed — python -m deploy reload whole"
+    assert released.left_out_of(root, served, None, {"network": "x"}) == released.left_out(root, None, {"network": "x"})
 
 
 def test_ensembles_above_come_behind_their_steps(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from contracts.bundle import Bundle
 from contracts.errors import ManifestError, SignatureError
 from contracts.manifest import Manifest, Source
 from contracts.signing import Trust
-from deploy.served import assemble
+from deploy.served import assemble, content
+from deploy.versions import leaving
+from tests.small_releases import ensemble, release_of
 
 NETWORK = 'name: "net" backend: "onnxruntime" max_batch_size: 4 version_policy { latest { num_versions: 2 } }'
 ENSEMBLE = """
@@ -59,6 +61,7 @@ def test_a_release_is_assembled_under_its_number(bundle: Bundle, tmp_path: Path)
     assert names == ("net", "family", "before")
     found = files(tmp_path / "served")
     configs = {name: found.pop(f"{name}/config.pbtxt") for name in names}
+    assert {found.pop(f"{name}/.release") for name in names} == {"net"}
     assert found == {
         "net/warmup/x": "x",
         "net/3/model.onnx": "three",
@@ -143,3 +146,92 @@ def test_the_version_of_a_step_that_an_ensemble_asks_for_is_the_one_that_is_take
     config.write_text(ENSEMBLE.replace("model_version: -1", "model_version: 1"))
     assemble.place(assemble.take(bundle, tmp_path / "taken"), tmp_path / "served", None)
     assert (tmp_path / "served" / "before" / "3" / "model.py").read_text() == "1"
+
+
+def sealed(root: Path, network: str, version: int, models: Mapping[str, Mapping[str, str]]) -> Path:
+    """A release of a network in a repository, with the models in its bundle."""
+    files = {f"release/{name}/{path}": text for name, files in models.items() for path, text in files.items()}
+    directory = written(root / network / str(version), {"model.onnx": network, **files})
+    written(root, {f"{network}/config.pbtxt": "not looked at: {"})
+    listed = manifest.files_of(directory)
+    manifest.write(release_of(tuple(models), model=network, version=version, files=listed), directory)
+    return directory
+
+
+def around(network: str, step: str) -> dict[str, dict[str, str]]:
+    """A network with an ensemble above it and above `shared`, which says whose it is."""
+    return {
+        network: {"config.pbtxt": 'backend: "onnxruntime"'},
+        f"{network}_whole": {"config.pbtxt": ensemble("shared", network)},
+        "shared": {"config.pbtxt": f'name: "shared" backend: "{step}"', "1/model.py": f"of {network}"},
+    }
+
+
+def steps(folder: Path) -> list[tuple[str, int]]:
+    config = model_config.read(folder / "config.pbtxt")
+    return [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
+
+
+def test_a_step_that_two_releases_share_is_served_as_each_has_sealed_it(tmp_path: Path) -> None:
+    root, served = tmp_path / "repository", tmp_path / "private" / "repository"
+    sealed(root, "a", 3, around("a", "python"))
+    sealed(root, "b", 7, around("b", "python"))
+    served.mkdir(parents=True)
+    assert content.put(content.choose(root), served, None, None, print) == {}
+    assert {path.name for path in served.iterdir()} == {"a", "a_whole", "shared", "b", "b_whole", "shared.of_b"}
+    assert (served / "shared" / "3" / "model.py").read_text() == "of a"
+    assert (served / "shared.of_b" / "7" / "model.py").read_text() == "of b"
+    assert model_config.read(served / "shared.of_b" / "config.pbtxt").name == "shared.of_b"
+    assert steps(served / "a_whole") == [("shared", 3), ("a", 3)]
+    assert steps(served / "b_whole") == [("shared.of_b", 7), ("b", 7)]
+    assert assemble.models_of(served, "b") == ["b", "b_whole", "shared.of_b"]
+
+
+def test_a_model_with_a_link_to_nowhere_is_left_out_and_the_others_are_served(tmp_path: Path) -> None:
+    root, served = tmp_path / "repository", tmp_path / "private" / "repository"
+    cache = written(tmp_path / "cache", {"weights": "w"})
+    for name, target in {"good": cache / "weights", "bad": cache / "gone"}.items():
+        written(root / name, {"config.pbtxt": 'backend: "python"', "1/model.py": "code"})
+        (root / name / "1" / "weights").symlink_to(target)
+    served.mkdir(parents=True)
+    failed = content.put(content.choose(root), served, None, None, print)
+    assert failed.keys() == {"bad"} and f"bad/1/weights is a link to {cache / 'gone'}, which" in str(failed["bad"])
+    assert (served / "good" / "1" / "weights").read_text() == "w" and not (served / "bad").exists()
+
+
+def test_names_are_nobody_elses(tmp_path: Path) -> None:
+    """A network that another release has as a step, from when it had no releases; and somebody's model of our name."""
+    root, served = tmp_path / "repository", tmp_path / "private" / "repository"
+    by_hand = {"config.pbtxt": 'backend: "python"', "1/model.py": "hand-made"}
+    sealed(root, "a", 1, {**around("a", "python"), "b": by_hand})
+    sealed(root, "b", 2, around("b", "python"))
+    written(root / "b.of_a", {"config.pbtxt": 'backend: "python"', "1/model.py": "somebody's"})
+    served.mkdir(parents=True)
+    found = content.choose(root)
+    release = found.release_of("b")
+    assert release is not None and release.network == "b"
+    content.put(found, served, None, None, print)
+    texts = {name: (served / name).glob("*/model.*") for name in ("b", "b.of_a", "b.of_a_")}
+    assert {name: [path.read_text() for path in paths] for name, paths in texts.items()} == {
+        "b": ["b"],
+        "b.of_a": ["somebody's"],
+        "b.of_a_": ["hand-made"],
+    }
+
+
+def test_what_the_next_release_has_no_more_goes_unless_it_is_needed(tmp_path: Path) -> None:
+    root, served = tmp_path / "repository", tmp_path / "private" / "repository"
+    models = around("a", "python")
+    models["more"] = {"config.pbtxt": ensemble("a", "kept", "used")}
+    models |= {name: {"config.pbtxt": 'backend: "python"', "1/model.py": ""} for name in ("kept", "used")}
+    sealed(root, "a", 1, models)
+    written(root / "broken", {"config.pbtxt": "a typo {", "1/x": ""})
+    written(root / "loose", {"config.pbtxt": "", "configs/cpu.pbtxt": ensemble("over"), "1/x": ""})
+    written(root / "over", {"config.pbtxt": ensemble("used"), "1/x": ""})
+    served.mkdir(parents=True)
+    content.put(content.choose(root), served, None, None, print)
+    assert leaving.of(served, "a", ["a", "a_whole", "shared", "kept"]) == ["more"]
+    assert leaving.of(served, "a", ["a"]) == ["a_whole", "kept", "more", "shared"]
+    (served / "a_whole.r2").mkdir()
+    (served / "a_whole.r2" / ".release").write_text("a.r2")
+    assert "a_whole.r2" not in leaving.of(served, "a", ["a"]), "an arm stays until it is taken away"

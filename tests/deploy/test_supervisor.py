@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -70,6 +71,12 @@ def test_a_killed_worker_is_replaced_and_the_server_stays(up: Workspace) -> None
     assert infer(status(up)["http"], 0.25) == 0.5
     assert state(up)["triton"] == before["triton"]
     assert len(workers.find(before["shared_memory"])) == 1
+    shutil.copytree(up.repository / "sleeper" / "1", up.repository / "sleeper" / "2")
+    up.must("deploy", "reload")
+    for worker in workers.find(before["shared_memory"]):  # before anybody has looked at all processes again
+        worker.kill()
+    wait_for(lambda: state(up)["worker_restarts"] == 2)
+    assert infer(status(up)["http"], 0.25) == 0.5
 
 
 def test_a_worker_that_dies_as_soon_as_the_server_is_ready_is_replaced(

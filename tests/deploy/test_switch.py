@@ -18,7 +18,7 @@ from contracts.manifest import Manifest, Source
 from deploy.errors import ChangeError
 from deploy.triton.control import Control
 from deploy.triton.state import Running
-from deploy.versions import family, upgrade
+from deploy.versions import choosing, family, reloading
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.test_upgrade import running
 
@@ -62,21 +62,28 @@ output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }} ]
 ensemble_scheduling {{ step [
   {{ model_name: "before" model_version: -1
      input_map {{ key: "IN" value: "IN" }} output_map {{ key: "TAGGED" value: "TAGGED" }} }},
-  {{ model_name: "network" model_version: -1
+  {{ model_name: "{network}" model_version: -1
      input_map {{ key: "TAGGED" value: "TAGGED" }} output_map {{ key: "{output}" value: "OUT" }} }}
 ] }}
 """
 
 
-def publish(root: Path, *, factor: int | None = None) -> Path:
-    """The next release: odd ones and even ones differ in types, names, batching, batch sizes and labels."""
-    with repository.new_version(root / "network") as staged:
-        n, odd = staged.version, staged.version % 2
+def publish(
+    root: Path, *, factor: int | None = None, network: str = "network", whole: str = "whole", more: bool = False
+) -> Path:
+    """The next release: odd ones and even ones differ in types, names, batching, batch sizes and labels.
+
+    Args:
+        more: With a second ensemble, and a step of its own.
+    """
+    with repository.new_version(root / network) as staged:
+        version, odd = staged.version, staged.version % 2
+        n = version if network == "network" else version + 50
         output, dtype, rows = ("ODD", "FP32", 4) if odd else ("EVEN", "INT32", 8)
         batching = "" if odd else "dynamic_batching { }"
         files = {
             "model.py": NETWORK.format(n=n, output=output, factor=factor or n),
-            "release/network/config.pbtxt": STEP.format(
+            f"release/{network}/config.pbtxt": STEP.format(
                 rows=rows, batching=batching, given="TAGGED", given_type=dtype, made=output, made_type="FP32"
             ),
             "release/before/config.pbtxt": STEP.format(
@@ -84,17 +91,20 @@ def publish(root: Path, *, factor: int | None = None) -> Path:
             ),
             "release/before/1/model.py": BEFORE.format(n=n, dtype="float32" if odd else "int32"),
             "release/before/labels.txt": f"of {n}",
-            "release/whole/config.pbtxt": ENSEMBLE.format(rows=rows, output=output),
+            f"release/{whole}/config.pbtxt": ENSEMBLE.format(rows=rows, network=network, output=output),
         }
+        if more:
+            files["release/more/config.pbtxt"] = files[f"release/{whole}/config.pbtxt"].replace("before", "sooner")
+            files |= {name.replace("before", "sooner"): text for name, text in files.items() if "before" in name}
         for name, text in files.items():
             (staged.directory / name).parent.mkdir(parents=True, exist_ok=True)
             (staged.directory / name).write_text(text)
         one = np.full((1, 1), 7, np.float32)
-        golden.write([GoldenRequest("whole", {"IN": one}, {"OUT": n * one})], staged.directory)
+        golden.write([GoldenRequest(whole, {"IN": one}, {"OUT": n * one})], staged.directory)
         release = Manifest(
-            family="whole",
-            model="network",
-            version=n,
+            family=whole,
+            model=network,
+            version=version,
             created_at="2026-01-01T00:00:00+00:00",
             command="none",
             source=Source("none", "00", "11", None, None, None),
@@ -108,23 +118,26 @@ def publish(root: Path, *, factor: int | None = None) -> Path:
             sensitivity=(),
             choices=(),
             files=(),
-            models=("network", "whole", "before"),
+            models=(network, whole, "before", *(("more", "sooner") if more else ())),
         )
         manifest.write(dataclasses.replace(release, files=manifest.files_of(staged.directory)), staged.directory)
-        return root / "network" / str(n)
+        return root / network / str(version)
 
 
 class Load:
     """What came of requests over many connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "whole", connections: int = CONNECTIONS) -> None:
+        self._model, self._connections = model, connections
         self.errors: list[str] = []
         self.answers: Counter[tuple[float, str]] = Counter()  # {(the factor, the version in the response): how many}
 
     @contextmanager
     def on(self, server: Running) -> Iterator[None]:
         over = threading.Event()
-        threads = [threading.Thread(target=self._send, args=(server.http, n, over)) for n in range(1, CONNECTIONS + 1)]
+        threads = [
+            threading.Thread(target=self._send, args=(server.http, n, over)) for n in range(1, self._connections + 1)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -145,7 +158,7 @@ class Load:
         with triton.InferenceServerClient(address) as client:
             while not over.is_set():
                 try:
-                    result = client.infer("whole", [tensor])
+                    result = client.infer(self._model, [tensor])
                 except Exception as error:  # whatever it is, none is expected
                     self.errors.append(str(error))
                     time.sleep(0.02)
@@ -185,11 +198,11 @@ def test_releases_that_differ_in_everything_are_switched_as_one(up: tuple[Worksp
     publish(root)
     with load.on(server):
         load.more()
-        assert [str(change) for change in upgrade.reload(server, (), lambda _: None)] == ["network: version 1 → 2"]
+        assert [str(change) for change in reloading.reload(server, (), lambda _: None)] == ["network: version 1 → 2"]
         load.more()
-        assert upgrade.rollback(server, root, "whole", None).after == 1
+        assert choosing.rollback(server, root, "whole", None).after == 1
         load.more()
-        assert upgrade.promote(server, root, "network", None).after == 2
+        assert choosing.promote(server, root, "network", None).after == 2
         load.more()
     assert not load.errors
     assert set(load.answers) == {(1.0, "1"), (2.0, "2")}, "a mixture, or another release than the response says"
@@ -205,9 +218,9 @@ def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Run
     with load.on(server):
         load.more(50)
         with pytest.raises(ChangeError, match=f"version {bad} never served and is parked") as failure:
-            upgrade.reload(server, ["before"], lambda _: None)
+            reloading.reload(server, ["before"], lambda _: None)
         with pytest.raises(ChangeError, match="nothing has changed"):
-            upgrade.promote(server, root, "network", bad)
+            choosing.promote(server, root, "network", bad)
         load.more(50)
     assert f"version {before[-1]} goes on serving. whole version {bad} gives a wrong answer" in str(failure.value)
     assert not load.errors and set(load.answers) == {(float(before[-1]), str(before[-1]))}
@@ -230,11 +243,64 @@ def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
         patch.setattr(family._Change, "take_back", lambda _: None)
         patch.setattr(family, "_withdraw", lambda *_: None)
         with pytest.raises(SystemExit):
-            upgrade.promote(server, root, "network", now - 1)
+            choosing.promote(server, root, "network", now - 1)
     assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)
     assert repository.versions(root / "network")[-1] == now
-    upgrade.reload(server, (), lambda _: None)
+    reloading.reload(server, (), lambda _: None)
     assert served(server) == of_release(now)
+
+
+def test_what_only_the_release_before_had_is_unloaded_and_comes_back_with_it(up: tuple[Workspace, Running]) -> None:
+    workspace, server = up
+    root, load = workspace.repository, Load(connections=4)
+    before = repository.versions(root / "network")[-1]
+    publish(root)
+    more = int(publish(root, more=True).name)
+    with load.on(server):
+        said: list[str] = []
+        reloading.reload(server, (), said.append)
+        assert {"    more: new", "    sooner: new"} <= {*said}
+        assert served(server) == {*of_release(more), f"more {more}", f"sooner {more}"}
+        less = int(publish(root).name)
+        said.clear()
+        reloading.reload(server, (), said.append)
+        rows = "4 → 8" if more % 2 else "8 → 4"
+        assert {"    more: gone", "    sooner: gone", f"    whole: max_batch_size {rows}"} <= {*said}
+        load.more()
+        assert served(server) == of_release(less)
+        assert {path.name for path in Path(server.served).iterdir()} == {"network", "before", "whole"}
+        choosing.rollback(server, root, "network", None)
+        assert served(server) == {*of_release(more), f"more {more}", f"sooner {more}"}
+        choosing.promote(server, root, "network", None)
+        assert served(server) == of_release(less)
+        load.more()
+    assert not load.errors and set(load.answers) <= {(float(n), str(n)) for n in (before, more, less)}
+    with Control(server) as control:
+        assert control.ready()
+
+
+def test_two_releases_that_share_a_step_are_switched_each_by_itself(up: tuple[Workspace, Running]) -> None:
+    """Both have sealed a step `before`, each its own."""
+    workspace, server = up
+    root, one, other = workspace.repository, Load(connections=2), Load("rest", 2)
+    (root / "second").mkdir()
+    (root / "second" / "config.pbtxt").write_text("")
+    publish(root, network="second", whole="rest")
+    reloading.reload(server, (), lambda _: None)
+    now = repository.versions(root / "network")[-1]
+    assert served(server) == {*of_release(now), "second 1", "rest 1", "before.of_second 1"}
+    with one.on(server), other.on(server):
+        publish(root, network="second", whole="rest")
+        reloading.reload(server, (), lambda _: None)
+        other.more()
+        choosing.rollback(server, root, "network", None)
+        one.more()
+        choosing.promote(server, root, "before", None)
+        one.more()
+    assert served(server) == {*of_release(now), "second 2", "rest 2", "before.of_second 2"}
+    assert not one.errors and not other.errors
+    assert set(other.answers) == {(51.0, "1"), (52.0, "2")}
+    assert set(one.answers) == {(float(now), str(now)), (float(now - 1), str(now - 1))}
 
 
 def test_the_next_server_removes_what_a_killed_one_left(tmp_path: Path) -> None:

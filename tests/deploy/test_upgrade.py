@@ -20,7 +20,8 @@ from deploy.drill.traffic import Traffic, tritonclient_connection
 from deploy.errors import ChangeError, RepositoryError
 from deploy.triton.control import Control
 from deploy.triton.state import Process, Running
-from deploy.versions import ensembles, upgrade
+from deploy.versions import choosing, ensembles, reloading
+from deploy.versions.change import VersionChange, summary
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 
@@ -72,8 +73,8 @@ class Site:
         config = ENSEMBLE.format(name=name, step=step, max_batch_size=max_batch_size)
         (self.root / name / "config.pbtxt").write_text(config)
 
-    def reload(self, *models: str) -> list[upgrade.VersionChange]:
-        return upgrade.reload(self.server, models, self.said.append)
+    def reload(self, *models: str) -> list[VersionChange]:
+        return reloading.reload(self.server, models, self.said.append)
 
     def answer(self, model: str, version: str = "") -> float:
         """To 1.0: the version that gave it."""
@@ -154,7 +155,7 @@ def test_without_names_every_model_is_looked_at_and_ensembles_last(site: Site) -
     assert next(change for change in changes if change.model == "zulu").after == 2
     names = [change.model for change in changes]
     assert names.index("alpha") > names.index("zulu")
-    assert "Next: python -m deploy rollback zulu --to 1" in upgrade.summary(changes)
+    assert "Next: python -m deploy rollback zulu --to 1" in summary(changes)
 
 
 def test_a_bad_version_never_serves_and_is_parked(site: Site) -> None:
@@ -177,13 +178,13 @@ def test_a_parked_version_that_was_mended_is_promoted(site: Site) -> None:
     with pytest.raises(ChangeError):
         site.reload("mended")
     with pytest.raises(ChangeError, match="nothing has changed") as failure:
-        upgrade.promote(site.server, site.root, "mended", None)
+        choosing.promote(site.server, site.root, "mended", None)
     assert "no weights" in str(failure.value)
     assert on_disk(model) == ([1], [2])
     assert site.answer("mended") == 1
     assert site.healthy()
     (repository.directory(model, 2) / "model.py").write_text(code(2))
-    change = upgrade.promote(site.server, site.root, "mended", None)
+    change = choosing.promote(site.server, site.root, "mended", None)
     assert (change.before, change.after) == (1, 2)
     assert on_disk(model) == ([1, 2], [])
     assert site.answer("mended") == 2
@@ -191,16 +192,16 @@ def test_a_parked_version_that_was_mended_is_promoted(site: Site) -> None:
 
 def test_roll_back_goes_to_the_version_before_or_to_the_one_named(site: Site) -> None:
     model = site.model("back", versions=4)
-    assert upgrade.rollback(site.server, site.root, "back", None).after == 3
+    assert choosing.rollback(site.server, site.root, "back", None).after == 3
     assert on_disk(model) == ([1, 2, 3], [4])
     assert site.answer("back") == 3
-    assert upgrade.rollback(site.server, site.root, "back", 1).after == 1
+    assert choosing.rollback(site.server, site.root, "back", 1).after == 1
     assert on_disk(model) == ([1], [2, 3, 4])
     assert site.answer("back") == 1
     with pytest.raises(RepositoryError, match="no version older than 1") as failure:
-        upgrade.rollback(site.server, site.root, "back", None)
+        choosing.rollback(site.server, site.root, "back", None)
     assert "parked: 2, 3, 4" in str(failure.value)
-    assert upgrade.promote(site.server, site.root, "back", 3).after == 3
+    assert choosing.promote(site.server, site.root, "back", 3).after == 3
     assert on_disk(model) == ([1, 3], [2, 4])
     assert site.answer("back") == 3
     assert site.healthy()
@@ -300,7 +301,7 @@ def test_a_version_that_answers_its_golden_requests_wrong_is_parked(site: Site) 
     assert site.answer("golden") == 2
     assert on_disk(model) == ([1, 2], [3])
     with pytest.raises(ChangeError, match=r"golden: nothing has changed. golden version 3 gives a wrong answer"):
-        upgrade.promote(site.server, site.root, "golden", 3)
+        choosing.promote(site.server, site.root, "golden", 3)
     assert site.answer("golden") == 2
     assert site.healthy()
 
@@ -366,10 +367,10 @@ def test_an_ensemble_that_went_down_all_the_same_is_brought_back(site: Site, mon
 
 def test_two_upgrades_at_once_happen_one_after_the_other(site: Site) -> None:
     model = site.model("contended", versions=3)
-    changes: list[upgrade.VersionChange] = []
+    changes: list[VersionChange] = []
 
     def go(to: int) -> None:
-        changes.append(upgrade.promote(site.server, site.root, "contended", to))
+        changes.append(choosing.promote(site.server, site.root, "contended", to))
 
     threads = [threading.Thread(target=go, args=(to,)) for to in (1, 2, 3, 1)]
     for thread in threads:
@@ -423,9 +424,9 @@ def test_a_killed_promotion_is_undone_by_the_next_command(site: Site, tmp_path: 
 def test_without_a_server_the_repository_is_arranged_for_the_next_one(tmp_path: Path) -> None:
     model = write_model(tmp_path, "scaler").parent
     publish(model, code(2))
-    assert upgrade.rollback(None, tmp_path, "scaler", None).after == 1
+    assert choosing.rollback(None, tmp_path, "scaler", None).after == 1
     assert on_disk(model) == ([1], [2])
-    assert upgrade.promote(None, tmp_path, "scaler", None).after == 2
+    assert choosing.promote(None, tmp_path, "scaler", None).after == 2
     assert on_disk(model) == ([1, 2], [])
 
 
@@ -433,7 +434,7 @@ def test_a_server_that_cannot_start_is_helped_by_a_roll_back(site: Site) -> None
     """It finds it on disk when it is started again."""
     model = site.model("crashing", versions=2)
     [port] = free_ports(1)  # where nobody answers
-    assert upgrade.rollback(replace(site.server, http_port=port), site.root, "crashing", None).after == 1
+    assert choosing.rollback(replace(site.server, http_port=port), site.root, "crashing", None).after == 1
     assert on_disk(model) == ([1], [2])
 
 
@@ -441,9 +442,9 @@ def test_what_is_not_there_is_named_with_what_is(site: Site) -> None:
     site.model("known")
     mistakes: list[tuple[Callable[[], object], str]] = [
         (lambda: site.reload("unknown"), "there is no model unknown"),
-        (lambda: upgrade.rollback(site.server, site.root, "unknown", None), "known"),
-        (lambda: upgrade.rollback(site.server, site.root, "known", 9), "python -m deploy promote known 9"),
-        (lambda: upgrade.promote(site.server, site.root, "known", 9), "known has no version 9"),
+        (lambda: choosing.rollback(site.server, site.root, "unknown", None), "known"),
+        (lambda: choosing.rollback(site.server, site.root, "known", 9), "python -m deploy promote known 9"),
+        (lambda: choosing.promote(site.server, site.root, "known", 9), "known has no version 9"),
     ]
     for mistake, said in mistakes:
         with pytest.raises(RepositoryError, match=said):
@@ -467,7 +468,7 @@ def test_a_version_that_takes_the_server_down_is_parked_before_the_next_start(si
     assert on_disk(model) == ([1], [2])
     wait_for(site.healthy)
     with pytest.raises(ChangeError, match="nothing has changed"):
-        upgrade.promote(site.server, site.root, "deadly", 2)
+        choosing.promote(site.server, site.root, "deadly", 2)
     assert on_disk(model) == ([1], [2])
     wait_for(site.healthy)
     assert site.answer("deadly") == 1
