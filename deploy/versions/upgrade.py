@@ -48,9 +48,9 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     with Control(server) as control:
         names, wanted = _wanted(control, root, models, say)
         layer.ensure(root, say, names)
-        for unit in _units(control, wanted, names, say):
+        for reload_unit in _units(control, wanted, names, say):
             try:
-                for change in unit():
+                for change in reload_unit():
                     changes.append(change)
                     say(f"  {change}")
             except DeployError as error:
@@ -74,7 +74,7 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
         RepositoryError: there is no such version.
         ChangeError: it does not load; nothing has changed then.
     """
-    directory, server = _unit(root, model), _if_it_answers(server)
+    directory, server = unit(root, model), _if_it_answers(server)
     answering = max(repository.versions(directory), default=0)
     if server:
         with Control(server) as control:
@@ -82,7 +82,7 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
     if to is None:
         to = max((version for version in repository.versions(directory) if version < answering), default=None)
         if to is None:
-            raise _no_version(directory, f"older than {answering}")
+            raise no_version(directory, f"older than {answering}")
     elif to >= answering:
         hint = f"python -m deploy promote {directory.name} {to}"
         raise RepositoryError(f"{directory.name} version {to} is not older than {answering}, which answers", hint=hint)
@@ -96,7 +96,7 @@ def promote(server: Running | None, root: Path, model: str, version: int | None)
         RepositoryError: there is no such version.
         ChangeError: it does not load; nothing has changed then.
     """
-    directory = _unit(root, model)
+    directory = unit(root, model)
     newest = max([*repository.versions(directory), *repository.parked(directory)], default=0)
     return _make_newest(_if_it_answers(server), directory, newest if version is None else version)
 
@@ -121,7 +121,7 @@ def _reload_release(
     control: Control, root: Path, release: Bundle, say: Callable[[str], None]
 ) -> Sequence[VersionChange]:
     directory = root / release.network
-    with _locked(control, [directory], release.models):
+    with locked(control, [directory], release.models):
         before = Snapshot.take(control, release.network)
         try:
             family.switch(control, root, release, say)
@@ -138,7 +138,7 @@ def _refuse(control: Control, directory: Path, error: ProjectError) -> Sequence[
     Raises:
         ChangeError: always.
     """
-    with _locked(control, [directory], [directory.name]):
+    with locked(control, [directory], [directory.name]):
         before = Snapshot.take(control, directory.name)
         try:
             content.verify(directory / str(repository.versions(directory)[-1]), control.server.trust)
@@ -151,7 +151,7 @@ def _reload_loose(
     control: Control, root: Path, models: Sequence[str], asked: Collection[str]
 ) -> Sequence[VersionChange]:
     """Serve what lies on disk of models that belong to no release, and that an ensemble holds together."""
-    with _locked(control, [root / name for name in models], models), _loose(control, root, models) as group:
+    with locked(control, [root / name for name in models], models), _loose(control, root, models) as group:
         answering = dict[str, int]()
         at = models[0]
         try:
@@ -203,8 +203,9 @@ def _failed(
     alive = control.live()  # or a version took it down, and shall not do so again when it is restarted
     goes_on = f"version {answering} goes on serving" if alive else "the server ended"
     if never_served and (not alive or are_to_blame(never_served)):
-        for version in never_served:
+        for version in never_served[:-1]:
             repository.park(directory, version)
+        repository.refuse(directory, never_served[-1], str(error))  # the newest is the one that was tried
         numbers = ", ".join(map(str, never_served))
         for_a_moment = isinstance(error, WrongAnswerError) and not content.is_released(directory, never_served[-1])
         served = "served for a moment" if for_a_moment else "never served"
@@ -224,7 +225,7 @@ def _failed(
 
 def _make_newest(server: Running | None, directory: Path, version: int) -> VersionChange:
     if version not in (*repository.versions(directory), *repository.parked(directory)):
-        raise _no_version(directory, str(version))
+        raise no_version(directory, str(version))
     if server is None:
         content.verify(repository.directory(directory, version), None)
         with repository.locked(directory):
@@ -240,7 +241,7 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Versi
 def _switch_release(control: Control, directory: Path, version: int) -> tuple[Snapshot, int]:
     root = directory.parent
     release = content.release(root, directory.name, version)
-    with _locked(control, [directory], release.models):
+    with locked(control, [directory], release.models):
         before = Snapshot.take(control, directory.name)
         try:
             family.switch(control, root, release, print)
@@ -253,7 +254,7 @@ def _switch_release(control: Control, directory: Path, version: int) -> tuple[Sn
 
 def _switch_loose(control: Control, directory: Path, version: int) -> tuple[Snapshot, int]:
     root, name = directory.parent, directory.name
-    with _locked(control, [directory], [name]):
+    with locked(control, [directory], [name]):
         older = [other for other in repository.versions(directory) if other < version]
         try:
             with _loose(control, root, [name], {name: [*older, version]}) as group:
@@ -270,7 +271,7 @@ def _switch_loose(control: Control, directory: Path, version: int) -> tuple[Snap
 
 
 @contextmanager
-def _locked(control: Control, directories: Sequence[Path], models: Collection[str]) -> Iterator[None]:
+def locked(control: Control, directories: Sequence[Path], models: Collection[str]) -> Iterator[None]:
     """Hold the locks of models: nobody else changes them meanwhile. What a killed command left behind is removed."""
     with ExitStack() as stack:
         for directory in sorted(directories):
@@ -318,7 +319,7 @@ def _wanted(
     return list(names), wanted
 
 
-def _unit(root: Path, model: str) -> Path:
+def unit(root: Path, model: str) -> Path:
     """Return the directory whose versions are changed with a model: of the network of its release, else its own."""
     release = content.choose(root).release_of(model)
     return root / release.network if release else _directory(root, model)
@@ -333,7 +334,7 @@ def _directory(root: Path, model: str) -> Path:
     return root / model
 
 
-def _no_version(directory: Path, which: str) -> RepositoryError:
+def no_version(directory: Path, which: str) -> RepositoryError:
     there = ", ".join(map(str, repository.versions(directory))) or "none"
     parked = ", ".join(map(str, repository.parked(directory))) or "none"
     return RepositoryError(f"{directory.name} has no version {which}", note=f"versions: {there}; parked: {parked}")
