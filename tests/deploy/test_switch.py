@@ -16,6 +16,7 @@ from contracts import golden, manifest, repository
 from contracts.golden import GoldenRequest
 from contracts.manifest import Manifest, Source
 from deploy.errors import ChangeError
+from deploy.keeping import standing
 from deploy.triton.control import Control
 from deploy.triton.state import Running
 from deploy.versions import family, upgrade
@@ -115,9 +116,10 @@ def publish(root: Path, *, factor: int | None = None) -> Path:
 
 
 class Load:
-    """What came of requests over many connections."""
+    """What came of requests to a model over many connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "whole") -> None:
+        self._model = model
         self.errors: list[str] = []
         self.answers: Counter[tuple[float, str]] = Counter()  # {(the factor, the version in the response): how many}
 
@@ -145,7 +147,7 @@ class Load:
         with triton.InferenceServerClient(address) as client:
             while not over.is_set():
                 try:
-                    result = client.infer("whole", [tensor])
+                    result = client.infer(self._model, [tensor])
                 except Exception as error:  # whatever it is, none is expected
                     self.errors.append(str(error))
                     time.sleep(0.02)
@@ -228,7 +230,7 @@ def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
     with monkeypatch.context() as patch:  # right after the public name was pointed at the arm; nothing is tidied up
         patch.setattr(family._Change, "settle", killed)
         patch.setattr(family._Change, "take_back", lambda _: None)
-        patch.setattr(family, "_withdraw", lambda *_: None)
+        patch.setattr(standing, "withdraw", lambda *_: None)
         with pytest.raises(SystemExit):
             upgrade.promote(server, root, "network", now - 1)
     assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)
