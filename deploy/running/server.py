@@ -87,10 +87,13 @@ def start(
     """
     with state.locked():
         if replaces is None and (up := state.running()) is not None:
-            raise AlreadyRunningError(
-                f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
-                hint="python -m deploy status, or stop it: python -m deploy down",
-            )
+            if up.supervisor.alive():
+                raise AlreadyRunningError(
+                    f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
+                    hint="python -m deploy status, or stop it: python -m deploy down",
+                )
+            say(f"Waiting for a server to end whose keeper was killed (process {up.triton.pid}) …")
+            _end(up)
         failed = {**failed, **checks.before_start(settings)}
         triton = environment.find(say, gpu=settings.device == "gpu")
         layer.ensure(settings.repository, say)

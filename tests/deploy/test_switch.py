@@ -118,15 +118,17 @@ def publish(root: Path, *, factor: int | None = None) -> Path:
 class Load:
     """What came of requests to a model over many connections."""
 
-    def __init__(self, model: str = "whole") -> None:
-        self._model = model
+    def __init__(self, model: str = "whole", connections: int = CONNECTIONS) -> None:
+        self._model, self._connections = model, connections
         self.errors: list[str] = []
         self.answers: Counter[tuple[float, str]] = Counter()  # {(the factor, the version in the response): how many}
 
     @contextmanager
     def on(self, server: Running) -> Iterator[None]:
         over = threading.Event()
-        threads = [threading.Thread(target=self._send, args=(server.http, n, over)) for n in range(1, CONNECTIONS + 1)]
+        threads = [
+            threading.Thread(target=self._send, args=(server.http, n, over)) for n in range(1, self._connections + 1)
+        ]
         for thread in threads:
             thread.start()
         try:
