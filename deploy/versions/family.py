@@ -53,7 +53,7 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
         new.mkdir()
         taken = assemble.take(release, scratch / "release", server.trust)
         assemble.place(taken, new, server.config_name)
-        content.put_earlier(root, taken, new, server.config_name, server.trust)
+        content.put_earlier(root, taken, new, server.config_name, server.trust, say)
         layer.ensure(new, say)
         left_behind = arms.left_behind(served, release.models, root)  # by a command that was killed
         if not left_behind and _serves(control, served, new, release):
