@@ -212,10 +212,11 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
 
 def _fallen(arm: Arm, failed: Mapping[str, str]) -> LeftOut:
     """Say why an arm does not stand although it was asked for."""
-    reasons = [f"{name}: {failed[name]}" for name in arm.names if name in failed]
+    head, *_ = arm.names
+    reasons = [failed[name] if name == head else f"{name}: {failed[name]}" for name in arm.names if name in failed]
     reason = "; ".join(reasons) or f"release {arm.version} does not stand beside the one that serves"
     command = f"python -m deploy arm {arm.network} {arm.version}"
-    return LeftOut(arm.names[0], arm.names, reason, command, failed=True, is_arm=True)
+    return LeftOut(head, arm.names, reason, command, failed=True, is_arm=True)
 
 
 def _version_as_json(version: VersionStatus) -> dict[str, Any]:

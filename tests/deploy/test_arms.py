@@ -120,7 +120,7 @@ def test_it_is_there_again_after_a_crash_and_one_that_is_not_is_left_out_by_name
     [left] = status["left_out"]
     assert left["name"] == "network.r1" and "is not what was published" in left["reason"]
     listed = workspace.run("deploy", "arm")
-    assert listed.returncode == 3 and listed.stdout.startswith("network.r1 is not served: network.r1: ")
+    assert listed.returncode == 3 and listed.stdout.startswith("network.r1 is not served: ")
     model.write_text(good)
     workspace.must("deploy", "arm", "network", "1")
     assert answers(server, "whole.r1") == (1.0, "whole.r1", 1)
