@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ class Site:
         key = workspace.root / "admin.key"
         key.touch(mode=0o600)
         key.write_text("k" * 32)
-        options = ("--repository", workspace.repository, "--admin-key-file", key, "--drain", "3")
+        options = ("--repository", str(workspace.repository), "--admin-key-file", str(key), "--drain", "3")
         self._options = (*options, *port_options(free_ports()))
 
     def up(self) -> None:
@@ -43,6 +44,9 @@ class Site:
     @property
     def newest(self) -> int:
         return repository.versions(self.network)[-1]
+
+    def is_another_than(self, died: int) -> bool:
+        return running(self.workspace).triton.pid != died
 
     def begin(self, random: random.Random) -> "tuple[subprocess.Popen[bytes], str, int]":
         """Begin a command; the process, what it is, and the release that it asks for."""
@@ -110,8 +114,8 @@ def test_whatever_is_killed_when_a_whole_release_serves(site: Site) -> None:
                 process.wait()
                 assert not load.errors, told
             if after == "a crash":
-                kill(server.triton.pid)
-                wait_for(lambda pid=server.triton.pid: running(site.workspace).triton.pid != pid)
+                kill(died := server.triton.pid)
+                wait_for(partial(site.is_another_than, died))
                 wait_for(lambda: running(site.workspace).phase == "ready")
                 load.errors.clear()
             server = running(site.workspace)
