@@ -7,10 +7,12 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from contracts import bundle, golden, model_config
+from contracts import bundle, model_config
 from contracts.errors import ProjectError
-from deploy.errors import DeployError, ModelError, RepositoryError, WrongAnswerError
+from deploy.errors import DeployError, ModelError, RepositoryError
 from deploy.keeping import loading, readiness
+from deploy.proving import questions
+from deploy.proving.questions import Examination
 from deploy.running.server import Server
 from deploy.served import arms, assemble, private
 from deploy.served.arms import Arm
@@ -38,10 +40,7 @@ def stand_again(server: Server, left_out: Collection[str], load_timeout_s: float
             continue
         with Control(server.state) as control:
             try:
-                _place(server, arm)
-                lost = loading.load_alone(server, control, in_order(served, arm.names), load_timeout_s)
-                if not lost:
-                    _ask(control, served, arm)
+                lost = _stand(server, control, arm, load_timeout_s)
             except (ProjectError, OSError) as error:
                 lost = {arm.names[0]: str(error)}
             if lost or arm not in arms.kept(served):  # it was taken away meanwhile
@@ -96,29 +95,26 @@ def steps(folder: Path) -> tuple[str, ...]:
     return model_config.steps(model_config.read(path)) if path.is_file() else ()
 
 
-def _place(server: Server, arm: Arm) -> None:
-    """Put an arm into the private repository again, from the same release.
+def _stand(server: Server, control: Control, arm: Arm, timeout_s: float) -> dict[str, str]:
+    """Let an arm stand again, from the same release, and ask each of its models a golden request.
+
+    Returns:
+        {a model of it: why it did not load}.
 
     Raises:
         ManifestError, SignatureError, FolderError, ModelConfigError, OSError: as `assemble.take` and `place`.
+        ModelError: it loads, and does not answer as it was proven to.
+        Died: the server did.
     """
     state = server.state
-    served, found = Path(state.served), bundle.of(Path(state.repository), arm.network, arm.version)
+    served, suffix = Path(state.served), arms.suffix(arm.version)
+    found = bundle.of(Path(state.repository), arm.network, arm.version)
     release = replace(found, models={name: folder for name, folder in found.models.items() if name in arm.models})
     with private.scratch(served) as scratch:
         taken = assemble.take(release, scratch / "release", state.trust)
-        assemble.place(taken, served, state.config_name, arms.suffix(arm.version))
-
-
-def _ask(control: Control, served: Path, arm: Arm) -> None:
-    """Send each model of an arm the smallest of its golden requests.
-
-    Raises:
-        ModelError: it does not answer.
-        WrongAnswerError: its answer is not the reference's.
-    """
-    requests = golden.read(served / arm.names[0] / str(arm.version))
-    for model, name in zip(arm.models, arm.names, strict=True):
-        own = [request for request in requests if request.model == model]
-        if own and (told := control.fault(name, min(own, key=lambda request: request.size_bytes))):
-            raise WrongAnswerError(f"{name} gives {told}")
+        assemble.place(taken, served, state.config_name, suffix)
+        lost = loading.load_alone(server, control, in_order(served, arm.names), timeout_s)
+        if not lost:
+            ask = questions.at(state.http, timeout_s)
+            questions.smallest(Examination.of(taken, served, ask, native=state.native, suffix=suffix))
+    return lost
