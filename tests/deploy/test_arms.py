@@ -76,9 +76,9 @@ def test_two_releases_answer_side_by_side_and_each_says_which_it_is(site: tuple[
 
 def test_what_is_served_publicly_changes_under_it_and_it_stays(site: tuple[Workspace, Running]) -> None:
     workspace, server = site
-    root, load = workspace.repository, Load()
+    root, load = workspace.repository, Load(connections=4)
     put_up(server, root, "network", 1, quiet)
-    armed = Load("whole.r1")
+    armed = Load("whole.r1", connections=4)
     with load.on(server), armed.on(server):
         armed.more(50)
         upgrade.rollback(server, root, "whole", None)  # to the very release that stands
@@ -98,17 +98,20 @@ def test_what_is_served_publicly_changes_under_it_and_it_stays(site: tuple[Works
 
 
 def test_it_is_there_again_after_a_crash_and_one_that_is_not_is_left_out_by_name(
-    site: tuple[Workspace, Running],
+    site: tuple[Workspace, Running], request: pytest.FixtureRequest
 ) -> None:
     workspace, server = site
     root = workspace.repository
     put_up(server, root, "network", 1, quiet)
     os.kill(server.triton.pid, signal.SIGKILL)
-    wait_for(lambda: served(running(workspace)) == of_release(2) | arm_of(1))
+    log = workspace.root / "artifacts" / "server" / "triton.jsonl"
+    wait_for(lambda: "Ready again" in log.read_text())
     server = running(workspace)
+    assert served(server) == of_release(2) | arm_of(1)
     assert answers(server, "whole.r1") == (1.0, "whole.r1", 1)
     model = repository.directory(root / "network", 1) / "model.py"
     good = model.read_text()
+    request.addfinalizer(lambda: model.write_text(good))
     model.write_text("not what was published")
     os.kill(server.triton.pid, signal.SIGKILL)
     wait_for(lambda: running(workspace).phase == "ready" and "network.r1" in running(workspace).left_out)
@@ -191,7 +194,7 @@ def test_a_command_that_was_killed_leaves_no_arm_that_anybody_would_miss(
         with pytest.raises(SystemExit):
             upgrade.promote(server, root, "network", 1)
     assert answers(server, "whole") == (1.0, "whole", 1)
-    load = Load()
+    load = Load(connections=4)
     with load.on(server):
         load.more(20)
         take_away(server, root, "network", 1, quiet)

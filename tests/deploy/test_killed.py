@@ -23,7 +23,7 @@ from tests.deploy.test_arms import answers
 from tests.deploy.test_switch import Load, of_release, publish, served
 from tests.deploy.test_upgrade import running
 
-KILLS = 20
+KILLS = int(os.environ.get("KILLS", 20))
 SEED = int(os.environ.get("KILL_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)
 
 
