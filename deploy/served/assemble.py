@@ -13,7 +13,7 @@ from pathlib import Path
 
 from contracts import bundle, copying, manifest, model_config, signing
 from contracts.bundle import Bundle
-from contracts.errors import ModelConfigError
+from contracts.errors import ManifestError, ModelConfigError, SignatureError
 from contracts.model_config import ModelConfig
 from deploy.served import bytecode
 from deploy.served.links import link
@@ -49,10 +49,13 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
     """
     version = into / _VERSION
     copying.copy(release.directory, version)
-    if (version / manifest.FILE_NAME).is_file():
-        manifest.verify(version)
-    if trust is not None:
-        signing.verify(version, trust)
+    try:
+        if (version / manifest.FILE_NAME).is_file():
+            manifest.verify(version)
+        if trust is not None:
+            signing.verify(version, trust)
+    except (ManifestError, SignatureError) as error:  # of the files that a user knows
+        raise type(error)(str(error).replace(str(version), str(release.directory))) from error
     if release.sealed:
         models = {name: version / bundle.FOLDER / name for name in release.models}
     else:

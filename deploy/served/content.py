@@ -176,7 +176,8 @@ def put_earlier(
                     alone = replace(bundle.of(root, release.network, number), models={})
                     assemble.add_version(assemble.take(alone, scratch / "release", trust), into)
         except ProjectError as error:
-            say(f"warning: {release.network} version {number} is not served beside {release.version}: {error}")
+            told = "; ".join(str(error).splitlines())
+            say(f"warning: {release.network} version {number} is not served beside {release.version}: {told}")
 
 
 def put_loose(
