@@ -25,12 +25,14 @@ from clients.settings import Retry, Tls, TransportOptions
 if TYPE_CHECKING:
     from clients.aio import AsyncClient
     from clients.client import Client
+    from clients.core.answer import Answer
     from clients.core.tasks import Prediction
 
 Transport = TransportOptions  # its name before there were classes of that name inside; both stay
 
 __all__ = [
     "AccessDeniedError",
+    "Answer",
     "AsyncClient",
     "Client",
     "ClientError",
@@ -50,6 +52,7 @@ __all__ = [
 
 # They import NumPy and gRPC, which takes longer than --help should.
 _LAZY = {
+    "Answer": "clients.core.answer",
     "AsyncClient": "clients.aio",
     "Client": "clients.client",
     "Prediction": "clients.core.tasks",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from clients.aio_connections import AsyncConnections, cancelled
 from clients.core import tasks
+from clients.core.answer import Answer
 from clients.core.deadline import Deadline
 from clients.core.failures import not_ready
 from clients.core.metadata import ModelMetadata
@@ -68,7 +69,7 @@ class AsyncClient(AsyncServerApi):
         outputs: Sequence[str] = (),
         shared: Mapping[str, SharedTensor] | None = None,
         **options: Unpack[InferOptions],
-    ) -> Arrays:
+    ) -> Answer:
         """As Client.infer."""
         return await self._held.run(self._held.calls.infer(model, inputs, outputs=outputs, shared=shared, **options))
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from clients.connections import Connections, of_this_process, workers
 from clients.core import tasks
+from clients.core.answer import Answer
 from clients.core.deadline import Deadline
 from clients.core.failures import client_closed, not_ready
 from clients.core.metadata import ModelMetadata
@@ -67,7 +68,7 @@ class Client(ServerApi):
         outputs: Sequence[str] = (),
         shared: Mapping[str, SharedTensor] | None = None,
         **options: Unpack[InferOptions],
-    ) -> Arrays:
+    ) -> Answer:
         """Run a model. A batch larger than its `max_batch_size` is split, sent concurrently, and put together again.
 
         Args:
@@ -84,7 +85,8 @@ class Client(ServerApi):
             idempotent: False if it must not run twice: then it is sent once.
 
         Returns:
-            For every output an array; strings are bytes. It may be read-only.
+            For every output an array; strings are bytes. It may be read-only. `version` of it says which version of the
+            model answered: of a server of ours, for an ensemble too, which release.
 
         Raises:
             ClientError: see the tree in errors.py. A call returns or raises by its deadline, but for a slow DNS lookup

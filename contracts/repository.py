@@ -17,6 +17,7 @@ from contracts.errors import PublishError
 _STAGING = ".staging-"
 _PARKED = ".parked-"
 _REMOVED = ".removed-"
+_REFUSED = ".refused-"  # a file beside a parked version: why it was refused
 _LOCK = ".publish.lock"
 
 
@@ -43,9 +44,25 @@ def park(model_directory: Path, version: int) -> None:
     _move(_version(model_directory, version), _parked(model_directory, version))
 
 
+def refuse(model_directory: Path, version: int, reason: str) -> None:
+    """Park `version`, which a server did not take, and note why. The caller holds the lock."""
+    park(model_directory, version)
+    _refusal(model_directory, version).write_text(reason)
+
+
+def refusal(model_directory: Path, version: int) -> str | None:
+    """Return why a parked version was refused; None of any other."""
+    if not _parked(model_directory, version).is_dir():
+        return None
+    with suppress(OSError, UnicodeDecodeError):
+        return _refusal(model_directory, version).read_text()
+    return None
+
+
 def restore(model_directory: Path, version: int) -> None:
-    """Undo `park`. The caller holds the lock."""
+    """Undo `park` or `refuse`. The caller holds the lock."""
     _move(_parked(model_directory, version), _version(model_directory, version))
+    _refusal(model_directory, version).unlink(missing_ok=True)
 
 
 def directory(model_directory: Path, version: int) -> Path:
@@ -83,6 +100,7 @@ def remove(model_directory: Path, version: int) -> bool:
             return False
         _move(place, removed)
     shutil.rmtree(removed)
+    _refusal(model_directory, version).unlink(missing_ok=True)
     return True
 
 
@@ -173,6 +191,10 @@ def _version(model_directory: Path, version: int) -> Path:
 
 def _parked(model_directory: Path, version: int) -> Path:
     return model_directory / f"{_PARKED}{version}"
+
+
+def _refusal(model_directory: Path, version: int) -> Path:
+    return model_directory / f"{_REFUSED}{version}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@
   python -m deploy reload           serve what was published since, without dropping a request
   python -m deploy rollback MODEL
   python -m deploy promote MODEL 3
+  python -m deploy arm MODEL 3      serve a release beside the one that serves, as MODEL.r3
   python -m deploy prove DIRECTORY  let a server of its own load a version, and check its answers
   python -m deploy environments     packages that Python models have of their own (lock, build)
   python -m deploy drill            try all of that, bad models and crashes, under load, on a copy
@@ -157,6 +158,13 @@ def _promote(promote: argparse.ArgumentParser) -> None:
     _repository(promote)
 
 
+def _arm(arm: argparse.ArgumentParser) -> None:
+    arm.add_argument("model", metavar="MODEL", nargs="?", help="any of its family (default: list what stands)")
+    arm.add_argument("version", type=count, metavar="VERSION", nargs="?", help="the release's number, also parked")
+    arm.add_argument("--remove", action="store_true", help="take it away; what it has accepted is answered first")
+    arm.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+
 def _repository(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--repository", type=Path, help="default: the one that the running server serves, else model_repository"
@@ -239,6 +247,12 @@ COMMANDS = (
         "make a version the one that answers; newer ones are parked",
         "deploy.versions.commands:promote",
         _promote,
+    ),
+    Command(
+        "arm",
+        "serve another release beside the one that serves, under names of its own; without arguments list those",
+        "deploy.versions.commands:arm",
+        _arm,
     ),
     Command(
         "prove",

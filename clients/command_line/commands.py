@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from clients.client import Client
 from clients.command_line import files
+from clients.core.answer import Answer
 from clients.core.tasks import Prediction
 from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
 from clients.settings import DEFAULT_SERVER, Tls, TransportOptions, addresses_of
@@ -22,7 +24,7 @@ def classify(options: argparse.Namespace) -> int:
     """Label and score of each image; files are read as they are sent."""
     paths = list(files.image_files(options.paths))
     show = _printer(as_json=options.json, as_csv=options.csv)
-    failed, unreadable = 0, dict[Path, OSError]()
+    failed, unreadable, answered = 0, dict[Path, OSError](), set[str]()
 
     def read(path: Path) -> bytes:
         try:
@@ -38,10 +40,14 @@ def classify(options: argparse.Namespace) -> int:
                 raise outcome  # nor will it respond to the others
             if path in unreadable:
                 outcome = InvalidInputError(f"cannot read it: {unreadable[path].strerror}")
-            failed += isinstance(outcome, ClientError)
+            if isinstance(outcome, ClientError):
+                failed += 1
+            else:
+                answered.add(_by(outcome))
             show(str(path), outcome)
             advance()
-    print(f"{len(paths) - failed:,} classified, {failed:,} failed", file=sys.stderr)
+    by = f"; answered by {', '.join(sorted(answered))}" if answered else ""
+    print(f"{len(paths) - failed:,} classified, {failed:,} failed{by}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -55,7 +61,10 @@ def infer(options: argparse.Namespace) -> int:
         files.save(options.save, answer)
         print(f"Saved {', '.join(f'{name} {list(array.shape)}' for name, array in answer.items())} to {options.save}")
     else:
-        print(json.dumps({name: files.as_json(array) for name, array in answer.items()}))
+        outputs = {name: files.as_json(array) for name, array in answer.items()}
+        print(json.dumps(_who(answer) | {"outputs": outputs} if options.json else outputs))
+    if not options.json:
+        print(f"answered by {_by(answer)}", file=sys.stderr)
     return 0
 
 
@@ -128,25 +137,35 @@ def _servers(options: argparse.Namespace) -> list[str]:
     return ["http://127.0.0.1:8000"] if options.http else options.server or [DEFAULT_SERVER]
 
 
+def _who(answer: Answer | Prediction) -> dict[str, Any]:
+    return {"model": answer.model, "version": answer.version}
+
+
+def _by(answer: Answer | Prediction) -> str:
+    """Say which version of which model answered, as far as the server says that."""
+    return answer.model if answer.version is None else f"{answer.model} version {answer.version}"
+
+
 def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
     """Return what prints an outcome, in the form that was asked for."""
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
-        rows.writerow(["path", "label", "score", "error"])
+        rows.writerow(["path", "label", "score", "error", "version"])
 
     def show(path: str, outcome: Prediction | ClientError) -> None:
         if isinstance(outcome, ClientError):
             if as_csv:
-                rows.writerow([path, "", "", outcome])
+                rows.writerow([path, "", "", outcome, ""])
             elif as_json:
                 print(json.dumps({"path": path, "error": str(outcome)}))
             else:
                 print(f"{path}  error: {outcome}", file=sys.stderr)
         elif as_csv:
-            rows.writerow([path, outcome.label, outcome.score, ""])
+            rows.writerow([path, outcome.label, outcome.score, "", outcome.version])
         elif as_json:
             top = [{"label": label, "score": score} for label, score in outcome.top]
-            print(json.dumps({"path": path, "label": outcome.label, "score": outcome.score, "top": top}))
+            found = {"path": path, "label": outcome.label, "score": outcome.score, "top": top}
+            print(json.dumps(found | _who(outcome)))
         else:
             others = ", ".join(f"{label} {score:.3f}" for label, score in outcome.top[1:])
             print(f"{path}  {outcome.label} {outcome.score:.3f}  ({others})")

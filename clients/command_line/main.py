@@ -49,7 +49,7 @@ def _classify(classify: argparse.ArgumentParser) -> None:
     )
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
-    form.add_argument("--csv", action="store_true", help="path, label, score, error on stdout")
+    form.add_argument("--csv", action="store_true", help="path, label, score, error, version on stdout")
     _timeout(classify)
     _connection(classify)
 
@@ -68,9 +68,11 @@ def _infer(infer: argparse.ArgumentParser) -> None:
     infer.add_argument(
         "--output", action="append", default=[], metavar="NAME", help="output to return; repeatable (default: all)"
     )
-    infer.add_argument(
+    form = infer.add_mutually_exclusive_group()
+    form.add_argument(
         "--save", type=Path, metavar="FILE.npz", help="save the outputs as arrays, instead of printing JSON"
     )
+    form.add_argument("--json", action="store_true", help="also which model and version answered, beside `outputs`")
     _timeout(infer)
     _connection(infer)
 

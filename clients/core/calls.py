@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from numpy.typing import ArrayLike
 
 from clients.core import tasks, telemetry
+from clients.core.answer import Answer
 from clients.core.attempts import Attempts, Pause, RetryBudget, Send, attempts
 from clients.core.deadline import Deadline
 from clients.core.failures import Failure, error_of
@@ -19,7 +20,7 @@ from clients.core.metadata import MetadataCache, ModelMetadata
 from clients.core.request import Query, Request, RequestIds, SharedTensor, checked_query, checked_version
 from clients.core.servers import Server, Servers
 from clients.core.tasks import Image, Prediction
-from clients.core.tensors import Arrays, concatenated, rows_of, split
+from clients.core.tensors import Arrays, rows_of, split
 from clients.errors import AccessDeniedError, ClientError, InvalidInputError, ModelNotFoundError
 from clients.settings import ClientSettings, InferOptions
 
@@ -99,7 +100,7 @@ class Calls:
         parameters: Mapping[str, Any] | None = None,
         idempotent: bool = True,
         shared: Mapping[str, SharedTensor] | None = None,
-    ) -> Steps[Arrays]:
+    ) -> Steps[Answer]:
         """Run a model; return its outputs for all rows. `Client.infer` explains the arguments."""
         deadline, version = self._deadline(timeout_s), checked_version(version)
         metadata, arrays = yield from self._validated(model, version, inputs, deadline)
@@ -127,8 +128,8 @@ class Calls:
     def classify(self, images: Sequence[Image], model: str, options: InferOptions) -> Steps[list[Prediction]]:
         """Label the images of one batch."""
         arrays = tasks.images_to_arrays(images)
-        outputs = yield from self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
-        return tasks.predictions(outputs, len(images))
+        answer = yield from self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
+        return tasks.predictions(answer, len(images))
 
     def outcomes(
         self, images: Sequence[Image], model: str, options: InferOptions
@@ -193,24 +194,24 @@ class Calls:
         metadata = yield from self._described(model, version, deadline)
         return metadata, metadata.validated(inputs)
 
-    def _infer_batch(self, request: Request, metadata: ModelMetadata, deadline: Deadline) -> Steps[Arrays]:
+    def _infer_batch(self, request: Request, metadata: ModelMetadata, deadline: Deadline) -> Steps[Answer]:
         """Return the outputs for all rows, in one request or several."""
         chunks = split(request.inputs, metadata.max_batch_size)
         if len(chunks) == 1:
             return (yield from self._infer_once(request, deadline))
         requests = request.in_chunks(chunks, metadata.max_batch_size)
         answers = yield Together([self._infer_once(chunk, deadline) for chunk in requests])  # each keeps the deadline
-        return concatenated(answers, [rows_of(chunk) for chunk in chunks])
+        return Answer.of_chunks(answers, [rows_of(chunk) for chunk in chunks])
 
-    def _infer_once(self, request: Request, deadline: Deadline) -> Steps[Arrays]:
+    def _infer_once(self, request: Request, deadline: Deadline) -> Steps[Answer]:
         with telemetry.span(request.model, request.id) as headers:
             if headers:
                 request = request.with_headers(headers)
             try:
                 if self._settings.hedge_after_s and request.idempotent:
-                    hedged: Arrays = yield self._hedge(request, deadline, self._settings.hedge_after_s)
+                    hedged: Answer = yield self._hedge(request, deadline, self._settings.hedge_after_s)
                     return hedged
-                answer: Arrays = yield from self._attempts(request, deadline)
+                answer: Answer = yield from self._attempts(request, deadline)
                 return answer
             except (InvalidInputError, ModelNotFoundError):
                 self._known.drop_if_old(request.model, request.version)  # it may have changed

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind
 from clients.core.tensors import Arrays
 from clients.errors import InvalidInputError
@@ -172,17 +173,17 @@ class Request:
             raise InvalidInputError(f"{self.model}: {what} takes at most {max_batch_size} rows, the model's batch size")
         return [replace(self, inputs=chunk, id=f"{self.id}-{number}") for number, chunk in enumerate(chunks)]
 
-    def verified(self, outputs: Arrays, request_id: str) -> Arrays:
-        """Return the outputs, if they are of a response to this request.
+    def verified(self, answer: Answer, request_id: str) -> Answer:
+        """Return an answer, if it is of a response to this request.
 
         Raises:
             Failure: it is the response to another one, or incomplete.
         """
         if request_id != self.id:
             raise Failure(Kind.INVALID_RESPONSE, f"it is the response to request {request_id!r}, and not {self.id!r}")
-        if missing := [name for name in self.outputs if name not in outputs]:
+        if missing := [name for name in self.outputs if name not in answer]:
             raise Failure(Kind.INVALID_RESPONSE, f"it lacks the output {', '.join(missing)}")
-        return outputs
+        return answer
 
 
 class RequestIds:

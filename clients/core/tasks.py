@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from clients.core.answer import Answer
 from clients.core.tensors import Arrays
 from clients.errors import InvalidInputError, InvalidResponseError
 
@@ -21,6 +22,8 @@ class Prediction:
     label: str
     score: float  # probability, 0…1
     top: tuple[tuple[str, float], ...]
+    model: str = field(default="", compare=False)  # that answered
+    version: int | None = field(default=None, compare=False)  # of it; None: as of `Answer.version`
 
 
 def images_to_arrays(images: Sequence[Image]) -> Arrays:
@@ -36,16 +39,16 @@ def images_to_arrays(images: Sequence[Image]) -> Arrays:
     return {"image": np.array([[bytes(image)] for image in images], dtype=np.object_).reshape(-1, 1)}
 
 
-def predictions(outputs: Arrays, count: int) -> list[Prediction]:
+def predictions(answer: Answer, count: int) -> list[Prediction]:
     """Read the ensemble's top_labels [B, k] and top_scores [B, k], where B is `count`.
 
     Raises:
         InvalidResponseError: they are not that.
     """
     try:
-        rows = zip(outputs["top_labels"], outputs["top_scores"], strict=True)
+        rows = zip(answer["top_labels"], answer["top_scores"], strict=True)
         tops = [tuple((label.decode(), float(score)) for label, score in zip(*row, strict=True)) for row in rows]
-        found = [Prediction(*top[0], top) for top in tops]
+        found = [Prediction(*top[0], top, answer.model, answer.version) for top in tops]
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise InvalidResponseError(f"the response has no labels and scores: {error!r}") from error
     if len(found) != count:

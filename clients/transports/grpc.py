@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, failure_of
 from clients.core.request import Query, Request, queue_timeout_us
-from clients.core.tensors import Arrays
 from clients.settings import CONNECT_S, Address, Tls, TransportOptions
 from clients.transports import grpc_messages as messages
 from clients.transports.base import Renewable, Transport, caller_is_cancelled, connection_closed
@@ -79,13 +79,13 @@ class GrpcTransport(_Grpc):
     def __init__(self, address: Address, options: TransportOptions) -> None:
         super().__init__(address, options, grpc)
 
-    def infer(self, request: Request, timeout_s: float) -> Arrays:
+    def infer(self, request: Request, timeout_s: float) -> Answer:
         """As Transport.infer."""
         try:
             response = self._call_infer(request, timeout_s)
         except grpc.RpcError as error:
             raise _failure(error) from error
-        return messages.outputs_of(request, response)
+        return messages.answer_of(request, response)
 
     def query(self, query: Query, timeout_s: float) -> Any:
         """As Transport.query."""
@@ -112,9 +112,9 @@ class AsyncGrpcTransport(_Grpc):
     def __init__(self, address: Address, options: TransportOptions) -> None:
         super().__init__(address, options, grpc.aio)
 
-    async def infer(self, request: Request, timeout_s: float) -> Arrays:
+    async def infer(self, request: Request, timeout_s: float) -> Answer:
         """As Transport.infer."""
-        return messages.outputs_of(request, await _response(self._call_infer(request, timeout_s)))
+        return messages.answer_of(request, await _response(self._call_infer(request, timeout_s)))
 
     async def query(self, query: Query, timeout_s: float) -> Any:
         """As Transport.query."""

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.utils import deserialize_bytes_tensor
 
+from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, message_too_large
 from clients.core.request import Endpoint, Query, Request
-from clients.core.tensors import Arrays, datatype_of, encoded_strings, numpy_type
+from clients.core.tensors import datatype_of, encoded_strings, numpy_type
 
 # The method, and the field of its response that matters; none: all of it.
 _METHODS: dict[Endpoint, tuple[str, str]] = {
@@ -67,8 +68,8 @@ def query_message(query: Query) -> tuple[str, Any]:
     return method, message
 
 
-def outputs_of(request: Request, response: Any) -> Arrays:
-    """Read the outputs of a response to this request.
+def answer_of(request: Request, response: Any) -> Answer:
+    """Read the outputs of a response to this request, and who gave it.
 
     Raises:
         Failure: it is none, or cannot be read.
@@ -78,10 +79,11 @@ def outputs_of(request: Request, response: Any) -> Arrays:
             output.name: _array(output, content)
             for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
         }
+        answer = Answer.said(arrays, response.model_name, response.model_version)
         response_id = response.id
     except Exception as error:  # the bytes may be anything
         raise Failure(Kind.INVALID_RESPONSE, f"its tensors cannot be read: {error!r}") from error
-    return request.verified(arrays, response_id)
+    return request.verified(answer, response_id)
 
 
 def json_of(query: Query, response: Any) -> Any:

@@ -8,9 +8,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
+from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, failure_of, message_too_large
 from clients.core.request import Query, Request
-from clients.core.tensors import Arrays
 from clients.settings import CONNECT_S, Address, TransportOptions, proxy_of
 from clients.transports import http_messages as messages
 from clients.transports.base import Renewable, Transport, caller_is_cancelled, connection_closed
@@ -26,11 +26,11 @@ class HttpTransport(Transport):
         tls = options.tls.context() if address.tls else None
         self._pool = Pool(address, tls, _proxy(address, options), options.max_message_bytes)
 
-    def infer(self, request: Request, timeout_s: float) -> Arrays:
+    def infer(self, request: Request, timeout_s: float) -> Answer:
         """As Transport.infer."""
         deadline = time.monotonic() + timeout_s
         method, path, body, headers = messages.infer_message(request, deadline, self._options)
-        return messages.outputs_of(request, self._pool.send(method, path, deadline, body, headers), self._options)
+        return messages.answer_of(request, self._pool.send(method, path, deadline, body, headers), self._options)
 
     def query(self, query: Query, timeout_s: float) -> Any:
         """As Transport.query."""
@@ -65,12 +65,12 @@ class AsyncHttpTransport(Transport):
             headers={"accept-encoding": "identity"},  # aiohttp would ask for gzip, and Triton would oblige
         )
 
-    async def infer(self, request: Request, timeout_s: float) -> Arrays:
+    async def infer(self, request: Request, timeout_s: float) -> Answer:
         """As Transport.infer."""
         deadline = time.monotonic() + timeout_s
         message = messages.infer_message(request, deadline, self._options)
         self._session.keep_until(deadline)
-        return messages.outputs_of(request, await self._send(message, deadline), self._options)
+        return messages.answer_of(request, await self._send(message, deadline), self._options)
 
     async def query(self, query: Query, timeout_s: float) -> Any:
         """As Transport.query."""

@@ -18,9 +18,10 @@ from urllib.parse import quote
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
+from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, failure_of, message_too_large
 from clients.core.request import SEQUENCE, Endpoint, Query, Request, queue_timeout_us
-from clients.core.tensors import Arrays, datatype_of, numpy_type
+from clients.core.tensors import datatype_of, numpy_type
 from clients.settings import TransportOptions
 from clients.transports.http_pool import Response
 
@@ -100,8 +101,8 @@ def query_message(query: Query, options: TransportOptions) -> Message:
     return Message(method, path.format(model=model, region=quote(query.region, safe="")), body, headers)
 
 
-def outputs_of(request: Request, response: Response, options: TransportOptions) -> Arrays:
-    """Read the outputs of a response to this request.
+def answer_of(request: Request, response: Response, options: TransportOptions) -> Answer:
+    """Read the outputs of a response to this request, and who gave it.
 
     Raises:
         Failure: it is none, or cannot be read.
@@ -115,7 +116,8 @@ def outputs_of(request: Request, response: Response, options: TransportOptions) 
         for output in described["outputs"]:
             numpy_type(output["datatype"])  # of an unknown one tritonclient would make FP64
         arrays = {output["name"]: result.as_numpy(output["name"]) for output in described["outputs"]}
-        return request.verified(arrays, described.get("id", ""))
+        answer = Answer.said(arrays, described.get("model_name"), described.get("model_version"))
+        return request.verified(answer, described.get("id", ""))
     except Failure:
         raise
     except Exception as error:  # of tritonclient, which trusts what it reads

@@ -5,6 +5,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from contracts import repository
+from deploy.served import arms
 
 
 class Holds:
@@ -28,9 +29,14 @@ class Holds:
             # A step of a sealed release has its number, and no such version in the repository. And one that is just
             # being parked changes its name: the next look finds it.
             with suppress(OSError):
-                stack.enter_context(repository.held(repository.directory(self._root / model, version)))
+                stack.enter_context(repository.held(repository.directory(self._folder(model), version)))
                 self._held[model, version] = stack
 
     def close(self) -> None:
         """Let go of all."""
         self.keep({})
+
+    def _folder(self, model: str) -> Path:
+        """Return the folder of a model, or of that of which it is an arm."""
+        folder = self._root / model
+        return folder if folder.is_dir() else folder.with_name(arms.plain(model))

@@ -70,10 +70,7 @@ def load(server: Server, load_timeout_s: float) -> Outcome:
         hung = _wait_for_the_ports(server, control, load_timeout_s)
         held_back = {*server.later, hold.NAME}
         _judge(server, [m for m in control.models() if m.name not in held_back], hung, outcome)
-        for model in server.later:
-            out = {name for failed in outcome.failed for name in _with_all_above(server, failed)}
-            if model not in out and (reason := _load_alone(server, control, model, load_timeout_s)):
-                outcome.failed[model] = reason
+        outcome.failed = load_alone(server, control, server.later, load_timeout_s, outcome.failed)
         outcome.found = found(server, control)
     return outcome
 
@@ -82,6 +79,33 @@ def found(server: Server, control: Control) -> list[ModelVersion]:
     """Return the versions that the server has of what is not left out."""
     versions = [version for version in control.models() if version.name != hold.NAME]
     return released.without(versions, server.left_out)
+
+
+def load_alone(
+    server: Server,
+    control: Control,
+    models: Sequence[str],
+    load_timeout_s: float,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Load models one after the other, steps before the ensembles above; not those that need one that failed.
+
+    Args:
+        load_timeout_s: As of `load`.
+        failed: {model that did not load before: why}.
+
+    Returns:
+        The same, and those of the models that did not load.
+
+    Raises:
+        Died: the server did.
+    """
+    lost = dict(failed)
+    for model in models:
+        out = {name for culprit in lost for name in _with_all_above(server, culprit)}
+        if model not in out and (reason := _load(server, control, model, load_timeout_s)):
+            lost[model] = reason
+    return lost
 
 
 def ended(server: Server) -> str | None:
@@ -168,7 +192,7 @@ def _judge(server: Server, found: list[ModelVersion], hung: Mapping[str, str], o
         outcome.failed[model] = hung.get(model) or "; ".join(told) or _from_the_log(server, model)
 
 
-def _load_alone(server: Server, control: Control, model: str, load_timeout_s: float) -> str | None:
+def _load(server: Server, control: Control, model: str, load_timeout_s: float) -> str | None:
     """Load one model; return why it did not load, None if it did."""
     loading = _in_a_thread(lambda: control.load(model, timeout_s=load_timeout_s + 2 * _SETTLED_S))
     begun, hung = time.monotonic(), False

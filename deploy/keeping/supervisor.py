@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.errors import ProjectError
 from deploy.errors import ModelError, StartError
-from deploy.keeping import asking, loading, readiness
+from deploy.keeping import asking, loading, readiness, standing
 from deploy.keeping.backoff import Backoff
 from deploy.keeping.holds import Holds
 from deploy.keeping.loading import Died, Outcome
@@ -91,8 +91,10 @@ class Supervisor:
             try:
                 outcome = loading.load(up, self._patience.load_timeout_s)
                 asking.ask(up, outcome, known, self._patience.load_timeout_s, self._print)
+                found = self._settle(up, outcome)
+                self._stand_again(up)
             except Died as died:
-                if self._settings.strict:
+                if self._settings.strict and not all(map(self._is_arm, {*died.culprits, *died.suspects})):
                     raise StartError(died.how, hint=server.SEE_LOG) from died
                 self._leave_out(died.culprits)
                 later |= died.suspects
@@ -101,7 +103,7 @@ class Supervisor:
                 server.clean_up(up)
                 replaces = up
                 continue
-            return up, self._settle(up, outcome)
+            return up, found
 
     def _settle(self, up: Server, outcome: Outcome) -> list[ModelVersion]:
         """Leave out what did not load; return what is served.
@@ -128,6 +130,16 @@ class Supervisor:
         up.watch.learn({(v.name, v.version) for v in outcome.found if v.state == "READY"})
         up.update(phase="ready", left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
         return released.without(outcome.found, up.left_out)
+
+    def _stand_again(self, up: Server) -> None:
+        """Let the arms that were asked for stand beside a server that was restarted; one that does not is left out."""
+        if failed := standing.stand_again(up, self._quarantine.cases, self._patience.load_timeout_s):
+            self._leave_out(failed)
+            up.update(left_out=self._quarantine.cases)
+        up.watch.refresh()
+
+    def _is_arm(self, model: str) -> bool:
+        return not (self._settings.repository / model).is_dir()
 
     def _trouble(self, up: Server) -> str:
         """Wait until the server has to be restarted; return why."""
@@ -185,8 +197,8 @@ class Supervisor:
         if not any(version.state in ("LOADING", "UNLOADING") for version in found):
             for version in found:
                 # An arm that did not load is put away by the command that tries it.
-                is_arm = not (self._settings.repository / version.name).is_dir()
-                if version.failed and version.reason and version.name not in serving and not is_arm:
+                is_new = version.failed and version.reason and version.name not in serving
+                if is_new and not self._is_arm(version.name):
                     failed[version.name] = f"version {version.version}: {version.reason}"
         if failed:
             self._leave_out(failed)

@@ -130,6 +130,9 @@ def _remarks(status: Status) -> list[Text]:
         if failures:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in failures.items())
             remarks.append(Text(f"{model.name} version {model.version}: failed {counts}", "dim"))
+    for arm in status.arms:
+        names = ", ".join(arm.names)
+        remarks.append(Text(f"{arm.network}: release {arm.version} stands beside it as {names}", "dim"))
     remarks += [Text(str(group), "bold red" if group.failed else "yellow") for group in status.left_out]
     if status.server.memory:
         remarks.append(Text(f"memory: {status.server.memory}", "dim"))

@@ -86,11 +86,8 @@ def start(
         StartError: as `launch.start`, or nothing is left to serve.
     """
     with state.locked():
-        if replaces is None and (up := state.running()) is not None:
-            raise AlreadyRunningError(
-                f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
-                hint="python -m deploy status, or stop it: python -m deploy down",
-            )
+        if replaces is None:
+            _take_over(say)
         failed = {**failed, **checks.before_start(settings)}
         triton = environment.find(say, gpu=settings.device == "gpu")
         layer.ensure(settings.repository, say)
@@ -243,6 +240,24 @@ def serving(settings: Settings, say: Callable[[str], None], timeout_s: float = 1
         yield server.state
     finally:
         stop(server)
+
+
+def _take_over(say: Callable[[str], None]) -> None:
+    """See that no server is up, and end what is left of one whose keeper was killed: it was told to, and may drain.
+
+    Raises:
+        AlreadyRunningError: one is.
+    """
+    if (up := state.recorded()) is None:
+        return
+    if up.supervisor.alive():
+        raise AlreadyRunningError(
+            f"a server is up already: process {up.triton.pid}, http {up.http}, grpc {up.grpc}",
+            hint="python -m deploy status, or stop it: python -m deploy down",
+        )
+    if up.triton.alive():
+        say(f"Waiting for a server to end whose keeper was killed (process {up.triton.pid}) …")
+    _end(up)
 
 
 def _end(running: Running) -> None:

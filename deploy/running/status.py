@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from deploy.running import hold, warm_up, workers
+from deploy.served import arms
+from deploy.served.arms import Arm
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
@@ -111,6 +113,7 @@ class Status:
     triton: Usage | None = None  # None: it has ended, and may be about to be restarted
     uptime_s: float = 0
     left_out: Sequence[LeftOut] = ()  # of its repository, as it is now
+    arms: Sequence[Arm] = ()  # releases that stand beside those that serve
 
     @property
     def exit_code(self) -> int:
@@ -132,7 +135,8 @@ def look(server: Running) -> Status:
         models = [model for model in control.models() if model.name != hold.NAME]
         statistics = {(s["name"], int(s["version"])): s for s in control.statistics()} if models else {}
         ready = bool(models) and server.phase == "ready" and control.ready()
-    left_out = _left_out(server, models)
+    kept = arms.kept(Path(server.served))
+    left_out = _left_out(server, models, kept)
     models = released.without(models, left_out)
     samples, used = _samples(server) if models else [], _workers(server)
     process = server.triton.alive()
@@ -153,6 +157,7 @@ def look(server: Running) -> Status:
         Usage.of(process) if process else None,
         time.time() - process.create_time() if process else 0,
         left_out,
+        [arm for arm in kept if not {*arm.names} & released.names(left_out)],
     )
 
 
@@ -175,11 +180,21 @@ def as_json(status: Status) -> dict[str, Any]:
         "triton": status.triton and asdict(status.triton),
         "models": [_version_as_json(version) for version in status.versions],
         "left_out": [asdict(group) for group in status.left_out],
+        "arms": [arm_as_json(arm) for arm in status.arms],
     }
 
 
-def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
-    """List what is not served: what failed, what is not released, and what was after the server had been started."""
+def arm_as_json(arm: Arm) -> dict[str, Any]:
+    """Return what JSON has of a release that stands beside the one that serves."""
+    return {"network": arm.network, "version": arm.version, "models": arm.names}
+
+
+def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Arm]) -> list[LeftOut]:
+    """List what is not served: what failed, what is not released, and what was after the server had been started.
+
+    Args:
+        kept: The arms that were asked for; one that does not stand is left out, too.
+    """
     root = Path(server.repository)
     serving = {model.name for model in models if model.state == "READY"}
     failed = {model: reason for model, reason in server.failed.items() if model not in serving}
@@ -192,7 +207,16 @@ def _left_out(server: Running, models: Sequence[ModelVersion]) -> list[LeftOut]:
     if since := sorted(never_loaded - released.names(groups)):
         reason = "it was put there after the server had been started"
         groups.append(LeftOut(", ".join(since), tuple(since), reason, "python -m deploy reload"))
-    return groups
+    return groups + [_fallen(arm, failed) for arm in kept if not serving.issuperset(arm.names)]
+
+
+def _fallen(arm: Arm, failed: Mapping[str, str]) -> LeftOut:
+    """Say why an arm does not stand although it was asked for."""
+    head, *_ = arm.names
+    reasons = [failed[name] if name == head else f"{name}: {failed[name]}" for name in arm.names if name in failed]
+    reason = "; ".join(reasons) or f"release {arm.version} does not stand beside the one that serves"
+    command = f"python -m deploy arm {arm.network} {arm.version}"
+    return LeftOut(head, arm.names, reason, command, failed=True, is_arm=True)
 
 
 def _version_as_json(version: VersionStatus) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from contracts import bundle, copying, manifest, model_config, signing
 from contracts.bundle import Bundle
-from contracts.errors import ModelConfigError
+from contracts.errors import ManifestError, ModelConfigError, SignatureError
 from contracts.model_config import ModelConfig
 from deploy.served import bytecode
 from deploy.served.links import link
@@ -52,10 +52,13 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
     """
     version = into / _VERSION
     copying.copy(release.directory, version, outside=not release.sealed)
-    if (version / manifest.FILE_NAME).is_file():
-        manifest.verify(version)
-    if trust is not None:
-        signing.verify(version, trust)
+    try:
+        if (version / manifest.FILE_NAME).is_file():
+            manifest.verify(version)
+        if trust is not None:
+            signing.verify(version, trust)
+    except (ManifestError, SignatureError) as error:  # of the files that a user knows
+        raise type(error)(str(error).replace(str(version), str(release.directory))) from error
     place = version / bundle.FOLDER if release.sealed else into / _MODELS
     models = {name: place / folder.name for name, folder in release.models.items()}
     if not release.sealed:

@@ -133,7 +133,7 @@ def put(
     try:
         for release in content.releases:
             try:
-                put_release(content.root, release, into, config_name, trust)
+                put_release(content.root, release, into, config_name, trust, say)
             except ProjectError as error:
                 failed[release.network] = error
         for name in content.loose:
@@ -154,7 +154,14 @@ def put(
     return failed
 
 
-def put_release(root: Path, release: Bundle, into: Path, config_name: str | None, trust: signing.Trust | None) -> None:
+def put_release(
+    root: Path,
+    release: Bundle,
+    into: Path,
+    config_name: str | None,
+    trust: signing.Trust | None,
+    say: Callable[[str], None],
+) -> None:
     """Put the models of a release into the repository `into`, and earlier versions of its network that stay askable.
 
     Raises:
@@ -164,25 +171,37 @@ def put_release(root: Path, release: Bundle, into: Path, config_name: str | None
     with private.scratch(into) as scratch:
         taken = assemble.take(named(release, root, into), scratch / "release", trust)
         assemble.place(taken, into, config_name)
-        put_earlier(root, taken, into, config_name, trust)
+        put_earlier(root, taken, into, config_name, trust, say)
 
 
-def put_earlier(root: Path, release: Bundle, into: Path, config_name: str | None, trust: signing.Trust | None) -> None:
+def put_earlier(
+    root: Path,
+    release: Bundle,
+    into: Path,
+    config_name: str | None,
+    trust: signing.Trust | None,
+    say: Callable[[str], None],
+) -> None:
     """Put the earlier versions of a release's network beside it that can still be asked for by their number.
 
-    Those are what its version policy keeps of the releases before it, where they differ in the version alone.
+    Those are what its version policy keeps of the releases before it, where they differ in the version alone. One that
+    is not what was published any more does the release no harm: it is left out, and that is said.
 
     Raises:
-        RepositoryError, FolderError, ManifestError, SignatureError, OSError: as `assemble.take`.
+        OSError: the disk is full.
     """
     folder = root / release.network
     versions = [version for version in repository.versions(folder) if version < release.version]
     kept = _by_policy(_config(release.models[release.network], config_name), [*versions, release.version])[:-1]
     for number in kept:
-        if is_released(folder, number) and _same_outside(release, bundle.of(root, release.network, number)):
-            with private.scratch(into) as scratch:
-                alone = replace(bundle.of(root, release.network, number), models={})
-                assemble.add_version(assemble.take(alone, scratch / "release", trust), into)
+        try:
+            if is_released(folder, number) and _same_outside(release, bundle.of(root, release.network, number)):
+                with private.scratch(into) as scratch:
+                    alone = replace(bundle.of(root, release.network, number), models={})
+                    assemble.add_version(assemble.take(alone, scratch / "release", trust), into)
+        except ProjectError as error:
+            told = "; ".join(str(error).splitlines())
+            say(f"warning: {release.network} version {number} is not served beside {release.version}: {told}")
 
 
 def put_loose(

@@ -117,16 +117,18 @@ def _lacks_config(folder: Path) -> bool:
 
 
 def _as_published(folder: Path, trust: signing.Trust | None) -> None:
-    """Verify every version of a model, and its signature if one is asked for.
+    """Verify the version of a model that serves, and its signature if one is asked for.
 
-    A graph or an engine makes a release, lest removing the manifest be a way around this.
+    Older ones are looked at where they are copied: what is wrong with one keeps no other from serving. A graph or an
+    engine makes a release, lest removing the manifest be a way around this.
     """
-    for published in folder.glob(f"[0-9]*/{manifest.FILE_NAME}"):
-        manifest.verify(published.parent)
-    patterns = (manifest.FILE_NAME, "*.onnx", "*.plan")
-    for release in sorted({path.parent for pattern in patterns for path in folder.glob(f"[0-9]*/{pattern}")}):
-        if trust:
-            signing.verify(release, trust)
+    for version in repository.versions(folder)[-1:]:
+        directory = folder / str(version)
+        published = (directory / manifest.FILE_NAME).is_file()
+        if published:
+            manifest.verify(directory)
+        if trust and (published or any(path.suffix in (".onnx", ".plan") for path in directory.iterdir())):
+            signing.verify(directory, trust)
 
 
 def _free(host: str, port: int, option: str) -> None:

@@ -30,6 +30,7 @@ class LeftOut:
     reason: str
     command: str | None  # that makes it one which is served; None: nothing in the repository tells
     failed: bool = False  # it was to be served; one that is not released yet is no failure
+    is_arm: bool = False  # a release that was to stand beside the one that serves
 
     def __str__(self) -> str:
         said = f"{self.name} is not served: {self.reason}"

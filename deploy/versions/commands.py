@@ -1,14 +1,19 @@
-"""What `python -m deploy reload`, `rollback` and `promote` do; each returns the exit code."""
+"""What `python -m deploy reload`, `rollback`, `promote` and `arm` do; each returns the exit code."""
 
 import argparse
+import json
+import sys
+from functools import partial
 from pathlib import Path
 
 from contracts import layout
-from deploy.errors import NotRunningError
+from deploy.errors import NotRunningError, RepositoryError
 from deploy.running import status
 from deploy.running.status import EXIT_LEFT_OUT
+from deploy.served.arms import Arm
 from deploy.triton import state
 from deploy.versions import choosing, reloading
+from deploy.versions.arm import put_up, take_away
 from deploy.versions.change import summary
 
 
@@ -33,6 +38,42 @@ def promote(options: argparse.Namespace) -> int:
     """Make a version the one that answers."""
     running, root = _running_over(options.repository)
     print(summary([choosing.promote(running, root, options.model, options.version)]))
+    return 0
+
+
+def arm(options: argparse.Namespace) -> int:
+    """Let a release stand beside the one that serves, take it away, or list those that do."""
+    running = state.running()
+    if running is None:
+        raise NotRunningError("no server is up", hint="python -m deploy up, which begins without arms")
+    root, say = Path(running.repository), partial(print, file=sys.stderr if options.json else sys.stdout)
+    if options.model is None:
+        return _list_arms(running, as_json=options.json)
+    if options.remove:
+        gone = take_away(running, root, options.model, options.version, say)
+        return _told(gone, f"{gone.network}: release {gone.version} stands beside no more", "status", options.json)
+    if options.version is None:
+        raise RepositoryError(f"which release of {options.model}?", hint="python -m export list")
+    made = put_up(running, root, options.model, options.version, say)
+    text = f"{made.network}: release {made.version} stands beside the one that serves, as {', '.join(made.names)}"
+    return _told(made, text, f"arm {made.network} {made.version} --remove   (takes it away)", options.json)
+
+
+def _list_arms(running: state.Running, *, as_json: bool) -> int:
+    """List the arms, those that fell as well; return 3 if one did."""
+    found = status.look(running)
+    fallen = [group for group in found.left_out if group.is_arm]
+    if as_json:
+        print(json.dumps([status.arm_as_json(arm) for arm in found.arms]))
+    else:
+        for arm in found.arms:
+            print(f"{arm.network}: release {arm.version} as {', '.join(arm.names)}")
+        print("\n".join(map(str, fallen)) if fallen or found.arms else "No release stands beside the one that serves.")
+    return EXIT_LEFT_OUT if fallen else 0
+
+
+def _told(arm: Arm, text: str, following: str, as_json: bool) -> int:
+    print(json.dumps(status.arm_as_json(arm)) if as_json else f"{text}\nNext: python -m deploy {following}")
     return 0
 
 

@@ -11,16 +11,14 @@ that serves; after it, everything is put back.
 """
 
 import re
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from contracts import model_config
 from contracts.bundle import Bundle
 from deploy.errors import DeployError, ModelError, RepositoryError
-from deploy.keeping import readiness
+from deploy.keeping import readiness, standing
 from deploy.layers import layer
 from deploy.proving import questions
 from deploy.proving.questions import Examination
@@ -31,7 +29,6 @@ from deploy.triton.control import Control
 from deploy.versions import difference, ensembles, leaving, snapshot
 
 _ANSWER_S = 60.0  # for a golden request
-_UNLOAD_S = 10.0  # an arm stays until the last request that went through it is answered
 
 
 def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], None]) -> bool:
@@ -57,10 +54,11 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
         new.mkdir()
         taken = assemble.take(release, scratch / "release", server.trust)
         assemble.place(taken, new, server.config_name)
-        content.put_earlier(root, taken, new, server.config_name, server.trust)
+        content.put_earlier(root, taken, new, server.config_name, server.trust, say)
         layer.ensure(new, say)
         # By a command that was killed; also of models that this release does not have.
-        left_behind = {*arms.standing(served, release.models), *assemble.arms_of(served, release.network)}
+        names = {*arms.standing(served, release.models), *assemble.arms_of(served, release.network)}
+        left_behind = arms.left_behind(served, names, root)
         leaves = leaving.of(served, release.network, release.models)
         if not left_behind and not leaves and _serves(control, served, new, release):
             return False
@@ -77,8 +75,38 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
                 pass
             with _or_taken_back(change):
                 change.settle()
-        _withdraw(control, served, left_behind)
+        standing.withdraw(control, served, left_behind)
     return True
+
+
+def stand(control: Control, taken: Taken) -> tuple[str, ...]:
+    """Let a release stand beside the one that serves, as an arm; return the names of its models there.
+
+    Raises:
+        RepositoryError: its ensembles and their steps do not agree, or one of its names is of another arm.
+        ModelError: it does not load.
+        WrongAnswerError: it loads, and gives a wrong answer to a golden request.
+    """
+    served, suffix = Path(control.server.served), arms.suffix(taken.version)
+    names = arms.names(taken.models, taken.version)
+    for arm in arms.kept(served):
+        if arm.network != taken.network and (shared := sorted({*names}.intersection(arm.names))):
+            hint = f"take it away first: python -m deploy arm {arm.network} {arm.version} --remove"
+            raise RepositoryError(f"{shared[0]} stands already, as a step of {arm.network}", hint=hint)
+    arms.remove(served, names)  # of a command that was killed
+    try:
+        assemble.place(taken, served, control.server.config_name, suffix)
+        try:
+            ensembles.check(served, names, control.server.config_name)
+            for name in standing.in_order(served, names):
+                control.load(name)
+            _check_answers(control, taken, suffix)
+        except DeployError as error:
+            raise _by_its_own_name(error, suffix) from error
+    except BaseException:
+        standing.withdraw(control, served, names)
+        raise
+    return names
 
 
 class _Change:
@@ -94,9 +122,10 @@ class _Change:
         self, control: Control, served: Path, scratch: Path, new: Path, version: int, leaves: Collection[str]
     ) -> None:
         self._control, self._served, self._scratch, self._new, self._version = control, served, scratch, new, version
-        steps = {path.parent.name: _steps(path.parent) for path in sorted(new.glob(f"*/{model_config.FILE_NAME}"))}
-        self._order = _in_order(steps)
-        self._leaves = _in_order({name: _steps(served / name) for name in leaves})[::-1]
+        folders = [path.parent for path in sorted(new.glob(f"*/{model_config.FILE_NAME}"))]
+        steps = {folder.name: standing.steps(folder) for folder in folders}
+        self._order = standing.sorted_steps(steps)
+        self._leaves = standing.in_order(served, leaves)[::-1]
         self._before = snapshot.ready_models(control.models())
         self.ensembles = [name for name in self._order if steps[name]]
         self.replaced = Replaced(served, scratch)
@@ -118,7 +147,7 @@ class _Change:
         Raises:
             ModelError: one does not load, or another model went down with it.
         """
-        ensembles = [name for name in self._leaves if _steps(self._served / name)]
+        ensembles = [name for name in self._leaves if standing.steps(self._served / name)]
         for name in ensembles:
             self._remove(name)
         for name in self._order:
@@ -138,7 +167,7 @@ class _Change:
             return
         was_there = {name for name in self.replaced.names if self.replaced.was_there(name)}
         self.replaced.take_back()
-        for name in _in_order({name: _steps(self._served / name) for name in was_there}):
+        for name in standing.in_order(self._served, was_there):
             with suppress(ModelError):
                 self._control.load(name)
         new = [name for name in self.replaced.names if name not in was_there]
@@ -158,30 +187,28 @@ class _Change:
         self.replaced.remove(name)
 
 
+def stands(control: Control, release: Bundle) -> bool:
+    """Tell whether all of a release stands as an arm, as it was released."""
+    names = arms.names(release.models, release.version)
+    return release.sealed and snapshot.ready_models(control.models()).issuperset(names)
+
+
 @contextmanager
 def _standing(control: Control, taken: Taken) -> Iterator[None]:
-    """Let a release stand beside the one that serves, as an arm, for as long as the block runs.
+    """Let a release stand beside the one that serves for as long as the block runs; an arm that stays, as it does.
 
     Raises:
-        RepositoryError: its ensembles and their steps do not agree.
-        ModelError: it does not load.
-        WrongAnswerError: it loads, and gives a wrong answer to a golden request.
+        RepositoryError, ModelError, WrongAnswerError: as `stand`.
     """
-    served, suffix = Path(control.server.served), arms.suffix(taken.version)
-    names = [f"{name}{suffix}" for name in taken.models]
-    arms.remove(served, names)  # of a command that was killed
+    served, names = Path(control.server.served), arms.names(taken.models, taken.version)
+    stays = (taken.network, taken.version) in [(arm.network, arm.version) for arm in arms.kept(served)]
+    if not (stays and stands(control, taken)):
+        stand(control, taken)
     try:
-        assemble.place(taken, served, control.server.config_name, suffix)
-        try:
-            ensembles.check(served, names, control.server.config_name)
-            for name in _in_order({name: _steps(served / name) for name in names}):
-                control.load(name)
-            _check_answers(control, taken, suffix)
-        except DeployError as error:
-            raise _by_its_own_name(error, suffix) from error
         yield
     finally:
-        _withdraw(control, served, names)
+        if not stays:
+            standing.withdraw(control, served, names)
 
 
 @contextmanager
@@ -191,25 +218,6 @@ def _or_taken_back(change: _Change) -> Iterator[None]:
     except BaseException:
         change.take_back()
         raise
-
-
-def _withdraw(control: Control, served: Path, names: Collection[str]) -> None:
-    """Unload arms and remove them, as far as there still is a server."""
-    if not names or not control.live():
-        return
-    until = time.monotonic() + _UNLOAD_S
-    with suppress(DeployError):
-        known = {model.name for model in control.models() if not model.never_loaded}
-        for name in reversed(_in_order({name: _steps(served / name) for name in names})):
-            if name in known:
-                with suppress(ModelError):
-                    control.unload(name)
-        while {m.name for m in control.models() if m.state in ("READY", "UNLOADING")} & set(names):
-            if time.monotonic() > until:  # it goes when its last request is answered
-                break
-            time.sleep(0.01)
-        readiness.settle(control, names)
-    arms.remove(served, names)
 
 
 def _check_answers(control: Control, taken: Taken, suffix: str) -> None:
@@ -232,23 +240,6 @@ def _serves(control: Control, served: Path, new: Path, release: Bundle) -> bool:
         (name, release.version) in ready and (served / name).is_dir() and content.same(served / name, new / name)
         for name in release.models
     )
-
-
-def _in_order(steps: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the models, the steps of each before it.
-
-    Raises:
-        RepositoryError: an ensemble is, by way of others, a step of itself.
-    """
-    try:
-        return [name for name in TopologicalSorter(steps).static_order() if name in steps]
-    except CycleError as error:
-        raise RepositoryError(f"an ensemble is a step of itself: {' → '.join(error.args[1])}") from error
-
-
-def _steps(folder: Path) -> tuple[str, ...]:
-    path = folder / model_config.FILE_NAME
-    return model_config.steps(model_config.read(path)) if path.is_file() else ()
 
 
 def _by_its_own_name(error: DeployError, suffix: str) -> DeployError:

@@ -44,9 +44,9 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     with Control(server) as control:
         names, wanted = _wanted(control, root, models, say)
         layer.ensure(root, say, names)
-        for unit in _units(control, wanted, names, say):
+        for reload_unit in _units(control, wanted, names, say):
             try:
-                for change in unit():
+                for change in reload_unit():
                     changes.append(change)
                     say(f"  {change}")
             except DeployError as error:
@@ -147,8 +147,9 @@ def _failed(
     alive = control.live()  # or a version took it down, and shall not do so again when it is restarted
     goes_on = f"version {answering} goes on serving" if alive else "the server ended"
     if never_served and (not alive or are_to_blame(never_served)):
-        for version in never_served:
+        for version in never_served[:-1]:
             repository.park(directory, version)
+        repository.refuse(directory, never_served[-1], str(error))  # the newest is the one that was tried
         numbers = ", ".join(map(str, never_served))
         for_a_moment = isinstance(error, WrongAnswerError) and not content.is_released(directory, never_served[-1])
         served = "served for a moment" if for_a_moment else "never served"

@@ -25,7 +25,7 @@ def list_versions(options: argparse.Namespace) -> int:
         except ManifestError as error:
             faults.append((release, str(error)))
     if options.json:
-        described = [asdict(told) | {"state": release.state} for release, told in found]
+        described = [asdict(told) | {"state": release.state, "refusal": release.refusal} for release, told in found]
         described += [{"model": r.network, "version": r.version, "state": r.state, "fault": f} for r, f in faults]
         print(json.dumps(described, indent=2))
         return 1 if faults else 0
@@ -33,6 +33,8 @@ def list_versions(options: argparse.Namespace) -> int:
     console(width=150).print(shown)
     for release, fault in faults:
         print(f"✗ {release.network} version {release.version} ({release.state}): {fault}")
+    for release in [release for release, _ in found if release.refusal is not None]:
+        print(f"{release.network} version {release.version} was refused: {release.refusal}")
     for network in [told.model for release, told in found if release.state == "serving" and not told.models]:
         print(f"{network} serves what is not sealed, and changes with the repository: python -m export adopt {network}")
     if not found and not faults:

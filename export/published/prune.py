@@ -5,7 +5,7 @@ Never the one that serves, nor the way back from it, nor what a configuration or
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def plan(root: Path, network: str, keep: int) -> list[Verdict]:
     folder = root / network
     exported = [release for release in releases.every(root, network) if release.has_manifest]
     old = [release for release in exported[:-keep] if not release.directory.is_symlink()]  # one that is kept elsewhere
-    held = {r.version: "a running server has it" for r in old if repository.is_held(r.directory)}
-    reasons = held | bundle.asked_for(root, network) | _needed(folder)
+    held = {r.version: "a running server has it" for r in exported if repository.is_held(r.directory)}
+    reasons = _ways_back(folder, held) | held | bundle.asked_for(root, network) | _needed(folder)
     return [Verdict(release, _size_bytes(release.directory), reasons.get(release.version)) for release in old]
 
 
@@ -82,13 +82,24 @@ def _pruned(root: Path, network: str, keep: int, *, dry_run: bool) -> Iterator[V
 
 
 def _needed(folder: Path) -> dict[int, str]:
-    """Return {version: why} of what serves and of the ways back: what a roll back takes, and the newest before."""
+    """Return {version: why} of what serves, as the repository says, and of the ways back from it."""
     live = repository.versions(folder)
-    if not live:
-        return {}
-    older = [version for version in (*live[:-1], *repository.parked(folder)) if version < live[-1]]
-    ways = {max(older, default=live[-1]), *live[-2:-1]}
-    return dict.fromkeys(ways, "the way back") | {live[-1]: "it serves"}
+    return _ways_back(folder, live[-1:]) | dict.fromkeys(live[-1:], "it serves")
+
+
+def _ways_back(folder: Path, serving: Iterable[int]) -> dict[int, str]:
+    """Return {version: why} of the ways back from each version: what a roll back takes, and the newest before.
+
+    A running server may serve what is not the newest in the repository: what is there is for its next `reload`.
+    """
+    live = repository.versions(folder)
+    parked = [version for version in repository.parked(folder) if repository.refusal(folder, version) is None]
+    found = set[int]()
+    for one in serving:
+        for versions in (live, [*live, *parked]):
+            found |= {max((version for version in versions if version < one), default=one)}
+        found.discard(one)
+    return dict.fromkeys(found, "the way back")
 
 
 def _size_bytes(directory: Path) -> int:

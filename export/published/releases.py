@@ -9,8 +9,9 @@ from contracts import layout, manifest, repository
 from contracts.names import RULE, is_model_name
 from export.errors import ExportError
 
-# serving: the newest that is not parked, which a server of this repository serves; superseded: older than that one.
-State = Literal["serving", "superseded", "parked"]
+# serving: the newest that is not parked, which a server of this repository serves; superseded: older than that one;
+# refused: parked, as a server did not take it.
+State = Literal["serving", "superseded", "parked", "refused"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Release:
     version: int
     directory: Path
     state: State
+    refusal: str | None = None  # why a server did not take it
 
     @property
     def has_manifest(self) -> bool:
@@ -68,8 +70,11 @@ def _of(folder: Path) -> Iterator[Release]:
 
 def _release(folder: Path, version: int) -> Release:
     parked, serving = repository.parked(folder), max(repository.versions(folder), default=0)
-    state: State = "parked" if version in parked else "serving" if version == serving else "superseded"
-    return Release(folder.name, version, repository.directory(folder, version), state)
+    refusal = repository.refusal(folder, version)
+    state: State = "serving" if version == serving else "superseded"
+    if version in parked:
+        state = "parked" if refusal is None else "refused"
+    return Release(folder.name, version, repository.directory(folder, version), state, refusal)
 
 
 def _versions(folder: Path) -> list[int]:

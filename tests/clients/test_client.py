@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import pickle
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from clients import (
     AccessDeniedError,
+    Answer,
     AsyncClient,
     Client,
     ClientError,
@@ -354,8 +356,10 @@ def test_health_statistics_and_metadata_are_a_call_each(url: str) -> None:
 
 
 def test_an_answer_with_fewer_rows_gives_no_image_the_label_of_another() -> None:
-    answer = {"top_labels": np.array([[b"shoe"]], np.object_), "top_scores": np.array([[0.9]], np.float32)}
-    assert [prediction.label for prediction in predictions(answer, 1)] == ["shoe"]
+    rows = {"top_labels": np.array([[b"shoe"]], np.object_), "top_scores": np.array([[0.9]], np.float32)}
+    answer = Answer(rows, "images", (3,))
+    [prediction] = predictions(answer, 1)
+    assert (prediction.label, prediction.model, prediction.version) == ("shoe", "images", 3)
     with pytest.raises(InvalidResponseError, match="labels for 1 images, and 2 were sent"):
         predictions(answer, 2)
 
@@ -363,6 +367,39 @@ def test_an_answer_with_fewer_rows_gives_no_image_the_label_of_another() -> None
 def test_an_answer_to_another_request_is_none() -> None:
     request = Request("m", {}, outputs=("a",), id="1")
     with pytest.raises(Failure, match="the response to request '2', and not '1'"):
-        request.verified({"a": np.zeros(1)}, "2")
+        request.verified(Answer({"a": np.zeros(1)}), "2")
     with pytest.raises(Failure, match="it lacks the output a"):
-        request.verified({}, "1")
+        request.verified(Answer({}), "1")
+
+
+@pytest.mark.parametrize(
+    ("said", "known"), [("3", 3), (3, 3), ("", None), (None, None), ("newest", None), ("-1", None), ("9" * 99, None)]
+)
+def test_an_answer_names_the_version_that_gave_it_if_the_server_does(said: object, known: int | None) -> None:
+    answer = Answer.said({"a": np.zeros(1)}, "m", said)
+    assert (answer.model, answer.version, list(answer)) == ("m", known, ["a"])
+    copy = pickle.loads(pickle.dumps(answer))
+    assert (copy.model, copy.version, list(copy)) == ("m", known, ["a"])
+
+
+def test_a_split_batch_that_two_versions_answered_says_so() -> None:
+    chunks = [Answer({"a": np.zeros((1, 2))}, "m", (version,)) for version in (4, 3, 4)]
+    whole = Answer.of_chunks(chunks, [1, 1, 1])
+    assert (whole["a"].shape, whole.versions, whole.version) == ((3, 2), (3, 4), None)
+    assert Answer.of_chunks(chunks[::2], [1, 1]).version == 4
+
+
+def test_every_call_says_which_version_of_which_model_answered(
+    url: str, images: list[bytes], pixels: np.ndarray
+) -> None:
+    async def ask() -> tuple[Answer, Prediction]:
+        async with AsyncClient(url) as client:
+            return await client.infer(CLASSIFIER, {"pixels": pixels}), await client.classify(images[0])
+
+    with Client(url) as client:
+        answers = [client.infer(CLASSIFIER, {"pixels": pixels}), client.infer(CLASSIFIER, {"pixels": pixels[:1]})]
+        predictions = [client.classify(images[0]), *client.classify_many(images[:3])]
+    answer, prediction = asyncio.run(ask())
+    assert {(a.model, a.version) for a in (*answers, answer)} == {(CLASSIFIER, 1)}
+    found = [p for p in (*predictions, prediction) if isinstance(p, Prediction)]
+    assert [(p.model, p.version) for p in found] == [(FAMILY, 1)] * 5

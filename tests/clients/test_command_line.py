@@ -80,7 +80,19 @@ def test_an_image_comes_from_standard_input(run: Run, server: RunningServer, exa
     image = (examples / "00000.png").read_bytes()
     done = run("classify", "--json", "--server", server.grpc, "-", stdin=image)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["path"] == "-"
+    answer = json.loads(done.stdout)
+    assert (answer["path"], answer["model"], answer["version"]) == ("-", FAMILY, 1)
+    assert f"1 classified, 0 failed; answered by {FAMILY} version 1\n".encode() in done.stderr
+
+
+def test_which_version_answered_is_told_beside_the_outputs(run: Run, server: RunningServer) -> None:
+    zeros = f"pixels={np.zeros((1, 1, 28, 28), np.uint8).tolist()}"
+    done = run("infer", MODEL, "--server", server.grpc, "--input", zeros, "--json")
+    answer = json.loads(done.stdout)
+    assert (answer["model"], answer["version"], "probabilities" in answer["outputs"]) == (MODEL, 1, True)
+    plain = run("infer", MODEL, "--server", server.grpc, "--input", zeros)
+    assert json.loads(plain.stdout) == answer["outputs"]
+    assert plain.stderr == f"answered by {MODEL} version 1\n".encode()
 
 
 @pytest.mark.parametrize("form", ["json", "npy", "stdin"])
@@ -162,7 +174,7 @@ def test_outputs_of_any_name_and_type_are_saved(tmp_path: Path) -> None:
         ("classify - <&-", 1, "the image is empty"),
         (f"infer {MODEL} <&-", 1, "standard input is not a JSON object"),
         ("health >&-", 0, ""),
-        ("classify --csv {image} 2>&-", 0, "path,label,score,error\n{image},"),
+        ("classify --csv {image} 2>&-", 0, "path,label,score,error,version\n{image},"),
     ],
 )
 def test_a_stream_may_be_closed(server: RunningServer, examples: Path, command: str, code: int, shown: str) -> None:

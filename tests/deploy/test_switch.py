@@ -16,6 +16,7 @@ from contracts import golden, manifest, repository
 from contracts.golden import GoldenRequest
 from contracts.manifest import Manifest, Source
 from deploy.errors import ChangeError
+from deploy.keeping import standing
 from deploy.triton.control import Control
 from deploy.triton.state import Running
 from deploy.versions import choosing, family, reloading
@@ -125,7 +126,7 @@ def publish(
 
 
 class Load:
-    """What came of requests over many connections."""
+    """What came of requests to a model over many connections."""
 
     def __init__(self, model: str = "whole", connections: int = CONNECTIONS) -> None:
         self._model, self._connections = model, connections
@@ -241,7 +242,7 @@ def test_what_is_left_of_a_killed_command_is_put_right_by_the_next_one(
     with monkeypatch.context() as patch:  # right after the public name was pointed at the arm; nothing is tidied up
         patch.setattr(family._Change, "settle", killed)
         patch.setattr(family._Change, "take_back", lambda _: None)
-        patch.setattr(family, "_withdraw", lambda *_: None)
+        patch.setattr(standing, "withdraw", lambda *_: None)
         with pytest.raises(SystemExit):
             choosing.promote(server, root, "network", now - 1)
     assert f"whole {now - 1}" in served(server) and f"network.r{now - 1} {now - 1}" in served(server)

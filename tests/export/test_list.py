@@ -52,6 +52,24 @@ def test_machines_read_the_same(workspace: Workspace, root: Path) -> None:
     assert found == [(1, "superseded", None, []), (2, "serving", "2.51.0", ["net"]), (3, "parked", None, ["net"])]
 
 
+def test_what_a_server_did_not_take_is_refused_until_it_is_promoted(workspace: Workspace, root: Path) -> None:
+    with repository.locked(root / "net"):
+        repository.restore(root / "net", 3)
+        repository.refuse(root / "net", 3, "net version 3 gives a wrong answer")
+    out = workspace.must("export", "list", "--repository", root)
+    assert rows(out)[-1][1:] == ["3", "refused"]
+    assert "net version 3 was refused: net version 3 gives a wrong answer\n" in out
+    told = json.loads(workspace.must("export", "list", "--json", "--repository", root))
+    assert [(r["state"], r["refusal"]) for r in told[1:]] == [
+        ("serving", None),
+        ("refused", "net version 3 gives a wrong answer"),
+    ]
+    with repository.locked(root / "net"):
+        repository.make_newest(root / "net", 3)
+        repository.make_newest(root / "net", 2)
+    assert rows(workspace.must("export", "list", "--repository", root))[-1][1:] == ["3", "parked"]
+
+
 def test_a_damaged_manifest_hides_no_other_release(workspace: Workspace, root: Path) -> None:
     (root / "net" / "1" / "manifest.json").write_text("{")
     done = workspace.run("export", "list", "--repository", root)

@@ -71,6 +71,22 @@ def test_what_a_running_server_has_is_kept(workspace: Workspace, root: Path) -> 
     assert prune(workspace, "--keep", "2")["1"] == ""
 
 
+def test_the_way_back_from_what_a_running_server_has_is_kept(workspace: Workspace, root: Path) -> None:
+    """The repository is ahead of the server, whose next reload may fail."""
+    with repository.held(root / "net" / "3"):
+        found = prune(workspace, "--keep", "1")
+    assert found == {"1": "the way back", "2": "the way back", "3": "the way back", "4": "it serves", "5": ""}
+    assert prune(workspace, "--keep", "1") == {"1": "", "2": "", "3": "the way back", "4": "it serves"}
+
+
+def test_what_was_refused_is_no_way_back(workspace: Workspace, root: Path) -> None:
+    with repository.locked(root / "net"):
+        repository.refuse(root / "net", 3, "it does not load")
+    found = prune(workspace, "--keep", "1")
+    assert found == {"1": "the way back", "2": "the way back", "3": "", "4": "it serves", "5": ""}
+    assert not (root / "net" / ".refused-3").exists()
+
+
 def test_a_dry_run_says_the_same_and_touches_nothing(workspace: Workspace, root: Path) -> None:
     before = sorted(root.rglob("*"))
     told = workspace.must("export", "prune", "--keep", "1", "--dry-run", "--repository", root)
