@@ -19,7 +19,7 @@ from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError, ProjectError
 from contracts.names import is_model_name
 from deploy.errors import SettingsError
-from deploy.served import assemble, bytecode, private
+from deploy.served import assemble, beside, bytecode, private
 from deploy.triton.settings import SERVED_VARIABLE
 
 _WORTH_SAYING_S, _WORTH_SAYING_BYTES = 2.0, 256 << 20
@@ -46,7 +46,9 @@ def choose(root: Path, out: Set[str] = frozenset()) -> Content:
     Args:
         out: Models that are left out.
     """
+    no_models = beside.names(root)
     folders = sorted(path for path in root.iterdir() if path.is_dir() and is_model_name(path.name))
+    folders = [folder for folder in folders if folder.name not in no_models]
     releases, damaged, taken = list[Bundle](), dict[str, ManifestError](), {*out}
     networks = {folder.name: number for folder in folders if (number := released_version(folder)) is not None}
     for network, number in networks.items():
@@ -136,6 +138,7 @@ def put(
                 put_release(content.root, release, into, config_name, trust, say)
             except ProjectError as error:
                 failed[release.network] = error
+        beside.refresh(content.root, into, same, say)
         for name in content.loose:
             try:
                 put_loose(content.root / name, into / name, config_name, trust)

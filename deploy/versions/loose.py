@@ -49,11 +49,12 @@ class LooseGroup:
         """
         self._copy(model, self._scratch / "new" / model, self._versions[model])
 
-    def put(self, say: Callable[[str], None]) -> None:
+    def put(self, say: Callable[[str], None], *, anew: bool = False) -> None:
         """Put the copies of what has changed into the place of those that are served; nothing is loaded.
 
         Args:
             say: Is told what changes.
+            anew: Whether all are taken for changed, as what they read beside them was.
 
         Raises:
             RepositoryError: ensembles and their steps do not agree.
@@ -61,7 +62,7 @@ class LooseGroup:
         config_name = self._control.server.config_name
         for name in self._models:
             served, new = self._served / name, self._scratch / "new" / name
-            if not (served.is_dir() and content.same(served, new)):
+            if anew or not (served.is_dir() and content.same(served, new)):
                 difference.say_it(say, name, {name: served}, {name: new}, config_name)
                 self._replaced.put(name, new)
         ensembles.check(self._served, self._models, config_name)

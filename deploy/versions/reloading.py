@@ -15,7 +15,7 @@ from contracts.errors import ProjectError
 from deploy.errors import ChangeError, DeployError, RepositoryError, WrongAnswerError
 from deploy.keeping.quarantine import fingerprint
 from deploy.layers import layer
-from deploy.served import content
+from deploy.served import beside, content
 from deploy.served.content import Content
 from deploy.triton import released
 from deploy.triton.control import Control
@@ -44,7 +44,8 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     with Control(server) as control:
         names, wanted = _wanted(control, root, models, say)
         layer.ensure(root, say, names)
-        for reload_unit in _units(control, wanted, names, say):
+        anew = _refresh_beside(root, Path(server.served), say)
+        for reload_unit in _units(control, wanted, names, say, anew=anew):
             try:
                 for change in reload_unit():
                     changes.append(change)
@@ -60,9 +61,13 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
 
 
 def _units(
-    control: Control, wanted: Content, names: Collection[str], say: Callable[[str], None]
+    control: Control, wanted: Content, names: Collection[str], say: Callable[[str], None], *, anew: bool
 ) -> Iterator[Callable[[], Sequence[VersionChange]]]:
-    """Yield what reloads the models, those at once that go together; releases first."""
+    """Yield what reloads the models, those at once that go together; releases first.
+
+    Args:
+        anew: Whether those that belong to no release are loaded although they have not changed.
+    """
     root = wanted.root
     for network, error in wanted.damaged.items():
         if network in names:
@@ -74,7 +79,22 @@ def _units(
             yield partial(_reload_release, control, root, release, say)
     for group in ensembles.groups(root, wanted.loose, control.server.config_name):
         if asked := [name for name in group if name in names]:
-            yield partial(_reload_loose, control, root, group, asked, say)
+            yield partial(_reload_loose, control, root, group, asked, say, anew=anew)
+
+
+def _refresh_beside(root: Path, served: Path, say: Callable[[str], None]) -> bool:
+    """Copy what was changed of the folders that are no models; tell whether any was.
+
+    Raises:
+        ChangeError: the disk is full, or the private directory is gone, as its server has ended.
+    """
+    try:
+        changed = beside.refresh(root, served, content.same, say)
+    except OSError as error:
+        raise ChangeError(f"what models read beside them cannot be copied: {error}") from error
+    for name in changed:
+        say(f"  {name}: changed; models of no release are loaded anew, as they may read it")
+    return bool(changed)
 
 
 def _reload_release(
@@ -108,7 +128,13 @@ def _refuse(control: Control, directory: Path, error: ProjectError) -> Sequence[
 
 
 def _reload_loose(
-    control: Control, root: Path, models: Sequence[str], asked: Collection[str], say: Callable[[str], None]
+    control: Control,
+    root: Path,
+    models: Sequence[str],
+    asked: Collection[str],
+    say: Callable[[str], None],
+    *,
+    anew: bool,
 ) -> Sequence[VersionChange]:
     """Serve what lies on disk of models that belong to no release, and that an ensemble holds together."""
     with place.locked(control, [root / name for name in models], models), changing(control, root, models) as group:
@@ -117,7 +143,7 @@ def _reload_loose(
         try:
             for at in models:
                 group.copy(at)
-            group.put(say)
+            group.put(say, anew=anew)
             for at in models:
                 if at in asked or group.has_changed(at):
                     answering[at] = group.load(at)
