@@ -16,6 +16,7 @@ from deploy.keeping.replacing import Replacing
 from deploy.running import hold, logs, server
 from deploy.running.server import Server
 from deploy.running.warm_up import WarmUps
+from deploy.served import missing
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.settings import Settings
@@ -114,7 +115,7 @@ class Supervisor:
         root, config_name = self._settings.repository, up.state.config_name
         if outcome.failed:
             self._leave_out(outcome.failed)
-            groups = released.left_out_of(root, Path(up.state.served), config_name, self._quarantine.reasons())
+            groups = missing.left_out(root, Path(up.state.served), config_name, self._quarantine.reasons())
             nothing = released.names(groups) >= {path.parent.name for path in root.glob("*/config.pbtxt")}
             if nothing or self._settings.strict:
                 fact = "nothing is left to serve:" if nothing else "not every model loaded:"

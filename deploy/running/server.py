@@ -19,7 +19,7 @@ from deploy.layers import layer
 from deploy.running import hold, logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
-from deploy.served import content, private
+from deploy.served import content, missing, private
 from deploy.served.private import PrivateDirectory
 from deploy.triton import checks, environment, launch, released, state
 from deploy.triton.arguments import config_name, tritonserver_command
@@ -105,7 +105,7 @@ def start(
             if broken and settings.strict:
                 raise next(iter(broken.values()))
             failed |= {model: str(error) for model, error in broken.items()}
-            left_out = released.left_out_of(settings.repository, served.repository, name, failed)
+            left_out = missing.left_out(settings.repository, served.repository, name, failed)
             left_out = _or_nothing(settings, left_out)
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from deploy.running import hold, warm_up, workers
-from deploy.served import arms
+from deploy.served import arms, missing
 from deploy.served.arms import Arm
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
@@ -198,7 +198,7 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
     root = Path(server.repository)
     serving = {model.name for model in models if model.state == "READY"}
     failed = {model: reason for model, reason in server.failed.items() if model not in serving}
-    groups = released.left_out_of(root, Path(server.served), server.config_name, failed)
+    groups = missing.left_out(root, Path(server.served), server.config_name, failed)
     if not models:  # it does not answer
         return groups
     there = {path.parent.name for path in root.glob("*/config.pbtxt")}

@@ -4,10 +4,9 @@ A network has a version once one was exported. Until then git has its configurat
 an ensemble above it cannot be loaded either, and the Python steps of that ensemble serve nobody.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import MappingProxyType
@@ -65,25 +64,6 @@ def left_out(
         _failed(group, failed) if not failed.keys().isdisjoint(group) else _unreleased(root, group, missing, configs)
         for group in together
     ]
-
-
-def left_out_of(root: Path, served: Path, config_name: str | None, failed: Mapping[str, str]) -> list[LeftOut]:
-    """List what of the repository `root` is not served, as `left_out` does, and what of releases is only in `served`.
-
-    Those are steps that git has no more, or that two releases share.
-
-    Args:
-        served: The private repository of the server; nothing is known of it where this process may not look.
-    """
-    groups = left_out(root, config_name, failed)
-    if not os.access(served, os.R_OK | os.X_OK):
-        return groups
-    known = names(groups)
-    own = left_out(served, config_name, {model: why for model, why in failed.items() if model not in known})
-    for group in [group for group in own if group.failed and not known.issuperset(group.models)]:
-        named = next((model for model in group.models if (root / model).is_dir()), None)
-        groups.append(replace(group, command=f"python -m deploy reload {named}" if named else None))
-    return groups
 
 
 def with_all_above(root: Path, models: Collection[str], config_name: str | None) -> list[str]:

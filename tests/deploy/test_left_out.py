@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import RepositoryError
+from deploy.served import missing
 from deploy.triton import checks, released
 from deploy.triton.arguments import tritonserver_command
 from deploy.triton.control import ModelVersion
@@ -123,17 +124,19 @@ def test_what_failed_is_named_with_its_reason_and_all_that_needs_it_goes_with_it
 
 
 def test_a_step_that_only_the_release_has_is_left_out_with_what_needs_it(tmp_path: Path) -> None:
-    """Git has it no more, or two releases share it."""
+    """Git has it no more, or two releases share it. A model by itself that was removed is missed by nobody."""
     root, served = tmp_path / "repository", tmp_path / "served"
     for place in (root, served):
         model(place, "network", version="model.onnx")
         ensemble(place, "whole", "sealed", "network")
     model(served, "sealed", version="model.py")
-    assert released.left_out_of(root, served, None, {}) == []
-    [group] = released.left_out_of(root, served, None, {"sealed": "it crashed"})
+    model(served, "removed", version="model.py")
+    (served / "sealed" / ".release").write_text("network")
+    assert missing.left_out(root, served, None, {}) == []
+    [group] = missing.left_out(root, served, None, {"sealed": "it crashed", "removed": "it hung"})
     assert set(group.models) == {"whole", "sealed"} and group.failed
     assert str(group) == "whole is not served: sealed: it crashed — python -m deploy reload whole"
-    assert released.left_out_of(root, served, None, {"network": "x"}) == released.left_out(root, None, {"network": "x"})
+    assert missing.left_out(root, served, None, {"network": "x"}) == released.left_out(root, None, {"network": "x"})
 
 
 def test_ensembles_above_come_behind_their_steps(tmp_path: Path) -> None:
