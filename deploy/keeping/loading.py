@@ -205,7 +205,8 @@ def _from_the_log(server: Server, model: str) -> str:
         released.config(Path(server.state.served, model), server.state.config_name)
     except RepositoryError as error:
         own, served = Path(server.state.repository, model), Path(server.state.served, model)
-        return f"its configuration is none: {error.__cause__}".replace(f"{served}/", f"{own}/").splitlines()[0]
+        told = f"its configuration is none: {error.__cause__}".replace(f"{served}/", f"{own}/")
+        return told.replace("\nNote: ", ": ").splitlines()[0]
     except OSError:
         pass
     return logs.last_error_about(state.log_file(), model, server.started) or "Triton does not say why it did not load"
