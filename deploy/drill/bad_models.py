@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from deploy.drill.kills import kill_server
 from deploy.drill.server_copy import DrillCopy, Status
 from deploy.errors import DrillError
 
@@ -48,25 +49,26 @@ _CRASHES = _Bad("drill_crashes", config=f"{_CONFIG}\nmodel_repository_agents {{ 
 
 
 def that_do_not_load(copy: DrillCopy) -> str:
-    """Put models there that do not load, and one that prints the words of a crash; reload, and remove the former.
+    """Put models there that do not load, and one that prints the words of a crash; kill the server, and remove them.
+
+    Nobody reloads: the server that takes the place of the killed one is the first to see them.
 
     Raises:
-        DrillError: `deploy status` does not name one of them with its reason, or the server was restarted.
+        DrillError: `deploy status` does not name one of them with its reason, or one has cost a restart.
     """
-    before = copy.status()
+    before, bad = copy.status(), {model.name: model.reason for model in _DO_NOT_LOAD}
     for model in (*_DO_NOT_LOAD, _TALKS):
         _write(copy, model)
-    copy.deploy("reload")  # what it says, `status` says too
-    bad = {model.name: model.reason for model in _DO_NOT_LOAD}
-    copy.wait_until("what does not load is left out", lambda status: status["ready"] and bad.keys() <= _failed(status))
+    kill_server(copy)
+    copy.wait_until("the others are served", lambda status: status["ready"] and bad.keys() <= _failed(status))
     time.sleep(_NOTICED_S)
-    status = copy.status()
-    told = {group["name"]: group["reason"] for group in status["left_out"]}
+    after = copy.status()
+    told = {group["name"]: group["reason"] for group in after["left_out"]}
     if unsaid := [name for name, reason in bad.items() if reason not in told.get(name, "")]:
         raise DrillError(f"`deploy status` does not say why {unsaid[0]} is left out", note=told.get(unsaid[0], ""))
-    if _TALKS.name not in _ready(status):
+    if _TALKS.name not in _ready(after):
         raise DrillError(f"{_TALKS.name} is not served, for words alone")
-    if status["server_restarts"] != before["server_restarts"]:
+    if after["server_restarts"] != before["server_restarts"] + 1:
         raise DrillError("a model that does not load, or one that prints, has cost a restart")
     _heal(copy, bad, before)
     return f"left out with its reason: {', '.join(bad)}; served: {_TALKS.name}"

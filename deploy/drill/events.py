@@ -16,8 +16,8 @@ EVENTS: tuple[tuple[str, Action, float | None], ...] = (
     ("changed release", releases.publish_changed_release, None),
     ("changes rolled back", releases.roll_back, None),
     ("changes promoted", releases.promote, None),
-    ("bad models", bad_models.that_do_not_load, None),
     ("stub killed", kills.kill_worker, 3.0),
+    ("bad models, server killed", bad_models.that_do_not_load, 10.0),
     ("crashing model", bad_models.that_takes_the_server_down, 20.0),  # two restarts, which find out that it is to blame
     ("server killed", kills.kill_server, 10.0),
     ("crash loop", kills.crash_loop, 40.0),  # as many kills as make a loop, 10 s each

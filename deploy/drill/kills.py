@@ -45,7 +45,7 @@ def crash_loop(copy: DrillCopy) -> str:
         killed = time.monotonic()
         if _LOOP in _phases_until_it_is_back(copy):
             took_s = time.monotonic() - killed
-            return f"{kills} more kills: `deploy status` said {_LOOP!r}, and ready {took_s:.1f} s after the last"
+            return f"kills until `deploy status` said {_LOOP!r}: {kills}; ready {took_s:.1f} s after the last"
     raise DrillError(f"{_MOST_KILLS} kills in a row, and `deploy status` never said {_LOOP!r}")
 
 
