@@ -16,6 +16,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from deploy.errors import RepositoryError
 from deploy.running import hold, warm_up, workers
 from deploy.served import arms, missing
 from deploy.served.arms import Arm
@@ -206,8 +207,19 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
     groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
         reason = "it was put there after the server had been started"
+        told = [f"{name}'s configuration is none" for name in since if not _has_config(root / name, server)]
+        reason = "; ".join([reason, *told])
         groups.append(LeftOut(", ".join(since), tuple(since), reason, "python -m deploy reload"))
     return groups + [_fallen(arm, failed) for arm in kept if not serving.issuperset(arm.names)]
+
+
+def _has_config(folder: Path, server: Running) -> bool:
+    """Tell whether the configuration of a model is one."""
+    try:
+        released.config(folder, server.config_name)
+    except RepositoryError:
+        return False
+    return True
 
 
 def _fallen(arm: Arm, failed: Mapping[str, str]) -> LeftOut:

@@ -10,7 +10,7 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,11 +130,15 @@ class Replaced:
         """Tell whether something stood in the place of the model before."""
         return (self._before / name).is_dir()
 
-    def take_back(self) -> None:
-        """Put everything back that stood there; what is new is removed. Without the repository nothing is done."""
+    def take_back(self, but: Collection[str] = ()) -> None:
+        """Put everything back that stood there; what is new is removed. Without the repository nothing is done.
+
+        Args:
+            but: What stays as it is.
+        """
         if not self._repository.is_dir():
             return
-        for name in self.names:
+        for name in [name for name in self.names if name not in but]:
             place = self._repository / name
             shutil.rmtree(place, ignore_errors=True)
             if (self._before / name).is_dir():

@@ -11,7 +11,6 @@ from pathlib import Path
 from contracts import repository
 from contracts.errors import ProjectError
 from deploy.errors import ModelError
-from deploy.keeping import readiness
 from deploy.served import content, private
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
@@ -90,22 +89,25 @@ class LooseGroup:
         return answering
 
     def take_back(self) -> None:
-        """Serve the copies that were served before. A second time does nothing."""
+        """Serve the copies that were served before. A second time does nothing.
+
+        What is new and did not load stays where it is: of that the keeper says why, and makes the server ready again.
+        """
         if self._taken_back or not self._control.live():  # it ended: whoever restarts it fills the repository anew
             return
         self._taken_back = True
-        self._replaced.take_back()
+        new = [name for name in self._replaced.names if not self.before[name].versions]
+        failed = {version.name for version in self._control.models() if version.failed}.intersection(new)
+        self._replaced.take_back(but=failed)
         for name in self._models:
             before = self.before[name]
             if before.versions:
                 with suppress(ModelError):
                     snapshot.restore(self._control, before, self._served / name)
-        new = [name for name in self._replaced.names if not self.before[name].versions]
         for name in reversed(new):
-            with suppress(ModelError):
-                self._control.unload(name)
-        with suppress(ModelError):
-            readiness.settle(self._control, new)
+            if name not in failed:
+                with suppress(ModelError):
+                    self._control.unload(name)
 
     def are_to_blame(self, model: str, versions: Collection[int]) -> bool:
         """Tell whether those versions are to blame: but for them, what lies on disk of a model is what is served."""

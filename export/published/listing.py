@@ -51,7 +51,8 @@ def _table(found: list[tuple[Release, Manifest]]) -> Table:
     headings = ("model", "version", "state", "Triton", "published (UTC)", "from", "files", "metric", "signed")
     shown = table(*headings, left={*headings} - {"version", "metric"})
     for release, told in found:
-        score, metric = told.variant_for(told.choices[0].file).score, told.metric
+        score = told.variant_for(told.choices[0].file).score if told.choices else None
+        metric = told.metric
         shown.add_row(
             told.model, str(told.version), release.state, served_by(told), told.created_at[:16].replace("T", " "),
             escape(f"{told.source.file} {told.source.sha256[:12]}"),

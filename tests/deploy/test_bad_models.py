@@ -123,7 +123,12 @@ def test_what_does_not_load_is_left_out_by_name_and_heals_without_a_restart(brin
     refused = up.workspace.run("deploy", "reload", "raises")
     assert refused.returncode == 1 and "no weights" in refused.stderr
     wait_for(up.ready, timeout_s=10)
-    heals(up, "missing_dims", "missing_import", "raises", removed=("typo", "wrong_dtype", "segfault", "abort"))
+    bad_models.FAIL["missing_import"].write(up.workspace.repository, "by_hand")
+    assert up.workspace.run("deploy", "reload", "by_hand").returncode == 1
+    assert up.ready() and "No module named 'no_such_module'" in up.left_out()["by_hand"]
+    heals(
+        up, "by_hand", "missing_dims", "missing_import", "raises", removed=("typo", "wrong_dtype", "segfault", "abort")
+    )
     time.sleep(1.5)  # a supervisor that believed those words would have killed it by now
     assert up.answers("talkative") and up.record()["server_restarts"] == restarts
 
