@@ -52,7 +52,7 @@ def test_a_folder_that_is_no_model_is_copied_and_what_was_changed_in_it_is_said(
         assert (served.repository / "common" / "words.txt").read_text() == "two"
         (root / "common" / "gone").symlink_to("nowhere")
         assert refresh() == [], "what was there stays"
-        assert "common, no model, is not copied: " in said[-1]
+        assert any("common, no model, is not copied: " in line for line in said)
         assert (served.repository / "common" / "words.txt").read_text() == "two"
     finally:
         served.remove()
