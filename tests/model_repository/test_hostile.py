@@ -244,3 +244,4 @@ def test_a_limit_that_is_no_number_keeps_the_model_from_loading(released: Worksp
     done = released.run("deploy", "up", "--detach", "--repository", released.repository, *port_options(free_ports()))
     assert done.returncode == 3
     assert "max_pixels must be a whole number, not '1e6'" in done.stdout
+    released.down()
