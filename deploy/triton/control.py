@@ -3,7 +3,7 @@
 import functools
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,6 +158,20 @@ class Control:
         except _FAILED as error:
             raise ModelError(f"{model} did not load", note=self._explained(_message(error), model)) from error
 
+    def load_all(self, models: Sequence[str], timeout_s: float = 300) -> None:
+        """Load models of which none needs another, all at the same time.
+
+        Raises:
+            ModelError: one did not load, the first of them if several did not.
+        """
+        futures = {model: _OwnThread.once(self._load, model, None, None, timeout_s) for model in models}
+        _wait_for(futures.values())
+        for model, future in futures.items():
+            try:
+                future.result()
+            except _FAILED as error:
+                raise ModelError(f"{model} did not load", note=self._explained(_message(error), model)) from error
+
     def unload(self, model: str) -> None:
         """Stop serving a model; what it has accepted is answered first, and nobody waits for that here.
 
@@ -258,12 +272,21 @@ class Control:
 
     def _do(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         future = self._thread.submit(call, *arguments, **options)
-        try:
-            return future.result()
-        finally:  # Triton 2.51 hangs for ever if what it is loading goes away, so Ctrl-C waits, an impatient one, too
-            while not future.done():
-                with suppress(KeyboardInterrupt, SystemExit):
-                    wait([future])
+        _wait_for([future])
+        return future.result()
+
+
+def _wait_for(futures: Collection["Future[Any]"]) -> None:
+    """Wait until calls have ended.
+
+    Triton 2.51 hangs for ever if what it is loading goes away, so Ctrl-C waits, an impatient one, too.
+    """
+    try:
+        wait(futures)
+    finally:
+        while not all(future.done() for future in futures):
+            with suppress(KeyboardInterrupt, SystemExit):
+                wait(futures)
 
 
 class _OwnThread:
@@ -276,6 +299,14 @@ class _OwnThread:
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="control", daemon=True).start()
+
+    @classmethod
+    def once(cls, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Have `call` made in a thread of its own, which ends with it; return its future."""
+        thread = cls()
+        future = thread.submit(call, *arguments)
+        thread.end()
+        return future
 
     def submit(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> "Future[Any]":
         """Have `call` made; return its future."""

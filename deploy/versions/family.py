@@ -98,7 +98,9 @@ def stand(control: Control, taken: Taken) -> tuple[str, ...]:
         assemble.place(taken, served, control.server.config_name, suffix)
         try:
             ensembles.check(served, names, control.server.config_name)
-            for name in standing.in_order(served, names):
+            order = standing.in_order(served, names)
+            control.load_all([name for name in order if not standing.steps(served / name)])
+            for name in [name for name in order if standing.steps(served / name)]:
                 control.load(name)
             _check_answers(control, taken, suffix)
         except DeployError as error:
@@ -150,7 +152,11 @@ class _Change:
         ensembles = [name for name in self._leaves if standing.steps(self._served / name)]
         for name in ensembles:
             self._remove(name)
-        for name in self._order:
+        others = [name for name in self._order if name not in self.ensembles]
+        for name in others:
+            self.replaced.put(name, self._new / name)
+        self._control.load_all(others)
+        for name in self.ensembles:
             self._put(name, self._new / name)
         for name in [name for name in self._leaves if name not in ensembles]:
             self._remove(name)
