@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clients import Client, InvalidInputError, Prediction, Retry
+from clients.core.answer import Answer
 from clients.core.attempts import Send
 from clients.core.calls import Calls, Hedge, Steps, Together
 from clients.core.failures import Failure, Kind
@@ -60,7 +61,7 @@ class Doubling:
         self.ids.append(message.id)
         if rows > self.limit:
             return Failure(Kind.INVALID_INPUT, f"inference request batch-size must be <= {self.limit} for 'm'")
-        return {"b": message.inputs["a"] * 2}
+        return Answer({"b": message.inputs["a"] * 2}, "m", (1,))
 
 
 def rows(count: int) -> dict[str, np.ndarray]:
@@ -101,7 +102,8 @@ def labelling(message: Request | Query) -> Any:
     images = message.inputs["image"][:, 0]
     if any(image == b"no image" for image in images):
         return Failure(Kind.INVALID_INPUT, "not a readable PNG or JPEG image")
-    return {"top_labels": np.array([[image] for image in images], np.object_), "top_scores": np.ones((len(images), 1))}
+    labels = np.array([[image] for image in images], np.object_)
+    return Answer({"top_labels": labels, "top_scores": np.ones((len(images), 1))}, "m", (1,))
 
 
 @pytest.mark.parametrize(("idempotent", "right"), [(True, ["one", None, "two"]), (False, [None] * 3)])
