@@ -122,6 +122,9 @@ def _up(up: argparse.ArgumentParser) -> None:
         "--log-to-stdout", action="store_true", help="the server's log also on stdout, one JSON object a line"
     )
     traces.add_argument(
+        "--log-verbose", type=count, default=0, metavar="LEVEL", help="Triton's; 1 tells of CUDA graphs and of requests"
+    )
+    traces.add_argument(
         "--otlp-endpoint",
         metavar="URL",
         default=os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
@@ -206,6 +209,7 @@ def _drill(drill: argparse.ArgumentParser) -> None:
         default=layout.model_repository(),
         help="what to take the copy of (default: model_repository)",
     )
+    drill.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="as of up (default: auto)")
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

@@ -13,7 +13,7 @@ from contracts import layout
 ROOMS = {
     "export": ("scaffold", "proof", "source", "precision", "report", "release", "published"),
     "deploy": ("triton", "layers", "served", "proving", "running", "keeping", "versions", "drill"),
-    "benchmarks": ("calling", "serving"),
+    "benchmarks": ("calling", "serving", "gpu_day"),
     "clients": ("core", "transports", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")

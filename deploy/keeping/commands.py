@@ -126,6 +126,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         traces=Traces(options.otlp_endpoint, options.trace_rate) if options.otlp_endpoint else None,
         cache_bytes=options.cache_mb * 1024 * 1024,
         rate_limit=options.rate_limit,
+        log_verbose=options.log_verbose,
         user=getattr(options, "user", None),
         drain_s=options.drain,
         memory_bytes=options.memory,

@@ -43,6 +43,7 @@ def tritonserver_command(
         *_observability(settings),
         *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
         *(["--rate-limit=execution_count"] if settings.rate_limit else []),
+        *([f"--log-verbose={settings.log_verbose}"] if settings.log_verbose else []),
     ]
 
 
