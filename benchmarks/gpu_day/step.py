@@ -16,7 +16,11 @@ from contracts.errors import ProjectError
 
 
 def main(folder: Path, name: str, run: str, *wanted: str) -> int:
-    """Take the step `run`, package.module:function, if `wanted` is there; return 0 if it went through, whatever its checks say."""
+    """Take the step `run`, package.module:function; return 0 if it went through, whatever its checks say.
+
+    Args:
+        wanted: What it needs, by the names of `needs.py`.
+    """
     today = day.read(folder)
     found = Record(today.result(name))
     found.write()

@@ -1,0 +1,187 @@
+"""A GPU day goes on whatever a step does, and leaves whole evidence however it is ended."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.gpu_day import evidence, needs, record, run
+from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.evidence import Evidence, StepResult
+from benchmarks.gpu_day.record import Record, SkippedError
+from benchmarks.gpu_day.steps import STEPS, Step
+from contracts import layout
+from tests.conftest import wait_for
+
+_LIMIT_S = 6  # in which a process has surely begun, on a busy machine, too
+BEGAN = Evidence("2026-11-29T10:00:00+00:00", None, "cpu", "abc", "python -m benchmarks gpu-day", 600, ())
+
+
+def step(what: str, limit_s: float = 30) -> Step:
+    return Step(what.replace("_", "-"), f"what {what}", limit_s, f"tests.benchmarks.gpu_day_steps:{what}")
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    made = Day(tmp_path / "day", "cpu", ("fashion",))
+    made.write()
+    return made
+
+
+def by_name(found: Evidence) -> dict[str, StepResult]:
+    return {result.name: result for result in found.steps}
+
+
+def test_a_day_goes_on_after_every_way_that_a_step_can_end(day: Day) -> None:
+    ways = ("does_not_hold", "is_lacking", "goes_wrong", "has_a_bug", "crashes", "holds")
+    told: list[str] = []
+    found = run.run(day, [step(way) for way in ways], BEGAN, lambda result: told.append(result.name))
+    steps = by_name(found)
+    assert [result.status for result in found.steps] == ["failed", "skipped", *["failed"] * 3, "passed"]
+    assert steps["does-not-hold"].reason == "it is fast: 3 ms, 2 at most"
+    assert steps["is-lacking"].reason == "there is no such thing here"
+    assert steps["goes-wrong"].reason == "it went wrong\nNote: with a note" and steps["goes-wrong"].checks
+    assert steps["has-a-bug"].reason == "ZeroDivisionError: a bug"
+    assert "Traceback" in day.log("has-a-bug").read_text()
+    assert steps["crashes"].reason == "its process was killed by signal 11"
+    assert steps["crashes"].figures == {"before_the_crash": 1}
+    assert told == [result.name for result in found.steps]
+    assert not found.passed and found.ended is not None
+    assert found.verdict() == "A rehearsal on the CPU: 1 passed, 4 failed, 1 skipped"
+    assert evidence.read(day.folder) == found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_what_hangs_is_ended_with_its_children_and_keeps_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_GRACE_S", 0.5)
+
+    def taken(name: str, steps: list[Step], budget_s: float) -> Evidence:
+        day = Day(tmp_path / name, "cpu", ("fashion",))
+        day.write()
+        return run.run(day, steps, replace(BEGAN, budget_s=budget_s))
+
+    with ThreadPoolExecutor() as pool:  # at once: each waits for its limit
+        first = pool.submit(taken, "hangs", [step("hangs", _LIMIT_S), step("holds")], 600)
+        second = pool.submit(taken, "deaf", [step("will_not_end", _LIMIT_S)], 600)
+        third = pool.submit(taken, "budget", [step("hangs", 600), step("holds")], _LIMIT_S)
+    hung, held = first.result().steps
+    [deaf] = second.result().steps
+    spent, not_begun = third.result().steps
+    assert hung.status == deaf.status == spent.status == "timed out" and held.status == "passed"
+    assert hung.reason.startswith("timed out after ")
+    assert hung.figures is not None and deaf.figures is not None and spent.figures is not None
+    assert hung.figures["measured"] == [{"batch": 1}]
+    for pid in (hung.figures["child"], deaf.figures["pid"], spent.figures["child"]):
+        wait_for(lambda pid=pid: gone(pid), 10)  # type: ignore[misc]
+    assert not_begun.status == "not reached"
+    assert not_begun.reason == f"the {_LIMIT_S} s of the day were spent"
+
+
+DAY = """
+import sys
+from pathlib import Path
+from benchmarks.gpu_day import evidence, run
+from tests.benchmarks.test_gpu_day import BEGAN, Day, step
+day = Day(Path(sys.argv[1]), "cpu", ("fashion",))
+day.write()
+run.run(day, [step("holds"), step("hangs"), step("does_not_hold")], BEGAN)
+"""
+
+
+@pytest.fixture
+def under_way(tmp_path: Path) -> Iterator["tuple[subprocess.Popen[str], Path]"]:
+    """A day whose second step hangs."""
+    folder = tmp_path / "day"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DAY, str(folder)], cwd=layout.ROOT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    wait_for(lambda: "measured" in record.read(folder / "steps" / "hangs.json").figures, 60)
+    yield process, folder
+    process.kill()
+    process.wait()
+
+
+def test_ctrl_c_ends_the_step_and_the_day_and_leaves_whole_evidence(
+    under_way: "tuple[subprocess.Popen[str], Path]",
+) -> None:
+    process, folder = under_way
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    found = evidence.read(folder)
+    assert [result.status for result in found.steps] == ["passed", "interrupted", "not reached"]
+    assert found.ended is not None and found.steps[1].figures is not None
+    child = found.steps[1].figures["child"]
+    wait_for(lambda: gone(child), 10)
+    with tarfile.open(evidence.bundle(folder)) as packed:
+        names = packed.getnames()
+    assert {"day/evidence.json", "day/evidence.html", "day/logs/hangs.log", "day/steps/hangs.json"} <= set(names)
+    assert not [name for name in names if "work" in name or "key" in name]
+
+
+def test_a_day_that_was_killed_has_evidence_of_what_it_had_done(
+    under_way: "tuple[subprocess.Popen[str], Path]",
+) -> None:
+    process, folder = under_way
+    process.kill()
+    process.wait()
+    found = evidence.read(folder)
+    assert [result.status for result in found.steps] == ["passed"] and found.ended is None
+    assert "(not finished)" in (folder / evidence.PAGE_NAME).read_text()
+    os.killpg(psutil.Process(record.read(folder / "steps" / "hangs.json").figures["child"]).ppid(), signal.SIGKILL)
+
+
+def test_the_page_shows_checks_tables_and_reasons_and_nothing_of_them_as_markup(day: Day) -> None:
+    found = run.run(day, [step("holds"), step("does_not_hold")], BEGAN)
+    page = evidence.page(found)
+    assert "&lt;b&gt;always&lt;/b&gt;" in page and "<b>always" not in page
+    assert "<th>batch</th><th>ms</th>" in page and '<td class="n">0.75</td>' in page
+    assert "3 ms, 2 at most" in page
+    assert "No GPU took part" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_every_step_is_there_and_is_skipped_or_taken_by_what_it_needs(day: Day) -> None:
+    assert len({one.name for one in STEPS}) == len(STEPS)
+    for one in STEPS:
+        module, _, function = one.run.partition(":")
+        assert callable(getattr(importlib.import_module(module), function)), one.name
+        for need in one.needs:
+            try:
+                needs.check([need], day)
+            except SkippedError as error:
+                assert str(error)
+    with pytest.raises(SkippedError, match="it needs a GPU"):
+        needs.check(["gpu"], day)
+    with pytest.raises(SkippedError, match="published nothing"):
+        needs.check(["release"], day)
+
+
+def test_a_record_is_whole_on_disk_after_every_addition(tmp_path: Path) -> None:
+    found = Record(tmp_path / "steps" / "one.json")
+    found.check("first", True)
+    found.figure(ms=1.5)
+    assert record.read(found.path) == found
+    assert record.read(tmp_path / "none.json") == Record(tmp_path / "none.json")
+    assert json.loads(found.path.read_text())["figures"] == {"ms": 1.5}
+    assert [path.name for path in found.path.parent.iterdir()] == ["one.json"]
+    assert time.time() - found.path.stat().st_mtime < 60
