@@ -58,6 +58,13 @@ def _up(up: argparse.ArgumentParser) -> None:
     network.add_argument("--http-port", type=port, default=8000, help=" ")
     network.add_argument("--grpc-port", type=port, default=8001, help=" ")
     network.add_argument("--metrics-port", type=port, default=8002, help=" ")
+    network.add_argument(
+        "--http-max-mb",
+        type=count,
+        default=0,
+        metavar="MB",
+        help="largest HTTP request, where Triton limits it; 0 is its own limit, 64 since 25.06",
+    )
 
     security = up.add_argument_group("security", "HTTP has no TLS of its own: see docs/how-to/secure.md")
     security.add_argument(

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_CAPTURED = re.compile(r"captured CUDA graph for (?P<instance>\S+), batch size (?P<batch>\d+)$")
-_LAUNCHED = re.compile(r"is launching CUDA graph for (?P<instance>\S+)$")
-_EXECUTED = re.compile(r"Context with profile .* is being executed for (?P<instance>\S+)$")
+_CAPTURED = re.compile(r"^captured CUDA graph for (?P<instance>\S+), batch size (?P<batch>\d+)$")
+_LAUNCHED = re.compile(r"^Context with profile .* is launching CUDA graph for (?P<instance>\S+)$")
+_EXECUTED = re.compile(r"^Context with profile .* is being executed for (?P<instance>\S+)$")
 _FAILED = re.compile(
-    r"unable to (?:record|start|finish|instantiate|destroy|execute) (?:CUDA )?graph"
-    r"|stream capture is not invalidated|Failed to set cuda graph shape|CUDA graph is not captured for",
-    re.IGNORECASE,
+    r"^(?:unable to (?:record|start|finish|instantiate|destroy|execute) (?:CUDA )?graph"
+    r"|stream capture is not invalidated|Failed to set cuda graph shape"
+    r"|Detected shape tensor, CUDA graph is not captured)"
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import SkippedError
 from contracts import manifest, repository
+from deploy.devices import driver
 
 
 def check(needs: Iterable[str], day: Day) -> None:
@@ -23,16 +24,8 @@ def check(needs: Iterable[str], day: Day) -> None:
 
 def has_gpu() -> bool:
     """Tell whether a driver of NVIDIA's answers with a GPU: also without nvidia-smi, and in WSL 2."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return False
-    try:
-        return bool(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
+    found = driver.ask()
+    return found is not None and bool(found.gpus)
 
 
 def network(day: Day) -> Path | None:

@@ -125,6 +125,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         tls=_tls(options),
         traces=Traces(options.otlp_endpoint, options.trace_rate) if options.otlp_endpoint else None,
         cache_bytes=options.cache_mb * 1024 * 1024,
+        http_max_bytes=options.http_max_mb * 1024 * 1024 if options.http_max_mb else None,
         rate_limit=options.rate_limit,
         log_verbose=options.log_verbose,
         user=getattr(options, "user", None),

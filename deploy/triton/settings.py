@@ -48,6 +48,7 @@ class Settings:
     tls: Tls | None = None
     traces: Traces | None = None
     cache_bytes: int = 0  # of the response cache; 0 is off
+    http_max_bytes: int | None = None  # of a request's body, for a Triton that limits it; None: as that does
     rate_limit: bool = False  # heed the rate limiter's resources in the configurations
     user: str | None = None  # that a root-started server becomes
     drain_s: int = 30  # how long a stopping server may finish what it has accepted

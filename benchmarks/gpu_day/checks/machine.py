@@ -11,13 +11,10 @@ from typing import Any
 from benchmarks.gpu_day import command
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import Record, SkippedError
+from deploy.devices import driver, fit
+from deploy.devices.driver import Driver
 from deploy.triton import environment
 
-# The driver that CUDA 13, and so Triton 25.08 and later with TensorRT 11, needs on Linux (NVIDIA's "minor version
-# compatibility"). Data centre GPUs also run it on older branches by the image's forward compatibility package.
-LEAST_DRIVER = 580
-# Turing: what TensorRT 11 and the names of config.pbtxt begin with.
-LEAST_CAPABILITY = (7, 5)
 _PACKAGES = ("torch", "tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings", "tensorrt-rtx-cu13", "onnx",
              "onnxruntime-gpu", "nvidia-modelopt", "tritonclient", "numpy", "cuda-bindings")  # fmt: skip
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_MPS_PIPE_DIRECTORY",
@@ -35,20 +32,12 @@ def look(day: Day, record: Record) -> None:
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )
     record.figure(packages=_packages(), tritonserver=_triton(), libraries=_libraries())
-    gpus = _gpus()
-    record.figure(**gpus)
+    found = driver.ask()
+    record.figure(driver=found and found.version, driver_cuda=found and found.cuda, gpus=_rows(found) if found else [])
     if day.device == "cpu":
         return
-    driver = str(gpus["driver"])
-    enough = int(driver.partition(".")[0]) >= LEAST_DRIVER
-    record.check("the driver runs CUDA 13", enough, f"{driver}, needed is {LEAST_DRIVER} or later")
-    for gpu in gpus["gpus"]:
-        capability = tuple(int(part) for part in gpu["capability"].split("."))
-        record.check(f"{gpu['name']} is one that TensorRT 11 knows", capability >= LEAST_CAPABILITY, gpu["capability"])
-        migs = gpu["mig devices"]
-        if gpu["mig"] == "enabled":
-            told = f"{migs} slices; a process sees one: build the plan on the slice that serves it"
-            record.check(f"{gpu['name']} has MIG slices", bool(migs), told if migs else "MIG is on, and none is made")
+    wrong = fit.findings(found, day.repository, os.environ)
+    record.check("driver and GPUs run CUDA 13 and TensorRT 11", not wrong, "; ".join(wrong))
     _torch_sees(record)
 
 
@@ -64,70 +53,17 @@ def tests(day: Day, record: Record) -> None:
     record.check("the tests that are marked `gpu` pass", code == 0, said.strip().splitlines()[-1])
 
 
-def _gpus() -> dict[str, Any]:
-    """Ask NVIDIA's management library, which is a part of the driver: also where there is no nvidia-smi."""
-    import pynvml as nvml
-
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        return {"driver": None, "driver_said": str(error), "gpus": []}
-    try:
-        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        return {
-            "driver": str(nvml.nvmlSystemGetDriverVersion()),
-            "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
-            "gpus": [_gpu(handle) for handle in handles],
+def _rows(found: Driver) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": gpu.name,
+            "uuid": gpu.uuid,
+            "capability": gpu.capability,
+            "memory MB": round(gpu.memory_bytes / 1e6),
+            "MIG": "off" if gpu.slices is None else f"{len(gpu.slices)} slices",
         }
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _gpu(handle: Any) -> dict[str, Any]:
-    import pynvml as nvml
-
-    def asked(what: Any, *arguments: Any) -> Any:
-        try:
-            return what(handle, *arguments)
-        except nvml.NVMLError as error:  # not every GPU can tell
-            return str(error)
-
-    capability, memory, mig = (
-        asked(nvml.nvmlDeviceGetCudaComputeCapability), asked(nvml.nvmlDeviceGetMemoryInfo),
-        asked(nvml.nvmlDeviceGetMigMode),
-    )  # fmt: skip
-    return {
-        "name": str(asked(nvml.nvmlDeviceGetName)),
-        "uuid": str(asked(nvml.nvmlDeviceGetUUID)),
-        "capability": ".".join(map(str, capability)) if isinstance(capability, tuple) else str(capability),
-        "memory MB": round(memory.total / 1e6) if hasattr(memory, "total") else str(memory),
-        "used MB": round(memory.used / 1e6) if hasattr(memory, "used") else "",
-        "power limit W": _watts(asked(nvml.nvmlDeviceGetEnforcedPowerLimit)),
-        "graphics MHz at most": asked(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_GRAPHICS),
-        "mig": ("enabled" if mig[0] else "off") if isinstance(mig, list | tuple) else "not supported",
-        "mig devices": _mig_devices(handle),
-    }
-
-
-def _mig_devices(handle: Any) -> int:
-    import pynvml as nvml
-
-    found = 0
-    try:
-        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            try:
-                nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-                found += 1
-            except nvml.NVMLError_NotFound:
-                continue
-    except nvml.NVMLError:
-        pass
-    return found
-
-
-def _watts(milliwatts: Any) -> Any:
-    return milliwatts / 1000 if isinstance(milliwatts, int) else milliwatts
+        for gpu in found.gpus
+    ]
 
 
 def _torch_sees(record: Record) -> None:
