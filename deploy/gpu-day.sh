@@ -23,13 +23,9 @@ done
 
 say() { printf '%s\n' "$*" >&2; }
 
-reason() {
-    [ "$docker" = yes ] || { echo "--no-docker"; return; }
-    command -v docker > /dev/null || { echo "there is no docker"; return; }
-    docker info > /dev/null 2>&1 || { echo "docker info fails: is the daemon up, and may you use it?"; return; }
-    # The toolkit's hook fails where there is no driver or no GPU.
-    docker run --rm --gpus all --entrypoint true "$image" > /dev/null 2>&1 \
-        || echo "docker run --gpus all fails: is the NVIDIA Container Toolkit installed?"
+commit() {
+    git rev-parse HEAD 2> /dev/null | tr -d "\n"
+    git diff --quiet HEAD 2> /dev/null || printf +
 }
 
 in_docker() {
@@ -39,7 +35,7 @@ in_docker() {
     # The checkout over the image's copy: what is tried is what lies here, and the evidence is yours. 1 GB of shared
     # memory for the Python models; --init reaps what they leave behind.
     exec docker run --rm --init "${terminal[@]}" --gpus all --shm-size 1g --user "$(id -u):$(id -g)" \
-        --env HOME=/tmp --env ARTIFACTS_DIR=/app/artifacts --volume "$PWD:/app" --workdir /app \
+        --env HOME=/tmp --env GPU_DAY_COMMIT="$(commit)" --volume "$PWD:/app" --workdir /app \
         --entrypoint /opt/nvidia/nvidia_entrypoint.sh "$image" \
         /opt/export/bin/python -m benchmarks gpu-day "${arguments[@]}"
 }
@@ -53,11 +49,22 @@ here() {
     exec .venv/bin/python -m benchmarks gpu-day "${arguments[@]}"
 }
 
-if [ "$docker" = yes ] && command -v docker > /dev/null && docker info > /dev/null 2>&1; then
+why_not=""
+if [ "$docker" = no ]; then
+    why_not="--no-docker"
+elif ! command -v docker > /dev/null; then
+    why_not="there is no docker"
+elif ! docker info > /dev/null 2>&1; then
+    why_not="docker info fails: is the daemon up, and may you use it?"
+else
     say "Building the image (once; the base is some GB)"
-    docker build --file Dockerfile.triton --target export --tag "$image" . >&2 || say "warning: the image was not built"
+    if ! docker build --file Dockerfile.triton --target export --tag "$image" . >&2; then
+        why_not="the image could not be built"
+    # The toolkit's hook fails where there is no driver or no GPU.
+    elif ! docker run --rm --gpus all --entrypoint true "$image" > /dev/null 2>&1; then
+        why_not="docker run --gpus all fails: is the NVIDIA Container Toolkit installed?"
+    fi
 fi
-why_not="$(reason)"
 if [ -z "$why_not" ]; then
     in_docker
 fi

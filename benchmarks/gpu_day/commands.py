@@ -1,6 +1,7 @@
 """What `python -m benchmarks gpu-day` does; it returns the exit code."""
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from cli import tables
 from cli.tables import console, escape
 from contracts import layout, manifest
 from deploy.triton import environment
+
+COMMIT_VARIABLE = "GPU_DAY_COMMIT"
 
 
 def main(options: argparse.Namespace) -> int:
@@ -84,7 +87,12 @@ def _chosen(only: Sequence[str] | None) -> list[Step]:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with a + if it was changed since; None outside of git."""
+    """Return the commit of this checkout, with a + if it was changed since; None outside of git.
+
+    In a container, which may have no git, the script that started it says so.
+    """
+    if named := os.environ.get(COMMIT_VARIABLE):
+        return named
     told = []
     for command in (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]):
         try:

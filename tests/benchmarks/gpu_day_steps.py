@@ -8,7 +8,15 @@ import time
 from contextlib import suppress
 
 from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.evidence import Evidence
 from benchmarks.gpu_day.record import Record, SkippedError, StepError
+from benchmarks.gpu_day.steps import Step
+
+BEGAN = Evidence("2026-11-29T10:00:00+00:00", None, "cpu", "abc", "python -m benchmarks gpu-day", 600, ())
+
+
+def step(what: str, limit_s: float = 30) -> Step:
+    return Step(what.replace("_", "-"), f"what {what}", limit_s, f"tests.benchmarks.gpu_day_steps:{what}")
 
 
 def holds(day: Day, record: Record) -> None:

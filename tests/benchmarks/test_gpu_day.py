@@ -1,5 +1,6 @@
 """A GPU day goes on whatever a step does, and leaves whole evidence however it is ended."""
 
+import argparse
 import importlib
 import json
 import os
@@ -15,21 +16,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from benchmarks.gpu_day import evidence, needs, record, run
+from benchmarks.errors import MeasurementError
+from benchmarks.gpu_day import commands, evidence, needs, record, run
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.evidence import Evidence, StepResult
 from benchmarks.gpu_day.record import Record, SkippedError
 from benchmarks.gpu_day.steps import STEPS, Step
 from contracts import layout
-from tests.conftest import wait_for
+from tests.benchmarks.gpu_day_steps import BEGAN, step
+from tests.benchmarks.test_gpu_day_checks import NETWORK
+from tests.conftest import Workspace, processes_of, wait_for
+from tests.export import modules
 
 _LIMIT_S = 6  # in which a process has surely begun, on a busy machine, too
-BEGAN = Evidence("2026-11-29T10:00:00+00:00", None, "cpu", "abc", "python -m benchmarks gpu-day", 600, ())
-
-
-def step(what: str, limit_s: float = 30) -> Step:
-    return Step(what.replace("_", "-"), f"what {what}", limit_s, f"tests.benchmarks.gpu_day_steps:{what}")
 
 
 @pytest.fixture
@@ -100,7 +101,8 @@ DAY = """
 import sys
 from pathlib import Path
 from benchmarks.gpu_day import evidence, run
-from tests.benchmarks.test_gpu_day import BEGAN, Day, step
+from benchmarks.gpu_day.day import Day
+from tests.benchmarks.gpu_day_steps import BEGAN, step
 day = Day(Path(sys.argv[1]), "cpu", ("fashion",))
 day.write()
 run.run(day, [step("holds"), step("hangs"), step("does_not_hold")], BEGAN)
@@ -185,3 +187,89 @@ def test_a_record_is_whole_on_disk_after_every_addition(tmp_path: Path) -> None:
     assert json.loads(found.path.read_text())["figures"] == {"ms": 1.5}
     assert [path.name for path in found.path.parent.iterdir()] == ["one.json"]
     assert time.time() - found.path.stat().st_mtime < 60
+
+
+SCRIPT = layout.ROOT / "deploy" / "gpu-day.sh"
+
+
+def script(tmp_path: Path, docker: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the script with a docker and a make of its own."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in (("docker", docker), ("make", "true")):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/called\n{does}\n')
+        (programs / name).chmod(0o755)
+    return subprocess.run(
+        [SCRIPT, *arguments], cwd=tmp_path, env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_script_runs_the_day_in_the_exporters_image_where_docker_reaches_a_gpu(tmp_path: Path) -> None:
+    done = script(tmp_path, "exit 0", "--only", "machine", "--export", "--onnx a b.onnx")
+    assert done.returncode == 0, done.stderr
+    _, build, probe, started = (tmp_path / "called").read_text().splitlines()
+    assert build == "docker build --file Dockerfile.triton --target export --tag gpu-day ."
+    assert probe == "docker run --rm --gpus all --entrypoint true gpu-day"
+    assert f"--user {os.getuid()}:{os.getgid()}" in started and f"--volume {layout.ROOT}:/app" in started
+    assert "--entrypoint /opt/nvidia/nvidia_entrypoint.sh gpu-day /opt/export/bin/python -m" in started
+    assert started.endswith("-m benchmarks gpu-day --only machine --export --onnx a b.onnx")
+    dockerfile = (layout.ROOT / "Dockerfile.triton").read_text()
+    assert "FROM ${TRITON} AS export" in dockerfile
+    assert 'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/opt/export/bin/python"' in dockerfile
+
+
+@pytest.mark.parametrize(
+    ("docker", "options", "why"),
+    [
+        ("exit 0", ("--no-docker",), "--no-docker"),
+        ("exit 1", (), "docker info fails: is the daemon up, and may you use it?"),
+        ('test "$1" != run', (), "docker run --gpus all fails: is the NVIDIA Container Toolkit installed?"),
+    ],
+)
+def test_the_script_runs_it_here_otherwise_and_says_why(
+    tmp_path: Path, docker: str, options: tuple[str, ...], why: str
+) -> None:
+    folder = tmp_path / "evidence"
+    done = script(tmp_path, docker, *options, "--device", "cpu", "--only", "machine", "--folder", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Without Docker: {why}" in done.stderr.splitlines()
+    assert "A rehearsal on the CPU: 1 passed" in done.stdout.splitlines()
+    assert evidence.read(folder).steps[0].status == "passed"
+    assert folder.with_name("evidence.tar.gz").exists()
+
+
+def test_a_folder_with_evidence_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evidence.json").write_text("{}")
+    options = argparse.Namespace(
+        only=["machine"], device="cpu", folder=tmp_path, export="fashion", requests=1, drill_requests=1, budget=600,
+        arguments=["gpu-day"],
+    )  # fmt: skip
+    with pytest.raises(MeasurementError, match="is there already"):
+        commands.main(options)
+    assert (tmp_path / "evidence.json").read_text() == "{}"
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_rehearsal_takes_every_step_that_needs_no_gpu(tmp_path: Path) -> None:
+    """For a module of plain PyTorch, whose export is quick: as a user types it."""
+    torch.manual_seed(0)
+    torch.save(modules.Net().eval().state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "spec.toml").write_text(NETWORK)
+    samples = modules.save(tmp_path, x=modules.floats(modules.BATCH, 4))
+    export = f"--torch tests.export.modules:Net --weights {tmp_path}/weights.pt --inputs {samples}"
+    workspace, folder = Workspace(tmp_path), tmp_path / "evidence"
+    done = workspace.run_apart(
+        "benchmarks", "gpu-day", "--export", f"{export} --spec {tmp_path}/spec.toml", "--device", "cpu",
+        "--requests", "200", "--drill-requests", "100", "--folder", folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = by_name(evidence.read(folder))
+    taken = {name for name, result in steps.items() if result.status == "passed"}
+    assert taken == {
+        "machine", "export", "fp32", "fp16", "plans", "answers", "reload", "drill", "two-servers", "large-bodies",
+    }  # fmt: skip
+    assert all(result.status == "skipped" and result.reason for name, result in steps.items() if name not in taken)
+    assert {path.name for path in (folder / "release").iterdir()} == {"manifest.json", "report.html", "report.md"}
+    assert processes_of(workspace) == []
