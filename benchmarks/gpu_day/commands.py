@@ -28,7 +28,7 @@ def main(options: argparse.Namespace) -> int:
     steps = _chosen(options.only)
     device: Device = ("gpu" if needs.has_gpu() else "cpu") if options.device == "auto" else options.device
     day = Day(
-        folder=(options.folder or layout.artifacts() / "gpu-day" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())),
+        folder=(options.folder or layout.artifacts() / "gpu-day" / time.strftime("%Y%m%d-%H%M%S")).resolve(),
         device=device,
         export=_with_checkpoint(shlex.split(options.export)),
         requests=options.requests,

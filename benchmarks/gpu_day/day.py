@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.triton.settings import SERVED_VARIABLE
+from deploy.triton.settings import ADMIN_KEY_VARIABLE, SERVED_VARIABLE
 
 Device = Literal["gpu", "cpu"]
 _FILE_NAME = "day.json"
@@ -56,8 +56,9 @@ class Day:
             artifacts: Another folder than the day's own, for a server beside another.
         """
         own = artifacts or self.work / "artifacts"
+        ours = {name: value for name, value in os.environ.items() if name != ADMIN_KEY_VARIABLE}  # each makes its own
         return {
-            **os.environ,
+            **ours,
             "ARTIFACTS_DIR": str(own),
             "MODEL_REPOSITORY": str(self.repository),
             SERVED_VARIABLE: str(own / "served"),

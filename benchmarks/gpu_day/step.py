@@ -4,6 +4,8 @@ A process each, because a step may hang, end in a segmentation fault, or leave a
 shall not begin with.
 """
 
+import ctypes
+import os
 import signal
 import sys
 import traceback
@@ -13,6 +15,8 @@ from pathlib import Path
 from benchmarks.gpu_day import day, needs
 from benchmarks.gpu_day.record import Record, SkippedError
 from contracts.errors import ProjectError
+
+_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def main(folder: Path, name: str, run: str, *wanted: str) -> int:
@@ -43,7 +47,11 @@ def main(folder: Path, name: str, run: str, *wanted: str) -> int:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever it was started with: this is how it is ended
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)  # nothing goes on after a day that was killed
     try:
         sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
     except KeyboardInterrupt:
+        if os.getpgrp() == os.getpid():  # what it has started, and did not end by itself
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.killpg(0, signal.SIGTERM)
         sys.exit(130)

@@ -18,7 +18,6 @@ from benchmarks.gpu_day.record import Record, SkippedError
 from benchmarks.gpu_day.serving import Serving
 from contracts import manifest
 from deploy.running import logs
-from export.proof import engine
 from tests.conftest import MODEL, RunningServer
 from tests.export import modules
 
@@ -100,7 +99,7 @@ def test_tritons_metrics_of_gpus_are_read() -> None:
 def test_a_plan_is_made_one_of_another_tensorrt() -> None:
     plan = b"ftrt" + bytes(20) + bytes([11, 1, 0, 106]) + b"rest"
     other = reload.of_another_tensorrt(plan)
-    assert engine.plan_version(plan) == "11.1.0.106" and engine.plan_version(other) == "10.1.0.106"
+    assert [*other[24:28]] == [10, 1, 0, 106]
     assert len(other) == len(plan) and other[:24] == plan[:24] and other[25:] == plan[25:]
 
 
@@ -150,7 +149,8 @@ def test_answers_are_what_the_release_gives_offline_at_every_batch(served: Day, 
     answers.look(served, record)
     assert [row["rows"] for row in record.figures["alone"]] == [1, 2, 5, 16, 17, 63, 64]
     assert record.figures["triton"] == "2.51.0"
-    assert record.figures["under_load"]["answers"] == 200
+    [load] = record.figures["in_company"]
+    assert load["answers"] == 200 and load["rows"] > 200 and load["same bits as offline"] > 0
     # onnxruntime may add in another order than with the threads of the server: then it says how far.
     assert failed(record) in ([], ["one request at a time: bit for bit what it gives offline"])
 
@@ -166,7 +166,7 @@ def test_an_answer_of_another_release_is_found(served: Day, record: Record, monk
     answers.look(served, record)
     assert failed(record) == [
         "one request at a time: bit for bit what it gives offline",
-        "200 answers in company within the golden tolerance",
+        "in company: 200 answers within the golden tolerance",
     ]
 
 

@@ -1,11 +1,11 @@
 """The server's answers: one request at a time against the plan's own, then many at once against the reference's."""
 
-import itertools
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,15 @@ def look(day: Day, record: Record) -> None:
         found = one_at_a_time(server, asked)
         compare(record, found.answers, expected, "one request at a time")
         record.figure(alone=found.rows)
-        under_load(server, list(asked.values()), day.requests, record)
+        under_load(server, list(asked.values()), day.requests, record, "in company", list(expected.values()))
 
 
+@dataclass
 class Alone:
     """What requests that came one at a time were answered, and how long that took."""
 
-    def __init__(self) -> None:
-        self.answers: Answers = {}
-        self.rows: list[dict[str, Any]] = []
+    answers: Answers = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def requests(server: Serving, release: Served) -> dict[int, GoldenRequest]:
@@ -81,29 +81,57 @@ def compare(record: Record, found: Answers, expected: Answers, when: str) -> Non
     record.check(f"{when}: bit for bit what it gives offline", not other, told or f"at batches {sizes}")
 
 
-def under_load(server: Serving, asked: Sequence[GoldenRequest], count: int, record: Record) -> None:
-    """Send `count` requests of all sizes over some connections; each answer is held to its golden tolerance."""
+def under_load(
+    server: Serving,
+    asked: Sequence[GoldenRequest],
+    count: int,
+    record: Record,
+    when: str,
+    expected: Sequence[Batch] = (),
+) -> None:
+    """Send `count` requests of all sizes over some connections; each answer is held to its golden tolerance.
+
+    Args:
+        expected: What each gives offline, to count the same bits: requests that came together are computed together,
+            which may cost the last of them.
+    """
     started = time.monotonic()
     shares = [count // _CONNECTIONS + (number < count % _CONNECTIONS) for number in range(_CONNECTIONS)]
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        done = list(pool.map(lambda job: _ask(server, asked, *job), enumerate(shares)))
-    outcomes = sum((outcome for outcome, _ in done), Counter[str]())
-    rows, took_s = sum(rows for _, rows in done), time.monotonic() - started
+        done = list(pool.map(lambda job: _ask(server, asked, expected, *job), enumerate(shares)))
+    outcomes = sum((share.outcomes for share in done), Counter[str]())
+    rows, took_s = sum(share.rows for share in done), time.monotonic() - started
     wrong = {said: number for said, number in outcomes.items() if said}
-    record.figure(under_load={"answers": count, "rows": rows, "seconds": took_s, "rows_per_s": rows / took_s})
+    found = {"answers": count, "rows": rows, "seconds": took_s, "rows per s": rows / took_s}
+    if expected:
+        found["same bits as offline"] = sum(share.same for share in done)
+    record.figure(**{when.replace(" ", "_"): [found]})
     told = "; ".join(f"{number}: {said}" for said, number in list(wrong.items())[:3])
-    record.check(f"{count:,} answers in company within the golden tolerance", not wrong, told)
+    record.check(f"{when}: {count:,} answers within the golden tolerance", not wrong, told)
 
 
-def _ask(server: Serving, asked: Sequence[GoldenRequest], number: int, count: int) -> tuple[Counter[str], int]:
-    outcomes, rows = Counter[str](), 0
+@dataclass
+class _Share:
+    """What came of the requests of one connection."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)  # {what is wrong, "" if nothing is: how often}
+    rows: int = 0
+    same: int = 0  # answers of the very bits
+
+
+def _ask(server: Serving, asked: Sequence[GoldenRequest], expected: Sequence[Batch], number: int, count: int) -> _Share:
+    share = _Share()
     url = f"grpc://{server.grpc}" if number % 2 else f"http://{server.http}"
     with Client(url) as client:
-        for request in itertools.islice(itertools.cycle((*asked[number:], *asked[:number])), count):
+        for place in ((number + sent) % len(asked) for sent in range(count)):
+            request = asked[place]
+            share.rows += request.rows
             try:
                 answer = client.infer(request.model, request.inputs, outputs=[*request.answers])
-                outcomes[request.fault(answer) or ""] += 1
             except ClientError as error:
-                outcomes[str(error).partition("\n")[0]] += 1
-            rows += request.rows
-    return outcomes, rows
+                share.outcomes[str(error).partition("\n")[0]] += 1
+                continue
+            share.outcomes[request.fault(answer) or ""] += 1
+            if expected:
+                share.same += not offline.largest_difference(answer, expected[place])
+    return share

@@ -20,6 +20,8 @@ _PACKAGES = ("torch", "tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings", "te
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_MPS_PIPE_DIRECTORY",
               "TRT_VERSION", "CUDA_VERSION", "NVIDIA_TRITON_SERVER_VERSION", "TRITON_SERVER_VERSION")  # fmt: skip
 
+_BUSY_PERCENT = 10
+
 
 def look(day: Day, record: Record) -> None:
     """Write down all versions; hold the driver and the GPUs to what is needed, where there are any."""
@@ -38,6 +40,13 @@ def look(day: Day, record: Record) -> None:
         return
     wrong = fit.findings(found, day.repository, os.environ)
     record.check("driver and GPUs run CUDA 13 and TensorRT 11", not wrong, "; ".join(wrong))
+    if found is None:
+        return
+    busy = _in_use()
+    record.figure(before_the_day=busy)
+    told = ", ".join(f"{row['used MB']} MB and {row['busy %']} % of {row['name']}" for row in busy)
+    idle = all(row["busy %"] < _BUSY_PERCENT for row in busy)
+    record.check("nothing else computes on the GPU, or its times are not ours", idle, told)
     _torch_sees(record)
 
 
@@ -64,6 +73,29 @@ def _rows(found: Driver) -> list[dict[str, Any]]:
         }
         for gpu in found.gpus
     ]
+
+
+def _in_use() -> list[dict[str, Any]]:
+    """Return how much of each GPU's memory and time is taken."""
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return [_taken(handle) for handle in handles]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _taken(handle: Any) -> dict[str, Any]:
+    import pynvml as nvml
+
+    try:
+        busy = int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except nvml.NVMLError:  # in MIG mode, and in WSL 2 of some drivers
+        busy = 0
+    used = round(int(nvml.nvmlDeviceGetMemoryInfo(handle).used) / 1e6)
+    return {"name": str(nvml.nvmlDeviceGetName(handle)), "used MB": used, "busy %": busy}
 
 
 def _torch_sees(record: Record) -> None:

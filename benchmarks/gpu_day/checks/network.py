@@ -21,7 +21,7 @@ from export.precision.fp16 import simulate_fp16
 from export.proof import gates
 from export.proof.compare import Comparison, compare
 from export.proof.runners import Runner, memory_runner, predict
-from export.release import timing as chunks
+from export.source.base import fitted
 from export.source.served_module import ServedModule, evaluating
 from export.steps import fp16_graph, fp32_graph
 
@@ -68,7 +68,7 @@ def timing(day: Day, record: Record) -> None:
     spec, rows = context.source.spec, []
     for name, dtype in (("fp32", None), ("fp16", torch.float16)):
         served = _served(context).to("cuda")
-        for batch, inputs in chunks.chunks(context.source.held_out, spec).items():
+        for batch, inputs in _batches(context).items():
             run = _runner(context, "cuda", dtype, served)
             resident = [torch.from_numpy(np.array(inputs[tensor.name])).cuda() for tensor in spec.inputs]
             compute = _computing(served, resident, dtype)
@@ -79,6 +79,17 @@ def timing(day: Day, record: Record) -> None:
     record.check("the network could be captured as a CUDA graph", not slow)
     shares = ", ".join(f"{row['precision']} at {row['rows']}: {row['harness_over_graph']:.1f}×" for row in rows)
     record.check("timed three ways; harness against graph replay", True, shares)
+
+
+def _batches(context: ExportContext) -> dict[int, Batch]:
+    """Return {batch size: inputs}: one sample, what the engine is tuned for, and the most it takes."""
+    spec, inputs = context.source.spec, context.source.held_out.groups[0].inputs
+    if not spec.batched:
+        return {1: {name: values[0] for name, values in inputs.items()}}
+    return {
+        size: {name: fitted(values, (size, *values.shape[1:])) for name, values in inputs.items()}
+        for size in spec.batch_sizes
+    }
 
 
 def _device(day: Day) -> str:

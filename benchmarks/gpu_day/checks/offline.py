@@ -9,11 +9,13 @@ import numpy as np
 
 from benchmarks.gpu_day import needs
 from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.record import StepError
 from cli.progress import Progress
-from contracts import golden, layout, manifest, repository
+from contracts import bundle, golden, layout, manifest, model_config, repository
 from contracts.golden import GoldenRequest
 from contracts.manifest import Manifest
 from contracts.samples import Batch
+from deploy.devices import driver, fit
 from export.__main__ import command_line
 from export.commands import cache_of, find_source
 from export.context import ExportContext, ExportRequest
@@ -73,9 +75,24 @@ def runner(day: Day, release: Served) -> Iterator[Runner]:
     if day.device == "cpu":
         yield onnx_runner(release.directory / "model.onnx", _outputs(release.requests))
         return
-    [plan, *_] = needs.plans(day)
-    with PlanRunner(plan.read_bytes(), context(day).source.spec) as run:
+    with PlanRunner(plan(release).read_bytes(), context(day).source.spec) as run:
         yield run
+
+
+def plan(release: Served) -> Path:
+    """Return the plan that Triton loads on the first GPU that it sees.
+
+    Raises:
+        StepError: there is none for it.
+    """
+    found = driver.ask()
+    gpus = driver.visible(found.gpus) if found else []
+    config = model_config.read(bundle.at(release.directory).models[release.model] / model_config.FILE_NAME)
+    files = [release.directory / fit.plan_file(config, gpu) for gpu in gpus[:1]]
+    if not (files and files[0].exists()):
+        told = f"{files[0].name} is not there" if files else "no GPU is visible"
+        raise StepError(f"{release.model} has no plan for the first GPU: {told}")
+    return files[0]
 
 
 def context(day: Day) -> ExportContext:
