@@ -125,7 +125,7 @@ def page(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html.j2").render(evidence=evidence, marks=MARKS, tables=tables)
+    return templates.get_template("page.html.j2").render(evidence=evidence, marks=MARKS, tables=tables, others=others)
 
 
 def tables(figures: Mapping[str, Any] | None) -> dict[str, Sequence[Mapping[str, Any]]]:
@@ -135,6 +135,18 @@ def tables(figures: Mapping[str, Any] | None) -> dict[str, Sequence[Mapping[str,
         for name, rows in (figures or {}).items()
         if isinstance(rows, list) and rows and all(isinstance(row, dict) and [*row] == [*rows[0]] for row in rows)
     }
+
+
+def others(figures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the other figures, but for those that are empty."""
+    rows = tables(figures)
+    return {
+        name: _shown(value) for name, value in (figures or {}).items() if name not in rows and value not in ({}, [])
+    }
+
+
+def _shown(value: Any) -> Any:
+    return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
 
 
 def bundle(folder: Path) -> Path:

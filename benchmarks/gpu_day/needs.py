@@ -67,11 +67,15 @@ def _cuda(day: Day) -> str | None:
 def _tensorrt(day: Day) -> str | None:
     if day.device == "cpu":
         return None  # the export compiles with TensorRT-RTX
-    try:
-        importlib.import_module("tensorrt")
-    except (ImportError, OSError) as error:
-        return f"TensorRT's Python API is not installed ({error}): pip install '.[gpu]', or run it in the image"
-    return None
+    said = ""
+    for package in ("tensorrt", "tensorrt_bindings"):  # the second where it lies over an image's own library
+        try:
+            importlib.import_module(package)
+        except (ImportError, OSError) as error:
+            said = str(error)
+        else:
+            return None
+    return f"TensorRT's Python API is not installed ({said}): pip install '.[gpu]', or run it in the image"
 
 
 def _native(day: Day) -> str | None:

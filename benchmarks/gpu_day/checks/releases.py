@@ -49,7 +49,7 @@ def export(day: Day, record: Record) -> None:
             shutil.copyfile(version / name, kept / name)
     record.figure(model=release.model, variants=_variants(release))
     for choice in release.choices:
-        record.check(f"{choice.file} is published", True, f"{choice.precision}: {choice.reason}")
+        record.check(f"{choice.file} is published", True, choice.reason)
     for variant in release.variants:
         told = [str(gate) for gate in variant.gates if not gate.passed]
         told += [str(gate) for gate in (variant.engine.gates if variant.engine else ()) if not gate.passed]
