@@ -140,9 +140,8 @@ def tables(figures: Mapping[str, Any] | None) -> dict[str, Sequence[Mapping[str,
 def others(figures: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the other figures, but for those that are empty."""
     rows = tables(figures)
-    return {
-        name: _shown(value) for name, value in (figures or {}).items() if name not in rows and value not in ({}, [])
-    }
+    left = {name: value for name, value in (figures or {}).items() if name not in rows and value not in ({}, [])}
+    return {name: _shown(value) for name, value in left.items()}
 
 
 def _shown(value: Any) -> Any:

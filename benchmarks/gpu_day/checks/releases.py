@@ -1,6 +1,7 @@
 """Something to serve: a checkpoint, and releases of it with plans of every precision."""
 
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.gpu_day import command, needs
@@ -47,7 +48,7 @@ def export(day: Day, record: Record) -> None:
     for name in _EVIDENCE:
         if (version / name).exists():
             shutil.copyfile(version / name, kept / name)
-    record.figure(model=release.model, variants=_variants(release))
+    record.figure(model=release.model, variants=_variants(release), medians=_medians(release))
     for choice in release.choices:
         record.check(f"{choice.file} is published", True, choice.reason)
     for variant in release.variants:
@@ -69,8 +70,19 @@ def _variants(release: Manifest) -> list[dict[str, Any]]:
             "engine": variant.engine.library if variant.engine else "",
             "engine MB": variant.engine.size_bytes / 1e6 if variant.engine else None,
             "built in s": variant.engine.build_s if variant.engine else None,
-            "computes in": str(dict(variant.engine.dtype_share)) if variant.engine else "",
-            "median ms": str({file: dict(t.median_ms) for file, t in variant.timings.items()}),
+            "computes in": _shares(variant.engine.dtype_share) if variant.engine else "",
         }
         for variant in release.variants
     ]
+
+
+def _medians(release: Manifest) -> list[dict[str, Any]]:
+    return [
+        {"precision": variant.precision, "file": file, **{f"{b} rows, ms": ms for b, ms in timing.median_ms.items()}}
+        for variant in release.variants
+        for file, timing in variant.timings.items()
+    ]
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{share:.0%} {dtype}" for dtype, share in shares.items())
