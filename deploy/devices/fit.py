@@ -24,7 +24,7 @@ def findings(found: Driver | None, root: Path, environment: Mapping[str, str]) -
     if not gpus:
         told = environment.get("CUDA_VISIBLE_DEVICES")
         return [f"CUDA sees none of the {len(found.gpus)} GPUs" + (f": CUDA_VISIBLE_DEVICES={told}" if told else "")]
-    return [*_of_driver(found), *_of_gpus(gpus), *_of_plans(gpus, root)]
+    return [*_of_driver(found), *_of_order(found, environment), *_of_gpus(gpus), *_of_plans(gpus, root)]
 
 
 def _of_driver(found: Driver) -> Iterator[str]:
@@ -32,6 +32,16 @@ def _of_driver(found: Driver) -> Iterator[str]:
         yield (
             f"the driver is {found.version}, and CUDA 13 needs {LEAST_DRIVER} or later; on a data centre GPU an older "
             "one may do, by the compatibility package in the image"
+        )
+
+
+def _of_order(found: Driver, environment: Mapping[str, str]) -> Iterator[str]:
+    by_number = any(part.strip().isdecimal() for part in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    ordered = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if by_number and not ordered and len({gpu.name for gpu in found.gpus}) > 1:
+        yield (
+            "CUDA_VISIBLE_DEVICES has numbers, and CUDA counts GPUs of several kinds the fastest first, unlike "
+            "nvidia-smi: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID"
         )
 
 

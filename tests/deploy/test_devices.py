@@ -36,8 +36,16 @@ def test_a_gpu_without_a_plan_is_named_with_what_to_do(tmp_path: Path) -> None:
     root = repository(tmp_path)
     [told] = fit.findings(GOOD, root, {})
     assert told.startswith("net version 2 has no plan for GPU 1 (NVIDIA L4, 8.9) (model.sm89.plan): export it on such")
-    assert fit.findings(GOOD, root, {"CUDA_VISIBLE_DEVICES": "0"}) == []
-    assert len(fit.findings(GOOD, root, {"CUDA_VISIBLE_DEVICES": "1,0"})) == 1
+    assert fit.findings(GOOD, root, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) == []
+    assert len(fit.findings(GOOD, root, {"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a"})) == 1
+
+
+def test_numbers_of_gpus_of_several_kinds_are_warned_of(tmp_path: Path) -> None:
+    numbers, order = {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    [told] = fit.findings(GOOD, tmp_path, numbers)
+    assert "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID" in told
+    alike = replace(GOOD, gpus=(H100, replace(L4, name=H100.name)))
+    assert fit.findings(GOOD, tmp_path, numbers | order) == fit.findings(alike, tmp_path, numbers) == []
 
 
 @pytest.mark.parametrize(
