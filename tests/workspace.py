@@ -5,12 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from contracts import layout
+from contracts import layout, manifest
 from tests.command_lines import may_run_here, run_here
 from tests.tracked import tracked
 
@@ -83,6 +83,12 @@ class Workspace:
             text=True,
         )
         _farewells.append((self, process))
+
+    def seal(self) -> None:
+        """Make what was changed in version 1 of the network what was published."""
+        version = self.model / "1"
+        release = manifest.read(version)
+        manifest.write(replace(release, files=manifest.files_of(version)), version)
 
     def must(self, *arguments: str | Path) -> str:
         """Run it; its standard output, or the test fails with what it said."""

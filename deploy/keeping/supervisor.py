@@ -83,7 +83,8 @@ class Supervisor:
         while True:
             self._quarantine.review()
             failed = self._quarantine.reasons()
-            up = self._up = server.start(self._settings, self._print, replaces, failed, later - failed.keys())
+            later -= failed.keys()
+            up = self._up = server.start(self._settings, self._print, replaces, failed, later, held=True)
             self._print(f"Starting tritonserver (process {up.process.pid}) …")
             for model in up.state.failed.keys() - failed.keys():  # its release is not what was published
                 self._quarantine.add(model, up.state.failed[model])

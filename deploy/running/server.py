@@ -68,6 +68,8 @@ def start(
     replaces: Server | None = None,
     failed: Mapping[str, str] = MappingProxyType({}),
     later: Collection[str] = (),
+    *,
+    held: bool = False,
 ) -> Server:
     """Start a tritonserver, its log recorded. Does not wait for its models.
 
@@ -75,6 +77,7 @@ def start(
         replaces: The one that it takes the place of.
         failed: {model that shall be left out, with all that needs it: why}.
         later: Models that shall not be loaded with the others, nor those that need them.
+        held: With releases in it, it shall not be ready before they were asked: `hold` has to be taken out then.
 
     Raises:
         AlreadyRunningError: one is up already.
@@ -113,7 +116,7 @@ def start(
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
-            if held_back or wanted.releases:  # which are asked before it is ready
+            if held_back or (held and wanted.releases):
                 hold.put(served.repository)
             given = replace(settings, repository=served.repository)
             arguments = tritonserver_command(triton, given, shared_memory, out.union(held_back))

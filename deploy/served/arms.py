@@ -1,4 +1,4 @@
-"""An arm: a release that stands beside another one of its family, under names of its own: fashion.r3, and its steps."""
+"""An arm: a release that stands beside another one of its family, under names of its own: NAME.r3, and its steps."""
 
 import re
 import shutil

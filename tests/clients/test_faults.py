@@ -285,6 +285,7 @@ def test_a_batch_that_is_looked_through_for_the_bad_image_keeps_its_deadline(
 def test_a_server_killed_and_restarted_under_load(released: Workspace, images: list[bytes], right: list[float]) -> None:
     for config in released.repository.rglob("*.pbtxt"):  # all callers come back at once: none is to be refused
         config.write_text(config.read_text().replace("max_queue_size: 64", "max_queue_size: 512"))
+    released.seal()
     ports = free_ports()
     released.must("deploy", "up", "--detach", "--repository", released.repository, *port_options(ports))
     try:

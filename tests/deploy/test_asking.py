@@ -14,7 +14,7 @@ from contracts.golden import GoldenRequest
 from contracts.manifest import Manifest, Source
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
-from tests.deploy.test_serve_gate import DOUBLER, FOLLOWER
+from tests.deploy.test_proving import DOUBLER, FOLLOWER
 
 pytestmark = pytest.mark.heavy
 

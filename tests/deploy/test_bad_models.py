@@ -25,7 +25,7 @@ from tests.deploy.conftest import write_model
 
 pytestmark = pytest.mark.heavy
 
-_GOOD = ("good", "fine")
+_GOOD = ("good", "fine", "sound", "steady", "well")
 _RESTART_S = 10.0
 
 

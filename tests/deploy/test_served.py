@@ -64,6 +64,7 @@ def test_a_release_is_assembled_under_its_number(bundle: Bundle, tmp_path: Path)
         "net/3/model.onnx": "three",
         "before/labels": "a",
         "before/3/model.py": "2",
+        "before/3/__pycache__": "",  # no folder of compiled code can be made
         "family/3/README": "empty",
     }
     for name, text in configs.items():

@@ -97,7 +97,7 @@ def test_a_graph_that_answers_by_its_batch_is_published_only_to_be_asked_a_row_a
     (root / "models").mkdir()
     refused = export(16)
     assert refused.returncode == 1
-    assert "centred, in a batch of 16: a wrong answer: y is " in refused.stderr
+    assert "centred version 1, in a batch of 16, gives a wrong answer: y is " in refused.stderr
     assert "max = 1" in refused.stderr
     assert not list((root / "models").iterdir())
     alone = export(1)

@@ -206,13 +206,14 @@ def test_many_refusals_are_few_lines_in_the_log(server: RunningServer, preproces
 @pytest.fixture
 def changed_server(released: Workspace, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """A server whose preprocessor has smaller limits and a planted bug."""
-    model = released.repository / PREPROCESS
+    model = released.model / "1" / "release" / PREPROCESS
     with (model / "config.pbtxt").open("a") as config:
         config.write('parameters { key: "max_encoded_bytes" value { string_value: "2000" } }\n')
         config.write('parameters { key: "max_pixels" value { string_value: "784" } }\n')
     with (model / "1" / "images.py").open("a") as code:
         code.write("\n_sound = decode\n\n\ndef decode(encoded, limits):\n")
         code.write('    return _sound(encoded, limits) if encoded != b"bug" else 1 // 0\n')
+    released.seal()
     released.must("deploy", "up", "--detach", "--repository", released.repository, *port_options(free_ports()))
     status = json.loads(released.must("deploy", "status", "--json"))
     yield RunningServer(released, status["http"], status["grpc"], status["pid"])
@@ -237,8 +238,9 @@ def test_limits_are_configured_and_a_bug_fails_one_request_and_is_logged(changed
 
 
 def test_a_limit_that_is_no_number_keeps_the_model_from_loading(released: Workspace) -> None:
-    with (released.repository / PREPROCESS / "config.pbtxt").open("a") as config:
+    with (released.model / "1" / "release" / PREPROCESS / "config.pbtxt").open("a") as config:
         config.write('parameters { key: "max_pixels" value { string_value: "1e6" } }\n')
+    released.seal()
     done = released.run("deploy", "up", "--detach", "--repository", released.repository, *port_options(free_ports()))
-    assert done.returncode == 1
-    assert "max_pixels must be a whole number, not '1e6'" in done.stderr
+    assert done.returncode == 3
+    assert "max_pixels must be a whole number, not '1e6'" in done.stdout
