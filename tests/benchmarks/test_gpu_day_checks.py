@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,25 @@ import pytest
 import torch
 
 from benchmarks.gpu_day import graph_log
-from benchmarks.gpu_day.checks import answers, cuda_memory, graphs, machine, network, offline, plans, reload, servers
+from benchmarks.gpu_day.checks import (
+    answers,
+    cuda_memory,
+    machine,
+    network,
+    offline,
+    plans,
+    reload,
+    servers,
+)
 from benchmarks.gpu_day.day import Day
-from benchmarks.gpu_day.record import Record, SkippedError, StepError
+from benchmarks.gpu_day.record import Record, SkippedError
 from benchmarks.gpu_day.serving import Serving
-from contracts import manifest, repository
+from contracts import manifest
 from contracts.golden import GoldenRequest
-from deploy.devices import driver
-from deploy.devices.driver import Driver, Gpu
 from deploy.running import logs
 from tests.conftest import MODEL, RunningServer
 from tests.export import modules
-from tests.small_releases import published, release_of
+from tests.small_releases import release_of
 
 NETWORK = """
 model = "net"
@@ -232,109 +239,6 @@ def test_what_has_no_module_is_skipped_by_name(tmp_path: Path, record: Record, m
     export = ("--onnx", str(brought.graph), "--spec", str(brought.spec), "--inputs", *map(str, brought.samples))
     with pytest.raises(SkippedError, match="no PyTorch module"):
         network.fp32(Day(tmp_path / "day", "cpu", export), record)
-
-
-@dataclass(frozen=True)
-class FakeServer:
-    """A server as a step sees it, that says what it is told to."""
-
-    logs: list[list[Mapping[str, Any]]] = field(default_factory=list)
-    metrics: str = ""
-    reload: tuple[int, str] = (0, "")
-
-    def log(self) -> list[Mapping[str, Any]]:
-        return self.logs.pop(0)
-
-    def get_metrics(self) -> str:
-        return self.metrics
-
-    def deploy(self, *arguments: str) -> tuple[int, str]:
-        return self.reload
-
-    @contextmanager
-    def serving(self, day: Day, name: str, *options: str) -> Iterator["FakeServer"]:
-        yield self
-
-
-def said(*messages: str) -> list[Mapping[str, Any]]:
-    return [{"message": message} for message in messages]
-
-
-def captured(*instances: str, batches: tuple[int, ...] = (1, 16, 64)) -> list[Mapping[str, Any]]:
-    return said(*(f"captured CUDA graph for {i}, batch size {batch}" for i in instances for batch in batches))
-
-
-LAUNCHED = "Context with profile default [0] is launching CUDA graph for net_0_0"
-EXECUTED = "Context with profile default [0] is being executed for net_0_0"
-
-
-@pytest.mark.parametrize(
-    ("loaded", "asked", "wrong"),
-    [
-        (captured("net_0_0", "net_0_1"), said(LAUNCHED, LAUNCHED), []),
-        (captured("net_0_0", batches=(1, 16)), said(LAUNCHED), ["every graph was captured, in every instance"]),
-        ([], said(EXECUTED), ["every graph was captured, in every instance", "every request launched a graph"]),
-        (captured("net_0_0"), said(LAUNCHED, EXECUTED), ["every request launched a graph"]),
-        (captured("net_0_0"), said(LAUNCHED, "unable to start CUDA graph for net_0_1: busy"), ["no capture failed"]),
-    ],
-)
-def test_graphs_are_held_to_the_configuration(
-    release: Path,
-    day: Day,
-    record: Record,
-    monkeypatch: pytest.MonkeyPatch,
-    loaded: list[Mapping[str, Any]],
-    asked: list[Mapping[str, Any]],
-    wrong: list[str],
-) -> None:
-    fake = FakeServer(logs=[loaded, [*loaded, *asked]])
-    monkeypatch.setattr(graphs, "serving", fake.serving)
-    monkeypatch.setattr(offline, "served", lambda day: offline.Served(release, manifest.read(release), ()))
-    monkeypatch.setattr(answers, "requests", lambda server, release: {1: None, 16: None})
-    monkeypatch.setattr(answers, "one_at_a_time", lambda server, asked: None)
-    graphs.look(day, record)
-    assert failed(record) == wrong
-
-
-@pytest.mark.parametrize(
-    ("code", "told", "wrong"),
-    [
-        (1, "net version 2 was built by TensorRT 10.1.0.106, and the server has 11.1.0.106", []),
-        (1, "it did not load", ["and says which TensorRT"]),
-        (0, "net: version 1 → 2", ["the reload refuses it", "and says which TensorRT"]),
-    ],
-)
-def test_a_plan_of_another_tensorrt_has_to_be_refused_and_is_removed_again(
-    tmp_path: Path, day: Day, record: Record, monkeypatch: pytest.MonkeyPatch, code: int, told: str, wrong: list[str]
-) -> None:
-    first = published(tmp_path, 1)
-    (first / "model.plan").write_bytes(b"ftrt" + bytes(20) + bytes([11, 1, 0, 106]))
-    manifest.write(replace(manifest.read(first), files=manifest.files_of(first)), first)
-    fake = FakeServer(reload=(code, told))
-    monkeypatch.setattr(reload, "serving", fake.serving)
-    monkeypatch.setattr(offline, "served", lambda day: offline.Served(first, manifest.read(first), ()))
-    monkeypatch.setattr(answers, "requests", lambda server, release: {})
-    monkeypatch.setattr(answers, "one_at_a_time", lambda server, asked: answers.Alone())
-    reload.wrong_plan(day, record)
-    assert failed(record) == wrong
-    assert repository.versions(first.parent) == [1]
-
-
-def test_a_gauge_that_a_gpu_lacks_is_named(day: Day, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "serving", FakeServer(metrics=METRICS).serving)
-    servers.metrics(day, record)
-    assert failed(record) == ["nv_gpu_memory_total_bytes", "nv_gpu_power_usage"]
-
-
-def test_the_plan_is_the_one_of_the_first_gpu_that_cuda_sees(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = offline.Served(release, manifest.read(release), ())
-    hopper, ada = (Gpu(i, "a GPU", f"GPU-{i}", cc, 1 << 30) for i, cc in enumerate(("9.0", "8.9")))
-    monkeypatch.setattr(driver, "ask", lambda: Driver("580.1", "13.0", (hopper, ada)))
-    with pytest.raises(StepError, match=r"no plan for the first GPU: model.sm90.plan is not there"):
-        offline.plan(served)
-    monkeypatch.setattr(driver, "ask", lambda: None)
-    with pytest.raises(StepError, match="no GPU is visible"):
-        offline.plan(served)
 
 
 def test_a_server_that_opens_no_cuda_memory_skips_the_step(server: RunningServer, day: Day) -> None:
