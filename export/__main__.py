@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in {command.name for command in OF_PUBLISHED}:
         return commands.run("python -m export", __doc__, OF_PUBLISHED, given)
-    parser = _parser()
+    parser = command_line()
     options = parser.parse_args(given)
     _check(parser, options)
 
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return export(options, given)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of an export's arguments."""
     # The families' names only: importing one of them imports torch, which is not for --help.
     from training.families import FAMILIES
 

@@ -15,7 +15,7 @@ Action = Callable[[DrillCopy], str]  # does it and returns what to say of it; ra
 
 def publish_new_version(copy: DrillCopy) -> str:
     """Publish a copy of the newest version as the next one, and reload."""
-    with next_version(copy):
+    with next_version(copy.directory):
         pass
     return copy.must("reload", copy.model)
 
@@ -36,7 +36,7 @@ def publish_bad_version(copy: DrillCopy) -> str:
     Raises:
         DrillError: it was not refused.
     """
-    with next_version(copy) as directory:
+    with next_version(copy.directory) as directory:
         for path in [path for path in directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     code, output, errors = copy.deploy("reload", copy.model)

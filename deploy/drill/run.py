@@ -22,6 +22,7 @@ from deploy.drill.traffic import Connect, Traffic, tritonclient_connection
 from deploy.errors import DrillError
 from deploy.triton import payload
 from deploy.triton.payload import Payload
+from deploy.triton.settings import Device
 from deploy.versions import ensembles
 
 _PATIENCE_S = 60.0  # for every connection to be answered again
@@ -37,6 +38,7 @@ class DrillSettings:
     images: tuple[Path, ...] = ()  # to send, in place of golden requests; without those examples, or what is made up
     requests: int = 20_000  # at least
     connections: int = 8
+    device: Device = "auto"
     quiet_s: float = 3.0  # at least, between the events
 
 
@@ -57,7 +59,7 @@ def drill(
     done: list[Event] = []
     with (
         bar("drill", settings.requests, "requests") as shown,
-        server_over_a_copy(settings.repository, settings.model, shown.say) as copy,
+        server_over_a_copy(settings.repository, settings.model, shown.say, settings.device) as copy,
     ):
         sends = _payload(copy, settings)
         shown.say(f"{settings.connections} connections send requests to {sends.model}; {copy.model} is upgraded")

@@ -14,7 +14,7 @@ from contracts import layout, manifest, repository
 from contracts.names import is_model_name
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
-from deploy.triton.settings import SERVED_VARIABLE
+from deploy.triton.settings import SERVED_VARIABLE, Device
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,14 @@ class DrillCopy:
 
 
 @contextmanager
-def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], None]) -> Iterator[DrillCopy]:
+def server_over_a_copy(
+    source: Path, model: str | None, say: Callable[[str], None], device: Device = "auto"
+) -> Iterator[DrillCopy]:
     """Start a server over a copy of the repository `source`, and stop it when the block ends.
 
     Args:
         model: The one to upgrade; None for the first that was released.
+        device: What it serves on.
 
     Raises:
         DrillError: nothing is published, or the server does not start.
@@ -98,7 +101,7 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
         say(f"Starting a server over a copy of {layout.shown(source)}")
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
-            copy.must("up", "--detach", *map(str, ports))
+            copy.must("up", "--detach", "--device", device, *map(str, ports))
             yield copy
         finally:
             down = copy.start("down")
@@ -108,10 +111,10 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
 
 
 @contextmanager
-def next_version(copy: DrillCopy) -> Iterator[Path]:
-    """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned."""
-    newest = copy.directory / str(repository.versions(copy.directory)[-1])
-    with repository.new_version(copy.directory) as staged:
+def next_version(model_directory: Path) -> Iterator[Path]:
+    """Copy a model's newest version, to be changed in the block, and publish it as the next one. Unsigned."""
+    newest = model_directory / str(repository.versions(model_directory)[-1])
+    with repository.new_version(model_directory) as staged:
         shutil.copytree(newest, staged.directory, dirs_exist_ok=True)
         (staged.directory / manifest.SIGNATURE).unlink(missing_ok=True)
         yield staged.directory

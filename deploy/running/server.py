@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from deploy.devices import driver, fit
 from deploy.errors import AlreadyRunningError, StartError
 from deploy.layers import layer
 from deploy.running import hold, logs, pulse, workers
@@ -106,6 +107,9 @@ def start(
                 raise next(iter(broken.values()))
             failed |= {model: str(error) for model, error in broken.items()}
             left_out = _left_out(settings, name, failed)
+            if name is None:  # config.pbtxt, which is for a GPU
+                for told in fit.findings(driver.ask(), served.repository, os.environ):
+                    say(f"warning: {told}")
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)

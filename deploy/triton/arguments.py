@@ -5,13 +5,14 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from contracts import model_config
-from deploy.triton.environment import Triton
+from deploy.triton.environment import Triton, has_option
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 
 # Whoever reaches these can run code in the server, read another caller's tensors, or blind its operator. Statistics
 # and configurations only tell, and perf_analyzer wants them without a key.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
+_HTTP_LIMIT = "http-max-input-size"
 
 
 def tritonserver_command(
@@ -43,6 +44,8 @@ def tritonserver_command(
         *_observability(settings),
         *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
         *(["--rate-limit=execution_count"] if settings.rate_limit else []),
+        *_http_limit(triton, settings),
+        *([f"--log-verbose={settings.log_verbose}"] if settings.log_verbose else []),
     ]
 
 
@@ -60,6 +63,12 @@ def _addresses(settings: Settings) -> Iterator[str]:
     for name in ("http", "grpc", "metrics"):
         yield f"--{name}-address={settings.host}"
         yield f"--{name}-port={getattr(settings, f'{name}_port')}"
+
+
+def _http_limit(triton: Triton, settings: Settings) -> Iterator[str]:
+    # 2.59 (25.06) and later refuse more than 64 MB; those before have neither the limit nor the option.
+    if settings.http_max_bytes and has_option(triton, _HTTP_LIMIT):
+        yield f"--{_HTTP_LIMIT}={settings.http_max_bytes}"
 
 
 def _security(settings: Settings) -> Iterator[str | Secret]:

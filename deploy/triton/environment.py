@@ -74,6 +74,18 @@ def finds_own_packages(triton: Triton) -> bool:
     return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
 
 
+def has_option(triton: Triton, option: str) -> bool:
+    """Tell whether this tritonserver knows `--option`: one that it does not know ends it."""
+    asked = subprocess.run(
+        [str(triton.executable), "--help"],
+        env={**os.environ, **triton.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return re.search(rf"^\s*--{re.escape(option)}\b", asked.stdout + asked.stderr, re.MULTILINE) is not None
+
+
 def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     """Find the container's own tritonserver, one on PATH, or the pip-installed one, made on first use.
 

@@ -62,7 +62,7 @@ def test_the_image_has_what_deploy_imports() -> None:
     [installed] = re.findall(r"--constraint requirements.lock \\\n\s+(.*)$", DOCKERFILE, re.MULTILINE)
     provided = {"numpy", "google", *(re.sub(r"\W.*", "", word.strip('"')) for word in installed.split())}
     provided |= {
-        {"pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p) for p in provided
+        {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p) for p in provided
     }
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))
