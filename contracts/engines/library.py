@@ -33,8 +33,9 @@ def said(library: str) -> str:
     return ".".join(str(getattr(loaded, f"getInferLib{part}Version")()) for part in _PARTS)
 
 
-def installed(library: str = LIBRARY) -> tuple[str | None, str]:
+def installed(library: str | None = None) -> tuple[str | None, str]:
     """Return the version of the TensorRT that is installed here, asked in another process, and why there is none."""
+    library = library or LIBRARY
     command = [sys.executable, "-c", _ASK, library]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=layout.ROOT)
