@@ -68,6 +68,12 @@ def _up(up: argparse.ArgumentParser) -> None:
 
     security = up.add_argument_group("security", "HTTP has no TLS of its own: see docs/how-to/secure.md")
     security.add_argument(
+        "--allow-client-shm",
+        action="store_true",
+        help="let clients on this machine have the server map their memory: Triton 26.04 and later refuse it "
+        "otherwise, older ones never do",
+    )
+    security.add_argument(
         "--admin-key-file",
         type=Path,
         metavar="FILE",

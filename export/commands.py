@@ -10,6 +10,7 @@ from pathlib import Path
 from cli.progress import Progress
 from cli.tables import console
 from contracts import layout, signing, spec
+from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import SpecError
 from contracts.manifest import Manifest
 from contracts.spec import PRECISIONS, ModelSpec, Precision
@@ -17,7 +18,7 @@ from export import pipeline
 from export.cache import Cache
 from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
-from export.proof.engine import SERVER_TENSORRT, BuildOptions
+from export.proof.engine import BuildOptions
 from export.release import configs, registry
 from export.release.tables import differences_table, reference_line, variants_table
 from export.scaffold import folders, step_file

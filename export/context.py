@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from cli.progress import Progress
 from contracts import signing
+from contracts.engines.plans import SERVER_TENSORRT
 from contracts.judging import tasks
 from contracts.samples import Batch
 from contracts.spec import PRECISIONS, Precision
@@ -24,7 +25,7 @@ class ExportRequest:
     command: str
     precisions: Sequence[Precision] = PRECISIONS
     engines: engine.BuildOptions = field(default_factory=engine.BuildOptions)
-    server_tensorrt: str = engine.SERVER_TENSORRT
+    server_tensorrt: str = SERVER_TENSORRT
     search: Mode = "auto"
     search_budget_s: float = 300
     signer: signing.Signer | None = None

@@ -118,19 +118,40 @@ def fp16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...
     Raises:
         GraphError: ModelOpt could not convert it.
     """
+    with context.progress.step("fp16 graph") as done:
+        place, cached = _in_fp16(context, "fp16", fp32)
+        kept = tuple(json.loads((place / "kept.json").read_text()))
+        done(_kept(kept), cached=cached)
+    return place / "fp16.onnx", kept
+
+
+def int8_fp16_graph(context: ExportContext, int8_graph: Path) -> Path:
+    """Make the graph that computes in FP16 what the INT8 graph leaves in FP32, for TensorRT.
+
+    Raises:
+        GraphError: ModelOpt could not convert it, or only by taking layers out of INT8.
+    """
+    place, _ = _in_fp16(context, "int8-fp16", int8_graph)
+    mixed = place / "int8-fp16.onnx"
+    before, after = (set(int8.quantized_layers(graphs.load(path))) for path in (int8_graph, mixed))
+    if lost := sorted(before - after):
+        raise GraphError(f"FP16 around them would take {', '.join(lost)} out of INT8")
+    return mixed
+
+
+def _in_fp16(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
+    """Convert a graph to FP16; return the folder with it and with what is kept in FP32, and whether it was there."""
     spec = context.source.spec
     count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
     samples = list(context.source.calibration.first(count).batches(count if spec.batched else 0))
 
+    convert = fp16.convert if name == "fp16" else fp16.convert_rest
+
     def make(place: Path) -> None:
-        kept = fp16.convert(fp32, place / "fp16.onnx", samples, batched=spec.batched)
+        kept = convert(graph, place / f"{name}.onnx", samples, batched=spec.batched)
         (place / "kept.json").write_text(json.dumps([str(k) for k in kept]))
 
-    with context.progress.step("fp16 graph") as done:
-        place, cached = context.cache.step("fp16", make, graph=manifest.sha256(fp32), data=context.data)
-        kept = tuple(json.loads((place / "kept.json").read_text()))
-        done(_kept(kept), cached=cached)
-    return place / "fp16.onnx", kept
+    return context.cache.step(name, make, graph=manifest.sha256(graph), data=context.data)
 
 
 def _kept(kept: Sequence[str]) -> str:

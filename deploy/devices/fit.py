@@ -55,22 +55,25 @@ def _of_gpus(gpus: Sequence[Gpu]) -> Iterator[str]:
 
 
 def _of_plans(gpus: Sequence[Gpu], root: Path) -> Iterator[str]:
+    for version, needed in served_plans(root, gpus):
+        lacking = [f"{gpu} ({file})" for gpu, file in needed.items() if not (version / file).exists()]
+        if lacking:
+            yield (
+                f"{version.parent.name} version {version.name} has no plan for {', '.join(lacking)}: export it on such "
+                "a GPU, or name the others in CUDA_VISIBLE_DEVICES or the instance group's `gpus`"
+            )
+
+
+def served_plans(root: Path, gpus: Sequence[Gpu]) -> Iterator[tuple[Path, dict[Gpu, str]]]:
+    """Yield the newest version of every model that TensorRT serves, and the file that each of its GPUs loads there."""
     for path in sorted(root.glob(f"*/{model_config.FILE_NAME}")):
         versions = repository.versions(path.parent)
         try:
             config = model_config.read(path)
         except ModelConfigError:
             continue  # who loads it will say so
-        if not versions or not (config.platform == "tensorrt_plan" or config.backend == "tensorrt"):
-            continue
-        version = path.parent / str(versions[-1])
-        needed = {gpu: plan_file(config, gpu) for gpu in _serving(config, gpus)}
-        lacking = [f"{gpu} ({file})" for gpu, file in needed.items() if not (version / file).exists()]
-        if lacking:
-            yield (
-                f"{path.parent.name} version {version.name} has no plan for {', '.join(lacking)}: export it on such a "
-                "GPU, or name the others in CUDA_VISIBLE_DEVICES or the instance group's `gpus`"
-            )
+        if versions and (config.platform == "tensorrt_plan" or config.backend == "tensorrt"):
+            yield path.parent / str(versions[-1]), {gpu: plan_file(config, gpu) for gpu in _serving(config, gpus)}
 
 
 def plan_file(config: ModelConfig, gpu: Gpu) -> str:

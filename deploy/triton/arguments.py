@@ -1,10 +1,10 @@
 """The command line of tritonserver for given settings."""
 
-import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 from contracts import model_config
+from deploy.devices import chosen
 from deploy.triton.environment import Triton, has_option
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
@@ -13,6 +13,7 @@ from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 # and configurations only tell, and perf_analyzer wants them without a key.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 _HTTP_LIMIT = "http-max-input-size"
+_CLIENT_MEMORY = "allow-client-shm"
 
 
 def tritonserver_command(
@@ -45,13 +46,19 @@ def tritonserver_command(
         *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
         *(["--rate-limit=execution_count"] if settings.rate_limit else []),
         *_http_limit(triton, settings),
+        *([f"--{_CLIENT_MEMORY}=true"] if settings.allow_client_shm and asks_for_client_memory(triton) else []),
         *([f"--log-verbose={settings.log_verbose}"] if settings.log_verbose else []),
     ]
 
 
 def config_name(triton: Triton, settings: Settings) -> str | None:
     """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
-    return None if _on_gpu(triton, settings) else "cpu"
+    return chosen.choose(settings.device, native=triton.native).config_name
+
+
+def asks_for_client_memory(triton: Triton) -> bool:
+    """Tell whether this Triton maps clients' shared memory only where it is told to: 2.68 (26.04) and later."""
+    return has_option(triton, _CLIENT_MEMORY)
 
 
 def _models(repository: Path, left_out: Set[str]) -> list[str]:
@@ -92,12 +99,3 @@ def _observability(settings: Settings) -> Iterator[str]:
         yield "--trace-config=opentelemetry,resource=service.name=triton"
         yield "--trace-config=level=TIMESTAMPS"
         yield f"--trace-config=rate={traces.rate}"
-
-
-def _on_gpu(triton: Triton, settings: Settings) -> bool:
-    # With the pip-installed server only where it was asked for: its TensorRT is several GB of packages.
-    return settings.device == "gpu" or (settings.device == "auto" and triton.native and _has_gpu())
-
-
-def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None and Path("/dev/nvidiactl").exists()

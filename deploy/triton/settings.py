@@ -4,12 +4,10 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from contracts import layout, signing
+from deploy.devices.chosen import Device
 from deploy.errors import SettingsError
-
-Device = Literal["auto", "cpu", "gpu"]
 
 ADMIN_HEADER = "admin-key"  # of HTTP requests; gRPC metadata carries it as `triton-grpc-protocol-admin-key`
 ADMIN_KEY_VARIABLE = "ADMIN_KEY"
@@ -49,6 +47,7 @@ class Settings:
     traces: Traces | None = None
     cache_bytes: int = 0  # of the response cache; 0 is off
     http_max_bytes: int | None = None  # of a request's body, for a Triton that limits it; None: as that does
+    allow_client_shm: bool = False  # clients on the same machine may have it map their memory
     rate_limit: bool = False  # heed the rate limiter's resources in the configurations
     user: str | None = None  # that a root-started server becomes
     drain_s: int = 30  # how long a stopping server may finish what it has accepted

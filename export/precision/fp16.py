@@ -78,6 +78,25 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
     return tuple(KeptLayer(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
 
 
+def convert_rest(int8: Path, mixed: Path, samples: Sequence[Batch], *, batched: bool = True) -> tuple[KeptLayer, ...]:
+    """Write the graph that computes in FP16 what the Q/DQ graph `int8` leaves in FP32; return what stays in FP32.
+
+    Only what leaves float16's range is looked for: where FP16 rounds, a value next to it may become the next of 256,
+    which is no fault of the layer. Whether the whole is as good is for the gates.
+
+    Raises:
+        GraphError: ModelOpt could not convert it.
+    """
+    model = graphs.load(int8)
+    border = graphs.border_nodes(model)
+    half, reasons = _autocast(int8, _affordable(model, samples, batched=batched), border)
+    onnx.save(half, mixed)
+    kept = _in_fp32(model, half) - {*border}
+    return tuple(
+        KeptLayer(n.name, reasons.get(n.name, "ModelOpt keeps it")) for n in model.graph.node if n.name in kept
+    )
+
+
 def simulate_fp16(half: ModelProto) -> ModelProto:
     """Return an FP32 graph that computes what the FP16 graph `half` does, every FP16 tensor rounded to float16.
 
@@ -128,7 +147,18 @@ def _autocast(fp32: Path, samples: Sequence[Batch], keep: Iterable[str]) -> tupl
             )
         except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
             raise GraphError(f"ModelOpt could not convert {fp32.name} to FP16", note=_first_line(error)) from error
+    _without_empty_scales(half)
     return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
+
+
+def _without_empty_scales(half: ModelProto) -> None:
+    """Let no scale of a Q/DQ pair be 0 in float16, as that of a channel without weights is: TensorRT refuses it."""
+    pairs = [node for node in half.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {node.input[1] for node in pairs}
+    for tensor in half.graph.initializer:
+        if tensor.name in scales and tensor.data_type == TensorProto.FLOAT16:
+            values = np.maximum(numpy_helper.to_array(tensor), np.finfo(np.float16).smallest_subnormal)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.engines.plans import cc_model_filenames
 from contracts.errors import ModelConfigError
 from contracts.names import is_model_name
 from contracts.samples import Batch, Group, Split
 from contracts.spec import ModelSpec, TensorSpec
 from export.proof.contract import CONFIGS, dims_of
-from export.proof.engine import cc_model_filenames
 
 WARMUP = "warmup"  # where Triton looks for what `input_data_file` names
 # What TensorRT takes and gives; of the rest of Triton's types it has none, nor has its backend scalars.

@@ -19,7 +19,8 @@ from deploy.devices import driver, fit
 from export.__main__ import command_line
 from export.commands import cache_of, find_source
 from export.context import ExportContext, ExportRequest
-from export.proof.runners import PlanRunner, Runner, onnx_runner
+from export.proof.plan_runner import PlanRunner
+from export.proof.runners import Runner, onnx_runner
 from export.steps import reference_outputs
 
 # Around every bound of a CUDA graph: alone, beneath and at what is captured, one more than that.
