@@ -8,7 +8,9 @@ from pathlib import Path
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import SkippedError
 from contracts import manifest, repository
-from deploy.devices import driver
+from deploy.devices import chosen
+from export.errors import EngineError
+from export.proof import engine
 
 
 def check(needs: Iterable[str], day: Day) -> None:
@@ -23,9 +25,9 @@ def check(needs: Iterable[str], day: Day) -> None:
 
 
 def has_gpu() -> bool:
-    """Tell whether a driver of NVIDIA's answers with a GPU: also without nvidia-smi, and in WSL 2."""
-    found = driver.ask()
-    return found is not None and bool(found.gpus)
+    """Tell whether a CUDA program would see a GPU: also without nvidia-smi, and in WSL 2."""
+    names, _ = chosen.gpus()
+    return bool(names)
 
 
 def network(day: Day) -> Path | None:
@@ -47,7 +49,8 @@ def plans(day: Day) -> list[Path]:
 def _gpu(day: Day) -> str | None:
     if day.device == "cpu":
         return "a rehearsal on the CPU: it needs a GPU"
-    return None if has_gpu() else "no NVIDIA driver answers with a GPU"
+    names, reason = chosen.gpus()
+    return None if names else reason
 
 
 def _torch(day: Day) -> str | None:
@@ -67,15 +70,11 @@ def _cuda(day: Day) -> str | None:
 def _tensorrt(day: Day) -> str | None:
     if day.device == "cpu":
         return None  # the export compiles with TensorRT-RTX
-    said = ""
-    for package in ("tensorrt", "tensorrt_bindings"):  # the second where it lies over an image's own library
-        try:
-            importlib.import_module(package)
-        except (ImportError, OSError) as error:
-            said = str(error)
-        else:
-            return None
-    return f"TensorRT's Python API is not installed ({said}): pip install '.[gpu]', or run it in the image"
+    try:
+        engine.load("tensorrt")
+    except EngineError as error:
+        return str(error)
+    return None
 
 
 def _native(day: Day) -> str | None:

@@ -43,7 +43,7 @@ def look(day: Day, record: Record) -> None:
     [request, *_] = release.requests
     if len(request.inputs) != 1 or next(iter(request.inputs.values())).dtype == np.object_:
         raise SkippedError(f"{release.model} takes more than one tensor of numbers")
-    with serving(day, "cuda-memory") as server, InferenceServerClient(server.http) as client:
+    with serving(day, "cuda-memory", "--allow-client-shm") as server, InferenceServerClient(server.http) as client:
         [(name, values)] = request.inputs.items()
         with region(server, np.ascontiguousarray(values)):
             shared = InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
@@ -106,8 +106,7 @@ def _post(server: Serving, verb: str, body: dict[str, object]) -> None:
         urlopen(request, timeout=10).close()  # noqa: S310  # our own server
     except HTTPError as error:
         said = error.read().decode(errors="replace")
-        hint = "Triton 26.04 and later open clients' memory only with --allow-client-shm" if "shm" in said else None
-        raise SkippedError(f"the server does not {verb} CUDA memory", note=said, hint=hint) from error
+        raise SkippedError(f"the server does not {verb} CUDA memory", note=said) from error
 
 
 def _runtime() -> ctypes.CDLL:

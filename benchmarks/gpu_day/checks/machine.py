@@ -1,6 +1,5 @@
 """The machine: its driver, its GPUs, and the versions of all that is between them and a model."""
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -11,6 +10,7 @@ from typing import Any
 from benchmarks.gpu_day import command
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import Record, SkippedError
+from contracts.engines import library
 from deploy.devices import driver, fit
 from deploy.devices.driver import Driver
 from deploy.triton import environment
@@ -33,7 +33,8 @@ def look(day: Day, record: Record) -> None:
         shared_memory_mb=round(_free_bytes(Path("/dev/shm")) / 1e6),  # noqa: S108  # looked at, not written to
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )
-    record.figure(packages=_packages(), tritonserver=_triton(), libraries=_libraries())
+    tensorrt, lacking = library.installed()
+    record.figure(packages=_packages(), tritonserver=_triton(), tensorrt_library=tensorrt or lacking)
     found = driver.ask()
     record.figure(driver=found and found.version, driver_cuda=found and found.cuda, gpus=_rows(found) if found else [])
     if day.device == "cpu":
@@ -122,19 +123,6 @@ def _triton() -> str:
     triton = environment.find(lambda line: print(line, flush=True))  # which it is, it says when it serves
     kind = "native" if triton.native else f"of nvidia-pytriton {environment.pinned('nvidia-pytriton')}"
     return f"{triton.executable} ({kind})"
-
-
-def _libraries() -> dict[str, str]:
-    """Return the versions that the libraries themselves tell, of those that the loader finds."""
-    found = {}
-    for name in ("libnvinfer.so.11", "libnvinfer.so.10"):
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        raw = int(library.getInferLibVersion())  # major · 10000 + minor · 100 + patch
-        found[name] = f"{raw // 10000}.{raw % 10000 // 100}.{raw % 100}"
-    return found
 
 
 def _free_bytes(path: Path) -> int:

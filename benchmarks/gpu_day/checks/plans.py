@@ -11,6 +11,7 @@ from benchmarks.gpu_day.record import Record
 from benchmarks.gpu_day.serving import Serving, serving
 from clients import Client
 from contracts.golden import GoldenRequest
+from export.proof.plan_runner import GRAPH, PlanRunner
 from export.proof.runners import Runner
 
 _CALLS = 50
@@ -31,6 +32,8 @@ def timing(day: Day, record: Record) -> None:
                         **_in_triton(server, request),
                     }
                 )
+        if isinstance(run, PlanRunner):
+            record.check("every batch could be captured as a CUDA graph", run.how == GRAPH, run.how)
     record.figure(times=rows)
     graphs = [row for row in rows if row["on the GPU ms"] is not None]
     told = ", ".join(f"batch {row['rows']}: {row['harness ms'] / row['on the GPU ms']:.1f}×" for row in graphs)
@@ -47,9 +50,10 @@ def _harness_ms(run: Runner, request: GoldenRequest) -> float:
 
 
 def _on_gpu_ms(run: Runner, request: GoldenRequest) -> float | None:
-    """Return the time of a replay of its CUDA graph, of a runner that can tell."""
-    measure = getattr(run, "gpu_ms", None)
-    return None if measure is None else statistics.median(float(measure(request.inputs)) for _ in range(_CALLS))
+    """Return the time of a replay of its CUDA graph, of a plan."""
+    if not isinstance(run, PlanRunner):
+        return None
+    return statistics.median(run.gpu_ms(request.inputs) for _ in range(_CALLS))
 
 
 def _in_triton(server: Serving, request: GoldenRequest) -> dict[str, Any]:
