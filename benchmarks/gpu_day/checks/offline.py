@@ -1,5 +1,6 @@
 """What is served, computed without a server: the plan in TensorRT, in a rehearsal the graph in ONNX Runtime."""
 
+import runpy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from contracts.golden import GoldenRequest
 from contracts.manifest import Manifest
 from contracts.samples import Batch
 from deploy.devices import driver, fit
-from export.__main__ import command_line
 from export.commands import cache_of, find_source
 from export.context import ExportContext, ExportRequest
 from export.proof.plan_runner import PlanRunner
@@ -98,6 +98,8 @@ def plan(release: Served) -> Path:
 
 def context(day: Day) -> ExportContext:
     """Return what the day's export knew: the source, its splits and the reference's answers, from its cache."""
+    # Not imported: `python -m export` in a process that has done so gets a warning.
+    command_line = runpy.run_path(str(layout.ROOT / "export" / "__main__.py"))["command_line"]
     options = command_line().parse_args([*day.export, "--repository", str(day.repository)])
     work, progress = layout.artifacts() / "export", Progress()
     source = find_source(options, progress, work)
