@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from tritonclient.http import InferInput
 
 from benchmarks.gpu_day import graph_log
 from benchmarks.gpu_day.checks import (
     answers,
     cuda_memory,
+    gpu_timing,
     machine,
     network,
     offline,
@@ -23,12 +26,16 @@ from benchmarks.gpu_day.checks import (
     reload,
     servers,
 )
+from benchmarks.gpu_day.checks.gpu_timing import Ways
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import Record, SkippedError
 from benchmarks.gpu_day.serving import Serving
 from contracts import manifest
 from contracts.golden import GoldenRequest
+from contracts.samples import Batch
 from deploy.running import logs
+from export.proof.plan_runner import LAUNCHES, PlanRunner
+from export.proof.runners import Runner
 from tests.conftest import MODEL, RunningServer
 from tests.export import modules
 from tests.small_releases import release_of
@@ -260,3 +267,70 @@ def test_rows_of_golden_requests_are_put_together_and_repeated() -> None:
     assert (
         offline.sizes(64) == [1, 2, 5, 16, 17, 63, 64] and offline.sizes(8) == [1, 2, 5, 8] and offline.sizes(0) == [1]
     )
+
+
+@pytest.mark.heavy
+def test_the_network_is_timed_at_every_batch_and_precision(
+    module: Day, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def three_ways(harness: Callable[[], Any], compute: Callable[[], Any]) -> Ways:
+        [given], [computed] = harness().values(), compute()
+        assert np.abs(given - computed.float().numpy()).max() < 1e-6
+        return Ways(1.0, 0.5, None if len(given) == 8 else 0.25)
+
+    monkeypatch.setattr(gpu_timing, "three_ways", three_ways)
+    network.timing(module, record)
+    rows = [(row["precision"], row["rows"], row["harness over graph"]) for row in record.figures["times"]]
+    assert rows == [(p, size, 2.0 if size == 8 else 4.0) for p in ("fp32", "fp16") for size in (1, 4, 8)]
+    assert failed(record) == ["the network could be captured as a CUDA graph"]
+
+
+class FakePlan(PlanRunner):
+    """A plan that gives what another runner does, in half a millisecond of the GPU's."""
+
+    def __init__(self, run: Runner) -> None:
+        self.how, self._run = LAUNCHES, run
+
+    def __call__(self, batch: Batch) -> Batch:
+        return self._run(batch)
+
+    def gpu_ms(self, batch: Batch) -> float:
+        return 0.5
+
+
+def test_a_plan_is_timed_on_the_gpu_alone_too(served: Day, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = offline.runner
+
+    @contextmanager
+    def a_plan(day: Day, release: offline.Served) -> Iterator[FakePlan]:
+        with real(day, release) as run:
+            yield FakePlan(run)
+
+    monkeypatch.setattr(offline, "runner", a_plan)
+    plans.timing(served, record)
+    assert {row["on the GPU ms"] for row in record.figures["times"]} == {0.5}
+    assert failed(record) == ["every batch could be captured as a CUDA graph"]
+
+
+def test_inputs_in_cuda_memory_are_asked_with_beside_those_in_the_request(
+    served: Day, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[NDArray[Any]] = []
+
+    @contextmanager
+    def region(server: Serving, values: NDArray[Any]) -> Iterator[None]:
+        kept.append(values)
+        yield
+
+    class Input(InferInput):  # type: ignore[misc]  # tritonclient
+        def set_shared_memory(self, region_name: str, byte_size: int) -> None:
+            assert byte_size == kept[0].nbytes
+            self.set_data_from_numpy(kept[0])
+
+    monkeypatch.setattr(cuda_memory, "serving", answers.serving)
+    monkeypatch.setattr(cuda_memory, "region", region)
+    monkeypatch.setattr(cuda_memory, "InferInput", Input)
+    monkeypatch.setattr(cuda_memory, "_ROUND_TRIPS", 3)
+    cuda_memory.look(served, record)
+    assert [row["input"] for row in record.figures["round_trips"]] == ["in the request", "in CUDA memory"]
+    assert len(record.checks) == 2 and failed(record) == []

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.gpu_day.checks import (
     cuda_memory,
     gpu_timing,
     graphs,
+    machine,
     offline,
     reload,
     servers,
@@ -26,7 +28,7 @@ from contracts import manifest, repository
 from deploy.devices import driver
 from deploy.devices.driver import Driver, Gpu
 from tests.benchmarks.test_gpu_day_checks import METRICS, failed
-from tests.small_releases import published
+from tests.small_releases import published, release_of
 
 
 @pytest.fixture
@@ -215,3 +217,32 @@ def test_cuda_memory_is_registered_as_long_as_it_is_there(
         with cuda_memory.region(here, values):
             done.append("asked")
         assert done == [*begun, "register 24", "asked", "unregister ", "cudaFree"]
+
+
+def test_a_gpu_that_is_busy_or_that_pytorch_does_not_see_is_found(
+    day: Day, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h100 = Gpu(0, "NVIDIA H100", "GPU-0", "9.0", 80 << 30, ("MIG-1", "MIG-2"))
+    monkeypatch.setattr(driver, "ask", lambda: Driver("550.1", "12.4", (h100,)))
+    monkeypatch.setattr(machine, "_in_use", lambda: [{"name": "NVIDIA H100", "used MB": 900, "busy %": 40}])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine.look(day, record)
+    assert record.figures["gpus"][0]["MIG"] == "2 slices" and record.figures["driver_cuda"] == "12.4"
+    assert failed(record) == [
+        "driver and GPUs run CUDA 13 and TensorRT 11",
+        "nothing else computes on the GPU, or its times are not ours",
+        "PyTorch sees a GPU",
+    ]
+
+
+def test_what_is_served_is_computed_offline_by_its_plan(
+    tmp_path: Path, day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "model.sm90.plan"
+    plan.write_bytes(b"a plan")
+    monkeypatch.setattr(offline, "plan", lambda release: plan)
+    monkeypatch.setattr(offline, "context", lambda day: SimpleNamespace(source=SimpleNamespace(spec="its spec")))
+    monkeypatch.setattr(offline, "PlanRunner", lambda content, spec: nullcontext((content, spec)))
+    release = offline.Served(tmp_path, release_of(()), ())
+    with offline.runner(day, release) as run:
+        assert run == (b"a plan", "its spec")
