@@ -15,6 +15,7 @@ from tritonclient.http import InferenceServerClient
 from cli.progress import Bar, bar
 from contracts import layout
 from contracts.errors import ProjectError
+from deploy.devices.chosen import Device
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.server_copy import DrillCopy, server_over_a_copy
@@ -22,7 +23,6 @@ from deploy.drill.traffic import Connect, Traffic, tritonclient_connection
 from deploy.errors import DrillError
 from deploy.triton import payload
 from deploy.triton.payload import Payload
-from deploy.triton.settings import Device
 from deploy.versions import ensembles
 
 _PATIENCE_S = 60.0  # for every connection to be answered again

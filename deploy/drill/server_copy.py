@@ -12,9 +12,10 @@ from pathlib import Path
 
 from contracts import layout, manifest, repository
 from contracts.names import is_model_name
+from deploy.devices.chosen import Device
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
-from deploy.triton.settings import SERVED_VARIABLE, Device
+from deploy.triton.settings import SERVED_VARIABLE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -54,7 +54,9 @@ def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batc
         GraphError: the quantizer failed.
     """
     samples = calibration.first(recipe.samples)
-    make = partial(_with_modelopt, recipe.precision) if recipe.quantizer == "modelopt" else _with_onnxruntime
+    make: Callable[..., None] = _with_onnxruntime
+    if recipe.quantizer == "modelopt":
+        make = partial(_with_modelopt, recipe.precision)
     try:
         with _silence():
             make(fp32, int8, samples, recipe.method, batched)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cli.progress import Progress
 from contracts.manifest import Manifest, Recipe
 from contracts.samples import Split
-from contracts.spec import Limits
+from contracts.spec import Limits, Precision
 from export import graphs, pipeline
 from export.cache import Cache
 from export.errors import RefusedError
@@ -114,11 +114,11 @@ def test_bf16_keeps_what_overflows_fp16(tmp_path: Path) -> None:
 
 @pytest.fixture
 def export(fashion: ExportSource, workspace: Workspace, kept_steps: Path, few_rounds: None) -> Callable[..., Manifest]:
-    def run(*precisions: str, library: str = "tensorrt_rtx") -> Manifest:
+    def run(*precisions: Precision, library: engine.Library = "tensorrt_rtx") -> Manifest:
         wide = Limits({"logits": 2.0, "probabilities": 0.6}, agreement=0.95, drop=3.0, computed_share=0.3)
         bf16 = Limits({"logits": 0.5, "probabilities": 0.2}, agreement=0.98, drop=3.0)
         spec = dataclasses.replace(fashion.spec, limits={**fashion.spec.limits, "fp8": wide, "bf16": bf16})
-        engines = BuildOptions(library)  # type: ignore[arg-type]
+        engines = BuildOptions(library)
         request = dataclasses.replace(REQUEST, precisions=precisions, engines=engines)
         source = dataclasses.replace(fashion, spec=spec)
         return pipeline.run(
