@@ -132,22 +132,24 @@ class Timing:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an INT8 graph was made."""
+    """How an INT8 or FP8 graph was made."""
 
     quantizer: str  # "modelopt", "onnxruntime"
     method: str  # "entropy", "max", …
     samples: int  # that the activation ranges come from
     left_out: tuple[str, ...] = ()  # layers kept in FP32, in the module's terms
+    precision: Precision = "int8"
 
     def __str__(self) -> str:
         count = len(self.left_out)
         left_out = f", {count} layer{'s' * (count > 1)} left in FP32" if count else ""
-        return f"{self.quantizer} {self.method}, {self.samples} samples{left_out}"
+        kind = "" if self.precision == "int8" else f"{self.precision} "
+        return f"{kind}{self.quantizer} {self.method}, {self.samples} samples{left_out}"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One INT8 recipe that was tried, measured on the search split (never on the held-out one)."""
+    """One recipe of 8 bits that was tried, measured on the search split (never on the held-out one)."""
 
     recipe: Recipe
     gates: tuple[Gate, ...]
@@ -188,7 +190,7 @@ class Variant:
     sha256: str
     engine: Engine | None = None
     timings: Mapping[str, Timing] = field(default_factory=dict)  # {"model.onnx": …}; passing variants only
-    recipe: Recipe | None = None  # of an INT8 graph
+    recipe: Recipe | None = None  # of an INT8 or FP8 graph
     kept_fp32: tuple[str, ...] = ()  # layers of an FP16 graph that would overflow or err, and why
     differences: Mapping[str, Difference] = field(default_factory=dict)  # {output: …}
 

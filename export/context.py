@@ -8,7 +8,7 @@ from contracts import signing
 from contracts.engines.plans import SERVER_TENSORRT
 from contracts.judging import tasks
 from contracts.samples import Batch
-from contracts.spec import PRECISIONS, Precision
+from contracts.spec import USUAL_PRECISIONS, Precision
 from export.cache import Cache
 from export.precision.search import Mode
 from export.proof import engine
@@ -23,7 +23,7 @@ class ExportRequest:
     """What the user asked for."""
 
     command: str
-    precisions: Sequence[Precision] = PRECISIONS
+    precisions: Sequence[Precision] = USUAL_PRECISIONS
     engines: engine.BuildOptions = field(default_factory=engine.BuildOptions)
     server_tensorrt: str = SERVER_TENSORRT
     search: Mode = "auto"

@@ -19,7 +19,7 @@ from export.proof.runners import Runner, memory_runner, onnx_runner, predict
 
 HELD_OUT = "held-out split"
 
-_ROUNDED = frozenset({"fp16"})  # run as they will be rounded on a GPU
+_ROUNDED: frozenset[Precision] = frozenset({"fp16", "bf16"})  # run as they will be rounded on a GPU
 
 
 def of_graph(
@@ -27,13 +27,16 @@ def of_graph(
 ) -> tuple[dict[str, Comparison], bool]:
     """Compare a graph with the reference: {where: …}, and whether it was known before.
 
-    FP16 is run as it will be rounded on a GPU; as onnxruntime runs it on a CPU, it is compared at the ends.
+    FP16 is run as it will be rounded on a GPU; as onnxruntime runs it on a CPU, it is compared at the ends. BF16 it
+    does not run at all.
     """
     source = context.source
 
     def make(place: Path) -> None:
-        served = onnx_runner(graph, context.outputs)
-        run = _rounded(context, graph) if precision in _ROUNDED else served
+        rounded = _rounded(context, graph, fused=True) if precision in _ROUNDED else None
+        served = rounded if precision == "bf16" else None
+        served = served or onnx_runner(graph, context.outputs, fused=precision != "fp8")
+        run = rounded or served
         found = {HELD_OUT: of_runner(context, run, "held-out", source.held_out, advance)}
         for end in ENDS:
             found[_at(end)] = of_runner(context, served, end, source.inputs_at(end))
@@ -50,7 +53,7 @@ def of_rounded_graph(context: ExportContext, graph: Path) -> Comparison:
     source = context.source
 
     def make(place: Path) -> None:
-        run = _rounded(context, graph)
+        run = _rounded(context, graph, fused=False)
         _save({HELD_OUT: of_runner(context, run, "held-out", source.held_out)}, place)
 
     place, _ = context.cache.step(
@@ -80,8 +83,8 @@ def of_runner(
     return compare(outputs, context.reference[name], spec, split.targets)
 
 
-def _rounded(context: ExportContext, graph: Path) -> Runner:
-    return memory_runner(fp16.simulate_fp16(graphs.load(graph)), context.outputs)
+def _rounded(context: ExportContext, graph: Path, *, fused: bool) -> Runner:
+    return memory_runner(fp16.simulate_fp16(graphs.load(graph)), context.outputs, fused=fused)
 
 
 def _at(end: str) -> str:

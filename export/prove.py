@@ -36,8 +36,8 @@ def prove(
     source, progress = context.source, context.progress
     spec, model = source.spec, graphs.load(graph)
     proofs = [contract.graph_gate(model, spec)]
-    if precision == "int8":
-        wrong = int8.qdq_faults(model)
+    if precision in ("int8", "fp8"):
+        wrong = int8.qdq_faults(model, precision)
         proofs.append(
             Gate("Q/DQ not signed and symmetric", len(wrong), 0, "at most", "; ".join(wrong[:5]), id="qdq_symmetric")
         )

@@ -15,7 +15,9 @@ from export.proof import contract, engine, gates, plans
 from export.proof.layers import inspected_share
 from export.proof.plan_runner import PlanRunner
 
-_DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "int8": "INT8"}
+_DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "fp8": "FP8", "int8": "INT8"}
+
+_QUANTIZED: frozenset[Precision] = frozenset({"int8", "fp8"})
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,22 @@ def prove_engine(context: ExportContext, precision: Precision, graph: Path) -> P
 
 
 def _given_to_tensorrt(context: ExportContext, precision: Precision, graph: Path) -> Path:
-    """Return the graph that an engine is built from: what INT8 leaves in FP32 for the CPU is FP16 on a GPU.
+    """Return the graph that an engine is built from: what INT8 and FP8 leave in FP32 for the CPU is FP16 on a GPU.
 
     Where that is over the limits, or cannot be made, it is the graph itself, as it was proven; that is said.
     """
-    if precision != "int8":
+    if precision not in _QUANTIZED:
         return graph
     spec, say = context.source.spec, context.progress.say
+    stays = f"  {precision} engine: what is not {precision.upper()} stays FP32"
     try:
-        mixed = steps.int8_fp16_graph(context, graph)
+        mixed = steps.mixed_graph(context, precision, graph)
         found = measure.of_rounded_graph(context, mixed)
     except GraphError as error:
-        say(f"  int8 engine: what is not INT8 stays FP32: {error}")
+        say(f"{stays}: {error}")
         return graph
     if failed := gates.failures(gates.check(spec, precision, context.judged("held-out"), found)):
-        say(f"  int8 engine: what is not INT8 stays FP32, as FP16 is over the limits: {failed}")
+        say(f"{stays}, as FP16 is over the limits: {failed}")
         return graph
     return mixed
 

@@ -12,20 +12,29 @@ from export.errors import GraphError
 Runner = Callable[[Batch], Batch]
 
 
-def onnx_runner(graph: Path, outputs: Sequence[str]) -> Runner:
-    """Open `graph` in onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults)."""
-    return _session_runner(graph, outputs)
+def onnx_runner(graph: Path, outputs: Sequence[str], *, fused: bool = True) -> Runner:
+    """Open `graph` in onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults).
+
+    Args:
+        fused: Compute in 8 bits between Q/DQ pairs. Without, a pair rounds and the arithmetic is float32: all that
+            onnxruntime can do with FP8, whose graphs it otherwise refuses, or answers wrong.
+    """
+    return _session_runner(graph, outputs, fused)
 
 
-def memory_runner(model: ModelProto, outputs: Sequence[str]) -> Runner:
+def memory_runner(model: ModelProto, outputs: Sequence[str], *, fused: bool = True) -> Runner:
     """Open a graph that is not on disk in the same way."""
-    return _session_runner(model.SerializeToString(), outputs)
+    return _session_runner(model.SerializeToString(), outputs, fused)
 
 
-def _session_runner(graph: Path | bytes, outputs: Sequence[str]) -> Runner:
+def _session_runner(graph: Path | bytes, outputs: Sequence[str], fused: bool) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    if not fused:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # The next level takes a Relu before an FP8 pair for a part of the pair, and leaves it out (1.24).
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3  # errors; the GPU build warns of every machine without one
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = list(outputs)

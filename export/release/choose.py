@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from contracts.manifest import Choice, Variant
 from contracts.samples import Batch
-from contracts.spec import Precision
+from contracts.spec import USUAL_PRECISIONS, Precision
 from export.context import ExportContext
 from export.errors import RefusedError
 from export.proof import gates, plans, timing
@@ -67,6 +67,12 @@ def _passing(context: ExportContext, proven: Sequence[ProvenVariant]) -> list[Pr
             note="; ".join(gates.failures(proofs) for proofs in engines),
             hint="without --target tensorrt the graphs that passed are published for a CPU",
         )
+    if not any(p.variant.precision in USUAL_PRECISIONS for p in passing):
+        raise RefusedError(
+            f"no variant of {model} that a CPU serves passed its gates; nothing was published",
+            note=f"{', '.join(p.variant.precision for p in passing)} passed, and {CPU_FILE} is served by onnxruntime",
+            hint="a release has both: add fp32 to --precision",
+        )
     return passing
 
 
@@ -76,7 +82,9 @@ def _candidates(
     """Return {file: {precision: what could be served as it}}, highest precision first."""
     found: dict[str, dict[Precision, _Candidate]] = {
         CPU_FILE: {
-            p.variant.precision: _Candidate(timing.wall_clock(onnx_runner(p.graph, context.outputs))) for p in passing
+            p.variant.precision: _Candidate(timing.wall_clock(onnx_runner(p.graph, context.outputs)))
+            for p in passing
+            if p.variant.precision in USUAL_PRECISIONS
         }
     }
     for p in passing:

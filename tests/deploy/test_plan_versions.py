@@ -134,7 +134,8 @@ def test_a_library_that_does_not_say_its_version_is_a_warning(
     tmp_path: Path, on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "installed", lambda: (None, "libnvinfer.so.11: cannot open shared object file"))
-    root, said = repository(tmp_path, sm90=plan_of("11.1.0.106")), []
+    root = repository(tmp_path, sm90=plan_of("11.1.0.106"))
+    said: list[str] = []
     assert server._look_at_gpus(Triton(Path("tritonserver")), Settings(root), root, said.append) == {}
     assert said == [
         "warning: whether the plans load is not known before: libnvinfer.so.11: cannot open shared object file"
