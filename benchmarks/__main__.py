@@ -15,8 +15,9 @@
   python -m benchmarks switch                                 releases that differ in everything, under load
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
+  python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
-The last seven start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
+The last eight start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
 nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME, are the
 golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY, or
 those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
@@ -155,6 +156,36 @@ def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
 
 
+def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
+    from benchmarks.gpu_day.steps import STEPS
+
+    gpu_day.add_argument(
+        "--export",
+        default=layout.DEFAULT_FAMILY,
+        metavar="ARGUMENTS",
+        help="what to export, as python -m export takes it, e.g. '--onnx FILE --spec FILE --inputs FILE' (default: "
+        "%(default)s, its newest checkpoint or one that is trained for it)",
+    )
+    gpu_day.add_argument(
+        "--device", choices=["auto", "gpu", "cpu"], default="auto", help="cpu is a rehearsal (default: auto)"
+    )
+    gpu_day.add_argument(
+        "--budget", type=positive, default=600, metavar="SECONDS", help="for all steps together (default: 600)"
+    )
+    gpu_day.add_argument(
+        "--only", nargs="+", choices=[step.name for step in STEPS], metavar="STEP", help="of: %(choices)s"
+    )
+    gpu_day.add_argument(
+        "--requests", type=positive_count, default=10_000, metavar="N", help="answers to look at (default: 10,000)"
+    )
+    gpu_day.add_argument(
+        "--drill-requests", type=positive_count, default=5_000, metavar="N", help="of the drill (default: 5,000)"
+    )
+    gpu_day.add_argument(
+        "--folder", type=Path, metavar="DIRECTORY", help="for the evidence (default: artifacts/gpu-day/TIME)"
+    )
+
+
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=layout.DEFAULT_FAMILY, help="default: the ensemble %(default)s")
 
@@ -242,6 +273,12 @@ COMMANDS = (
         _startup,
     ),
     Command("export", "wall time and peak memory of an export", "benchmarks.export:main", _export),
+    Command(
+        "gpu-day",
+        "versions, plans, CUDA graphs, answers, upgrades and crashes on a GPU: ten minutes, a bundle of evidence",
+        "benchmarks.gpu_day.commands:main",
+        _gpu_day,
+    ),
 )
 
 if __name__ == "__main__":

@@ -29,21 +29,33 @@ def scratch_repository() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(repository: Path, cache_bytes: int = 0) -> Iterator[Running]:
+def serving(repository: Path, cache_bytes: int = 0, http_max_bytes: int | None = None) -> Iterator[Running]:
     """Run Triton over `repository`, on free ports, for as long as the block runs.
 
     Raises:
         DeployError, ManifestError: as `deploy.running.server.serving`.
     """
     http, grpc, metrics = free_ports()
-    settings = Settings(repository, http_port=http, grpc_port=grpc, metrics_port=metrics, cache_bytes=cache_bytes)
+    settings = Settings(
+        repository,
+        http_port=http,
+        grpc_port=grpc,
+        metrics_port=metrics,
+        cache_bytes=cache_bytes,
+        http_max_bytes=http_max_bytes,
+    )
     with server.serving(settings, say=lambda line: None) as up:
         yield up
 
 
 @contextmanager
-def serving_python_models(models: Mapping[str, tuple[str, str]]) -> Iterator[Running]:
+def serving_python_models(
+    models: Mapping[str, tuple[str, str]], http_max_bytes: int | None = None
+) -> Iterator[Running]:
     """Run Triton with these models, each a config.pbtxt and a model.py, for as long as the block runs.
+
+    Args:
+        http_max_bytes: As of `deploy.triton.settings.Settings`.
 
     Raises:
         DeployError: as `deploy.running.server.serving`.
@@ -54,5 +66,5 @@ def serving_python_models(models: Mapping[str, tuple[str, str]]) -> Iterator[Run
             version.mkdir(parents=True)
             (version.parent / "config.pbtxt").write_text(config)
             (version / "model.py").write_text(code)
-        with serving(repository) as up:
+        with serving(repository, http_max_bytes=http_max_bytes) as up:
             yield up

@@ -31,6 +31,9 @@ from clients.errors import ClientError, DeadlineExceededError, InvalidInputError
 from clients.settings import InferOptions
 
 _FOLDER = Path("/dev/shm")  # noqa: S108
+# What Triton 26.04 and later say where they were not told to map clients' memory.
+_DISABLED = "Client shared memory is disabled"
+_ALLOW = "start it with it: python -m deploy up --allow-client-shm, or tritonserver --allow-client-shm=true"
 _PREFIX = "clients-"
 _NEW_S = 10  # a file this young may not be locked yet
 _UNREGISTER_S = 2.0  # a server that does not respond is not waited for longer
@@ -162,7 +165,14 @@ class SharedMemory:
         )
 
     def _register(self, timeout_s: float | None = None) -> None:
-        self._client.register_shared_memory(self._name, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
+        try:
+            self._client.register_shared_memory(self._name, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
+        except ClientError as error:
+            if _DISABLED in str(error):
+                raise InvalidInputError(
+                    "the server maps no memory of its clients", note=str(error), hint=_ALLOW
+                ) from error
+            raise
 
     def _unregister(self) -> None:
         try:

@@ -17,8 +17,11 @@ from contracts.names import RULE, is_model_name
 if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
     from contracts.judging.metric import Metric
 
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+# Highest first, as variants are proven and chosen.
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "fp8", "int8")
+# What a spec limits unless it says more. The others are for GPUs alone: onnxruntime does not serve them on a CPU.
+USUAL_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 _ENTRIES = frozenset(
     {

@@ -59,8 +59,21 @@ def _up(up: argparse.ArgumentParser) -> None:
     network.add_argument("--http-port", type=port, default=8000, help=" ")
     network.add_argument("--grpc-port", type=port, default=8001, help=" ")
     network.add_argument("--metrics-port", type=port, default=8002, help=" ")
+    network.add_argument(
+        "--http-max-mb",
+        type=count,
+        default=0,
+        metavar="MB",
+        help="largest HTTP request, where Triton limits it; 0 is its own limit, 64 since 25.06",
+    )
 
     security = up.add_argument_group("security", "HTTP has no TLS of its own: see docs/how-to/secure.md")
+    security.add_argument(
+        "--allow-client-shm",
+        action="store_true",
+        help="let clients on this machine have the server map their memory: Triton 26.04 and later refuse it "
+        "otherwise, older ones never do",
+    )
     security.add_argument(
         "--admin-key-file",
         type=Path,
@@ -121,6 +134,9 @@ def _up(up: argparse.ArgumentParser) -> None:
     traces = up.add_argument_group("logs and traces")
     traces.add_argument(
         "--log-to-stdout", action="store_true", help="the server's log also on stdout, one JSON object a line"
+    )
+    traces.add_argument(
+        "--log-verbose", type=count, default=0, metavar="LEVEL", help="Triton's; 1 tells of CUDA graphs and of requests"
     )
     traces.add_argument(
         "--otlp-endpoint",
@@ -214,6 +230,7 @@ def _drill(drill: argparse.ArgumentParser) -> None:
         default=layout.model_repository(),
         help="what to take the copy of (default: model_repository)",
     )
+    drill.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="as of up (default: auto)")
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

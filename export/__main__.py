@@ -27,13 +27,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from cli import commands
 from cli.commands import Command
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
+from contracts.manifest import Compatibility
 from contracts.spec import PRECISIONS
+
+_NATIVE: Compatibility = "same_compute_capability"  # as files of plans are named
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in {command.name for command in OF_PUBLISHED}:
         return commands.run("python -m export", __doc__, OF_PUBLISHED, given)
-    parser = _parser()
+    parser = command_line()
     options = parser.parse_args(given)
     _check(parser, options)
 
@@ -50,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return export(options, given)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of an export's arguments."""
     # The families' names only: importing one of them imports torch, which is not for --help.
     from training.families import FAMILIES
 
@@ -101,7 +106,15 @@ def _parser() -> argparse.ArgumentParser:
         default="cpu",
         help="tensorrt: also build, prove and publish plans; needs an NVIDIA GPU (default: cpu)",
     )
-    how.add_argument("--hardware-compatible", action="store_true", help="plans for Ampere and everything newer")
+    how.add_argument(
+        "--hardware-compatible",
+        nargs="?",
+        const="ampere_plus",
+        default=_NATIVE,
+        choices=get_args(Compatibility),
+        help="the GPUs that a plan runs on: those of the compute capability that built it (default); ampere_plus, or "
+        "no word: Ampere and everything newer, which is slower; none: the very model that built it",
+    )
     how.add_argument("--server-tensorrt", metavar="VERSION", help="of the Triton that will load the plans")
     how.add_argument("--force", action="store_true", help="do every step anew, whatever is cached")
 
@@ -131,7 +144,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--preprocess and --postprocess are for a graph that is brought: a family has its steps in git")
     if options.calibration_samples < 1:
         parser.error("--calibration-samples must be at least 1")
-    if options.target != "tensorrt" and (options.hardware_compatible or options.server_tensorrt):
+    if options.target != "tensorrt" and (options.hardware_compatible != _NATIVE or options.server_tensorrt):
         parser.error("--hardware-compatible and --server-tensorrt are about plans: add --target tensorrt")
     if options.search_budget < 0:
         parser.error("--search-budget cannot be negative")

@@ -10,6 +10,7 @@ from pathlib import Path
 from cli.progress import Progress
 from cli.tables import console
 from contracts import layout, signing, spec
+from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import SpecError
 from contracts.manifest import Manifest
 from contracts.spec import PRECISIONS, ModelSpec, Precision
@@ -17,7 +18,7 @@ from export import pipeline
 from export.cache import Cache
 from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
-from export.proof.engine import SERVER_TENSORRT, BuildOptions
+from export.proof.engine import BuildOptions
 from export.release import configs, registry
 from export.release.tables import differences_table, reference_line, variants_table
 from export.scaffold import folders, step_file
@@ -35,7 +36,7 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
     progress = Progress()
     own_steps = step_file.read_all(preprocess=options.preprocess, postprocess=options.postprocess)
     work = layout.artifacts() / "export"
-    source = _export_source(options, progress, work)
+    source = find_source(options, progress, work)
     model_directory = options.repository / source.spec.model
     with (
         configs.written(model_directory, source.spec, source.calibration) as written,
@@ -45,9 +46,7 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
             source,
             _request(options, given, source.spec, work),
             model_directory=model_directory,
-            cache=Cache(
-                work / source.spec.family, package_versions() | gpu() | {"code": code_digest()}, force=options.force
-            ),
+            cache=cache_of(source.spec, work, force=options.force),
             progress=progress,
         )
     for path in (*written, *put_around):
@@ -85,7 +84,24 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
     return request
 
 
-def _export_source(options: argparse.Namespace, progress: Progress, work: Path) -> ExportSource:
+def cache_of(facts: ModelSpec, work: Path, *, force: bool = False) -> Cache:
+    """Return the cache of a model's exports: of these packages, this GPU and this code.
+
+    Args:
+        force: Do not look into it.
+    """
+    return Cache(work / facts.family, package_versions() | gpu() | {"code": code_digest()}, force=force)
+
+
+def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> ExportSource:
+    """Find what the arguments of an export name.
+
+    Args:
+        work: What is downloaded goes in there.
+
+    Raises:
+        ProjectError: there is no such checkpoint, graph, module or data, or it is not what it should be.
+    """
     if options.onnx:
         facts = spec.from_toml(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")

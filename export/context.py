@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from cli.progress import Progress
 from contracts import signing
+from contracts.engines.plans import SERVER_TENSORRT
 from contracts.judging import tasks
 from contracts.samples import Batch
-from contracts.spec import PRECISIONS, Precision
+from contracts.spec import USUAL_PRECISIONS, Precision
 from export.cache import Cache
 from export.precision.search import Mode
 from export.proof import engine
@@ -22,9 +23,9 @@ class ExportRequest:
     """What the user asked for."""
 
     command: str
-    precisions: Sequence[Precision] = PRECISIONS
+    precisions: Sequence[Precision] = USUAL_PRECISIONS
     engines: engine.BuildOptions = field(default_factory=engine.BuildOptions)
-    server_tensorrt: str = engine.SERVER_TENSORRT
+    server_tensorrt: str = SERVER_TENSORRT
     search: Mode = "auto"
     search_budget_s: float = 300
     signer: signing.Signer | None = None

@@ -107,7 +107,10 @@ def heavy_nodes(model: ModelProto) -> list[str]:
 
 
 def border_nodes(model: ModelProto) -> list[str]:
-    """List the nodes before the first and after the last heavy one on every path: normalising, softmax, shapes."""
+    """List the nodes before the first and after the last heavy one on every path: normalising, softmax, shapes.
+
+    Not what dequantizes an operand of a heavy one: it gives what that computes in.
+    """
     before, after = set(), set()
     reached: set[str] = set()
     for node in model.graph.node:
@@ -121,7 +124,8 @@ def border_nodes(model: ModelProto) -> list[str]:
             needed |= set(node.input)
         else:
             after.add(node.name)
-    return [node.name for node in model.graph.node if node.name in before | after]
+    border = [node for node in model.graph.node if node.name in before | after]
+    return [node.name for node in border if node.op_type != "DequantizeLinear"]
 
 
 def tensor_types(model: ModelProto) -> Mapping[str, int]:

@@ -67,9 +67,12 @@ def _make_and_prove(
     """Make one precision from the FP32 graph and prove it; return it and what the search for its recipe found."""
     search = None
     try:
-        if precision == "int8":
-            graph, search = steps.int8_graph(context, fp32)
-            return prove(context, "int8", graph, recipe=search.recipe), search
+        if precision in ("int8", "fp8"):
+            graph, search = steps.quantized_graph(context, precision, fp32)
+            return prove(context, precision, graph, recipe=search.recipe), search
+        if precision == "bf16":
+            graph, kept = steps.bf16_graph(context, fp32)
+            return prove(context, "bf16", graph, kept_fp32=kept), None
         if precision == "fp16":
             graph, kept = steps.fp16_graph(context, fp32)
             return prove(context, "fp16", graph, kept_fp32=kept), None

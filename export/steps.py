@@ -14,6 +14,7 @@ from contracts import manifest
 from contracts.judging import tasks
 from contracts.manifest import Recipe
 from contracts.samples import Batch, Split
+from contracts.spec import Precision
 from export import graphs
 from export.cache import Cache
 from export.context import ENDS, ExportContext
@@ -118,27 +119,64 @@ def fp16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...
     Raises:
         GraphError: ModelOpt could not convert it.
     """
+    with context.progress.step("fp16 graph") as done:
+        place, cached = _in_fp16(context, "fp16", fp32)
+        kept = tuple(json.loads((place / "kept.json").read_text()))
+        done(_kept(kept), cached=cached)
+    return place / "fp16.onnx", kept
+
+
+def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -> Path:
+    """Make the graph that computes in FP16 what an INT8 or FP8 graph leaves in FP32, for TensorRT.
+
+    Raises:
+        GraphError: ModelOpt could not convert it, or only by taking layers out of 8 bits.
+    """
+    name = f"{precision}-fp16"
+    place, _ = _in_fp16(context, name, quantized)
+    mixed = place / f"{name}.onnx"
+    before, after = (set(int8.quantized_layers(graphs.load(path))) for path in (quantized, mixed))
+    if lost := sorted(before - after):
+        raise GraphError(f"FP16 around them would take {', '.join(lost)} out of {precision.upper()}")
+    return mixed
+
+
+def _in_fp16(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
+    """Convert a graph to FP16 or BF16; return the folder with it and what is kept in FP32, and whether it was there."""
     spec = context.source.spec
     count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
     samples = list(context.source.calibration.first(count).batches(count if spec.batched else 0))
 
     def make(place: Path) -> None:
-        kept = fp16.convert(fp32, place / "fp16.onnx", samples, batched=spec.batched)
+        made = place / f"{name}.onnx"
+        if name == "fp16":
+            kept = fp16.convert(graph, made, samples, batched=spec.batched)
+        else:
+            kept = fp16.cast(graph, made, samples, "bf16" if name == "bf16" else "fp16", batched=spec.batched)
         (place / "kept.json").write_text(json.dumps([str(k) for k in kept]))
 
-    with context.progress.step("fp16 graph") as done:
-        place, cached = context.cache.step("fp16", make, graph=manifest.sha256(fp32), data=context.data)
-        kept = tuple(json.loads((place / "kept.json").read_text()))
-        done(_kept(kept), cached=cached)
-    return place / "fp16.onnx", kept
+    return context.cache.step(name, make, graph=manifest.sha256(graph), data=context.data)
 
 
 def _kept(kept: Sequence[str]) -> str:
     return f"{len(kept)} layers kept in FP32, the first: {kept[0]}" if kept else "no layer needs FP32"
 
 
-def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.SearchResult]:
-    """Search for the best INT8 recipe; return its graph and what the search found.
+def bf16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...]]:
+    """Make the BF16 graph; return it and the layers of it that are kept in FP32.
+
+    Raises:
+        GraphError: ModelOpt could not convert it.
+    """
+    with context.progress.step("bf16 graph") as done:
+        place, cached = _in_fp16(context, "bf16", fp32)
+        kept = tuple(json.loads((place / "kept.json").read_text()))
+        done(_kept(kept), cached=cached)
+    return place / "bf16.onnx", kept
+
+
+def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) -> tuple[Path, search.SearchResult]:
+    """Search for the best recipe of INT8 or FP8; return its graph and what the search found.
 
     Raises:
         GraphError: no quantizer could quantize it.
@@ -147,20 +185,20 @@ def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.SearchR
 
     def quantized(recipe: Recipe) -> Path:
         def make(place: Path) -> None:
-            int8.quantize(fp32, place / "int8.onnx", source.calibration, recipe, batched=source.spec.batched)
+            int8.quantize(fp32, place / f"{precision}.onnx", source.calibration, recipe, batched=source.spec.batched)
 
         place, _ = context.cache.step("quantized", make, graph=digest, data=context.data, recipe=recipe)
-        return place / "int8.onnx"
+        return place / f"{precision}.onnx"
 
     trials = search.TrialContext(
         source.spec, source.search, context.reference["search"], context.judged("search"),
-        len(source.calibration), quantized,
+        len(source.calibration), quantized, precision,
     )  # fmt: skip
-    with context.progress.step("int8 graph") as done:
+    with context.progress.step(f"{precision} graph") as done:
 
         def make(place: Path) -> None:
             result = search.search(
-                trials, fp32, place / "int8.onnx",
+                trials, fp32, place / f"{precision}.onnx",
                 mode=request.search, budget_s=request.search_budget_s, report=done.now,
             )  # fmt: skip
             (place / "search.json").write_text(json.dumps(asdict(result)))
@@ -170,10 +208,10 @@ def int8_graph(context: ExportContext, fp32: Path) -> tuple[Path, search.SearchR
             result: search.SearchResult = manifest.decode(search.SearchResult, raw)
             return result
 
-        asked = [request.search, request.search_budget_s, source.spec.limits["int8"]]
+        asked = [request.search, request.search_budget_s, source.spec.limits[precision]]
         place, cached = context.cache.step(
-            "int8", make, reusable=lambda place: read(place).complete, graph=digest, data=context.data, asked=asked
+            precision, make, reusable=lambda place: read(place).complete, graph=digest, data=context.data, asked=asked
         )
         result = read(place)
         done(result.summary, cached=cached)
-    return place / "int8.onnx", result
+    return place / f"{precision}.onnx", result

@@ -20,7 +20,7 @@ ARROWS = {
     "export": {"cli", "training", "contracts"},
     "deploy": {"cli", "contracts"},
     "clients": {"cli", "contracts"},
-    "benchmarks": {"cli", "clients", "deploy", "contracts"},
+    "benchmarks": {"cli", "clients", "deploy", "export", "contracts"},
     "examples": {"cli", "contracts"},
 }
 RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]

@@ -45,6 +45,7 @@ class PipLine:
     packages: tuple[Requirement, ...]
     requirements: tuple[Path, ...]
     constraints: tuple[Path, ...]
+    alone: bool  # without what they need
 
 
 def pip_lines(dockerfile: Path) -> list[PipLine]:
@@ -53,7 +54,7 @@ def pip_lines(dockerfile: Path) -> list[PipLine]:
     parser.add_argument("packages", nargs="*", type=Requirement)
     for files in ("--requirement", "--constraint"):
         parser.add_argument(files, action="append", default=[], type=lambda name: layout.ROOT / name)
-    for flag in ("--no-cache-dir", "--break-system-packages"):
+    for flag in ("--no-cache-dir", "--break-system-packages", "--no-deps"):
         parser.add_argument(flag, action="store_true")
     found = []
     text = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE))
@@ -61,9 +62,8 @@ def pip_lines(dockerfile: Path) -> list[PipLine]:
         for command in re.split(r"&&|\|\||;", instruction):
             if match := re.search(r"\bpip3? install (.*)", command):
                 told = parser.parse_args(shlex.split(match[1]))
-                found.append(
-                    PipLine(dockerfile.name, tuple(told.packages), tuple(told.requirement), tuple(told.constraint))
-                )
+                packages, files = tuple(told.packages), (tuple(told.requirement), tuple(told.constraint))
+                found.append(PipLine(dockerfile.name, packages, *files, told.no_deps))
     assert found or "pip" not in text, f"{dockerfile}: its pip lines were not found"
     return found
 
@@ -112,6 +112,7 @@ def test_the_server_runs_the_versions_of_the_project() -> None:
 @pytest.mark.parametrize("line", PIP_LINES, ids=lambda line: line.dockerfile)
 def test_a_pip_line_installs_the_versions_of_the_lock(line: PipLine) -> None:
     assert {*line.requirements, *line.constraints} <= set(LOCKS)
+    assert not DOWNLOADS_FROM_ELSEWHERE & {canonicalize_name(package.name) for package in line.packages}
     lock = versions(layout.ROOT / "requirements.lock")
     for package in line.packages:
         pinned = lock.get(canonicalize_name(package.name))
@@ -155,9 +156,7 @@ def without(packages: set[str], lock: Path, directory: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", PIP_LINES, ids=lambda line: line.dockerfile)
 def test_a_recent_pip_finds_what_an_image_installs(line: PipLine, pip: Path, tmp_path: Path) -> None:
-    words: list[str | Path] = [
-        str(p) for p in line.packages if canonicalize_name(p.name) not in DOWNLOADS_FROM_ELSEWHERE
-    ]
+    words: list[str | Path] = [*(["--no-deps"] if line.alone else []), *map(str, line.packages)]
     for path in line.requirements:
         words += ["--requirement", without(WITHOUT_WHEELS, path, tmp_path)]
         sources = [f"{name}=={version}" for name, version in versions(path).items() if name in WITHOUT_WHEELS]

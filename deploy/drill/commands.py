@@ -16,6 +16,7 @@ def run_drill(options: argparse.Namespace) -> int:
         images=tuple(options.image),
         requests=options.requests,
         connections=options.connections,
+        device=options.device,
     )
     result = drill(settings)
     folder = results.save(result, layout.artifacts() / "drill")

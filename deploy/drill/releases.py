@@ -16,7 +16,7 @@ _MORE_DELAY_US = 100  # that the batches of a changed release wait
 
 def publish_new_version(copy: DrillCopy) -> str:
     """Publish a copy of the newest version as the next one, and reload."""
-    with next_version(copy):
+    with next_version(copy.directory):
         pass
     return copy.must("reload", copy.model)
 
@@ -37,7 +37,7 @@ def publish_bad_version(copy: DrillCopy) -> str:
     Raises:
         DrillError: it was not refused.
     """
-    with next_version(copy) as staged:
+    with next_version(copy.directory) as staged:
         for path in [path for path in staged.directory.rglob("*") if path.suffix in (".onnx", ".plan")]:
             _replace(path, path.read_bytes()[: path.stat().st_size // 2])
     code, output, errors = copy.deploy("reload", copy.model)
@@ -56,7 +56,7 @@ def publish_changed_release(copy: DrillCopy) -> str:
     Raises:
         DrillError: the server does not serve it as it is.
     """
-    with next_version(copy) as staged:
+    with next_version(copy.directory) as staged:
         if not (models := staged.directory / bundle.FOLDER).is_dir():
             bundle.write(copy.repository, copy.model, staged.directory)
         for folder in models.iterdir():

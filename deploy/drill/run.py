@@ -15,6 +15,7 @@ from tritonclient.http import InferenceServerClient
 from cli.progress import Bar, bar
 from contracts import layout
 from contracts.errors import ProjectError
+from deploy.devices.chosen import Device
 from deploy.drill.events import EVENTS, Action
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.server_copy import DrillCopy, server_over_a_copy
@@ -37,6 +38,7 @@ class DrillSettings:
     images: tuple[Path, ...] = ()  # to send, in place of golden requests; without those examples, or what is made up
     requests: int = 20_000  # at least
     connections: int = 8
+    device: Device = "auto"
     quiet_s: float = 3.0  # at least, between the events
 
 
@@ -57,7 +59,7 @@ def drill(
     done: list[Event] = []
     with (
         bar("drill", settings.requests, "requests") as shown,
-        server_over_a_copy(settings.repository, settings.model, shown.say) as copy,
+        server_over_a_copy(settings.repository, settings.model, shown.say, settings.device) as copy,
     ):
         sends = _payload(copy, settings)
         shown.say(f"{settings.connections} connections send requests to {sends.model}; {copy.model} is upgraded")

@@ -16,6 +16,7 @@ from typing import Any
 from contracts import bundle, layout, manifest, repository
 from contracts.names import is_model_name
 from contracts.repository import StagedVersion
+from deploy.devices.chosen import Device
 from deploy.errors import DrillError
 from deploy.triton.ports import free_ports
 from deploy.triton.settings import SERVED_VARIABLE
@@ -114,11 +115,14 @@ class DrillCopy:
 
 
 @contextmanager
-def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], None]) -> Iterator[DrillCopy]:
+def server_over_a_copy(
+    source: Path, model: str | None, say: Callable[[str], None], device: Device = "auto"
+) -> Iterator[DrillCopy]:
     """Start a server over a copy of the repository `source`, and stop it when the block ends.
 
     Args:
         model: The one to upgrade; None for the first that was released.
+        device: What it serves on.
 
     Raises:
         DrillError: nothing is published, or the server does not start.
@@ -134,7 +138,8 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
         say(f"Starting a server over a copy of {layout.shown(source)}")
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
-            copy.must("up", "--detach", "--longest-pause", str(_LONGEST_PAUSE_S), *map(str, ports))
+            up = ("up", "--detach", "--device", device, "--longest-pause", str(_LONGEST_PAUSE_S))
+            copy.must(*up, *map(str, ports))
             yield copy
         finally:
             down = copy.start("down")
@@ -144,20 +149,20 @@ def server_over_a_copy(source: Path, model: str | None, say: Callable[[str], Non
 
 
 @contextmanager
-def next_version(copy: DrillCopy) -> Iterator[StagedVersion]:
-    """Copy the newest version, to be changed in the block, and publish it as the next one. Unsigned.
+def next_version(model_directory: Path) -> Iterator[StagedVersion]:
+    """Copy a network's newest version, to be changed in the block, and publish it as the next one. Unsigned.
 
     One that was published before bundles has one if the block puts it there.
     """
-    newest = copy.directory / str(repository.versions(copy.directory)[-1])
-    with repository.new_version(copy.directory) as staged:
+    newest = model_directory / str(repository.versions(model_directory)[-1])
+    with repository.new_version(model_directory) as staged:
         shutil.copytree(newest, staged.directory, dirs_exist_ok=True)
         (staged.directory / manifest.SIGNATURE).unlink(missing_ok=True)
         yield staged
         release = replace(manifest.read(newest), version=staged.version, files=manifest.files_of(staged.directory))
         if not release.models and (folder := staged.directory / bundle.FOLDER).is_dir():
-            others = sorted(path.name for path in folder.iterdir() if path.name != copy.model)
-            release = replace(release, models=(copy.model, *others))
+            others = sorted(path.name for path in folder.iterdir() if path.name != model_directory.name)
+            release = replace(release, models=(model_directory.name, *others))
         manifest.write(release, staged.directory)
 
 

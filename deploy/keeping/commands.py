@@ -79,7 +79,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
         supervisor.wait()
         raise
     for line in up_log.read_text().splitlines():
-        if line.startswith("warning: "):
+        if line.startswith(("warning: ", "Serving ")):
             print(line)
     with Control(running) as control:
         left_out = released.left_out(Path(running.repository), running.config_name, running.failed)
@@ -125,7 +125,10 @@ def _settings(options: argparse.Namespace) -> Settings:
         tls=_tls(options),
         traces=Traces(options.otlp_endpoint, options.trace_rate) if options.otlp_endpoint else None,
         cache_bytes=options.cache_mb * 1024 * 1024,
+        http_max_bytes=options.http_max_mb * 1024 * 1024 if options.http_max_mb else None,
+        allow_client_shm=options.allow_client_shm,
         rate_limit=options.rate_limit,
+        log_verbose=options.log_verbose,
         user=getattr(options, "user", None),
         drain_s=options.drain,
         memory_bytes=options.memory,

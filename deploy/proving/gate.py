@@ -6,8 +6,6 @@ outside of the proven range; it unloads the release again. The first thing that 
 """
 
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from contracts import model_config
 from contracts.bundle import Bundle
 from contracts.model_config import ModelConfig
+from deploy.devices import driver
 from deploy.errors import ModelError
 from deploy.layers import layer
 from deploy.proving import isolated, questions, scratch
@@ -137,11 +136,9 @@ def _fits_gpu(release: Taken) -> bool:
 
 
 def _compute_capability() -> str:
-    if (tool := shutil.which("nvidia-smi")) is None:
-        return ""
-    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (done.stdout.splitlines() or [""])[0].strip()
+    found = driver.ask()
+    gpus = driver.visible(found.gpus) if found is not None else []
+    return gpus[0].capability if gpus else ""
 
 
 def _in_order(configs: Mapping[str, ModelConfig]) -> list[str]:

@@ -14,16 +14,17 @@ from typing import Any
 
 import psutil
 
-from deploy.errors import AlreadyRunningError, StartError
+from deploy.devices import chosen, driver, fit, plans
+from deploy.errors import AlreadyRunningError, RepositoryError, SettingsError, StartError
 from deploy.layers import layer
 from deploy.running import hold, logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
 from deploy.served import content, missing, private
 from deploy.served.private import PrivateDirectory
-from deploy.triton import checks, environment, launch, released, state
-from deploy.triton.arguments import config_name, tritonserver_command
+from deploy.triton import arguments, checks, environment, launch, released, state
 from deploy.triton.control import Control, ModelVersion, models_not_ready
+from deploy.triton.environment import Triton
 from deploy.triton.released import LeftOut
 from deploy.triton.settings import Settings, served_home
 from deploy.triton.state import Case, Process, Running
@@ -95,7 +96,7 @@ def start(
         trust = settings.trust
         user = checks.user_to_become(settings, triton, served_home(), say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
-        name = config_name(triton, settings)
+        name = _configuration(triton, settings, say if replaces is None else lambda _: None)
         left_out = _or_nothing(settings, released.left_out(settings.repository, name, failed))
         served = replaces.private if replaces else private.make(user)
         with _removed_on_error(served, unless=replaces is not None):
@@ -105,6 +106,8 @@ def start(
             if broken and settings.strict:
                 raise next(iter(broken.values()))
             failed |= {model: str(error) for model, error in broken.items()}
+            if name is None:  # config.pbtxt, which is for a GPU
+                failed |= _look_at_gpus(triton, settings, served.repository, say)
             left_out = missing.left_out(settings.repository, served.repository, name, failed)
             left_out = _or_nothing(settings, left_out)
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
@@ -113,9 +116,9 @@ def start(
             if held_back or (held and wanted.releases):
                 hold.put(served.repository)
             given = replace(settings, repository=served.repository)
-            arguments = tritonserver_command(triton, given, shared_memory, out.union(held_back))
+            command = arguments.tritonserver_command(triton, given, shared_memory, out.union(held_back))
             started, progress = time.time(), Progress()
-            process = launch.start(arguments, {**os.environ, **triton.environment}, user, subprocess.PIPE)
+            process = launch.start(command, {**os.environ, **triton.environment}, user, subprocess.PIPE)
         try:
             memory = Limit.of(process.pid, settings.memory_bytes) if settings.memory_bytes else None
             recorder = threading.Thread(
@@ -293,6 +296,41 @@ def _reasons(found: list[ModelVersion], broken: set[str]) -> list[str]:
     # Of an ensemble that never loaded Triton only says that it is not ready.
     silent = broken - {m.name for m in found if m.reason}
     return reasons + [f"{name}: a model that it needs is not ready" for name in sorted(silent)]
+
+
+def _configuration(triton: Triton, settings: Settings, say: Callable[[str], None]) -> str | None:
+    """Choose between the GPU's configurations and the CPU's, and say which and why; return its name.
+
+    Raises:
+        SettingsError: a GPU was asked for and none is here.
+    """
+    found = chosen.choose(settings.device, native=triton.native)
+    if settings.device == "gpu" and found.absent:
+        raise SettingsError(f"--device gpu: {found.absent}", hint="serve on the CPU: --device cpu")
+    say(str(found))
+    if settings.allow_client_shm and not arguments.asks_for_client_memory(triton):
+        say("This Triton maps its clients' shared memory unasked: it is not given --allow-client-shm")
+    return found.config_name
+
+
+def _look_at_gpus(triton: Triton, settings: Settings, repository: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Warn of what will not go well on the GPUs here; return {model whose plan does not load: why}.
+
+    Raises:
+        RepositoryError: one does not, and the settings are strict.
+    """
+    known = driver.ask()
+    gpus = driver.visible(known.gpus) if known is not None else []
+    tensorrt, reason = environment.tensorrt_version(triton)
+    for told in (*fit.findings(known, repository, os.environ), *plans.measured_elsewhere(repository, gpus)):
+        say(f"warning: {told}")
+    if tensorrt is None:
+        say(f"warning: whether the plans load is not known before: {reason}")
+        return {}
+    wrong = plans.not_loaded(repository, gpus, tensorrt)
+    if wrong and settings.strict:
+        raise RepositoryError("; ".join(f"{model}: {why}" for model, why in wrong.items()))
+    return wrong
 
 
 def _or_nothing(settings: Settings, groups: list[LeftOut]) -> list[LeftOut]:

@@ -1,17 +1,19 @@
 """The command line of tritonserver for given settings."""
 
-import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 from contracts import model_config
-from deploy.triton.environment import Triton
+from deploy.devices import chosen
+from deploy.triton.environment import Triton, has_option
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 
 # Whoever reaches these can run code in the server, read another caller's tensors, or blind its operator. Statistics
 # and configurations only tell, and perf_analyzer wants them without a key.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
+_HTTP_LIMIT = "http-max-input-size"
+_CLIENT_MEMORY = "allow-client-shm"
 
 
 def tritonserver_command(
@@ -43,12 +45,20 @@ def tritonserver_command(
         *_observability(settings),
         *([f"--cache-config=local,size={settings.cache_bytes}"] if settings.cache_bytes else []),
         *(["--rate-limit=execution_count"] if settings.rate_limit else []),
+        *_http_limit(triton, settings),
+        *([f"--{_CLIENT_MEMORY}=true"] if settings.allow_client_shm and asks_for_client_memory(triton) else []),
+        *([f"--log-verbose={settings.log_verbose}"] if settings.log_verbose else []),
     ]
 
 
 def config_name(triton: Triton, settings: Settings) -> str | None:
     """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
-    return None if _on_gpu(triton, settings) else "cpu"
+    return chosen.choose(settings.device, native=triton.native).config_name
+
+
+def asks_for_client_memory(triton: Triton) -> bool:
+    """Tell whether this Triton maps clients' shared memory only where it is told to: 2.68 (26.04) and later."""
+    return has_option(triton, _CLIENT_MEMORY)
 
 
 def _models(repository: Path, left_out: Set[str]) -> list[str]:
@@ -60,6 +70,12 @@ def _addresses(settings: Settings) -> Iterator[str]:
     for name in ("http", "grpc", "metrics"):
         yield f"--{name}-address={settings.host}"
         yield f"--{name}-port={getattr(settings, f'{name}_port')}"
+
+
+def _http_limit(triton: Triton, settings: Settings) -> Iterator[str]:
+    # 2.59 (25.06) and later refuse more than 64 MB; those before have neither the limit nor the option.
+    if settings.http_max_bytes and has_option(triton, _HTTP_LIMIT):
+        yield f"--{_HTTP_LIMIT}={settings.http_max_bytes}"
 
 
 def _security(settings: Settings) -> Iterator[str | Secret]:
@@ -83,12 +99,3 @@ def _observability(settings: Settings) -> Iterator[str]:
         yield "--trace-config=opentelemetry,resource=service.name=triton"
         yield "--trace-config=level=TIMESTAMPS"
         yield f"--trace-config=rate={traces.rate}"
-
-
-def _on_gpu(triton: Triton, settings: Settings) -> bool:
-    # With the pip-installed server only where it was asked for: its TensorRT is several GB of packages.
-    return settings.device == "gpu" or (settings.device == "auto" and triton.native and _has_gpu())
-
-
-def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None and Path("/dev/nvidiactl").exists()

@@ -29,6 +29,8 @@ import psutil
 
 from cli.environments import LOG, InstallError, pip_install
 from contracts import layout
+from contracts.engines import library
+from deploy.devices import chosen
 from deploy.errors import SetupError
 
 HOME = Path(os.environ.get("SERVER_ENVIRONMENT", layout.ROOT / ".venv-server")).resolve()
@@ -66,12 +68,35 @@ def pinned(package: str) -> str:
     return str(version)
 
 
+def tensorrt_version(triton: Triton) -> tuple[str | None, str]:
+    """Return the version of the TensorRT that serves plans, and why it is not known.
+
+    Of the image's own it is what the library says, of the pip-installed server what its lock names.
+    """
+    if triton.native:
+        return library.installed()
+    [version] = re.findall(r"^tensorrt-cu13==(\S+)$", _GPU_LOCK_FILE.read_text(), re.MULTILINE)
+    return str(version), ""
+
+
 def finds_own_packages(triton: Triton) -> bool:
     """Tell whether the processes of its Python models look for packages of their own; ours and the image's do."""
     if not triton.native:
         return True
     command = ["python3", "-c", f"import {_OWN_PACKAGES.name}"]
     return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
+
+
+def has_option(triton: Triton, option: str) -> bool:
+    """Tell whether this tritonserver knows `--option`: one that it does not know ends it."""
+    asked = subprocess.run(
+        [str(triton.executable), "--help"],
+        env={**os.environ, **triton.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return re.search(rf"^\s*--{re.escape(option)}\b", asked.stdout + asked.stderr, re.MULTILINE) is not None
 
 
 def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
@@ -97,7 +122,7 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     Raises:
         SetupError: the environment could not be made, or `gpu` is asked of a machine without one.
     """
-    if gpu and not Path("/dev/nvidiactl").exists():
+    if gpu and not chosen.gpus()[0]:
         raise SetupError("this machine has no NVIDIA GPU, or no driver for it", hint="serve on the CPU: --device cpu")
     locks = [_LOCK_FILE, _GPU_LOCK_FILE] if gpu else [_LOCK_FILE]
     HOME.mkdir(parents=True, exist_ok=True)

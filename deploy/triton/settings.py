@@ -4,9 +4,9 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from contracts import layout, signing
+from deploy.devices.chosen import Device
 from deploy.errors import SettingsError
 
 ADMIN_HEADER = "admin-key"  # of HTTP requests; gRPC metadata carries it as `triton-grpc-protocol-admin-key`
@@ -36,7 +36,7 @@ class Settings:
     """How a server is started."""
 
     repository: Path = field(default_factory=layout.model_repository)
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Device = "auto"
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001
@@ -46,10 +46,13 @@ class Settings:
     tls: Tls | None = None
     traces: Traces | None = None
     cache_bytes: int = 0  # of the response cache; 0 is off
+    http_max_bytes: int | None = None  # of a request's body, for a Triton that limits it; None: as that does
+    allow_client_shm: bool = False  # clients on the same machine may have it map their memory
     rate_limit: bool = False  # heed the rate limiter's resources in the configurations
     user: str | None = None  # that a root-started server becomes
     drain_s: int = 30  # how long a stopping server may finish what it has accepted
     memory_bytes: int | None = None  # that the server and its workers may take
+    log_verbose: int = 0  # Triton's; 1 tells of CUDA graphs and of every request
     strict: bool = True  # all of the repository or nothing; else what cannot be served is left out, by name
 
 

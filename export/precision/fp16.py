@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -27,6 +27,9 @@ from export import graphs
 from export.errors import GraphError
 from export.proof.runners import memory_runner
 
+Low = Literal["fp16", "bf16"]
+
+_LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _MAX = float(np.finfo(np.float16).max)
 # Half of float16's range: real traffic goes further than the samples that were looked at.
 _HEADROOM = 0.5
@@ -78,8 +81,32 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
     return tuple(KeptLayer(n.name, kept[n.name]) for n in model.graph.node if n.name in kept)
 
 
+def cast(
+    graph: Path, made: Path, samples: Sequence[Batch], low: Low = "fp16", *, batched: bool = True
+) -> tuple[KeptLayer, ...]:
+    """Write what `graph` computes in FP32 as FP16 or BF16, as far as the range allows; return what stays in FP32.
+
+    For BF16, which has FP32's range, and for what a Q/DQ graph leaves in FP32. Errors of layers are not looked for:
+    where a value is rounded before a Q/DQ pair it may become the next of 256, which is no fault of the layer. Whether
+    the whole is good enough is for the gates.
+
+    Raises:
+        GraphError: ModelOpt could not convert it.
+    """
+    model = graphs.load(graph)
+    border = graphs.border_nodes(model)
+    half, reasons = _autocast(graph, _affordable(model, samples, batched=batched), border, low)
+    onnx.save(half, made)
+    kept = _in_fp32(model, half) - {*border}
+    return tuple(
+        KeptLayer(n.name, reasons.get(n.name, "ModelOpt keeps it")) for n in model.graph.node if n.name in kept
+    )
+
+
 def simulate_fp16(half: ModelProto) -> ModelProto:
     """Return an FP32 graph that computes what the FP16 graph `half` does, every FP16 tensor rounded to float16.
+
+    Of a BF16 graph, every BF16 tensor rounded to bfloat16.
 
     Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away.
     """
@@ -87,28 +114,30 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
     twin = ModelProto()
     twin.CopyFrom(half)
     for initializer in twin.graph.initializer:
-        if initializer.data_type == TensorProto.FLOAT16:
+        if initializer.data_type in _LOW:
             initializer.CopyFrom(_widened(initializer))
     nodes: list[NodeProto] = []
     for node in twin.graph.node:
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _LOW:
                 attribute.t.CopyFrom(_widened(attribute.t))
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _LOW:
                 attribute.i = TensorProto.FLOAT
         nodes.append(node)
         for index, name in enumerate(node.output):
-            if types.get(name) == TensorProto.FLOAT16:
-                exact, stored = f"{name}/exact", f"{name}/float16"
+            if (low := types.get(name)) in _LOW:
+                exact, stored = f"{name}/exact", f"{name}/rounded"
                 node.output[index] = exact
-                nodes.append(helper.make_node("Cast", [exact], [stored], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [exact], [stored], to=low))
                 nodes.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
     del twin.graph.node[:], twin.graph.value_info[:]
     twin.graph.node.extend(nodes)
     return twin
 
 
-def _autocast(fp32: Path, samples: Sequence[Batch], keep: Iterable[str]) -> tuple[ModelProto, dict[str, str]]:
+def _autocast(
+    fp32: Path, samples: Sequence[Batch], keep: Iterable[str], low: Low = "fp16"
+) -> tuple[ModelProto, dict[str, str]]:
     from modelopt.onnx.autocast import convert_to_mixed_precision
 
     with TemporaryDirectory() as scratch, _listening() as heard:
@@ -118,17 +147,30 @@ def _autocast(fp32: Path, samples: Sequence[Batch], keep: Iterable[str]) -> tupl
         try:
             half = convert_to_mixed_precision(
                 str(fp32),
-                low_precision_type="fp16",
+                low_precision_type=low,
                 nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
-                data_max=_MAX * _HEADROOM,
-                init_max=_MAX,
+                data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
+                init_max=_MAX if low == "fp16" else np.inf,
                 keep_io_types=True,
                 calibration_data=scratch,
                 providers=["cpu"],
             )
         except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
-            raise GraphError(f"ModelOpt could not convert {fp32.name} to FP16", note=_first_line(error)) from error
+            raise GraphError(
+                f"ModelOpt could not convert {fp32.name} to {low.upper()}", note=_first_line(error)
+            ) from error
+    _without_empty_scales(half)
     return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
+
+
+def _without_empty_scales(half: ModelProto) -> None:
+    """Let no scale of a Q/DQ pair be 0 in float16, as that of a channel without weights is: TensorRT refuses it."""
+    pairs = [node for node in half.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {node.input[1] for node in pairs}
+    for tensor in half.graph.initializer:
+        if tensor.name in scales and tensor.data_type == TensorProto.FLOAT16:
+            values = np.maximum(numpy_helper.to_array(tensor), np.finfo(np.float16).smallest_subnormal)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 @contextmanager

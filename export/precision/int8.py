@@ -1,4 +1,4 @@
-"""INT8 graphs: explicit quantization, a QuantizeLinear/DequantizeLinear (Q/DQ) pair wherever 8 bits are meant.
+"""INT8 and FP8 graphs: explicit quantization, a QuantizeLinear/DequantizeLinear (Q/DQ) pair wherever 8 bits are meant.
 
 Two quantizers make them: NVIDIA's ModelOpt, which places the pairs as TensorRT fuses them, and onnxruntime's.
 Both are asked for what TensorRT accepts: signed, symmetric (zero-point 0), weights per channel, biases left.
@@ -8,13 +8,15 @@ import contextlib
 import io
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
@@ -22,6 +24,7 @@ from onnx.shape_inference import infer_shapes
 
 from contracts.manifest import Recipe
 from contracts.samples import Batch, Split
+from contracts.spec import Precision
 from export import graphs
 from export.errors import GraphError
 
@@ -37,6 +40,9 @@ METHODS = (
     ("onnxruntime", "percentile"),
     ("onnxruntime", "minmax"),
 )
+# FP8 (E4M3) has the range for outliers: the largest value decides. Ada, Hopper and Blackwell compute in it.
+FP8_METHODS = (("modelopt", "max"), ("modelopt", "entropy"))
+_ELEMENTS: Mapping[Precision, int] = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 
 
 def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batched: bool = True) -> Path:
@@ -48,7 +54,9 @@ def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batc
         GraphError: the quantizer failed.
     """
     samples = calibration.first(recipe.samples)
-    make = _with_modelopt if recipe.quantizer == "modelopt" else _with_onnxruntime
+    make: Callable[..., None] = _with_onnxruntime
+    if recipe.quantizer == "modelopt":
+        make = partial(_with_modelopt, recipe.precision)
     try:
         with _silence():
             make(fp32, int8, samples, recipe.method, batched)
@@ -117,8 +125,8 @@ def quantized_layers(model: ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in graphs.HEAVY and node.input[0] in pairs]
 
 
-def qdq_faults(model: ModelProto) -> list[str]:
-    """List what TensorRT would misread or refuse: Q/DQ that are not signed 8-bit with zero-point 0."""
+def qdq_faults(model: ModelProto, precision: Precision = "int8") -> list[str]:
+    """List what TensorRT would misread or refuse: Q/DQ that are not signed 8-bit, or FP8, with zero-point 0."""
     constants = {i.name: i for i in model.graph.initializer}
     constants |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
     found = []
@@ -128,14 +136,14 @@ def qdq_faults(model: ModelProto) -> list[str]:
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if zero_point is None:  # the standard's default is UINT8, zero-point 0
             found.append(f"{node.name}: UINT8 (no zero-point given)")
-        elif zero_point.data_type != TensorProto.INT8:
+        elif zero_point.data_type != _ELEMENTS[precision]:
             found.append(f"{node.name}: {TensorProto.DataType.Name(zero_point.data_type)}")
-        elif numpy_helper.to_array(zero_point).any():
+        elif numpy_helper.to_array(zero_point).astype(np.float32).any():
             found.append(f"{node.name}: zero-point {numpy_helper.to_array(zero_point).ravel()[0]}")
     return found
 
 
-def _with_modelopt(fp32: Path, int8: Path, samples: Split, method: str, batched: bool) -> None:
+def _with_modelopt(precision: Precision, fp32: Path, int8: Path, samples: Split, method: str, batched: bool) -> None:
     from modelopt.onnx.quantization import quantize
     from onnxruntime import quantization as q
 
@@ -144,7 +152,7 @@ def _with_modelopt(fp32: Path, int8: Path, samples: Split, method: str, batched:
         # A copy: it writes its intermediate files beside the graph it is given.
         quantize(
             str(shutil.copy(fp32, scratch)),
-            quantize_mode="int8",
+            quantize_mode=precision,
             calibration_data_reader=_reader(q, samples.batches(1 if batched else 0)),
             calibration_method=method,
             calibration_eps=["cpu"],

@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from contracts.manifest import Gate, Layer, Recipe, Trial
 from contracts.samples import Batch, Split
-from contracts.spec import ModelSpec
+from contracts.spec import ModelSpec, Precision
 from export import graphs
 from export.errors import GraphError
 from export.precision import int8
@@ -57,6 +57,7 @@ class TrialContext:
     judged: Judged  # the split as the reference answers it
     samples: int  # that there are to calibrate with
     quantized: Callable[[Recipe], Path]  # a graph with every heavy layer quantized, made once
+    precision: Precision = "int8"  # or "fp8"
 
     def judge(self, model: ModelProto, recipe: Recipe, started: float) -> Trial:
         """Hold `model`, made by `recipe`, to the limits on the whole split.
@@ -66,7 +67,7 @@ class TrialContext:
         """
         outputs = predict(self._runner(model), self.split, self.spec.max_batch)
         found = compare(outputs, self.reference, self.spec, self.split.targets)
-        proofs = gates.check(self.spec, "int8", self.judged, found)
+        proofs = gates.check(self.spec, self.precision, self.judged, found)
         return Trial(recipe, proofs, round(found.error, 6), round(time.monotonic() - started, 2))
 
     def measure_error(self, model: ModelProto, samples: int) -> float:
@@ -78,13 +79,14 @@ class TrialContext:
         return compare(outputs, self.reference[: len(outputs)], self.spec).error
 
     def _runner(self, model: ModelProto) -> Runner:
-        return memory_runner(model, [tensor.name for tensor in self.spec.outputs])
+        outputs = [tensor.name for tensor in self.spec.outputs]
+        return memory_runner(model, outputs, fused=self.precision == "int8")
 
 
 def search(
     context: TrialContext, fp32: Path, int8_path: Path, *, mode: Mode, budget_s: float, report: Callable[[str], None]
 ) -> SearchResult:
-    """Write the best INT8 graph of `fp32` to `int8_path`.
+    """Write the best INT8 or FP8 graph of `fp32` to `int8_path`.
 
     Args:
         mode: "never" takes the first recipe as it is; "auto" searches if that fails; "always" compares all.
@@ -115,7 +117,7 @@ def search(
             trials.append(context.judge(models[recipe], recipe, begun))
         return trials[-1]
 
-    for recipe in _recipes(context.samples, mode):
+    for recipe in _recipes(context, mode):
         if trials and (mode == "never" or (mode == "auto" and trials[-1].passed) or not left(_METHODS_SHARE)):
             break
         attempt(recipe, lambda recipe=recipe: onnx.load(context.quantized(recipe)))  # type: ignore[misc]
@@ -143,11 +145,12 @@ def _rank(trial: Trial) -> tuple[bool, int, float]:
     return not trial.passed, len(trial.recipe.left_out) if trial.passed else 0, trial.error
 
 
-def _recipes(samples: int, mode: Mode) -> Iterator[Recipe]:
+def _recipes(context: TrialContext, mode: Mode) -> Iterator[Recipe]:
     """Yield every method with all samples; where all are compared, with fewer too."""
     for share in (1.0, _FEWER) if mode == "always" else (1.0,):
-        for quantizer, method in int8.METHODS:
-            yield Recipe(quantizer, method, max(1, int(samples * share)))
+        for quantizer, method in int8.METHODS if context.precision == "int8" else int8.FP8_METHODS:
+            samples = max(1, int(context.samples * share))
+            yield Recipe(quantizer, method, samples, precision=context.precision)
 
 
 def _sensitivity(
@@ -179,8 +182,9 @@ def _leave_out(
     left: Callable[[], bool],
 ) -> None:
     """Leave out as many of the worst layers as the spec admits; if that passes, halve the way to as few as do."""
-    in_int8 = math.ceil(len(graphs.heavy_nodes(model)) * context.spec.limits["int8"].computed_share - 1e-9)
-    most = min(len(int8.quantized_layers(quantized)) - in_int8, len(sensitivity))
+    share = context.spec.limits[context.precision].computed_share
+    needed = math.ceil(len(graphs.heavy_nodes(model)) * share - 1e-9)
+    most = min(len(int8.quantized_layers(quantized)) - needed, len(sensitivity))
     failed, count = 0, most
     while count > failed and left():
         names = tuple(layer.name for layer in sensitivity[:count])

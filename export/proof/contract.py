@@ -18,12 +18,12 @@ import numpy as np
 from onnx import ModelProto
 
 from contracts import model_config
+from contracts.engines.plans import cc_model_filenames
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export import graphs
 from export.errors import RefusedError
 from export.proof import gates
-from export.proof.engine import cc_model_filenames
 
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")

@@ -7,12 +7,11 @@ Both are strongly typed: the graph's types are what is computed. TF32 is switche
 """
 
 import importlib
-import json
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,22 +19,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from contracts.manifest import Engine, Gate
+from contracts.engines import library
+from contracts.engines.plans import same_version, version_of
+from contracts.manifest import Compatibility, Engine
 from contracts.spec import ModelSpec
 from export import tools
 from export.errors import CompileError, EngineError
+from export.proof.layers import dtype_share
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
+Profile = Mapping[str, tuple[tuple[int, ...], ...]]  # {input: its min, opt and max shape}
 
-# What Dockerfile.triton's server has. A plan of another version does not load there.
-SERVER_TENSORRT = "11.1.0.106"
-# The GPUs that config.pbtxt's cc_model_filenames name a plan for: Turing to Blackwell.
-COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1")
-
+# The bindings alone, over an image's own library, have no package of the library's name.
+_PACKAGES: Mapping[Library, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+    "tensorrt_rtx": ("tensorrt_rtx",),
+}
 _INSTALL = {
-    "tensorrt": "on a machine with an NVIDIA GPU: .venv/bin/pip install '.[gpu]'",
+    "tensorrt": "build in the server's own image (Dockerfile.triton, stage export), or on a machine with an NVIDIA "
+    "GPU: .venv/bin/pip install '.[gpu]'",
     "tensorrt_rtx": "make setup",
 }
+_AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class BuildOptions:
     """How engines are built."""
 
     library: Library = "tensorrt_rtx"
-    hardware_compatible: bool = False  # for Ampere and everything newer, at some cost in speed
+    # The GPUs that a plan runs on beside the one that built it. Plans are filed by compute capability, so all of that.
+    compatibility: Compatibility = "same_compute_capability"
     timing_caches: Path | None = None  # folder of kernels timed before; makes rebuilding quicker and alike
 
 
@@ -64,14 +70,15 @@ def require(options: BuildOptions, server_tensorrt: str) -> None:
         server_tensorrt: The TensorRT version of the Triton that will load the plans.
 
     Raises:
-        EngineError: the library is missing, is not the server's, or there is no GPU that PyTorch sees.
+        EngineError: the library is missing or not the server's, or there is no GPU that PyTorch sees or that can build
+            what was asked for.
     """
-    trt = _import(options.library)
+    load(options.library)
     if options.library == "tensorrt_rtx":
         return
-    if not same_version(trt.__version__, server_tensorrt):
+    if not same_version(built_by := library_version(), server_tensorrt):
         raise EngineError(
-            f"TensorRT {trt.__version__} builds plans that the server's TensorRT {server_tensorrt} cannot load",
+            f"TensorRT {built_by} builds plans that the server's TensorRT {server_tensorrt} cannot load",
             hint="build in the server's own image (Dockerfile.triton, stage export), or name its version with "
             "--server-tensorrt",
         )
@@ -83,6 +90,39 @@ def require(options: BuildOptions, server_tensorrt: str) -> None:
             note=f"torch {torch.__version__} sees no GPU",
             hint="on a machine without one, leave --target away: the engines are then compiled as a check",
         )
+    if options.compatibility == "ampere_plus" and (found := torch.cuda.get_device_capability()) < _AMPERE:
+        raise EngineError(
+            f"a plan for Ampere and everything newer is built on such a GPU, not on compute capability "
+            f"{found[0]}.{found[1]}",
+            hint="leave --hardware-compatible away",
+        )
+
+
+def library_version() -> str:
+    """Return the version of the TensorRT that is loaded, as the library itself says it: its bindings only claim one.
+
+    Raises:
+        EngineError: it does not say.
+    """
+    try:
+        return library.said(library.LIBRARY)
+    except (OSError, AttributeError) as error:
+        raise EngineError(f"{library.LIBRARY} does not say its version", note=str(error)) from error
+
+
+def load(name: Library) -> ModuleType:
+    """Import a TensorRT's Python bindings.
+
+    Raises:
+        EngineError: they are not installed, or find no library.
+    """
+    reasons = []
+    for package in _PACKAGES[name]:
+        try:
+            return importlib.import_module(package)
+        except (ImportError, OSError) as error:
+            reasons.append(str(error))
+    raise EngineError(f"{name} is not installed", note="; ".join(reasons), hint=_INSTALL[name])
 
 
 def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
@@ -92,7 +132,7 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
         EngineError: the library is missing.
         CompileError: it refused the graph, with its own messages.
     """
-    trt = _import(options.library)
+    trt = load(options.library)
     log = _collecting_logger(trt)
     started = time.monotonic()
     try:
@@ -118,99 +158,19 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
         unfinished.replace(cache)
     data = bytes(plan)
     facts = Engine(
-        library=f"{options.library} {trt.__version__}",
+        library=f"{options.library} {version_of(data) or trt.__version__}",
         size_bytes=len(data),
         build_s=round(time.monotonic() - started, 3),
         dtype_share=share,
-        hardware_compatible=options.hardware_compatible,
         profile=profile_of(spec),
-        **(_gpu() if options.library == "tensorrt" else {}),
+        **(_for_gpus(options) if options.library == "tensorrt" else {}),
     )
     return BuiltEngine(data, facts, io_tensors, "\n".join(log.lines))
 
 
-def profile_of(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Return the optimization profile, {input: its min, opt and max shape}."""
+def profile_of(spec: ModelSpec) -> Profile:
+    """Return the optimization profile of a spec's inputs."""
     return {tensor.name: tuple(tensor.shape_at(end) for end in ("min", "opt", "max")) for tensor in spec.inputs}
-
-
-def dtype_share(network: Any, trt: ModuleType) -> Mapping[str, float]:
-    """Return the share of convolution and matrix-multiply layers in each dtype, before TensorRT fuses them.
-
-    A layer whose both operands are dequantized computes in the quantized dtype: TensorRT fuses the pairs into it.
-    """
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    producer = {layer.get_output(o).name: layer for layer in layers for o in range(layer.num_outputs)}
-    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
-
-    def computed_in(layer: Any) -> str:
-        # A convolution has its weights as an input where they are computed, as dequantized ones are.
-        operands = [layer.get_input(i) for i in range(min(layer.num_inputs, 2))]
-        sources = [producer[o.name] for o in operands if o is not None and o.name in producer]
-        if len(sources) == 2 and all(source.type == trt.LayerType.DEQUANTIZE for source in sources):
-            return str(sources[0].get_input(0).dtype).removeprefix("DataType.")
-        return str(operands[0].dtype).removeprefix("DataType.")
-
-    return _share(Counter(computed_in(layer) for layer in layers if layer.type in heavy))
-
-
-def inspected_share(information: str, heavy: Collection[str]) -> Mapping[str, float]:
-    """Return the same share by what the engine inspector says of the built engine; empty if it names too few layers.
-
-    TensorRT fuses: an engine layer says in its metadata which ONNX layers it came from.
-
-    Args:
-        information: The inspector's JSON, from an engine built with detailed profiling verbosity.
-        heavy: The ONNX names of the layers that count.
-    """
-    names = {"int8": "INT8", "half": "HALF", "fp16": "HALF", "float": "FLOAT", "fp32": "FLOAT"}
-    counts: Counter[str] = Counter()
-    for layer in json.loads(information).get("Layers", []):
-        # Without detailed verbosity: names alone. A reformatting layer is named after the one that it copies for.
-        if not isinstance(layer, dict) or layer.get("LayerType") == "Reformat":
-            continue
-        said = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
-        made_of = [name for name in heavy if re.search(rf"(?<![\w./]){re.escape(name)}(?![\w./])", said)]
-        dtype = re.search(rf"\b({'|'.join(names)})\b", _datatype((layer.get("Inputs") or [{}])[0]).lower())
-        if dtype:
-            counts[names[dtype[0]]] += len(made_of)
-    return _share(counts) if counts.total() * 2 >= len(heavy) and heavy else {}
-
-
-def plan_version(plan: bytes) -> str | None:
-    """Read the TensorRT version that built a plan from its header; None if it is no plan.
-
-    The header is a tag ("ftrt", TensorRT-RTX: "vtrt"), and at byte 24 major, minor, patch and build: what NVIDIA's
-    trtexec --getPlanVersionOnly reads.
-    """
-    if len(plan) < 28 or plan[:4] not in (b"ftrt", b"vtrt"):
-        return None
-    return ".".join(str(part) for part in plan[24:28])
-
-
-def server_gate(plan: bytes, server_tensorrt: str) -> Gate:
-    """Check that the server's TensorRT can load the plan: it has to be the very version that built it."""
-    built_by = plan_version(plan) or "no TensorRT"
-    return Gate("loads in the server's TensorRT", float(same_version(built_by, server_tensorrt)), 1, "at least",
-                f"built by {built_by}, the server has {server_tensorrt}", id="server_tensorrt")  # fmt: skip
-
-
-def same_version(actual: str, wanted: str) -> bool:
-    """Tell whether `actual` is `wanted` as far as that says: "11.1.0.106" is the same as "11.1"."""
-    return f"{actual}.".startswith(f"{wanted.rstrip('.')}.")
-
-
-def cc_model_filenames() -> dict[str, str]:
-    """Return {compute capability: the file such a GPU loads}, as in config.pbtxt."""
-    return {cc: f"model.sm{cc.replace('.', '')}.plan" for cc in COMPUTE_CAPABILITIES}
-
-
-def plan_files(facts: Engine) -> list[str]:
-    """List the names a plan is published under: its GPU's, or every newer one's if it is hardware compatible."""
-    files = cc_model_filenames()
-    if facts.hardware_compatible:
-        return [file for cc, file in files.items() if float(cc) >= 8.0]
-    return [files.get(facts.compute_capability or "", "model.plan")]
 
 
 def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: BuildOptions) -> Any:
@@ -218,8 +178,9 @@ def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: BuildOption
     # On by default, and the one way left to compute less precisely than the graph says: 10 bits instead of 23.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector shall say what runs
-    if options.hardware_compatible:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.library == "tensorrt":  # TensorRT-RTX compiles for a GPU when it loads an engine there
+        level = options.compatibility.upper()
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
     if (cache := _timing_cache(trt, options)) is not None:
         for known in (cache.read_bytes() if cache.exists() else b"", b""):
             timed = config.create_timing_cache(known)
@@ -249,34 +210,25 @@ def _io_tensors(network: Any, trt: ModuleType) -> tuple[dict[str, tuple[str, tup
     return {t.name: described(t) for t in inputs}, {t.name: described(t) for t in outputs}
 
 
-def _gpu() -> dict[str, Any]:
-    """Describe the machine that a plan is tied to, in an Engine's fields."""
+def _for_gpus(options: BuildOptions) -> dict[str, Any]:
+    """Describe the machine that built a plan and the GPUs that it is for, in an Engine's fields."""
     import pynvml
     import torch
 
-    pynvml.nvmlInit()
-    try:
+    driver = None
+    with suppress(pynvml.NVMLError):  # a container may have CUDA alone
+        pynvml.nvmlInit()
         driver = str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
         pynvml.nvmlShutdown()
     major, minor = torch.cuda.get_device_capability()
-    return {"cuda": torch.version.cuda, "driver": driver, "compute_capability": f"{major}.{minor}"}
-
-
-def _share(counts: "Counter[str]") -> Mapping[str, float]:
-    return {dtype: round(count / counts.total(), 4) for dtype, count in counts.most_common() if count}
-
-
-def _datatype(tensor: Mapping[str, Any]) -> str:
-    """Return what TensorRT 11 has in "DataType"; 10 had it in "Format/Datatype", as "Row major linear FP16 format"."""
-    return next((str(value) for key, value in tensor.items() if key.lower().endswith("datatype")), "")
-
-
-def _import(library: Library) -> ModuleType:
-    try:
-        return importlib.import_module(library)
-    except (ImportError, OSError) as error:
-        raise EngineError(f"{library} is not installed", note=str(error), hint=_INSTALL[library]) from error
+    return {
+        "cuda": torch.version.cuda,
+        "driver": driver,
+        "gpu": torch.cuda.get_device_name(),
+        "compute_capability": f"{major}.{minor}",
+        "compatibility": options.compatibility,
+        "hardware_compatible": options.compatibility == "ampere_plus",
+    }
 
 
 def _collecting_logger(trt: ModuleType) -> Any:

@@ -72,6 +72,16 @@ def failures(proofs: Sequence[Gate]) -> str:
     return "; ".join(str(gate) for gate in proofs if not gate.passed)
 
 
+def verdict(proofs: Sequence[Gate]) -> str:
+    """Say in one line why it is refused, or the figures that matter most: its answers', else its numbers'."""
+    if failed := failures(proofs):
+        return f"REFUSED: {failed}"
+    shown = [gate for gate in proofs if gate.id in ("agreement", "metric_drop")] or [
+        gate for gate in proofs if "_difference:" in gate.id
+    ]
+    return ", ".join(f"{gate.name} {gate.figure:.5g}" for gate in shown)
+
+
 def _tolerances(output: str, spec: ModelSpec, precision: Precision, everywhere: Mapping[str, Comparison]) -> list[Gate]:
     """Hold an output's differences to its tolerance; the largest one counts wherever it was measured."""
     tolerance, proofs = spec.limits[precision].of(output), []

@@ -1,35 +1,40 @@
-"""Something that runs a variant on a batch: onnxruntime on the CPU, or a TensorRT plan on the GPU."""
+"""Something that runs a variant on a batch: onnxruntime on the CPU. A TensorRT plan is plan_runner's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from contracts.samples import Batch, Group, Split
-from contracts.spec import ModelSpec
-from export.errors import EngineError, GraphError
+from export.errors import GraphError
 
 Runner = Callable[[Batch], Batch]
 
 
-def onnx_runner(graph: Path, outputs: Sequence[str]) -> Runner:
-    """Open `graph` in onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults)."""
-    return _session_runner(graph, outputs)
+def onnx_runner(graph: Path, outputs: Sequence[str], *, fused: bool = True) -> Runner:
+    """Open `graph` in onnxruntime on the CPU, with the thread settings the CPU server uses (its defaults).
+
+    Args:
+        fused: Compute in 8 bits between Q/DQ pairs. Without, a pair rounds and the arithmetic is float32: all that
+            onnxruntime can do with FP8, whose graphs it otherwise refuses, or answers wrong.
+    """
+    return _session_runner(graph, outputs, fused)
 
 
-def memory_runner(model: ModelProto, outputs: Sequence[str]) -> Runner:
+def memory_runner(model: ModelProto, outputs: Sequence[str], *, fused: bool = True) -> Runner:
     """Open a graph that is not on disk in the same way."""
-    return _session_runner(model.SerializeToString(), outputs)
+    return _session_runner(model.SerializeToString(), outputs, fused)
 
 
-def _session_runner(graph: Path | bytes, outputs: Sequence[str]) -> Runner:
+def _session_runner(graph: Path | bytes, outputs: Sequence[str], fused: bool) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    if not fused:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # The next level takes a Relu before an FP8 pair for a part of the pair, and leaves it out (1.24).
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3  # errors; the GPU build warns of every machine without one
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = list(outputs)
@@ -38,70 +43,6 @@ def _session_runner(graph: Path | bytes, outputs: Sequence[str]) -> Runner:
         return dict(zip(names, session.run(names, dict(batch)), strict=True))
 
     return run
-
-
-class PlanRunner:
-    """A TensorRT plan on the current GPU, its buffers held by PyTorch. A Runner and a context manager.
-
-    Raises:
-        EngineError: the plan does not deserialize here (another TensorRT version or GPU architecture).
-    """
-
-    def __init__(self, plan: bytes, spec: ModelSpec) -> None:
-        import tensorrt as trt
-        import torch
-
-        self._torch, self._spec = torch, spec
-        self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise EngineError(
-                f"the plan of {spec.model} does not load on this machine",
-                hint="build it here: a plan runs only on its own TensorRT version and GPU architecture",
-            )
-        self._context = self._engine.create_execution_context()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Run one batch.
-
-        Raises:
-            EngineError: its shapes are outside of the optimization profile, or TensorRT could not run it.
-        """
-        torch = self._torch
-        with torch.cuda.stream(self._stream):
-            # Contiguous: TensorRT reads the bytes in order, whatever strides numpy had for them.
-            whole = {name: np.ascontiguousarray(values) for name, values in batch.items()}
-            buffers = {name: torch.from_numpy(values).cuda(non_blocking=True) for name, values in whole.items()}
-            for name, values in whole.items():
-                if not self._context.set_input_shape(name, values.shape):
-                    raise EngineError(f"{_shapes(batch)} is outside of the optimization profile of {self._spec.model}")
-            for output in self._spec.outputs:
-                shape = tuple(self._context.get_tensor_shape(output.name))
-                if min(shape, default=0) < 0:
-                    raise EngineError(f"the shape of {output.name!r} depends on values, which is not supported")
-                buffers[output.name] = torch.empty(shape, dtype=getattr(torch, output.dtype), device="cuda")
-            for name, buffer in buffers.items():
-                self._context.set_tensor_address(name, buffer.data_ptr())
-            if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError(f"TensorRT could not run {self._spec.model} on {_shapes(batch)}")
-            results = {o.name: buffers[o.name].cpu().numpy() for o in self._spec.outputs}
-        self._stream.synchronize()
-        return results
-
-    def inspect(self) -> str:
-        """Return what TensorRT's engine inspector says of every layer, as JSON."""
-        import tensorrt as trt
-
-        inspector = self._engine.create_engine_inspector()
-        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del self._context, self._engine
 
 
 def predict(run: Runner, split: Split, batch: int, advance: Callable[[int], None] = lambda n: None) -> list[Batch]:
@@ -143,7 +84,3 @@ def _of_group(run: Runner, group: Group, batch: int, advance: Callable[[int], No
 def length(batch: Batch) -> int:
     """Return the number of samples in a batch."""
     return len(next(iter(batch.values())))
-
-
-def _shapes(batch: Mapping[str, NDArray[Any]]) -> str:
-    return ", ".join(f"{name} {list(values.shape)}" for name, values in batch.items())

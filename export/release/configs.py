@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.engines.plans import cc_model_filenames
 from contracts.errors import ModelConfigError
 from contracts.names import is_model_name
 from contracts.samples import Batch, Group, Split
 from contracts.spec import ModelSpec, TensorSpec
 from export.proof.contract import CONFIGS, dims_of
-from export.proof.engine import cc_model_filenames
 
 WARMUP = "warmup"  # where Triton looks for what `input_data_file` names
 # What TensorRT takes and gives; of the rest of Triton's types it has none, nor has its backend scalars.
@@ -167,8 +167,15 @@ def _cpu_instances(cores: int) -> str:
 
 
 def _gpu_instances(*, tensorrt: bool) -> str:
-    why = "" if tensorrt else "# TensorRT's backend has no scalars, and not all of the types: here it is onnxruntime.\n"
-    return f"{why}instance_group [ {{ kind: KIND_GPU count: {_FEWEST_INSTANCES} }} ]"
+    group = f"instance_group [ {{ kind: KIND_GPU count: {_FEWEST_INSTANCES} }} ]"
+    if not tensorrt:
+        return f"# TensorRT's backend has no scalars, and not all of the types: here it is onnxruntime.\n{group}"
+    return (
+        f"{group}\n\n"
+        "# One sample, preferred sizes and the fullest batch are launched as a CUDA graph each, in the shapes that\n"
+        "# the engine is tuned for, as it was timed; all else kernel by kernel.\n"
+        "optimization { cuda { graphs: true } }"
+    )
 
 
 def _warm(spec: ModelSpec, sample: Batch | None) -> str:

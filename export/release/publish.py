@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from contracts import bundle, copying, golden, layout, manifest, repository
-from contracts.errors import ManifestError, PublishError
+from contracts.errors import PublishError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
 from contracts.spec import DISCRETE, ModelSpec
@@ -21,6 +21,7 @@ from export.precision.search import SearchResult
 from export.proof import contract, engine
 from export.prove import ProvenVariant
 from export.release import locks, serve_gate
+from export.release.carried import carry_plans
 from export.release.golden import golden_requests
 from export.release.seal import seal
 from export.tools import tool_versions
@@ -123,8 +124,11 @@ def _fill(
         requests = golden_requests(context, proven, release.choices, copied / release.model)
     golden.write(requests, directory)
     release = replace(release, golden=dict(Counter(request.model for request in requests)))
-    carried = _carry_plans(context, release, model_directory, directory)
-    return seal(replace(release, choices=(*release.choices, *carried)), directory, None)
+    choices = carry_plans(
+        release, model_directory, directory, context.progress.say,
+        profile=engine.profile_of(context.source.spec), server_tensorrt=context.request.server_tensorrt,
+    )  # fmt: skip
+    return seal(replace(release, choices=choices), directory, None)
 
 
 @contextmanager
@@ -144,39 +148,6 @@ def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> 
     shutil.copyfile(chosen.graph, directory / choice.file)
     if manifest.sha256(directory / choice.file) != chosen.variant.sha256:
         raise GraphError(f"{chosen.graph} changed after it was proven", hint="run the same command with --force")
-
-
-def _carry_plans(
-    context: ExportContext, release: Manifest, model_directory: Path, directory: Path
-) -> tuple[Choice, ...]:
-    """Copy the plans for other GPUs from the newest version before, as far as they are plans of this release.
-
-    Each GPU machine adds its own plan that way, and a version serves all of them. A plan is of this release if it
-    was built from a graph that has just passed again, for the same shapes, by the server's TensorRT.
-    """
-    earlier = [version for version in repository.versions(model_directory) if version < release.version]
-    if not earlier:
-        return ()
-    before = model_directory / str(earlier[-1])
-    try:
-        choices = manifest.verify(before).choices
-    except ManifestError as error:
-        context.progress.say(f"No plan is taken along from version {earlier[-1]}: {error}")
-        return ()
-    passed = {variant.sha256 for variant in release.variants if variant.passed}
-    profile = engine.profile_of(context.source.spec)
-    carried = [
-        choice
-        for choice in choices
-        if choice.engine is not None
-        and choice.file not in {own.file for own in release.choices}
-        and choice.graph_sha256 in passed
-        and choice.engine.profile == profile
-        and engine.server_gate((before / choice.file).read_bytes(), context.request.server_tensorrt).passed
-    ]
-    for choice in carried:
-        shutil.copyfile(before / choice.file, directory / choice.file)
-    return tuple(carried)
 
 
 def _evidence(context: ExportContext, proven: Sequence[ProvenVariant]) -> report.Evidence:

@@ -14,8 +14,10 @@ def variants_table(release: Manifest) -> Table:
         known = f" (the reference's {metric.name} is {metric.shown(release.reference_score)})"
     timed = [f"{file.partition('.')[2]} ms,\nbatch {batch}" for file in files for batch in _batches(release, file)]
     proven = (metric.name if metric else "metric", "drop at\nmost", "agree-\nment", "ONNX\nMB", "engine\nMB")
-    text = ("variant", "computes in", "verdict")
-    shown = table("variant", *proven, "computes in", *timed, "verdict", title=f"{release.model}{known}", left=text)
+    # Not the kernels': TensorRT may compute a layer in a higher type than it is asked for.
+    types = "types in the\nnetwork"
+    text = ("variant", types, "verdict")
+    shown = table("variant", *proven, types, *timed, "verdict", title=f"{release.model}{known}", left=text)
     for variant in release.variants:
         shown.add_row(*_row(variant, files, release))
     return shown

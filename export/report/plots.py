@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.figure import Figure
 
 # Nothing is said by colour alone.
-COLOURS: Mapping[Precision, str] = {"fp32": BLUE, "fp16": AMBER, "int8": GREEN}
-_MARKERS: Mapping[Precision, str] = {"fp32": "o", "fp16": "s", "int8": "D"}
+COLOURS: Mapping[Precision, str] = {"fp32": BLUE, "fp16": AMBER, "bf16": GREY, "fp8": INK, "int8": GREEN}
+_MARKERS: Mapping[Precision, str] = {"fp32": "o", "fp16": "s", "bf16": "^", "fp8": "v", "int8": "D"}
 _WIDTH = 9.6  # inches of 72 points
 # Text stays text, and the same figures give the same bytes.
 _SVG = {"svg.fonttype": "none", "svg.hashsalt": "report"}

@@ -30,6 +30,7 @@ class ExportSource:
     calibration: Split
     search: Split  # recipes are compared on it, so that none is chosen for its luck on the held-out split
     held_out: Split
+    module: Callable[[], Any] | None = None  # the nn.Module itself, where it comes from one
     # Makes so many examples of what a client of the ensemble sends, {input: [n, …]}; None: there are none.
     raw_examples: Callable[[int], Batch] | None = None
 

@@ -33,6 +33,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             compared_with="the PyTorch module in the checkpoint",
         ),
         reference=lambda: module_runner(checkpoint.module.served(), spec),
+        module=checkpoint.module.served,
         write_graph=lambda path: graph_from_module(checkpoint.module.served(), spec, path),
         calibration=data.split("train").first(calibration_samples),
         search=data.split("val"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.judging import paired
-from contracts.spec import PRECISIONS, DynamicDim, Precision, Task, TensorSpec
+from contracts.spec import USUAL_PRECISIONS, DynamicDim, Precision, Task, TensorSpec
 
 # As shares of the largest value that the module gave: a first guess, wide enough for a sound conversion and too narrow
 # for a wrong one. `relative` is the RMS difference as a share of the RMS.
@@ -60,7 +60,7 @@ def text(draft: Draft) -> str:
         *(_tensor("outputs", tensor, "") for tensor in draft.outputs),
         "# How far a precision may be from the module itself, on the samples that are held out. CHECK them all: these\n"
         "# are shares of what the module gave for the samples, and nobody knows but you what a difference costs.",
-        *(_limits(draft, precision) for precision in PRECISIONS),
+        *(_limits(draft, precision) for precision in USUAL_PRECISIONS),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -84,6 +84,7 @@ def from_torch(
             compared_with=compared_with,
         ),
         reference=lambda: module_runner(module, spec),
+        module=lambda: module,
         write_graph=lambda path: graph_from_module(module, spec, path, example),
         calibration=first.first(calibration_samples),
         search=first,

@@ -18,10 +18,25 @@ COMPOSE = yaml.safe_load((layout.ROOT / "deploy" / "compose.yaml").read_text())
 def test_the_image_is_pinned_and_its_tensorrt_is_the_one_plans_are_built_with() -> None:
     assert re.search(r"^ARG TRITON=\S+:\d\d\.\d\d-py3$", DOCKERFILE, re.MULTILINE)
     [recorded] = re.findall(r"has TensorRT (\d+\.\d+\.\d+)", DOCKERFILE)
-    [installed] = re.findall(r"tensorrt-cu13==(\S+)", DOCKERFILE)
+    [installed] = re.findall(r"--no-deps tensorrt-cu13-bindings==(\S+)", DOCKERFILE)
     extra = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
     assert extra == [f"tensorrt-cu13=={installed}"]
     assert installed.startswith(f"{recorded}.")
+
+
+def test_both_stages_ask_the_images_tensorrt_for_its_version_before_anything_else_is_made() -> None:
+    """And fail closed: the command exits with 1 where there is no library, too. Nothing else brings a TensorRT."""
+    for name in ("server", "export"):
+        stage = DOCKERFILE.partition(f" AS {name}")[2].partition("\nFROM ")[0]
+        assert re.search(
+            r"^COPY contracts contracts$.*^RUN \S+python -m contracts\.engines\.library$", stage, re.M | re.S
+        )
+    assert "TRT_VERSION" not in DOCKERFILE and "tensorrt-cu13==" not in DOCKERFILE
+
+
+def test_compose_serves_on_the_gpu_or_says_that_there_is_none() -> None:
+    [entry] = re.findall(r'^CMD (\["up".*\])$', DOCKERFILE, re.MULTILINE)
+    assert COMPOSE["services"]["triton"]["command"] == [*yaml.safe_load(entry), "--device=gpu"]
 
 
 def test_every_stage_runs_unprivileged() -> None:
@@ -62,7 +77,8 @@ def test_the_image_has_what_deploy_imports() -> None:
     [installed] = re.findall(r"--constraint requirements.lock \\\n\s+(.*)$", DOCKERFILE, re.MULTILINE)
     provided = {"numpy", "google", *(re.sub(r"\W.*", "", word.strip('"')) for word in installed.split())}
     provided |= {
-        {"pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p) for p in provided
+        {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p)
+        for p in provided
     }
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))

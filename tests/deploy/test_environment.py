@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
+from contracts.engines.plans import SERVER_TENSORRT
 from deploy.errors import SetupError
 from deploy.triton import environment
-from export.proof.engine import SERVER_TENSORRT
 
 
 @pytest.fixture(scope="module")

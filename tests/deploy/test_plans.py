@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from contracts import layout
+from contracts.engines.plans import SERVER_TENSORRT, version_of
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from deploy.triton import environment
 from export.proof import engine
-from export.proof.engine import SERVER_TENSORRT, BuildOptions
+from export.proof.engine import BuildOptions
 from tests.deploy.tiny_models import BATCHED, ROWS, add, serving
 
 
@@ -46,7 +47,7 @@ def test_a_gpu_gets_the_plan_of_its_architecture(tmp_path: Path, backends_import
     for capability, file in (("9.0", "model.sm90.plan"), ("8.9", "model.plan")):
         name, plan = plans.read(config, capability, SERVER_TENSORRT)
         assert name == file and plan.endswith(file.encode())
-    assert plans.version(plan) == engine.plan_version(plan) == SERVER_TENSORRT, "both read the same header"
+    assert plans.version(plan) == version_of(plan) == SERVER_TENSORRT, "both read the same header"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from export import pipeline, steps
 from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.precision import fp16, int8
-from export.release import timing
+from export.proof import timing
 from export.source.base import ExportSource
 from tests.conftest import Workspace, new_workspace
 

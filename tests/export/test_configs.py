@@ -199,6 +199,7 @@ def test_what_tensorrt_does_not_take_is_served_by_onnxruntime_on_a_gpu_as_well(t
         configs.write_configs(folder, brought)
         config = parsed(folder / CONFIGS[0])
         assert config.platform == platform
+        assert config.optimization.cuda.graphs is bool(platform), "plans are launched as they were timed"
         if not platform:
             assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.onnx")
             assert not config.cc_model_filenames

@@ -10,13 +10,13 @@ from google.protobuf import text_format
 from onnx import ModelProto, TensorProto
 from tritonclient.grpc import model_config_pb2
 
+from contracts.engines.plans import cc_model_filenames
 from contracts.errors import ModelConfigError
 from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
 from export import graphs, prove
 from export.context import ExportContext
 from export.proof import contract
 from export.proof.contract import CONFIGS
-from export.proof.engine import cc_model_filenames
 from export.release import configs
 from export.source.base import ExportSource
 from tests.conftest import Workspace

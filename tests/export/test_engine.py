@@ -13,14 +13,16 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts import layout
+from contracts.engines.plans import SERVER_TENSORRT, cc_model_filenames, same_version, version_of
 from contracts.manifest import Engine
 from contracts.spec import Precision
 from export import graphs, prove
 from export.context import ExportContext
 from export.errors import CompileError
-from export.proof import contract, engine
-from export.proof.engine import SERVER_TENSORRT, BuildOptions, BuiltEngine
-from export.proof.runners import PlanRunner, onnx_runner
+from export.proof import contract, engine, layers, plans
+from export.proof.engine import BuildOptions, BuiltEngine
+from export.proof.plan_runner import PlanRunner
+from export.proof.runners import onnx_runner
 from export.source.base import ExportSource
 
 
@@ -40,7 +42,7 @@ def plan(built: dict[Precision, BuiltEngine]) -> bytes:
     [
         ("fp32", {"FLOAT": 1.0}),
         ("fp16", {"HALF": 1.0}),
-        ("int8", {"INT8": 0.9, "FLOAT": 0.1}),  # ModelOpt leaves the classifier, the tenth layer, in FP32
+        ("int8", {"INT8": 0.9, "FLOAT": 0.1}),  # ModelOpt leaves the classifier, the tenth layer
     ],
 )
 def test_every_variant_is_compiled_in_its_precision(
@@ -88,24 +90,24 @@ def test_a_layer_with_one_dequantized_operand_does_not_compute_in_int8(
 
 
 def test_a_plan_says_which_version_built_it(plan: bytes) -> None:
-    assert engine.plan_version(plan) == tensorrt_rtx.__version__
+    assert version_of(plan) == tensorrt_rtx.__version__
     for garbage in (b"", plan[:27], b"garbage" + plan, b"\x00" * 64):
-        assert engine.plan_version(garbage) is None
+        assert version_of(garbage) is None
 
 
 def test_a_plan_of_another_version_does_not_load_in_the_server(plan: bytes) -> None:
-    assert engine.server_gate(plan, tensorrt_rtx.__version__).passed
-    refused = engine.server_gate(plan, SERVER_TENSORRT)
+    assert plans.server_gate(plan, tensorrt_rtx.__version__).passed
+    refused = plans.server_gate(plan, SERVER_TENSORRT)
     assert not refused.passed
     assert refused.detail == f"built by {tensorrt_rtx.__version__}, the server has {SERVER_TENSORRT}"
 
 
 def test_planted_a_plan_that_another_version_built_fails_the_gate(plan: bytes) -> None:
     planted = b"ftrt" + plan[4:24] + bytes([11, 0, 0, 114]) + plan[28:]
-    assert engine.server_gate(planted, "11.0.0.114").passed
-    assert engine.server_gate(planted, SERVER_TENSORRT).detail.startswith("built by 11.0.0.114,")
-    assert not engine.server_gate(planted, SERVER_TENSORRT).passed
-    assert engine.server_gate(b"garbage", SERVER_TENSORRT).detail.startswith("built by no TensorRT,")
+    assert plans.server_gate(planted, "11.0.0.114").passed
+    assert plans.server_gate(planted, SERVER_TENSORRT).detail.startswith("built by 11.0.0.114,")
+    assert not plans.server_gate(planted, SERVER_TENSORRT).passed
+    assert plans.server_gate(b"garbage", SERVER_TENSORRT).detail.startswith("built by no TensorRT,")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_planted_a_plan_that_another_version_built_fails_the_gate(plan: bytes) -
     ],
 )
 def test_versions_are_the_same_as_far_as_the_wanted_one_says(found: str, wanted: str, same: bool) -> None:
-    assert engine.same_version(found, wanted) is same
+    assert same_version(found, wanted) is same
 
 
 HEAVY = ["network.2.first.1/Conv", "network.2.first.1/Conv_2", "head/Gemm"]
@@ -147,25 +149,25 @@ def layer(made_of: str, *inputs: str, key: str = "DataType", kind: str = "CaskCo
     ],
 )
 def test_the_share_is_what_the_layers_of_the_engine_take_in(key: str, int8: str, half: str) -> None:
-    layers = [
+    found = [
         layer("network.2.first.1/Conv network.2/Relu", int8, half, key=key),
         layer("network.2.first.1/Conv_2", int8, key=key),
         layer("head/Gemm", half, key=key),
         layer("normalise/Sub", "Float", key=key),
     ]
-    assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {"INT8": 0.6667, "HALF": 0.3333}
+    assert layers.inspected_share(json.dumps({"Layers": found}), HEAVY) == {"INT8": 0.6667, "HALF": 0.3333}
 
 
 def test_a_layer_that_only_copies_for_another_does_not_count() -> None:
     copies = layer("", "Float", kind="Reformat")
     copies["Name"] = "Reformatting CopyNode for Input Tensor 0 to network.2.first.1/Conv"
-    layers = [copies, *(layer(name, "Half") for name in HEAVY)]
-    assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {"HALF": 1.0}
+    found = [copies, *(layer(name, "Half") for name in HEAVY)]
+    assert layers.inspected_share(json.dumps({"Layers": found}), HEAVY) == {"HALF": 1.0}
 
 
 def test_an_inspector_that_names_too_few_layers_gives_no_share() -> None:
-    for layers in ([layer("head/Gemm", "Half")], ["network.2.first.1/Conv", "head/Gemm"], [layer("head/Gemm")], []):
-        assert engine.inspected_share(json.dumps({"Layers": layers}), HEAVY) == {}
+    for found in ([layer("head/Gemm", "Half")], ["network.2.first.1/Conv", "head/Gemm"], [layer("head/Gemm")], []):
+        assert layers.inspected_share(json.dumps({"Layers": found}), HEAVY) == {}
 
 
 def facts(compute_capability: str | None, *, hardware_compatible: bool = False) -> Engine:
@@ -173,24 +175,24 @@ def facts(compute_capability: str | None, *, hardware_compatible: bool = False) 
 
 
 def test_a_plan_is_published_for_the_gpus_that_can_run_it() -> None:
-    assert engine.plan_files(facts("9.0")) == ["model.sm90.plan"]
-    assert engine.plan_files(facts("12.1")) == ["model.sm121.plan"]
-    assert engine.plan_files(facts("6.1")) == engine.plan_files(facts(None)) == ["model.plan"]
-    every = engine.plan_files(facts("8.6", hardware_compatible=True))
+    assert plans.plan_files(facts("9.0")) == ["model.sm90.plan"]
+    assert plans.plan_files(facts("12.1")) == ["model.sm121.plan"]
+    assert plans.plan_files(facts("6.1")) == plans.plan_files(facts(None)) == ["model.plan"]
+    every = plans.plan_files(facts("8.6", hardware_compatible=True))
     assert "model.sm75.plan" not in every and {"model.sm80.plan", "model.sm90.plan", "model.sm120.plan"} <= {*every}
 
 
 def test_the_servers_configuration_names_a_plan_for_every_gpu() -> None:
     path = layout.ROOT / "model_repository" / "fashion_classifier" / "config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    assert config.cc_model_filenames == engine.cc_model_filenames()
+    assert config.cc_model_filenames == cc_model_filenames()
 
 
 def test_the_tensorrt_of_the_server_is_one_everywhere() -> None:
     project = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["gpu"] == [f"tensorrt-cu13=={SERVER_TENSORRT}"]
     pinned = re.findall(r"\b1\d+\.\d+\.\d+\.\d+\b", (layout.ROOT / "Dockerfile.triton").read_text())
-    assert len(pinned) >= 2 and set(pinned) == {SERVER_TENSORRT}
+    assert set(pinned) == {SERVER_TENSORRT}
 
 
 @pytest.mark.gpu
@@ -200,10 +202,10 @@ def test_a_plan_of_every_precision_answers_like_onnxruntime(
     names = [tensor.name for tensor in fashion.spec.outputs]
     for precision, path in graphs_of_fashion.items():
         built = engine.build(path, fashion.spec, BuildOptions("tensorrt"))
-        assert engine.server_gate(built.plan, SERVER_TENSORRT).passed
+        assert plans.server_gate(built.plan, SERVER_TENSORRT).passed
         tolerance = fashion.spec.limits[precision].tolerance["logits"]
         with PlanRunner(built.plan, fashion.spec) as run:
             for end in ("min", "opt", "max"):
                 expected = onnx_runner(path, names)(fashion.inputs_at(end))["logits"]
                 assert run(fashion.inputs_at(end))["logits"] == pytest.approx(expected, abs=tolerance)
-            assert engine.inspected_share(run.inspect(), graphs.heavy_nodes(graphs.load(path)))
+            assert layers.inspected_share(run.inspect(), graphs.heavy_nodes(graphs.load(path)))

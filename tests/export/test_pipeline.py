@@ -24,7 +24,7 @@ from export import pipeline, prove
 from export.cache import Cache
 from export.context import ExportContext
 from export.errors import RefusedError
-from export.release import timing
+from export.proof import timing
 from export.source.base import ExportSource
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.export.conftest import REQUEST

@@ -8,17 +8,18 @@ import pytest
 
 from cli.progress import Progress
 from contracts import manifest
+from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import ManifestError
 from contracts.manifest import Choice, Engine
 from contracts.spec import Limits
 from export import pipeline
 from export.cache import Cache
-from export.proof import engine
+from export.proof import engine, plans
 from export.source.base import ExportSource
 from tests.conftest import Workspace
 from tests.export.conftest import REQUEST
 
-PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in engine.SERVER_TENSORRT.split(".")) + b"engine"
+PLAN = b"ftrt" + bytes(20) + bytes(int(part) for part in SERVER_TENSORRT.split(".")) + b"engine"
 
 
 @pytest.fixture
@@ -98,5 +99,5 @@ def test_a_file_that_nothing_is_served_as_is_an_error(export: Callable[..., mani
 
 def test_a_hardware_compatible_plan_is_published_for_every_gpu_that_can_run_it() -> None:
     facts = Engine("tensorrt 11.1.0.106", 1, 0.1, {}, compute_capability="8.0", hardware_compatible=True)
-    files = engine.plan_files(facts)
+    files = plans.plan_files(facts)
     assert "model.sm80.plan" in files and "model.sm120.plan" in files and "model.sm75.plan" not in files

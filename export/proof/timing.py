@@ -1,5 +1,7 @@
 """What a variant costs on this machine, and whether a lower precision is worth its error.
 
+A graph is timed by the clock on the wall, as a server's CPU would run it; a plan by the GPU's events, as Triton would.
+
 Runs are paired: the variants take turns within one process, so that a machine that slows down slows all of them.
 A ratio is one of neighbouring turns, and a lower precision has to be faster beyond doubt.
 """
@@ -7,7 +9,7 @@ A ratio is one of neighbouring turns, and a lower precision has to be faster bey
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,12 +25,25 @@ WORTH_IT = 0.9
 _SLOW_MS = 20.0  # a call of that length is a turn by itself
 _FEWEST_ROUNDS = 5  # of fewer ratios not even the largest is an upper 95 % bound of the median
 
+Clock = Callable[[Batch], float]  # runs a batch, and returns the milliseconds that it took
+
 # Milliseconds of one call: {runner: {batch size: [[of one turn], …]}}
 Samples = Mapping[Precision, Mapping[int, Sequence[Sequence[float]]]]
 
 
+def wall_clock(run: Runner) -> Clock:
+    """Return what times a call of `run`, from and to memory of the host."""
+
+    def call_ms(chunk: Batch) -> float:
+        started = time.perf_counter()
+        run(chunk)
+        return (time.perf_counter() - started) * 1e3
+
+    return call_ms
+
+
 def measure(
-    runners: Mapping[Precision, Runner],
+    clocks: Mapping[Precision, Clock],
     chunks: Mapping[int, Batch],
     rounds: int = 20,
     burst: int = 5,
@@ -41,15 +56,15 @@ def measure(
     The call before each turn does not count: onnxruntime's threads go on spinning for a moment after a call, and
     those of the runner before would be timed too (on two cores that doubled every figure).
     """
-    samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in chunks} for name in runners}
+    samples: dict[Precision, dict[int, list[list[float]]]] = {name: {b: [] for b in chunks} for name in clocks}
     deadline = time.monotonic() + budget_s
     for done in range(rounds):
         if done >= _FEWEST_ROUNDS and time.monotonic() > deadline:
             break
         for batch, chunk in chunks.items():
-            for name, run in runners.items():
-                slow = _call_ms(run, chunk) > _SLOW_MS
-                samples[name][batch].append([_call_ms(run, chunk) for _ in range(1 if slow else burst)])
+            for name, call_ms in clocks.items():
+                slow = call_ms(chunk) > _SLOW_MS
+                samples[name][batch].append([call_ms(chunk) for _ in range(1 if slow else burst)])
     return samples
 
 
@@ -77,6 +92,11 @@ def choose_fastest(
     return Choice(file, best.precision, reason), timed
 
 
+def medians(samples: Mapping[int, Sequence[Sequence[float]]]) -> dict[str, float]:
+    """Return {batch size: the median of all calls}, as a manifest has it."""
+    return {str(b): round(statistics.median(ms for turn in turns for ms in turn), 4) for b, turns in samples.items()}
+
+
 def with_timing(variant: Variant, file: str, timing: Timing) -> Variant:
     """Return `variant` with its timing as `file`."""
     return replace(variant, timings={**variant.timings, file: timing})
@@ -87,12 +107,6 @@ def chunks(split: Split, spec: ModelSpec) -> dict[int, Batch]:
     if not spec.batched:
         return {1: next(split.batches(0))}
     return {size: _first(split.groups[0].inputs, size) for size in spec.batch_sizes}
-
-
-def _call_ms(run: Runner, chunk: Batch) -> float:
-    started = time.perf_counter()
-    run(chunk)
-    return (time.perf_counter() - started) * 1e3
 
 
 def _timing(by_batch: Mapping[int, Sequence[Sequence[float]]]) -> Timing:

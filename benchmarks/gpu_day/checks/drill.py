@@ -1,0 +1,28 @@
+"""`python -m deploy drill` on this machine: upgrade, roll back, kill a worker and the server, under load."""
+
+import json
+
+from benchmarks.gpu_day import command
+from benchmarks.gpu_day.checks import offline
+from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.record import Record
+
+
+def look(day: Day, record: Record) -> None:
+    """Run it on the network that the day has published; each of its events is a check."""
+    release = offline.served(day)
+    code, said = command.run(
+        day, "deploy", "drill", "--json", "--model", release.model, "--repository", day.repository,
+        "--device", day.device, "--requests", str(day.drill_requests),
+    )  # fmt: skip
+    found = next((line for line in reversed(said.splitlines()) if line.startswith("{")), None)
+    if found is None:
+        record.check("the drill was done", False, said.strip()[-300:])
+        return
+    result = json.loads(found)
+    record.figure(requests=result["requests"], failures=result["failures"], sent=result["sent"])
+    for event in result["events"]:
+        recovered = event["recovery_s"]
+        told = event["problem"] or f"{event['detail']}; back after {recovered:.2f} s, {event['failures']} failed"
+        record.check(event["event"], not event["problem"], told)
+    record.check("the drill passed", code == 0)
