@@ -27,7 +27,7 @@ from benchmarks.gpu_day.steps import STEPS, Step
 from contracts import layout
 from tests.benchmarks.gpu_day_steps import BEGAN, step
 from tests.benchmarks.test_gpu_day_checks import NETWORK
-from tests.conftest import Workspace, processes_of, wait_for
+from tests.conftest import FAMILY, Workspace, processes_of, wait_for
 from tests.export import modules
 
 _LIMIT_S = 6  # in which a process has surely begun, on a busy machine, too
@@ -35,7 +35,7 @@ _LIMIT_S = 6  # in which a process has surely begun, on a busy machine, too
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    made = Day(tmp_path / "day", "cpu", ("fashion",))
+    made = Day(tmp_path / "day", "cpu", (FAMILY,))
     made.write()
     return made
 
@@ -76,7 +76,7 @@ def test_what_hangs_is_ended_with_its_children_and_keeps_what_it_measured(
     monkeypatch.setattr(run, "_GRACE_S", 0.5)
 
     def taken(name: str, steps: list[Step], budget_s: float) -> Evidence:
-        day = Day(tmp_path / name, "cpu", ("fashion",))
+        day = Day(tmp_path / name, "cpu", (FAMILY,))
         day.write()
         return run.run(day, steps, replace(BEGAN, budget_s=budget_s))
 
@@ -250,7 +250,7 @@ def test_the_script_runs_it_here_otherwise_and_says_why(
 def test_a_folder_with_evidence_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evidence.json").write_text("{}")
     options = argparse.Namespace(
-        only=["machine"], device="cpu", folder=tmp_path, export="fashion", requests=1, drill_requests=1, budget=600,
+        only=["machine"], device="cpu", folder=tmp_path, export=FAMILY, requests=1, drill_requests=1, budget=600,
         arguments=["gpu-day"],
     )  # fmt: skip
     with pytest.raises(MeasurementError, match="is there already"):

@@ -36,7 +36,7 @@ from contracts.samples import Batch
 from deploy.running import logs
 from export.proof.plan_runner import LAUNCHES, PlanRunner
 from export.proof.runners import Runner
-from tests.conftest import MODEL, RunningServer
+from tests.conftest import FAMILY, MODEL, RunningServer
 from tests.export import modules
 from tests.small_releases import release_of
 
@@ -58,16 +58,16 @@ tolerance = { y = 0.01 }
 """
 # The sentences of tensorrt_backend r26.07 in the form of Triton's log.
 LOG = """\
-I1129 11:00:00.000001 1 instance_state.cc:4024] "captured CUDA graph for fashion_classifier_0_0, batch size 1"
-I1129 11:00:00.000002 1 instance_state.cc:4024] "captured CUDA graph for fashion_classifier_0_0, batch size 16"
-I1129 11:00:00.000003 1 instance_state.cc:4024] "captured CUDA graph for fashion_classifier_0_1, batch size 1"
-W1129 11:00:00.000004 1 instance_state.cc:3919] "unable to record CUDA graph for fashion_classifier_0_1"
-E1129 11:00:00.000005 1 instance_state.cc:3997] "unable to instantiate CUDA graph for fashion_classifier_0_1: invalid"
-I1129 11:00:00.000006 1 instance_state.cc:211] "Created instance fashion_classifier_0_0 on GPU 0 with stream priority 0"
+I1129 11:00:00.000001 1 instance_state.cc:4024] "captured CUDA graph for network_0_0, batch size 1"
+I1129 11:00:00.000002 1 instance_state.cc:4024] "captured CUDA graph for network_0_0, batch size 16"
+I1129 11:00:00.000003 1 instance_state.cc:4024] "captured CUDA graph for network_0_1, batch size 1"
+W1129 11:00:00.000004 1 instance_state.cc:3919] "unable to record CUDA graph for network_0_1"
+E1129 11:00:00.000005 1 instance_state.cc:3997] "unable to instantiate CUDA graph for network_0_1: invalid"
+I1129 11:00:00.000006 1 instance_state.cc:211] "Created instance network_0_0 on GPU 0 with stream priority 0"
 I1129 11:00:01.000001 1 instance_state.cc:1324] "Context with profile default [0] is launching CUDA graph for \
-fashion_classifier_0_0"
+network_0_0"
 I1129 11:00:01.000002 1 instance_state.cc:1350] "Context with profile default [0] is being executed for \
-fashion_classifier_0_1"
+network_0_1"
 I1129 11:00:01.000003 1 http_server.cc:4729] "HTTP request: 2 /v2/models/is launching CUDA graph for nobody/infer"
 """
 METRICS = """\
@@ -98,7 +98,7 @@ def test_tritons_log_tells_which_graphs_were_captured_and_launched(tmp_path: Pat
     kept: list[Mapping[str, Any]] = []
     logs.record(io.BytesIO(LOG.encode()), tmp_path / "triton.jsonl", kept.append)
     found = graph_log.read(kept)
-    first, second = "fashion_classifier_0_0", "fashion_classifier_0_1"
+    first, second = "network_0_0", "network_0_1"
     assert found.captured == {(first, 1): 1, (first, 16): 1, (second, 1): 1}
     assert found.instances == [first, second] and found.batches == [1, 16]
     assert (found.launched, found.executed) == (1, 1)
@@ -142,7 +142,7 @@ def test_the_machine_is_described_without_a_gpu(day: Day, record: Record) -> Non
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    made = Day(tmp_path / "day", "cpu", ("fashion",), requests=200)
+    made = Day(tmp_path / "day", "cpu", (FAMILY,), requests=200)
     made.write()
     return made
 

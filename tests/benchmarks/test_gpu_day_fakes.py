@@ -28,6 +28,7 @@ from contracts import manifest, repository
 from deploy.devices import driver
 from deploy.devices.driver import Driver, Gpu
 from tests.benchmarks.test_gpu_day_checks import METRICS, failed
+from tests.conftest import FAMILY
 from tests.small_releases import published, release_of
 
 
@@ -38,7 +39,7 @@ def record(tmp_path: Path) -> Record:
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    return Day(tmp_path / "day", "gpu", ("fashion",))
+    return Day(tmp_path / "day", "gpu", (FAMILY,))
 
 
 @dataclass(frozen=True)

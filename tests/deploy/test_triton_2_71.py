@@ -18,6 +18,7 @@ from deploy.triton.launch import Secret
 from deploy.triton.settings import Settings, Tls, Traces
 from export.proof.contract import CONFIGS
 from export.release import configs
+from tests.conftest import FAMILY, MODEL
 from tests.deploy.triton_rules import faults
 from tests.export.test_configs import PRICE, SPEECH, spec
 from tests.tracked import MODEL_REPOSITORY, tracked_models
@@ -55,8 +56,8 @@ def test_every_configuration_that_an_export_writes_is_one_that_triton_loads(
     assert faults(parsed((tmp_path / file).read_text())) == []
 
 
-GPU = (MODEL_REPOSITORY / "fashion_classifier" / "config.pbtxt").read_text()
-ENSEMBLE = (MODEL_REPOSITORY / "fashion" / "config.pbtxt").read_text()
+GPU = (MODEL_REPOSITORY / MODEL / "config.pbtxt").read_text()
+ENSEMBLE = (MODEL_REPOSITORY / FAMILY / "config.pbtxt").read_text()
 
 
 @pytest.mark.parametrize(
