@@ -201,11 +201,11 @@ class Supervisor:
                 is_new = version.failed and version.reason and version.name not in serving
                 if is_new and not self._is_arm(version.name):
                     failed[version.name] = f"version {version.version}: {version.reason}"
-        if failed:
-            self._leave_out(failed)
-            self._make_ready(control, failed)
+        self._leave_out(failed)
         if self._warm_ups.look(control) or changed or failed:
             up.update(left_out=self._quarantine.cases, warm_up=self._warm_ups.noted)
+        if failed:  # only now: who finds the server ready again finds what is left out of it
+            self._make_ready(control, failed)
 
     def _make_ready(self, control: Control, failed: Mapping[str, str]) -> None:
         try:

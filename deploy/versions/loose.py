@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contracts import repository
+from contracts import layout, repository
 from contracts.errors import ProjectError
-from deploy.errors import ModelError
+from deploy.errors import ModelError, RepositoryError
 from deploy.served import content, private
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
@@ -64,7 +64,11 @@ class LooseGroup:
             if anew or not (served.is_dir() and content.same(served, new)):
                 difference.say_it(say, name, {name: served}, {name: new}, config_name)
                 self._replaced.put(name, new)
-        ensembles.check(self._served, self._models, config_name)
+        try:
+            ensembles.check(self._served, self._models, config_name)
+        except RepositoryError as error:  # of the files that a user knows
+            told = str(error).replace(layout.shown(self._served), layout.shown(self._root))
+            raise RepositoryError(told) from error
 
     def has_changed(self, model: str) -> bool:
         """Tell whether another copy of a model was put into the place of the one that is served."""

@@ -11,10 +11,10 @@ import tritonclient.http as triton
 
 from contracts import golden, manifest
 from contracts.golden import GoldenRequest
-from contracts.manifest import Manifest, Source
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
 from tests.deploy.test_proving import DOUBLER, FOLLOWER
+from tests.small_releases import release_of
 
 pytestmark = pytest.mark.heavy
 
@@ -33,26 +33,7 @@ def publish(repository: Path, name: str, code: str, served: str | None = None) -
     (sealed / "config.pbtxt").write_bytes((version.parent / "config.pbtxt").read_bytes())
     rows = [np.array(values, np.float32)[:, None] for values in VALUES]
     golden.write([GoldenRequest(name, {"IN": x}, {"OUT": 2 * x}, {"OUT": 1e-3}) for x in rows], version)
-    release = Manifest(
-        family=name,
-        model=name,
-        version=1,
-        created_at="2026-01-01T00:00:00+00:00",
-        command="none",
-        source=Source("none", "00", "11", None, None, None),
-        tools={},
-        calibration_samples=0,
-        test_samples=0,
-        reference_score=None,
-        gates=(),
-        variants=(),
-        trials=(),
-        sensitivity=(),
-        choices=(),
-        files=(),
-        models=(name,),
-        served=served,
-    )
+    release = release_of((name,), family=name, model=name, version=1, served=served)
     manifest.write(dataclasses.replace(release, files=manifest.files_of(version)), version)
 
 

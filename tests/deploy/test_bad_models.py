@@ -126,6 +126,10 @@ def test_what_does_not_load_is_left_out_by_name_and_heals_without_a_restart(brin
     bad_models.FAIL["missing_import"].write(up.workspace.repository, "by_hand")
     assert up.workspace.run("deploy", "reload", "by_hand").returncode == 1
     assert up.ready() and "No module named 'no_such_module'" in up.left_out()["by_hand"]
+    bad_models.FAIL["typo"].write(up.workspace.repository, "mistyped")
+    refused = up.workspace.run("deploy", "reload", "mistyped")
+    assert str(up.workspace.repository / "mistyped" / "config.pbtxt") in refused.stderr
+    shutil.rmtree(up.workspace.repository / "mistyped")
     heals(
         up, "by_hand", "missing_dims", "missing_import", "raises", removed=("typo", "wrong_dtype", "segfault", "abort")
     )

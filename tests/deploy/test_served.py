@@ -8,7 +8,6 @@ import pytest
 from contracts import manifest, model_config
 from contracts.bundle import Bundle
 from contracts.errors import ManifestError, SignatureError
-from contracts.manifest import Manifest, Source
 from contracts.signing import Trust
 from deploy.served import assemble, content
 from deploy.versions import leaving
@@ -117,24 +116,7 @@ def test_what_is_not_as_published_is_not_taken(bundle: Bundle, tmp_path: Path, p
 def published(tmp_path: Path) -> Path:
     """A sealed version on disk."""
     directory = written(tmp_path / "sealed" / "1", {"model.onnx": "one", "release/net/config.pbtxt": NETWORK})
-    release = Manifest(
-        family="net",
-        model="net",
-        version=1,
-        created_at="2026-01-01T00:00:00+00:00",
-        command="python -m export",
-        source=Source("best.ckpt", "00", "11", None, None, None),
-        tools={},
-        calibration_samples=0,
-        test_samples=0,
-        reference_score=None,
-        gates=(),
-        variants=(),
-        trials=(),
-        sensitivity=(),
-        choices=(),
-        files=manifest.files_of(directory),
-    )
+    release = release_of((), version=1, files=manifest.files_of(directory))
     manifest.write(release, directory)
     return directory
 

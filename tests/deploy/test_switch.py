@@ -14,7 +14,6 @@ import tritonclient.http as triton
 
 from contracts import golden, manifest, repository
 from contracts.golden import GoldenRequest
-from contracts.manifest import Manifest, Source
 from deploy.errors import ChangeError
 from deploy.keeping import standing
 from deploy.triton.control import Control
@@ -22,6 +21,7 @@ from deploy.triton.state import Running
 from deploy.versions import choosing, family, reloading
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.test_upgrade import running
+from tests.small_releases import release_of
 
 CONNECTIONS = 16
 # Says of which release a row comes, in a number that only the network of that release takes.
@@ -102,25 +102,8 @@ def publish(
             (staged.directory / name).write_text(text)
         one = np.full((1, 1), 7, np.float32)
         golden.write([GoldenRequest(whole, {"IN": one}, {"OUT": n * one})], staged.directory)
-        release = Manifest(
-            family=whole,
-            model=network,
-            version=version,
-            created_at="2026-01-01T00:00:00+00:00",
-            command="none",
-            source=Source("none", "00", "11", None, None, None),
-            tools={},
-            calibration_samples=0,
-            test_samples=0,
-            reference_score=None,
-            gates=(),
-            variants=(),
-            trials=(),
-            sensitivity=(),
-            choices=(),
-            files=(),
-            models=(network, whole, "before", *(("more", "sooner") if more else ())),
-        )
+        models = (network, whole, "before", *(("more", "sooner") if more else ()))
+        release = release_of(models, family=whole, model=network, version=version)
         manifest.write(dataclasses.replace(release, files=manifest.files_of(staged.directory)), staged.directory)
         return root / network / str(version)
 
