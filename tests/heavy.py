@@ -6,7 +6,7 @@ servers most of the time, and what computes. What the session makes once is made
 
 import fcntl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import pytest
 from tests.workspace import FAMILY
 
 # The fixtures that do so themselves; whoever needs one of them, however far below, is heavy.
+_SHARED = frozenset({"checkpoint", "release", "examples", "server"})  # the session's own
 HEAVY_FIXTURES = frozenset(
     {
-        *("checkpoint", "release", "examples", "server"),  # the session's own
+        *_SHARED,
         *(FAMILY, "graphs_of_fashion", "steps_once", "examples_made"),
         *("small", "every_task", "heard", "tls", "mutual", "seen", "any_model", "site", "up", "ended", "triton"),
         "noting_server",
@@ -29,8 +30,12 @@ _TRACES = ("**/server/triton.jsonl", "**/artifacts/export/*", "**/artifacts/chec
 _tritons: list[str] = []  # started by this process
 
 
-def mark(items: Sequence[pytest.Item]) -> None:
-    """Mark the tests whose fixtures are heavy; one that starts something itself has the marker already."""
+def mark(items: list[pytest.Item]) -> None:
+    """Mark the tests whose fixtures are heavy; one that starts something itself has the marker already.
+
+    Last in the group that serves come the files that need what the session makes once: the other group makes it
+    meanwhile, and nobody waits for it.
+    """
     served = {item.path for item in items if "server" in _fixtures(item)}
     for item in items:
         if HEAVY_FIXTURES & _fixtures(item):
@@ -39,6 +44,13 @@ def mark(items: Sequence[pytest.Item]) -> None:
             folder = item.path.relative_to(Path(__file__).parent).parts[0]
             group = "serving" if item.path in served or folder in _SERVING else "computing"
             item.add_marker(pytest.mark.xdist_group(group))
+    waiting = {item.path for item in items if _SHARED & _fixtures(item)}
+    items.sort(key=lambda item: item.path in waiting and _group(item) == "serving")
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return str(marker.args[0]) if marker else ""
 
 
 def check_groups(config: pytest.Config) -> None:
