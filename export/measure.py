@@ -19,7 +19,12 @@ from export.proof.runners import Runner, memory_runner, onnx_runner, predict
 
 HELD_OUT = "held-out split"
 
-_ROUNDED: frozenset[Precision] = frozenset({"fp16", "bf16"})  # run as they will be rounded on a GPU
+
+def runner(context: ExportContext, precision: Precision, graph: Path) -> Runner:
+    """Open the graph of a variant in onnxruntime: BF16, which it does not run, as it will be rounded on a GPU."""
+    if precision == "bf16":
+        return _rounded(context, graph, fused=True)
+    return onnx_runner(graph, context.outputs, fused=precision != "fp8")
 
 
 def of_graph(
@@ -33,10 +38,8 @@ def of_graph(
     source = context.source
 
     def make(place: Path) -> None:
-        rounded = _rounded(context, graph, fused=True) if precision in _ROUNDED else None
-        served = rounded if precision == "bf16" else None
-        served = served or onnx_runner(graph, context.outputs, fused=precision != "fp8")
-        run = rounded or served
+        served = runner(context, precision, graph)
+        run = _rounded(context, graph, fused=True) if precision == "fp16" else served
         found = {HELD_OUT: of_runner(context, run, "held-out", source.held_out, advance)}
         for end in ENDS:
             found[_at(end)] = of_runner(context, served, end, source.inputs_at(end))

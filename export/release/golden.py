@@ -20,9 +20,10 @@ from contracts.judging import tasks
 from contracts.manifest import Choice
 from contracts.samples import Batch
 from contracts.spec import DISCRETE, ModelSpec
+from export import measure
 from export.context import ExportContext
 from export.errors import StepError
-from export.proof.runners import length, onnx_runner
+from export.proof.runners import Runner, length
 from export.prove import ProvenVariant
 from export.release import ensemble
 
@@ -40,10 +41,10 @@ def golden_requests(
 ) -> list[GoldenRequest]:
     """Make the golden requests of the network, and of the ensembles above it that its source has examples for."""
     published = [p for p in proven if any(choice.precision == p.variant.precision for choice in choices)]
-    graphs = [p.graph for p in published]
+    runners = [measure.runner(context, p.variant.precision, p.graph) for p in published]
     own = _within_budget(_of_network(context, _same_answers(context, published)), context.source.spec.batched)
-    sent = [_as_sent(request, context.source.spec) for request in _with_tolerances(context, own, graphs)]
-    return [*sent, *_of_ensembles(context, graphs, model_directory)]
+    sent = [_as_sent(request, context.source.spec) for request in _with_tolerances(own, runners)]
+    return [*sent, *_of_ensembles(context, runners, model_directory)]
 
 
 def _same_answers(context: ExportContext, published: Sequence[ProvenVariant]) -> NDArray[np.bool_]:
@@ -97,12 +98,9 @@ def _within_budget(requests: Iterator[GoldenRequest], batched: bool) -> list[Gol
     return taken
 
 
-def _with_tolerances(
-    context: ExportContext, requests: Sequence[GoldenRequest], graphs: Sequence[Path]
-) -> Iterator[GoldenRequest]:
+def _with_tolerances(requests: Sequence[GoldenRequest], runners: Sequence[Runner]) -> Iterator[GoldenRequest]:
     """Yield the requests with the tolerances that the published variants need on all of them."""
     tolerance: dict[str, float] = {}
-    runners = [onnx_runner(graph, context.outputs) for graph in graphs]
     for request in requests:
         answers = [run(request.inputs) for run in runners]
         for name, right in request.answers.items():
@@ -123,7 +121,7 @@ def _as_sent(request: GoldenRequest, spec: ModelSpec) -> GoldenRequest:
     return replace(request, inputs=whole(request.inputs), answers=whole(request.answers))
 
 
-def _of_ensembles(context: ExportContext, graphs: Sequence[Path], model_directory: Path) -> Iterator[GoldenRequest]:
+def _of_ensembles(context: ExportContext, runners: Sequence[Runner], model_directory: Path) -> Iterator[GoldenRequest]:
     """Yield requests for each ensemble above the network, of the examples that its source has of what clients send."""
     source, root = context.source, model_directory.parent
     if source.raw_examples is None:
@@ -132,9 +130,10 @@ def _of_ensembles(context: ExportContext, graphs: Sequence[Path], model_director
     for name in ensemble.above(model_directory):
         if not ensemble.takes(root, name, raw):
             continue
-        runners = [source.reference(), *(onnx_runner(graph, context.outputs) for graph in graphs)]
         try:
-            right, *served = (ensemble.Ensemble(root, name, source.spec.model, run).run(raw) for run in runners)
+            right, *served = (
+                ensemble.Ensemble(root, name, source.spec.model, run).run(raw) for run in (source.reference(), *runners)
+            )
         except (StepError, ModelConfigError) as error:
             context.progress.say(f"No golden requests for {name}: {error}")
             continue
