@@ -122,6 +122,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     for module in (prove_engine, choose):
         monkeypatch.setattr(module, "PlanRunner", Runner)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # as ModelOpt, which then computes FP8 there
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: gpu.name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu.capability)
     return gpu
