@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from contracts import layout
-from training import checkpoints, families
+from training import checkpoints, families, tracking
 from training.errors import TrainingError
 from training.lineage_callback import RecordLineage
 from training.metric_callback import LogMetric, monitored
@@ -132,8 +131,9 @@ class _CLI(LightningCLI):
     @rank_zero_only
     def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
         if isinstance(self.trainer.logger, MLFlowLogger):
+            files = tracking.files_of(self.trainer.logger.experiment, str(self.trainer.logger.run_id))
             for path in (best, best.with_name("config.yaml")):
-                self.trainer.logger.experiment.log_artifact(self.trainer.logger.run_id, str(path), "checkpoint")
+                files.log_artifact(str(path), "checkpoint")
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")
@@ -141,14 +141,11 @@ class _CLI(LightningCLI):
         print(f"Next: python -m export {self._family.name}")
 
     def _mlflow(self) -> dict[str, Any]:
-        layout.artifacts().mkdir(parents=True, exist_ok=True)
-        store = os.environ.get("MLFLOW_TRACKING_URI")
         arguments = {
             "experiment_name": self._family.name,
             "run_name": self._directory.name,
-            "tracking_uri": store or f"sqlite:///{layout.artifacts() / 'mlflow.db'}",
-            # A tracking server decides for itself where artifacts go.
-            "artifact_location": None if store else (layout.artifacts() / "mlflow").as_uri(),
+            "tracking_uri": tracking.open_store(),
+            "artifact_location": tracking.artifact_location(),
         }
         return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
 

@@ -4,12 +4,13 @@
   models:/FAMILY/3             a version by its number in the registry
   runs:/<run id>                a run of `python -m training fit`
 
-The store is that of the training stage: MLFLOW_TRACKING_URI, or artifacts/mlflow.db.
+The store is that of the training stage (training/tracking.py): MLFLOW_TRACKING_URI, or artifacts/mlflow.db.
 """
 
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 from contracts import layout, manifest
 from contracts.manifest import Gate, Manifest
 from export.errors import RegistryError
+from training import tracking
+from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +35,7 @@ _DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
+_NAMED = "the one that MLFLOW_TRACKING_URI names"
 _PASSWORD = re.compile(r"//[^/@\s]+@")  # in an address
 
 
@@ -50,7 +54,11 @@ def register(release: Manifest, directory: Path) -> str:
     with _mlflow(f"register {layout.shown(directory)}") as client:
         same = f"name = '{release.family}' and tags.manifest_sha256 = '{digest}'"
         known = client.search_model_versions(same)
-        version = str(known[0].version) if known else _add(client, release, directory, _tags(release, digest))
+        if known:
+            version = str(known[0].version)
+            _complete(client, known[0].run_id, directory)
+        else:
+            version = _add(client, release, directory, _tags(release, digest))
         client.set_registered_model_alias(release.family, ALIAS, version)
     return f"models:/{release.family}/{version}"
 
@@ -67,7 +75,8 @@ def download_checkpoint(reference: str, download_to: Path) -> Path:
     """
     with _mlflow(f"find the checkpoint of {reference}") as client:
         run_id, expected = _training_run(client, reference)
-        found = [f.path for f in client.list_artifacts(run_id, _CHECKPOINT) if f.path.endswith(".ckpt")]
+        files = tracking.files_of(client, run_id)
+        found = [f.path for f in files.list_artifacts(_CHECKPOINT) if f.path.endswith(".ckpt")]
         if len(found) != 1:
             raise RegistryError(
                 f"{reference} leads to no checkpoint",
@@ -75,7 +84,7 @@ def download_checkpoint(reference: str, download_to: Path) -> Path:
                 hint="name a run of python -m training fit, or a file with --checkpoint",
             )
         download_to.mkdir(parents=True, exist_ok=True)
-        path = Path(client.download_artifacts(run_id, found[0], str(download_to)))
+        path = Path(files.download_artifacts(found[0], str(download_to)))
     if expected not in (None, digest := manifest.sha256(path)):
         path.unlink()
         raise RegistryError(
@@ -95,16 +104,17 @@ def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    # A database may want a driver.
+    broken = (MlflowException, SQLAlchemyError, TrainingError, sqlite3.Error, OSError, ImportError)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    named, ours = os.environ.get("MLFLOW_TRACKING_URI"), layout.artifacts() / "mlflow.db"
     try:
-        yield MlflowClient(named or f"sqlite:///{ours}")
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database without its driver
+        yield MlflowClient(tracking.open_store())
+    except broken as error:
         raise RegistryError(
             f"cannot {purpose} in MLflow",
             note=_PASSWORD.sub("//", str(error).strip().partition("\n")[0]),
-            hint=f"the store is {'the one that MLFLOW_TRACKING_URI names' if named else layout.shown(ours)}",
+            hint=f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}",
         ) from error
 
 
@@ -121,7 +131,7 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
             metrics=[Metric(key, value, now, 0) for key, value in _metrics(release).items()],
             params=[Param(key, value) for key, value in _params(release).items()],
         )
-        client.log_artifacts(run_id, str(directory), _RELEASE)
+        tracking.files_of(client, run_id).log_artifacts(str(directory), _RELEASE)
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
@@ -131,14 +141,18 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
     return str(client.create_model_version(release.family, source, run_id, tags=tags).version)
 
 
+def _complete(client: "MlflowClient", run_id: str | None, directory: Path) -> None:
+    """Log the files of a registered release again where they were lost, as in a container that is no more."""
+    if run_id and not (files := tracking.files_of(client, run_id)).list_artifacts(_RELEASE):
+        files.log_artifacts(str(directory), _RELEASE)
+
+
 def _experiment(client: "MlflowClient", family: str) -> str:
     """Return the id of the family's experiment, the one its training runs are in; make it if it is missing."""
     found = client.get_experiment_by_name(family)
     if found is not None:
         return str(found.experiment_id)
-    # A tracking server decides for itself where artifacts go.
-    ours = None if os.environ.get("MLFLOW_TRACKING_URI") else (layout.artifacts() / "mlflow").as_uri()
-    return str(client.create_experiment(family, artifact_location=ours))
+    return str(client.create_experiment(family, artifact_location=tracking.artifact_location()))
 
 
 def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | None]:
@@ -146,7 +160,7 @@ def _training_run(client: "MlflowClient", reference: str) -> tuple[str, str | No
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     if reference.startswith("models:"):
-        found = get_model_name_and_version(client, reference)  # type: ignore[no-untyped-call]
+        found = get_model_name_and_version(client, reference)
         if len(found) != 2:
             raise RegistryError(f"{reference} names no version", hint=f"{reference}@{ALIAS}, or {reference}/1")
         version = client.get_model_version(*found)

@@ -5,6 +5,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,19 @@ def context_of(reference_cache: Path) -> Callable[..., ExportContext]:
         return ExportContext(source, request, cache, progress, steps.reference_outputs(source, cache, progress))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def empty_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables; making those takes seconds, so pytest's cache keeps it for the next session."""
+    kept = pytestconfig.cache.mkdir("mlflow") / f"{version('mlflow')}.db" if pytestconfig.cache else None
+    if kept and kept.exists():
+        return kept
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    if kept:
+        shutil.copy(path, kept.with_suffix(f".{os.getpid()}"))
+        kept.with_suffix(f".{os.getpid()}").rename(kept)
+    return path

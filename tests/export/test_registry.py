@@ -1,9 +1,6 @@
 """A release becomes a model version that leads back to its checkpoint. A real MLflow store, in a file."""
 
-import os
-import shutil
 import socket
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +15,6 @@ if TYPE_CHECKING:  # it takes seconds to import
     from mlflow import MlflowClient
 
 CHECKPOINT = b"a checkpoint"
-
-
-@pytest.fixture(scope="session")
-def empty_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its tables; making those takes seconds, so pytest's cache keeps it for the next session."""
-    kept = pytestconfig.cache.mkdir("mlflow") / f"{version('mlflow')}.db" if pytestconfig.cache else None
-    if kept and kept.exists():
-        return kept
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    if kept:
-        shutil.copy(path, kept.with_suffix(f".{os.getpid()}"))
-        kept.with_suffix(f".{os.getpid()}").rename(kept)
-    return path
 
 
 @pytest.fixture

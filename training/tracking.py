@@ -1,0 +1,84 @@
+"""MLflow's store: the one that MLFLOW_TRACKING_URI names, or ours, in the artifacts folder wherever that lies today."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import layout
+from training import artifact_roots
+from training.errors import TrainingError
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+
+def named() -> str | None:
+    """Return what MLFLOW_TRACKING_URI names: a server, or a store that is left as it is."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def database() -> Path:
+    """Return the file of our own store."""
+    return layout.artifacts() / "mlflow.db"
+
+
+def open_store() -> str:
+    """Return the store's address for MLflow, after our own was brought to record its files where they are now.
+
+    With ARTIFACTS_MOUNTED, as in a container, the folder is its owner's: the paths stay those the owner knows, and
+    `files_of` finds the files all the same.
+
+    Raises:
+        TrainingError: our own cannot be opened.
+    """
+    if store := named():
+        return store
+    try:
+        layout.artifacts().mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(database()).close()  # MLflow would try for two minutes
+    except (OSError, sqlite3.Error) as error:
+        raise TrainingError(
+            f"{layout.shown(database())} cannot be opened",
+            note=str(error),
+            hint="ARTIFACTS_DIR names a folder that is yours, MLFLOW_TRACKING_URI another store",
+        ) from error
+    if not _mounted():
+        artifact_roots.follow(database(), _files())
+    return _ours()
+
+
+def artifact_location() -> str | None:
+    """Return where a new experiment is to keep its artifacts; None lets a store that is not ours decide."""
+    if named():
+        return None
+    if _mounted():
+        owners = artifact_roots.moved(database(), _files()).formerly
+        if len(owners) == 1:
+            return next(iter(owners)).as_uri()
+    return _files().as_uri()
+
+
+def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":
+    """Return the artifacts of a run, to be listed, read and written where this process finds them."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    address = str(client.get_run(run_id).info.artifact_uri)
+    if client.tracking_uri == _ours():
+        address = artifact_roots.moved(database(), _files()).now(address)
+    return get_artifact_repository(address, tracking_uri=client.tracking_uri)
+
+
+def _ours() -> str:
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(database())).render_as_string()  # a path may have % and ? in it
+
+
+def _files() -> Path:
+    return layout.artifacts() / "mlflow"
+
+
+def _mounted() -> bool:
+    return bool(os.environ.get("ARTIFACTS_MOUNTED"))
