@@ -33,9 +33,9 @@ in_docker() {
     [ -t 0 ] && [ -t 1 ] && terminal=(--interactive --tty)
     mkdir -p artifacts data
     # The checkout over the image's copy: what is tried is what lies here, and the evidence is yours. 1 GB of shared
-    # memory for the Python models; --init reaps what they leave behind.
+    # memory for the Python models; --init reaps what they leave behind; MLflow records the paths outside.
     exec docker run --rm --init "${terminal[@]}" --gpus all --shm-size 1g --user "$(id -u):$(id -g)" \
-        --env HOME=/tmp --env GPU_DAY_COMMIT="$(commit)" --volume "$PWD:/app" --workdir /app \
+        --env HOME=/tmp --env ARTIFACTS_OUTSIDE="$PWD/artifacts" --env GPU_DAY_COMMIT="$(commit)" --volume "$PWD:/app" --workdir /app \
         --entrypoint /opt/nvidia/nvidia_entrypoint.sh "$image" \
         /opt/export/bin/python -m benchmarks gpu-day "${arguments[@]}"
 }

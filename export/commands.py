@@ -163,8 +163,11 @@ def _register(release: Manifest, directory: Path, progress: Progress) -> None:
     try:
         name = registry.register(release, directory)
     except RegistryError as error:
+        again = ["python", "-m", "export", "register", release.model, str(release.version)]
+        if (repository := directory.parent.parent).resolve() != layout.model_repository():
+            again += ["--repository", layout.shown(repository)]
         raise RegistryError(
             f"{release.model} version {release.version} is published, but not registered: {error}",
-            hint=f"when MLflow answers again: python -m export register {release.model} {release.version}",
+            hint=f"when MLflow answers again: {shlex.join(again)}",
         ) from error
     progress.say(f"Registered as {name}, alias {registry.ALIAS}")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # it takes seconds to import
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
+_FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
+
+
 def named() -> str | None:
     """Return what MLFLOW_TRACKING_URI names: a server, or a store that is left as it is."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
@@ -27,7 +30,7 @@ def database() -> Path:
 def open_store() -> str:
     """Return the store's address for MLflow, after our own was brought to record its files where they are now.
 
-    With ARTIFACTS_MOUNTED, as in a container, the folder is its owner's: the paths stay those the owner knows, and
+    With ARTIFACTS_OUTSIDE, as in a container, the folder is its owner's: the paths stay those the owner knows, and
     `files_of` finds the files all the same.
 
     Raises:
@@ -44,7 +47,7 @@ def open_store() -> str:
             note=str(error),
             hint="ARTIFACTS_DIR names a folder that is yours, MLFLOW_TRACKING_URI another store",
         ) from error
-    if not _mounted():
+    if _outside() is None:
         artifact_roots.follow(database(), _files())
     return _ours()
 
@@ -53,10 +56,9 @@ def artifact_location() -> str | None:
     """Return where a new experiment is to keep its artifacts; None lets a store that is not ours decide."""
     if named():
         return None
-    if _mounted():
+    if (outside := _outside()) is not None:
         owners = artifact_roots.moved(database(), _files()).formerly
-        if len(owners) == 1:
-            return next(iter(owners)).as_uri()
+        return (next(iter(owners)) if len(owners) == 1 else outside / _FILES).as_uri()
     return _files().as_uri()
 
 
@@ -77,8 +79,10 @@ def _ours() -> str:
 
 
 def _files() -> Path:
-    return layout.artifacts() / "mlflow"
+    return layout.artifacts() / _FILES
 
 
-def _mounted() -> bool:
-    return bool(os.environ.get("ARTIFACTS_MOUNTED"))
+def _outside() -> Path | None:
+    """Return the path that the artifacts folder has outside of a container in which it is mounted."""
+    outside = os.environ.get("ARTIFACTS_OUTSIDE")
+    return Path("/", outside) if outside else None

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,8 +99,7 @@ def download_checkpoint(reference: str, download_to: Path) -> Path:
 @contextmanager
 def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
     """Open a client of the store; whatever goes wrong there is a RegistryError."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    _set_defaults()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -116,6 +116,15 @@ def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
             note=_PASSWORD.sub("//", str(error).strip().partition("\n")[0]),
             hint=f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}",
         ) from error
+
+
+def _set_defaults() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        Path.home()  # MLflow asks for it when it is imported
+    except RuntimeError:  # no HOME, and no entry in passwd, as a user of a container may have it
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[str, str]) -> str:

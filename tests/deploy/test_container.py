@@ -55,8 +55,9 @@ def test_compose_listens_on_the_loopback_only() -> None:
     triton = COMPOSE["services"]["triton"]
     assert all(port.startswith("127.0.0.1:") for port in triton["ports"])
     assert triton["volumes"] == ["../model_repository:/models"]
-    assert COMPOSE["services"]["export"]["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
     for service in COMPOSE["services"].values():
+        assert service["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
+        assert service["init"] is True and service["environment"]["HOME"] == "/tmp"
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")
         assert target is None or f" AS {target}" in DOCKERFILE

@@ -6,20 +6,26 @@ A real MLflow store, looked at from outside with MLflow's own client, which know
 import contextlib
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from contracts import layout
+from cli.progress import Progress
+from contracts import layout, manifest
+from export import commands
 from export.errors import RegistryError
 from export.release import registry
+from tests.command_lines import run_here
 from tests.export.test_registry import CHECKPOINT, published
 from training import artifact_roots, tracking
 
@@ -52,8 +58,6 @@ def work_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def registered(root: Path, version: int) -> str:
-    from contracts import manifest
-
     return registry.register(manifest.read(root / str(version)), root / str(version))
 
 
@@ -118,13 +122,29 @@ def test_a_mounted_folder_stays_its_owners(project: Path, tmp_path: Path, monkey
     """As in a container: files are read and written here, and recorded by the paths that the owner knows."""
     mounted = project.rename(tmp_path / "app")
     work_in(mounted, monkeypatch)
-    monkeypatch.setenv("ARTIFACTS_MOUNTED", "1")
+    monkeypatch.setenv("ARTIFACTS_OUTSIDE", "/not/what/the/store/says")
     assert registry.download_checkpoint("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
     assert registered(mounted, 2) == "models:/fashion/2"
     assert tracking.artifact_location() == (project / HERE).as_uri()  # of a family that is new
     assert not project.exists()
     mounted.rename(project)
     assert are_complete(project, 2)  # nothing of ours has opened it since
+
+
+def test_a_store_that_is_made_in_a_container_has_the_paths_outside(
+    project: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of somebody else's is exported there, and was never trained outside."""
+    mounted, outside = tmp_path / "app", tmp_path / "outside"
+    (mounted / "artifacts").mkdir(parents=True)
+    shutil.copy(empty_store, mounted / "artifacts" / "mlflow.db")
+    shutil.copytree(project / "1", mounted / "1")
+    work_in(mounted, monkeypatch)
+    monkeypatch.setenv("ARTIFACTS_OUTSIDE", str(outside / "artifacts"))
+    assert registered(mounted, 1) == "models:/fashion/1"
+    assert registered(mounted, 1) == "models:/fashion/1"
+    mounted.rename(outside)
+    assert are_complete(outside, 1)
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["our image", "another image"])
@@ -134,19 +154,19 @@ def test_a_release_registered_in_a_mount_namespace_is_found_from_outside(
     """The real thing but for the image: the artifacts at another path, the host's path not there at all."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to unshare --mount: root")
-    app, commands = tmp_path / "app", []
+    app, mounts, outside = tmp_path / "app", [], str(project / "artifacts")
     for folder in ("artifacts", "2"):
         (app / folder).mkdir(parents=True)
-        commands.append(f'mount --bind "$1/{folder}" "$2/{folder}"')
+        mounts.append(f'mount --bind "$1/{folder}" "$2/{folder}"')
     program = (
         "import sys; from pathlib import Path; from contracts import manifest; from export.release import registry;"
         "print(registry.register(manifest.read(Path(sys.argv[1])), Path(sys.argv[1])))"
     )
-    script = [*commands, 'mount -t tmpfs none "$1"', f'exec {sys.executable} -c "$3" "$2/2"']
+    script = [*mounts, 'mount -t tmpfs none "$1"', f'exec {sys.executable} -c "$3" "$2/2"']
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "\n".join(script), "sh", project, app, program],
         cwd=layout.ROOT,
-        env={**os.environ, "ARTIFACTS_DIR": str(app / "artifacts"), **({"ARTIFACTS_MOUNTED": "1"} if told else {})},
+        env={**os.environ, "ARTIFACTS_DIR": str(app / "artifacts"), **({"ARTIFACTS_OUTSIDE": outside} if told else {})},
         capture_output=True,
         text=True,
         check=False,
@@ -230,6 +250,35 @@ def test_a_folder_that_is_not_ours_is_an_error_at_once(
     assert time.monotonic() - started < 30
 
 
+def test_a_failed_registration_says_so_and_the_command_that_it_names_does_it(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "my models" / "fashion_classifier" / "2"
+    shutil.copytree(project / "2", directory)
+    (project / "artifacts" / "mlflow").rename(project / "artifacts" / "away")
+    (project / "artifacts" / "mlflow").touch()  # a file in its place: root may write to any folder
+    with pytest.raises(RegistryError, match="fashion_classifier version 2 is published, but not registered") as failed:
+        commands._register(manifest.read(directory), directory, Progress())
+    (project / "artifacts" / "mlflow").unlink()
+    (project / "artifacts" / "away").rename(project / "artifacts" / "mlflow")
+    [command] = re.findall(r"python -m (export register .*)", str(failed.value))
+    done = run_here(shlex.split(command), os.environ)
+    assert (done.stdout, done.returncode) == ("Registered as models:/fashion/2, alias challenger\n", 0), done.stderr
+    assert are_complete(project, 2)
+
+
+def test_a_user_without_a_home_or_a_name_registers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a container that runs as the owner of the files; MLflow asks for a home when it is imported."""
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.setenv("HOME", "")
+    assert registered(project, 2) == "models:/fashion/2"
+    assert os.environ["HOME"] == tempfile.gettempdir()
+
+
 def many_runs(folder: Path, number: int) -> Path:
     """A store of the tables that MLflow had before it had others, whose folder has moved."""
     database = folder / "mlflow.db"
@@ -266,7 +315,7 @@ def test_a_process_killed_half_way_leaves_all_as_it_was_and_the_next_one_ends_it
         "r._opened = small\n"
     )
     call = "r.follow(Path(sys.argv[1]), Path(sys.argv[2]))"
-    command = [sys.executable, "-c", f"{FOLLOW}\n{dying}{call}", database, here]
+    command = [sys.executable, "-c", f"{FOLLOW}\n{dying}{call}", str(database), str(here)]
     assert subprocess.run(command, cwd=layout.ROOT, check=False).returncode == -signal.SIGKILL
     assert database.with_name("mlflow.db-journal").stat().st_size  # what makes it undone
     artifact_roots.follow(database, here)
@@ -275,7 +324,13 @@ def test_a_process_killed_half_way_leaves_all_as_it_was_and_the_next_one_ends_it
 
 def test_several_processes_at_once_do_it_once(tmp_path: Path) -> None:
     database, here = many_runs(tmp_path, 2000), tmp_path / "mlflow"
-    command = [sys.executable, "-c", f"{FOLLOW} r.follow(Path(sys.argv[1]), Path(sys.argv[2]))", database, here]
+    command = [
+        sys.executable,
+        "-c",
+        f"{FOLLOW} r.follow(Path(sys.argv[1]), Path(sys.argv[2]))",
+        str(database),
+        str(here),
+    ]
     processes = [subprocess.Popen(command, cwd=layout.ROOT) for _ in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
     assert addresses(database) == {here.as_uri()}
