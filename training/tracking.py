@@ -19,7 +19,8 @@ _FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
 
 def named() -> str | None:
     """Return what MLFLOW_TRACKING_URI names: a server, or a store that is left as it is."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
+    store = os.environ.get("MLFLOW_TRACKING_URI")
+    return store if store and store != _ours() else None  # MLflow sets it to what it was given
 
 
 def database() -> Path:

@@ -38,6 +38,7 @@ _DEFAULTS = {
 }
 _NAMED = "the one that MLFLOW_TRACKING_URI names"
 _PASSWORD = re.compile(r"//[^/@\s]+@")  # in an address
+_FLUSHED = re.compile(r"^\(raised as a result of [^)]*\)")  # SQLAlchemy's first line, before what happened
 
 
 def register(release: Manifest, directory: Path) -> str:
@@ -107,13 +108,13 @@ def _mlflow(purpose: str) -> Iterator["MlflowClient"]:
     # A database may want a driver.
     broken = (MlflowException, SQLAlchemyError, TrainingError, sqlite3.Error, OSError, ImportError)
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is raised is told by us
     try:
         yield MlflowClient(tracking.open_store())
     except broken as error:
         raise RegistryError(
             f"cannot {purpose} in MLflow",
-            note=_PASSWORD.sub("//", str(error).strip().partition("\n")[0]),
+            note=_PASSWORD.sub("//", _FLUSHED.sub("", str(error)).strip().partition("\n")[0]),
             hint=f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}",
         ) from error
 

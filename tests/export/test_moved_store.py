@@ -220,10 +220,20 @@ def test_a_folder_that_a_user_gave_an_experiment_is_left_alone(
 def test_a_store_that_is_named_is_left_alone(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = project.rename(tmp_path / "moved")
     before = contents(moved)
-    work_in(moved, monkeypatch)
+    work_in(tmp_path / "another", monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'artifacts' / 'mlflow.db'}")
     assert tracking.open_store() == f"sqlite:///{moved / 'artifacts' / 'mlflow.db'}"
-    assert contents(moved) == before
+    assert tracking.artifact_location() is None
+    assert contents(moved) == before and not (tmp_path / "another").exists()
+
+
+def test_our_own_store_is_ours_by_its_name_too(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow sets MLFLOW_TRACKING_URI to what a training told it."""
+    moved = project.rename(tmp_path / "moved")
+    work_in(moved, monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'artifacts' / 'mlflow.db'}")
+    assert registered(moved, 2) == "models:/fashion/2"
+    assert are_complete(moved, 2)
 
 
 def test_links_to_the_folder_are_no_move(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +258,17 @@ def test_a_folder_that_is_not_ours_is_an_error_at_once(
     with pytest.raises(RegistryError, match=r"no folder/mlflow\.db"):
         registered(project, 2)
     assert time.monotonic() - started < 30
+
+
+def test_a_store_that_is_read_only_says_so_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A mount, or somebody else's file: neither holds root back, so a trigger does."""
+    with contextlib.closing(sqlite3.connect(project / "artifacts" / "mlflow.db")) as connection, connection:
+        connection.execute("CREATE TRIGGER closed BEFORE INSERT ON runs BEGIN SELECT raise(ABORT, 'read-only'); END")
+    with pytest.raises(RegistryError, match=r"Note: \(sqlite3\.IntegrityError\) read-only\n"):
+        registered(project, 2)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_failed_registration_says_so_and_the_command_that_it_names_does_it(
