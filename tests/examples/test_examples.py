@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts import layout
-from contracts.spec import PRECISIONS, DynamicDim, ModelSpec, from_toml
+from contracts.spec import USUAL_PRECISIONS, DynamicDim, ModelSpec, from_toml
 from examples import wheel
 from tests.conftest import Workspace
 
@@ -96,7 +96,7 @@ def test_the_spec_in_the_how_to_is_one(tmp_path: Path) -> None:
     page = (layout.ROOT / "docs" / "how-to" / "bring-your-own-graph.md").read_text()
     (tmp_path / "spec.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
     spec = from_toml(tmp_path / "spec.toml")
-    assert spec.limits.keys() == set(PRECISIONS)
+    assert spec.limits.keys() == set(USUAL_PRECISIONS)
     assert spec.answer_output == "logits"
 
 

@@ -176,7 +176,8 @@ def test_only_what_has_changed_is_done_again(
     export(source=dataclasses.replace(fashion, calibration=fewer))
     after = made_at(kept_steps)
     assert {name: after[name] for name in before} == before
-    assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"quantized", "int8", "proof", "engine"}
+    made = {name.partition("-")[0] for name in after.keys() - before.keys()}
+    assert made - {"engine"} == {"quantized", "int8", "proof", "rounded"}, "FP16 may round away what an engine differs in"
     export(force=True)
     assert all(made_at(kept_steps)[name] > made for name, made in before.items())
 
