@@ -2,6 +2,7 @@
 and what the stand-in of NVIDIA's image is built on.
 """
 
+import hashlib
 import subprocess
 import tempfile
 from functools import cache
@@ -13,7 +14,9 @@ from tests.images.podman import LABEL, NAMES, ImageError
 SUITE, PYTHON = "bookworm", "3.11"
 # Beside a minimal system what the slim image of Python has, too: that Python, libpython, certificates.
 PACKAGES = ("ca-certificates", "netbase", "tzdata", "python3", "python3-venv", f"libpython{PYTHON}")
-NAME = f"{NAMES}/debian:{SUITE}"
+# What a published image does not have either.
+LEFT_OUT = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*", "./var/log/*")
+NAME = f"{NAMES}/debian:{SUITE}-{hashlib.sha256(repr((PACKAGES, LEFT_OUT)).encode()).hexdigest()[:8]}"
 
 
 @cache
@@ -30,8 +33,8 @@ def image() -> str:
         root = Path(scratch, "root")
         command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()]
         _must(command)
-        _must(["tar", "--create", f"--directory={root}", "--exclude=./var/cache/apt/archives/*.deb",
-               f"--file={scratch}/root.tar", "."])  # fmt: skip
+        without = [f"--exclude={pattern}" for pattern in LEFT_OUT]
+        _must(["tar", "--create", f"--directory={root}", *without, f"--file={scratch}/root.tar", "."])
         podman.call("import", "--quiet", f"--change=LABEL {LABEL}=base", f"{scratch}/root.tar", NAME, timeout_s=300)
     return NAME
 
