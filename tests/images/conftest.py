@@ -33,7 +33,7 @@ def triton(images: None) -> str:
 
 @pytest.fixture(scope="session")
 def server_image(triton: str) -> Image:
-    image = build.build(TRITON_DOCKERFILE, f"server:{_checkout()}", target="server", arguments={"TRITON": triton})
+    image = build.build(TRITON_DOCKERFILE, f"server:{checkout_tag()}", target="server", arguments={"TRITON": triton})
     print(image, flush=True)
     return image
 
@@ -42,7 +42,7 @@ def server_image(triton: str) -> Image:
 def cpu_image(images: None) -> Image:
     """The slim one, over a Debian with Python 3.11 in place of `python:3.11-slim`, or over what PYTHON_IMAGE names."""
     base = os.environ.get("PYTHON_IMAGE") or debian.image()
-    image = build.build(layout.ROOT / "Dockerfile", f"cpu:{_checkout()}", arguments={"PYTHON": base})
+    image = build.build(layout.ROOT / "Dockerfile", f"cpu:{checkout_tag()}", arguments={"PYTHON": base})
     print(image, flush=True)
     return image
 
@@ -58,6 +58,6 @@ def repository(release: Path, shared: Workspace, tmp_path_factory: pytest.TempPa
     return copy
 
 
-def _checkout() -> str:
+def checkout_tag() -> str:
     """A tag that no other checkout on this machine builds under."""
     return hashlib.sha256(str(layout.ROOT).encode()).hexdigest()[:8]

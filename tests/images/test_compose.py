@@ -1,0 +1,79 @@
+"""The compose files build, start and stop what they say: by podman-compose, as far as that and this machine go."""
+
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts import layout
+from deploy.triton.ports import free_ports
+from tests.conftest import FAMILY, Workspace, port_options, wait_for
+from tests.images import asking, compose, debian, pip_settings
+from tests.images.containers import Container
+from tests.tracked import tracked
+
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+
+UID = 4321  # neither the image's nor ours
+USER = {"HOST_UID": str(UID), "HOST_GID": str(UID), "ADMIN_KEY": "a-key-of-the-users-own"}
+
+
+@pytest.fixture
+def checkout(images: None, release: Path, shared: Workspace, tmp_path: Path) -> Path:
+    """A checkout of another user's, in which a release is published."""
+    if reason := compose.missing():
+        pytest.skip(reason)
+    root = tmp_path / "checkout"
+    for path in tracked(others=True):
+        copy = root / path.relative_to(layout.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    shutil.copytree(shared.repository, root / "model_repository", dirs_exist_ok=True)
+    for path in (root, *root.rglob("*")):
+        shutil.chown(path, UID, UID)
+    root.parent.chmod(0o755)
+    return root
+
+
+def own_ports(service: str, command: list[str], folder: Path, ports: list[int]) -> Path:
+    """A compose file that has a service listen at ports of its own, where it has the host's network."""
+    file = folder / "ports.yaml"
+    if debian.way().host_network:
+        command = [word for word in command if not word.startswith("--host=")] + port_options(ports)
+        file.write_text(yaml.safe_dump({"services": {service: {"command": command}}}))
+    else:
+        pairs = [f"127.0.0.1:{mine}:{theirs}" for mine, theirs in zip(ports, (8000, 8001, 8002), strict=True)]
+        file.write_text(yaml.safe_dump({"services": {service: {"ports": pairs}}}))
+    return file
+
+
+def test_the_gpus_server_is_built_and_says_that_it_has_no_gpu(checkout: Path, triton: str, tmp_path: Path) -> None:
+    """Further it does not go without one: podman-compose passes over the reservation, and `up` refuses."""
+    file = checkout / "deploy" / "compose.yaml"
+    command = yaml.safe_load(file.read_text())["services"]["triton"]["command"]
+    more = own_ports("triton", command, tmp_path, free_ports())
+    build = [f"--build-arg=TRITON={triton}", *pip_settings.of_this_machine().options(tmp_path)]
+    with compose.project(file, more, scratch=tmp_path, build_options=build, environment=USER) as project:
+        said = project.run("up", "--build", "triton")
+        assert "error: --device gpu: no GPU is here" in said.stdout + said.stderr
+
+
+def test_the_slim_image_comes_up_healthy_serves_and_goes_down(checkout: Path, tmp_path: Path) -> None:
+    ports = free_ports()
+    file = checkout / "deploy" / "compose.cpu.yaml"
+    more = own_ports("triton", ["up", "--log-to-stdout", "--device=cpu"], tmp_path, ports)
+    build = [f"--build-arg=PYTHON={debian.image()}", *pip_settings.of_this_machine().options(tmp_path)]
+    with compose.project(file, more, scratch=tmp_path, build_options=build, environment=USER) as project:
+        said = project.run("up", "--build", "--detach")
+        assert said.returncode == 0, said.stdout + said.stderr
+        container = Container(project.container("triton"), *(f"127.0.0.1:{port}" for port in ports[:2]))
+        wait_for(container.healthy, timeout_s=60)
+        right, sent = asking.right_answers(container, checkout / "model_repository", FAMILY)
+        assert right == sent > 20
+        status = project.run("exec", "-T", "triton", "/opt/deploy/bin/python", "-m", "deploy", "status")
+        assert f"✓ {FAMILY}" in status.stdout, status.stderr
+        assert project.run("down").returncode == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://{container.http}/v2/health/ready", timeout=2)
