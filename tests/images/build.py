@@ -18,6 +18,7 @@ from tests.images import debian, pip_settings, podman
 from tests.images.podman import LABEL, NAMES, ImageError
 
 _SHOWN_LINES = 25
+_DIES_WITH_US = ("setpriv", "--pdeathsig=INT")
 _GRACE_S = 20  # for an interrupted build to take its mounts away
 
 
@@ -52,11 +53,11 @@ def build(
         ImageError: a statement failed, or no process can be started as the image's own user.
     """
     started = time.monotonic()
-    command = ["buildah", "bud", "--layers", "--format=docker", "--isolation=chroot", "--network=host"]
+    command = [*_DIES_WITH_US, "buildah", "bud", "--layers", "--format=docker", "--isolation=chroot", "--network=host"]
     command += [f"--file={dockerfile}", f"--tag={NAMES}/{name}", f"--label={LABEL}=built"]
     command += [f"--target={target}"] if target else []
     command += [f"--build-arg={key}={value}" for key, value in (arguments or {}).items()]
-    with _alone(), tempfile.TemporaryDirectory(prefix="images-") as scratch:
+    with alone(), tempfile.TemporaryDirectory(prefix="images-") as scratch:
         settings = pip_settings.of_this_machine().options(Path(scratch))
         _run([*command, f"--iidfile={scratch}/id", *settings, str(context)], Path(scratch, "build.log"))
         identity = Path(scratch, "id").read_text().strip().removeprefix("sha256:")
@@ -72,8 +73,8 @@ def _see_that_it_starts(image: str) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One build at a time: what any leaves behind is then known to be left, and layers are made once."""
+def alone() -> Iterator[None]:
+    """One build at a time: layers are made once, and a container that a build works in is known to be left behind."""
     with Path(tempfile.gettempdir(), f"gpu-inference-server-images-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -103,7 +104,7 @@ def _run(command: list[str], log: Path) -> None:
             _end(process)
             raise
         if code:
-            raise ImageError(f"{command[0]}: exit code {code}\n{_last(said)}")
+            raise ImageError(f"buildah: exit code {code}\n{_last(said)}")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

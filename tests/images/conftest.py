@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,12 @@ TRITON_DOCKERFILE = layout.ROOT / "Dockerfile.triton"
 
 
 @pytest.fixture(scope="session")
-def images() -> Iterator[None]:
-    """Images can be built and run here; what earlier runs left is removed."""
+def images() -> None:
+    """Images can be built and run here. What earlier runs left is removed: this one's by the next."""
     if reason := podman.missing():
         pytest.skip(reason)
-    yield
-    podman.prune()
+    with build.alone():
+        podman.prune()
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,7 @@ def triton(images: None) -> str:
 @pytest.fixture(scope="session")
 def server_image(triton: str) -> Image:
     image = build.build(TRITON_DOCKERFILE, f"server:{checkout_tag()}", target="server", arguments={"TRITON": triton})
-    print(image, flush=True)
+    podman.say(str(image))
     return image
 
 
@@ -43,7 +42,7 @@ def cpu_image(images: None) -> Image:
     """The slim one, over a Debian with Python 3.11 in place of `python:3.11-slim`, or over what PYTHON_IMAGE names."""
     base = os.environ.get("PYTHON_IMAGE") or debian.image()
     image = build.build(layout.ROOT / "Dockerfile", f"cpu:{checkout_tag()}", arguments={"PYTHON": base})
-    print(image, flush=True)
+    podman.say(str(image))
     return image
 
 

@@ -28,7 +28,7 @@ def image() -> str:
     """
     if podman.exists(NAME):
         return NAME
-    print(f"Making a Debian {SUITE} (once; a minute or two)", flush=True)
+    podman.say(f"Making a Debian {SUITE} (once; a minute or two)")
     with tempfile.TemporaryDirectory(prefix="debian-") as scratch:
         root = Path(scratch, "root")
         command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()]

@@ -7,6 +7,7 @@ own are tried in turn, and what it took is said.
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,11 @@ class Way:
     def network(self) -> list[str]:
         """The option of `podman run` for the network."""
         return ["--network=host"] if self.host_network else []
+
+
+def say(line: str) -> None:
+    """Say what is being done, or was found; stdout is for results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def missing() -> str | None:
@@ -82,7 +88,7 @@ def way(image: str) -> Way:
         done = call("run", "--rm", *tried.network, "--entrypoint=/bin/true", image, way=tried, check=False)
         if done.returncode == 0:
             if reasons:
-                print(f"Containers are run with {tried.said}, as podman by itself says: {reasons[0]}", flush=True)
+                say(f"Containers are run with {tried.said}, as podman by itself says: {reasons[0]}")
             return tried
         reasons += done.stderr.strip().splitlines()[-1:]
     raise ImageError("\n".join(["podman starts no container here:", *reasons]))

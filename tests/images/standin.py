@@ -63,10 +63,10 @@ def image(version: str = WANTED_PYTHON) -> str:
     """
     python = _find(version)
     if python.home is None and version != debian.PYTHON:
-        print(f"No Python {version} to copy is here: the stand-in has Debian's {debian.PYTHON}", flush=True)
+        podman.say(f"No Python {version} to copy is here: the stand-in has Debian's {debian.PYTHON}")
     name = f"triton:{python.version}-{_digest(python)}"
     if not podman.exists(f"{NAMES}/{name}"):
-        print("Making the stand-in of NVIDIA's Triton image (once; half a minute)", flush=True)
+        podman.say("Making the stand-in of NVIDIA's Triton image (once; half a minute)")
         with tempfile.TemporaryDirectory(prefix="standin-") as scratch:
             _fill(Path(scratch, "root"), python)
             arguments = {"DEBIAN": debian.image()}
@@ -107,7 +107,7 @@ def _fill(root: Path, python: Python) -> None:
     if python.home:
         _copy_python(root, python, python.home)
     _install(root / python.packages)
-    server = environment.pip_installed(print).executable.parent.parent
+    server = environment.pip_installed(podman.say).executable.parent.parent
     triton = root / "opt" / "tritonserver"
     for part in ("bin", "backends", "caches"):
         shutil.copytree(server / part, triton / part, symlinks=True)

@@ -1,4 +1,4 @@
-"""The exporter's image publishes what its own Triton has served; plans it leaves to a machine with a GPU, and says so."""
+"""The exporter's image publishes what its own Triton has served; plans need a GPU, and it says so."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from contracts import layout, manifest, repository
 from tests.conftest import FAMILY, MODEL, Workspace, new_workspace
-from tests.images import build, debian, standin
+from tests.images import build, debian, podman, standin
 from tests.images.build import Image
 from tests.images.conftest import TRITON_DOCKERFILE, checkout_tag
 from tests.images.containers import LOCKED, SHARED_MEMORY, ended
@@ -23,7 +23,7 @@ def image(images: None) -> Image:
     """Over a stand-in with the Python that the lock is resolved for: it is the one that has a torch without CUDA."""
     base = os.environ.get("TRITON") or standin.image(debian.PYTHON)
     made = build.build(TRITON_DOCKERFILE, f"export:{checkout_tag()}", target="export", arguments={"TRITON": base})
-    print(made, flush=True)
+    podman.say(str(made))
     return made
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from contracts import layout
 from tests.conftest import wait_for
-from tests.images import debian, podman
+from tests.images import build, debian, podman
 from tests.images.podman import LABEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.usefixtures("images")]
@@ -41,8 +41,8 @@ def at_work() -> list[str]:
     return listed.stdout.split()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_leaves_no_container(how: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_ends_with_its_owner_and_leaves_no_container_for_long(how: signal.Signals, tmp_path: Path) -> None:
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text(f"FROM {debian.image()}\nRUN touch /tmp/{time.time_ns()} && sleep 300\n")
     before = set(at_work())
@@ -51,6 +51,8 @@ def test_an_interrupted_build_leaves_no_container(how: signal.Signals, tmp_path:
         time.sleep(1)
         process.send_signal(how)
         process.wait(60)
+    with build.alone():
+        pass
     assert set(at_work()) <= before
 
 
