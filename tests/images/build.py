@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from contracts import layout
 from tests.images import debian, pip_settings, podman
@@ -42,19 +42,21 @@ def build(
     context: Path = layout.ROOT,
     target: str | None = None,
     arguments: Mapping[str, str] | None = None,
+    kind: Literal["built", "base"] = "built",
 ) -> Image:
     """Build `dockerfile`; layers that an earlier build made of the same are taken.
 
     Args:
         name: Of the image, below NAMES.
         arguments: {build argument: value}.
+        kind: What takes minutes to make, a base, is kept longer.
 
     Raises:
         ImageError: a statement failed, or no process can be started as the image's own user.
     """
     started = time.monotonic()
     command = [*_DIES_WITH_US, "buildah", "bud", "--layers", "--format=docker", "--isolation=chroot", "--network=host"]
-    command += [f"--file={dockerfile}", f"--tag={NAMES}/{name}", f"--label={LABEL}=built"]
+    command += [f"--file={dockerfile}", f"--tag={NAMES}/{name}", f"--label={LABEL}={kind}"]
     command += [f"--target={target}"] if target else []
     command += [f"--build-arg={key}={value}" for key, value in (arguments or {}).items()]
     with alone(), tempfile.TemporaryDirectory(prefix="images-") as scratch:
@@ -69,13 +71,15 @@ def build(
 def _see_that_it_starts(image: str) -> None:
     """A build does not ask whether there is such a user as USER names."""
     way = debian.way()
-    podman.call("run", "--rm", *way.network, "--entrypoint=/bin/true", image, way=way)
+    podman.call("run", "--rm", *way.run, "--entrypoint=/bin/true", image, options=way.options)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """One build at a time: layers are made once, and a container that a build works in is known to be left behind."""
-    with Path(tempfile.gettempdir(), f"gpu-inference-server-images-{os.getuid()}.lock").open("w") as lock:
+    place = Path.home() / ".cache" / "gpu-inference-server-images.lock"
+    place.parent.mkdir(exist_ok=True)
+    with place.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from contracts import layout
 from tests.images import debian, podman
-from tests.images.podman import LABEL
 
 PACKAGES = "podman-compose catatonit"
 _HOW = "IMAGES_COMPOSE"  # the environment variable by which this module knows how it is run
@@ -43,8 +42,8 @@ def project(
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.images.compose "$@"\n')
     program.chmod(0o755)
     name = f"images-{os.getpid()}"
-    how = {"options": way.options, "host_network": way.host_network, "build": [*build_options]}
-    told = {**os.environ, **way.environment, **environment, _HOW: json.dumps(how), "PYTHONPATH": str(layout.ROOT)}
+    how = {"options": way.options, "run": way.run, "build": [*build_options]}
+    told = {**os.environ, **environment, _HOW: json.dumps(how), "PYTHONPATH": str(layout.ROOT)}
     words = ["podman-compose", f"--podman-path={program}", "-p", name, *(f"-f={file}" for file in files)]
     made = Project(name, words, told)
     try:
@@ -52,7 +51,7 @@ def project(
     finally:
         made.run("down", "--volumes")
         for container in podman.call("ps", "-aq", f"--filter=label=io.podman.compose.project={name}").stdout.split():
-            podman.call("rm", "--force", "--time=0", container, way=way, check=False)
+            podman.call("rm", "--force", "--time=0", container, options=way.options, check=False)
 
 
 class Project:
@@ -78,17 +77,16 @@ class Project:
         return f"{self.name}_{service}_1"
 
 
-def translated(words: Sequence[str], *, options: Sequence[str], host_network: bool, build: Sequence[str]) -> list[str]:
+def translated(words: Sequence[str], *, options: Sequence[str], run: Sequence[str], build: Sequence[str]) -> list[str]:
     """What podman is called with in place of `words`; nothing where there is nothing to do."""
     command, rest = words[0], list(words[1:])
+    host_network = "--network=host" in run
+    if host_network and command == "network":
+        return []
     if command == "build":
         rest = ["--isolation=chroot", "--network=host", "--format=docker", *build, *rest]
     if command == "run":
-        rest = [f"--label={LABEL}={os.getppid()}", *rest]
-    if host_network and command == "network":
-        return []
-    if host_network and command == "run":
-        rest = ["--network=host", *_without_network(rest)]
+        rest = [*run, *(_without_network(rest) if host_network else rest)]
     return [*options, command, *rest]
 
 

@@ -1,6 +1,5 @@
 """Containers that a test runs, as locked down as a cluster would, and which are gone when it ends, however it does."""
 
-import os
 import subprocess
 import time
 import urllib.request
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from deploy.triton.ports import free_ports
 from tests.images import debian, podman
-from tests.images.podman import LABEL, ImageError
+from tests.images.podman import ImageError
 
 # What a pod that is called restricted has, and no root file system to write to. /tmp and /dev/shm are memory.
 LOCKED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
@@ -30,26 +29,26 @@ class Container:
 
     def logs(self) -> str:
         """What it has said so far."""
-        done = podman.call("logs", self.identity, way=debian.way(), check=False)
+        done = podman.call("logs", self.identity, check=False)
         return done.stdout + done.stderr
 
     def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in it."""
-        return podman.call("exec", self.identity, *command, way=debian.way(), check=False)
+        return podman.call("exec", self.identity, *command, options=debian.way().options, check=False)
 
     def state(self, what: str) -> str:
         """A part of what podman knows of it: "State.ExitCode"."""
-        return podman.call("inspect", f"--format={{{{.{what}}}}}", self.identity, way=debian.way()).stdout.strip()
+        return podman.call("inspect", f"--format={{{{.{what}}}}}", self.identity).stdout.strip()
 
     def healthy(self) -> bool:
         """Whether the image's own health check passes, asked now."""
-        asked = podman.call("healthcheck", "run", self.identity, way=debian.way(), check=False)
+        asked = podman.call("healthcheck", "run", self.identity, options=debian.way().options, check=False)
         return asked.returncode == 0
 
     def stop(self, grace_s: int = 45) -> float:
         """End it as `docker stop` does; the seconds that it took."""
         started = time.monotonic()
-        podman.call("stop", f"--time={grace_s}", self.identity, way=debian.way(), timeout_s=grace_s + 30)
+        podman.call("stop", f"--time={grace_s}", self.identity, options=debian.way().options, timeout_s=grace_s + 30)
         return time.monotonic() - started
 
 
@@ -61,12 +60,12 @@ def started(image: str, *command: str, options: Sequence[str] = ()) -> Iterator[
         ImageError: it cannot be started.
     """
     way = debian.way()
-    words = ["run", "--detach", f"--label={LABEL}={os.getpid()}", *way.network, *options, image, *command]
-    identity = podman.call(*words, way=way).stdout.strip()
+    words = ["run", "--detach", *way.run, *options, image, *command]
+    identity = podman.call(*words, options=way.options).stdout.strip()
     try:
         yield Container(identity)
     finally:
-        podman.call("rm", "--force", "--time=0", identity, way=way, check=False)
+        podman.call("rm", "--force", "--time=0", identity, options=way.options, check=False)
 
 
 @contextmanager
@@ -119,5 +118,5 @@ def wait_until_ready(container: Container) -> None:
 def ended(image: str, *command: str, options: Sequence[str] = (), timeout_s: float = 60) -> tuple[int, str]:
     """Run a container to its end: its exit code, and all that it said."""
     with started(image, *command, options=options) as container:
-        podman.call("wait", container.identity, way=debian.way(), timeout_s=timeout_s)
+        podman.call("wait", container.identity, timeout_s=timeout_s)
         return int(container.state("State.ExitCode")), container.logs()

@@ -1,25 +1,28 @@
 """podman and buildah, as far as they work on this machine: found, tried, and called.
 
-Where podman's defaults start no container, a sandbox among them, another runtime, the host's network and limits of our
-own are tried in turn, and what it took is said.
+Where podman's defaults start no container, as in a sandbox, this process's own limits, another runtime and the host's
+network are tried in turn, and what it took is said.
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-PROGRAMS = ("buildah", "podman", "debootstrap")
+# What has to be here, and the packages that bring it.
+PROGRAMS = {"buildah": "buildah", "podman": "podman", "debootstrap": "debootstrap", "cc": "gcc libc6-dev"}
 # On every image of ours and, by inheritance, on whatever is built on one; on every container, with its owner's process.
 LABEL = "gpu-inference-server.tests"
+OWNED = f"--label={LABEL}={os.getpid()}"
 NAMES = "localhost/gpu-inference-server"  # what the names of our images begin with
 
-_LIMITS = '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=5000:5000"]\n'
+_LIMITED = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+_KEPT_H = {"built": 168, "base": 1344}  # a week, or what takes minutes to make eight of them
 
 
 class ImageError(Exception):
@@ -30,15 +33,15 @@ class ImageError(Exception):
 class Way:
     """How containers are run here."""
 
-    said: str = "podman's defaults"
+    said: str
     options: tuple[str, ...] = ()  # of podman itself
+    limits: tuple[str, ...] = ()  # of `podman run`
     host_network: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def network(self) -> list[str]:
-        """The option of `podman run` for the network."""
-        return ["--network=host"] if self.host_network else []
+    def run(self) -> list[str]:
+        """Options that every `podman run` needs here, with the mark of this process."""
+        return [OWNED, *self.limits, *(["--network=host"] if self.host_network else [])]
 
 
 def say(line: str) -> None:
@@ -50,26 +53,20 @@ def missing() -> str | None:
     """Say why no image can be built here, with what would help; None where one can."""
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
-        return f"needs {', '.join(absent)}: sudo apt-get install {' '.join(absent)}"
+        packages = " ".join(PROGRAMS[program] for program in absent)
+        return f"needs {', '.join(absent)}: sudo apt-get install {packages}"
     if os.geteuid() != 0:
         return "needs root, to make a Debian with debootstrap"
     return None
 
 
 def call(
-    *words: str | Path, way: Way | None = None, check: bool = True, timeout_s: float = 120
+    *words: str | Path, options: Sequence[str] = (), check: bool = True, timeout_s: float = 120
 ) -> "subprocess.CompletedProcess[str]":
     """Run podman; an ImageError says how it failed, unless that may be."""
-    way = way or Way()
-    command = ["podman", *way.options, *map(str, words)]
+    command = ["podman", *options, *map(str, words)]
     done = subprocess.run(
-        command,
-        env={**os.environ, **way.environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        command, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
     )
     if check and done.returncode:
         raise ImageError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -85,7 +82,8 @@ def way(image: str) -> Way:
     """
     reasons: list[str] = []
     for tried in _ways():
-        done = call("run", "--rm", *tried.network, "--entrypoint=/bin/true", image, way=tried, check=False)
+        words = ["run", "--rm", *tried.run, "--entrypoint=/bin/true", image]
+        done = call(*words, options=tried.options, check=False)
         if done.returncode == 0:
             if reasons:
                 say(f"Containers are run with {tried.said}, as podman by itself says: {reasons[0]}")
@@ -100,31 +98,26 @@ def exists(image: str) -> bool:
 
 
 def prune() -> None:
-    """Remove what earlier runs left: containers whose owner has ended, layers that no image has, and images that are
-    a week old."""
+    """Remove what earlier runs left: containers whose owner has ended, layers that no image has, and old images."""
     owner_of_each = f'--format={{{{.ID}}}} {{{{index .Labels "{LABEL}"}}}}'
     for line in call("ps", "--all", f"--filter=label={LABEL}", owner_of_each).stdout.splitlines():
         container, _, owner = line.partition(" ")
         if not Path("/proc", owner).is_dir():
             call("rm", "--force", "--time=0", container, check=False)
     call("image", "prune", "--force", f"--filter=label={LABEL}", check=False)
-    old = ("--filter=until=168h", f"--filter=label={LABEL}", "--format={{.Repository}}:{{.Tag}}")
-    for name in call("images", *old).stdout.split():
-        call("rmi", name, check=False)  # not one that others are built on
+    for kind, hours in _KEPT_H.items():
+        old = (f"--filter=label={LABEL}={kind}", f"--filter=until={hours}h", "--format={{.Repository}}:{{.Tag}}")
+        for name in call("images", *old).stdout.split():
+            call("rmi", name, check=False)
 
 
 def _ways() -> list[Way]:
+    hard = {name: resource.getrlimit(limit)[1] for name, limit in _LIMITED.items()}
+    limits = tuple(f"--ulimit={name}={value}:{value}" for name, value in hard.items())
     runtime = ("--runtime=runc",)
-    limits = Path(tempfile.gettempdir(), f"gpu-inference-server-containers-{os.getuid()}.conf")
-    limits.write_text(_LIMITS)
     return [
-        Way(),
-        Way("runc", runtime),
-        Way("runc and the host's network", runtime, host_network=True),
-        Way(
-            "runc, the host's network and limits of our own",
-            runtime,
-            host_network=True,
-            environment={"CONTAINERS_CONF": str(limits)},
-        ),
+        Way("podman's defaults"),
+        Way("this process's own limits", (), limits),
+        Way("this process's own limits and runc", runtime, limits),
+        Way("this process's own limits, runc and the host's network", runtime, limits, host_network=True),
     ]

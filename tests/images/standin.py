@@ -70,7 +70,7 @@ def image(version: str = WANTED_PYTHON) -> str:
         with tempfile.TemporaryDirectory(prefix="standin-") as scratch:
             _fill(Path(scratch, "root"), python)
             arguments = {"DEBIAN": debian.image()}
-            build.build(_HERE / "triton.Dockerfile", name, context=Path(scratch), arguments=arguments)
+            build.build(_HERE / "triton.Dockerfile", name, context=Path(scratch), arguments=arguments, kind="base")
     return f"{NAMES}/{name}"
 
 

@@ -15,7 +15,6 @@ from tests.conftest import FAMILY, free_ports, port_options
 from tests.images import asking, debian
 from tests.images.build import Image
 from tests.images.containers import LOCKED, SHARED_MEMORY, ended, serving
-from tests.images.podman import LABEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
@@ -93,25 +92,23 @@ def test_it_says_what_is_missing(
 
 
 def test_a_port_that_is_taken_is_named(server_image: Image, repository: Path) -> None:
-    if not debian.way().host_network:
-        pytest.skip("containers have a network of their own here")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        options = [*LOCKED, f"--volume={repository}:/models:ro"]
+        hosts = [] if debian.way().host_network else ["--network=host"]
+        options = [*LOCKED, *hosts, f"--volume={repository}:/models:ro"]
         code, said = ended(server_image.identity, "up", f"--http-port={port}", options=options)
     assert code == 1 and f"error: cannot listen on 127.0.0.1:{port}: Address already in use" in said
 
 
 def test_ctrl_c_in_a_terminal_ends_it(server_image: Image, repository: Path) -> None:
     way = debian.way()
-    words = ["podman", *way.options, "run", "--rm", "--interactive", "--tty", f"--label={LABEL}={os.getpid()}"]
-    words += [*way.network, *LOCKED, SHARED_MEMORY, f"--volume={repository}:/models:ro", server_image.identity]
+    words = ["podman", *way.options, "run", "--rm", "--interactive", "--tty", *way.run]
+    words += [*LOCKED, SHARED_MEMORY, f"--volume={repository}:/models:ro", server_image.identity]
     words += ["up", *port_options(free_ports())]
     ours, its = pty.openpty()
-    environment = {**os.environ, **way.environment}
-    with subprocess.Popen(words, stdin=its, stdout=its, stderr=its, env=environment, start_new_session=True) as process:
+    with subprocess.Popen(words, stdin=its, stdout=its, stderr=its, start_new_session=True) as process:
         os.close(its)
         assert "Ready after" in heard(ours, until="Ready after")
         os.write(ours, b"\x03")

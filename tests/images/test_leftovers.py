@@ -1,6 +1,5 @@
 """Nothing stays behind: no container of a test that was killed, none of a build that was interrupted."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,7 @@ import pytest
 
 from contracts import layout
 from tests.conftest import wait_for
-from tests.images import build, debian, podman
-from tests.images.podman import LABEL
+from tests.images import build, containers, debian, podman
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.usefixtures("images")]
 
@@ -69,10 +67,6 @@ def test_a_container_is_gone_with_its_owner_at_the_latest_when_tests_are_run_aga
 
 
 def test_a_container_whose_owner_is_at_work_is_left_alone() -> None:
-    command = ["run", "--detach", f"--label={LABEL}={os.getpid()}", *debian.way().network, "--entrypoint=/bin/sleep"]
-    container = podman.call(*command, debian.image(), "600", way=debian.way()).stdout.strip()
-    try:
+    with containers.started(debian.image(), "600", options=["--entrypoint=/bin/sleep"]) as container:
         podman.prune()
-        assert podman.call("container", "exists", container, check=False).returncode == 0
-    finally:
-        podman.call("rm", "--force", "--time=0", container, way=debian.way())
+        assert podman.call("container", "exists", container.identity, check=False).returncode == 0
