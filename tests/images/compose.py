@@ -60,7 +60,7 @@ class Project:
     def __init__(self, name: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name, self._words, self._environment = name, words, environment
 
-    def run(self, *arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, timeout_s: float = 540) -> "subprocess.CompletedProcess[str]":
         """`docker compose ARGUMENTS`."""
         return subprocess.run(
             [*self._words, *arguments],
@@ -85,7 +85,7 @@ def translated(words: Sequence[str], *, options: Sequence[str], run: Sequence[st
         return []
     if command == "build":
         rest = ["--isolation=chroot", "--network=host", "--format=docker", *build, *rest]
-    if command == "run":
+    if command in ("run", "create"):
         rest = [*run, *(_without_network(rest) if host_network else rest)]
     return [*options, command, *rest]
 

@@ -3,25 +3,27 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contracts import layout
 from tests.conftest import Workspace
-from tests.images import build, debian, podman, standin
+from tests.images import build, debian, podman, prune, standin
 from tests.images.build import Image
 
 TRITON_DOCKERFILE = layout.ROOT / "Dockerfile.triton"
 
 
 @pytest.fixture(scope="session")
-def images() -> None:
-    """Images can be built and run here. What earlier runs left is removed: this one's by the next."""
+def images() -> Iterator[None]:
+    """Images can be built and run here. What earlier runs and this one leave is removed."""
     if reason := podman.missing():
         pytest.skip(reason)
-    with build.alone():
-        podman.prune()
+    podman.remove_abandoned()
+    yield
+    prune.later()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.images.podman import ImageError
 LOCKED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
 SHARED_MEMORY = "--shm-size=256m"
 _OWN_PORTS = (8000, 8001, 8002)  # of an image's server
-_READY_S = 90
+_READY_S = 180
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def wait_until_ready(container: Container) -> None:
     raise ImageError(f"the container's server is not ready: {container.state('State.Status')}\n{container.logs()}")
 
 
-def ended(image: str, *command: str, options: Sequence[str] = (), timeout_s: float = 60) -> tuple[int, str]:
+def ended(image: str, *command: str, options: Sequence[str] = (), timeout_s: float = 180) -> tuple[int, str]:
     """Run a container to its end: its exit code, and all that it said."""
     with started(image, *command, options=options) as container:
         podman.call("wait", container.identity, timeout_s=timeout_s)

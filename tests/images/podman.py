@@ -23,7 +23,6 @@ NAMES = "localhost/gpu-inference-server"  # what the names of our images begin w
 
 # podman raises these, which a sandbox does not let it: what is enough for a server, as far as this process has it.
 _LIMITS = {"nofile": (resource.RLIMIT_NOFILE, 16_384), "nproc": (resource.RLIMIT_NPROC, 4096)}
-_KEPT_H = {"built": 168, "base": 1344}  # a week, or what takes minutes to make eight of them
 
 
 class ImageError(Exception):
@@ -62,7 +61,7 @@ def missing() -> str | None:
 
 
 def call(
-    *words: str | Path, options: Sequence[str] = (), check: bool = True, timeout_s: float = 120
+    *words: str | Path, options: Sequence[str] = (), check: bool = True, timeout_s: float = 300
 ) -> "subprocess.CompletedProcess[str]":
     """Run podman; an ImageError says how it failed, unless that may be."""
     command = ["podman", *options, *map(str, words)]
@@ -98,18 +97,13 @@ def exists(image: str) -> bool:
     return call("image", "exists", image, check=False).returncode == 0
 
 
-def prune() -> None:
-    """Remove what earlier runs left: containers whose owner has ended, layers that no image has, and old images."""
+def remove_abandoned() -> None:
+    """Remove the containers of processes that have ended."""
     owner_of_each = f'--format={{{{.ID}}}} {{{{index .Labels "{LABEL}"}}}}'
     for line in call("ps", "--all", f"--filter=label={LABEL}", owner_of_each).stdout.splitlines():
         container, _, owner = line.partition(" ")
         if not Path("/proc", owner).is_dir():
             call("rm", "--force", "--time=0", container, check=False)
-    call("image", "prune", "--force", f"--filter=label={LABEL}", check=False)
-    for kind, hours in _KEPT_H.items():
-        old = (f"--filter=label={LABEL}={kind}", f"--filter=until={hours}h", "--format={{.Repository}}:{{.Tag}}")
-        for name in call("images", *old).stdout.split():
-            call("rmi", name, check=False)
 
 
 def _ways() -> list[Way]:

@@ -14,7 +14,7 @@ from tests.images import asking, compose, debian, pip_settings
 from tests.images.containers import Container
 from tests.tracked import tracked
 
-pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
 
 UID = 4321  # neither the image's nor ours
 USER = {"HOST_UID": str(UID), "HOST_GID": str(UID), "ADMIN_KEY": "a-key-of-the-users-own"}
@@ -56,8 +56,10 @@ def test_the_gpus_server_is_built_and_says_that_it_has_no_gpu(checkout: Path, tr
     more = own_ports("triton", command, tmp_path, free_ports())
     build = [f"--build-arg=TRITON={triton}", *pip_settings.of_this_machine().options(tmp_path)]
     with compose.project(file, more, scratch=tmp_path, build_options=build, environment=USER) as project:
-        said = project.run("up", "--build", "triton")
-        assert "error: --device gpu: no GPU is here" in said.stdout + said.stderr
+        said = project.run("up", "--build", "--detach", "triton")
+        assert said.returncode == 0, said.stdout + said.stderr
+        container = Container(project.container("triton"))
+        wait_for(lambda: "error: --device gpu: no GPU is here" in container.logs(), timeout_s=60)
 
 
 def test_the_slim_image_comes_up_healthy_serves_and_goes_down(checkout: Path, tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def test_a_container_is_gone_with_its_owner_at_the_latest_when_tests_are_run_aga
         assert podman.call("container", "exists", container, check=False).returncode == 0
         process.send_signal(how)
         process.wait(60)
-    podman.prune()
+    podman.remove_abandoned()
     assert podman.call("container", "exists", container, check=False).returncode == 1
 
 
 def test_a_container_whose_owner_is_at_work_is_left_alone() -> None:
     with containers.started(debian.image(), "600", options=["--entrypoint=/bin/sleep"]) as container:
-        podman.prune()
+        podman.remove_abandoned()
         assert podman.call("container", "exists", container.identity, check=False).returncode == 0
