@@ -15,7 +15,7 @@ from tests.images.podman import ImageError
 # What a pod that is called restricted has, and no root file system to write to. /tmp and /dev/shm are memory.
 LOCKED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
 SHARED_MEMORY = "--shm-size=256m"
-_OWN_PORTS = (8000, 8001, 8002)  # of an image's server
+OWN_PORTS = (8000, 8001, 8002)  # of an image's server
 _READY_S = 180
 
 
@@ -86,7 +86,7 @@ def serving(
         listening = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
     else:
         network, host, listening = (
-            [f"--publish=127.0.0.1:{p}:{o}" for p, o in zip(ports, _OWN_PORTS, strict=True)],
+            [f"--publish=127.0.0.1:{p}:{o}" for p, o in zip(ports, OWN_PORTS, strict=True)],
             "0.0.0.0",
             [],
         )

@@ -11,13 +11,13 @@ from contracts import layout
 from deploy.triton.ports import free_ports
 from tests.conftest import FAMILY, Workspace, port_options, wait_for
 from tests.images import asking, compose, debian, pip_settings
-from tests.images.containers import Container
+from tests.images.containers import OWN_PORTS, Container
 from tests.tracked import tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
 
 UID = 4321  # neither the image's nor ours
-USER = {"HOST_UID": str(UID), "HOST_GID": str(UID), "ADMIN_KEY": "a-key-of-the-users-own"}
+USER = {"HOST_UID": str(UID), "HOST_GID": str(UID)}
 
 
 @pytest.fixture
@@ -37,25 +37,31 @@ def checkout(images: None, release: Path, shared: Workspace, tmp_path: Path) -> 
     return root
 
 
-def own_ports(service: str, command: list[str], folder: Path, ports: list[int]) -> Path:
-    """A compose file that has a service listen at ports of its own, where it has the host's network."""
-    file = folder / "ports.yaml"
-    if debian.way().host_network:
-        command = [word for word in command if not word.startswith("--host=")] + port_options(ports)
-        file.write_text(yaml.safe_dump({"services": {service: {"command": command}}}))
-    else:
-        pairs = [f"127.0.0.1:{mine}:{theirs}" for mine, theirs in zip(ports, (8000, 8001, 8002), strict=True)]
-        file.write_text(yaml.safe_dump({"services": {service: {"ports": pairs}}}))
-    return file
+def with_own_ports(file: Path, service: str, command: list[str], ports: list[int]) -> list[Path]:
+    """Have a service of a compose file listen at ports that are free: the file, and one on top of it.
+
+    And the admin key: podman-compose 1.0 hands one of the environment to `up`, but "None" to `exec`.
+    """
+    text = file.read_text()
+    for mine, own in zip(ports, OWN_PORTS, strict=True):
+        assert f"127.0.0.1:{own}:" in text
+        text = text.replace(f"127.0.0.1:{own}:", f"127.0.0.1:{mine}:")
+    file.write_text(text)
+    more: dict[str, object] = {"environment": {"ADMIN_KEY": "a-key-of-the-users-own"}}
+    if debian.way().host_network:  # where nothing is published
+        more["command"] = [*(word for word in command if not word.startswith("--host=")), *port_options(ports)]
+    top = file.with_name("more.yaml")
+    top.write_text(yaml.safe_dump({"services": {service: more}}))
+    return [file, top]
 
 
 def test_the_gpus_server_is_built_and_says_that_it_has_no_gpu(checkout: Path, triton: str, tmp_path: Path) -> None:
     """Further it does not go without one: podman-compose passes over the reservation, and `up` refuses."""
     file = checkout / "deploy" / "compose.yaml"
     command = yaml.safe_load(file.read_text())["services"]["triton"]["command"]
-    more = own_ports("triton", command, tmp_path, free_ports())
+    files = with_own_ports(file, "triton", command, free_ports())
     build = [f"--build-arg=TRITON={triton}", *pip_settings.of_this_machine().options(tmp_path)]
-    with compose.project(file, more, scratch=tmp_path, build_options=build, environment=USER) as project:
+    with compose.project(*files, scratch=tmp_path, build_options=build, environment=USER) as project:
         said = project.run("up", "--build", "--detach", "triton")
         assert said.returncode == 0, said.stdout + said.stderr
         container = Container(project.container("triton"))
@@ -65,9 +71,9 @@ def test_the_gpus_server_is_built_and_says_that_it_has_no_gpu(checkout: Path, tr
 def test_the_slim_image_comes_up_healthy_serves_and_goes_down(checkout: Path, tmp_path: Path) -> None:
     ports = free_ports()
     file = checkout / "deploy" / "compose.cpu.yaml"
-    more = own_ports("triton", ["up", "--log-to-stdout", "--device=cpu"], tmp_path, ports)
+    files = with_own_ports(file, "triton", ["up", "--log-to-stdout", "--device=cpu"], ports)
     build = [f"--build-arg=PYTHON={debian.image()}", *pip_settings.of_this_machine().options(tmp_path)]
-    with compose.project(file, more, scratch=tmp_path, build_options=build, environment=USER) as project:
+    with compose.project(*files, scratch=tmp_path, build_options=build, environment=USER) as project:
         said = project.run("up", "--build", "--detach")
         assert said.returncode == 0, said.stdout + said.stderr
         container = Container(project.container("triton"), *(f"127.0.0.1:{port}" for port in ports[:2]))
