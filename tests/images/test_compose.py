@@ -1,5 +1,6 @@
 """The compose files build, start and stop what they say: by podman-compose, as far as that and this machine go."""
 
+import re
 import shutil
 import urllib.request
 from pathlib import Path
@@ -38,7 +39,7 @@ def checkout(images: None, release: Path, shared: Workspace, tmp_path: Path) -> 
 
 
 def with_own_ports(file: Path, service: str, command: list[str], ports: list[int]) -> list[Path]:
-    """Have a service of a compose file listen at ports that are free: the file, and one on top of it.
+    """Have a service of a compose file listen at ports that are free: the file, and maybe one on top of it.
 
     And the admin key: podman-compose 1.0 hands one of the environment to `up`, but "None" to `exec`.
     """
@@ -46,12 +47,12 @@ def with_own_ports(file: Path, service: str, command: list[str], ports: list[int
     for mine, own in zip(ports, OWN_PORTS, strict=True):
         assert f"127.0.0.1:{own}:" in text
         text = text.replace(f"127.0.0.1:{own}:", f"127.0.0.1:{mine}:")
-    file.write_text(text)
-    more: dict[str, object] = {"environment": {"ADMIN_KEY": "a-key-of-the-users-own"}}
-    if debian.way().host_network:  # where nothing is published
-        more["command"] = [*(word for word in command if not word.startswith("--host=")), *port_options(ports)]
-    top = file.with_name("more.yaml")
-    top.write_text(yaml.safe_dump({"services": {service: more}}))
+    file.write_text(re.sub(r"^( +ADMIN_KEY:)", r"\1 a-key-of-the-users-own", text, flags=re.MULTILINE))
+    if not debian.way().host_network:
+        return [file]
+    top = file.with_name("more.yaml")  # nothing is published there
+    listening = [*(word for word in command if not word.startswith("--host=")), *port_options(ports)]
+    top.write_text(yaml.safe_dump({"services": {service: {"command": listening}}}))
     return [file, top]
 
 
