@@ -31,7 +31,7 @@ def image(images: None) -> Image:
 def folders(checkpoint: Path, shared: Workspace, tmp_path: Path) -> list[str]:
     """What deploy/compose.yaml mounts, of another user: a checkpoint, the data, a repository without a release."""
     new_workspace(tmp_path)
-    shutil.copytree(checkpoint.parents[3] / "checkpoints", tmp_path / "artifacts" / "checkpoints")
+    shutil.copytree(checkpoint.parents[2], tmp_path / "artifacts" / "checkpoints")
     shutil.copytree(layout.data(), tmp_path / "data")
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, UID, UID)
