@@ -16,6 +16,7 @@ IN_TWO := --numprocesses=2 --dist=loadgroup
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
+DOCKERFILES := Dockerfile Dockerfile.triton tests/images/triton.Dockerfile
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
 # One that fails does not end the other, nor keep it from starting. What ends `make` ends both, as long as they are the
@@ -25,7 +26,7 @@ BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typech
 RESOLVE := $(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.new pyproject.toml
 
-.PHONY: help setup demo quick test slow lint format typecheck pytest lock upgrade clean
+.PHONY: help setup demo quick test slow images lint format typecheck pytest lock upgrade clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -42,10 +43,13 @@ test: setup lint ## everything CI checks
 slow: setup ## the tests that take long, or resolve packages over the network
 	$(BIN)/python -m pytest -m slow
 
+images: setup ## build the container images and run them, over a stand-in of NVIDIA's or TRITON=IMAGE; without Docker
+	$(BIN)/python -m pytest --capture=no --verbose -m "slow or not slow" tests/images
+
 lint: setup ## ruff, hadolint, actionlint and zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/hadolint --config deploy/hadolint.yaml Dockerfile.triton
+	$(BIN)/hadolint --config deploy/hadolint.yaml $(DOCKERFILES)
 	$(BIN)/actionlint
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github
 

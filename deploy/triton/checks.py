@@ -74,7 +74,7 @@ def _published(root: Path) -> None:
     """Check that there is something to serve, under names that Triton can take."""
     configs = sorted(root.glob("*/config.pbtxt"))
     if not configs:
-        raise RepositoryError(f"there is no model repository at {root}")
+        raise _no_models(root)
     if strange := [config.parent.name for config in configs if not is_model_name(config.parent.name)]:
         raise RepositoryError(
             f"a model cannot be called {strange[0]!r}, as a folder in {layout.shown(root)} is",
@@ -89,6 +89,17 @@ def _published(root: Path) -> None:
             f"no version of {', '.join(empty)} is published in {layout.shown(root)}",
             hint=f"publish one: {', or '.join(commands)}",
         )
+
+
+def _no_models(root: Path) -> RepositoryError:
+    """Say what is in place of a model repository. In a container it is most often not mounted, or another user's."""
+    if not root.is_dir():
+        hint = "name it with --repository, or MODEL_REPOSITORY; into a container it is mounted: --volume …"
+        return RepositoryError(f"there is no model repository at {root}", hint=f"{hint}:{root}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        hint = f"chmod -R a+rX {root}, or run as its owner: in a container with --user"
+        return RepositoryError(f"the model repository {root} cannot be read by uid {os.geteuid()}", hint=hint)
+    return RepositoryError(f"there is no model in {root}: no folder in it has a {model_config.FILE_NAME}")
 
 
 def _refused(settings: Settings) -> dict[str, str]:

@@ -24,6 +24,8 @@ from deploy.triton.settings import ADMIN_HEADER, admin_key
 from deploy.triton.state import Running
 
 _REFUSED = ("400", "501")  # bad request; not implemented: a decoupled model answers over gRPC alone
+# A server of this machine is asked through no proxy, which may be set for all containers; bodies are of any size.
+_DIRECT = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _FAILED = (OSError, HTTPException, InferenceServerException)  # what a server that is gone or refuses makes
 
 
@@ -260,7 +262,7 @@ class Control:
         # Over HTTP a load holds one of Triton's threads, and every client's connection on it, until it is done.
         from tritonclient.grpc import InferenceServerClient as GrpcClient  # 0.3 s to import
 
-        with GrpcClient(self.server.grpc) as grpc:
+        with GrpcClient(self.server.grpc, channel_args=_DIRECT) as grpc:
             grpc.load_model(model, headers=self._grpc_headers, config=config, files=files, client_timeout=timeout_s)
 
     def _explained(self, said: str, model: str) -> str:

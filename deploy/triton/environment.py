@@ -21,7 +21,8 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,15 +126,14 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     if gpu and not chosen.gpus()[0]:
         raise SetupError("this machine has no NVIDIA GPU, or no driver for it", hint="serve on the CPU: --device cpu")
     locks = [_LOCK_FILE, _GPU_LOCK_FILE] if gpu else [_LOCK_FILE]
-    HOME.mkdir(parents=True, exist_ok=True)
-    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds it made
+    with _alone():
         environment = _made("packages", locks, sys.version, lambda home: _install(home, gpu, say))
         packages = environment / "lib" / f"python{_PYTHON}" / "site-packages"
         server = packages / "pytriton" / "tritonserver"
         sources = sorted(_BACKENDS.rglob("*.py"))
         backends = _made("backends", sources, environment.name, lambda home: _assemble(home, server, environment))
-        _remove_unused({environment, backends})
+        if not _is_an_images():
+            _remove_unused({environment, backends})
     library_path = [packages / "nvidia_pytriton.libs", _directory_of_libpython()]
     return Triton(
         executable=server / "bin" / "tritonserver",
@@ -149,12 +149,39 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     )
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock under which HOME is filled: a second process waits, and finds it made.
+
+    An image's is read-only, and whole: there is nothing to wait for.
+    """
+    if _is_an_images():
+        yield
+        return
+    HOME.mkdir(parents=True, exist_ok=True)
+    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_an_images() -> bool:
+    """Tell whether HOME is there and we can change nothing in it: made when an image was, or by another user."""
+    return HOME.is_dir() and not os.access(HOME, os.W_OK)
+
+
 def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], None]) -> Path:
     """Return the directory in HOME that `make` fills, one for each content of `sources`; a half-made one is redone."""
     digest = hashlib.sha256(also.encode())
     for path in sources:
         digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
     home = HOME / f"{what}-{digest.hexdigest()[:12]}"
+    if _is_an_images():
+        if not (home / _STAMP).exists():
+            raise SetupError(
+                f"the server environment in {HOME} is not the one of this checkout, and cannot be written",
+                hint="build the image again, or set SERVER_ENVIRONMENT to a folder of yours",
+            )
+        return home
     if not (home / _STAMP).exists():
         shutil.rmtree(home, ignore_errors=True)
         make(home)

@@ -76,7 +76,10 @@ def start(
         process.kill()
         process.wait()
         if isinstance(error, OSError):
-            raise StartError(f"cannot hide the admin key from the process list: {error}") from error
+            hint = "root needs SYS_PTRACE for that, which containers do not have: run it as another user, 1000:1000"
+            raise StartError(
+                f"cannot hide the admin key from the process list: {error}", hint=hint if os.geteuid() == 0 else None
+            ) from error
         raise
     return process
 

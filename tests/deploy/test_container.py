@@ -115,3 +115,36 @@ def test_the_image_installs_what_models_have_locked_and_their_processes_find_it(
         "own_packages.pth",
     }
     assert "requirements" not in (layout.ROOT / ".dockerignore").read_text()
+
+
+def test_the_slim_image_is_the_same_server_but_for_where_its_triton_comes_from() -> None:
+    slim = (layout.ROOT / "Dockerfile").read_text()
+    for wanted in (
+        r"--constraint requirements.lock \\\n\s+(.*)$",  # what `deploy` imports
+        r"^HEALTHCHECK (.*\n.*)$",
+        r"^EXPOSE (.*)$",
+        r"-m deploy environments build --repository (\S+)",
+    ):
+        [mine], [theirs, *_] = (re.findall(wanted, text, re.MULTILINE) for text in (slim, DOCKERFILE))
+        assert mine == theirs
+    for variable in ("MODEL_REPOSITORY", "ARTIFACTS_DIR", "MODEL_LAYERS"):
+        assert len(set(re.findall(rf"\b{variable}=(\S+)", slim + DOCKERFILE.partition(" AS export")[0]))) == 1
+    [entry], [command] = (re.findall(rf"^{word} (\[.*\])$", slim, re.MULTILINE) for word in ("ENTRYPOINT", "CMD"))
+    assert yaml.safe_load(entry) == ["/opt/deploy/bin/python", "-m", "deploy"]
+    assert yaml.safe_load(command) == [
+        *yaml.safe_load(re.findall(r"^CMD (\[\"up.*)$", DOCKERFILE, re.M)[0]),
+        "--device=cpu",
+    ]
+    assert re.findall(r"^USER (\S+)$", slim, re.MULTILINE) == ["1000:1000"]
+    assert re.search(r"^ARG PYTHON=python:3\.11-slim-\w+$", slim, re.MULTILINE)
+
+
+def test_the_slim_image_is_composed_with_nothing_to_write_to_but_memory_and_the_repository() -> None:
+    [service] = yaml.safe_load((layout.ROOT / "deploy" / "compose.cpu.yaml").read_text())["services"].values()
+    gpu = COMPOSE["services"]["triton"]
+    assert service["build"] == {"context": ".."}
+    for same in ("ports", "volumes", "shm_size", "stop_grace_period", "restart"):
+        assert service[same] == gpu[same]
+    assert service["read_only"] and service["tmpfs"] == ["/tmp"] and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"] and service["init"] is True
+    assert service["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"

@@ -141,3 +141,27 @@ def test_a_failed_install_says_why_and_is_not_taken_for_done(tmp_path: Path, mon
     for _ in range(2):
         with pytest.raises(SetupError, match="No matching distribution found for there-is-no-such-package"):
             environment.pip_installed(print)
+
+
+def test_an_environment_that_an_image_holds_is_used_as_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where its file system is read-only: nothing is locked, touched, removed or made."""
+    made = environment.pip_installed(print)
+    other = home / "packages-another"
+    other.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in (*home.glob("*"), *home.glob("*/made"))}
+    lock = home.with_name(f"{home.name}.lock")
+    lock.unlink()
+    monkeypatch.setattr(environment, "_is_an_images", lambda: True)  # of root nothing can be kept
+    assert environment.pip_installed(print) == made
+    assert before == {path: path.stat().st_mtime_ns for path in (*home.glob("*"), *home.glob("*/made"))}
+    assert not lock.exists()
+
+
+def test_an_environment_that_an_image_holds_and_is_another_checkouts_is_refused(
+    home: Path, changed_backends: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.pip_installed(print)
+    (changed_backends / "onnxruntime" / "model.py").write_text("# another")
+    monkeypatch.setattr(environment, "_is_an_images", lambda: True)
+    with pytest.raises(SetupError, match=r"is not the one of this checkout.*\nHint: build the image again"):
+        environment.pip_installed(print)

@@ -1,6 +1,7 @@
 """The server starts whole, says why it does not, and goes without a trace."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -102,6 +103,19 @@ def test_a_repository_that_is_not_there_is_named(workspace: Workspace) -> None:
     done = workspace.run_here("deploy", "up", "--repository", workspace.root / "nope")
     assert done.returncode == 1
     assert f"there is no model repository at {workspace.root / 'nope'}" in done.stderr
+    assert "Hint: name it with --repository, or MODEL_REPOSITORY; into a container it is mounted" in done.stderr
+
+
+def test_a_repository_without_a_model_or_that_may_not_be_read_is_said_to_be_so(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = workspace.run_here("deploy", "up", "--repository", empty)
+    assert done.returncode == 1 and f"error: there is no model in {empty}" in done.stderr
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # of root nothing can be kept
+    done = workspace.run_here("deploy", "up", "--repository", empty)
+    assert done.returncode == 1 and f"{empty} cannot be read by uid {os.geteuid()}\nHint: chmod" in done.stderr
 
 
 def test_a_broken_older_version_is_named_and_harms_nothing(released: Workspace) -> None:

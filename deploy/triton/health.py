@@ -1,0 +1,36 @@
+"""Whether the server that is up here is ready: what the images' HEALTHCHECK asks, wherever that server listens.
+
+  python -m deploy.triton.health     exits with 0 if it is, else with 1, and says why
+
+A curl of localhost:8000 would ask the wrong one after `up --http-port`, a proxy where one is set for all containers,
+and nobody in an image that has no curl.
+"""
+
+import sys
+import urllib.request
+
+from deploy.triton import state
+
+_TIMEOUT_S = 2
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # listened on, and no address to ask
+
+
+def main() -> int:
+    """Ask the server that was written down last; return 0 only if it is ready."""
+    running = state.recorded()
+    if running is None:
+        print("no server was started, or it has been stopped")
+        return 1
+    address, _, port = running.http.rpartition(":")
+    url = f"http://{_ANY.get(address, address)}:{port}/v2/health/ready"
+    try:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_TIMEOUT_S).close()
+    except OSError as error:  # HTTPError, with Triton's 400, is one
+        print(f"{url}: {error} ({running.phase})")
+        return 1
+    print(f"{url}: ready")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
