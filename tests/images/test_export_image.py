@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from contracts import layout, manifest, repository
 from tests.conftest import FAMILY, MODEL, Workspace, new_workspace
@@ -44,17 +45,23 @@ def test_it_says_what_it_does(image: Image) -> None:
     assert code == 0 and "python -m export FAMILY" in said
 
 
-def test_an_export_as_another_user_publishes_what_its_own_triton_has_served(
+def test_an_export_as_another_user_publishes_what_its_own_triton_has_served_and_registers_it(
     image: Image, folders: list[str], tmp_path: Path
 ) -> None:
-    options = [*LOCKED, SHARED_MEMORY, f"--user={UID}:{UID}", "--env=HOME=/tmp", *folders]
-    code, said = ended(image.identity, FAMILY, "--no-register", options=options, timeout_s=900)
+    outside = f"--env=ARTIFACTS_OUTSIDE={tmp_path / 'artifacts'}"
+    options = [*LOCKED, SHARED_MEMORY, f"--user={UID}:{UID}", "--env=HOME=/tmp", outside, *folders]
+    code, said = ended(image.identity, FAMILY, options=options, timeout_s=900)
     assert code == 0, said
     version = tmp_path / "model_repository" / MODEL / "1"
     assert repository.versions(version.parent) == [1]
     manifest.verify(version)
     served = manifest.read(version).served
     assert served is not None and version.stat().st_uid == UID
+    store = MlflowClient(f"sqlite:///{tmp_path}/artifacts/mlflow.db")  # as plain MLflow finds it here
+    registered = store.get_model_version_by_alias(FAMILY, "challenger")
+    assert registered.source and Path(registered.source.removeprefix("file://")).is_relative_to(tmp_path / "artifacts")
+    files = {file.path for file in store.list_artifacts(str(registered.run_id), "release")}
+    assert "release/manifest.json" in files, files
 
 
 def test_plans_need_a_gpu_and_that_is_said(image: Image, folders: list[str]) -> None:
