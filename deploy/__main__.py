@@ -231,6 +231,9 @@ def _drill(drill: argparse.ArgumentParser) -> None:
         help="what to take the copy of (default: model_repository)",
     )
     drill.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="as of up (default: auto)")
+    drill.add_argument(
+        "--only", action="append", default=[], metavar="EVENT", help='one of its events, "server killed"; repeatable'
+    )
     drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

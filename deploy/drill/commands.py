@@ -4,7 +4,7 @@ import argparse
 import json
 
 from contracts import layout
-from deploy.drill import results
+from deploy.drill import events, results
 from deploy.drill.run import DrillSettings, drill
 
 
@@ -18,7 +18,7 @@ def run_drill(options: argparse.Namespace) -> int:
         connections=options.connections,
         device=options.device,
     )
-    result = drill(settings)
+    result = drill(settings, events.chosen(options.only))
     folder = results.save(result, layout.artifacts() / "drill")
     if options.json:
         print(json.dumps({**result.as_json(), "folder": str(folder)}))

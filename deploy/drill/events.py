@@ -1,9 +1,10 @@
 """What happens in a drill, in its order: what a user types, what is put there by hand, and kills."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from deploy.drill import bad_models, kills, releases
 from deploy.drill.server_copy import DrillCopy
+from deploy.errors import DrillError
 
 Action = Callable[[DrillCopy], str]  # does it and returns what to say of it; raises DrillError if it went wrong
 
@@ -22,3 +23,15 @@ EVENTS: tuple[tuple[str, Action, float | None], ...] = (
     ("server killed", kills.kill_server, 10.0),
     ("crash loop", kills.crash_loop, 40.0),  # as many kills as make a loop, 10 s each
 )
+
+
+def chosen(names: Collection[str]) -> tuple[tuple[str, Action, float | None], ...]:
+    """Return the events of these names, in the order of the drill; without names, all.
+
+    Raises:
+        DrillError: a drill has no such event.
+    """
+    known = [name for name, *_ in EVENTS]
+    if strange := [name for name in names if name not in known]:
+        raise DrillError(f"a drill has no event {strange[0]!r}", note=f"it has: {'; '.join(known)}")
+    return tuple(event for event in EVENTS if not names or event[0] in names)

@@ -16,11 +16,12 @@ from tritonclient.http import InferenceServerClient
 from contracts import repository
 from contracts.golden import GoldenRequest
 from deploy.drill import releases, results
-from deploy.drill.events import EVENTS, Action
+from deploy.drill.events import EVENTS, Action, chosen
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
 from deploy.drill.server_copy import DrillCopy
 from deploy.drill.traffic import SentRequest
+from deploy.errors import DrillError
 from deploy.triton import payload
 from deploy.triton.settings import ADMIN_HEADER
 from tests.conftest import MODEL, Workspace, new_workspace
@@ -105,6 +106,13 @@ def test_an_answer_under_load_is_the_references_and_the_idle_servers() -> None:
     unknown = GoldenRequest("any", {}, {})
     assert payload.fault(unknown, {"y": far}, {"y": far}) is None
     assert payload.fault(unknown, {"y": far}, {"y": near}) == "a wrong answer: the idle server gave another one"
+
+
+def test_some_of_the_events_happen_in_the_drills_order() -> None:
+    assert chosen(()) == EVENTS
+    assert [name for name, *_ in chosen(("server killed", "new version"))] == ["new version", "server killed"]
+    with pytest.raises(DrillError, match=r"(?s)no event 'a flood'.*new version; "):
+        chosen(("new version", "a flood"))
 
 
 # How soon is no question for a test.
