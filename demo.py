@@ -7,6 +7,7 @@ disk and checks that what is served is what was proven. Nothing stays running.
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="export and serve what was trained last; trains nothing")
     options, flags = parser.parse_known_args(arguments)
     started = time.monotonic()
+    if os.geteuid() == 0:
+        os.environ.setdefault("SERVER_USER", "root")  # a checkout of root's, which no other user may read
     if (up := state.running()) is not None:
         raise ProjectError(f"a server is up already (process {up.triton.pid})", hint="stop it: python -m deploy down")
     if not options.again:

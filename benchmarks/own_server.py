@@ -24,7 +24,7 @@ instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 def scratch_repository() -> Iterator[Path]:
     """Find a place for a model repository, which is removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        Path(scratch).chmod(0o755)  # root's server becomes nobody
+        Path(scratch).chmod(0o755)  # root's server becomes somebody else
         yield Path(scratch) / "model_repository"
 
 

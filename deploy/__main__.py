@@ -87,7 +87,16 @@ def _up(up: argparse.ArgumentParser) -> None:
     security.add_argument(
         "--user",
         default=argparse.SUPPRESS,
-        help="as root: whom the server runs as (default: nobody, where that can read what it needs)",
+        metavar="USER",
+        help="as root: whom the server runs as, NAME, UID or UID:GID (default: $SERVER_USER, else 65524, which is "
+        "nobody's); root where it has to",
+    )
+    security.add_argument(
+        "--model-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variable of the environment that models get, too: few are without it; repeatable",
     )
     security.add_argument(
         "--require-signature",

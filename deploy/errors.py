@@ -7,7 +7,7 @@ DeployError
 ├── RepositoryError      what is in the model repository cannot be served
 ├── AlreadyRunningError  `up` while a server is up
 ├── NotRunningError      no server is up, or the one that is does not answer
-├── AccessError          the server asks for another admin key
+├── AccessError          the server asks for another admin key, or who would get ours is not the server
 ├── StartError           the server did not start, or nothing could be served; strictly: not everything
 ├── ModelError           a model did not load, or does not answer
 │   └── WrongAnswerError a version loaded, and answers its golden requests wrong
@@ -48,7 +48,7 @@ class NotRunningError(DeployError):
 
 
 class AccessError(DeployError):
-    """The server was started with another admin key."""
+    """The server was started with another admin key, or another process listens where it should."""
 
 
 class StartError(DeployError):

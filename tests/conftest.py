@@ -39,6 +39,8 @@ heavy.watch()
 # What a developer's environment may have, and no test expects. A proxy may be needed to fetch what is fetched once.
 for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TESTS"):
     os.environ.pop(_name, None)
+if os.geteuid() == 0:  # what pytest makes is root's alone, and so may this Python be: no other user could serve it
+    os.environ.setdefault("SERVER_USER", "root")
 # gRPC obeys no_proxy even where the caller names a proxy, so it gets neither from the environment.
 os.environ.update(
     no_proxy=",".join(filter(None, (getproxies().get("no"), "127.0.0.1", "localhost"))), grpc_proxy="", no_grpc_proxy=""

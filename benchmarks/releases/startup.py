@@ -54,7 +54,7 @@ class Comparison:
 def main(options: argparse.Namespace) -> int:
     """Measure, print and keep; return 0 if nothing takes longer than it may."""
     with tempfile.TemporaryDirectory(prefix="startup-") as scratch:
-        Path(scratch).chmod(0o755)  # root's server becomes nobody
+        Path(scratch).chmod(0o755)  # root's server becomes somebody else
         roots = {_THIS: layout.ROOT, **({_OTHER: options.against.resolve()} if options.against else {})}
         checkouts = {name: Checkout(root, Path(scratch) / name) for name, root in roots.items()}
         commits = " against ".join(checkout.commit() for checkout in checkouts.values())

@@ -130,7 +130,7 @@ def server_over_a_copy(
     model = _released(source, model) if model else _release(source)
     with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
         root = Path(scratch)
-        root.chmod(0o755)  # root's server becomes nobody
+        root.chmod(0o755)  # root's server becomes somebody else
         hidden = shutil.ignore_patterns(".*")  # parked, staged
         shutil.copytree(source, root / "model_repository", ignore=hidden)
         http, grpc, metrics = free_ports()

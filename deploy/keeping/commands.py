@@ -130,6 +130,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         rate_limit=options.rate_limit,
         log_verbose=options.log_verbose,
         user=getattr(options, "user", None),
+        variables=tuple(options.model_env),
         drain_s=options.drain,
         memory_bytes=options.memory,
         strict=options.strict,

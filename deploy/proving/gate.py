@@ -18,6 +18,7 @@ from contracts.model_config import ModelConfig
 from deploy.devices import driver
 from deploy.errors import ModelError
 from deploy.layers import layer
+from deploy.neighbours import identity
 from deploy.proving import isolated, questions, scratch
 from deploy.proving.isolated import Isolated
 from deploy.proving.questions import Examination
@@ -109,11 +110,11 @@ def _checks(server: Isolated, examination: Examination, device: str) -> Iterator
 
 @contextmanager
 def _server(triton: Triton, place: Path, served: Path, release: Bundle, timeout_s: float) -> Iterator[Isolated]:
-    """Start the server, started by root as somebody without privileges where that can read what it needs."""
+    """Start the server, started by root as somebody without privileges."""
     with scratch.socket_folder(served) as folder:
         user = None
         if os.geteuid() == 0:
-            scratch.let_in(checks.UNPRIVILEGED, readable=place, writable=folder)
+            scratch.let_in(identity.chosen(None), readable=place, writable=folder)
             user = checks.user_to_become(Settings(repository=served), triton, place, lambda _: None)
         origin = release.directory.parent.parent
         with isolated.server(triton, folder / "models", origin, folder, timeout_s, user) as server:

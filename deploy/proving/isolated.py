@@ -14,6 +14,8 @@ from pathlib import Path
 
 from contracts.samples import Batch
 from deploy.errors import ModelError, StartError
+from deploy.neighbours import variables
+from deploy.neighbours.identity import Identity
 from deploy.proving import rest
 from deploy.proving.rest import Answer, Refusal, Reply
 from deploy.triton import launch, reasons
@@ -140,7 +142,7 @@ class Isolated:
 
 @contextmanager
 def server(
-    triton: Triton, repository: Path, origin: Path, folder: Path, timeout_s: float, user: str | None = None
+    triton: Triton, repository: Path, origin: Path, folder: Path, timeout_s: float, user: Identity | None = None
 ) -> Iterator[Isolated]:
     """Start a server over `repository`, and end it at once when the block does: nothing else runs there.
 
@@ -161,7 +163,7 @@ def server(
         *(f"--http-address=unix:{folder / _SOCKET}", "--allow-grpc=false", "--allow-metrics=false"),
     ]
     with (folder / _LOG).open("wb") as output:
-        process = launch.start(command, {**os.environ, **triton.environment}, user, output.fileno())
+        process = launch.start(command, {**variables.allowed(os.environ), **triton.environment}, user, output.fileno())
     watch = threading.Thread(target=_end_with_its_workers, args=(process.pid,), daemon=True)
     watch.start()
     try:

@@ -1,7 +1,6 @@
 """A private directory, as long as a block runs, that nobody else can enter; what a killed process left goes, too."""
 
 import os
-import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts import layout
+from deploy.neighbours.identity import Identity
 from deploy.served import held
 
 _PREFIX = "private-"
@@ -44,9 +44,8 @@ def socket_folder(leads_to: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def let_in(user: str, readable: Path, writable: Path) -> None:
+def let_in(user: Identity, readable: Path, writable: Path) -> None:
     """Let a user's group enter a private directory of root's, and the user write in another one of them."""
-    account = pwd.getpwnam(user)
-    os.chown(readable, -1, account.pw_gid)
+    os.chown(readable, -1, user.gid)
     readable.chmod(0o750)
-    os.chown(writable, account.pw_uid, account.pw_gid)
+    os.chown(writable, user.uid, user.gid)

@@ -17,6 +17,9 @@ import psutil
 from deploy.devices import chosen, driver, fit, plans
 from deploy.errors import AlreadyRunningError, RepositoryError, SettingsError, StartError
 from deploy.layers import layer
+from deploy.neighbours import held_ports, variables
+from deploy.neighbours.held_ports import HeldPorts
+from deploy.neighbours.identity import Identity
 from deploy.running import hold, logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
@@ -45,6 +48,7 @@ class Server:
     watch: workers.WorkerWatch
     progress: Progress
     private: PrivateDirectory  # what Triton is given lies in there
+    ports: HeldPorts  # nobody takes them while it is restarted
     left_out: list[LeftOut]  # when it was started
     later: list[str]  # not loaded with the others: each step before the ensembles above
     memory: Limit | None
@@ -89,7 +93,7 @@ def start(
     with state.locked():
         if replaces is None:
             _take_over(say)
-        failed = {**failed, **checks.before_start(settings)}
+        failed = {**failed, **checks.before_start(settings, held=replaces is not None)}
         triton = environment.find(say, gpu=settings.device == "gpu")
         layer.ensure(settings.repository, say)
         layer.check_found(settings.repository, triton)
@@ -98,8 +102,9 @@ def start(
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         name = _configuration(triton, settings, say if replaces is None else lambda _: None)
         left_out = _or_nothing(settings, released.left_out(settings.repository, name, failed))
+        ports = replaces.ports if replaces else _hold_ports(settings, user)
         served = replaces.private if replaces else private.make(user)
-        with _removed_on_error(served, unless=replaces is not None):
+        with _removed_on_error(served, ports, unless=replaces is not None):
             served.empty()
             wanted = content.choose(settings.repository, released.names(left_out))
             broken = content.put(wanted, served.repository, name, trust, say)
@@ -118,7 +123,8 @@ def start(
             given = replace(settings, repository=served.repository)
             command = arguments.tritonserver_command(triton, given, shared_memory, out.union(held_back))
             started, progress = time.time(), Progress()
-            process = launch.start(command, {**os.environ, **triton.environment}, user, subprocess.PIPE)
+            given_variables = variables.allowed(os.environ, settings.variables)
+            process = launch.start(command, {**given_variables, **triton.environment}, user, subprocess.PIPE)
         try:
             memory = Limit.of(process.pid, settings.memory_bytes) if settings.memory_bytes else None
             recorder = threading.Thread(
@@ -153,9 +159,10 @@ def start(
             process.kill()
             if replaces is None:
                 served.remove()
+                ports.release()
             raise
         watch = workers.WorkerWatch(shared_memory)
-        return Server(running, process, recorder, started, watch, progress, served, left_out, held_back, memory)
+        return Server(running, process, recorder, started, watch, progress, served, ports, left_out, held_back, memory)
 
 
 def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
@@ -200,6 +207,7 @@ def stop(server: Server) -> None:
         server.update(phase="stopping")
         clean_up(server)
         server.private.remove()
+        server.ports.release()
         state.forget(server.state)
 
 
@@ -280,14 +288,20 @@ def _end(running: Running) -> None:
             region.unlink()
 
 
+def _hold_ports(settings: Settings, user: Identity | None) -> HeldPorts:
+    ports = {"http_port": settings.http_port, "grpc_port": settings.grpc_port}
+    return held_ports.hold(settings.host, ports, user.uid if user else os.geteuid())
+
+
 @contextmanager
-def _removed_on_error(directory: PrivateDirectory, *, unless: bool) -> Iterator[None]:
-    """Remove a private directory that no server will use, unless the one before still has it."""
+def _removed_on_error(directory: PrivateDirectory, ports: HeldPorts, *, unless: bool) -> Iterator[None]:
+    """Remove a private directory and release ports that no server will use, unless the one before still has them."""
     try:
         yield
     except BaseException:
         if not unless:
             directory.remove()
+            ports.release()
         raise
 
 

@@ -7,7 +7,6 @@ It lives as long as the server does. Of a keeper that was killed it is left behi
 """
 
 import os
-import pwd
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import SettingsError
+from deploy.neighbours.identity import Identity
 from deploy.served import held
 from deploy.triton.settings import SERVED_VARIABLE, served_home
 
@@ -49,7 +49,7 @@ class PrivateDirectory:
             self.lock = None
 
 
-def make(user: str | None) -> PrivateDirectory:
+def make(user: Identity | None) -> PrivateDirectory:
     """Make a private directory for a server, and remove those that no process holds any more.
 
     Args:
@@ -66,8 +66,7 @@ def make(user: str | None) -> PrivateDirectory:
         directory = PrivateDirectory(*held.make(place, "*"))
         _make_readable(directory.repository)
         if user is not None:
-            account = pwd.getpwnam(user)
-            os.chown(directory.place, account.pw_uid, account.pw_gid)
+            os.chown(directory.place, user.uid, user.gid)
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {place}: {error.strerror}",

@@ -70,6 +70,8 @@ def _addresses(settings: Settings) -> Iterator[str]:
     for name in ("http", "grpc", "metrics"):
         yield f"--{name}-address={settings.host}"
         yield f"--{name}-port={getattr(settings, f'{name}_port')}"
+    for name in ("http", "grpc"):  # those on which the key is sent are held for it: see neighbours/held_ports.py
+        yield f"--reuse-{name}-port=true"
 
 
 def _http_limit(triton: Triton, settings: Settings) -> Iterator[str]:

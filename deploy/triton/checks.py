@@ -1,8 +1,6 @@
 """What is looked at before a server starts, because Triton's own message would not name the remedy."""
 
 import os
-import pwd
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +9,18 @@ from contracts import layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
 from deploy.errors import RepositoryError, SettingsError
+from deploy.neighbours import held_ports, identity
+from deploy.neighbours.identity import Identity
 from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
 from deploy.triton.settings import Settings
 
-UNPRIVILEGED = "nobody"  # whom root's server becomes
 
-
-def before_start(settings: Settings) -> dict[str, str]:
+def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
     """Check everything that can be known without a Triton.
+
+    Args:
+        held: The ports of HTTP and gRPC are this process's already.
 
     Returns:
         {model: why its releases may not be served}.
@@ -35,8 +36,8 @@ def before_start(settings: Settings) -> dict[str, str]:
     ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
     if len(set(ports)) < len(ports):
         raise SettingsError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
-    for option in ("http_port", "grpc_port", "metrics_port"):
-        _free(settings.host, getattr(settings, option), option)
+    for option in ("metrics_port",) if held else ("http_port", "grpc_port", "metrics_port"):
+        held_ports.check_free(settings.host, getattr(settings, option), option)
     if settings.tls:
         for file in (settings.tls.certificate, settings.tls.key, settings.tls.client_ca):
             if file and not file.is_file():
@@ -44,30 +45,32 @@ def before_start(settings: Settings) -> dict[str, str]:
     return refused
 
 
-def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable[[str], None]) -> str | None:
+def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable[[str], None]) -> Identity | None:
     """Choose whom the server runs as: root's as somebody without privileges, any other as its caller (None).
+
+    Root's runs as root where that was asked for, and never because nothing else would do.
 
     Args:
         home: The folder in which it is given what it serves, there already or to be made.
 
     Raises:
-        SettingsError: the user that was asked for does not exist, or cannot read what the server needs.
+        SettingsError: there is no such user, or it cannot read what the server needs.
     """
     if os.geteuid() != 0:
-        if settings.user:
+        if settings.user and identity.chosen(settings.user).uid != os.geteuid():
             raise SettingsError(f"only root can start a server as {settings.user}")
         return None
-    user = settings.user or UNPRIVILEGED
-    try:
-        unreadable = _unreadable(user, settings, triton, home)
-    except KeyError as error:
-        raise SettingsError(f"there is no user {user} on this machine") from error
-    if unreadable is None:
-        return user
-    if settings.user:
-        raise SettingsError(f"{user} cannot read {unreadable}", hint="give it read access, or choose another --user")
-    say(f"warning: the server runs as root, because {user} cannot read {unreadable}; --user NAME chooses another")
-    return None
+    user = identity.chosen(settings.user)
+    if user.uid == 0:
+        say("warning: the server runs as root, as it was told to: its models may do anything on this machine")
+        return None
+    if (unreadable := _unreadable(user, settings, triton, home)) is not None:
+        raise SettingsError(
+            f"{user.name} cannot read {unreadable}, and the server of root does not run as root unasked",
+            note="--user NAME or --user UID chooses another user",
+            hint="give it read access, as with chmod -R a+rX, or accept a server that may do anything: --user root",
+        )
+    return user
 
 
 def _published(root: Path) -> None:
@@ -142,23 +145,8 @@ def _as_published(folder: Path, trust: signing.Trust | None) -> None:
             signing.verify(directory, trust)
 
 
-def _free(host: str, port: int, option: str) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror as error:
-            raise SettingsError(f"{host} is no address of this machine: {error.strerror}") from error
-        except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                hint=f"choose another port with --{option.replace('_', '-')}",
-            ) from error
-
-
-def _unreadable(user: str, settings: Settings, triton: Triton, home: Path) -> Path | None:
+def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) -> Path | None:
     """Find the first file or folder that the server needs and `user` cannot read."""
-    account = pwd.getpwnam(user)
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
@@ -168,8 +156,8 @@ def _unreadable(user: str, settings: Settings, triton: Triton, home: Path) -> Pa
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
     found = subprocess.run(
         ["sh", "-c", 'for f; do test -r "$f" || { printf %s "$f"; exit; }; done', "sh", *needed],
-        user=account.pw_uid,
-        group=account.pw_gid,
+        user=user.uid,
+        group=user.gid,
         extra_groups=[],
         cwd="/",
         capture_output=True,

@@ -1,5 +1,6 @@
 """The admin side of a running server: which versions it has, load one, ask which version answers."""
 
+import errno
 import functools
 import json
 import threading
@@ -19,6 +20,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from contracts import golden, model_config
 from contracts.golden import GoldenRequest
 from deploy.errors import AccessError, ModelError
+from deploy.neighbours import listener
 from deploy.triton import payload, reasons
 from deploy.triton.settings import ADMIN_HEADER, admin_key
 from deploy.triton.state import Running
@@ -55,7 +57,9 @@ class ModelVersion:
 
 
 class Control:
-    """A connection to a server with its admin key. A context manager.
+    """A connection to a server with its admin key, which nobody but that server gets. A context manager.
+
+    Before each call that needs the key it looks who listens there: an AccessError says that it is another process.
 
     It lives in a thread of its own, for which the main thread, the one that gets Ctrl-C, only waits: in the midst of a
     call that would break tritonclient's event loop, and what has to be put back afterwards could not be.
@@ -67,7 +71,7 @@ class Control:
     def __init__(self, server: Running, timeout_s: float = 10) -> None:
         self.server = server
         key = admin_key(Path(server.admin_key_file) if server.admin_key_file else None)
-        self._headers, self._grpc_headers = {ADMIN_HEADER: key}, {f"triton-grpc-protocol-{ADMIN_HEADER}": key}
+        self._key = key
         self._thread = _OwnThread()
         self._client = self._do(InferenceServerClient, server.http, connection_timeout=2, network_timeout=timeout_s)
 
@@ -96,10 +100,10 @@ class Control:
         """List every version the server knows, or nothing while it does not answer.
 
         Raises:
-            AccessError: the server asks for another admin key.
+            AccessError: the server asks for another admin key, or another process listens in its place.
         """
         try:
-            index = self._do(self._client.get_model_repository_index, headers=self._headers)
+            index = self._do(self._client.get_model_repository_index, headers=self._http_key())
         except InferenceServerException as error:
             if "restricted" in str(error):
                 raise AccessError(
@@ -125,7 +129,7 @@ class Control:
     def statistics(self) -> list[dict[str, Any]]:
         """Return Triton's inference statistics, one entry per loaded version; nothing while it does not answer."""
         with suppress(*_FAILED):
-            return list(self._do(self._client.get_inference_statistics, headers=self._headers)["model_stats"])
+            return list(self._do(self._client.get_inference_statistics)["model_stats"])
         return []
 
     def config(self, model: str) -> dict[str, Any]:
@@ -135,7 +139,7 @@ class Control:
             ModelError: no version of it is loaded.
         """
         try:
-            return dict(self._do(self._client.get_model_config, model, headers=self._headers))
+            return dict(self._do(self._client.get_model_config, model))
         except _FAILED as error:
             raise ModelError(f"{model} is not loaded", note=_said(error)) from error
 
@@ -181,7 +185,7 @@ class Control:
             ModelError: the server refused.
         """
         try:
-            self._do(self._client.unload_model, model, headers=self._headers)
+            self._do(self._client.unload_model, model, headers=self._http_key())
         except _FAILED as error:
             raise ModelError(f"{model} is not unloaded", note=_said(error)) from error
 
@@ -255,7 +259,7 @@ class Control:
         if self.server.grpc_tls:
             http = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
             try:
-                http.load_model(model, headers=self._headers, config=config, files=files)
+                http.load_model(model, headers=self._http_key(), config=config, files=files)
             finally:
                 http.close()
             return
@@ -263,7 +267,23 @@ class Control:
         from tritonclient.grpc import InferenceServerClient as GrpcClient  # 0.3 s to import
 
         with GrpcClient(self.server.grpc, channel_args=_DIRECT) as grpc:
-            grpc.load_model(model, headers=self._grpc_headers, config=config, files=files, client_timeout=timeout_s)
+            headers = self._grpc_key()
+            grpc.load_model(model, headers=headers, config=config, files=files, client_timeout=timeout_s)
+
+    def _http_key(self) -> dict[str, str]:
+        """Return the key for the server's HTTP port; an AccessError or OSError says that it would not get there."""
+        self._check_listener(self.server.http_port)
+        return {ADMIN_HEADER: self._key}
+
+    def _grpc_key(self) -> dict[str, str]:
+        """Return the key for its gRPC port, likewise."""
+        self._check_listener(self.server.grpc_port)
+        return {f"triton-grpc-protocol-{ADMIN_HEADER}": self._key}
+
+    def _check_listener(self, port: int) -> None:
+        if self.server.triton.alive() is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"process {self.server.triton.pid} has ended")
+        listener.check(self.server.triton.pid, self.server.host, port)
 
     def _explained(self, said: str, model: str) -> str:
         """Say a reason of Triton's with the files that a user knows in place of the private copies of them."""

@@ -10,7 +10,6 @@ Linux on 64 bits; works under Docker's default seccomp profile (ptrace of one's 
 
 import ctypes
 import os
-import pwd
 import signal
 import struct
 import subprocess
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from deploy.errors import StartError
+from deploy.neighbours import confined
+from deploy.neighbours.identity import Identity
 
 _PREFIX = "LAUNCH_ARGUMENT_"
 _TRACEME, _DETACH = 0, 17  # <sys/ptrace.h>
@@ -42,9 +43,9 @@ class Secret:
 
 
 def start(
-    command: Sequence[str | Secret], environment: Mapping[str, str], user: str | None, output: IO[bytes] | int
+    command: Sequence[str | Secret], environment: Mapping[str, str], user: Identity | None, output: IO[bytes] | int
 ) -> "subprocess.Popen[bytes]":
-    """Start `command` as `user`, without a way to gain privileges, to end when this process does.
+    """Start `command` as `user`, confined and without a way to gain privileges, to end when this process does.
 
     It gets SIGTERM when the thread that started it ends, however that happens: nothing runs on unwatched. It is
     in a session of its own, so that Ctrl-C is ours to pass on, once.
@@ -87,14 +88,12 @@ def start(
 def _in_child() -> None:
     _checked(_LIBC.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _checked(_LIBC.prctl(_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0))
+    confined.confine()
     _checked(_LIBC.ptrace(_TRACEME, 0, None, None))
 
 
-def _identity(user: str | None) -> dict[str, Any]:
-    if user is None:
-        return {}
-    account = pwd.getpwnam(user)
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+def _identity(user: Identity | None) -> dict[str, Any]:
+    return {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
 
 
 def _point_arguments_at_secrets(pid: int, hidden: set[int]) -> None:

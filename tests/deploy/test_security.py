@@ -16,6 +16,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from deploy.errors import SettingsError
+from deploy.neighbours.identity import Identity
 from deploy.triton import launch, settings
 from deploy.triton.settings import ADMIN_HEADER, Settings
 from tests.conftest import MODEL, RunningServer, Workspace, free_ports, port_options
@@ -150,7 +151,7 @@ def test_a_secret_argument_reaches_the_program_and_nothing_else(tmp_path: Path) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_root_starts_the_program_as_somebody_without_privileges() -> None:
-    process = launch.start(["/bin/sh", "-c", "id -u; id -G"], {}, "nobody", subprocess.PIPE)
+    process = launch.start(["/bin/sh", "-c", "id -u; id -G"], {}, Identity.of("nobody"), subprocess.PIPE)
     out, _ = process.communicate(timeout=10)
     assert out == b"65534\n65534\n"
 

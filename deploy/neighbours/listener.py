@@ -1,0 +1,123 @@
+"""Whose process listens where the admin key is about to be sent.
+
+The kernel's tables say who has a listening socket, and the process's descriptors whether that is one of its own.
+"""
+
+import errno
+import ipaddress
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import AccessError
+
+_LISTEN = "0A"  # a state in /proc/net/tcp: Documentation/networking/proc_net_tcp.rst
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_ANY_4, _ANY_6 = ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)
+# What asking for "any" address asks in fact.
+_ASKED = {_ANY_4: ipaddress.IPv4Address("127.0.0.1"), _ANY_6: ipaddress.IPv6Address("::1")}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening TCP socket of this machine."""
+
+    address: Address
+    port: int
+    uid: int
+    inode: int
+
+
+def check(pid: int, host: str, port: int) -> None:
+    """See that a request to `host:port` reaches the process `pid` and nobody else.
+
+    Raises:
+        AccessError: another process listens there, or that cannot be known.
+        ConnectionRefusedError: nobody does.
+    """
+    found = reached(host, port)
+    if not found:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {host}:{port}")
+    own = _sockets_of(pid)
+    strangers = [one for one in found if (one.inode not in own if own is not None else one.uid != _uid_of(pid))]
+    if strangers:
+        raise AccessError(
+            f"another process listens on {host}:{port}: it is not given the admin key",
+            note=f"process {pid} is the server; the listener belongs to uid {strangers[0].uid}",
+            hint=f"who it is, root sees with: ss -ltnp sport = :{port}",
+        )
+
+
+def reached(host: str, port: int) -> list[Listener]:
+    """Return the listeners that a connection to `host:port` may reach; a host name may have several addresses.
+
+    Raises:
+        AccessError: the kernel does not tell who listens.
+    """
+    try:
+        asked: set[Address] = {
+            ipaddress.ip_address(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        }
+        listening = [one for table in _TABLES if table.exists() for one in _listening(table) if one.port == port]
+    except OSError as error:
+        raise AccessError(f"who listens on {host}:{port} is not known: {error}: it is not given the key") from error
+    if not _TABLES[0].exists():
+        raise AccessError(f"who listens on {host}:{port} is not known without {_TABLES[0]}: it is not given the key")
+    return [one for address in asked for one in _for_address(listening, _ASKED.get(address, address))]
+
+
+def _for_address(listening: list[Listener], address: Address) -> list[Listener]:
+    """Choose as the kernel does: who listens on just this address goes before who listens on any."""
+    in_order = (address, _ANY_4, _ANY_6) if address.version == 4 else (address, _ANY_6)
+    for wanted in in_order:
+        if found := [one for one in listening if one.address == wanted]:
+            return found
+    return []
+
+
+def _listening(table: Path) -> Iterator[Listener]:
+    with table.open() as lines:
+        next(lines, None)
+        for line in lines:
+            _, local, _, state, _, _, _, uid, _, inode, *_ = line.split()
+            if state != _LISTEN:  # "It will first list all listening TCP sockets": the rest may be long
+                return
+            address, port = local.split(":")
+            yield Listener(_address(address), int(port, 16), int(uid), int(inode))
+
+
+def _address(text: str) -> Address:
+    words = (int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8))
+    address = ipaddress.ip_address(b"".join(words))
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _sockets_of(pid: int) -> set[int] | None:
+    """Return the inodes of a process's sockets; None where this user may not see them."""
+    found = set()
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(descriptor.readlink())
+            except FileNotFoundError:  # closed since
+                continue
+            if target.startswith("socket:["):
+                found.add(int(target[len("socket:[") : -1]))
+    except FileNotFoundError:
+        return set()
+    except PermissionError:
+        return None
+    return found
+
+
+def _uid_of(pid: int) -> int | None:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    [line] = [line for line in status.splitlines() if line.startswith("Uid:")]
+    return int(line.split()[1])

@@ -1,0 +1,29 @@
+"""Which of our environment variables a server's processes get: models run code of their authors, and need few.
+
+What else is in there may be a secret: ADMIN_KEY, a cloud's or MLflow's, a password in a proxy's URL.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+_NAMES = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "MODEL_LAYERS", "GLIBC_TUNABLES"})
+# Locale; loader and allocators; CUDA, drivers and what counts threads; Triton, its backends and their libraries.
+_PREFIXES = (
+    *("LC_", "LD_", "MALLOC_", "PYTHON"),
+    *("CUDA_", "NVIDIA_", "NCCL_", "CUDNN_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_"),
+    *("TRITON", "TRT_", "TENSORRT_", "ORT_", "TF_", "TOKENIZERS_"),
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|HEADERS", re.IGNORECASE)
+
+
+def allowed(environment: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
+    """Choose what a server is given of an environment.
+
+    Args:
+        also: Names of more, which the user has said.
+    """
+    return {name: value for name, value in environment.items() if name in also or _is_harmless(name)}
+
+
+def _is_harmless(name: str) -> bool:
+    return name in _NAMES or (name.startswith(_PREFIXES) and not _SECRET.search(name))
