@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal, Self, TypedDict
 from urllib.parse import SplitResult, urlsplit
@@ -54,6 +55,19 @@ class Address:
     @property
     def netloc(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine is meant: no proxy of the environment's is asked then, as no_proxy need not say."""
+        name = self.host.rstrip(".").lower()
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
+        try:
+            address = ip_address(name.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return (mapped or address).is_loopback or (mapped or address).is_unspecified
 
     def __str__(self) -> str:
         scheme = next(scheme for scheme, found in _SCHEMES.items() if found == (self.protocol, self.tls))
@@ -138,8 +152,8 @@ class TransportOptions:
         admin_header: The header that the server expects it in; over gRPC, `triton-grpc-protocol-` comes before it.
         compression: Of requests and responses. It costs more time than it saves unless the network is slow.
         max_message_bytes: Of a request, and of a response.
-        proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy).
-            gRPC heeds no_proxy also where a proxy is given.
+        proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy),
+            but for a server on this machine's loopback. gRPC heeds no_proxy also where a proxy is given.
 
     Raises:
         InvalidInputError: a header cannot be sent as it is, or a limit or proxy is invalid.

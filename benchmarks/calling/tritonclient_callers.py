@@ -12,8 +12,10 @@ from typing import Any
 from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.calling.callers import MAX_AT_ONCE, Arrays, AsyncCaller, Caller, Question, ThreadCaller
+from deploy.neighbours import direct
 
 _TIMEOUT_S = 10.0  # the library's default
+_DIRECT: dict[str, dict[str, Any]] = {"http": {}, "grpc": {"channel_args": direct.GRPC_OPTIONS}}  # HTTP heeds no proxy
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def tritonclient_caller(
 
         def call() -> Arrays:
             if not hasattr(own, "client"):
-                own.client = triton.InferenceServerClient(address)
+                own.client = triton.InferenceServerClient(address, **_DIRECT[protocol])
             inputs, outputs = _request(triton, question)
             return _arrays(own.client.infer(question.model, inputs, outputs=outputs, **options()))
 
@@ -42,7 +44,7 @@ def tritonclient_caller(
     aio = importlib.import_module(f"tritonclient.{protocol}.aio")
 
     async def connect() -> Any:
-        return aio.InferenceServerClient(address)
+        return aio.InferenceServerClient(address, **_DIRECT[protocol])
 
     with asyncio.Runner() as runner:
         client = runner.run(connect())

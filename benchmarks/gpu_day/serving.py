@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
 
 from benchmarks.gpu_day import command
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import StepError
 from contracts import layout
+from deploy.neighbours import direct
 from deploy.triton.ports import free_ports
 
 _READY_S = 90.0
@@ -101,7 +101,7 @@ def serving(day: Day, name: str, *options: str, repository: Path | None = None) 
 
 
 def _get(url: str) -> bytes:
-    with urlopen(url, timeout=10) as response:  # noqa: S310  # our own server
+    with direct.open_url(url, timeout_s=10) as response:
         content: bytes = response.read()
     return content
 
@@ -112,7 +112,7 @@ def _wait_until_ready(server: Serving, process: "subprocess.Popen[bytes]") -> No
         if process.poll() is not None:
             raise StepError(f"`deploy up` ended with {process.returncode}", note="its last words are in the log")
         try:
-            with urlopen(f"http://{server.http}/v2/health/ready", timeout=5):
+            with direct.open_url(f"http://{server.http}/v2/health/ready", timeout_s=5):
                 return
         except (URLError, OSError):  # nobody listens, or models are loading
             time.sleep(0.1)

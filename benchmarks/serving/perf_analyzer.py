@@ -25,6 +25,7 @@ from benchmarks.workload import Workload
 from clients.core.tensors import encoded_strings
 from contracts import layout
 from contracts.golden import GoldenRequest
+from deploy.neighbours import direct
 from deploy.triton import environment
 from deploy.triton.payload import Tensors
 
@@ -120,7 +121,11 @@ def measure(
             *("-f", table.name),
         ]
         run = subprocess.run(
-            command, env={**os.environ, **tool.environment}, capture_output=True, text=True, check=False
+            command,
+            env={**direct.environment(os.environ), **tool.environment},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         rows = list(csv.DictReader(Path(table.name).read_text().splitlines()))
     if run.returncode != 0 or not rows:

@@ -43,7 +43,7 @@ class _Grpc(Transport):
         self._connection = Renewable(self._connect)
 
     def _connect(self) -> _Connection:
-        target, options = _target(self._address), _channel_options(self._options)
+        target, options = _target(self._address), _channel_options(self._address, self._options)
         if self._credentials:
             channel = self._library.secure_channel(target, self._credentials, options)
         else:
@@ -158,7 +158,7 @@ def _credentials(options: TransportOptions) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _channel_options(transport: TransportOptions) -> list[tuple[str, Any]]:
+def _channel_options(address: Address, transport: TransportOptions) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", transport.max_message_bytes),
         ("grpc.max_receive_message_length", transport.max_message_bytes),
@@ -175,7 +175,9 @@ def _channel_options(transport: TransportOptions) -> list[tuple[str, Any]]:
         ("grpc.lb_policy_name", "round_robin"),  # of a name with several addresses, all; the default is the first
         ("grpc.enable_retries", 0),  # they decide by status, which is the same for a full queue and a dead server
     ]
-    return [*options, ("grpc.http_proxy", transport.proxy)] if transport.proxy else options
+    if transport.proxy:
+        return [*options, ("grpc.http_proxy", transport.proxy)]
+    return [*options, ("grpc.enable_http_proxy", 0)] if address.is_local else options
 
 
 def _failure(error: Any) -> Failure:

@@ -134,6 +134,6 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
 
 def _proxy(address: Address, options: TransportOptions) -> SplitResult | None:
     found = options.proxy
-    if not found and not proxy_bypass(address.netloc):
+    if not found and not address.is_local and not proxy_bypass(address.netloc):
         found = getproxies().get("https" if address.tls else "http")
     return proxy_of(found) if found else None

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from contracts.errors import ProjectError
 from contracts.golden import GoldenRequest
 from deploy.errors import DrillError
+from deploy.neighbours import direct
 from deploy.triton import payload
 from deploy.triton.payload import Tensors
 
@@ -27,7 +28,7 @@ _FAILED = (OSError, HTTPException, InferenceServerException, ProjectError)
 _TIMEOUT_S = 10.0
 _PAUSE_S = 0.02  # after a failure: a dead server refuses thousands of requests a second
 # gRPC's default is to try a dead server again after 1 s, then ever later: that would be the client's outage.
-_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+_RECONNECT = [*direct.GRPC_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
 
 Send = Callable[[str, Tensors], Tensors]  # model and inputs -> outputs
 Connect = Callable[[str, str], AbstractContextManager[Send]]  # protocol and host:port

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import ProxyHandler, build_opener
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from deploy.errors import RepositoryError
+from deploy.neighbours import direct
 from deploy.running import hold, warm_up, workers
 from deploy.served import arms, missing
 from deploy.served.arms import Arm
@@ -296,7 +296,7 @@ def _named(samples: Sequence[Sample], name: str) -> Iterator[Sample]:
 
 def _samples(server: Running) -> list[Sample]:
     try:
-        with build_opener(ProxyHandler({})).open(server.metrics, timeout=2) as page:
+        with direct.open_url(server.metrics, timeout_s=2) as page:
             text = page.read().decode()
     except OSError:
         return []

@@ -20,14 +20,14 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from contracts import golden, model_config
 from contracts.golden import GoldenRequest
 from deploy.errors import AccessError, ModelError
-from deploy.neighbours import listener
+from deploy.neighbours import direct, listener
 from deploy.triton import payload, reasons
 from deploy.triton.settings import ADMIN_HEADER, admin_key
 from deploy.triton.state import Running
 
 _REFUSED = ("400", "501")  # bad request; not implemented: a decoupled model answers over gRPC alone
-# A server of this machine is asked through no proxy, which may be set for all containers; bodies are of any size.
-_DIRECT = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+# Bodies are of any size; and no proxy, which may be set for all containers.
+_DIRECT = [*direct.GRPC_OPTIONS, ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _FAILED = (OSError, HTTPException, InferenceServerException)  # what a server that is gone or refuses makes
 
 

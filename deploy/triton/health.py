@@ -7,8 +7,8 @@ and nobody in an image that has no curl.
 """
 
 import sys
-import urllib.request
 
+from deploy.neighbours import direct
 from deploy.triton import state
 
 _TIMEOUT_S = 2
@@ -24,7 +24,7 @@ def main() -> int:
     address, _, port = running.http.rpartition(":")
     url = f"http://{_ANY.get(address, address)}:{port}/v2/health/ready"
     try:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_TIMEOUT_S).close()
+        direct.open_url(url, _TIMEOUT_S).close()
     except OSError as error:  # HTTPError, with Triton's 400, is one
         print(f"{url}: {error} ({running.phase})")
         return 1

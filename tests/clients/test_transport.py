@@ -19,6 +19,7 @@ from clients import (
     AccessDeniedError,
     AsyncClient,
     Client,
+    ClientError,
     InvalidInputError,
     Prediction,
     ServerUnavailableError,
@@ -175,9 +176,14 @@ def test_the_environment_names_a_proxy_and_what_needs_none(
 ) -> None:
     monkeypatch.setenv("http_proxy", f"127.0.0.1:{free_ports(1)[0]}")
     monkeypatch.setenv("no_proxy", "")
-    with Client(f"http://{server.http}") as client, pytest.raises(ServerUnavailableError, match="refused"):
+    elsewhere = f"192.0.2.1:{server.http.rpartition(':')[2]}"  # for documentation: nobody has it
+    with Client(f"http://{elsewhere}") as client, pytest.raises(ServerUnavailableError, match="refused"):
         client.classify(images[0])
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "192.0.2.1")
+    with Client(f"http://{elsewhere}", timeout_s=0.2) as client, pytest.raises(ClientError) as direct:
+        client.classify(images[0])
+    assert "refused" not in str(direct.value)
+    monkeypatch.setenv("no_proxy", "")
     with Client(f"http://{server.http}") as client:
         assert client.classify(images[0])
     with pytest.raises(InvalidInputError, match="invalid proxy URL"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.record import Record, SkippedError
 from benchmarks.gpu_day.serving import Serving, serving
 from contracts.golden import GoldenRequest
+from deploy.neighbours import direct, listener
 from deploy.triton.settings import ADMIN_HEADER
 
 _REGION = "gpu-day"
@@ -102,8 +103,10 @@ def _post(server: Serving, verb: str, body: dict[str, object]) -> None:
         json.dumps(body).encode(),
         {ADMIN_HEADER: key, "Content-Type": "application/json"},
     )
+    running = json.loads((server.artifacts / "server" / "server.json").read_text())
+    listener.check(running["triton"]["pid"], running["host"], running["http_port"])
     try:
-        urlopen(request, timeout=10).close()  # noqa: S310  # our own server
+        direct.open_url(request, timeout_s=10).close()
     except HTTPError as error:
         said = error.read().decode(errors="replace")
         raise SkippedError(f"the server does not {verb} CUDA memory", note=said) from error

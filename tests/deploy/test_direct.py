@@ -1,0 +1,125 @@
+"""Nobody who asks this machine's server asks a proxy: it would see the requests, the answers and the admin key."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.calling.callers import Question
+from benchmarks.calling.tritonclient_callers import tritonclient_caller
+from benchmarks.errors import MeasurementError
+from benchmarks.gpu_day import serving
+from benchmarks.serving import perf_analyzer
+from clients import AsyncClient, Client, ClientError
+from clients.settings import Address
+from deploy.drill.traffic import tritonclient_connection
+from tests.conftest import Workspace, free_ports, port_options
+
+INPUTS = {"IN": np.zeros(1, np.float32)}
+VARIABLES = [what for name in ("http", "https", "grpc", "all") for what in (f"{name}_proxy", f"{name}_proxy".upper())]
+
+
+@dataclass
+class RecordingProxy:
+    """A forward proxy that writes down what it is sent, and refuses."""
+
+    url: str
+    seen: list[bytes] = field(default_factory=list)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingProxy]:
+    """One that every variable of the environment names, for every host."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = RecordingProxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def record() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(2)
+                    found.seen.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=record, daemon=True).start()
+        for name in VARIABLES:
+            monkeypatch.setenv(name, found.url)
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield found
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.heavy
+def test_no_command_sends_a_byte_to_a_proxy(sleeper: Workspace, proxy: RecordingProxy) -> None:
+    options = ("--repository", sleeper.repository, "--drain", "1", *port_options(free_ports()))
+    sleeper.must("deploy", "up", "--detach", *options)
+    status = json.loads(sleeper.must("deploy", "status", "--json"))
+    assert status["ready"] and status["models"][0]["requests"] == 0
+    sleeper.must("deploy", "reload")
+    assert sleeper.run_apart("deploy.triton.health").stdout.endswith("ready\n")
+    sleeper.must("clients", "infer", "sleeper", "--server", f"grpc://{status['grpc']}", "--input", "IN=[0]")
+    question = Question("sleeper", INPUTS, ("OUT",))
+    for protocol in ("http", "grpc"):
+        address = status[protocol]
+        with Client(f"{protocol}://{address}") as client:
+            assert client.infer("sleeper", INPUTS)["OUT"] == [0]
+        asyncio.run(ask(f"{protocol}://{address}"))
+        with tritonclient_connection(protocol, address) as send:
+            assert send("sleeper", INPUTS)["OUT"] == [0]
+        for kind in ("threads", "asyncio"):
+            with tritonclient_caller(protocol, address, kind, question, same_request=True) as caller:
+                assert caller.answer()["OUT"] == [0]
+    assert b"nv_inference" in serving._get(status["metrics"])
+    sleeper.down()
+    assert proxy.seen == []
+
+
+async def ask(url: str) -> None:
+    async with AsyncClient(url) as client:
+        assert (await client.infer("sleeper", INPUTS))["OUT"] == [0]
+
+
+def test_a_tool_that_heeds_proxies_is_given_none(tmp_path: Path, proxy: RecordingProxy) -> None:
+    """perf_analyzer's gRPC and libcurl do."""
+    tool, seen = tmp_path / "perf_analyzer", tmp_path / "seen"
+    tool.write_text(
+        f"#!{sys.executable}\nimport json, os\nopen({str(seen)!r}, 'w').write(json.dumps(dict(os.environ)))\n"
+    )
+    tool.chmod(0o755)
+    with pytest.raises(MeasurementError):
+        perf_analyzer.measure(perf_analyzer.PerfAnalyzer(tool), "m", "grpc", "127.0.0.1:1", 1, tmp_path, 1000)
+    given = json.loads(seen.read_text())
+    assert given["PATH"] == os.environ["PATH"]
+    assert not {name for name in given if name.lower().endswith("_proxy")}
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_elsewhere_is_asked_through_it(protocol: str, proxy: RecordingProxy) -> None:
+    """Or what was not seen above would prove nothing."""
+    with Client(f"{protocol}://192.0.2.1:8000", timeout_s=5) as client, pytest.raises(ClientError):
+        client.infer("sleeper", INPUTS)
+    assert b"192.0.2.1:8000" in proxy.seen[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        *((host, True) for host in ("localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.9.9.9", "[::1]")),
+        *((host, True) for host in ("0.0.0.0", "[::]", "[::ffff:127.0.0.1]")),
+        *((host, False) for host in ("localhost.example.com", "10.0.0.1", "128.0.0.1", "[fe80::1]", "notlocalhost")),
+    ],
+)
+def test_which_addresses_are_this_machines(host: str, local: bool) -> None:
+    assert Address.of(f"http://{host}:8000").is_local is local
