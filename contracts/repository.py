@@ -6,6 +6,7 @@ another. Triton ignores directories whose name is not a number, so it sees neith
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import PublishError
+from contracts.files import locks
 
 _STAGING = ".staging-"
 _PARKED = ".parked-"
@@ -113,8 +115,7 @@ def remove_leftovers(model_directory: Path) -> None:
 @contextmanager
 def locked(model_directory: Path) -> Iterator[None]:
     """Hold the model's lock: nobody else publishes, parks or restores meanwhile. Waits for whoever has it."""
-    with (model_directory / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel, also when this process is killed
+    with locks.locked(model_directory / _LOCK):
         yield
 
 
@@ -159,10 +160,13 @@ def new_version(model_directory: Path) -> Iterator[StagedVersion]:
     try:
         with locked(model_directory):
             for abandoned in model_directory.glob(f"{_STAGING}*"):
-                shutil.rmtree(abandoned)
+                if abandoned.is_symlink():  # none of ours
+                    abandoned.unlink()
+                else:
+                    shutil.rmtree(abandoned)
             remove_leftovers(model_directory)
             version = max([*versions(model_directory), *parked(model_directory)], default=0) + 1
-            staged = StagedVersion(version, model_directory / f"{_STAGING}{version}")
+            staged = StagedVersion(version, model_directory / f"{_STAGING}{version}-{secrets.token_hex(8)}")
             try:
                 staged.directory.mkdir()
                 yield staged

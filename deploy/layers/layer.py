@@ -4,7 +4,6 @@ One layer for each content of a requirements.lock and each Python, in `environme
 for the same share it, and a running server keeps what it was started with.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cli.environments import LOG, InstallError, pip_install
 from contracts import layout
+from contracts.files import locks
 from deploy.errors import RequirementsError
 from deploy.layers import lock, requirements
 from deploy.layers.requirements import LOCK, TEXT, Requirements
@@ -74,8 +74,7 @@ def build(wanted: Requirements, say: Callable[[str], None]) -> Path | None:
     home = place.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with (home / ".lock").open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)  # a second process waits, and finds it made
+        with locks.locked(home / ".lock"):  # a second process waits, and finds it made
             if not place.is_dir():
                 say(f"Installing the packages of {wanted.model} in {layout.shown(home)} (once)")
                 _install(wanted, place)

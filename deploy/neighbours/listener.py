@@ -19,7 +19,7 @@ _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _ANY_4, _ANY_6 = ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)
 # What asking for "any" address asks in fact.
-_ASKED = {_ANY_4: ipaddress.IPv4Address("127.0.0.1"), _ANY_6: ipaddress.IPv6Address("::1")}
+_ASKED: dict[Address, Address] = {_ANY_4: ipaddress.IPv4Address("127.0.0.1"), _ANY_6: ipaddress.IPv6Address("::1")}
 
 
 @dataclass(frozen=True)

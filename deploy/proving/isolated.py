@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import threading
@@ -155,7 +156,7 @@ def server(
     Raises:
         StartError: it does not start.
     """
-    shared_memory = f"gate_{os.getpid()}_{time.time_ns()}_"
+    shared_memory = f"gate_{os.getpid()}_{secrets.token_hex(8)}_"
     command = [
         *(str(triton.executable), *triton.arguments, f"--model-repository={repository}"),
         *("--model-control-mode=explicit", "--exit-on-error=false", "--disable-auto-complete-config"),

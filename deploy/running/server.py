@@ -1,6 +1,7 @@
 """A tritonserver of this process: start it, wait for its models, stop it; or take down another process's."""
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -99,7 +100,7 @@ def start(
         layer.check_found(settings.repository, triton)
         trust = settings.trust
         user = checks.user_to_become(settings, triton, served_home(), say)
-        shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
+        shared_memory = f"triton_{os.getpid()}_{secrets.token_hex(8)}_"
         name = _configuration(triton, settings, say if replaces is None else lambda _: None)
         left_out = _or_nothing(settings, released.left_out(settings.repository, name, failed))
         ports = replaces.ports if replaces else _hold_ports(settings, user)

@@ -6,13 +6,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from contracts.files import locks
+
 _LOCK = ".lock"
 
 
 def make(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, int]:
     """Make a folder of mode 0700 and hold it; remove those of the pattern `others` that no process holds."""
-    with (parent / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.locked(parent / _LOCK):
         for other in parent.glob(others):
             if other.is_dir():
                 remove_if_abandoned(other)
@@ -25,8 +26,10 @@ def make(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, in
 def remove_if_abandoned(place: Path) -> None:
     """Remove a folder that no process holds any more."""
     try:
-        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        held = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:  # somebody else was quicker
+        return
+    except NotADirectoryError:  # a link, or what else was put there
         return
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

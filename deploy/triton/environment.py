@@ -10,7 +10,6 @@ files that it was started with, however the checkout changes.
   .venv-server/layers/              packages that models have of their own: see deploy/layers
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -31,6 +30,7 @@ import psutil
 from cli.environments import LOG, InstallError, pip_install
 from contracts import layout
 from contracts.engines import library
+from contracts.files import locks
 from deploy.devices import chosen
 from deploy.errors import SetupError
 
@@ -159,8 +159,7 @@ def _alone() -> Iterator[None]:
         yield
         return
     HOME.mkdir(parents=True, exist_ok=True)
-    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.locked(HOME.with_name(f"{HOME.name}.lock")):
         yield
 
 
@@ -279,9 +278,7 @@ def _directory_of_libpython() -> Path:
             unpacked.chmod(0o755)
             for library in Path(scratch).rglob(f"{package}.so.*"):
                 if not library.is_symlink():
-                    partial = unpacked / f"{name}.{os.getpid()}"
-                    shutil.copy2(library, partial)
-                    partial.rename(unpacked / name)  # in one step: another process may be starting
+                    library.rename(unpacked / name)  # in one step: another process may be starting
     except (OSError, subprocess.CalledProcessError) as error:
         raise SetupError(
             f"Triton's Python backend needs {name}, which this Python does not have",

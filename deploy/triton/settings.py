@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts import layout, signing
+from contracts.files import whole
 from deploy.devices.chosen import Device
 from deploy.errors import SettingsError
 
@@ -98,9 +99,8 @@ def generated_key_file() -> Path:
 
 def _generate(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
+    partial = whole.unused_name(file)
+    with os.fdopen(whole.create(partial, 0o600), "w") as stream:
         stream.write(secrets.token_urlsafe(32) + "\n")
     try:
         os.link(partial, file)  # unlike a rename, never replaces a key that another process has just made

@@ -3,9 +3,7 @@
 One server an artifacts directory; another one needs its own ARTIFACTS_DIR and ports.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -15,6 +13,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from contracts import layout, signing
+from contracts.files import locks, whole
 
 # "crash loop": it is down, after several crashes in a row, until it is tried again.
 Phase = Literal["starting", "ready", "restarting", "crash loop", "stopping"]
@@ -140,9 +139,7 @@ def record(server: Running) -> None:
     """Write `server` down in one step: readers never see half of it."""
     place = _record()
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}")
-    partial.write_text(json.dumps(asdict(server)))
-    partial.rename(place)
+    whole.write(place, json.dumps(asdict(server)))
 
 
 def forget(server: Running) -> None:
@@ -156,8 +153,7 @@ def forget(server: Running) -> None:
 def locked() -> Iterator[None]:
     """Hold the lock under which one process at a time decides which server is the one."""
     directory().mkdir(parents=True, exist_ok=True)
-    with (directory() / "up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.locked(directory() / "up.lock"):
         yield
 
 

@@ -106,9 +106,17 @@ def test_a_tool_that_heeds_proxies_is_given_none(tmp_path: Path, proxy: Recordin
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_server_elsewhere_is_asked_through_it(protocol: str, proxy: RecordingProxy) -> None:
+def test_a_server_elsewhere_is_asked_through_it_unless_no_proxy_names_it(
+    protocol: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or what was not seen above would prove nothing."""
-    with Client(f"{protocol}://192.0.2.1:8000", timeout_s=5) as client, pytest.raises(ClientError):
+    elsewhere = f"{protocol}://192.0.2.1:8000"  # for documentation: nobody has it
+    monkeypatch.setenv("no_proxy", "192.0.2.1")
+    with Client(elsewhere, timeout_s=0.3) as client, pytest.raises(ClientError):
+        client.infer("sleeper", INPUTS)
+    assert proxy.seen == []
+    monkeypatch.setenv("no_proxy", "")
+    with Client(elsewhere, timeout_s=5) as client, pytest.raises(ClientError):
         client.infer("sleeper", INPUTS)
     assert b"192.0.2.1:8000" in proxy.seen[0]
 
