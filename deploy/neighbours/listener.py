@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from deploy.errors import AccessError
 
 _LISTEN = "0A"  # a state in /proc/net/tcp: Documentation/networking/proc_net_tcp.rst
+_LOOKS = (0, 0.05, 0.2)  # seconds before each: tables and descriptors are not read at one moment
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -39,17 +41,20 @@ def check(pid: int, host: str, port: int) -> None:
         AccessError: another process listens there, or that cannot be known.
         ConnectionRefusedError: nobody does.
     """
-    found = reached(host, port)
-    if not found:
-        raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {host}:{port}")
-    own = _sockets_of(pid)
-    strangers = [one for one in found if (one.inode not in own if own is not None else one.uid != _uid_of(pid))]
-    if strangers:
-        raise AccessError(
-            f"another process listens on {host}:{port}: it is not given the admin key",
-            note=f"process {pid} is the server; the listener belongs to uid {strangers[0].uid}",
-            hint=f"who it is, root sees with: ss -ltnp sport = :{port}",
-        )
+    for pause_s in _LOOKS:
+        time.sleep(pause_s)
+        found, own = reached(host, port), _sockets_of(pid)
+        # A process that is being killed has no descriptors any more, and for a moment its sockets still listen.
+        if not found or (own is not None and not own):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"process {pid} does not listen on {host}:{port}")
+        strangers = [one for one in found if (one.inode not in own if own is not None else one.uid != _uid_of(pid))]
+        if not strangers:
+            return
+    raise AccessError(
+        f"another process listens on {host}:{port}: it is not given the admin key",
+        note=f"process {pid} is the server; the listener belongs to uid {strangers[0].uid}",
+        hint=f"who it is, root sees with: ss -ltnp sport = :{port}",
+    )
 
 
 def reached(host: str, port: int) -> list[Listener]:
@@ -97,16 +102,18 @@ def _address(text: str) -> Address:
 
 
 def _sockets_of(pid: int) -> set[int] | None:
-    """Return the inodes of a process's sockets; None where this user may not see them."""
-    found = set()
+    """Return the inodes of what a process has open, as far as they are sockets; None where this user may not see them.
+
+    A zero stands for all else: empty is the set of a process that has ended, or is about to.
+    """
+    found: set[int] = set()
     try:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 target = str(descriptor.readlink())
             except FileNotFoundError:  # closed since
                 continue
-            if target.startswith("socket:["):
-                found.add(int(target[len("socket:[") : -1]))
+            found.add(int(target[len("socket:[") : -1]) if target.startswith("socket:[") else 0)
     except FileNotFoundError:
         return set()
     except PermissionError:

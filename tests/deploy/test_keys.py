@@ -110,6 +110,25 @@ def test_a_process_is_known_by_its_sockets_and_not_by_its_user() -> None:
         listener.check(os.getpid(), "::1", server.getsockname()[1])
 
 
+def test_a_server_that_is_being_killed_is_not_taken_for_a_stranger() -> None:
+    """Its listening socket may outlive its descriptors; here another process has inherited it."""
+    code = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    inherits = (
+        "import subprocess; p = subprocess.Popen(['sleep', '60'], pass_fds=[s.fileno()]); print(p.pid, flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; {inherits}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port, heir = int(process.stdout.readline()), int(process.stdout.readline())
+        listener.check(process.pid, "127.0.0.1", port)
+        process.kill()
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE, 5)
+        with pytest.raises(ConnectionRefusedError, match="does not listen"):
+            listener.check(process.pid, "127.0.0.1", port)
+        os.kill(heir, 9)
+
+
 @pytest.mark.heavy
 @needs_another_user
 def test_who_waits_for_a_crash_gets_no_port_and_no_key(sleeper: Workspace) -> None:
