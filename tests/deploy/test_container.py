@@ -58,6 +58,7 @@ def test_compose_listens_on_the_loopback_only() -> None:
     for service in COMPOSE["services"].values():
         assert service["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
         assert service["init"] is True and service["environment"]["HOME"] == "/tmp"
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")
         assert target is None or f" AS {target}" in DOCKERFILE
@@ -143,7 +144,7 @@ def test_the_slim_image_is_composed_with_nothing_to_write_to_but_memory_and_the_
     [service] = yaml.safe_load((layout.ROOT / "deploy" / "compose.cpu.yaml").read_text())["services"].values()
     gpu = COMPOSE["services"]["triton"]
     assert service["build"] == {"context": ".."}
-    for same in ("ports", "volumes", "shm_size", "stop_grace_period", "restart"):
+    for same in ("ports", "volumes", "shm_size", "stop_grace_period", "restart", "read_only", "tmpfs"):
         assert service[same] == gpu[same]
     assert service["read_only"] and service["tmpfs"] == ["/tmp"] and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"] and service["init"] is True
