@@ -12,7 +12,18 @@ from contracts import layout
 # From the ground floor up. "" are the modules that lie in the package itself, above and below its rooms.
 ROOMS = {
     "export": ("scaffold", "proof", "source", "precision", "report", "release", "published"),
-    "deploy": ("devices", "neighbours", "triton", "layers", "served", "proving", "running", "keeping", "versions", "drill"),
+    "deploy": (
+        "devices",
+        "neighbours",
+        "triton",
+        "layers",
+        "served",
+        "proving",
+        "running",
+        "keeping",
+        "versions",
+        "drill",
+    ),
     "benchmarks": ("calling", "serving", "releases", "gpu_day"),
     "clients": ("core", "transports", "command_line"),
 }
