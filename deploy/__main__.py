@@ -96,7 +96,7 @@ def _up(up: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a variable of the environment that models get, too: few are without it; repeatable",
+        help="a variable of the environment that models get, too; repeatable (also: those that $MODEL_ENV names, A,B)",
     )
     security.add_argument(
         "--require-signature",

@@ -6,11 +6,12 @@ What else is in there may be a secret: ADMIN_KEY, a cloud's or MLflow's, a passw
 import re
 from collections.abc import Collection, Mapping
 
+VARIABLE = "MODEL_ENV"
 _NAMES = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "MODEL_LAYERS", "GLIBC_TUNABLES"})
 # Locale; loader and allocators; CUDA, drivers and what counts threads; Triton, its backends and their libraries.
 _PREFIXES = (
-    *("LC_", "LD_", "MALLOC_", "PYTHON"),
-    *("CUDA_", "NVIDIA_", "NCCL_", "CUDNN_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_"),
+    *("LC_", "LD_", "MALLOC_", "TCMALLOC_", "PYTHON", "OPAL_", "UCX_"),
+    *("CUDA_", "_CUDA_", "NVIDIA_", "NCCL_", "CUDNN_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_"),
     *("TRITON", "TRT_", "TENSORRT_", "ORT_", "TF_", "TOKENIZERS_"),
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|HEADERS", re.IGNORECASE)
@@ -20,9 +21,10 @@ def allowed(environment: Mapping[str, str], also: Collection[str] = ()) -> dict[
     """Choose what a server is given of an environment.
 
     Args:
-        also: Names of more, which the user has said.
+        also: Names of more, which the user has said; as MODEL_ENV says others, "A,B", for whatever starts a server.
     """
-    return {name: value for name, value in environment.items() if name in also or _is_harmless(name)}
+    named = {*also, *environment.get(VARIABLE, "").split(",")}
+    return {name: value for name, value in environment.items() if name in named or _is_harmless(name)}
 
 
 def _is_harmless(name: str) -> bool:

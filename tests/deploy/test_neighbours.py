@@ -98,6 +98,8 @@ def test_of_the_environment_models_get_what_they_need_and_no_secret() -> None:
     needed = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "LC_ALL": "C", "OMP_NUM_THREADS": "2", "LD_PRELOAD": "x.so"}
     assert variables.allowed({**needed, **SECRETS, "GREETING": "hello"}) == needed
     assert variables.allowed({**SECRETS, "GREETING": "hello"}, also=["GREETING"]) == {"GREETING": "hello"}
+    said = {"MODEL_ENV": "GREETING,FAREWELL", "GREETING": "hello", "FAREWELL": "bye", "OTHER": ""}
+    assert variables.allowed({**SECRETS, **said}) == {"GREETING": "hello", "FAREWELL": "bye"}
 
 
 @pytest.mark.heavy
