@@ -234,10 +234,10 @@ def _digests(folder: Path, without: Iterable[str]) -> dict[str, str]:
     """Return {path: SHA-256} of the files that `copying.copy` copies of it."""
     found = {}
     for place, folders, files in os.walk(folder, followlinks=True):  # no circles: it was copied
-        hidden = {"__pycache__", *(without if Path(place) == folder else ())}
-        folders[:] = [name for name in folders if name not in hidden and not name.startswith(".")]
+        hidden = {*(without if Path(place) == folder else ())}
+        folders[:] = [name for name in folders if name not in hidden and not copying.is_left_out(name)]
         for name in files:
-            if name not in hidden and not name.startswith("."):
+            if name not in hidden and not copying.is_left_out(name):
                 path = Path(place, name)
                 found[path.relative_to(folder).as_posix()] = manifest.sha256(path)
     return found

@@ -2,7 +2,7 @@
 
 A file is cloned where the file system can (a reflink: XFS, Btrfs and others, no second copy on the disk), else copied;
 never a hard link, which who may write the original writes, too. A copy is read-only, and holds no hidden files, no
-`__pycache__` (code that Python would run unseen) and no links.
+compiled Python (`__pycache__` and `*.pyc`: code that would run unseen, in the place of what can be read) and no links.
 
 What a link leads to is copied. Weights often lie elsewhere: in a cache of Hugging Face's or DVC's, on NFS. Who copies
 may be root, so a link out of the folder gives only what whoever made it could read by himself.
@@ -53,6 +53,11 @@ def make_folder(place: Path) -> None:
     place.chmod(0o755)
 
 
+def is_left_out(name: str) -> bool:
+    """Tell whether a file or folder of that name is in no copy: hidden ones, and compiled Python."""
+    return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".pyo"))
+
+
 @dataclass(frozen=True)
 class _Source:
     """What is copied."""
@@ -78,7 +83,7 @@ def _copy_folder(
     """
     make_folder(target)
     for path in sorted(folder.iterdir()):
-        if path.name in without or path.name.startswith(".") or path.name == "__pycache__":
+        if path.name in without or is_left_out(path.name):
             continue
         found = _resolved(path)
         is_inside = found.is_relative_to(source.root)

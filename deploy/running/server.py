@@ -91,9 +91,10 @@ def start(
             _take_over(say)
         failed = {**failed, **checks.before_start(settings)}
         triton = environment.find(say, gpu=settings.device == "gpu")
-        layer.ensure(settings.repository, say)
-        layer.check_found(settings.repository, triton)
         trust = settings.trust
+        if trust is None:  # else nothing is installed that was not verified
+            layer.ensure(settings.repository, say)
+            layer.check_found(settings.repository, triton)
         user = checks.user_to_become(settings, triton, served_home(), say)
         shared_memory = f"triton_{os.getpid()}_{time.time_ns()}_"
         name = _configuration(triton, settings, say if replaces is None else lambda _: None)
@@ -111,6 +112,7 @@ def start(
             left_out = missing.left_out(settings.repository, served.repository, name, failed)
             left_out = _or_nothing(settings, left_out)
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
+            layer.check_found(served.repository, triton)
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
             if held_back or (held and wanted.releases):

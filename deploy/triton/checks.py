@@ -10,6 +10,7 @@ from pathlib import Path
 from contracts import layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
+from contracts.trust import identity
 from deploy.errors import RepositoryError, SettingsError
 from deploy.triton import released
 from deploy.triton.environment import Triton, layers_home
@@ -135,10 +136,9 @@ def _as_published(folder: Path, trust: signing.Trust | None) -> None:
     """
     for version in repository.versions(folder)[-1:]:
         directory = folder / str(version)
-        published = (directory / manifest.FILE_NAME).is_file()
-        if published:
-            manifest.verify(directory)
-        if trust and (published or any(path.suffix in (".onnx", ".plan") for path in directory.iterdir())):
+        if (directory / manifest.FILE_NAME).is_file():
+            identity.verify_sealed(directory, folder.name, version, trust)
+        elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
             signing.verify(directory, trust)
 
 
