@@ -98,8 +98,24 @@ def trust_from_environment() -> Trust | None:
     Raises:
         SignatureError: both are set, or an identity without a chain.
     """
-    key, chain, identity = _path("VERIFY_KEY"), _paths("VERIFY_CHAIN"), os.environ.get("VERIFY_IDENTITY") or None
-    return Trust(key, chain, identity) if key or chain or identity else None
+    return trust(None, (), None, None)
+
+
+def trust(
+    public_key: Path | None, chain: tuple[Path, ...], identity: str | None, accept_expired_after: date | None
+) -> Trust | None:
+    """Return what options of a command ask for, by default what the environment does; None where neither does.
+
+    Raises:
+        SignatureError: they do not add up.
+    """
+    if not (public_key or chain):
+        public_key, chain = _path("VERIFY_KEY"), _paths("VERIFY_CHAIN")
+    if not public_key:
+        identity = identity or os.environ.get("VERIFY_IDENTITY") or None
+    if not (public_key or chain or identity or accept_expired_after):
+        return None
+    return Trust(public_key, chain, identity, accept_expired_after)
 
 
 @contextmanager
@@ -162,10 +178,7 @@ def verify(directory: Path, trust: Trust) -> None:
     reason = _model_signing("verify", "key" if trust.public_key else "certificate", directory, files)
     if reason is None:
         if trust.chain:
-            limit = trust.accept_expired_after and datetime.combine(
-                trust.accept_expired_after, datetime.min.time(), UTC
-            )
-            demands = certificates.Demands(trust.chain, trust.identity, limit)
+            demands = certificates.Demands(trust.chain, trust.identity, trust.accept_expired_after)
             certificates.check(signature, _made(directory), demands)
         return
     if reason.startswith(_MISMATCH):

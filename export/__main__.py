@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import get_args
 
 from cli import commands
-from cli.commands import Command
+from cli.commands import Command, day
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -166,6 +166,10 @@ def _verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("version", nargs="?", type=int, metavar="VERSION", help="default: all")
     command.add_argument("--verify-key", type=Path, metavar="FILE", help="signed with this key's private half")
     command.add_argument("--verify-chain", type=Path, nargs="+", metavar="FILE", help="or below this root")
+    command.add_argument("--verify-identity", metavar="SAN", help="e-mail address, URI or host name of the certificate")
+    command.add_argument(
+        "--accept-expired-after", type=day, metavar="DATE", help="take what says it was made since, if it expired then"
+    )
 
 
 def _register(command: argparse.ArgumentParser) -> None:

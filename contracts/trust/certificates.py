@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Demands:
 
     chain: tuple[Path, ...]
     identity: str | None
-    accept_expired_after: datetime | None
+    accept_expired_after: date | None
 
 
 def check(signature: Path, made: datetime | None, demands: Demands, now: datetime | None = None) -> None:
@@ -57,7 +57,7 @@ def check(signature: Path, made: datetime | None, demands: Demands, now: datetim
     limit, hint = demands.accept_expired_after, None
     if now > signer.not_valid_after_utc:
         hint = "an archive's: --accept-expired-after DATE takes what was signed since then, as the signer says"
-        if limit is not None and made is not None and limit <= made <= now:
+        if limit is not None and made is not None and limit <= made.date() and made <= now:
             if not (told := _not_valid(signer, between, demands.chain, made)):
                 return
             told = f"on {made:%Y-%m-%d}, when the release says that it was made: {told}"

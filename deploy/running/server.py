@@ -144,6 +144,8 @@ def start(
                 native=triton.native,
                 verify_key=str(trust.public_key) if trust and trust.public_key else None,
                 verify_chain=tuple(map(str, trust.chain)) if trust else (),
+                verify_identity=trust.identity if trust else None,
+                accept_expired_after=str(trust.accept_expired_after) if trust and trust.accept_expired_after else None,
                 grpc_tls=settings.tls is not None,
                 server_restarts=replaces.state.server_restarts + 1 if replaces else 0,
                 worker_restarts=replaces.state.worker_restarts if replaces else 0,

@@ -25,6 +25,12 @@ def names(served: Path) -> list[str]:
     return found
 
 
+def told(served: Path) -> list[str]:
+    """Say in a line which models are unsealed; no line where none is."""
+    found = names(served)
+    return [f"unsealed, served as they lie in the repository: {', '.join(found)}"] if found else []
+
+
 def _is_sealed(network: Path) -> bool:
     for described in network.glob(f"*/{manifest.FILE_NAME}"):
         with suppress(ManifestError):

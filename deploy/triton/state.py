@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -83,6 +84,8 @@ class Running:
     native: bool = True  # whether it has Triton's own backend for ONNX Runtime
     verify_key: str | None = None  # what its releases have to be signed with, if anything
     verify_chain: tuple[str, ...] = ()
+    verify_identity: str | None = None
+    accept_expired_after: str | None = None  # ISO 8601
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
@@ -101,7 +104,9 @@ class Running:
         if not (self.verify_key or self.verify_chain):
             return None
         key = Path(self.verify_key) if self.verify_key else None
-        return signing.Trust(key, tuple(Path(certificate) for certificate in self.verify_chain))
+        chain = tuple(Path(certificate) for certificate in self.verify_chain)
+        since = date.fromisoformat(self.accept_expired_after) if self.accept_expired_after else None
+        return signing.Trust(key, chain, self.verify_identity, since)
 
     @property
     def http(self) -> str:
