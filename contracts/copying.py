@@ -37,9 +37,9 @@ def copy(source: Path, target: Path, without: Collection[str] = (), *, outside: 
         outside: Follow links that lead elsewhere, too, to what their owners can read.
 
     Raises:
-        FolderError: there is something that is neither file nor folder; or a link that leads nowhere, back to where it
-            is, or to what it must not.
-        OSError: the disk is full, or a file cannot be read or is there already.
+        FolderError: there is something that is neither file nor folder, or cannot be read, or is gone by now; or a link
+            that leads nowhere, back to where it is, or to what it must not.
+        OSError: the disk is full, or a file is there already.
     """
     root, makers = _resolved(source), frozenset(_owners(source))
     if makers:
@@ -82,7 +82,7 @@ def _copy_folder(
         makers: The owners of the links that lead to it.
     """
     make_folder(target)
-    for path in sorted(folder.iterdir()):
+    for path in _entries(folder):
         if path.name in without or is_left_out(path.name):
             continue
         found = _resolved(path)
@@ -102,9 +102,23 @@ def _copy_folder(
             _copy_file(found, target / path.name, readers)
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> FolderError:
+    return FolderError(f"{layout.shown(path)} cannot be read: {error.strerror}", hint="run the same command again")
+
+
 def _copy_file(source: Path, target: Path, readers: Set[int]) -> None:
     # NONBLOCK: opening a pipe that nobody writes into would wait for ever. NOFOLLOW: it was no link a moment ago.
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(source, error) from error
     with os.fdopen(descriptor, "rb") as original:
         status = os.fstat(original.fileno())
         mode = status.st_mode

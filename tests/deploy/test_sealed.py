@@ -4,13 +4,8 @@ The attacker is a process of another user, who may write everywhere in the model
 """
 
 import dataclasses
-import os
 import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,12 +15,13 @@ from contracts import bundle, manifest, signing
 from contracts.errors import ProjectError
 from contracts.signing import Signer, Trust
 from deploy.served import content, unsealed
+from tests import attackers
+from tests.attackers import replacing
 from tests.contracts.test_signing import key_pair
 from tests.small_releases import NETWORK, PYTHON, ensemble, files, release_of, written
 
 pytestmark = pytest.mark.usefixtures("signing_here")
 
-ATTACKER = 54321  # a uid that nobody has
 PLANTED = "planted"
 
 
@@ -82,20 +78,6 @@ def serve(root: Path, folder: Path, public: Path | None) -> Served:
         shutil.rmtree(folder)
 
 
-def by_the_attacker(root: Path, script: str) -> None:
-    """Run a shell script as another user, in the repository."""
-    open_up(root)
-    done = subprocess.run(["sh", "-ec", script], cwd=root, user=ATTACKER, group=ATTACKER, extra_groups=[], check=False)
-    assert done.returncode == 0
-
-
-def open_up(root: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: the attacker is another user")
-    for path in (root, *root.rglob("*")):
-        path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
-
-
 @pytest.mark.parametrize(
     ("attack", "left_out", "told"),
     [
@@ -121,7 +103,7 @@ def open_up(root: Path) -> None:
 def test_what_no_signature_covers_is_left_out(
     root: Path, keys: tuple[Path, Path], tmp_path: Path, attack: str, left_out: str, told: str
 ) -> None:
-    by_the_attacker(root, attack)
+    attackers.attack(root, attack)
     served = serve(root, tmp_path / "served", keys[1])
     assert told in str(served.failed[left_out])
     assert PLANTED not in "".join([*served.files, *served.files.values()])
@@ -144,7 +126,7 @@ def test_what_lies_beside_a_release_changes_nothing(
 ) -> None:
     before = serve(root, tmp_path / "served", keys[1])
     assert not before.failed and before.files["before/2/model.py"] == "as signed"
-    by_the_attacker(root, attack)
+    attackers.attack(root, attack)
     after = serve(root, tmp_path / "served", keys[1])
     assert not after.failed and after.files == before.files
 
@@ -169,49 +151,16 @@ def test_a_release_from_before_bundles_takes_its_steps_from_the_repository_and_i
     assert not serve(root, tmp_path / "served", None).failed
 
 
-@contextmanager
-def attacking(root: Path, *moves: Callable[[], None]) -> Iterator[None]:
-    """Let another user do that, over and over, for as long as the block runs."""
-    open_up(root)
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        try:
-            os.chdir(root)  # the folders above are not for him to enter
-            os.setgroups([])
-            os.setresgid(ATTACKER, ATTACKER, ATTACKER)
-            os.setresuid(ATTACKER, ATTACKER, ATTACKER)
-            while True:
-                for move in moves:
-                    move()
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), "the attacker gave up"
-
-
 def test_a_file_that_is_swapped_all_the_time_is_served_as_signed_or_not_at_all(
     root: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Between what is looked at and what is copied, a release is made to look as if it were not sealed."""
-    version, step = Path("net/2"), Path("before/1/model.py")
-    signed = (root / version / "manifest.json").read_bytes()
-    (root / step).write_text(PLANTED)
-
-    def put(text: bytes) -> Callable[[], None]:
-        def move() -> None:
-            Path("net/new").write_bytes(text)
-            Path("net/new").rename(version / "manifest.json")
-
-        return move
-
+    signed = (root / "net/2/manifest.json").read_bytes()
+    (root / "before/1/model.py").write_text(PLANTED)
     loose = signed.replace(b'"models": [\n    "net",\n    "way",\n    "before"\n  ]', b'"models": []')
     assert loose != signed
     rounds, seen, until = 0, set[bool](), time.monotonic() + 30
-    with attacking(root, put(loose), put(signed)):
+    with attackers.attacking(root, *(replacing("net/2/manifest.json", text) for text in (loose, signed))):
         while time.monotonic() < until and (rounds < 40 or len(seen) < 2):
             served = serve(root, tmp_path / "served", keys[1])
             assert PLANTED not in served.files.values()
