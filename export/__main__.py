@@ -12,7 +12,7 @@
   python -m export show MODEL                              what one was proven to be
   python -m export verify                                  that nothing published was changed
   python -m export register MODEL                          into MLflow, where that failed before
-  python -m export adopt MODEL                             seal what serves, if it was published before bundles
+  python -m export adopt MODEL                             seal what serves and is not; with SIGNING_KEY all, signed
   python -m export prune --keep 3                          remove old versions
   python -m export new-steps MODEL                         pre- and post-processing of your own around a network
 

@@ -1,7 +1,8 @@
 """Seal what serves: python -m export adopt [MODEL] [--no-serve].
 
 A version from before bundles is its graph and plans; what lies around them changes with the repository. This makes the
-next version of them: the same files, with the configurations, ensembles and steps of today.
+next version of them: the same files, with the configurations, ensembles and steps of today. With a signing key it does
+so of models that no export made, too (`by_hand`).
 """
 
 import argparse
@@ -19,7 +20,7 @@ from contracts.errors import ManifestError, ProjectError, PublishError, Signatur
 from contracts.manifest import Manifest
 from contracts.signing import Signer
 from contracts.trust import identity
-from export.published import releases
+from export.published import by_hand, releases
 from export.published.releases import Release
 from export.release import locks, serve_gate
 from export.release.seal import seal
@@ -31,14 +32,18 @@ def adopt(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if one could not be sealed, which keeps no other from it.
     """
-    found = _serving(options.repository, options.model)
+    signer = signing.signer_from_environment()
+    found = _serving(options.repository, options.model, by_hand=signer is not None)
     done, failed = [], False
     for release in found:
         if manifest.read(release.directory).models if release.has_manifest else ():
             print(f"{release.network} version {release.version} serves, and is sealed")
             continue
         try:
-            made = _adopt(release, serve=options.serve, progress=Progress())
+            if signer is not None and not release.has_manifest:
+                made = by_hand.adopt(release, signer, serve=options.serve, progress=Progress())
+            else:
+                made = _adopt(release, signer, serve=options.serve, progress=Progress())
         except ProjectError as error:
             print(f"error: {release.network} version {release.version} was not sealed: {error}", file=sys.stderr)
             failed = True
@@ -50,13 +55,17 @@ def adopt(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _serving(root: Path, network: str | None) -> list[Release]:
+def _serving(root: Path, network: str | None, *, by_hand: bool) -> list[Release]:
     if network is not None:
         return [releases.one(root, network, None)]
-    return [release for release in releases.every(root) if release.state == "serving"]
+    found = [release for release in releases.every(root) if release.state == "serving"]
+    if not by_hand:
+        return found
+    unreleased = [releases.one(root, name, None) for name in bundle.unreleased(root)]
+    return [release for release in found if release.has_manifest] + unreleased
 
 
-def _adopt(release: Release, *, serve: bool, progress: Progress) -> Manifest:
+def _adopt(release: Release, signer: Signer | None, *, serve: bool, progress: Progress) -> Manifest:
     """Publish the files of a release again, with a bundle, as the next version.
 
     Raises:
@@ -64,7 +73,7 @@ def _adopt(release: Release, *, serve: bool, progress: Progress) -> Manifest:
         ModelConfigError, PublishError: what lies around it cannot be sealed.
         RefusedError: a Triton does not serve it with that.
     """
-    folder, signer = release.directory.parent, signing.signer_from_environment()
+    folder = release.directory.parent
     with tempfile.TemporaryDirectory() as scratch, repository.new_version(folder) as staged:
         copy = Path(scratch, str(release.version))  # of what nobody else can write, so that what is verified is sealed
         before = _verified(release, copy, signer, progress)
