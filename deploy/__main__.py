@@ -309,4 +309,4 @@ COMMANDS = (
 )
 
 if __name__ == "__main__":
-    run_command_line(main, ProjectError)
+    run_command_line(main, ProjectError, guarded=True)

@@ -9,6 +9,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from cli.terminal import plain
 from contracts import bundle, layout, manifest, signing
 from contracts.errors import ProjectError
 from contracts.manifest import FIRST_SCHEMA, Manifest
@@ -75,7 +76,7 @@ def verify(options: argparse.Namespace) -> int:
     else:
         checked = "digests and signature" if trust else "digests"
         for directory, fault in verdicts.items():
-            print(f"✗ {fault}" if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
+            print(plain(f"✗ {fault}") if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
     return 1 if any(verdicts.values()) else 0
 
 
