@@ -32,7 +32,7 @@ def run_command_line(main: Callable[[], int], expected: type[Exception], *, guar
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if guarded:
-        sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)  # type: ignore[assignment]  # as far as used
+        sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(exit_code_of(main, expected))

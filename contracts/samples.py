@@ -111,11 +111,11 @@ def load_arrays(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
 def _unpacked(stored: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
     """Return how many bytes an array takes: by the size of its entry, or by its own header, whichever says more."""
     with stored.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]  # it reads
+        version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
             raise ValueError(f"{entry.filename} is no plain array")
         shape, _, dtype = _HEADERS[version](stream)
-    return max(entry.file_size, math.prod(shape) * dtype.itemsize)
+    return max(entry.file_size, int(math.prod(shape) * dtype.itemsize))
 
 
 def save_arrays(path: Path, arrays: Batch) -> None:

@@ -118,7 +118,14 @@ def test_only_what_was_signed_ever_answers(tmp_path: Path) -> None:
         for factor in factors:
             publish(workspace.repository, name, factor, private)
     attacker = Attacker((workspace.repository / "net/2/model.py").read_bytes())
-    trusted = ("--require-signature", "--verify-key", public, "--drain", "3", *port_options(free_ports()))
+    trusted: tuple[str | Path, ...] = (
+        "--require-signature",
+        "--verify-key",
+        public,
+        "--drain",
+        "3",
+        *port_options(free_ports()),
+    )
     workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *trusted)
     try:
         http = json.loads(workspace.must("deploy", "status", "--json"))["http"]

@@ -72,7 +72,7 @@ def serve(root: Path, folder: Path, public: Path | None) -> Served:
     into, said = folder / "repository", list[str]()
     into.mkdir(parents=True)
     try:
-        failed = content.put(content.choose(root), into, None, public and Trust(public), said.append)
+        failed = content.put(content.choose(root), into, None, Trust(public) if public else None, said.append)
         return Served(files(into), failed, said)
     finally:
         shutil.rmtree(folder)
