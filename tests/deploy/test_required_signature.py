@@ -12,6 +12,7 @@ from contracts import bundle, manifest, signing
 from contracts.manifest import Manifest, Source
 from contracts.signing import Signer
 from tests.conftest import FAMILY, MODEL, Workspace
+from tests.small_releases import NETWORK, ensemble, written
 
 pytestmark = pytest.mark.usefixtures("signing_here")
 
@@ -128,3 +129,20 @@ def test_a_version_under_another_number_is_refused(workspace: Workspace, version
     done = up(workspace, "--require-signature", "--verify-key", public_key)
     assert done.returncode == 1
     assert f"{MODEL}/2 is not {MODEL} version 2\nNote: it was published as {MODEL} version 1" in done.stderr
+
+
+def test_two_graphs_that_somebody_put_there_may_be_served_once_they_are_adopted(
+    tmp_path: Path, public_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one has a release then, and the other lies in its bundle."""
+    workspace = Workspace(tmp_path)
+    graphs = {
+        f"{name}/{file}": NETWORK.replace("net", name)
+        for name in ("a", "b")
+        for file in ("config.pbtxt", "1/model.onnx")
+    }
+    written(workspace.repository, {**graphs, "way/config.pbtxt": ensemble("a", "b"), "way/1/README": ""})
+    assert "a/1 is unsigned" in up(workspace, "--require-signature", "--verify-key", public_key).stderr
+    monkeypatch.setenv("SIGNING_KEY", str(public_key.with_name("private.pem")))
+    workspace.must("export", "adopt", "--no-serve", "--repository", workspace.repository)
+    assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature", "--verify-key", public_key).stderr
