@@ -124,6 +124,21 @@ class Running:
         return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
 
 
+def trusting(trust: signing.Trust | None) -> dict[str, Any]:
+    """Return what is written down of what releases have to be signed with: the fields that `Running.trust` reads.
+
+    Who reloads it may be somewhere else, so the files are named from the root.
+    """
+    if trust is None:
+        return {}
+    return {
+        "verify_key": str(trust.public_key.absolute()) if trust.public_key else None,
+        "verify_chain": tuple(str(path.absolute()) for path in trust.chain),
+        "verify_identity": trust.identity,
+        "accept_expired_after": trust.accept_expired_after.isoformat() if trust.accept_expired_after else None,
+    }
+
+
 def running() -> Running | None:
     """Return the server of this artifacts directory, unless both it and its supervisor have ended."""
     state = recorded()

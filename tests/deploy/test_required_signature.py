@@ -1,7 +1,10 @@
 """`deploy up --require-signature` serves what was signed, and starts nothing otherwise."""
 
+import dataclasses
+import os
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from contracts import bundle, manifest, signing
 from contracts.manifest import Manifest, Source
-from contracts.signing import Signer
+from contracts.signing import Signer, Trust
+from deploy.triton import state
 from tests.conftest import FAMILY, MODEL, Workspace
 from tests.small_releases import NETWORK, ensemble, written
 
@@ -146,3 +150,23 @@ def test_two_graphs_that_somebody_put_there_may_be_served_once_they_are_adopted(
     monkeypatch.setenv("SIGNING_KEY", str(public_key.with_name("private.pem")))
     workspace.must("export", "adopt", "--no-serve", "--repository", workspace.repository)
     assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature", "--verify-key", public_key).stderr
+
+
+@pytest.mark.parametrize(
+    "trust",
+    [
+        None,
+        Trust(Path("/verify.pem")),
+        Trust(chain=(Path("/root.pem"), Path("/between.pem"))),
+        Trust(chain=(Path("/root.pem"),), identity="release@example.org", accept_expired_after=date(2026, 1, 1)),
+    ],
+)
+def test_a_reload_asks_for_what_the_server_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: Trust | None
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    mine = state.Process.of(os.getpid())
+    server = state.Running(mine, mine, "ready", "127.0.0.1", 1, 2, 3, "models", "served", None, "", 1)
+    state.record(dataclasses.replace(server, **state.trusting(trust)))
+    found = state.recorded()
+    assert found is not None and found.trust == trust
