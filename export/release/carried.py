@@ -73,7 +73,8 @@ def _verified(model_directory: Path, version: int, copy: Path, signer: signing.S
         if signer is not None:
             trust = signing.trust_from_environment() or stack.enter_context(signing.own(signer))
         found = identity.verify(copy, model_directory.name, version, trust)
-    return [choice for choice in found.choices if choice.engine is not None]
+    listed = {file.path for file in found.files}  # or a name could lead out of the version
+    return [choice for choice in found.choices if choice.engine is not None and choice.file in listed]
 
 
 def _reasons(

@@ -1,5 +1,6 @@
 """A signature is put to nothing that the signer did not make or verify, whoever writes into the repository."""
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -93,6 +94,19 @@ def test_a_manifest_made_to_fit_a_planted_plan_makes_it_none(network: Path, keys
     publish(network / "1", 1, plan="planted")  # as an attacker would, who can count digests, too
     plan, said = carry(network, Signer(keys[0]))
     assert plan is None and f"changed: manifest.json; changed: {PLAN}" in said
+
+
+def test_a_choice_that_leads_out_of_the_version_is_none(network: Path) -> None:
+    (network / "planted").write_text("planted")
+    release = manifest.read(network / "1")
+    choice = dataclasses.replace(release.choices[0], file="../planted")
+    manifest.write(dataclasses.replace(release, choices=(choice,)), network / "1")
+    (network / ".staging-9").mkdir()
+    release = release_of(("net",), version=9)
+    choices = carry_plans(
+        release, network, network / ".staging-9", print, profile={}, server_tensorrt="10", signer=None
+    )
+    assert choices == release.choices
 
 
 def test_another_signers_version_is_taken_along_if_the_environment_trusts_it(
