@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cli.run import run_command_line
+from cli.terminal import plain
 
 # In the environment. The first says that all of the lock is in it, and is as old as the run that put it there, so
 # that `make` sees which of the two is newer. It is called the second until then.
@@ -202,6 +203,11 @@ def _progress(said: str, new: set[str], pinned: int) -> str:
     return f"{'━' * filled}{'─' * (_BAR_WIDTH - filled)} {done} of {total} packages {what}"
 
 
+def _draw(text: str) -> None:
+    """Write what steers the terminal, as only we do."""
+    getattr(sys.stderr, "drawn", sys.stderr).write(text)
+
+
 @contextmanager
 def _bar() -> Iterator[Callable[[str], None]]:
     """Show a line on stderr, the last one given, and remove it at the end; nothing where that is no terminal."""
@@ -210,13 +216,13 @@ def _bar() -> Iterator[Callable[[str], None]]:
         return
 
     def show(line: str) -> None:
-        sys.stderr.write(f"\r\x1b[2K  {line[: shutil.get_terminal_size().columns - 3]}")
+        _draw(f"\r\x1b[2K  {plain(line[: shutil.get_terminal_size().columns - 3])}")
         sys.stderr.flush()
 
     try:
         yield show
     finally:
-        sys.stderr.write("\r\x1b[2K")
+        _draw("\r\x1b[2K")
         sys.stderr.flush()
 
 

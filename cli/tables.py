@@ -1,12 +1,24 @@
 """Tables for people, on standard output."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from rich.console import Console
+import rich.console
 from rich.markup import escape as escape  # of a cell that may hold "["
+from rich.segment import Segment
 from rich.table import Table as Table
+
+from cli.terminal import plain
+
+
+class Console(rich.console.Console):
+    """Rich's, to which a text gives nothing that steers the terminal: colours are the table's to choose."""
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Yield what is written, its text made plain."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
 
 def console(width: int = 120) -> Console:

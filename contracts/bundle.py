@@ -70,6 +70,21 @@ def outside(root: Path, network: str) -> tuple[str, ...]:
     return shared
 
 
+def unreleased(root: Path) -> tuple[str, ...]:
+    """Return models that belong to no release and could be the network of one: with the releases made, all are in one.
+
+    Those with a graph come first. An ensemble above two networks is in none, and no network itself.
+    """
+    models = _read_all(root)
+    held = {other for name, model in models.items() if model.is_network for other in _around(models, name)}
+    found = list[str]()
+    for name in sorted(models, key=lambda name: (not _has_graph(models[name].folder), name)):
+        if name not in held and not models[name].steps and repository.versions(models[name].folder):
+            found.append(name)
+            held.update(_around(models, name))
+    return tuple(found)
+
+
 def asked_for(root: Path, network: str) -> dict[int, str]:
     """Return {version: why} of the versions of `network` that a configuration of today asks for by their number."""
     models = _read_all(root)
@@ -162,6 +177,10 @@ def _is_network(folder: Path, configs: Iterable[ModelConfig]) -> bool:
     return any(not config.ensemble_scheduling.step and config.backend != "python" for config in configs)
 
 
+def _has_graph(folder: Path) -> bool:
+    return any(path.suffix in (".onnx", ".plan") for path in folder.glob("[0-9]*/*"))
+
+
 def _around(models: Mapping[str, _Model], network: str) -> tuple[str, ...]:
     ensembles, _ = _above(models, network)
     steps = (step for name in ensembles for step in _below(models, name))
@@ -234,10 +253,10 @@ def _digests(folder: Path, without: Iterable[str]) -> dict[str, str]:
     """Return {path: SHA-256} of the files that `copying.copy` copies of it."""
     found = {}
     for place, folders, files in os.walk(folder, followlinks=True):  # no circles: it was copied
-        hidden = {"__pycache__", *(without if Path(place) == folder else ())}
-        folders[:] = [name for name in folders if name not in hidden and not name.startswith(".")]
+        hidden = {*(without if Path(place) == folder else ())}
+        folders[:] = [name for name in folders if name not in hidden and not copying.is_left_out(name)]
         for name in files:
-            if name not in hidden and not name.startswith("."):
+            if name not in hidden and not copying.is_left_out(name):
                 path = Path(place, name)
                 found[path.relative_to(folder).as_posix()] = manifest.sha256(path)
     return found

@@ -2,7 +2,7 @@
 
 A file is cloned where the file system can (a reflink: XFS, Btrfs and others, no second copy on the disk), else copied;
 never a hard link, which who may write the original writes, too. A copy is read-only, and holds no hidden files, no
-`__pycache__` (code that Python would run unseen) and no links.
+compiled Python (`__pycache__` and `*.pyc`: code that would run unseen, in the place of what can be read) and no links.
 
 What a link leads to is copied. Weights often lie elsewhere: in a cache of Hugging Face's or DVC's, on NFS. Who copies
 may be root, so a link out of the folder gives only what whoever made it could read by himself.
@@ -37,9 +37,9 @@ def copy(source: Path, target: Path, without: Collection[str] = (), *, outside: 
         outside: Follow links that lead elsewhere, too, to what their owners can read.
 
     Raises:
-        FolderError: there is something that is neither file nor folder; or a link that leads nowhere, back to where it
-            is, or to what it must not.
-        OSError: the disk is full, or a file cannot be read or is there already.
+        FolderError: there is something that is neither file nor folder, or cannot be read, or is gone by now; or a link
+            that leads nowhere, back to where it is, or to what it must not.
+        OSError: the disk is full, or a file is there already.
     """
     root, makers = _resolved(source), frozenset(_owners(source))
     if makers:
@@ -51,6 +51,11 @@ def make_folder(place: Path) -> None:
     """Make a folder that a server may read whatever our umask."""
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o755)
+
+
+def is_left_out(name: str) -> bool:
+    """Tell whether a file or folder of that name is in no copy: hidden ones, and compiled Python."""
+    return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".pyo"))
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ def _copy_folder(
         makers: The owners of the links that lead to it.
     """
     make_folder(target)
-    for path in sorted(folder.iterdir()):
-        if path.name in without or path.name.startswith(".") or path.name == "__pycache__":
+    for path in _entries(folder):
+        if path.name in without or is_left_out(path.name):
             continue
         found = _resolved(path)
         is_inside = found.is_relative_to(source.root)
@@ -97,9 +102,23 @@ def _copy_folder(
             _copy_file(found, target / path.name, readers)
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> FolderError:
+    return FolderError(f"{layout.shown(path)} cannot be read: {error.strerror}", hint="run the same command again")
+
+
 def _copy_file(source: Path, target: Path, readers: Set[int]) -> None:
     # NONBLOCK: opening a pipe that nobody writes into would wait for ever. NOFOLLOW: it was no link a moment ago.
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(source, error) from error
     with os.fdopen(descriptor, "rb") as original:
         status = os.fstat(original.fileno())
         mode = status.st_mode

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from contracts import repository
 from contracts.errors import ManifestError
-from contracts.samples import Batch, save_arrays
+from contracts.samples import Batch, load_arrays, save_arrays
 
 FILE_NAME = "golden.npz"
+_MOST_BYTES = 1 << 30  # that its arrays may take
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def read(directory: Path) -> tuple[GoldenRequest, ...]:
     if not path.is_file():
         return ()
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        arrays = load_arrays(path, _MOST_BYTES)
         return tuple(
             GoldenRequest(
                 entry["model"],

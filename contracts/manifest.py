@@ -296,8 +296,12 @@ def files_of(directory: Path) -> tuple[File, ...]:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Write `directory`/manifest.json, in today's schema whatever schema it was read from."""
-    current = asdict(replace(manifest, schema_version=SCHEMA_VERSION))
-    (directory / FILE_NAME).write_text(json.dumps(current, indent=2) + "\n")
+    (directory / FILE_NAME).write_text(text(manifest))
+
+
+def text(manifest: Manifest) -> str:
+    """Return what `write` writes."""
+    return json.dumps(asdict(replace(manifest, schema_version=SCHEMA_VERSION)), indent=2) + "\n"
 
 
 def read(directory: Path) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_HEADERS: Mapping[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 Batch = Mapping[str, NDArray[Any]]  # by tensor name, every array [B, …]
 
@@ -85,6 +91,31 @@ class Split:
                     yield group.take(slice(start, start + size)).inputs
                 else:
                     yield {name: np.asarray(values[start]) for name, values in group.inputs.items()}
+
+
+def load_arrays(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a .npz: what they would take is looked at before any of them is unpacked.
+
+    Raises:
+        ValueError: they take more than `most_bytes`; or as numpy.load does of what is no .npz of plain arrays.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: as numpy.load.
+    """
+    with zipfile.ZipFile(path) as stored:
+        size = sum(_unpacked(stored, entry) for entry in stored.infolist())
+    if size > most_bytes:
+        raise ValueError(f"its arrays would take {size:,} bytes, and the limit is {most_bytes:,}")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _unpacked(stored: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Return how many bytes an array takes: by the size of its entry, or by its own header, whichever says more."""
+    with stored.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{entry.filename} is no plain array")
+        shape, _, dtype = _HEADERS[version](stream)
+    return max(entry.file_size, int(math.prod(shape) * dtype.itemsize))
 
 
 def save_arrays(path: Path, arrays: Batch) -> None:

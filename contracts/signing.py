@@ -14,12 +14,17 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from contracts.errors import SignatureError
 from contracts.layout import shown
-from contracts.manifest import SIGNATURE, sha256
+from contracts.manifest import FILE_NAME, SIGNATURE, sha256
+from contracts.trust import certificates
 
 _FAILED = "failed with error: "  # what model_signing's reason comes after
 _MISMATCH = "Signature mismatch: "  # its reason where the signature is good and the files are others
@@ -56,6 +61,8 @@ class Trust:
 
     public_key: Path | None = None
     chain: tuple[Path, ...] = ()  # with the root certificate
+    identity: str | None = None  # e-mail address, URI or host name of the certificate; None: any below the root
+    accept_expired_after: date | None = None  # what was signed since passes though its certificate has expired
 
     def __post_init__(self) -> None:
         # Without either model_signing would trust every root that a browser does.
@@ -63,6 +70,11 @@ class Trust:
             raise SignatureError(
                 "signatures are verified with a public key or with a certificate chain, one of the two",
                 hint="set VERIFY_KEY or VERIFY_CHAIN, and unset the other one",
+            )
+        if self.public_key and (self.identity or self.accept_expired_after):
+            raise SignatureError(
+                "a public key has no identity and does not expire: both are a certificate's",
+                hint="set VERIFY_CHAIN in place of VERIFY_KEY, or leave them out",
             )
 
 
@@ -81,13 +93,54 @@ def signer_from_environment() -> Signer | None:
 
 
 def trust_from_environment() -> Trust | None:
-    """Return what VERIFY_KEY or VERIFY_CHAIN names; None where nothing is configured.
+    """Return what VERIFY_KEY, or VERIFY_CHAIN with VERIFY_IDENTITY, names; None where nothing is configured.
 
     Raises:
-        SignatureError: both are set.
+        SignatureError: both are set, or an identity without a chain.
     """
-    key, chain = _path("VERIFY_KEY"), _paths("VERIFY_CHAIN")
-    return Trust(key, chain) if key or chain else None
+    return trust(None, (), None, None)
+
+
+def trust(
+    public_key: Path | None, chain: tuple[Path, ...], identity: str | None, accept_expired_after: date | None
+) -> Trust | None:
+    """Return what options of a command ask for, by default what the environment does; None where neither does.
+
+    Raises:
+        SignatureError: they do not add up.
+    """
+    if not (public_key or chain):
+        public_key, chain = _path("VERIFY_KEY"), _paths("VERIFY_CHAIN")
+    if not public_key:
+        identity = identity or os.environ.get("VERIFY_IDENTITY") or None
+    if not (public_key or chain or identity or accept_expired_after):
+        return None
+    return Trust(public_key, chain, identity, accept_expired_after)
+
+
+@contextmanager
+def own(signer: Signer) -> Iterator[Trust]:
+    """Yield what the signer's own signatures are verified with: the other half of its key.
+
+    Raises:
+        SignatureError: it signs with a certificate, whose root it does not know; or its key is none.
+    """
+    if signer.certificate is not None:
+        raise SignatureError(
+            "what was signed with a certificate is verified with its root",
+            hint="set VERIFY_CHAIN, and VERIFY_IDENTITY, beside SIGNING_CERTIFICATE",
+        )
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(signer.private_key.read_bytes(), None).public_key()
+    except (OSError, ValueError, TypeError) as error:
+        raise SignatureError(f"cannot sign with {shown(signer.private_key)}", note=_meaning(str(error))) from error
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    with tempfile.TemporaryDirectory() as folder:
+        public = Path(folder, "verify.pem")
+        public.write_bytes(key.public_bytes(serialization.Encoding.PEM, kind))
+        yield Trust(public)
 
 
 def sign(directory: Path, signer: Signer) -> None:
@@ -110,8 +163,8 @@ def verify(directory: Path, trust: Trust) -> None:
     """Compare every file in `directory` with what was signed. Symbolic links are refused.
 
     Raises:
-        SignatureError: it is unsigned, was signed with something else, or naming each file that is changed,
-            missing or was added since.
+        SignatureError: it is unsigned, was signed with something else or by somebody who may not, or naming each file
+            that is changed, missing or was added since.
     """
     signature = directory / SIGNATURE
     if not signature.is_file():
@@ -124,6 +177,9 @@ def verify(directory: Path, trust: Trust) -> None:
         files = [("--public_key", trust.public_key)]
     reason = _model_signing("verify", "key" if trust.public_key else "certificate", directory, files)
     if reason is None:
+        if trust.chain:
+            demands = certificates.Demands(trust.chain, trust.identity, trust.accept_expired_after)
+            certificates.check(signature, _made(directory), demands)
         return
     if reason.startswith(_MISMATCH):
         raise SignatureError(f"{shown(directory)} is not what was signed", note=_differences(directory))
@@ -167,6 +223,14 @@ def _differences(directory: Path) -> str:
     wrong += [f"not signed: {name}" for name in sorted(present.keys() - signed.keys())]
     wrong += [f"changed: {name}" for name in sorted(signed.keys() & present.keys()) if signed[name] != present[name]]
     return "; ".join(wrong)
+
+
+def _made(directory: Path) -> datetime | None:
+    """Return when a manifest says that the version was made; None where it does not."""
+    try:
+        return datetime.fromisoformat(json.loads((directory / FILE_NAME).read_text())["created_at"]).astimezone(UTC)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _meaning(reason: str) -> str:

@@ -29,6 +29,7 @@ _ENTRIES = frozenset(
         *("metric", "threshold", "agree_within", "batch", "tensorrt"),
     }
 )
+_MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _BATCH_HINT = "a graph that takes no batches is served sample by sample: batch = false"
 
 # What an answer is, what it means that two agree, and the metric that judges it unless the spec names another:
@@ -271,10 +272,12 @@ def from_toml(path: Path) -> ModelSpec:
         SpecError: the file is missing, is not TOML, or lacks something.
     """
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise SpecError(f"the spec {path} has {size:,} bytes", note=f"the limit is {_MOST_BYTES:,}")
         raw = tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, or not TOML
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or arrays a thousand deep
         raise SpecError(f"{path} is not a TOML file: {error}") from error
     try:
         if unknown := raw.keys() - _ENTRIES:

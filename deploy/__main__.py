@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import commands
-from cli.commands import Command, count, port, positive, size
+from cli.commands import Command, count, day, port, positive, size
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -101,8 +101,8 @@ def _up(up: argparse.ArgumentParser) -> None:
     security.add_argument(
         "--require-signature",
         action="store_true",
-        help="refuse a version that is unsigned or not what was signed; exempt are those without a manifest, a graph "
-        "or an engine: the Python models and the ensembles that git has",
+        help="serve only releases that are sealed and signed, as they were signed, under the name and number that they "
+        "were published with; models that no export sealed are left out",
     )
     trusted = security.add_mutually_exclusive_group()
     trusted.add_argument(
@@ -119,6 +119,19 @@ def _up(up: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="the root certificate, and those between, of whoever may sign (default: $VERIFY_CHAIN)",
+    )
+    security.add_argument(
+        "--verify-identity",
+        metavar="SAN",
+        help="the e-mail address, URI or host name in the signer's certificate "
+        "(default: $VERIFY_IDENTITY, else anybody's below the root)",
+    )
+    security.add_argument(
+        "--accept-expired-after",
+        type=day,
+        metavar="DATE",
+        help="of an archive: take what says that it was made on this day or later, although its signer's certificate "
+        "has expired since",
     )
 
     running = up.add_argument_group("keeping it up")
@@ -305,4 +318,4 @@ COMMANDS = (
 )
 
 if __name__ == "__main__":
-    run_command_line(main, ProjectError)
+    run_command_line(main, ProjectError, guarded=True)

@@ -12,7 +12,7 @@
   python -m export show MODEL                              what one was proven to be
   python -m export verify                                  that nothing published was changed
   python -m export register MODEL                          into MLflow, where that failed before
-  python -m export adopt MODEL                             seal what serves, if it was published before bundles
+  python -m export adopt MODEL                             seal what serves and is not; with SIGNING_KEY all, signed
   python -m export prune --keep 3                          remove old versions
   python -m export new-steps MODEL                         pre- and post-processing of your own around a network
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import get_args
 
 from cli import commands
-from cli.commands import Command
+from cli.commands import Command, day
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -166,6 +166,10 @@ def _verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("version", nargs="?", type=int, metavar="VERSION", help="default: all")
     command.add_argument("--verify-key", type=Path, metavar="FILE", help="signed with this key's private half")
     command.add_argument("--verify-chain", type=Path, nargs="+", metavar="FILE", help="or below this root")
+    command.add_argument("--verify-identity", metavar="SAN", help="e-mail address, URI or host name of the certificate")
+    command.add_argument(
+        "--accept-expired-after", type=day, metavar="DATE", help="take what says it was made since, if it expired then"
+    )
 
 
 def _register(command: argparse.ArgumentParser) -> None:

@@ -4,12 +4,13 @@ The nodes of a checkpoint's graph are named after its modules ("network.2.first.
 brought from elsewhere keep their names. Later steps, TensorRT's layers and the report use these names.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
 from contracts.spec import ModelSpec
@@ -19,23 +20,49 @@ from export.errors import GraphError
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Per-channel DequantizeLinear exists since 13.
 _OLDEST_OPSET = 13
+_MOST_ELEMENTS = 1 << 31  # of a constant: 8 GB in FP32
+_MADE_OF_A_SHAPE = ("ConstantOfShape", "Expand")  # what their last input says
+_MOST_DIMENSIONS = 64
 
 
 def load(path: Path) -> ModelProto:
     """Read and check a graph.
 
     Raises:
-        GraphError: the file is missing, damaged, or is no ONNX graph.
+        GraphError: the file is missing, damaged, or is no ONNX graph; or it has a constant that no memory holds.
     """
     try:
         model = onnx.load(path)
+        _check_constants(path, model.graph)
         onnx.checker.check_model(model)
     except FileNotFoundError:
         raise GraphError(f"{path} does not exist") from None
+    except GraphError:
+        raise
     except Exception as error:  # protobuf's, onnx's own and its C++ checker's have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GraphError(f"{path} is no ONNX graph, or a damaged one", note=reason) from error
     return model
+
+
+def _check_constants(path: Path, graph: GraphProto) -> None:
+    """Refuse a graph of some bytes that makes a tensor of gigabytes: whoever folds its constants would make it."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {
+        n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")
+    }
+    sizes = {name: math.prod(tensor.dims) for name, tensor in constants.items()}
+    for node in graph.node:
+        for inner in [attribute.g for attribute in node.attribute if attribute.HasField("g")]:
+            _check_constants(path, inner)
+        shape = constants.get(node.input[-1]) if node.op_type in _MADE_OF_A_SHAPE and node.input else None
+        if shape is not None and sizes[node.input[-1]] <= _MOST_DIMENSIONS:
+            sizes[node.output[0]] = math.prod(map(int, numpy_helper.to_array(shape).flat))
+    for name, elements in sizes.items():
+        if elements > _MOST_ELEMENTS:
+            raise GraphError(
+                f"{path}: the constant {name} has {elements:,} elements", note=f"the limit is {_MOST_ELEMENTS:,}"
+            )
 
 
 def normalise(model: ModelProto) -> ModelProto:

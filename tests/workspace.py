@@ -84,6 +84,11 @@ class Workspace:
         )
         _farewells.append((self, process))
 
+    def publish_again(self) -> None:
+        """Publish a copy of version 1 of the network as version 2."""
+        version = Path(shutil.copytree(self.model / "1", self.model / "2"))
+        manifest.write(replace(manifest.read(version), version=2), version)
+
     def seal(self) -> None:
         """Make what was changed in version 1 of the network what was published."""
         version = self.model / "1"

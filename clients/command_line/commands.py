@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from cli.terminal import cell
 from clients.client import Client
 from clients.command_line import files
 from clients.core.answer import Answer
@@ -155,13 +156,13 @@ def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | Clie
     def show(path: str, outcome: Prediction | ClientError) -> None:
         if isinstance(outcome, ClientError):
             if as_csv:
-                rows.writerow([path, "", "", outcome, ""])
+                rows.writerow([cell(path), "", "", cell(str(outcome)), ""])
             elif as_json:
                 print(json.dumps({"path": path, "error": str(outcome)}))
             else:
                 print(f"{path}  error: {outcome}", file=sys.stderr)
         elif as_csv:
-            rows.writerow([path, outcome.label, outcome.score, "", outcome.version])
+            rows.writerow([cell(path), cell(outcome.label), outcome.score, "", outcome.version])
         elif as_json:
             top = [{"label": label, "score": score} for label, score in outcome.top]
             found = {"path": path, "label": outcome.label, "score": outcome.score, "top": top}

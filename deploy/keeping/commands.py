@@ -19,6 +19,7 @@ from deploy.running import logs, trace_relay
 from deploy.running.commands import addresses, models_table
 from deploy.running.server import Server
 from deploy.running.status import EXIT_LEFT_OUT
+from deploy.served import unsealed
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
@@ -36,7 +37,7 @@ def up(options: argparse.Namespace) -> int:
         _show_log_from_now_on()
 
     def ready(up: Server, found: list[ModelVersion]) -> None:
-        say(models_table(found, up.left_out))
+        say("\n".join([models_table(found, up.left_out), *unsealed.told(Path(up.state.served))]))
         say(_ready(up.state, up.left_out, time.monotonic() - started))
         say(f"Next, in another terminal: {_call(found)}   (stop: Ctrl-C)")
 
@@ -84,7 +85,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
     with Control(running) as control:
         left_out = released.left_out(Path(running.repository), running.config_name, running.failed)
         found = released.without(control.models(), left_out)
-    print(models_table(found, left_out))
+    print("\n".join([models_table(found, left_out), *unsealed.told(Path(running.served))]))
     print(_ready(running, left_out, time.monotonic() - started))
     print(f"Next: {_call(found)}   (stop: python -m deploy down)")
     return EXIT_LEFT_OUT if any(group.failed for group in left_out) else 0
@@ -149,12 +150,12 @@ def _tls(options: argparse.Namespace) -> Tls | None:
 def _trust(options: argparse.Namespace) -> signing.Trust | None:
     key, chain = getattr(options, "verify_key", None), tuple(getattr(options, "verify_chain", ()))
     if not options.require_signature:
-        if key or chain:
-            raise SignatureError("--verify-key and --verify-chain do nothing without --require-signature")
+        if key or chain or options.verify_identity or options.accept_expired_after:
+            told = "--verify-key, --verify-chain, --verify-identity and --accept-expired-after"
+            raise SignatureError(f"{told} do nothing without --require-signature")
         return None
-    if key or chain:
-        return signing.Trust(key and key.resolve(), tuple(path.resolve() for path in chain))
-    trust = signing.trust_from_environment()
+    paths = key and key.resolve(), tuple(path.resolve() for path in chain)
+    trust = signing.trust(*paths, options.verify_identity, options.accept_expired_after)
     if trust is None:
         raise SignatureError(
             "--require-signature needs to know whose signature",

@@ -133,6 +133,9 @@ def _remarks(status: Status) -> list[Text]:
     for arm in status.arms:
         names = ", ".join(arm.names)
         remarks.append(Text(f"{arm.network}: release {arm.version} stands beside it as {names}", "dim"))
+    if status.unsealed:
+        names = ", ".join(status.unsealed)
+        remarks.append(Text(f"unsealed, served as they lie in the repository: {names}", "yellow"))
     remarks += [Text(str(group), "bold red" if group.failed else "yellow") for group in status.left_out]
     if status.server.memory:
         remarks.append(Text(f"memory: {status.server.memory}", "dim"))

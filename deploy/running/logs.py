@@ -24,8 +24,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
 from rich.text import Text
+
+from cli.tables import Console
 
 _FILE_BYTES = 16 * 1024 * 1024
 _OLDER_FILES = 4  # triton.jsonl.1 is the newest of them

@@ -96,9 +96,10 @@ def start(
             _take_over(say)
         failed = {**failed, **checks.before_start(settings, held=replaces is not None)}
         triton = environment.find(say, gpu=settings.device == "gpu")
-        layer.ensure(settings.repository, say)
-        layer.check_found(settings.repository, triton)
         trust = settings.trust
+        if trust is None:  # else nothing is installed that was not verified
+            layer.ensure(settings.repository, say)
+            layer.check_found(settings.repository, triton)
         user = checks.user_to_become(settings, triton, served_home(), say)
         shared_memory = f"triton_{os.getpid()}_{secrets.token_hex(8)}_"
         name = _configuration(triton, settings, say if replaces is None else lambda _: None)
@@ -117,6 +118,7 @@ def start(
             left_out = missing.left_out(settings.repository, served.repository, name, failed)
             left_out = _or_nothing(settings, left_out)
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
+            layer.check_found(served.repository, triton)
             out = released.names(left_out)
             held_back = released.with_all_above(served.repository, set(later) - out, name)
             if held_back or (held and wanted.releases):
@@ -147,8 +149,7 @@ def start(
                 drain_s=settings.drain_s,
                 config_name=name,
                 native=triton.native,
-                verify_key=str(trust.public_key) if trust and trust.public_key else None,
-                verify_chain=tuple(map(str, trust.chain)) if trust else (),
+                **state.trusting(trust),
                 grpc_tls=settings.tls is not None,
                 server_restarts=replaces.state.server_restarts + 1 if replaces else 0,
                 worker_restarts=replaces.state.worker_restarts if replaces else 0,

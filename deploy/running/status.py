@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from deploy.errors import RepositoryError
 from deploy.neighbours import direct
 from deploy.running import hold, warm_up, workers
-from deploy.served import arms, missing
+from deploy.served import arms, missing, unsealed
 from deploy.served.arms import Arm
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
@@ -115,6 +115,7 @@ class Status:
     uptime_s: float = 0
     left_out: Sequence[LeftOut] = ()  # of its repository, as it is now
     arms: Sequence[Arm] = ()  # releases that stand beside those that serve
+    unsealed: Sequence[str] = ()  # models that are served as they lie in the repository
 
     @property
     def exit_code(self) -> int:
@@ -159,6 +160,7 @@ def look(server: Running) -> Status:
         time.time() - process.create_time() if process else 0,
         left_out,
         [arm for arm in kept if not {*arm.names} & released.names(left_out)],
+        [name for name in unsealed.names(Path(server.served)) if name != hold.NAME],
     )
 
 
@@ -182,6 +184,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "models": [_version_as_json(version) for version in status.versions],
         "left_out": [asdict(group) for group in status.left_out],
         "arms": [arm_as_json(arm) for arm in status.arms],
+        "unsealed": list(status.unsealed),
     }
 
 

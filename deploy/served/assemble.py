@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts import bundle, copying, manifest, model_config, signing
+from contracts import bundle, copying, layout, manifest, model_config, signing
 from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError, SignatureError
 from contracts.model_config import ModelConfig
+from contracts.trust import identity
 from deploy.served import bytecode
 from deploy.served.links import link
 
@@ -42,23 +43,21 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
     """Copy a bundle to the new folder `into` and verify the copy, so that no later change on disk is ever served.
 
     Args:
-        trust: What it must be signed with.
+        trust: What it must be signed with, all of it: one that is not sealed takes its models from the repository.
 
     Raises:
         FolderError: it holds what is no file, or a model of it is missing; or, sealed, a link that leads elsewhere.
-        ManifestError: the copy is not what was published.
-        SignatureError: the copy is unsigned, or not what was signed.
+        ManifestError: the copy is not what was published, or published under another name or number.
+        SignatureError: the copy is unsigned, or not what was signed, or not sealed.
         OSError: the disk is full, or a file cannot be read.
     """
     version = into / _VERSION
     copying.copy(release.directory, version, outside=not release.sealed)
     try:
-        if (version / manifest.FILE_NAME).is_file():
-            manifest.verify(version)
-        if trust is not None:
-            signing.verify(version, trust)
+        _verify(release, version, trust)
     except (ManifestError, SignatureError) as error:  # of the files that a user knows
-        raise type(error)(str(error).replace(str(version), str(release.directory))) from error
+        told = str(error).replace(str(version), str(release.directory))
+        raise type(error)(told.replace(layout.shown(version), layout.shown(release.directory))) from error
     place = version / bundle.FOLDER if release.sealed else into / _MODELS
     models = {name: place / folder.name for name, folder in release.models.items()}
     if not release.sealed:
@@ -141,6 +140,17 @@ def arms_of(repository: Path, network: str) -> list[str]:
     """List the models in a private repository that belong to arms of `network`."""
     arm = re.compile(rf"{re.escape(network)}\.r\d+")
     return sorted(path.name for path in repository.iterdir() if arm.fullmatch(owner(path) or ""))
+
+
+def _verify(release: Bundle, copy: Path, trust: signing.Trust | None) -> None:
+    """Check the copy of a version; what `release` tells was read from the original, which may have changed since."""
+    if trust is None and not release.sealed and not (copy / manifest.FILE_NAME).is_file():
+        return
+    told = identity.verify_sealed(copy, release.network, release.version, trust)
+    if bool(told.models) != release.sealed or (
+        release.sealed and not {folder.name for folder in release.models.values()} <= {*told.models}
+    ):
+        raise ManifestError(f"{copy} changed while it was copied", hint="run the same command again")
 
 
 def _note(folder: Path, text: str) -> None:

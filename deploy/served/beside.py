@@ -7,7 +7,7 @@ to, unless they are large: somebody's datasets are no part of what is served.
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import copying, model_config, repository
+from contracts import copying, model_config, repository, signing
 from contracts.errors import FolderError
 from contracts.names import is_model_name
 from deploy.served import private
@@ -21,18 +21,28 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in folders if not _is_model(path))
 
 
-def refresh(root: Path, served: Path, same: Callable[[Path, Path], bool], say: Callable[[str], None]) -> list[str]:
+def refresh(
+    root: Path,
+    served: Path,
+    same: Callable[[Path, Path], bool],
+    say: Callable[[str], None],
+    trust: signing.Trust | None,
+) -> list[str]:
     """Copy what was changed of those folders into the private repository `served`; return their names.
 
     Args:
         same: Tells whether two copies are.
         say: Is told what is not copied, and why.
+        trust: What releases must be signed with; no signature covers these folders, so they are left out then.
 
     Raises:
         OSError: the disk is full, or a file cannot be read.
     """
     changed = []
     for name in names(root):
+        if trust is not None:
+            say(f"  {name}, no model, is not copied: no signature covers it")
+            continue
         if _is_larger(root / name, _MOST_BYTES):
             say(f"  {name}, no model and over {_MOST_BYTES >> 20} MB, is not copied: no model finds it as ../{name}")
             continue

@@ -18,6 +18,7 @@ from contracts import bundle, copying, manifest, model_config, repository, signi
 from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError, ProjectError
 from contracts.names import is_model_name
+from contracts.trust import identity
 from deploy.errors import SettingsError
 from deploy.served import assemble, beside, bytecode, private
 from deploy.triton.settings import SERVED_VARIABLE
@@ -138,7 +139,7 @@ def put(
                 put_release(content.root, release, into, config_name, trust, say)
             except ProjectError as error:
                 failed[release.network] = error
-        beside.refresh(content.root, into, same, say)
+        beside.refresh(content.root, into, same, say, trust)
         for name in content.loose:
             try:
                 put_loose(content.root / name, into / name, config_name, trust)
@@ -216,14 +217,20 @@ def put_loose(
 ) -> None:
     """Copy a model that belongs to no release as it lies, but for versions that its configuration leaves out.
 
-    Where files of it are links the copy has what they lead to, wherever that lies.
+    Where files of it are links the copy has what they lead to, wherever that lies. No signature covers it, neither its
+    code nor a library beside its configuration: where one is asked for it is refused.
 
     Args:
         versions: Those to choose from, parked or not; None for all that are not parked.
 
     Raises:
-        RepositoryError, FolderError, ManifestError, SignatureError, OSError: as `assemble.take`.
+        RepositoryError, FolderError, ManifestError, OSError: as `assemble.take`.
+        SignatureError: `trust` is given.
     """
+    if trust is not None:
+        for version in repository.versions(folder)[-1:]:  # what is wrong with a release that this was tells more
+            verify(folder, version, trust)
+        raise identity.unsealed(folder, "a folder that no export made")
     there = repository.versions(folder)
     served = _by_policy(_config(folder, config_name), sorted(there if versions is None else versions))
     numbers = {path.name for path in folder.iterdir() if path.name.isdecimal()}
@@ -232,24 +239,27 @@ def put_loose(
     for version in served:
         if version not in there:
             copying.copy(repository.directory(folder, version), target / str(version), outside=True)
-        verify(target / str(version), trust)
+        _verify(target / str(version), folder.name, version, None)
     bytecode.keep_out(target)
 
 
-def verify(version: Path, trust: signing.Trust | None) -> None:
-    """Check that a version is what was published, and signed; Python models that git has are neither.
+def verify(folder: Path, version: int, trust: signing.Trust | None) -> None:
+    """Check that a version, parked or not, of the model in `folder` is what was published under this name and number.
 
-    A graph or an engine makes a release, lest removing the manifest be a way around this.
+    Where it has to be signed, a graph or an engine makes a release, lest removing the manifest be a way around this.
 
     Raises:
-        ManifestError: it is not what was published.
+        ManifestError: it is not.
         SignatureError: it is unsigned, or not what was signed.
     """
-    published = (version / manifest.FILE_NAME).is_file()
-    if published:
-        manifest.verify(version)
-    if trust and (published or any(path.suffix in (".onnx", ".plan") for path in version.iterdir())):
-        signing.verify(version, trust)
+    _verify(repository.directory(folder, version), folder.name, version, trust)
+
+
+def _verify(directory: Path, network: str, version: int, trust: signing.Trust | None) -> None:
+    if (directory / manifest.FILE_NAME).is_file():
+        identity.verify_sealed(directory, network, version, trust)
+    elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
+        signing.verify(directory, trust)
 
 
 def same(one: Path, other: Path) -> bool:

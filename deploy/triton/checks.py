@@ -2,12 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from contracts import layout, manifest, model_config, repository, signing
+from contracts import bundle, layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
+from contracts.trust import identity
 from deploy.errors import RepositoryError, SettingsError
 from deploy.neighbours import held_ports, identity
 from deploy.neighbours.identity import Identity
@@ -109,9 +111,10 @@ def _refused(settings: Settings) -> dict[str, str]:
     """Return {model: why its releases may not be served}; raise that if the settings are strict, or nothing is left."""
     wrong: dict[str, ProjectError] = {}
     folders = [config.parent for config in sorted(settings.repository.glob("*/config.pbtxt"))]
+    sealed = _steps_of_releases(folders)
     for folder in folders:
         try:
-            _as_published(folder, settings.trust)
+            _as_published(folder, None if folder.name in sealed else settings.trust)
         except (ManifestError, SignatureError) as error:
             wrong[folder.name] = error
     for folder in settings.repository.iterdir():
@@ -130,6 +133,17 @@ def _lacks_config(folder: Path) -> bool:
     return folder.is_dir() and not (folder / model_config.FILE_NAME).is_file() and bool(repository.versions(folder))
 
 
+def _steps_of_releases(folders: Sequence[Path]) -> set[str]:
+    """Return the models that are served from the bundle of a release, and have no releases themselves."""
+    newest = {folder: repository.versions(folder)[-1:] for folder in folders}
+    networks = {f: n[0] for f, n in newest.items() if n and (f / str(n[0]) / manifest.FILE_NAME).is_file()}
+    found = set[str]()
+    for folder, number in networks.items():
+        with suppress(ProjectError):  # what is wrong with it is said of itself
+            found |= {*bundle.of(folder.parent, folder.name, number).models}
+    return found - {folder.name for folder in networks}
+
+
 def _as_published(folder: Path, trust: signing.Trust | None) -> None:
     """Verify the version of a model that serves, and its signature if one is asked for.
 
@@ -138,10 +152,9 @@ def _as_published(folder: Path, trust: signing.Trust | None) -> None:
     """
     for version in repository.versions(folder)[-1:]:
         directory = folder / str(version)
-        published = (directory / manifest.FILE_NAME).is_file()
-        if published:
-            manifest.verify(directory)
-        if trust and (published or any(path.suffix in (".onnx", ".plan") for path in directory.iterdir())):
+        if (directory / manifest.FILE_NAME).is_file():
+            identity.verify_sealed(directory, folder.name, version, trust)
+        elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
             signing.verify(directory, trust)
 
 

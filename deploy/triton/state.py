@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -82,6 +83,8 @@ class Running:
     native: bool = True  # whether it has Triton's own backend for ONNX Runtime
     verify_key: str | None = None  # what its releases have to be signed with, if anything
     verify_chain: tuple[str, ...] = ()
+    verify_identity: str | None = None
+    accept_expired_after: str | None = None  # ISO 8601
     grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
@@ -100,7 +103,9 @@ class Running:
         if not (self.verify_key or self.verify_chain):
             return None
         key = Path(self.verify_key) if self.verify_key else None
-        return signing.Trust(key, tuple(Path(certificate) for certificate in self.verify_chain))
+        chain = tuple(Path(certificate) for certificate in self.verify_chain)
+        since = date.fromisoformat(self.accept_expired_after) if self.accept_expired_after else None
+        return signing.Trust(key, chain, self.verify_identity, since)
 
     @property
     def http(self) -> str:
@@ -116,6 +121,21 @@ class Running:
     def metrics(self) -> str:
         """The URL of its metrics."""
         return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
+
+
+def trusting(trust: signing.Trust | None) -> dict[str, Any]:
+    """Return what is written down of what releases have to be signed with: the fields that `Running.trust` reads.
+
+    Who reloads it may be somewhere else, so the files are named from the root.
+    """
+    if trust is None:
+        return {}
+    return {
+        "verify_key": str(trust.public_key.absolute()) if trust.public_key else None,
+        "verify_chain": tuple(str(path.absolute()) for path in trust.chain),
+        "verify_identity": trust.identity,
+        "accept_expired_after": trust.accept_expired_after.isoformat() if trust.accept_expired_after else None,
+    }
 
 
 def running() -> Running | None:

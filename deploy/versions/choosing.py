@@ -59,7 +59,7 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Versi
     if version not in (*repository.versions(directory), *repository.parked(directory)):
         raise place.no_version(directory, str(version))
     if server is None:
-        content.verify(repository.directory(directory, version), None)
+        content.verify(directory, version, None)
         with repository.locked(directory):
             repository.remove_stale_links(directory)
             repository.make_newest(directory, version)

@@ -43,8 +43,9 @@ def reload(server: Running, models: Sequence[str], say: Callable[[str], None]) -
     changes, failures = list[VersionChange](), list[DeployError]()
     with Control(server) as control:
         names, wanted = _wanted(control, root, models, say)
-        layer.ensure(root, say, names)
-        anew = _refresh_beside(root, Path(server.served), say)
+        if server.trust is None:  # else what a release asks for is installed when that has been verified
+            layer.ensure(root, say, names)
+        anew = _refresh_beside(root, server, say)
         for reload_unit in _units(control, wanted, names, say, anew=anew):
             try:
                 for change in reload_unit():
@@ -82,14 +83,14 @@ def _units(
             yield partial(_reload_loose, control, root, group, asked, say, anew=anew)
 
 
-def _refresh_beside(root: Path, served: Path, say: Callable[[str], None]) -> bool:
+def _refresh_beside(root: Path, server: Running, say: Callable[[str], None]) -> bool:
     """Copy what was changed of the folders that are no models; tell whether any was.
 
     Raises:
         ChangeError: the disk is full, or the private directory is gone, as its server has ended.
     """
     try:
-        changed = beside.refresh(root, served, content.same, say)
+        changed = beside.refresh(root, Path(server.served), content.same, say, server.trust)
     except OSError as error:
         raise ChangeError(f"what models read beside them cannot be copied: {error}") from error
     for name in changed:
@@ -121,7 +122,7 @@ def _refuse(control: Control, directory: Path, error: ProjectError) -> Sequence[
     with place.locked(control, [directory], [directory.name]):
         before = Snapshot.take(control, directory.name)
         try:
-            content.verify(directory / str(repository.versions(directory)[-1]), control.server.trust)
+            content.verify(directory, repository.versions(directory)[-1], control.server.trust)
         except ProjectError as whole:
             error = whole
         raise _failed(control, before, directory, error, lambda _: True) from error

@@ -9,9 +9,11 @@ import argparse
 import json
 from dataclasses import asdict
 
+from cli.terminal import plain
 from contracts import bundle, layout, manifest, signing
-from contracts.errors import ManifestError, ProjectError
+from contracts.errors import ProjectError
 from contracts.manifest import FIRST_SCHEMA, Manifest
+from contracts.trust import identity
 from export.errors import ExportError
 from export.published import releases
 from export.published.releases import Release
@@ -60,9 +62,8 @@ def verify(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if one differs.
     """
-    trust = signing.trust_from_environment()
-    if options.verify_key or options.verify_chain:
-        trust = signing.Trust(options.verify_key, tuple(options.verify_chain or ()))
+    chain = tuple(options.verify_chain or ())
+    trust = signing.trust(options.verify_key, chain, options.verify_identity, options.accept_expired_after)
     if options.version is not None:
         found = [releases.one(options.repository, options.model, options.version)]
     else:
@@ -75,7 +76,7 @@ def verify(options: argparse.Namespace) -> int:
     else:
         checked = "digests and signature" if trust else "digests"
         for directory, fault in verdicts.items():
-            print(f"✗ {fault}" if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
+            print(plain(f"✗ {fault}") if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
     return 1 if any(verdicts.values()) else 0
 
 
@@ -99,14 +100,8 @@ def _sealed_line(release: Manifest) -> str:
 def _fault(release: Release, trust: signing.Trust | None) -> str | None:
     directory = release.directory
     try:
-        told = manifest.verify(directory)
-        if (told.model, told.version) != (release.network, release.version):
-            raise ManifestError(
-                f"{directory} holds another version", note=f"its manifest is of {told.model} {told.version}"
-            )
+        identity.verify(directory, release.network, release.version, trust)
         bundle.of(directory.parent.parent, release.network, release.version)
-        if trust is not None:
-            signing.verify(directory, trust)
     except ProjectError as error:
         return str(error)
     return None

@@ -127,6 +127,7 @@ def _fill(
     choices = carry_plans(
         release, model_directory, directory, context.progress.say,
         profile=engine.profile_of(context.source.spec), server_tensorrt=context.request.server_tensorrt,
+        signer=context.request.signer,
     )  # fmt: skip
     return seal(replace(release, choices=choices), directory, None)
 

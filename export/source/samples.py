@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import manifest
+from contracts import manifest, samples
 from contracts.samples import Batch, Group, Split
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export.errors import SampleError
 
 # With fewer held-out samples than this no figure says anything: one flipped answer would be over 5 %.
 _FEWEST = 20
+_MOST_BYTES = 16 << 30  # that the arrays of a file may take: more goes into several files
 _LABELS = "labels"
 _EXPECTED = "expected."
 
@@ -76,8 +77,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         SampleError: it is missing, or is no .npz of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        return samples.load_arrays(path, _MOST_BYTES)
     except FileNotFoundError:
         raise SampleError(f"{path} does not exist") from None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: a .npy

@@ -4,14 +4,15 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from contracts import signing
 from contracts.errors import SignatureError
@@ -31,25 +32,58 @@ def key_pair(directory: Path, name: str, key: ec.EllipticCurvePrivateKey | rsa.R
     return private, public
 
 
-def certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuers: ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate authority's, or of "signer" one for signing code."""
-    now, authority = datetime.now(UTC), name != "signer"
+CODE, CLIENTS = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH
+YESTERDAY, TOMORROW = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))
+NAMES = (x509.RFC822Name("release@example.org"), x509.UniformResourceIdentifier("https://example.org/ci"))
+
+
+def usage(*, signs: bool) -> x509.KeyUsage:
+    others = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only"),
+        False,
+    )
+    return x509.KeyUsage(digital_signature=signs, key_encipherment=not signs, decipher_only=False, **others)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a signer's certificate says, by default what it should."""
+
+    extended: ObjectIdentifier | None = CODE
+    signs: bool | None = True  # by its key usage; None: it has none
+    begins: datetime = YESTERDAY
+    ends: datetime = TOMORROW
+
+
+def certificate(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuers: ec.EllipticCurvePrivateKey,
+    leaf: Leaf | None = None,
+) -> bytes:
+    """A certificate authority's, or one for signing."""
     subject, by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)]) for common in (name, issuer))
     builder = x509.CertificateBuilder(by, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
-    if not authority:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+    begins, ends = (leaf.begins, leaf.ends) if leaf else (datetime(2010, 1, 1, tzinfo=UTC), TOMORROW)
+    builder = builder.not_valid_before(begins).not_valid_after(ends)
+    builder = builder.add_extension(x509.BasicConstraints(leaf is None, None), critical=True)
+    if leaf is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
+        if leaf.extended is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([leaf.extended]), critical=False)
+        if leaf.signs is not None:
+            builder = builder.add_extension(usage(signs=leaf.signs), critical=True)
     return builder.sign(issuers, hashes.SHA256()).public_bytes(PEM)
 
 
-def chain_of_trust(directory: Path) -> tuple[Signer, Path]:
+def chain_of_trust(directory: Path, leaf: Leaf = Leaf()) -> tuple[Signer, Path]:
     """A signer whose certificate an intermediate one vouches for, and the root certificate above both."""
     directory.mkdir()
     root, between, signer = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     (directory / "root.pem").write_bytes(certificate("root", root, "root", root))
     (directory / "between.pem").write_bytes(certificate("between", between, "root", root))
-    (directory / "signer.pem").write_bytes(certificate("signer", signer, "between", between))
+    (directory / "signer.pem").write_bytes(certificate("signer", signer, "between", between, leaf))
     private, _ = key_pair(directory, "key", signer)
     return Signer(private, directory / "signer.pem", (directory / "between.pem",)), directory / "root.pem"
 
@@ -170,6 +204,80 @@ def test_a_certificate_needs_no_chain_of_its_own(version: Path, tmp_path: Path) 
     signing.verify(version, Trust(chain=(root, *signer.chain)))
 
 
+@pytest.mark.parametrize(
+    ("leaf", "told"),
+    [
+        (Leaf(extended=CLIENTS), "may not sign releases\nNote: its extended key usage has no codeSigning"),
+        (Leaf(extended=None), "may not sign releases\nNote: its extended key usage has no codeSigning"),
+        (Leaf(signs=None), "may not sign releases\nNote: its key usage has no digitalSignature"),
+        (Leaf(signs=False), "may not sign releases\nNote: its key usage has no digitalSignature"),
+        (Leaf(begins=YESTERDAY - timedelta(days=9), ends=YESTERDAY), "is not valid\nNote: certificate has expired"),
+        (Leaf(begins=TOMORROW, ends=TOMORROW + timedelta(days=1)), "is not valid\nNote: certificate is not yet valid"),
+    ],
+)
+def test_only_a_certificate_for_signing_code_that_is_valid_today_signs(
+    version: Path, tmp_path: Path, leaf: Leaf, told: str
+) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours", leaf)
+    signing.sign(version, signer)
+    with pytest.raises(SignatureError) as refused:
+        signing.verify(version, Trust(chain=(root,)))
+    assert f"the certificate of CN=signer {told}" in str(refused.value)
+
+
+def test_a_certificate_has_to_be_of_whom_the_user_says(version: Path, tmp_path: Path) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours")
+    signing.sign(version, signer)
+    for name in NAMES:
+        signing.verify(version, Trust(chain=(root,), identity=name.value))
+    for other in ("example.org", "RELEASE@example.org", "https://example.org/", "*", ""):
+        with pytest.raises(
+            SignatureError, match=r"subjectAltName is release@example\.org, https://example\.org/ci, and"
+        ):
+            signing.verify(version, Trust(chain=(root,), identity=other))
+
+
+@pytest.mark.parametrize(
+    ("made", "since", "told"),
+    [
+        ("2020-03-01T00:00:00+00:00", date(2020, 2, 1), None),
+        ("2020-01-01T00:00:00+00:00", date(2020, 2, 1), "has expired"),  # from before what is accepted
+        ("2020-08-01T00:00:00+00:00", date(2020, 2, 1), "on 2020-08-01, when the release says that it was made: "),
+        ("2018-08-01T00:00:00+00:00", date(2018, 2, 1), "not yet valid"),
+        ("2999-01-01T00:00:00+00:00", date(2020, 2, 1), "has expired"),
+        ("yesterday", date(2020, 2, 1), "has expired"),
+        ("2020-03-01T00:00:00+00:00", None, "Hint: an archive's: --accept-expired-after DATE"),
+    ],
+)
+def test_of_an_archive_a_certificate_may_have_expired_since_it_signed(
+    version: Path, tmp_path: Path, made: str, since: date | None, told: str | None
+) -> None:
+    began, ended = datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 7, 1, tzinfo=UTC)
+    signer, root = chain_of_trust(tmp_path / "ours", Leaf(begins=began, ends=ended))
+    (version / "manifest.json").write_text(json.dumps({"created_at": made}))
+    signing.sign(version, signer)
+    trust = Trust(chain=(root,), accept_expired_after=since)
+    if told is None:
+        signing.verify(version, trust)
+        return
+    with pytest.raises(SignatureError) as refused:
+        signing.verify(version, trust)
+    assert told in str(refused.value)
+
+
+def test_a_signer_verifies_its_own_signatures_unless_it_has_a_certificate(
+    signed: tuple[Path, Path], version: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    signing.sign(version, Signer(keys[0]))
+    with signing.own(Signer(keys[0])) as trust:
+        signing.verify(version, trust)
+        with pytest.raises(SignatureError, match="signed with another key"):
+            signing.verify(signed[0], trust)
+    signer, _ = chain_of_trust(tmp_path / "ours")
+    with pytest.raises(SignatureError, match="Hint: set VERIFY_CHAIN"), signing.own(signer):
+        pass
+
+
 def test_a_key_alone_does_not_satisfy_a_certificate_chain(
     version: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -209,7 +317,14 @@ def test_keys_that_cannot_sign_are_refused_with_the_reason(
 
 
 def test_the_environment_names_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SIGNING_KEY", "SIGNING_CERTIFICATE", "SIGNING_CHAIN", "VERIFY_KEY", "VERIFY_CHAIN"):
+    for name in (
+        "SIGNING_KEY",
+        "SIGNING_CERTIFICATE",
+        "SIGNING_CHAIN",
+        "VERIFY_KEY",
+        "VERIFY_CHAIN",
+        "VERIFY_IDENTITY",
+    ):
         monkeypatch.delenv(name, raising=False)
     assert signing.signer_from_environment() is None
     assert signing.trust_from_environment() is None
@@ -221,6 +336,8 @@ def test_the_environment_names_the_files(monkeypatch: pytest.MonkeyPatch) -> Non
     assert signing.signer_from_environment() == Signer(Path("k.pem"), Path("c.pem"), (Path("a.pem"), Path("b.pem")))
     monkeypatch.setenv("VERIFY_CHAIN", "root.pem")
     assert signing.trust_from_environment() == Trust(chain=(Path("root.pem"),))
+    monkeypatch.setenv("VERIFY_IDENTITY", "release@example.org")
+    assert signing.trust_from_environment() == Trust(chain=(Path("root.pem"),), identity="release@example.org")
     monkeypatch.setenv("VERIFY_KEY", "k.pem")
     with pytest.raises(SignatureError, match="one of the two"):
         signing.trust_from_environment()

@@ -41,7 +41,7 @@ def test_a_folder_that_is_no_model_is_copied_and_what_was_changed_in_it_is_said(
     served, said = private.make(None), list[str]()
 
     def refresh() -> list[str]:
-        return beside.refresh(root, served.repository, content.same, said.append)
+        return beside.refresh(root, served.repository, content.same, said.append, None)
 
     try:
         assert refresh() == ["common"]

@@ -1,16 +1,22 @@
 """`deploy up --require-signature` serves what was signed, and starts nothing otherwise."""
 
+import dataclasses
+import os
+import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contracts import manifest, signing
+from contracts import bundle, manifest, signing
 from contracts.manifest import Manifest, Source
-from contracts.signing import Signer
+from contracts.signing import Signer, Trust
+from deploy.triton import state
 from tests.conftest import FAMILY, MODEL, Workspace
+from tests.small_releases import NETWORK, ensemble, written
 
 pytestmark = pytest.mark.usefixtures("signing_here")
 
@@ -41,12 +47,12 @@ def version(workspace: Workspace, public_key: Path) -> Path:
     directory = workspace.model / "1"
     directory.mkdir()
     (directory / "model.onnx").write_bytes(b"weights")
-    publish(directory)
+    publish(directory, bundle.write(workspace.repository, MODEL, directory))
     signing.sign(directory, Signer(public_key.with_name("private.pem")))
     return directory
 
 
-def publish(directory: Path) -> None:
+def publish(directory: Path, models: tuple[str, ...]) -> None:
     release = Manifest(
         family=FAMILY,
         model=MODEL,
@@ -64,11 +70,12 @@ def publish(directory: Path) -> None:
         sensitivity=(),
         choices=(),
         files=manifest.files_of(directory),
+        models=models,
     )
     manifest.write(release, directory)
 
 
-def test_a_signed_version_may_be_served_beside_models_that_have_no_manifest(
+def test_a_signed_version_may_be_served_with_the_models_that_are_sealed_in_it(
     workspace: Workspace, version: Path, public_key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature", "--verify-key", public_key).stderr
@@ -80,7 +87,7 @@ def test_a_version_changed_together_with_its_manifest_is_refused(
     workspace: Workspace, version: Path, public_key: Path
 ) -> None:
     (version / "model.onnx").write_bytes(b"weighty")
-    publish(version)
+    publish(version, manifest.read(version).models)
     assert SIGNATURES_ARE_GOOD in up(workspace).stderr
     done = up(workspace, "--require-signature", "--verify-key", public_key)
     assert done.returncode == 1
@@ -108,3 +115,58 @@ def test_options_that_do_not_add_up_are_refused(
     assert "do nothing without --require-signature" in up(workspace, "--verify-key", public_key).stderr
     both = up(workspace, "--require-signature", "--verify-key", public_key, "--verify-chain", public_key)
     assert "not allowed with argument" in both.stderr
+
+
+def test_a_version_that_is_signed_and_takes_its_steps_from_the_repository_is_refused(
+    workspace: Workspace, version: Path, public_key: Path
+) -> None:
+    shutil.rmtree(version / bundle.FOLDER)
+    publish(version, ())
+    signing.sign(version, Signer(public_key.with_name("private.pem")))
+    done = up(workspace, "--require-signature", "--verify-key", public_key)
+    assert done.returncode == 1
+    assert f"{MODEL}/1 is unsealed: no signature covers the configurations, ensembles and steps around" in done.stderr
+
+
+def test_a_version_under_another_number_is_refused(workspace: Workspace, version: Path, public_key: Path) -> None:
+    version.rename(version.with_name("2"))
+    done = up(workspace, "--require-signature", "--verify-key", public_key)
+    assert done.returncode == 1
+    assert f"{MODEL}/2 is not {MODEL} version 2\nNote: it was published as {MODEL} version 1" in done.stderr
+
+
+def test_two_graphs_that_somebody_put_there_may_be_served_once_they_are_adopted(
+    tmp_path: Path, public_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one has a release then, and the other lies in its bundle."""
+    workspace = Workspace(tmp_path)
+    graphs = {
+        f"{name}/{file}": NETWORK.replace("net", name)
+        for name in ("a", "b")
+        for file in ("config.pbtxt", "1/model.onnx")
+    }
+    written(workspace.repository, {**graphs, "way/config.pbtxt": ensemble("a", "b"), "way/1/README": ""})
+    assert "a/1 is unsigned" in up(workspace, "--require-signature", "--verify-key", public_key).stderr
+    monkeypatch.setenv("SIGNING_KEY", str(public_key.with_name("private.pem")))
+    workspace.must("export", "adopt", "--no-serve", "--repository", workspace.repository)
+    assert SIGNATURES_ARE_GOOD in up(workspace, "--require-signature", "--verify-key", public_key).stderr
+
+
+@pytest.mark.parametrize(
+    "trust",
+    [
+        None,
+        Trust(Path("/verify.pem")),
+        Trust(chain=(Path("/root.pem"), Path("/between.pem"))),
+        Trust(chain=(Path("/root.pem"),), identity="release@example.org", accept_expired_after=date(2026, 1, 1)),
+    ],
+)
+def test_a_reload_asks_for_what_the_server_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: Trust | None
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    mine = state.Process.of(os.getpid())
+    server = state.Running(mine, mine, "ready", "127.0.0.1", 1, 2, 3, "models", "served", None, "", 1)
+    state.record(dataclasses.replace(server, **state.trusting(trust)))
+    found = state.recorded()
+    assert found is not None and found.trust == trust

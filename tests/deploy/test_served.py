@@ -116,7 +116,7 @@ def test_what_is_not_as_published_is_not_taken(bundle: Bundle, tmp_path: Path, p
 def published(tmp_path: Path) -> Path:
     """A sealed version on disk."""
     directory = written(tmp_path / "sealed" / "1", {"model.onnx": "one", "release/net/config.pbtxt": NETWORK})
-    release = release_of((), version=1, files=manifest.files_of(directory))
+    release = release_of(("net",), version=1, files=manifest.files_of(directory))
     manifest.write(release, directory)
     return directory
 

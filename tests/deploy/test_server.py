@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -120,7 +119,7 @@ def test_a_repository_without_a_model_or_that_may_not_be_read_is_said_to_be_so(
 
 def test_a_broken_older_version_is_named_and_harms_nothing(released: Workspace) -> None:
     """Triton would load all the versions that the policy asks for, or none of the model."""
-    shutil.copytree(released.model / "1", released.model / "2")
+    released.publish_again()
     (released.model / "1" / "model.onnx").write_bytes(b"broken")
     try:
         done = up(released, *port_options(free_ports()))
@@ -134,7 +133,7 @@ def test_a_broken_older_version_is_named_and_harms_nothing(released: Workspace) 
 
 
 def test_the_previous_version_stays_loaded(released: Workspace) -> None:
-    shutil.copytree(released.model / "1", released.model / "2")
+    released.publish_again()
     try:
         up(released, *port_options(free_ports())).check_returncode()
         models = json.loads(released.must("deploy", "status", "--json"))["models"]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from contracts import bundle, golden, manifest, repository
+from contracts import bundle, golden, manifest, repository, signing
 from contracts.golden import GoldenRequest
+from contracts.signing import Signer, Trust
+from contracts.trust import identity
 from tests.cli.test_environments import make_wheel
 from tests.conftest import Workspace
 from tests.contracts.test_signing import key_pair
@@ -150,3 +152,58 @@ def test_a_triton_serves_what_is_adopted_before_it_is_published(released: Worksp
     released.must("export", "adopt", MODEL, "--repository", released.repository)
     made = manifest.verify(released.model / "2")
     assert (made.served, made.adopted_from, made.golden) == ("2.51.0", 1, told.golden)
+
+
+def test_with_a_key_what_no_export_made_is_sealed_and_signed(
+    workspace: Workspace, signing_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python model by itself, an ensemble over two steps, and a graph that somebody put there."""
+    root = written(
+        workspace.repository,
+        {
+            "alone/config.pbtxt": PYTHON,
+            "alone/3/model.py": "alone",
+            "alone/labels.txt": "a",
+            "way/config.pbtxt": ensemble("one", "two"),
+            "way/1/README": "",
+            "one/config.pbtxt": PYTHON,
+            "one/1/model.py": "one",
+            "one/1/helper.pyc": "planted",
+            "two/config.pbtxt": NETWORK.replace("net", "two"),
+            "two/1/model.onnx": "graph",
+        },
+    )
+    private, public = key_pair(workspace.root, "ours", ec.generate_private_key(ec.SECP256R1()))
+    monkeypatch.setenv("SIGNING_KEY", str(private))
+    code, out, err = adopt(workspace)
+    assert (code, err) == (0, "")
+    assert "Sealed two version 1 as version 2, with two, way, one\n" in out
+    assert "Sealed alone version 3 as version 4, with alone\n" in out
+    for network, version in (("two", 2), ("alone", 4)):
+        told = identity.verify_sealed(root / network / str(version), network, version, Trust(public))
+        assert not told.variants and told.adopted_from == version - 1
+    assert files(bundle.of(root, "two", 2).models["one"]) == {"config.pbtxt": PYTHON, "1/model.py": "one"}
+    again = adopt(workspace)
+    assert again[0] == 0 and "alone version 4 serves, and is sealed\n" in again[1] and "Sealed" not in again[1]
+    for command in (("show", "alone"), ("verify", "alone", "4"), ("verify", "two", "2")):
+        done = workspace.run("export", *command, "--repository", str(root))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_signed_by_another_key_or_changed_since_is_not_signed_again(
+    workspace: Workspace, root: Path, signing_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, public = key_pair(workspace.root, "theirs", ec.generate_private_key(ec.SECP256R1()))
+    ours, _ = key_pair(workspace.root, "ours", ec.generate_private_key(ec.SECP256R1()))
+    signing.sign(root / "net" / "2", Signer(theirs))
+    monkeypatch.setenv("SIGNING_KEY", str(ours))
+    code, _, err = adopt(workspace, "net")
+    assert code == 1 and "it was signed with another key" in err and repository.versions(root / "net") == [1, 2]
+    monkeypatch.setenv("VERIFY_KEY", str(public))
+    assert adopt(workspace, "net")[0] == 0
+
+
+def test_another_version_in_its_place_is_not_sealed(workspace: Workspace, root: Path) -> None:
+    (root / "net" / "1").rename(root / "net" / "7")
+    code, _, err = adopt(workspace, "net")
+    assert code == 1 and "net/7 is not net version 7\nNote: it was published as net version 1" in err

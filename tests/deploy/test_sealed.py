@@ -1,0 +1,180 @@
+"""Where signatures are asked for, nothing is served that they do not cover, whatever somebody writes beside it.
+
+The attacker is a process of another user, who may write everywhere in the model repository and nowhere else.
+"""
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from contracts import bundle, manifest, signing
+from contracts.errors import ProjectError
+from contracts.signing import Signer, Trust
+from deploy.served import content, unsealed
+from tests import attackers
+from tests.attackers import replacing
+from tests.contracts.test_signing import key_pair
+from tests.small_releases import NETWORK, PYTHON, ensemble, files, release_of, written
+
+pytestmark = pytest.mark.usefixtures("signing_here")
+
+PLANTED = "planted"
+
+
+def seal(root: Path, network: str, version: int, signer: Path, *, bundled: bool = True) -> Path:
+    """Publish and sign a version of a network, with an ensemble above it and a step of Python."""
+    directory = written(root / network / str(version), {"model.onnx": f"{network} {version}"})
+    models = bundle.write(root, network, directory) if bundled else ()
+    release = release_of(models, model=network, version=version, files=manifest.files_of(directory))
+    manifest.write(release, directory)
+    signing.sign(directory, Signer(signer))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return key_pair(tmp_path_factory.mktemp("keys"), "ours", ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture
+def root(tmp_path: Path, keys: tuple[Path, Path]) -> Path:
+    """Releases 1 and 2 of `net`, sealed and signed, and one of `other`."""
+    root = written(
+        tmp_path / "repository",
+        {
+            "net/config.pbtxt": NETWORK,
+            "way/config.pbtxt": ensemble("before", "net"),
+            "way/1/README": "",
+            "before/config.pbtxt": PYTHON,
+            "before/1/model.py": "as signed",
+            "other/config.pbtxt": NETWORK.replace("net", "other"),
+        },
+    )
+    for network, version in (("net", 1), ("net", 2), ("other", 1)):
+        seal(root, network, version, keys[0])
+    return root
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What a server would be given."""
+
+    files: dict[str, str]
+    failed: dict[str, ProjectError]
+    said: list[str]
+
+
+def serve(root: Path, folder: Path, public: Path | None) -> Served:
+    into, said = folder / "repository", list[str]()
+    into.mkdir(parents=True)
+    try:
+        failed = content.put(content.choose(root), into, None, Trust(public) if public else None, said.append)
+        return Served(files(into), failed, said)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("attack", "left_out", "told"),
+    [
+        ("mv net/2 net/7", "net", "is not net version 7\nNote: it was published as net version 2"),
+        ("cp -r net/1 net/3; rm -r net/2", "net", "is not net version 3"),
+        ("rm -r net/2; cp -r other/1 net/2", "net", "its network is other"),
+        ("cp -r net/2 other/2", "other", "its network is net"),
+        ("echo planted > net/2/release/before/libplanted.so", "net", "not signed: release/before/libplanted.so"),
+        ("echo planted > net/2/model.py", "net", "not signed: model.py"),
+        ("echo planted > net/2/release/before/1/model.py", "net", "changed: release/before/1/model.py"),
+        ("truncate -s 1 net/2/model.onnx", "net", "changed: model.onnx"),
+        ("echo planted > net/x; ln -sf ../x net/2/model.onnx", "net", "model.onnx is a link to"),
+        ("rm net/2/model.sig", "net", "is unsigned"),
+        ("rm net/2/model.sig net/2/manifest.json; echo planted > net/config.pbtxt", "net", "is unsigned"),
+        (
+            "mkdir -p new/1; echo planted > new/1/model.py; echo 'backend: \"python\"' > new/config.pbtxt",
+            "new",
+            "unsealed",
+        ),
+        ("mkdir -p other/2; echo planted > other/2/model.py; cp before/config.pbtxt other/", "other", "unsealed"),
+    ],
+)
+def test_what_no_signature_covers_is_left_out(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path, attack: str, left_out: str, told: str
+) -> None:
+    attackers.attack(root, attack)
+    served = serve(root, tmp_path / "served", keys[1])
+    assert told in str(served.failed[left_out])
+    assert PLANTED not in "".join([*served.files, *served.files.values()])
+    there = {"net": "net/2/model.onnx", "other": "other/1/model.onnx"}
+    assert served.files.keys() & {*there.values()} == {name for network, name in there.items() if network != left_out}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "echo planted > before/config.pbtxt; echo planted > before/libplanted.so; echo planted > before/1/model.py",
+        "for f in net/2 net/2/release/before/1; do mkdir $f/__pycache__; echo planted > $f/__pycache__/model.pyc; done",
+        "for f in net/2 net/2/release/before/1; do echo planted > $f/helper.pyc; echo planted > $f/.hidden; done",
+        "mkdir common; echo planted > common/helper.py",
+        "echo planted > net/config.pbtxt; mkdir net/configs; echo planted > net/configs/cpu.pbtxt",
+    ],
+)
+def test_what_lies_beside_a_release_changes_nothing(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path, attack: str
+) -> None:
+    before = serve(root, tmp_path / "served", keys[1])
+    assert not before.failed and before.files["before/2/model.py"] == "as signed"
+    attackers.attack(root, attack)
+    after = serve(root, tmp_path / "served", keys[1])
+    assert not after.failed and after.files == before.files
+
+
+@pytest.mark.parametrize("planted", ["__pycache__/model.cpython-311.pyc", "helper.pyc", "sub/__pycache__/x.pyc"])
+def test_compiled_code_is_never_copied_also_of_a_model_that_nobody_sealed(
+    root: Path, tmp_path: Path, planted: str
+) -> None:
+    written(root / "new", {"config.pbtxt": PYTHON, "1/model.py": "code", "1/sub/x.py": "code", f"1/{planted}": PLANTED})
+    served = serve(root, tmp_path / "served", None)
+    assert not served.failed and served.files["new/1/model.py"] == "code"
+    assert PLANTED not in served.files.values()
+
+
+def test_a_release_from_before_bundles_takes_its_steps_from_the_repository_and_is_refused(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    seal(root, "net", 3, keys[0], bundled=False)
+    told = str(serve(root, tmp_path / "served", keys[1]).failed["net"])
+    assert f"{root}/net/3 is unsealed: no signature covers the configurations, ensembles and steps" in told
+    assert "Hint: seal and sign it: SIGNING_KEY=FILE python -m export adopt" in told
+    assert not serve(root, tmp_path / "served", None).failed
+
+
+def test_a_file_that_is_swapped_all_the_time_is_served_as_signed_or_not_at_all(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Between what is looked at and what is copied, a release is made to look as if it were not sealed."""
+    signed = (root / "net/2/manifest.json").read_bytes()
+    (root / "before/1/model.py").write_text(PLANTED)
+    loose = signed.replace(b'"models": [\n    "net",\n    "way",\n    "before"\n  ]', b'"models": []')
+    assert loose != signed
+    rounds, seen, until = 0, set[bool](), time.monotonic() + 30
+    with attackers.attacking(root, *(replacing("net/2/manifest.json", text) for text in (loose, signed))):
+        while time.monotonic() < until and (rounds < 40 or len(seen) < 2):
+            served = serve(root, tmp_path / "served", keys[1])
+            assert PLANTED not in served.files.values()
+            seen.add("net" in served.failed)
+            rounds += 1
+    assert seen == {True, False}, "the attacker was too slow, or too quick"
+
+
+def test_what_is_served_and_was_not_sealed_is_known_by_name(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    written(root / "new", {"config.pbtxt": PYTHON, "1/model.py": "code"})
+    seal(root, "other", 2, keys[0], bundled=False)
+    into = tmp_path / "served" / "repository"
+    into.mkdir(parents=True)
+    assert not content.put(content.choose(root), into, None, None, print)
+    assert unsealed.names(into) == ["new", "other"]
