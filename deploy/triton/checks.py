@@ -9,7 +9,7 @@ from pathlib import Path
 from contracts import bundle, layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
-from contracts.trust import identity
+from contracts.trust.identity import verify_sealed
 from deploy.errors import RepositoryError, SettingsError
 from deploy.neighbours import held_ports, identity
 from deploy.neighbours.identity import Identity
@@ -153,7 +153,7 @@ def _as_published(folder: Path, trust: signing.Trust | None) -> None:
     for version in repository.versions(folder)[-1:]:
         directory = folder / str(version)
         if (directory / manifest.FILE_NAME).is_file():
-            identity.verify_sealed(directory, folder.name, version, trust)
+            verify_sealed(directory, folder.name, version, trust)
         elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
             signing.verify(directory, trust)
 
