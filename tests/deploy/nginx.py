@@ -26,7 +26,14 @@ from tests.deploy.certificates import Authority
 CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
 NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
 INFER = f"/v2/models/{MODEL}/infer"
-_UNPACKED = layout.artifacts() / "tools" / "nginx"
+MODULE = "ngx_http_js_module.so"
+_INSTALLED = Path("/usr/lib/nginx/modules")
+_STEPS = (
+    "apt-get download nginx libnginx-mod-http-js",
+    "for package in *.deb; do dpkg -x $package nginx; done",
+    "nginx/usr/sbin/nginx -v",
+)
+_UNPACKED = layout.artifacts() / "tools" / "nginx-js"
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,9 @@ def install(folder: Path, changes: Mapping[str, str]) -> Authority:
     """
     authority = Authority(folder / "certs", "clients")
     authority.issue("server")
+    shutil.copytree(CONFIGURATION.parent / "front", folder / "front")
     configuration = CONFIGURATION.read_text()
+    configuration = configuration.replace(str(_INSTALLED / MODULE), str(modules() / MODULE))
     for shipped, wanted in changes.items():
         assert configuration.count(shipped) == 1, shipped
         configuration = configuration.replace(shipped, wanted)
@@ -164,21 +173,29 @@ def proxy(
 
 def executable() -> Path:
     """nginx from PATH, else Debian's, unpacked once into artifacts/tools, which needs no root."""
-    if found := shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin"):
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if found and (_INSTALLED / MODULE).exists():
         return Path(found)
     if not _UNPACKED.exists():
         try:
             _unpack()
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", None) or error
-            pytest.fail(f"this needs nginx: sudo apt-get update && sudo apt-get install nginx\n{said}")
+            install = "sudo apt-get update && sudo apt-get install nginx libnginx-mod-http-js"
+            pytest.fail(f"this needs nginx: {install}\n{said}")
     return _UNPACKED / "usr" / "sbin" / "nginx"
+
+
+def modules() -> Path:
+    """Where the modules of that nginx are."""
+    nginx = executable()
+    return nginx.parents[2] / _INSTALLED.relative_to("/") if _UNPACKED in nginx.parents else _INSTALLED
 
 
 def _unpack() -> None:
     _UNPACKED.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_UNPACKED.parent) as scratch:
-        for step in ("apt-get download nginx", "dpkg -x nginx_*.deb nginx", "nginx/usr/sbin/nginx -v"):
+        for step in _STEPS:
             subprocess.run(step, shell=True, cwd=scratch, check=True, capture_output=True, text=True)
         if not _UNPACKED.exists():  # another run may have been faster
             Path(scratch, "nginx").rename(_UNPACKED)
