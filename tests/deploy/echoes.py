@@ -1,12 +1,12 @@
 """Two models that answer with what they were asked, so that what Triton understood can be seen, behind a front.
 
-A request is made of parts that a test may change before it is sent: what a client of Triton would send, but for one thing.
+A request is made of parts that a test may change before it is sent: what a client of Triton would send, but for one.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Echo:
 
 BINARY = {"name": "OUT", "parameters": {"binary_data": True}}
 PIXELS = Echo("pixels", (2, 1, 2, 2), bytes(range(8)), "UINT8")
-WORDS = Echo("words", (2, 1), b"\x03\0\0\0one\0\0\0\0", "BYTES")
+WORDS = Echo("words", (2, 1), b"\3\0\0\0one\0\0\0\0", "BYTES")
 ECHOES = {"pixels": PIXELS, "words": WORDS}
 
 
@@ -91,22 +91,30 @@ class Front:
     """A Triton with the two models, and a proxy in front of it."""
 
     triton: Server
-    http: str  # Triton's own address
     proxy: Proxy
 
     def is_alive(self) -> bool:
-        """Triton has not ended, and its answers are right."""
-        return self.triton.process.is_running() and all(
-            post(self.proxy.connect(), echo).is_echo_of(echo) for echo in ECHOES.values()
+        """Triton has not ended, its answers are right, and the front has not failed."""
+        return (
+            self.triton.process.is_running()
+            and "the front failed" not in (self.proxy.folder / "error.log").read_text()
+            and all(post(self.proxy.connect(), echo).is_echo_of(echo) for echo in ECHOES.values())
         )
+
+    def passed_on_in_vain(self) -> list[dict[str, Any]]:
+        """The requests that Triton had to refuse: what the front has understood in another way, or not at all."""
+        passed = [json.loads(line) for line in self.proxy.log if '"upstream_s":""' not in line]
+        return [entry for entry in passed if entry["status"] >= 400 or entry["grpc_status"] not in ("", "0")]
 
 
 @contextmanager
 def front(folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Front]:
     """The shipped proxy in front of a real Triton, in two folders below this one."""
-    with bare(folder / "models") as (triton, http, grpc_address):
-        with proxy(folder / "proxy", http, grpc_address, changes) as running:
-            yield Front(triton, http, running)
+    with (
+        bare(folder / "models") as (triton, http, grpc_address),
+        proxy(folder / "proxy", http, grpc_address, changes) as running,
+    ):
+        yield Front(triton, running)
 
 
 @contextmanager
@@ -137,18 +145,43 @@ def post(
     connection.request("POST", path or asked.path, header + asked.content if body is None else body, sent)
     response = connection.getresponse()
     content = response.read()
-    if response.status != 200:
-        return Answer(response.status, reason=json.loads(content)["error"] if content else "")
-    length = int(response.headers.get(LENGTH, len(content)))
-    [output] = json.loads(content[:length])["outputs"]
-    return Answer(200, tuple(output["shape"]), content[length:])
+    return answer(response.status, content, int(response.headers.get(LENGTH, len(content))))
+
+
+def answer(status: int, content: bytes, header_bytes: int) -> Answer:
+    """What an HTTP response says whose first bytes are JSON."""
+    described = json.loads(content[:header_bytes]) if content else {}
+    if status != 200:
+        return Answer(status, reason=described.get("error", ""))
+    [output] = described["outputs"]
+    shape, values = tuple(output["shape"]), output.get("data")
+    if values is None:
+        return Answer(200, shape, content[header_bytes:])
+    if output["datatype"] == "BYTES":
+        return Answer(200, shape, strings(*(value.encode() for value in values)))
+    return Answer(200, shape, bytes(values))
+
+
+def strings(*values: bytes) -> bytes:
+    """The content of a tensor of strings."""
+    return b"".join(len(value).to_bytes(4, "little") + value for value in values)
 
 
 def call(channel: grpc.Channel, message: bytes, method: str = METHOD) -> Answer:
     """Send these bytes as the message of a gRPC request."""
-    try:
-        reply = service_pb2.ModelInferResponse.FromString(channel.unary_unary(method)(message, timeout=20))
-    except grpc.RpcError as error:
+    [answer] = call_at_once(channel, [message], method)
+    return answer
+
+
+def call_at_once(channel: grpc.Channel, messages: Sequence[bytes], method: str = METHOD) -> list[Answer]:
+    """Send each as the message of a request of its own, without waiting for the answers to those before."""
+    ask = channel.unary_unary(method)
+    return [_answer(future) for future in [ask.future(message, timeout=30) for message in messages]]
+
+
+def _answer(future: Any) -> Answer:
+    if error := future.exception():
         return Answer(error.code().name, reason=str(error.details()))
+    reply = service_pb2.ModelInferResponse.FromString(future.result())
     [output], [content] = reply.outputs, reply.raw_output_contents
     return Answer("OK", tuple(output.shape), content)

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts import layout
@@ -52,6 +53,11 @@ class Proxy:
     @property
     def grpc(self) -> str:
         return f"localhost:{self.grpc_port}"
+
+    def processes(self) -> list[psutil.Process]:
+        """The master and its workers."""
+        master = psutil.Process(int((self.folder / "nginx.pid").read_text()))
+        return [master, *master.children()]
 
     @property
     def log(self) -> list[str]:
@@ -157,7 +163,7 @@ def proxy(
     https_port, grpc_port = free_ports(2)
     addresses = {"listen 8443": f"listen {https_port}", "listen 8444": f"listen {grpc_port}"}
     addresses |= {"server 127.0.0.1:8000": f"server {http}", "server 127.0.0.1:8001": f"server {grpc}"}
-    authority = install(folder, {**addresses, **(changes or {})})
+    authority = install(folder, {**(changes or {}), **addresses})
     with (folder / "error.log").open("wb") as error:
         # Root's nginx works as nobody, who cannot reach pytest's folders.
         same_user = ["-g", "user root;"] if os.geteuid() == 0 else []

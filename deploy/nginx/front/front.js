@@ -23,6 +23,9 @@ async function http(r) {
         const request = inferJson.read(body, Number(headerBytes));
         const config = await configuration(r, path[1], path[2] || "");
         fits.check(request, config, body);
+    }, (reason) => {
+        r.headersOut["Content-Type"] = "application/json"; // nginx would close the connection after its own 400
+        r.return(400, JSON.stringify({ error: reason }));
     });
 }
 
@@ -36,18 +39,22 @@ async function grpc(r) {
             const config = await configuration(r, request.model, request.version);
             fits.check(request, config, body);
         }
-    });
+    }, () => r.return(400));
 }
 
-async function pass(r, location, check) {
+async function pass(r, location, check, refuse) {
     try {
         await check();
     } catch (error) {
-        if (error.status === undefined && error.refused === undefined) {
+        if (error.refused !== undefined) {
+            r.variables.refused = error.refused;
+            refuse(error.refused);
+            return;
+        }
+        if (error.status === undefined) {
             r.error(`the front failed, and refused: ${error.stack || error}`);
         }
-        r.variables.refused = error.refused || "";
-        r.return(error.status || (error.refused ? 400 : 500));
+        r.return(error.status || 500);
         return;
     }
     r.internalRedirect(location);
@@ -71,7 +78,7 @@ async function configuration(r, model, version) {
     if (reply.status >= 500) {
         throw { status: 502 };
     }
-    throw refusal.of("there is no such model here, or it is not ready");
+    throw refusal.of("Request for unknown model: there is none of this name and version here, or it is not ready");
 }
 
 export default { grpc, http };
