@@ -40,16 +40,16 @@ function check(request, config, body) {
 
 // Find the description of each tensor by its name.
 function named(tensors, described, what) {
-    const names = {};
+    const names = [];
     return tensors.map((tensor) => {
         const found = described.find((one) => one.name === tensor.name);
         if (found === undefined) {
             throw refusal.of(`${what} has a name that the model does not know`);
         }
-        if (names[found.name]) {
+        if (names.includes(found.name)) {
             throw refusal.of(`${what} is there twice`);
         }
-        names[found.name] = true;
+        names.push(found.name);
         return found;
     });
 }
@@ -98,8 +98,9 @@ function strings(tensor, elements, body) {
 }
 
 function known(parameters, checks, what) {
-    Object.keys(parameters).forEach((key) => {
-        if (!Object.keys(checks).includes(key) || !checks[key](parameters[key])) {
+    const names = Object.keys(checks);
+    parameters.forEach((parameter) => {
+        if (!names.includes(parameter[0]) || !checks[parameter[0]](parameter[1])) {
             throw refusal.of(`${what} has a parameter that is not known here, or with a value that it cannot have`);
         }
     });

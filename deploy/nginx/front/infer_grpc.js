@@ -66,17 +66,20 @@ function read(body, method) {
     };
 }
 
-// The entries of a map, {key: value}. Of two with the same key a parser takes the last.
+// The entries of a map, [[key, value]]. Of two with the same key a parser takes the last.
 function parameters(body, spans) {
-    const found = {};
+    const found = [];
     spans.forEach((span) => {
         const entry = protobuf.read(body, span[0], span[1], ENTRY);
         const choice = entry.value ? protobuf.read(body, entry.value[0], entry.value[1], PARAMETER) : {};
         const kinds = Object.keys(choice);
-        if (!entry.key || kinds.length !== 1 || kinds[0] === "double" || Object.keys(found).includes(entry.key)) {
-            throw refusal.of("a parameter is there twice, or has no value, or one of a type that none has here");
+        if (kinds.length !== 1 || kinds[0] === "double" || (kinds[0] === "uint" && entry.key !== "priority")) {
+            throw refusal.of("a parameter has no value, or one of a type that none has here");
         }
-        found[entry.key] = kinds[0] === "bool" ? choice.bool !== 0 : choice[kinds[0]];
+        if (found.some((other) => other[0] === entry.key)) {
+            throw refusal.of("a parameter is there twice");
+        }
+        found.push([entry.key, kinds[0] === "bool" ? choice.bool !== 0 : choice[kinds[0]]]);
     });
     return found;
 }

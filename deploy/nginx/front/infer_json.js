@@ -37,8 +37,10 @@ function read(body, headerBytes) {
     return { id, parameters: parameters(request.parameters), inputs, outputs };
 }
 
+// [[key, value]]: an object of JavaScript has names of its own, such as constructor.
 function parameters(given) {
-    return given === undefined ? {} : object(given, null, "parameters");
+    const found = given === undefined ? {} : object(given, null, "parameters");
+    return Object.keys(found).map((key) => [key, found[key]]);
 }
 
 function object(value, known, what) {
