@@ -27,6 +27,11 @@ from tests.deploy.certificates import Authority
 CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
 NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
 INFER = f"/v2/models/{MODEL}/infer"
+_CONFIGURED = {"max_batch_size": 0, "input": [{"name": "IN", "data_type": "TYPE_UINT8", "dims": [-1]}]}
+REQUEST = json.dumps(
+    {"inputs": [{"name": "IN", "datatype": "UINT8", "shape": [3], "parameters": {"binary_data_size": 3}}]}
+).encode()
+SIZED = {"Inference-Header-Content-Length": str(len(REQUEST))}  # REQUEST + b"abc" is one that this model takes
 MODULE = "ngx_http_js_module.so"
 _INSTALLED = Path("/usr/lib/nginx/modules")
 _STEPS = (
@@ -70,7 +75,10 @@ class Proxy:
 
 
 class Upstream(ThreadingHTTPServer):
-    """In Triton's place: keeps the headers and body of what reaches it, and answers when `answers` is set."""
+    """In Triton's place: keeps the headers and body of what reaches it, and answers when `answers` is set.
+
+    Its only model takes as many bytes as they come.
+    """
 
     daemon_threads = True
 
@@ -78,7 +86,9 @@ class Upstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.address = f"127.0.0.1:{self.server_port}"
         self.connections = 0
-        self.received: list[tuple[Message, bytes]] = []
+        self.received: list[tuple[Message, bytes]] = []  # of what was posted
+        self.asked: list[str] = []  # what was not
+        self.configured: dict[str, Any] | None = dict(_CONFIGURED)  # its model; None is not there
         self.answers = threading.Event()
         self.answers.set()
 
@@ -91,13 +101,22 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Upstream
 
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        configured = self.server.configured
+        self._respond(json.dumps(configured or {"error": "unknown"}).encode(), 200 if configured else 400)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.received.append((self.headers, body))
         self.server.answers.wait(30)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self._respond(b"")
+
+    def _respond(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         pass
