@@ -62,6 +62,13 @@ def test_a_hostile_request_over_grpc_stops_at_the_front(echoing: Front, channel:
     assert not echoing.passed_on_in_vain()
 
 
+def test_a_client_learns_the_batch_limit_from_a_refusal(echoing: Front, channel: grpc.Channel) -> None:
+    """In the words in which Triton says it."""
+    sent = HTTP["a batch above the maximum"]
+    for answer in (post(echoing.proxy.connect(), sent.asked), call(channel, GRPC["a batch above the maximum"])):
+        assert "batch-size must be <= 8" in answer.reason
+
+
 @pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata", "ServerLive"])
 @pytest.mark.parametrize("message", [b"\x0a\x06pixels\x0a\x05words", b"\x7a\x01x", b"\xff" * 20])
 def test_what_asks_about_a_model_over_grpc_is_read_as_strictly(

@@ -64,10 +64,13 @@ function fits(tensor, described, maxBatch, body) {
     if (tensor.shape.length !== most.length) {
         throw refusal.of("the shape of an input has another number of dimensions than the model");
     }
+    if (batched && tensor.shape[0] > maxBatch) {
+        throw refusal.of(`the batch-size must be <= ${maxBatch}`); // clients learn it from Triton's words
+    }
     let elements = 1;
     for (let i = 0; i < most.length; i++) {
         const size = tensor.shape[i];
-        const any = most[i] === -1 || (batched && i === 0 && size <= maxBatch);
+        const any = most[i] === -1 || (batched && i === 0);
         if (!Number.isSafeInteger(size) || size < 1 || !(any || size === most[i])) {
             throw refusal.of("the shape of an input is not one that the model takes");
         }
