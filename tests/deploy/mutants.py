@@ -198,9 +198,17 @@ def _shape(chance: random.Random, message: Any) -> None:
 def _parameter(chance: random.Random, message: Any) -> None:
     tensors = [*message.inputs, *message.outputs, message]
     parameter = chance.choice(tensors).parameters[chance.choice(_KEYS)]
-    kind = chance.choice(("bool_param", "int64_param", "string_param", "double_param", "uint64_param"))
-    value = {"bool_param": True, "string_param": chance.choice(_WORDS)}.get(kind, chance.choice(_NUMBERS[:8]))
-    setattr(parameter, kind, abs(value) if kind == "uint64_param" else value)
+    match chance.randrange(5):
+        case 0:
+            parameter.bool_param = chance.random() < 0.5
+        case 1:
+            parameter.string_param = chance.choice(_WORDS)
+        case 2:
+            parameter.double_param = 0.5
+        case 3:
+            parameter.uint64_param = chance.choice((0, 1, 9, 2**63, 2**64 - 1))
+        case _:
+            parameter.int64_param = chance.choice((0, 1, 9, -1, 2**31, 2**63 - 1, -(2**63)))
 
 
 def _text(chance: random.Random, message: Any) -> None:

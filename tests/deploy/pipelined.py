@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import grpc
 
@@ -62,7 +63,7 @@ def _request(mutant: Mutant) -> bytes:
     return f"{line}Content-Length: {len(mutant.body)}\r\n{headers}\r\n".encode() + mutant.body
 
 
-def _response(reader: "socket.SocketIO") -> tuple[Answer, bool] | None:
+def _response(reader: BinaryIO) -> tuple[Answer, bool] | None:
     """The next answer, and whether it is the last on this connection; None if there is none."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
