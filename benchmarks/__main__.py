@@ -10,7 +10,7 @@
   python -m benchmarks storm                                  goodput of a saturated server under 64 clients that retry
   python -m benchmarks shared-memory                          from which size on it is faster than a request
   python -m benchmarks hedging                                what a second request does to a long tail
-  python -m benchmarks front --against DIRECTORY              what the proxy costs a request, here and in another checkout
+  python -m benchmarks front --against DIRECTORY              what the proxy costs, here and in another checkout
   python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks switch                                 releases that differ in everything, under load

@@ -1,4 +1,4 @@
-"""What the proxy in front of Triton costs a request: Triton itself, this checkout's proxy and another checkout's, in turn.
+"""What the proxy in front of Triton costs a request: Triton alone, this checkout's proxy and another's, in turn.
 
 Both proxies are the shipped configurations without TLS, which is the same for both and would hide a part of the
 difference. One connection, requests one after another; the median over the rounds counts.
@@ -70,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
         else:
             up, sent = opened.enter_context(own_server.serving_python_models(MODELS)), _MADE_UP
         checkouts = (options.against, layout.ROOT)
-        old, new = (opened.enter_context(_proxy(Path(nginx), checkout, up)) for checkout in checkouts)
+        old, new = (opened.enter_context(_proxy(Path(nginx).resolve(), checkout, up)) for checkout in checkouts)
         found = measure({"direct": (up.http, up.grpc), "old": old, "new": new}, sent, options.rounds, options.seconds)
     console().print(table(found, sent.model))
     results.keep("front", {"model": sent.model, "protocols": [asdict(result) for result in found]})

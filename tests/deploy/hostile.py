@@ -190,6 +190,8 @@ GRPC: dict[str, bytes] = {
     "a control character in the id": _message(lambda message: setattr(message, "id", "\x1b[2J")),
     "the model's name twice": _twice(0x0A, b"words"),
     "an input more, later": _twice(0x2A, b"\x0a\x02IN"),
+    "a million inputs of nothing": _message(lambda message: None) + b"\x2a\x00" * 1_000_000,
+    "a million numbers in a shape": _shaped(*[1] * 1_000_000),
     "a field that is not known": _twice(0x7A, b"x"),
     "a number in place of a name": _message(lambda message: None) + b"\x08\x01",
     "a number that does not end": _message(lambda message: None) + b"\x08" + b"\xff" * 11,

@@ -8,6 +8,7 @@ const VARINT = 0;
 const FIXED64 = 1;
 const BYTES = 2;
 const MOST_INTS = 64; // of a shape
+const MOST_FIELDS = 1000; // of a message: others wait while it is read
 const WIRE = { bool: VARINT, int: VARINT, double: FIXED64, string: BYTES, bytes: BYTES, message: BYTES, ints: BYTES };
 
 // Read the message in buffer[start:end].
@@ -25,7 +26,10 @@ function read(buffer, start, end, fields) {
         }
     }
     const cursor = { at: start };
-    while (cursor.at < end) {
+    for (let found = 0; cursor.at < end; found++) {
+        if (found === MOST_FIELDS) {
+            throw refusal.of(`the message has more than ${MOST_FIELDS} fields`);
+        }
         const tag = buffer[cursor.at++]; // of fields up to 15: a byte
         const field = fields[tag >> 3];
         if (field === undefined || tag > 127) {
