@@ -101,6 +101,7 @@ HTTP: dict[str, Post] = {
     "a byte-order mark": Post(PIXELS, b"\xef\xbb\xbf" + PIXELS.header()),
     "a zero in a name": _input(name="IN\0"),
     "a control character in the id": Post(PIXELS, PIXELS.header(id="\x1b[2J")),
+    "a line end in the id": Post(PIXELS, PIXELS.header(id="x\n")),
     "an id of 9,000 characters": Post(PIXELS, PIXELS.header(id="x" * 9000)),
     # Names and types.
     "an input twice": Post(replace(PIXELS, content=PIXELS.content * 2), PIXELS.header(inputs=[PIXELS.input] * 2)),
@@ -177,6 +178,9 @@ GRPC: dict[str, bytes] = {
     "another datatype": _message(lambda message: setattr(message.inputs[0], "datatype", "BYTES")),
     "another input": _message(lambda message: setattr(message.inputs[0], "name", "OTHER")),
     "a model that is a path": _message(lambda message: setattr(message, "model_name", "../pixels")),
+    "a line end in the model's name": _message(lambda message: setattr(message, "model_name", "pixels\n")),
+    "a line end in the version": _message(lambda message: setattr(message, "model_version", "1\n")),
+    "a line end in the id": _message(lambda message: setattr(message, "id", "x\n")),
     "a version that is none": _message(lambda message: setattr(message, "model_version", "-1")),
     "an input in shared memory": _message(
         lambda message: message.inputs[0].parameters["shared_memory_region"].MergeFrom(_parameter("another's"))

@@ -10,7 +10,7 @@ const SIZES = {
 const MOST_STRINGS = 65536; // of a tensor: they are counted one by one, and others wait meanwhile
 const MOST_CLASSES = 10000;
 const MOST_TEXT = 256; // characters of an id
-const TEXT = /^[^\x00-\x1f\x7f]*$/;
+const CONTROL = /[\x00-\x1f\x7f]/;
 
 // Of a request, and of an output. What is not here is refused, all of shared memory among it.
 const OF_REQUEST = {
@@ -118,7 +118,7 @@ function whole(value) {
 }
 
 function text(value) {
-    return typeof value === "string" && value.length <= MOST_TEXT && TEXT.test(value);
+    return typeof value === "string" && value.length <= MOST_TEXT && !CONTROL.test(value);
 }
 
 export default { check };

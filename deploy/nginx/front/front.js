@@ -7,8 +7,9 @@ import inferGrpc from "infer_grpc.js";
 import inferJson from "infer_json.js";
 import refusal from "refusal.js";
 
-const NAME = /^\w[\w.-]{0,255}$/;
-const VERSION = /^[0-9]{0,9}$/;
+// What a name must not have: in njs a $ would let a line end pass.
+const NOT_IN_A_NAME = /^[^\w]|[^\w.-]/;
+const NOT_IN_A_NUMBER = /[^0-9]/;
 const PATH = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?\/infer$/;
 
 // POST /v2/models/MODEL[/versions/N]/infer
@@ -17,7 +18,7 @@ async function http(r) {
         const path = PATH.exec(r.variables.request_uri);
         const body = r.requestBuffer || Buffer.alloc(0);
         const headerBytes = only(r, "inference-header-content-length");
-        if (!/^[0-9]{1,4}$/.test(headerBytes) || Number(headerBytes) > body.length) {
+        if (!headerBytes || NOT_IN_A_NUMBER.test(headerBytes) || Number(headerBytes) > body.length) {
             throw refusal.of("Inference-Header-Content-Length must be there once, as long as the JSON before the tensors");
         }
         const request = inferJson.read(body, Number(headerBytes));
@@ -68,7 +69,7 @@ function only(r, name) {
 
 // The configuration of a model as Triton has it, at most a second old. Without it nothing is passed on.
 async function configuration(r, model, version) {
-    if (!NAME.test(model) || !VERSION.test(version)) {
+    if (!model || model.length > 256 || NOT_IN_A_NAME.test(model) || version.length > 9 || NOT_IN_A_NUMBER.test(version)) {
         throw refusal.of("the model or its version has a name that none can have");
     }
     const reply = await r.subrequest(`/configuration/${model}${version && `/versions/${version}`}`);
