@@ -150,7 +150,8 @@ def post(
 
 def answer(status: int, content: bytes, header_bytes: int) -> Answer:
     """What an HTTP response says whose first bytes are JSON."""
-    described = json.loads(content[:header_bytes]) if content else {}
+    text = content[:header_bytes].decode(errors="surrogateescape")  # strings come back in JSON as they were sent
+    described = json.loads(text) if text else {}
     if status != 200:
         return Answer(status, reason=described.get("error", ""))
     [output] = described["outputs"]
@@ -158,7 +159,7 @@ def answer(status: int, content: bytes, header_bytes: int) -> Answer:
     if values is None:
         return Answer(200, shape, content[header_bytes:])
     if output["datatype"] == "BYTES":
-        return Answer(200, shape, strings(*(value.encode() for value in values)))
+        return Answer(200, shape, strings(*(value.encode(errors="surrogateescape") for value in values)))
     return Answer(200, shape, bytes(values))
 
 
