@@ -8,7 +8,7 @@ import inferJson from "infer_json.js";
 import refusal from "refusal.js";
 
 // What a name must not have: in njs a $ would let a line end pass.
-const NOT_IN_A_NAME = /^[^\w]|[^\w.-]/;
+const NOT_IN_A_NAME = /^[.-]|[^\w.-]/;
 const NOT_IN_A_NUMBER = /[^0-9]/;
 const PATH = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?\/infer$/;
 
@@ -69,7 +69,8 @@ function only(r, name) {
 
 // The configuration of a model as Triton has it, at most a second old. Without it nothing is passed on.
 async function configuration(r, model, version) {
-    if (!model || model.length > 256 || NOT_IN_A_NAME.test(model) || version.length > 9 || NOT_IN_A_NUMBER.test(version)) {
+    const named = model && model.length <= 256 && !NOT_IN_A_NAME.test(model);
+    if (!named || version.length > 9 || NOT_IN_A_NUMBER.test(version)) {
         throw refusal.of("the model or its version has a name that none can have");
     }
     const reply = await r.subrequest(`/configuration/${model}${version && `/versions/${version}`}`);

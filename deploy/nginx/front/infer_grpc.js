@@ -47,7 +47,7 @@ function read(body, method) {
             throw refusal.of("tensors belong in raw_input_contents, not in contents");
         }
         if (input.parameters.length > 0) {
-            throw refusal.of("the parameters of an input has a key that is not known here");
+            throw refusal.of("an input has a parameter that is not known here");
         }
         const start = request.contents[i][0], size = request.contents[i][1] - start;
         return { name: input.name || "", datatype: input.datatype || "", shape: input.shape, start, size };

@@ -17,7 +17,7 @@ function read(body, headerBytes) {
     let offset = headerBytes;
     const inputs = array(request.inputs, "inputs").map((given) => {
         const input = object(given, INPUT, "an input");
-        const parameters = object(input.parameters || {}, ["binary_data_size"], "the parameters of an input");
+        const parameters = object(input.parameters || {}, ["binary_data_size"], "the table of an input's parameters");
         const size = parameters.binary_data_size;
         if (!Number.isSafeInteger(size) || size < 0) {
             throw refusal.of("an input has no binary_data_size: tensors belong in binary, not in JSON");
