@@ -117,6 +117,7 @@ HTTP: dict[str, Post] = {
     "an output in shared memory": Post(PIXELS, PIXELS.header(outputs=[{"name": "OUT", "parameters": _REGION}])),
     "a parameter of the request": Post(PIXELS, PIXELS.header(parameters={"shared_memory_region": "another's"})),
     "2^31 classes": Post(PIXELS, PIXELS.header(outputs=[{"name": "OUT", "parameters": {"classification": 2**31}}])),
+    "classes of strings": Post(WORDS, WORDS.header(outputs=[{"name": "OUT", "parameters": {"classification": 1}}])),
     "a negative priority": Post(PIXELS, PIXELS.header(parameters={"priority": -1})),
     # The length of the JSON.
     "no header length": Post(PIXELS, headers={LENGTH: ""}),
@@ -190,6 +191,14 @@ GRPC: dict[str, bytes] = {
     ),
     "a parameter that is not known": _message(
         lambda m: m.parameters["shared_memory_region"].MergeFrom(_parameter("x"))
+    ),
+    "classes of strings": _message(
+        lambda message: (
+            message.outputs.add(name="OUT")
+            .parameters["classification"]
+            .MergeFrom(service_pb2.InferParameter(int64_param=1))
+        ),
+        WORDS,
     ),
     "a control character in the id": _message(lambda message: setattr(message, "id", "\x1b[2J")),
     "the model's name twice": _twice(0x0A, b"words"),

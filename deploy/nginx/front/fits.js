@@ -8,6 +8,7 @@ const SIZES = {
     FP16: 2, BF16: 2, FP32: 4, FP64: 8,
 };
 const MOST_STRINGS = 65536; // of a tensor: they are counted one by one, and others wait meanwhile
+const CLASSIFIED = /^TYPE_(U?INT|FP32|FP64)/;
 const MOST_CLASSES = 10000;
 const MOST_TEXT = 256; // characters of an id
 const CONTROL = /[\x00-\x1f\x7f]/;
@@ -34,8 +35,14 @@ function check(request, config, body) {
     known(request.parameters, OF_REQUEST, "the request");
     const inputs = named(request.inputs, config.input || [], "an input");
     request.inputs.forEach((input, i) => fits(input, inputs[i], config.max_batch_size || 0, body));
-    named(request.outputs, config.output || [], "an output");
-    request.outputs.forEach((output) => known(output.parameters, OF_OUTPUT, "an output"));
+    const outputs = named(request.outputs, config.output || [], "an output");
+    request.outputs.forEach((output, i) => {
+        known(output.parameters, OF_OUTPUT, "an output");
+        const classified = output.parameters.some((parameter) => parameter[0] === "classification");
+        if (classified && !CLASSIFIED.test(outputs[i].data_type)) { // of strings it ends Triton 2.51
+            throw refusal.of("an output of this datatype has no classification");
+        }
+    });
 }
 
 // Find the description of each tensor by its name.
