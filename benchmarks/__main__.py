@@ -10,6 +10,7 @@
   python -m benchmarks storm                                  goodput of a saturated server under 64 clients that retry
   python -m benchmarks shared-memory                          from which size on it is faster than a request
   python -m benchmarks hedging                                what a second request does to a long tail
+  python -m benchmarks front --against DIRECTORY              what the proxy costs, here and in another checkout
   python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks switch                                 releases that differ in everything, under load
@@ -17,7 +18,7 @@
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
-The last eight start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
+The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
 nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME, are the
 golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY, or
 those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
@@ -110,6 +111,14 @@ def _shared_memory(shared_memory: argparse.ArgumentParser) -> None:
     _rounds(shared_memory, 5)
     _seconds(shared_memory, 1, "of each of the measurements in a round, 16 if they are made up")
     shared_memory.add_argument("--model", help="send its golden requests to the server that is up (default: made up)")
+
+
+def _front(front: argparse.ArgumentParser) -> None:
+    _rounds(front, 15)
+    _seconds(front, 1, "of each of the six measurements in a round")
+    front.add_argument("--against", type=Path, required=True, metavar="DIRECTORY", help="the other checkout")
+    front.add_argument("--model", help="send its golden request to the server that is up (default: made up)")
+    front.add_argument("--nginx", type=Path, metavar="FILE", help="default: that of PATH, or /usr/sbin/nginx")
 
 
 def _hedging(hedging: argparse.ArgumentParser) -> None:
@@ -241,6 +250,12 @@ COMMANDS = (
         "inputs in shared memory against inputs in the request, by size",
         "benchmarks.calling.shared_memory:main",
         _shared_memory,
+    ),
+    Command(
+        "front",
+        "what the proxy in front of Triton costs a request, beside another checkout's",
+        "benchmarks.serving.front:main",
+        _front,
     ),
     Command(
         "hedging",

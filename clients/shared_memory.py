@@ -5,9 +5,9 @@ on is measured in docs/how-to/call.md.
 """
 
 import fcntl
-import itertools
 import operator
 import os
+import secrets
 import stat
 import threading
 import time
@@ -38,7 +38,6 @@ _PREFIX = "clients-"
 _NEW_S = 10  # a file this young may not be locked yet
 _UNREGISTER_S = 2.0  # a server that does not respond is not waited for longer
 _ALIGNMENT = 64  # bytes: a cache line
-_numbers = itertools.count()
 
 
 class SharedMemory:
@@ -46,6 +45,9 @@ class SharedMemory:
 
     with Client(transport=TransportOptions(admin_key=key)) as client, SharedMemory(client, 64 << 20) as region:
         outputs = region.infer("router", {"tokens": tokens})
+
+    The region's name cannot be guessed, and is not the file's, which everybody on this machine sees: to a server that
+    asks for a key before it registers memory or lists it, only this process can name it.
 
     What a killed process left behind, in /dev/shm or mapped by the server, is removed by the next region. A restarted
     server is told of the region again.
@@ -65,7 +67,8 @@ class SharedMemory:
         if self._size_bytes < 1:
             raise InvalidInputError(f"size_bytes must be a whole number from 1, and is {size_bytes!r}")
         self._client, self._mode = client, mode
-        self._name = f"{_PREFIX}{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
+        # Whoever knows the name of a region may have the server read it, without a key. Everybody sees the file's.
+        self._name, self._region = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}", _PREFIX + secrets.token_hex(16)
         self._lock, self._pid = threading.Lock(), os.getpid()
 
     def __enter__(self) -> Self:
@@ -118,7 +121,7 @@ class SharedMemory:
                     np.ndarray(array.shape, array.dtype, memory, offset)[...] = array
                 else:
                     memory[offset:end] = strings
-                shared[name] = SharedTensor(self._name, offset, size_bytes)
+                shared[name] = SharedTensor(self._region, offset, size_bytes)
                 offset = -(-end // _ALIGNMENT) * _ALIGNMENT
             options["timeout_s"] = deadline.remaining_s
             try:
@@ -166,7 +169,7 @@ class SharedMemory:
 
     def _register(self, timeout_s: float | None = None) -> None:
         try:
-            self._client.register_shared_memory(self._name, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
+            self._client.register_shared_memory(self._region, f"/{self._name}", self._size_bytes, timeout_s=timeout_s)
         except ClientError as error:
             if _DISABLED in str(error):
                 raise InvalidInputError(
@@ -176,7 +179,7 @@ class SharedMemory:
 
     def _unregister(self) -> None:
         try:
-            self._client.unregister_shared_memory(self._name, timeout_s=min(_UNREGISTER_S, self._client.timeout_s))
+            self._client.unregister_shared_memory(self._region, timeout_s=min(_UNREGISTER_S, self._client.timeout_s))
         except ClientError as error:  # of a server that is gone, say, and its mapping with it
             log.warning("%s could not be unregistered; the next region does it: %s", self._name, error)
 
@@ -187,9 +190,9 @@ class SharedMemory:
                 if _is_abandoned(path):
                     path.unlink()
         for region in self._client.shared_memory_status():
-            name = region["name"]
-            if name.startswith(_PREFIX) and not (_FOLDER / name).exists():
-                self._client.unregister_shared_memory(name)
+            file = region["key"].removeprefix("/")
+            if file.startswith(_PREFIX) and "/" not in file and not (_FOLDER / file).exists():
+                self._client.unregister_shared_memory(region["name"])
 
 
 def _is_abandoned(path: Path) -> bool:

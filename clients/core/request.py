@@ -30,6 +30,7 @@ Endpoint = Literal[
 ]
 
 _OF_A_MODEL = {"model_metadata", "model_config", "load_model", "unload_model"}
+_MOST_BYTES = 2**63 - 1
 _SENT_ONCE = {"load_model", "unload_model", "register_shared_memory"}  # what must not be done twice
 # Parameters that are Triton's, and are set by arguments of their own or by the client.
 _RESERVED = {"priority", "timeout", "binary_data_output"}  # and what begins with "triton_"
@@ -56,6 +57,8 @@ class Query:
         check_text(self.model, self.region, self.key)
         if not self.model and (self.version or self.endpoint in _OF_A_MODEL):
             raise InvalidInputError(f"{self.endpoint} needs the name of a model")
+        if self.endpoint == "register_shared_memory" and not (_is_size(self.size_bytes) and self.size_bytes):
+            raise InvalidInputError(f"a region must have 1 to 2^63 - 1 bytes, and has {self.size_bytes!r}")
 
     @property
     def about(self) -> str:
@@ -80,11 +83,22 @@ class Query:
 
 @dataclass(frozen=True)
 class SharedTensor:
-    """Where an input lies in system shared memory."""
+    """Where an input lies in system shared memory.
+
+    Raises:
+        InvalidInputError: it lies nowhere. Triton 2.51 does not notice a sum of offset and size that wraps around.
+    """
 
     region: str
     offset: int
     size_bytes: int
+
+    def __post_init__(self) -> None:
+        check_text(self.region)
+        if not (_is_size(self.offset) and _is_size(self.size_bytes) and self.offset + self.size_bytes <= _MOST_BYTES):
+            raise InvalidInputError(
+                f"an input must lie from 0 to 2^63 - 1 bytes in its memory: {self.size_bytes!r} at {self.offset!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -260,3 +274,7 @@ def checked_parameters(parameters: Mapping[str, Any], servers: int) -> Parameter
 def queue_timeout_us(timeout_s: float) -> int:
     """Return Triton's `timeout`: how long the request may wait in a queue."""
     return max(1, round(timeout_s * 1e6))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= _MOST_BYTES

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from clients import Client, DeadlineExceededError, InvalidInputError, ServerUnavailableError, Transport
+from clients.core.request import SharedTensor
 from clients.shared_memory import SharedMemory
 from contracts import layout
 from tests.clients.conftest import CLASSIFIER
@@ -53,10 +54,58 @@ def test_shared_memory_gives_the_same_answers_and_leaves_nothing(
     assert not list(Path("/dev/shm").glob(f"clients-{os.getpid()}-*"))
 
 
+def test_whoever_sees_the_file_of_a_region_cannot_have_the_server_read_it(
+    admin: Client, url: str, pixels: np.ndarray
+) -> None:
+    """Another process without the key, which sees what everybody on this machine sees."""
+    attack = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from clients import Client, ClientError
+from clients.core.request import SharedTensor
+names = [path.name for path in Path("/dev/shm").glob("clients-{os.getpid()}-*")]
+assert names
+with Client("{url}") as client:
+    for name in names:
+        try:
+            client.infer("{CLASSIFIER}", {{"pixels": np.zeros((1, 1, 28, 28), np.uint8)}},
+                         shared={{"pixels": SharedTensor(name, 0, 784)}})
+            print("read", name)
+        except ClientError as error:
+            print(error)
+    try:
+        print("listed", client.shared_memory_status())
+    except ClientError as error:
+        print(error)
+"""
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        region.infer(CLASSIFIER, {"pixels": pixels[:1]})
+        seen = subprocess.run(
+            [sys.executable, "-c", attack], cwd=layout.ROOT, capture_output=True, text=True, check=True
+        ).stdout
+    assert "Unable to find shared memory region" in seen and "restricted" in seen
+    assert "read" not in seen.split() and "listed" not in seen.split()
+
+
+@pytest.mark.parametrize("offset, size", [(-8, 8), (0, -1), (2**63 - 4, 8), (2**64 - 8, 16), (0, 2**64), (0.0, 8)])
+def test_a_place_that_wraps_around_is_no_place(offset: int, size: int) -> None:
+    with pytest.raises(InvalidInputError, match="must lie from 0"):
+        SharedTensor("region", offset, size)
+
+
+def test_a_region_of_no_size_or_too_much_is_not_registered(nobody: str) -> None:
+    with Client(nobody) as client:
+        for size in (0, -1, 2**63):
+            with pytest.raises(InvalidInputError, match="a region must have"):
+                client.register_shared_memory("region", "/key", size)
+
+
 def test_what_a_killed_process_shared_is_taken_back(admin: Client, url: str, admin_key: str) -> None:
     program = f"""
 import sys, time
 from clients import Client, Transport
+from clients.core.request import SharedTensor
 from clients.shared_memory import SharedMemory
 with Client("{url}", transport=Transport(admin_key=sys.stdin.readline().strip())) as client:
     with SharedMemory(client, 1 << 20, mode=0o666):

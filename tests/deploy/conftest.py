@@ -1,10 +1,12 @@
 """Small model repositories for tests that need a model with a certain behaviour."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Workspace
+from tests.deploy import echoes
 
 # One FP32 [1] in, one FP32 [1] out.
 _CONFIG = """
@@ -52,3 +54,10 @@ def sleeper(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path)
     write_model(workspace.repository, "sleeper")
     return workspace
+
+
+@pytest.fixture(scope="session")
+def echoing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[echoes.Front]:
+    """The shipped proxy in front of a Triton with two models that answer with what they were asked."""
+    with echoes.front(tmp_path_factory.mktemp("echoing")) as running:
+        yield running

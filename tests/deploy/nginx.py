@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts import layout
@@ -26,7 +27,19 @@ from tests.deploy.certificates import Authority
 CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
 NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
 INFER = f"/v2/models/{MODEL}/infer"
-_UNPACKED = layout.artifacts() / "tools" / "nginx"
+_CONFIGURED = {"max_batch_size": 0, "input": [{"name": "IN", "data_type": "TYPE_UINT8", "dims": [-1]}]}
+REQUEST = json.dumps(
+    {"inputs": [{"name": "IN", "datatype": "UINT8", "shape": [3], "parameters": {"binary_data_size": 3}}]}
+).encode()
+SIZED = {"Inference-Header-Content-Length": str(len(REQUEST))}  # REQUEST + b"abc" is one that this model takes
+MODULE = "ngx_http_js_module.so"
+_INSTALLED = Path("/usr/lib/nginx/modules")
+_STEPS = (
+    "apt-get download nginx libnginx-mod-http-js",
+    "for package in *.deb; do dpkg -x $package nginx; done",
+    "nginx/usr/sbin/nginx -v",
+)
+_UNPACKED = layout.artifacts() / "tools" / "nginx-js"
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,11 @@ class Proxy:
     def grpc(self) -> str:
         return f"localhost:{self.grpc_port}"
 
+    def processes(self) -> list[psutil.Process]:
+        """The master and its workers."""
+        master = psutil.Process(int((self.folder / "nginx.pid").read_text()))
+        return [master, *master.children()]
+
     @property
     def log(self) -> list[str]:
         return (self.folder / "access.log").read_text().splitlines()
@@ -57,7 +75,10 @@ class Proxy:
 
 
 class Upstream(ThreadingHTTPServer):
-    """In Triton's place: keeps the headers and body of what reaches it, and answers when `answers` is set."""
+    """In Triton's place: keeps the headers and body of what reaches it, and answers when `answers` is set.
+
+    Its only model takes as many bytes as they come.
+    """
 
     daemon_threads = True
 
@@ -65,7 +86,9 @@ class Upstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.address = f"127.0.0.1:{self.server_port}"
         self.connections = 0
-        self.received: list[tuple[Message, bytes]] = []
+        self.received: list[tuple[Message, bytes]] = []  # of what was posted
+        self.asked: list[str] = []  # what was not
+        self.configured: dict[str, Any] | None = dict(_CONFIGURED)  # its model; None is not there
         self.answers = threading.Event()
         self.answers.set()
 
@@ -78,13 +101,22 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Upstream
 
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        configured = self.server.configured
+        self._respond(json.dumps(configured or {"error": "unknown"}).encode(), 200 if configured else 400)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.received.append((self.headers, body))
         self.server.answers.wait(30)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self._respond(b"")
+
+    def _respond(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         pass
@@ -128,7 +160,9 @@ def install(folder: Path, changes: Mapping[str, str]) -> Authority:
     """
     authority = Authority(folder / "certs", "clients")
     authority.issue("server")
+    shutil.copytree(CONFIGURATION.parent / "front", folder / "front")
     configuration = CONFIGURATION.read_text()
+    configuration = configuration.replace(str(_INSTALLED / MODULE), str(modules() / MODULE))
     for shipped, wanted in changes.items():
         assert configuration.count(shipped) == 1, shipped
         configuration = configuration.replace(shipped, wanted)
@@ -148,7 +182,7 @@ def proxy(
     https_port, grpc_port = free_ports(2)
     addresses = {"listen 8443": f"listen {https_port}", "listen 8444": f"listen {grpc_port}"}
     addresses |= {"server 127.0.0.1:8000": f"server {http}", "server 127.0.0.1:8001": f"server {grpc}"}
-    authority = install(folder, {**addresses, **(changes or {})})
+    authority = install(folder, {**(changes or {}), **addresses})
     with (folder / "error.log").open("wb") as error:
         # Root's nginx works as nobody, who cannot reach pytest's folders.
         same_user = ["-g", "user root;"] if os.geteuid() == 0 else []
@@ -164,21 +198,29 @@ def proxy(
 
 def executable() -> Path:
     """nginx from PATH, else Debian's, unpacked once into artifacts/tools, which needs no root."""
-    if found := shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin"):
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if found and (_INSTALLED / MODULE).exists():
         return Path(found)
     if not _UNPACKED.exists():
         try:
             _unpack()
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", None) or error
-            pytest.fail(f"this needs nginx: sudo apt-get update && sudo apt-get install nginx\n{said}")
+            install = "sudo apt-get update && sudo apt-get install nginx libnginx-mod-http-js"
+            pytest.fail(f"this needs nginx: {install}\n{said}")
     return _UNPACKED / "usr" / "sbin" / "nginx"
+
+
+def modules() -> Path:
+    """Where the modules of that nginx are."""
+    nginx = executable()
+    return nginx.parents[2] / _INSTALLED.relative_to("/") if _UNPACKED in nginx.parents else _INSTALLED
 
 
 def _unpack() -> None:
     _UNPACKED.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_UNPACKED.parent) as scratch:
-        for step in ("apt-get download nginx", "dpkg -x nginx_*.deb nginx", "nginx/usr/sbin/nginx -v"):
+        for step in _STEPS:
             subprocess.run(step, shell=True, cwd=scratch, check=True, capture_output=True, text=True)
         if not _UNPACKED.exists():  # another run may have been faster
             Path(scratch, "nginx").rename(_UNPACKED)
