@@ -343,7 +343,11 @@ def verify(directory: Path) -> Manifest:
     wrong += [f"not in the manifest: {p}" for p in sorted(present.keys() - listed.keys())]
     wrong += [f"changed: {p}" for p in sorted(listed.keys() & present.keys()) if listed[p] != present[p]]
     if wrong:
-        raise ManifestError(f"{directory} is not what was published", note="; ".join(wrong))
+        raise ManifestError(
+            f"{directory} is not what was published",
+            note="; ".join(wrong),
+            hint=f"export it again, or serve the version before: python -m deploy rollback {manifest.model}",
+        )
     return manifest
 
 

@@ -137,7 +137,11 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
 
 def _precisions(asked: list[Precision] | None, facts: ModelSpec) -> list[Precision]:
     if missing := [precision for precision in asked or () if precision not in facts.limits]:
-        raise SpecError(f"the spec of {facts.model} has no limits for {', '.join(missing)}")
+        tables = ", ".join(f"[limits.{precision}]" for precision in missing)
+        raise SpecError(
+            f"the spec of {facts.model} has no limits for {', '.join(missing)}",
+            hint=f"give it {tables}: how far answers may be from the reference's, as for {min(facts.limits)}",
+        )
     return [precision for precision in PRECISIONS if precision in (asked or facts.limits)]
 
 

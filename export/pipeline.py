@@ -70,12 +70,9 @@ def _make_and_prove(
         if precision in ("int8", "fp8"):
             graph, search = steps.quantized_graph(context, precision, fp32)
             return prove(context, precision, graph, recipe=search.recipe), search
-        if precision == "bf16":
-            graph, kept = steps.bf16_graph(context, fp32)
-            return prove(context, "bf16", graph, kept_fp32=kept), None
-        if precision == "fp16":
-            graph, kept = steps.fp16_graph(context, fp32)
-            return prove(context, "fp16", graph, kept_fp32=kept), None
+        if precision in ("fp16", "bf16"):
+            graph, kept = steps.half_graph(context, precision, fp32)
+            return prove(context, precision, graph, kept_fp32=kept), None
         return prove(context, "fp32", fp32), None
     except GraphError as error:  # a converter that does not know the graph shall not cost the other precisions
         context.progress.say(f"  ✗ {precision} REFUSED: {error}")

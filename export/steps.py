@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,17 +113,17 @@ def fp32_graph(context: ExportContext) -> Path:
     return place / "fp32.onnx"
 
 
-def fp16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...]]:
-    """Make the FP16 graph; return it and the layers of it that are kept in FP32, each with the reason.
+def half_graph(context: ExportContext, precision: Literal["fp16", "bf16"], fp32: Path) -> tuple[Path, tuple[str, ...]]:
+    """Make the graph of a precision of 16 bits; return it and the layers of it that are kept in FP32, with the reason.
 
     Raises:
         GraphError: ModelOpt could not convert it.
     """
-    with context.progress.step("fp16 graph") as done:
-        place, cached = _in_fp16(context, "fp16", fp32)
+    with context.progress.step(f"{precision} graph") as done:
+        place, cached = _in_16_bits(context, precision, fp32)
         kept = tuple(json.loads((place / "kept.json").read_text()))
-        done(_kept(kept), cached=cached)
-    return place / "fp16.onnx", kept
+        done(f"{len(kept)} layers kept in FP32, the first: {kept[0]}" if kept else "no layer needs FP32", cached=cached)
+    return place / f"{precision}.onnx", kept
 
 
 def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -> Path:
@@ -133,7 +133,7 @@ def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -
         GraphError: ModelOpt could not convert it, or only by taking layers out of 8 bits.
     """
     name = f"{precision}-fp16"
-    place, _ = _in_fp16(context, name, quantized)
+    place, _ = _in_16_bits(context, name, quantized)
     mixed = place / f"{name}.onnx"
     before, after = (set(int8.quantized_layers(graphs.load(path))) for path in (quantized, mixed))
     if lost := sorted(before - after):
@@ -141,7 +141,7 @@ def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -
     return mixed
 
 
-def _in_fp16(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
+def _in_16_bits(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
     """Convert a graph to FP16 or BF16; return the folder with it and what is kept in FP32, and whether it was there."""
     spec = context.source.spec
     count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
@@ -156,23 +156,6 @@ def _in_fp16(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool
         (place / "kept.json").write_text(json.dumps([str(k) for k in kept]))
 
     return context.cache.step(name, make, graph=manifest.sha256(graph), data=context.data)
-
-
-def _kept(kept: Sequence[str]) -> str:
-    return f"{len(kept)} layers kept in FP32, the first: {kept[0]}" if kept else "no layer needs FP32"
-
-
-def bf16_graph(context: ExportContext, fp32: Path) -> tuple[Path, tuple[str, ...]]:
-    """Make the BF16 graph; return it and the layers of it that are kept in FP32.
-
-    Raises:
-        GraphError: ModelOpt could not convert it.
-    """
-    with context.progress.step("bf16 graph") as done:
-        place, cached = _in_fp16(context, "bf16", fp32)
-        kept = tuple(json.loads((place / "kept.json").read_text()))
-        done(_kept(kept), cached=cached)
-    return place / "bf16.onnx", kept
 
 
 def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) -> tuple[Path, search.SearchResult]:

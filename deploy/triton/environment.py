@@ -132,7 +132,7 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
         server = packages / "pytriton" / "tritonserver"
         sources = sorted(_BACKENDS.rglob("*.py"))
         backends = _made("backends", sources, environment.name, lambda home: _assemble(home, server, environment))
-        if not _is_an_images():
+        if not _is_read_only():
             _remove_unused({environment, backends})
     library_path = [packages / "nvidia_pytriton.libs", _directory_of_libpython()]
     return Triton(
@@ -153,9 +153,9 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
 def _alone() -> Iterator[None]:
     """Hold the lock under which HOME is filled: a second process waits, and finds it made.
 
-    An image's is read-only, and whole: there is nothing to wait for.
+    One that is read-only, as an image's, is whole: there is nothing to wait for.
     """
-    if _is_an_images():
+    if _is_read_only():
         yield
         return
     HOME.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _is_an_images() -> bool:
+def _is_read_only() -> bool:
     """Tell whether HOME is there and we can change nothing in it: made when an image was, or by another user."""
     return HOME.is_dir() and not os.access(HOME, os.W_OK)
 
@@ -174,7 +174,7 @@ def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], 
     for path in sources:
         digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
     home = HOME / f"{what}-{digest.hexdigest()[:12]}"
-    if _is_an_images():
+    if _is_read_only():
         if not (home / _STAMP).exists():
             raise SetupError(
                 f"the server environment in {HOME} is not the one of this checkout, and cannot be written",

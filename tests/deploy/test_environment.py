@@ -151,7 +151,7 @@ def test_an_environment_that_an_image_holds_is_used_as_it_is(home: Path, monkeyp
     before = {path: path.stat().st_mtime_ns for path in (*home.glob("*"), *home.glob("*/made"))}
     lock = home.with_name(f"{home.name}.lock")
     lock.unlink()
-    monkeypatch.setattr(environment, "_is_an_images", lambda: True)  # of root nothing can be kept
+    monkeypatch.setattr(environment, "_is_read_only", lambda: True)  # of root nothing can be kept
     assert environment.pip_installed(print) == made
     assert before == {path: path.stat().st_mtime_ns for path in (*home.glob("*"), *home.glob("*/made"))}
     assert not lock.exists()
@@ -162,6 +162,6 @@ def test_an_environment_that_an_image_holds_and_is_another_checkouts_is_refused(
 ) -> None:
     environment.pip_installed(print)
     (changed_backends / "onnxruntime" / "model.py").write_text("# another")
-    monkeypatch.setattr(environment, "_is_an_images", lambda: True)
+    monkeypatch.setattr(environment, "_is_read_only", lambda: True)
     with pytest.raises(SetupError, match=r"is not the one of this checkout.*\nHint: build the image again"):
         environment.pip_installed(print)

@@ -107,12 +107,15 @@ def remove_the_manifest(version: Path) -> None:
     (version / "manifest.json").unlink()
 
 
+AGAIN = f"Hint: export it again, or serve the version before: python -m deploy rollback {MODEL}"
+
+
 @pytest.mark.parametrize(
     ("tamper", "told"),
     [
-        (flip_a_byte, "is not what was published\nNote: changed: model.onnx"),
-        (remove_the_report, "is not what was published\nNote: missing: report.html"),
-        (add_a_file, "is not what was published\nNote: not in the manifest: model.plan"),
+        (flip_a_byte, "is not what was published\nNote: changed: model.onnx\n" + AGAIN),
+        (remove_the_report, "is not what was published\nNote: missing: report.html\n" + AGAIN),
+        (add_a_file, "is not what was published\nNote: not in the manifest: model.plan\n" + AGAIN),
         (remove_the_manifest, "manifest.json does not exist\nHint: publish a version: python -m export FAMILY"),
     ],
 )

@@ -23,7 +23,7 @@ from export.proof.compare import Comparison, compare
 from export.proof.runners import Runner, memory_runner, predict
 from export.source.base import fitted
 from export.source.served_module import ServedModule, evaluating
-from export.steps import fp16_graph, fp32_graph
+from export.steps import fp32_graph, half_graph
 
 
 def fp32(day: Day, record: Record) -> None:
@@ -50,7 +50,7 @@ def fp16(day: Day, record: Record) -> None:
         raise SkippedError(f"the spec of {context.source.spec.model} has no limits for fp16")
     on_gpu = _runner(context, _device(day), torch.float16)
     _hold(context, "fp16", on_gpu, record)
-    half, _ = fp16_graph(context, fp32_graph(context))
+    half, _ = half_graph(context, "fp16", fp32_graph(context))
     emulated = memory_runner(simulate_fp16(graphs.load(half)), context.outputs)
     spec, held_out = context.source.spec, context.source.held_out
     size = spec.max_batch
