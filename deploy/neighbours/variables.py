@@ -7,7 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 
 VARIABLE = "MODEL_ENV"
-_NAMES = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "MODEL_LAYERS", "GLIBC_TUNABLES"})
+_NAMES = frozenset(
+    {"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "MODEL_LAYERS", "GLIBC_TUNABLES", "OTEL_RESOURCE_ATTRIBUTES"}
+)
 # Locale; loader and allocators; CUDA, drivers and what counts threads; Triton, its backends and their libraries.
 _PREFIXES = (
     *("LC_", "LD_", "MALLOC_", "TCMALLOC_", "PYTHON", "OPAL_", "UCX_"),

@@ -5,6 +5,7 @@ runs of 600 requests, 3 of 6 under full load; here none of 26), and one that han
 every 512 spans. So it sends them here, to the process that keeps it up, which never refuses and never hangs.
 """
 
+import os
 import queue
 import threading
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
 from deploy.errors import SettingsError
@@ -23,6 +25,8 @@ _TIMEOUT_S = 5
 _FAREWELL_S = 2  # for what is left at the end
 _COMPLAIN_EVERY_S = 60
 _OURS = {"host", "connection", "content-length", "accept"}  # headers of one connection; all others are passed on
+# Keys, often: they are added here, so that models do not get them. The second goes before the first.
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,15 @@ def relaying(traces: Traces | None, warn: Callable[[str], None]) -> Iterator[Tra
     if not traces.endpoint.startswith(("http://", "https://")):
         raise SettingsError(f"{traces.endpoint} is no OTLP endpoint", hint="as in http://localhost:4318/v1/traces")
     waiting: queue.Queue[_Batch | None] = queue.Queue(_WAITING)
+    added = _headers(os.environ)
     lost = _seldom(lambda why: warn(f"spans are lost: {traces.endpoint} {why}"))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             try:
-                waiting.put_nowait(_Batch(body, {k: v for k, v in self.headers.items() if k.lower() not in _OURS}))
+                given = {name: value for name, value in self.headers.items() if name.lower() not in _OURS}
+                waiting.put_nowait(_Batch(body, given | added))
             except queue.Full:
                 lost("is too slow")
             self.send_response(200)
@@ -75,6 +81,15 @@ def relaying(traces: Traces | None, warn: Callable[[str], None]) -> Iterator[Tra
             with suppress(queue.Full):
                 waiting.put_nowait(None)
                 sender.join(_FAREWELL_S)
+
+
+def _headers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that the environment asks for: "name=value,name=value", in percent-encoding.
+
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter
+    """
+    entries = [entry.partition("=") for name in _HEADERS for entry in environment.get(name, "").split(",")]
+    return {unquote(name).strip(): unquote(value).strip() for name, _, value in entries if name.strip()}
 
 
 def _pass_on(waiting: "queue.Queue[_Batch | None]", endpoint: str, lost: Callable[[str], None]) -> None:

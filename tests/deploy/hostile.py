@@ -106,6 +106,7 @@ HTTP: dict[str, Post] = {
     # Names and types.
     "an input twice": Post(replace(PIXELS, content=PIXELS.content * 2), PIXELS.header(inputs=[PIXELS.input] * 2)),
     "another input": _input(name="OTHER"),
+    "no input": Post(PIXELS, PIXELS.header(inputs=[]), PIXELS.header(inputs=[])),
     "an output twice": Post(PIXELS, PIXELS.header(outputs=[BINARY] * 2)),
     "another output": Post(PIXELS, PIXELS.header(outputs=[{"name": "OTHER"}])),
     "a datatype that is none": _input(datatype="UINT9"),
@@ -177,6 +178,7 @@ GRPC: dict[str, bytes] = {
     "an input twice": _message(lambda m: (m.inputs.append(m.inputs[0]), m.raw_input_contents.append(PIXELS.content))),
     "a datatype that is none": _message(lambda message: setattr(message.inputs[0], "datatype", "UINT9")),
     "another datatype": _message(lambda message: setattr(message.inputs[0], "datatype", "BYTES")),
+    "no input": _message(lambda message: (message.ClearField("inputs"), message.ClearField("raw_input_contents"))),
     "another input": _message(lambda message: setattr(message.inputs[0], "name", "OTHER")),
     "a model that is a path": _message(lambda message: setattr(message, "model_name", "../pixels")),
     "a line end in the model's name": _message(lambda message: setattr(message, "model_name", "pixels\n")),

@@ -78,10 +78,9 @@ def test_the_image_has_what_deploy_imports() -> None:
     """Only these are installed beside the standard library: anything else would fail at the first `up`."""
     [installed] = re.findall(r"--constraint requirements.lock \\\n\s+(.*)$", DOCKERFILE, re.MULTILINE)
     provided = {"numpy", "google", *(re.sub(r"\W.*", "", word.strip('"')) for word in installed.split())}
-    provided |= {
-        {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p)
-        for p in provided
-    }
+    named = {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}
+    named["pyopenssl"] = "OpenSSL"
+    provided |= {named.get(package, package) for package in provided}
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))
     backends = layout.ROOT / "deploy" / "backends"  # these run in Triton

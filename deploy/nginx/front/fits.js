@@ -33,7 +33,11 @@ function check(request, config, body) {
         throw refusal.of(`the id of a request may have ${MOST_TEXT} characters, and no control characters`);
     }
     known(request.parameters, OF_REQUEST, "the request");
-    const inputs = named(request.inputs, config.input || [], "an input");
+    const described = config.input || [];
+    const inputs = named(request.inputs, described, "an input");
+    if (described.some((one) => !one.optional && !inputs.includes(one))) {
+        throw refusal.of("an input of the model is missing");
+    }
     request.inputs.forEach((input, i) => fits(input, inputs[i], config.max_batch_size || 0, body));
     const outputs = named(request.outputs, config.output || [], "an output");
     request.outputs.forEach((output, i) => {
