@@ -9,17 +9,16 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from cli.terminal import Guarded, plain
+from cli.terminal import Guarded
 
 # What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
 _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def run_command_line(main: Callable[[], int], expected: type[Exception], *, guarded: bool = False) -> NoReturn:
+def run_command_line(main: Callable[[], int], expected: type[Exception]) -> NoReturn:
     """Run `main` and exit: its own code, 1 with the message for an `expected` error, 130 on Ctrl-C.
 
-    Args:
-        guarded: Whether what a server says is printed: all of it is made plain text. Not with libraries that draw.
+    Whatever it prints is made plain text first: labels, names and errors come from servers and files.
 
     SIGTERM and SIGHUP (the terminal was closed) become SystemExit, so that `with` blocks and `finally` clean up
     as on Ctrl-C. A bug is not an expected error and keeps its traceback.
@@ -31,8 +30,7 @@ def run_command_line(main: Callable[[], int], expected: type[Exception], *, guar
         # A file's name may be any bytes, and the terminal's encoding may be ASCII.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if guarded:
-        sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(exit_code_of(main, expected))
@@ -44,7 +42,7 @@ def exit_code_of(main: Callable[[], int], expected: type[Exception]) -> int:
         code = main()
         sys.stdout.flush()
     except expected as error:
-        print(f"error: {plain(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # `… | head`: the reader left, which is not an error of ours
         sys.stderr.close()
