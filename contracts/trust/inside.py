@@ -2,8 +2,10 @@
 
 Triton joins what a configuration names with the model's folder, and looks at neither `..` nor a leading `/` there:
 an environment of Python, a backend's library, a graph, labels and warm-up data from anywhere would be read, or run.
+So would packages be that a model's requirements take from a folder.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -12,24 +14,28 @@ from contracts.errors import ModelConfigError, SignatureError
 from contracts.model_config import ModelConfig
 
 _HERE = "$$TRITON_MODEL_DIRECTORY/"  # what the Python backend puts the model's folder for
+_LOCK = "requirements.lock"
+_REQUIREMENTS = ("requirements.txt", _LOCK)  # beside a configuration
 _ENVIRONMENT = "EXECUTION_ENV_PATH"  # a parameter of the Python backend, relative to nothing that is the model's
 
 
 def check(version: Path) -> None:
-    """Check that no configuration in the bundle of a version names a file that lies elsewhere.
+    """Check that no configuration and no requirement in the bundle of a version names a file that lies elsewhere.
 
     Raises:
         SignatureError: one does. What is no configuration is not served, whatever it names.
     """
     for folder in sorted((version / bundle.FOLDER).glob("*")):
-        for path in model_config.paths(folder):
-            for field, name in _read(path):
-                if _leads_out(name):
-                    raise SignatureError(
-                        f"{layout.shown(path)} has the server open {name}, which no signature covers",
-                        note=f"{field} names a file outside of the model's folder",
-                        hint="put it into that folder, and publish again: python -m export",
-                    )
+        named = [(path, *each) for path in model_config.paths(folder) for each in _read(path)]
+        named += [(folder / name, *each) for name in _REQUIREMENTS for each in _places(folder / name)]
+        for path, field, name in named:
+            if _leads_out(name):
+                raise SignatureError(
+                    f"{layout.shown(path)} has the server open {name}, which no signature covers",
+                    note=f"{field} names a file outside of the model's folder",
+                    hint="put it into that folder, and publish again: python -m export",
+                )
+        _check_wheels(folder / _LOCK)
 
 
 def _read(path: Path) -> list[tuple[str, str]]:
@@ -61,6 +67,35 @@ def _files(config: ModelConfig) -> Iterator[tuple[str, str]]:
             yield key, value.string_value if value.string_value.startswith(_HERE) else f"/{value.string_value}"
         elif config.backend != "python":  # there they are for the model's own code, which is signed
             yield f"parameter {key}", value.string_value
+
+
+def _places(requirements: Path) -> Iterator[tuple[str, str]]:
+    """Yield (line, place) of what a file of requirements has pip look at on this machine."""
+    for line in _lines(requirements):
+        for word in re.split(r"[\s=@]+", line.partition(" #")[0]):
+            place = word.removeprefix("-f")
+            if not re.match(r"(\w+\+)?(https?|ssh)://", place):
+                yield line, f"/{place}" if place.startswith(("~", "$", "file:")) else place
+
+
+def _check_wheels(lock: Path) -> None:
+    """Check that packages which a release brings have hashes: what is installed is known by what its lock says."""
+    lines = _lines(lock)
+    brings = any(re.match(r"(--find-links|-f)\b", line) for line in lines)
+    for line in lines:
+        if brings and not line.startswith("-") and "--hash=" not in line:
+            raise SignatureError(
+                f"{layout.shown(lock)} has the server install {line}, which no signature covers",
+                note="a wheel of the same name and version that another release brought may be installed already",
+                hint="write its hash behind it: --hash=sha256:…, as `pip hash` says it, and publish again",
+            )
+
+
+def _lines(requirements: Path) -> list[str]:
+    if not requirements.is_file():
+        return []
+    text = requirements.read_text(errors="replace").replace("\0", "")  # of UTF-16, as Windows writes it
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _leads_out(name: str) -> bool:

@@ -180,6 +180,49 @@ def test_a_signed_release_that_has_the_server_open_what_lies_elsewhere_is_refuse
     assert "net/3/model.onnx" not in served.files and "other/1/model.onnx" in served.files
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "--find-links /tmp/wheels",
+            "--find-links=../../wheels",
+            "-f file:///tmp/wheels",
+            "-f/tmp/wheels",
+            "--find-links ~/wheels",
+        ),
+        *("--find-links ${HOME}/wheels", "own @ file:///tmp/own.whl", "/tmp/own.whl", "-e ../own"),
+    ],
+)
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_a_signed_release_that_has_pip_look_elsewhere_is_refused(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path, line: str, name: str
+) -> None:
+    written(root, {f"before/{name}": f"# made by hand\nsoundfile==0.13.1\n{line}\n"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert f"net/3/release/before/{name} has the server open " in str(served.failed["net"])
+
+
+def test_wheels_that_a_signed_release_brings_have_hashes(root: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """The layer that its lock names may have been made of others, when nobody asked for signatures."""
+    written(root, {"before/requirements.lock": "--find-links wheels\nown==1.0\n", "before/wheels/own-1.0.whl": "wheel"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert "requirements.lock has the server install own==1.0, which no signature" in str(served.failed["net"])
+
+
+def test_a_signed_release_may_bring_its_wheels(root: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = (
+        "--find-links wheels",
+        "--index-url https://example.org/simple",
+        "own==1.0 --hash=sha256:00",
+    )
+    written(root, {"before/requirements.lock": "\n".join(lines), "before/wheels/own-1.0.whl": "wheel"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert not served.failed and served.files["before/wheels/own-1.0.whl"] == "wheel"
+
+
 def test_what_a_signed_release_has_the_server_open_may_lie_in_it(
     root: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
