@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from cli.terminal import Guarded
+from cli.terminal import Guarded, plain
 
 # What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
 _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -42,7 +42,7 @@ def exit_code_of(main: Callable[[], int], expected: type[Exception]) -> int:
         code = main()
         sys.stdout.flush()
     except expected as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # `… | head`: the reader left, which is not an error of ours
         sys.stderr.close()
