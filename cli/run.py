@@ -31,6 +31,7 @@ def run_command_line(main: Callable[[], int], expected: type[Exception]) -> NoRe
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    os.environ.setdefault("PYTHON_COLORS", "0")  # what 3.13 and later colour, tracebacks and help, would not be colours
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(exit_code_of(main, expected))
