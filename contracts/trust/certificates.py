@@ -141,12 +141,12 @@ def _not_valid(
 
 def _weak(chain: "Sequence[Certificate]") -> Iterator[str]:
     """Yield what can be forged of a chain, the root at its end; OpenSSL takes SHA-1 and short keys there."""
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
     for certificate in chain:
         key, hashed = certificate.public_key(), certificate.signature_hash_algorithm
-        is_curve, is_rsa = isinstance(key, ec.EllipticCurvePublicKey), isinstance(key, rsa.RSAPublicKey)
-        if (is_curve and key.key_size < _CURVE_BITS) or (is_rsa and key.key_size < _RSA_BITS):
+        is_short = isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < _RSA_BITS
+        if is_short or (isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < _CURVE_BITS):
             yield f"the key of {certificate.subject.rfc4514_string()} is too short"
         # A root's own signature says nothing; of some keys, as Ed25519, there is no choice.
         if certificate is not chain[-1] and hashed is not None and hashed.name not in _HASHES:
