@@ -20,6 +20,7 @@ from typing import Any
 from cli import plots, progress, tables
 from cli.plots import GREEN, VERMILION
 from cli.run import run_command_line
+from cli.tables import Text
 from clients import Client, ClientError, Prediction
 from clients.settings import Protocol
 from contracts import golden, layout, manifest, repository
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stage(number: int, title: str) -> None:
-    console.print(f"\n[bold]{number}/3  {title}", soft_wrap=True)
+    console.print(f"\n{number}/3  {title}", style="bold", soft_wrap=True)
 
 
 def _run(*arguments: str) -> None:
@@ -146,24 +147,24 @@ def _report(
         cells = []
         for predictions in shown.values():
             answer = predictions[row]
-            cells.append(f"{tables.mark(answer.label == label)} {answer.label} {answer.score:.3f}")
+            cells.append(Text.assemble(tables.mark(answer.label == label), f" {answer.label} {answer.score:.3f}"))
         table.add_row(label, *cells)
     console.print(table)
     directory = layout.model_repository() / release.model / str(release.version)
     report = layout.shown(directory / "report.html")
     difference = abs(result["served_accuracy"] - result["offline_accuracy"]) * 100
     wrong, requests = result["wrong_answers"], result["golden_requests"]
-    passed: bool = difference <= MAX_DIFFERENCE_POINTS and not wrong
+    within: bool = difference <= MAX_DIFFERENCE_POINTS
     console.print(
         f"Published {release.model} version {release.version} ({release.choices[0].reason})\n"
         f"Accuracy on {result['served_images']:,} test images: served {result['served_accuracy']:.4f}, "
         f"offline {result['offline_accuracy']:.4f}; {difference:.2f} points apart, "
-        f"{'[green]within' if difference <= MAX_DIFFERENCE_POINTS else '[red]OVER'} {MAX_DIFFERENCE_POINTS}[/]\n"
+        f"{'within' if within else 'OVER'} {MAX_DIFFERENCE_POINTS}\n"
         f"Golden requests, over both protocols: {requests} sent, {tables.mark(not wrong)} {len(wrong)} answers wrong\n"
         f"All of it took {result['seconds']:.0f} s. Everything that was proven, to look at: {report}",
         soft_wrap=True,
     )
-    return passed
+    return within and not wrong
 
 
 def _draw(images: list[Path], labels: list[str], predictions: list[Prediction], path: Path) -> Path:

@@ -150,7 +150,7 @@ def _switch(switch: argparse.ArgumentParser) -> None:
 
 
 def _startup(startup: argparse.ArgumentParser) -> None:
-    _rounds(startup, 5, "some 30 s each for a checkout")
+    _rounds(startup, 5, "some 30 s each for a checkout; 30 for an interval that tells something")
     _seconds(startup, 2, "of each of the measurements of throughput in a round")
     startup.add_argument("--releases", type=positive_count, default=10, metavar="N", help="default: 10")
     startup.add_argument(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from locust import FastHttpUser, constant, events, task
 
 from benchmarks import target, wire, workload
+from cli.terminal import plain
 from contracts import layout
 from contracts.errors import ProjectError
 from contracts.golden import GoldenRequest
@@ -41,9 +42,9 @@ def prepare(environment: Any, **_: object) -> None:
             found = workload.find(host, model, target.repository(), images)
             idle = workload.answers(host, found.requests)
         except ProjectError as error:
-            raise SystemExit(f"error: {error}") from error
+            raise SystemExit(plain(f"error: {error}")) from error
         Infer.calls += [Call(each, *wire.body(each), answer) for each, answer in zip(found.requests, idle, strict=True)]
-        print(f"{model}: {found}", file=sys.stderr)
+        print(plain(f"{model}: {found}"), file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ class Infer(FastHttpUser):
             catch_response=True,
         ) as response:
             if response.status_code != 200:
-                response.failure(f"{response.status_code}: {response.text}")
+                response.failure(plain(f"{response.status_code}: {response.text}"))
                 return
             length = response.headers.get(wire.HEADER_LENGTH)
             try:
                 answer = wire.answer(response.content, int(length) if length else None)
             except ValueError as error:
-                response.failure(str(error))
+                response.failure(plain(str(error)))
                 return
             if told := payload.fault(call.request, answer, call.idle):
-                response.failure(told)
+                response.failure(plain(told))

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich import progress as widgets
-from rich.console import Console
-from rich.markup import escape  # what TensorRT says of its layers looks like markup
+
+from cli.tables import Console, Text, mark
 
 _T = TypeVar("_T")
 
@@ -21,7 +21,7 @@ class Bar:
 
     def __init__(self, drawn: widgets.Progress, title: str, total: float | None) -> None:
         self._drawn, self._title = drawn, title
-        self._task = drawn.add_task(escape(title), total=total)
+        self._task = drawn.add_task(title, total=total)
 
     def advance(self, count: float = 1) -> None:
         """Move on by `count`."""
@@ -33,11 +33,11 @@ class Bar:
 
     def now(self, doing: str) -> None:
         """Show what is being done, behind the title."""
-        self._drawn.update(self._task, description=escape(f"{self._title}: {doing}"))
+        self._drawn.update(self._task, description=f"{self._title}: {doing}")
 
     def say(self, line: str) -> None:
         """Print a line above the bar; also where no bar is shown."""
-        self._drawn.console.print(f"  {line}", soft_wrap=True, markup=False)
+        self._drawn.console.print(f"  {line}", soft_wrap=True)
 
 
 class Step(Bar):
@@ -57,7 +57,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
-        self._console.print(line, soft_wrap=True, markup=False)
+        self._console.print(line, soft_wrap=True)
 
     @contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Step]:
@@ -71,8 +71,9 @@ class Progress:
             step = Step(drawn, name, total)
             yield step
         took = "cached " if step.cached else f"{time.monotonic() - started:5.1f} s"
-        mark = "[red]✗[/]" if "REFUSED" in step.result else "[yellow]–[/]" if step.skipped else "[green]✓[/]"
-        self._console.print(f"  {mark} {name:<18} [dim]{took}[/]  {escape(step.result)}", soft_wrap=True)
+        sign = Text("–", "yellow") if step.skipped else mark("REFUSED" not in step.result)
+        line = Text.assemble("  ", sign, f" {name:<18} ", (took, "dim"), f"  {step.result}")
+        self._console.print(line, soft_wrap=True)
 
 
 @contextmanager
@@ -101,11 +102,11 @@ def track(items: Iterable[_T], title: str, unit: str, total: int | None = None) 
             shown.advance()
 
 
-_TITLE = "{task.description}"
+_TITLE = widgets.TextColumn("{task.description}", markup=False)  # what TensorRT says of its layers looks like markup
 
 
 def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True)
 
 
 def _drawn(console: Console, *columns: str | widgets.ProgressColumn, hidden: bool = False) -> widgets.Progress:

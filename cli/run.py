@@ -15,11 +15,10 @@ from cli.terminal import Guarded, plain
 _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def run_command_line(main: Callable[[], int], expected: type[Exception], *, guarded: bool = False) -> NoReturn:
+def run_command_line(main: Callable[[], int], expected: type[Exception]) -> NoReturn:
     """Run `main` and exit: its own code, 1 with the message for an `expected` error, 130 on Ctrl-C.
 
-    Args:
-        guarded: Whether what a server says is printed: all of it is made plain text. Not with libraries that draw.
+    Whatever it prints is made plain text first: labels, names and errors come from servers and files.
 
     SIGTERM and SIGHUP (the terminal was closed) become SystemExit, so that `with` blocks and `finally` clean up
     as on Ctrl-C. A bug is not an expected error and keeps its traceback.
@@ -31,8 +30,8 @@ def run_command_line(main: Callable[[], int], expected: type[Exception], *, guar
         # A file's name may be any bytes, and the terminal's encoding may be ASCII.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if guarded:
-        sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    os.environ.setdefault("PYTHON_COLORS", "0")  # what 3.13 and later colour, tracebacks and help, would not be colours
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(exit_code_of(main, expected))

@@ -5,15 +5,22 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import rich.console
-from rich.markup import escape as escape  # of a cell that may hold "["
 from rich.segment import Segment
 from rich.table import Table as Table
+from rich.text import Text as Text
 
 from cli.terminal import plain
 
 
 class Console(rich.console.Console):
-    """Rich's, to which a text gives nothing that steers the terminal: colours are the table's to choose."""
+    """Rich's, to which a string is what it says: neither markup nor what steers the terminal. Colours are a Text's."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a text of a string, a cell or a title, so that its column is as wide as what is shown of it."""
+        return super().render_str(plain(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
         """Yield what is written, its text made plain."""
@@ -23,14 +30,14 @@ class Console(rich.console.Console):
 
 def console(width: int = 120) -> Console:
     """Open standard output, `width` columns wide where it is no terminal, so that a table in a file is not cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else width)
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def table(*headings: str, title: str | None = None, left: int | Collection[str] = 1, **style: Any) -> Table:
     """Make a table whose columns are aligned left, as text is, or right, as figures are.
 
     Args:
-        title: Above the table; may hold markup.
+        title: Above the table.
         left: Which columns are text: so many of the first, or those with these headings.
         style: What else rich's Table takes.
     """
@@ -41,6 +48,6 @@ def table(*headings: str, title: str | None = None, left: int | Collection[str] 
     return made
 
 
-def mark(passed: bool) -> str:
+def mark(passed: bool) -> Text:
     """Give the sign of a verdict, in its colour."""
-    return "[green]✓[/]" if passed else "[red]✗[/]"
+    return Text("✓", "green") if passed else Text("✗", "red")

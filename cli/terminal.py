@@ -4,12 +4,16 @@ An escape sequence in a label could clear the screen, set the window's title, or
 Enter runs it. So whatever is printed goes through here: control characters become what they are called, `\\x1b`.
 """
 
+import csv
 import re
+from collections.abc import Iterable
 from typing import Any, TextIO
 
-# C0 but tab and newline, DEL, C1, and what turns the direction of text or breaks its lines.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell for that begins so
+# C0 but tab and newline, DEL, C1, what turns the direction of text or breaks its lines, and halves of characters,
+# which no file can hold.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a spreadsheet takes a cell for that begins so (OWASP, CSV injection), the last four of full width.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def plain(text: str) -> str:
@@ -20,6 +24,17 @@ def plain(text: str) -> str:
 def cell(text: str) -> str:
     """Return a text for a cell of a CSV file: one that begins like a formula is kept from being one."""
     return f"'{text}" if text.startswith(_FORMULAS) else text
+
+
+class Rows:
+    """The rows of a CSV file, whose texts are no formulas and steer nothing; numbers are written as they are."""
+
+    def __init__(self, stream: TextIO, **dialect: Any) -> None:
+        self._writer = csv.writer(stream, **dialect)
+
+    def write(self, row: Iterable[Any]) -> None:
+        """Write a row."""
+        self._writer.writerow([cell(plain(each)) if isinstance(each, str) else each for each in row])
 
 
 class Guarded:

@@ -24,6 +24,7 @@ BORROWED = (
     "cli/commands.py",
     "cli/progress.py",
     "cli/run.py",
+    "cli/tables.py",
     "cli/terminal.py",
 )
 # What is ours is named where it is imported, where a command says what carries it out, and in hints.

@@ -61,7 +61,7 @@ class Trust:
 
     public_key: Path | None = None
     chain: tuple[Path, ...] = ()  # with the root certificate
-    identity: str | None = None  # e-mail address, URI or host name of the certificate; None: any below the root
+    identity: str | None = None  # e-mail address, URI or host name of the certificate; there is one with a chain
     accept_expired_after: date | None = None  # what was signed since passes though its certificate has expired
 
     def __post_init__(self) -> None:
@@ -70,6 +70,12 @@ class Trust:
             raise SignatureError(
                 "signatures are verified with a public key or with a certificate chain, one of the two",
                 hint="set VERIFY_KEY or VERIFY_CHAIN, and unset the other one",
+            )
+        if self.chain and self.identity is None:
+            raise SignatureError(
+                "a certificate chain says who may issue certificates, and not whose signature is asked for",
+                note="whoever gets one for code below that root could sign",
+                hint="add --verify-identity, or set VERIFY_IDENTITY: an e-mail address, URI or host name of its signer",
             )
         if self.public_key and (self.identity or self.accept_expired_after):
             raise SignatureError(
@@ -96,7 +102,7 @@ def trust_from_environment() -> Trust | None:
     """Return what VERIFY_KEY, or VERIFY_CHAIN with VERIFY_IDENTITY, names; None where nothing is configured.
 
     Raises:
-        SignatureError: both are set, or an identity without a chain.
+        SignatureError: both are set, or one of a chain and an identity.
     """
     return trust(None, (), None, None)
 
@@ -177,7 +183,7 @@ def verify(directory: Path, trust: Trust) -> None:
         files = [("--public_key", trust.public_key)]
     reason = _model_signing("verify", "key" if trust.public_key else "certificate", directory, files)
     if reason is None:
-        if trust.chain:
+        if trust.chain and trust.identity is not None:
             demands = certificates.Demands(trust.chain, trust.identity, trust.accept_expired_after)
             certificates.check(signature, _made(directory), demands)
         return
@@ -214,9 +220,12 @@ def _command(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
 
 def _differences(directory: Path) -> str:
     """Say how the files differ from the signed ones: "changed: model.onnx; missing: model.sm90.plan"."""
-    payload = json.loads((directory / SIGNATURE).read_text())["dsseEnvelope"]["payload"]
-    resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
-    signed = {resource["name"]: resource["digest"] for resource in resources}
+    try:
+        payload = json.loads((directory / SIGNATURE).read_text())["dsseEnvelope"]["payload"]
+        resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
+        signed = {resource["name"]: resource["digest"] for resource in resources}
+    except (ValueError, LookupError, TypeError):  # model_signing takes other spellings of these names, too
+        return "which files differ cannot be told: the signature is not written as model_signing writes one"
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     present = {name: sha256(path) for name, path in files.items() if name != SIGNATURE}
     wrong = [f"missing: {name}" for name in sorted(signed.keys() - present.keys())]

@@ -123,8 +123,8 @@ def _up(up: argparse.ArgumentParser) -> None:
     security.add_argument(
         "--verify-identity",
         metavar="SAN",
-        help="the e-mail address, URI or host name in the signer's certificate "
-        "(default: $VERIFY_IDENTITY, else anybody's below the root)",
+        help="the e-mail address, URI or host name in the signer's certificate; a chain needs it "
+        "(default: $VERIFY_IDENTITY)",
     )
     security.add_argument(
         "--accept-expired-after",
@@ -318,4 +318,4 @@ COMMANDS = (
 )
 
 if __name__ == "__main__":
-    run_command_line(main, ProjectError, guarded=True)
+    run_command_line(main, ProjectError)

@@ -150,15 +150,11 @@ def _tell(release: Manifest, directory: Path) -> None:
     out.print(variants_table(release))
     if release.metric is None and (moved := differences_table(release)) is not None:
         out.print(moved)
-    out.print(reference_line(release), soft_wrap=True, markup=False)
+    out.print(reference_line(release), soft_wrap=True)
     for choice in release.choices:
-        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
-    out.print(
-        f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}",
-        soft_wrap=True,
-        markup=False,
-    )
-    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
+    out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)
     if release.served is None:
         out.print("Not yet served: no Triton has loaded it and answered its golden requests.", soft_wrap=True)
 

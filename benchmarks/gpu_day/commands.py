@@ -16,7 +16,7 @@ from benchmarks.gpu_day.day import Day, Device
 from benchmarks.gpu_day.evidence import MARKS, Evidence, StepResult
 from benchmarks.gpu_day.steps import STEPS, Step
 from cli import tables
-from cli.tables import console, escape
+from cli.tables import console
 from contracts import layout, manifest
 from deploy.triton import environment
 
@@ -112,5 +112,5 @@ def _table(found: Evidence) -> tables.Table:
     shown = tables.table("step", "it shows", "", left=3)
     for step in found.steps:
         figures = f"{sum(check.passed for check in step.checks)} of {len(step.checks)} checks" if step.checks else ""
-        shown.add_row(f"{MARKS[step.status]} {step.name}", escape(step.shows), escape(figures or step.status))
+        shown.add_row(f"{MARKS[step.status]} {step.name}", step.shows, figures or step.status)
     return shown

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from benchmarks.gpu_day.day import Device
 from benchmarks.gpu_day.record import Check, Record
 from benchmarks.gpu_day.steps import Step
+from cli.terminal import plain
 
 SCHEMA_VERSION = 1
 FILE_NAME, PAGE_NAME = "evidence.json", "evidence.html"
@@ -117,11 +118,13 @@ def read(folder: Path) -> Evidence:
 def page(evidence: Evidence) -> str:
     """Render the page: self-contained, no network, no other files."""
     import jinja2
+    from markupsafe import Markup
 
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,7 +1,6 @@
 """Half of a server's peak load for a long time, see `soak_run.py`: a table, a picture, all samples and figures."""
 
 import argparse
-import csv
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from benchmarks.serving.memory import Sample
 from benchmarks.serving.soak_run import Settings, Soak, run
 from cli import tables
 from cli.tables import Table, console
+from cli.terminal import Rows
 from contracts import layout
 
 
@@ -40,9 +40,9 @@ def write(soak: Soak, directory: Path) -> dict[str, Any]:
     stem = directory / f"soak-{soak.began:%Y%m%d-%H%M%S}"
     samples, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     with samples.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(f.name for f in fields(Sample))
-        rows.writerows(map(astuple, soak.samples))
+        rows = Rows(file)
+        for row in ((f.name for f in fields(Sample)), *map(astuple, soak.samples)):
+            rows.write(row)
     memory.plot(soak.samples, soak.growth, [reload.at_s for reload in soak.reloads], picture)
     p50, p99 = np.percentile(np.concatenate(soak.latency_ms), (50, 99)).tolist() if soak.latency_ms else (None, None)
     return {

@@ -1,7 +1,6 @@
 """What `python -m clients COMMAND` does, for each command; the exit code."""
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from cli.terminal import cell
+from cli.terminal import Rows
 from clients.client import Client
 from clients.command_line import files
 from clients.core.answer import Answer
@@ -150,19 +149,19 @@ def _by(answer: Answer | Prediction) -> str:
 def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | ClientError], None]:
     """Return what prints an outcome, in the form that was asked for."""
     if as_csv:
-        rows = csv.writer(sys.stdout, lineterminator="\n")
-        rows.writerow(["path", "label", "score", "error", "version"])
+        rows = Rows(sys.stdout, lineterminator="\n")
+        rows.write(["path", "label", "score", "error", "version"])
 
     def show(path: str, outcome: Prediction | ClientError) -> None:
         if isinstance(outcome, ClientError):
             if as_csv:
-                rows.writerow([cell(path), "", "", cell(str(outcome)), ""])
+                rows.write([path, "", "", str(outcome), ""])
             elif as_json:
                 print(json.dumps({"path": path, "error": str(outcome)}))
             else:
                 print(f"{path}  error: {outcome}", file=sys.stderr)
         elif as_csv:
-            rows.writerow([cell(path), cell(outcome.label), outcome.score, "", outcome.version])
+            rows.write([path, outcome.label, outcome.score, "", outcome.version])
         elif as_json:
             top = [{"label": label, "score": score} for label, score in outcome.top]
             found = {"path": path, "label": outcome.label, "score": outcome.score, "top": top}

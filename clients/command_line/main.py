@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Run as a program of its own: `main`, then exit."""
-    run_command_line(main, ProjectError, guarded=True)
+    run_command_line(main, ProjectError)
 
 
 def _classify(classify: argparse.ArgumentParser) -> None:

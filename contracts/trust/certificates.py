@@ -12,10 +12,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts import layout
 from contracts.errors import SignatureError
 
 if TYPE_CHECKING:  # to import it costs 0.1 s
     from cryptography.x509 import Certificate
+
+
+_HASHES = ("sha256", "sha384", "sha512", "sha3-256", "sha3-384", "sha3-512")
+_CURVE_BITS, _RSA_BITS = 256, 2048  # at least
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,13 @@ class Demands:
 
     Args:
         chain: Files with the root certificate, and those between.
-        identity: An e-mail address, a URI or a host name that its subjectAltName has; None: whoever is below the root.
+        identity: An e-mail address, a URI or a host name that its subjectAltName has.
         accept_expired_after: One that has expired passes where the release says that it was made after this, and while
             the certificate was valid. It is the signer who says so.
     """
 
     chain: tuple[Path, ...]
-    identity: str | None
+    identity: str
     accept_expired_after: date | None
 
 
@@ -45,11 +50,8 @@ def check(signature: Path, made: datetime | None, demands: Demands, now: datetim
     Raises:
         SignatureError: it is not what is asked for.
     """
-    from cryptography import x509
-
     now = now or datetime.now(UTC)
-    material = json.loads(signature.read_text())["verificationMaterial"]["x509CertificateChain"]["certificates"]
-    signer, *between = (x509.load_der_x509_certificate(base64.b64decode(each["rawBytes"])) for each in material)
+    signer, *between = _certificates(signature)
     for wrong in (*_not_for_code(signer), *_not_of(signer, demands.identity)):
         raise SignatureError(f"the certificate of {signer.subject.rfc4514_string()} may not sign releases", note=wrong)
     if not (told := _not_valid(signer, between, demands.chain, now)):
@@ -68,6 +70,27 @@ def check(signature: Path, made: datetime | None, demands: Demands, now: datetim
     )
 
 
+def _certificates(signature: Path) -> "list[Certificate]":
+    """Read the certificates in a signature, the signer's first.
+
+    Raises:
+        SignatureError: there is none, or one has a form that is none. model_signing takes other spellings of the names
+            in that file, too, and nobody vouches for those.
+    """
+    from cryptography import x509
+
+    try:
+        material = json.loads(signature.read_text())["verificationMaterial"]["x509CertificateChain"]["certificates"]
+        found = [x509.load_der_x509_certificate(base64.b64decode(each["rawBytes"])) for each in material]
+        for certificate in found:
+            certificate.extensions  # noqa: B018  # they are not read before they are asked for
+    except (ValueError, LookupError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise SignatureError(
+            f"{layout.shown(signature)} has no certificate that can be read", note=f"{type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
 def _not_for_code(certificate: "Certificate") -> Iterator[str]:
     from cryptography import x509
 
@@ -77,23 +100,23 @@ def _not_for_code(certificate: "Certificate") -> Iterator[str]:
         yield "its key usage has no digitalSignature"
     if not (isinstance(extended, x509.ExtendedKeyUsage) and x509.oid.ExtendedKeyUsageOID.CODE_SIGNING in extended):
         yield "its extended key usage has no codeSigning"
+    constraints = with_usage.get(x509.BasicConstraints)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        yield "it is an authority's, which issues certificates and signs nothing else"
 
 
-def _not_of(certificate: "Certificate", identity: str | None) -> Iterator[str]:
-    if identity is not None and identity not in (names := _names(certificate)):
-        yield f"its subjectAltName is {', '.join(names) or 'none'}, and not {identity}"
-
-
-def _names(certificate: "Certificate") -> list[str]:
-    """List the e-mail addresses, URIs and host names that a certificate is of."""
+def _not_of(certificate: "Certificate", identity: str) -> Iterator[str]:
     from cryptography import x509
 
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [*certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
     except x509.ExtensionNotFound:
-        return []
-    kinds = (x509.RFC822Name, x509.UniformResourceIdentifier, x509.DNSName)
-    return [name.value for name in names if isinstance(name, kinds)]
+        names = []
+    # A host name that reads like somebody's e-mail address is not that.
+    kind = x509.UniformResourceIdentifier if ":" in identity else x509.RFC822Name if "@" in identity else x509.DNSName
+    if identity not in [name.value for name in names if isinstance(name, kind)]:
+        shown = ", ".join(str(name.value) for name in names) or "none"
+        yield f"its subjectAltName is {shown}, and not {identity}"
 
 
 def _not_valid(
@@ -108,8 +131,34 @@ def _not_valid(
         store.add_cert(crypto.X509.from_cryptography(certificate))
     store.set_time(at)
     others = [crypto.X509.from_cryptography(certificate) for certificate in between]
+    context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(signer), others)
     try:
-        crypto.X509StoreContext(store, crypto.X509.from_cryptography(signer), others).verify_certificate()
+        verified = [certificate.to_cryptography() for certificate in context.get_verified_chain()]
     except crypto.X509StoreContextError as error:
         return str(error)
-    return None
+    return next(iter([*_weak(verified), *_for_something_else(verified[1:])]), None)
+
+
+def _weak(chain: "Sequence[Certificate]") -> Iterator[str]:
+    """Yield what can be forged of a chain, the root at its end; OpenSSL takes SHA-1 and short keys there."""
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+
+    for certificate in chain:
+        key, hashed = certificate.public_key(), certificate.signature_hash_algorithm
+        is_short = isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < _RSA_BITS
+        if is_short or (isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < _CURVE_BITS):
+            yield f"the key of {certificate.subject.rfc4514_string()} is too short"
+        # A root's own signature says nothing; of some keys, as Ed25519, there is no choice.
+        if certificate is not chain[-1] and hashed is not None and hashed.name not in _HASHES:
+            yield f"{certificate.subject.rfc4514_string()} is signed with {hashed.name}"
+
+
+def _for_something_else(authorities: "Sequence[Certificate]") -> Iterator[str]:
+    """Yield the authorities that may issue certificates, but none for code: OpenSSL does not look at that."""
+    from cryptography import x509
+
+    for_code = {x509.oid.ExtendedKeyUsageOID.CODE_SIGNING, x509.oid.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    for certificate in authorities:
+        usages = [e.value for e in certificate.extensions if isinstance(e.value, x509.ExtendedKeyUsage)]
+        if any(not for_code & {*usage} for usage in usages):
+            yield f"{certificate.subject.rfc4514_string()} issues no certificates for code"

@@ -10,6 +10,7 @@ from contracts import layout, manifest, signing
 from contracts.errors import ManifestError, SignatureError
 from contracts.manifest import Manifest
 from contracts.signing import Trust
+from contracts.trust import inside
 
 
 def verify(directory: Path, network: str, version: int, trust: Trust | None) -> Manifest:
@@ -43,11 +44,14 @@ def verify_sealed(directory: Path, network: str, version: int, trust: Trust | No
 
     Raises:
         ManifestError: as `verify`.
-        SignatureError: as `verify`, or it takes its configurations and steps from the repository.
+        SignatureError: as `verify`, or it takes its configurations and steps from the repository, or has the server
+            open what lies elsewhere.
     """
     told = verify(directory, network, version, trust)
     if trust is not None and not told.models:
         raise unsealed(directory, "the configurations, ensembles and steps around it")
+    if trust is not None:
+        inside.check(directory)
     return told
 
 

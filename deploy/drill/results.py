@@ -1,6 +1,5 @@
 """What the requests of a drill say of its events: figures, a table, a picture."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from typing import Any
 
 from cli import plots, tables
 from cli.plots import BLUE, GREEN, GREY, VERMILION
-from cli.tables import Table, console, escape
+from cli.tables import Table, console
+from cli.terminal import Rows
 from contracts import layout
 from deploy.drill.traffic import SentRequest
 
@@ -118,13 +118,13 @@ def table(result: DrillResult) -> Table:
     """Lay out the events, a row each."""
     shown = tables.table(
         "event", "requests", "failures", "longest gap ms,\none connection", "\nall", "p99 ms\nbefore", "\nduring",
-        "\nafter", "recovered\nafter s", "limit s", "", caption=escape(f"Sent: {result.payload}"),
+        "\nafter", "recovered\nafter s", "limit s", "", caption=f"Sent: {result.payload}",
     )  # fmt: skip
     for f in result.event_results:
         limit = "0 failures" if f.limit_s is None else f"{f.limit_s:g}"
         recovered = "never" if f.recovery_s is None else f"{f.recovery_s:.2f}"
         shown.add_row(
-            escape(f.event), f"{f.requests:,}", f"{f.failures:,}", f"{f.gap_ms:.0f}", f"{f.gap_all_ms:.0f}",
+            f.event, f"{f.requests:,}", f"{f.failures:,}", f"{f.gap_ms:.0f}", f"{f.gap_all_ms:.0f}",
             *("—" if p99 is None else f"{p99:.0f}" for p99 in (f.p99_before_ms, f.p99_during_ms, f.p99_after_ms)),
             recovered, limit, tables.mark(f.held),
         )  # fmt: skip
@@ -143,10 +143,10 @@ def save(result: DrillResult, root: Path) -> Path:
     folder = root / result.began.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     with (folder / "requests.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["connection", "protocol", "start_s", "end_s", "error"])
+        rows = Rows(file)
+        rows.write(["connection", "protocol", "start_s", "end_s", "error"])
         for r in result.sent:
-            writer.writerow([r.connection, r.protocol, f"{r.start_s:.6f}", f"{r.end_s:.6f}", r.error])
+            rows.write([r.connection, r.protocol, f"{r.start_s:.6f}", f"{r.end_s:.6f}", r.error])
     (folder / "drill.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
     _draw(result, folder / "drill.png")
     return folder

@@ -100,7 +100,7 @@ def last_error_about(path: Path, model: str, since: float) -> str | None:
 
 def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable[[], bool]) -> None:
     """Print the last `lines` records and, with `follow`, what comes until the server is no longer `alive`."""
-    console = Console(highlight=False)
+    console = Console()
     with path.open(errors="replace") as log:
         kept = _tail(path, log, lines)
         for line, entry in _parsed(chain(kept, _growth(path, log, alive) if follow else [])):

@@ -4,8 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from cli.tables import Table, console, escape, table
-from cli.terminal import plain
+from cli.tables import Table, console, table
 from contracts import layout, manifest
 from contracts.errors import ManifestError
 from contracts.manifest import Manifest
@@ -33,9 +32,9 @@ def list_versions(options: argparse.Namespace) -> int:
     shown = _table(found) if found else f"Nothing is published in {layout.shown(options.repository)}"
     console(width=150).print(shown)
     for release, fault in faults:
-        print(plain(f"✗ {release.network} version {release.version} ({release.state}): {fault}"))
+        print(f"✗ {release.network} version {release.version} ({release.state}): {fault}")
     for release in [release for release, _ in found if release.refusal is not None]:
-        print(plain(f"{release.network} version {release.version} was refused: {release.refusal}"))
+        print(f"{release.network} version {release.version} was refused: {release.refusal}")
     for network in [told.model for release, told in found if release.state == "serving" and not told.models]:
         print(f"{network} serves what is not sealed, and changes with the repository: python -m export adopt {network}")
     if not found and not faults:
@@ -55,11 +54,11 @@ def _table(found: list[tuple[Release, Manifest]]) -> Table:
         score = told.variant_for(told.choices[0].file).score if told.choices else None
         metric = told.metric
         shown.add_row(
-            escape(told.model), str(told.version), release.state, escape(served_by(told)),
-            escape(told.created_at[:16].replace("T", " ")),
-            escape(f"{told.source.file} {told.source.sha256[:12]}"),
-            escape(", ".join(f"{choice.precision} {choice.file}" for choice in told.choices)),
-            escape(f"{metric.name} {metric.shown(score)}") if metric and score is not None else "—",
+            told.model, str(told.version), release.state, served_by(told),
+            told.created_at[:16].replace("T", " "),
+            f"{told.source.file} {told.source.sha256[:12]}",
+            ", ".join(f"{choice.precision} {choice.file}" for choice in told.choices),
+            f"{metric.name} {metric.shown(score)}" if metric and score is not None else "—",
             "yes" if (release.directory / manifest.SIGNATURE).exists() else "no",
         )  # fmt: skip
     return shown

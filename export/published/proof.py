@@ -9,7 +9,6 @@ import argparse
 import json
 from dataclasses import asdict
 
-from cli.terminal import plain
 from contracts import bundle, layout, manifest, signing
 from contracts.errors import ProjectError
 from contracts.manifest import FIRST_SCHEMA, Manifest
@@ -41,18 +40,14 @@ def show(options: argparse.Namespace) -> int:
         engine = variant.engine.gates if variant.engine else ()
         out.print(gates_table(told, [*variant.gates, *engine, *worth]))
         for kept in variant.kept_fp32:
-            out.print(f"  kept in FP32: {kept}", soft_wrap=True, markup=False)
+            out.print(f"  kept in FP32: {kept}", soft_wrap=True)
     for choice in release.choices:
-        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True, markup=False)
+        out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
     if release.schema_version > FIRST_SCHEMA:  # which did not record it
-        out.print(reference_line(release), soft_wrap=True, markup=False)
-    out.print(_sealed_line(release), soft_wrap=True, markup=False)
-    out.print(
-        f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}",
-        soft_wrap=True,
-        markup=False,
-    )
-    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True, markup=False)
+        out.print(reference_line(release), soft_wrap=True)
+    out.print(_sealed_line(release), soft_wrap=True)
+    out.print(f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}", soft_wrap=True)
+    out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)
     return 0
 
 
@@ -76,7 +71,7 @@ def verify(options: argparse.Namespace) -> int:
     else:
         checked = "digests and signature" if trust else "digests"
         for directory, fault in verdicts.items():
-            print(plain(f"✗ {fault}") if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
+            print(f"✗ {fault}" if fault else f"✓ {layout.shown(directory)}: as published ({checked})")
     return 1 if any(verdicts.values()) else 0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cli.tables import Table, escape, mark, table
+from cli.tables import Table, Text, mark, table
 from contracts.manifest import Gate, Manifest, Variant, find_gate
 
 
@@ -17,7 +17,7 @@ def variants_table(release: Manifest) -> Table:
     # Not the kernels': TensorRT may compute a layer in a higher type than it is asked for.
     types = "types in the\nnetwork"
     text = ("variant", types, "verdict")
-    shown = table("variant", *proven, types, *timed, "verdict", title=f"{escape(release.model)}{known}", left=text)
+    shown = table("variant", *proven, types, *timed, "verdict", title=f"{release.model}{known}", left=text)
     for variant in release.variants:
         shown.add_row(*_row(variant, files, release))
     return shown
@@ -32,7 +32,7 @@ def differences_table(release: Manifest) -> Table | None:
     shown = table(*headings, title="how far the numbers moved", left=("output", "variant"), title_justify="left")
     for output, precision, d in sorted(rows, key=lambda row: row[0]):
         figures = (f"{d.largest:.3g}", f"{d.p99:.3g}", f"{d.mean:.3g}", f"{d.relative:.3%}")
-        shown.add_row(escape(output), escape(precision), *figures)
+        shown.add_row(output, precision, *figures)
     return shown
 
 
@@ -49,16 +49,14 @@ def reference_line(release: Manifest) -> str:
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     """Lay out the gates, a row each: figure, limit and verdict."""
     headings = ("gate", "figure", "limit", "", "detail")
-    shown = table(*headings, title=escape(title), left=("gate", "", "detail"), title_justify="left")
+    shown = table(*headings, title=title, left=("gate", "", "detail"), title_justify="left")
     for gate in gates:
         sign = "≤" if gate.bound == "at most" else "≥"
-        shown.add_row(
-            escape(gate.name), f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", mark(gate.passed), escape(gate.detail)
-        )
+        shown.add_row(gate.name, f"{gate.figure:.5g}", f"{sign} {gate.limit:g}", mark(gate.passed), gate.detail)
     return shown
 
 
-def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
+def _row(variant: Variant, files: list[str], release: Manifest) -> list[str | Text]:
     served = [choice.file for choice in release.choices if choice.precision == variant.precision]
     engine = variant.engine
     return [
@@ -74,7 +72,7 @@ def _row(variant: Variant, files: list[str], release: Manifest) -> list[str]:
             for file in files
             for batch in _batches(release, file)
         ),
-        "[red]REFUSED" if not variant.passed else " ".join(served) or "passed",
+        Text("REFUSED", "red") if not variant.passed else " ".join(served) or "passed",
     ]
 
 

@@ -1,16 +1,20 @@
 """The report's two pages: what their templates, report.html.j2 and report.md.j2, are filled with."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from cli.terminal import plain
 from contracts.manifest import Difference, Gate, Manifest, Variant, find_gate
 from contracts.spec import ModelSpec
 from export.report import plots
 from export.report.evidence import Evidence, flips, recalls
 
+_MARKDOWN = re.compile(r"[\n<`|\[]")  # what begins a tag, code, a cell or a link
 _LAYERS = 30  # the most sensitive ones
 _CLASSES, _CLASSES_OF_MANY = 40, 20  # up to 40 classes all are shown, of more the 20 most changed
 _FLIPS = 24  # samples a variant
@@ -22,11 +26,25 @@ def render(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, 
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(("html.j2",)),
         undefined=jinja2.StrictUndefined,
+        finalize=_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     content = _content(release, spec, evidence)
     return {name: templates.get_template(f"{name}.j2").render(content) for name in ("report.html", "report.md")}
+
+
+@jinja2.pass_eval_context
+def _text(context: jinja2.nodes.EvalContext, value: Any) -> Any:
+    """Return what a page shows of a value: a name is text, and neither steers a reader's terminal nor is markup."""
+    if isinstance(value, Markup):
+        return value
+    shown = plain(str(value))
+    return shown if context.autoescape else _MARKDOWN.sub(_escaped, shown)
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    return {"\n": " ", "<": "&lt;", "`": "'"}.get(found[0], f"\\{found[0]}")
 
 
 def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import plots
 from cli.plots import AMBER, BLUE, GREEN, GREY, INK, PALE, VERMILION
+from cli.terminal import plain
 from contracts.manifest import Gate, Layer
 from contracts.spec import Precision
 from export.report.evidence import Recall
@@ -92,7 +93,7 @@ def search(attempts: Sequence[Attempt]) -> str:
     with _figure(0.9 + 0.27 * len(attempts)) as figure:
         for number, (title, figures) in enumerate(panels.items(), start=1):
             axes = _rows(figure, [attempt.name for attempt in attempts], (1, len(panels), number))
-            axes.set_title(title, loc="left", fontsize=9.5, fontweight="normal")
+            axes.set_title(plain(title), loc="left", fontsize=9.5, fontweight="normal")
             axes.grid(axis="y")
             axes.margins(x=0.1)
             for row, value in figures.items():
@@ -160,14 +161,15 @@ def _figure(height_in: float) -> "Iterator[Figure]":
 def _url(figure: "Figure") -> str:
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
-    text = svg.getvalue().replace("'DejaVu Sans'", "system-ui, 'Segoe UI', 'DejaVu Sans'")
+    text = plain(svg.getvalue()).replace("'DejaVu Sans'", "system-ui, 'Segoe UI', 'DejaVu Sans'")
     return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def _rows(figure: "Figure", names: Sequence[str], place: tuple[int, int, int] = (1, 1, 1)) -> "Axes":
     """Add axes with one named row each, the first on top."""
     axes = figure.add_subplot(*place)
-    axes.set_yticks(range(len(names)), [name if len(name) <= 48 else f"{name[:22]}…{name[-25:]}" for name in names])
+    told = [plain(name) for name in names]
+    axes.set_yticks(range(len(told)), [name if len(name) <= 48 else f"{name[:22]}…{name[-25:]}" for name in told])
     axes.tick_params(left=False)
     axes.grid(axis="y", visible=False)
     axes.set_ylim(len(names) - 0.4, -0.6)

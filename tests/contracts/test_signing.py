@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from OpenSSL import crypto
 
 from contracts import signing
 from contracts.errors import SignatureError
@@ -32,9 +34,15 @@ def key_pair(directory: Path, name: str, key: ec.EllipticCurvePrivateKey | rsa.R
     return private, public
 
 
+UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00")
 CODE, CLIENTS = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH
+ANYTHING = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 YESTERDAY, TOMORROW = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))
 NAMES = (x509.RFC822Name("release@example.org"), x509.UniformResourceIdentifier("https://example.org/ci"))
+
+
+def below(*chain: Path, since: date | None = None) -> Trust:
+    return Trust(chain=chain, identity="release@example.org", accept_expired_after=since)
 
 
 def usage(*, signs: bool) -> x509.KeyUsage:
@@ -53,39 +61,69 @@ class Leaf:
     signs: bool | None = True  # by its key usage; None: it has none
     begins: datetime = YESTERDAY
     ends: datetime = TOMORROW
+    names: tuple[x509.GeneralName, ...] = NAMES
+    is_authority: bool = False
+    hashed: str = "sha256"
+    more: tuple[x509.ExtensionType, ...] = ()  # critical
+
+
+@dataclass(frozen=True)
+class Above:
+    """What the certificate of an authority says, by default what it should."""
+
+    is_authority: bool = True
+    path_length: int | None = None
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None
+    hashed: str = "sha256"
+    ends: datetime = TOMORROW
+    more: tuple[x509.ExtensionType, ...] = ()
 
 
 def certificate(
     name: str,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
     issuer: str,
-    issuers: ec.EllipticCurvePrivateKey,
-    leaf: Leaf | None = None,
+    issuers: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    says: Leaf | Above,
 ) -> bytes:
     """A certificate authority's, or one for signing."""
     subject, by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)]) for common in (name, issuer))
     builder = x509.CertificateBuilder(by, subject, key.public_key(), x509.random_serial_number())
-    begins, ends = (leaf.begins, leaf.ends) if leaf else (datetime(2010, 1, 1, tzinfo=UTC), TOMORROW)
-    builder = builder.not_valid_before(begins).not_valid_after(ends)
-    builder = builder.add_extension(x509.BasicConstraints(leaf is None, None), critical=True)
-    if leaf is not None:
-        builder = builder.add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
-        if leaf.extended is not None:
-            builder = builder.add_extension(x509.ExtendedKeyUsage([leaf.extended]), critical=False)
-        if leaf.signs is not None:
-            builder = builder.add_extension(usage(signs=leaf.signs), critical=True)
-    return builder.sign(issuers, hashes.SHA256()).public_bytes(PEM)
+    builder = builder.not_valid_before(says.begins if isinstance(says, Leaf) else datetime(2010, 1, 1, tzinfo=UTC))
+    length = says.path_length if isinstance(says, Above) else None
+    builder = builder.not_valid_after(says.ends)
+    builder = builder.add_extension(x509.BasicConstraints(says.is_authority, length), critical=True)
+    for extension in says.more:
+        builder = builder.add_extension(extension, critical=True)
+    if isinstance(says, Leaf):
+        if says.names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(says.names), critical=False)
+        if says.extended is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([says.extended]), critical=False)
+        if says.signs is not None:
+            builder = builder.add_extension(usage(signs=says.signs), critical=True)
+    made = crypto.X509.from_cryptography(builder.sign(issuers, hashes.SHA256()))
+    made.sign(crypto.PKey.from_cryptography_key(issuers), says.hashed)  # cryptography signs nothing with SHA-1
+    return crypto.dump_certificate(crypto.FILETYPE_PEM, made)
 
 
-def chain_of_trust(directory: Path, leaf: Leaf = Leaf()) -> tuple[Signer, Path]:
-    """A signer whose certificate an intermediate one vouches for, and the root certificate above both."""
+def chain_of_trust(
+    directory: Path, leaf: Leaf = Leaf(), above: tuple[Above, ...] = (Above(),), root: Above = Above()
+) -> tuple[Signer, Path]:
+    """A signer whose certificate intermediate ones vouch for, and the root certificate above them."""
     directory.mkdir()
-    root, between, signer = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    (directory / "root.pem").write_bytes(certificate("root", root, "root", root))
-    (directory / "between.pem").write_bytes(certificate("between", between, "root", root))
-    (directory / "signer.pem").write_bytes(certificate("signer", signer, "between", between, leaf))
+    key = root.key or ec.generate_private_key(ec.SECP256R1())
+    issuer, issuers, chain = "root", key, list[Path]()
+    (directory / "root.pem").write_bytes(certificate("root", key, "root", key, root))
+    for number, says in enumerate(above):
+        name, key = f"between{number}", says.key or ec.generate_private_key(ec.SECP256R1())
+        chain.insert(0, directory / f"{name}.pem")
+        chain[0].write_bytes(certificate(name, key, issuer, issuers, says))
+        issuer, issuers = name, key
+    signer = ec.generate_private_key(ec.SECP256R1())
+    (directory / "signer.pem").write_bytes(certificate("signer", signer, issuer, issuers, leaf))
     private, _ = key_pair(directory, "key", signer)
-    return Signer(private, directory / "signer.pem", (directory / "between.pem",)), directory / "root.pem"
+    return Signer(private, directory / "signer.pem", tuple(chain)), directory / "root.pem"
 
 
 @pytest.fixture
@@ -188,20 +226,20 @@ def test_a_certificate_is_trusted_for_its_root_alone(version: Path, keys: tuple[
     signer, root = chain_of_trust(tmp_path / "ours")
     _, other_root = chain_of_trust(tmp_path / "theirs")
     signing.sign(version, signer)
-    signing.verify(version, Trust(chain=(root,)))
+    signing.verify(version, below(root))
     with pytest.raises(SignatureError, match="does not lead to a root among these"):
-        signing.verify(version, Trust(chain=(other_root,)))
+        signing.verify(version, below(other_root))
     with pytest.raises(SignatureError, match="verify it with the certificate chain"):
         signing.verify(version, Trust(keys[1]))
     flip_a_byte(version)
     with pytest.raises(SignatureError, match=r"changed: model\.onnx"):
-        signing.verify(version, Trust(chain=(root,)))
+        signing.verify(version, below(root))
 
 
 def test_a_certificate_needs_no_chain_of_its_own(version: Path, tmp_path: Path) -> None:
     signer, root = chain_of_trust(tmp_path / "ours")
     signing.sign(version, Signer(signer.private_key, signer.certificate))
-    signing.verify(version, Trust(chain=(root, *signer.chain)))
+    signing.verify(version, below(root, *signer.chain))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +251,11 @@ def test_a_certificate_needs_no_chain_of_its_own(version: Path, tmp_path: Path) 
         (Leaf(signs=False), "may not sign releases\nNote: its key usage has no digitalSignature"),
         (Leaf(begins=YESTERDAY - timedelta(days=9), ends=YESTERDAY), "is not valid\nNote: certificate has expired"),
         (Leaf(begins=TOMORROW, ends=TOMORROW + timedelta(days=1)), "is not valid\nNote: certificate is not yet valid"),
+        (Leaf(extended=ANYTHING), "may not sign releases\nNote: its extended key usage has no codeSigning"),
+        (Leaf(extended=ExtendedKeyUsageOID.TIME_STAMPING), "may not sign releases\nNote: its extended key usage"),
+        (Leaf(is_authority=True), "may not sign releases\nNote: it is an authority's"),
+        (Leaf(names=()), "may not sign releases\nNote: its subjectAltName is none, and not release@example.org"),
+        (Leaf(hashed="sha1"), "is not valid\nNote: CN=signer is signed with sha1"),
     ],
 )
 def test_only_a_certificate_for_signing_code_that_is_valid_today_signs(
@@ -221,8 +264,102 @@ def test_only_a_certificate_for_signing_code_that_is_valid_today_signs(
     signer, root = chain_of_trust(tmp_path / "ours", leaf)
     signing.sign(version, signer)
     with pytest.raises(SignatureError) as refused:
-        signing.verify(version, Trust(chain=(root,)))
+        signing.verify(version, below(root))
     assert f"the certificate of CN=signer {told}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("above", "root", "told"),
+    [
+        ((Above(is_authority=False),), Above(), "invalid CA certificate"),
+        ((Above(path_length=0), Above()), Above(), "path length constraint exceeded"),
+        ((Above(),), Above(path_length=0), "path length constraint exceeded"),
+        ((Above(ends=YESTERDAY),), Above(), "certificate has expired"),
+        ((Above(),), Above(ends=YESTERDAY), "certificate has expired"),
+        ((Above(more=(usage(signs=True),)),), Above(), "invalid CA certificate|not include certificate signing"),
+        ((Above(more=(x509.ExtendedKeyUsage([CLIENTS]),)),), Above(), "CN=between0 issues no certificates for code"),
+        ((Above(),), Above(more=(x509.ExtendedKeyUsage([CLIENTS]),)), "CN=root issues no certificates for code"),
+        ((Above(more=(x509.NameConstraints([x509.RFC822Name("example.com")], None),)),), Above(), "permitted subtree"),
+        ((Above(more=(x509.NameConstraints(None, [x509.RFC822Name("example.org")]),)),), Above(), "excluded subtree"),
+        ((Above(more=(UNKNOWN,)),), Above(), "unhandled critical extension"),
+        ((Above(hashed="sha1"),), Above(), "CN=between0 is signed with sha1"),
+        ((Above(key=rsa.generate_private_key(65537, 1024)),), Above(), "the key of CN=between0 is too short"),
+        ((Above(),), Above(key=ec.generate_private_key(ec.SECP192R1())), "the key of CN=root is too short"),
+    ],
+)
+def test_every_certificate_above_is_one_that_may_vouch_for_code(
+    version: Path, tmp_path: Path, above: tuple[Above, ...], root: Above, told: str
+) -> None:
+    signer, trusted = chain_of_trust(tmp_path / "ours", above=above, root=root)
+    signing.sign(version, signer)
+    with pytest.raises(SignatureError, match=told):
+        signing.verify(version, below(trusted))
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        (),
+        (Above(path_length=1), Above(path_length=0)),
+        (Above(more=(x509.ExtendedKeyUsage([CODE]),), key=rsa.generate_private_key(65537, 2048)),),
+        (Above(more=(x509.NameConstraints([x509.RFC822Name("example.org")], None),)),),
+    ],
+)
+def test_a_certificate_below_authorities_that_may_vouch_for_it_signs(
+    version: Path, tmp_path: Path, above: tuple[Above, ...]
+) -> None:
+    signer, trusted = chain_of_trust(tmp_path / "ours", above=above, root=Above(hashed="sha1"))
+    signing.sign(version, signer)
+    signing.verify(version, below(trusted))
+
+
+def test_a_chain_says_whose_signature_is_asked_for() -> None:
+    with pytest.raises(SignatureError, match="not whose signature is asked for\nNote: whoever gets one for code"):
+        Trust(chain=(Path("root.pem"),))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [x509.DNSName("release@example.org"), x509.UniformResourceIdentifier("release@example.org"), x509.DNSName("*")],
+)
+def test_a_name_of_another_kind_is_another_name(version: Path, tmp_path: Path, name: x509.GeneralName) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours", Leaf(names=(name,)))
+    signing.sign(version, signer)
+    with pytest.raises(SignatureError, match="its subjectAltName is"):
+        signing.verify(version, below(root))
+
+
+def test_a_host_name_may_be_a_signers_identity(version: Path, tmp_path: Path) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours", Leaf(names=(x509.DNSName("ci.example.org"),)))
+    signing.sign(version, signer)
+    signing.verify(version, Trust(chain=(root,), identity="ci.example.org"))
+
+
+def respelled(version: Path, *keys: str) -> None:
+    """Write names in a signature in the other spelling that model_signing takes."""
+    text = (version / "model.sig").read_text()
+    for key in keys:
+        text = text.replace(f'"{key}"', f'"{re.sub("([A-Z])", lambda upper: "_" + upper[1].lower(), key)}"')
+    (version / "model.sig").write_text(text)
+
+
+@pytest.mark.parametrize("keys", [("x509CertificateChain",), ("rawBytes",)])
+def test_a_signature_whose_certificate_cannot_be_found_is_refused(
+    version: Path, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    signer, root = chain_of_trust(tmp_path / "ours")
+    signing.sign(version, signer)
+    respelled(version, *keys)
+    with pytest.raises(SignatureError, match="has no certificate that can be read\nNote: KeyError"):
+        signing.verify(version, below(root))
+
+
+def test_a_signature_in_another_spelling_hides_no_change(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    version = Path(shutil.copytree(signed[0], tmp_path / "1"))
+    respelled(version, "dsseEnvelope")
+    flip_a_byte(version)
+    with pytest.raises(SignatureError, match="is not what was signed\nNote: which files differ cannot be told"):
+        signing.verify(version, Trust(signed[1]))
 
 
 def test_a_certificate_has_to_be_of_whom_the_user_says(version: Path, tmp_path: Path) -> None:
@@ -256,7 +393,7 @@ def test_of_an_archive_a_certificate_may_have_expired_since_it_signed(
     signer, root = chain_of_trust(tmp_path / "ours", Leaf(begins=began, ends=ended))
     (version / "manifest.json").write_text(json.dumps({"created_at": made}))
     signing.sign(version, signer)
-    trust = Trust(chain=(root,), accept_expired_after=since)
+    trust = below(root, since=since)
     if told is None:
         signing.verify(version, trust)
         return
@@ -284,7 +421,7 @@ def test_a_key_alone_does_not_satisfy_a_certificate_chain(
     _, root = chain_of_trust(tmp_path / "ours")
     signing.sign(version, Signer(keys[0]))
     with pytest.raises(SignatureError, match="verify it with the public key"):
-        signing.verify(version, Trust(chain=(root,)))
+        signing.verify(version, below(root))
 
 
 def test_a_certificate_of_another_key_cannot_sign(version: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
@@ -335,7 +472,8 @@ def test_the_environment_names_the_files(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SIGNING_CHAIN", "a.pem:b.pem")
     assert signing.signer_from_environment() == Signer(Path("k.pem"), Path("c.pem"), (Path("a.pem"), Path("b.pem")))
     monkeypatch.setenv("VERIFY_CHAIN", "root.pem")
-    assert signing.trust_from_environment() == Trust(chain=(Path("root.pem"),))
+    with pytest.raises(SignatureError, match="set VERIFY_IDENTITY"):
+        signing.trust_from_environment()
     monkeypatch.setenv("VERIFY_IDENTITY", "release@example.org")
     assert signing.trust_from_environment() == Trust(chain=(Path("root.pem"),), identity="release@example.org")
     monkeypatch.setenv("VERIFY_KEY", "k.pem")

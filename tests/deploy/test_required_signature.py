@@ -157,7 +157,7 @@ def test_two_graphs_that_somebody_put_there_may_be_served_once_they_are_adopted(
     [
         None,
         Trust(Path("/verify.pem")),
-        Trust(chain=(Path("/root.pem"), Path("/between.pem"))),
+        Trust(chain=(Path("/root.pem"), Path("/between.pem")), identity="https://example.org/ci"),
         Trust(chain=(Path("/root.pem"),), identity="release@example.org", accept_expired_after=date(2026, 1, 1)),
     ],
 )

@@ -23,6 +23,7 @@ from tests.small_releases import NETWORK, PYTHON, ensemble, files, release_of, w
 pytestmark = pytest.mark.usefixtures("signing_here")
 
 PLANTED = "planted"
+PARAMETER = 'parameters {{ key: "EXECUTION_ENV_PATH" value {{ string_value: "{}" }} }}'
 
 
 def seal(root: Path, network: str, version: int, signer: Path, *, bundled: bool = True) -> Path:
@@ -139,6 +140,102 @@ def test_compiled_code_is_never_copied_also_of_a_model_that_nobody_sealed(
     served = serve(root, tmp_path / "served", None)
     assert not served.failed and served.files["new/1/model.py"] == "code"
     assert PLANTED not in served.files.values()
+
+
+OUTSIDE = {
+    "environment": 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/tmp/env.tar.gz" } }',
+    "environment above": PARAMETER.format("$$TRITON_MODEL_DIRECTORY/../env.tar.gz"),
+    "environment beside": PARAMETER.format("$$TRITON_MODEL_DIRECTORYx/env.tar.gz"),
+    "environment of nowhere": PARAMETER.format("env.tar.gz"),
+    "environment in a cloud": PARAMETER.format("s3://bucket/env.tar.gz"),
+    "library": 'runtime: "../../../../tmp/libevil.so"',
+    "backend": 'backend: "../../../tmp/evil"',
+    "graph": 'default_model_filename: "../../evil/model.onnx"',
+    "graph, absolute": 'default_model_filename: "/tmp/model.onnx"',
+    "plan": 'cc_model_filenames { key: "9.0" value: "../../evil/model.plan" }',
+    "operators": 'model_operations { op_library_filename: "/tmp/libops.so" }',
+    "labels": 'output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] label_filename: "../../../../etc/passwd" }',
+    "warm-up": 'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 1 ] '
+    'input_data_file: "../../../etc/passwd" } } }',
+    "state": 'sequence_batching { state { input_name: "i" output_name: "o" initial_state { data_type: TYPE_FP32 '
+    'dims: [ 1 ] name: "s" data_file: "a/../../../x" } } }',
+    "agent": 'model_repository_agents { agents { name: "../../tmp/evil" } }',
+    "engine cache": 'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" parameters { '
+    'key: "trt_engine_cache_path" value: "/tmp/engines" } } } }',
+    "parameter": 'parameters { key: "session.custom_ops" value { string_value: "/tmp/libops.so" } }',
+}
+
+
+@pytest.mark.parametrize("more", OUTSIDE.values(), ids=OUTSIDE)
+@pytest.mark.parametrize("name", ["config.pbtxt", "configs/cpu.pbtxt"])
+def test_a_signed_release_that_has_the_server_open_what_lies_elsewhere_is_refused(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path, more: str, name: str
+) -> None:
+    """Who may write there later has signed nothing."""
+    usual = 'name: "net"' if "backend:" in more else NETWORK
+    written(root, {f"net/{name}": f"{usual} {more}"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert f"net/3/release/net/{name} has the server open " in str(served.failed["net"])
+    assert "net/3/model.onnx" not in served.files and "other/1/model.onnx" in served.files
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "--find-links /tmp/wheels",
+            "--find-links=../../wheels",
+            "-f file:///tmp/wheels",
+            "-f/tmp/wheels",
+            "--find-links ~/wheels",
+        ),
+        *("--find-links ${HOME}/wheels", "own @ file:///tmp/own.whl", "/tmp/own.whl", "-e ../own"),
+    ],
+)
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_a_signed_release_that_has_pip_look_elsewhere_is_refused(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path, line: str, name: str
+) -> None:
+    written(root, {f"before/{name}": f"# made by hand\nsoundfile==0.13.1\n{line}\n"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert f"net/3/release/before/{name} has the server open " in str(served.failed["net"])
+
+
+def test_wheels_that_a_signed_release_brings_have_hashes(root: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """The layer that its lock names may have been made of others, when nobody asked for signatures."""
+    written(root, {"before/requirements.lock": "--find-links wheels\nown==1.0\n", "before/wheels/own-1.0.whl": "wheel"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert "requirements.lock has the server install own==1.0, which no signature" in str(served.failed["net"])
+
+
+def test_a_signed_release_may_bring_its_wheels(root: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = (
+        "--find-links wheels",
+        "--index-url https://example.org/simple",
+        "own==1.0 --hash=sha256:00",
+    )
+    written(root, {"before/requirements.lock": "\n".join(lines), "before/wheels/own-1.0.whl": "wheel"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert not served.failed and served.files["before/wheels/own-1.0.whl"] == "wheel"
+
+
+def test_what_a_signed_release_has_the_server_open_may_lie_in_it(
+    root: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    inside = (
+        'default_model_filename: "model.onnx" output { name: "/head/y" data_type: TYPE_FP32 dims: [ 1 ] '
+        'label_filename: "labels.txt" } parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+    )
+    own = 'parameters { key: "url" value { string_value: "https://example.org/a/../b" } }'
+    environment = PARAMETER.format("$$TRITON_MODEL_DIRECTORY/env/env.tar.gz")
+    written(root, {"net/config.pbtxt": f"{NETWORK} {inside}", "before/config.pbtxt": f"{PYTHON} {own} {environment}"})
+    seal(root, "net", 3, keys[0])
+    served = serve(root, tmp_path / "served", keys[1])
+    assert not served.failed and "net/3/model.onnx" in served.files
 
 
 def test_a_release_from_before_bundles_takes_its_steps_from_the_repository_and_is_refused(

@@ -1,19 +1,25 @@
 """The release report shows everything that is known, and is there when some of it is not."""
 
+import base64
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cli.terminal import plain
 from contracts.manifest import Choice, Engine, Gate, Judge, Layer, Manifest, Recipe, Source, Timing, Trial, Variant
 from contracts.samples import Split
 from contracts.spec import ModelSpec
 from export import report
 from export.report import Evidence
+from tests.hostile_names import NAMES, steering
 from training import families
 
 FASHION = families.spec("fashion")
@@ -192,6 +198,54 @@ def test_names_are_text_and_never_markup(evidence: Evidence, tmp_path: Path) -> 
     spec = replace(FASHION, labels=tuple(f"<b>{n}" for n in range(10)))
     html, _ = written(replace(RELEASE, model="<script>"), spec, evidence, tmp_path)
     assert "<script>" not in html and "<b>" not in html
+
+
+class Parts(HTMLParser):
+    """The tags of a page with their attributes' names, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.text = set[str](), ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags |= {tag, *(f"{tag} {name}" for name, _ in attrs)}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def named(names: Sequence[str]) -> tuple[Manifest, ModelSpec]:
+    """The release and its spec, in which all that comes from a file is called so."""
+    gates = tuple(Gate(name, 3.0, 2.0, "at most", name) for name in names)
+    release = replace(
+        RELEASE,
+        command=" ".join(names),
+        source=replace(RELEASE.source, file=" ".join(names)),
+        gates=gates,
+        variants=tuple(replace(v, gates=(*v.gates, *gates)) for v in RELEASE.variants),
+        sensitivity=tuple(Layer(name, 0.1 / n) for n, name in enumerate(names, start=1)),
+        choices=(Choice("model.onnx", "int8", " ".join(names)),),
+    )
+    half = len(names) // 2  # ten classes have as many names
+    labels = tuple(f"{names[n]} {names[n + half]} {n}" for n in range(10))
+    return release, replace(FASHION, labels=labels)
+
+
+def test_a_report_survives_any_name(evidence: Evidence, tmp_path: Path) -> None:
+    html, markdown = written(*named([*NAMES.values()]), evidence, tmp_path)
+    plainly, _ = written(*named([f"name {n}" for n in range(len(NAMES))]), evidence, tmp_path)
+    assert not steering(html) and not steering(markdown)
+    assert Parts(html).tags == Parts(plainly).tags
+    told = " ".join(Parts(html).text.split())
+    assert [name for name, text in NAMES.items() if " ".join(plain(text).split()) not in told] == []
+    pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", html)
+    assert len(pictures) == 4
+    for picture in pictures:
+        ElementTree.fromstring(base64.b64decode(picture))
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(RELEASE.variants)
+    assert not re.search(r"<\w|(?<!\\)\[|^# heading", markdown, re.MULTILINE)
 
 
 def test_a_network_without_answers_labels_or_timings_has_a_report(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cli.progress import track
 from contracts import layout
 from contracts.samples import Split
 from training.errors import DataError
@@ -228,13 +229,13 @@ def _download(scratch: Path, mirror: str) -> Path:
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
-    for name in _DIGESTS:
+    for name in track(_DIGESTS, "downloading", "files"):
         pooch.retrieve(
             url=f"{mirror.rstrip('/')}/{name}.gz",
             known_hash=None,  # the caller checks what is inside
             path=scratch,
             fname=f"{name}.gz",
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
+            downloader=pooch.HTTPDownloader(timeout=30),
         )
     return scratch
 
