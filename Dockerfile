@@ -11,7 +11,7 @@ WORKDIR /app
 COPY requirements.lock ./
 RUN python3 -m venv /opt/deploy \
     && /opt/deploy/bin/pip install --no-cache-dir --constraint requirements.lock \
-        matplotlib model-signing nvidia-ml-py pillow prometheus-client psutil pyopenssl rich "tritonclient[grpc,http]"
+        cryptography matplotlib model-signing nvidia-ml-py pillow prometheus-client psutil pyopenssl rich "tritonclient[grpc,http]"
 COPY deploy/server.lock deploy/
 RUN /opt/deploy/bin/pip download --no-cache-dir --no-deps --dest /wheels --requirement deploy/server.lock
 COPY cli cli
