@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from io import TextIOWrapper
 from itertools import chain
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -111,7 +112,10 @@ def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable
 
 
 class _LogFile(RotatingFileHandler):
-    """The log on disk, whose files are of limited size."""
+    """The log on disk, whose files are of limited size, and which nobody else writes, whatever the umask."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding="utf-8", opener=functools.partial(os.open, mode=0o644))
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append a record."""

@@ -107,9 +107,20 @@ def _hear(stream: IO[str], lines: list[str]) -> None:
 
 def reads(path: Path) -> bool:
     """Whether another user can read a file."""
-    command = [_PYTHON or "", "-c", "import sys; open(sys.argv[1], 'rb').read(1)", str(path)]
+    return runs(f"open({str(path)!r}, 'rb').read(1)")
+
+
+def runs(code: str) -> bool:
+    """Whether another user may do this, in Python."""
     done = subprocess.run(
-        command, user=STRANGER, group=STRANGER, extra_groups=[], cwd="/", capture_output=True, check=False
+        [_PYTHON or "", "-c", code],
+        user=STRANGER,
+        group=STRANGER,
+        extra_groups=[],
+        cwd="/",
+        umask=0,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0 or b"PermissionError" in done.stderr, done.stderr
     return done.returncode == 0

@@ -1,0 +1,160 @@
+"""A real server that root starts unprivileged, and a plain user's: all that is done to a server is done to these."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from clients import Client
+from contracts import golden, layout
+from contracts.golden import GoldenRequest
+from deploy.running import workers
+from tests.conftest import Workspace, free_ports, port_options, wait_for
+from tests.deploy import open_machine
+from tests.deploy.conftest import write_model
+
+pytestmark = pytest.mark.heavy
+
+RESERVED, PLAIN = 65_524, 70_001
+# Answers with what it is asked for: 0 whom it runs as, 1 with how many groups, 2 to 4 whether it can do what a
+# server of root's should not: write into what is served, read the environment or the memory of who keeps the server.
+CURIOUS = """
+import os
+from pathlib import Path
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+KEEPER = parent(parent(os.getpid()))
+
+def can(act):
+    try:
+        act()
+    except PermissionError:
+        return 0
+    return 1
+
+ANSWERS = (
+    os.getuid,
+    lambda: len({*os.getgroups(), os.getgid()}),
+    lambda: can(Path(__file__).with_name("more").touch),
+    lambda: can(Path(f"/proc/{KEEPER}/environ").read_bytes),
+    lambda: can(lambda: open(f"/proc/{KEEPER}/mem", "rb")),
+)
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()) for request in requests]
+
+    def answer(self, asked):
+        values = np.array([ANSWERS[int(asked[0])]()], np.float32)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)])
+"""
+
+
+@dataclass(frozen=True)
+class Unprivileged:
+    """A workspace whose commands `user` types, with a server that runs as `server`."""
+
+    workspace: Workspace
+    user: int
+    server: int
+
+    def run(self, *arguments: str | Path, within_s: float = 100) -> "subprocess.CompletedProcess[str]":
+        given = {name: value for name, value in self.workspace.environment.items() if name != "SERVER_USER"}
+        command = [*("setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups")]
+        return subprocess.run(
+            [*open_machine.inside(self.workspace.root), *command, *self.workspace.command(*arguments)],
+            cwd=layout.ROOT, env=given, capture_output=True, text=True, timeout=within_s, check=False,
+        )  # fmt: skip
+
+    def must(self, *arguments: str | Path) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.run("deploy", "status", "--json").stdout))
+
+    def ask(self, what: float) -> float:
+        with Client(f"http://{self.status()['http']}") as client:
+            return float(client.infer("curious", {"IN": np.array([what], np.float32)})["OUT"][0])
+
+
+@pytest.fixture(params=[(0, RESERVED), (PLAIN, PLAIN)], ids=["root's", "a plain user's"])
+def up(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unprivileged]:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-cloud")
+    user, server = request.param
+    one = Unprivileged(Workspace(tmp_path), user, server)
+    write_model(one.workspace.repository, "curious", CURIOUS)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, user, user)
+    tmp_path.chmod(0o755)
+    ports = port_options(free_ports())
+    one.must("deploy", "up", "--detach", "--repository", one.workspace.repository, "--drain", "1", *ports)
+    yield one
+    one.run("deploy", "down")  # as its user: root does not believe what another one has written down
+
+
+def test_it_serves_and_whatever_is_done_to_it_it_stays_unprivileged(up: Unprivileged) -> None:
+    record = json.loads((up.workspace.root / "artifacts" / "server" / "server.json").read_text())
+    assert_unprivileged(up)
+    [worker] = workers.find(record["shared_memory"])
+    worker.kill()
+    wait_for(lambda: up.status()["worker_restarts"] == 1, 30)
+    assert_unprivileged(up)
+    psutil.Process(up.status()["pid"]).send_signal(signal.SIGKILL)
+    wait_for(lambda: up.status()["server_restarts"] == 1 and up.status()["ready"], 30)
+    shutil.copytree(up.workspace.repository / "curious" / "1", up.workspace.repository / "curious" / "2")
+    up.must("deploy", "reload")
+    assert 2 in [model["version"] for model in up.status()["models"]]
+    assert_unprivileged(up)
+    up.must("deploy", "down")
+    assert not list(Path("/dev/shm").glob(f"{record['shared_memory']}*"))
+    assert not [path for path in (up.workspace.root / "artifacts" / "server" / "served").iterdir() if path.is_dir()]
+
+
+def assert_unprivileged(up: Unprivileged) -> None:
+    status = up.status()
+    triton = psutil.Process(status["pid"])
+    for process in (triton, *triton.children(recursive=True)):
+        assert set(process.uids()) == set(process.gids()) == {up.server}
+    record = json.loads((up.workspace.root / "artifacts" / "server" / "server.json").read_text())
+    regions = list(Path("/dev/shm").glob(f"{record['shared_memory']}*"))
+    assert regions
+    assert all((r.stat().st_uid, stat.S_IMODE(r.stat().st_mode)) == (up.server, 0o600) for r in regions)
+    assert [up.ask(what) for what in range(2)] == [up.server, 1]
+    if up.server != up.user:  # a plain user's server is that user
+        assert [up.ask(what) for what in (2, 3, 4)] == [0, 0, 0]
+
+
+def request(what: float, answer: float) -> GoldenRequest:
+    asked, right = (np.array([value], np.float32) for value in (what, answer))
+    return GoldenRequest("curious", {"IN": asked}, {"OUT": right}, {"OUT": 0})
+
+
+def test_the_serve_gate_of_root_is_unprivileged(tmp_path: Path) -> None:
+    gate = Unprivileged(Workspace(tmp_path), 0, RESERVED)
+    tmp_path.chmod(0o755)
+    version = write_model(gate.workspace.repository, "curious", CURIOUS)
+    whom, groups, may_write = (
+        GoldenRequest(
+            "curious", {"IN": np.array([what], np.float32)}, {"OUT": np.array([right], np.float32)}, {"OUT": 0}
+        )
+        for what, right in ((0, RESERVED), (1, 1), (2, 0))
+    )
+    golden.write([whom, groups, may_write], version)
+    verdict = json.loads(gate.must("deploy", "prove", version, "--json"))
+    assert [check["fault"] for check in verdict["checks"]] == [""] * 7
