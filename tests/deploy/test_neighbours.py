@@ -27,6 +27,9 @@ SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "a-secret-of-a-tracker",
     "TRITON_AUTH_TOKEN": "a-secret-under-a-name-like-ours",
     "https_proxy": "http://user:a-secret-of-a-proxy@proxy:3128",
+    "TF_VAR_database": "a-secret-of-terraforms",
+    "TRITON_STORE": "s3://user:a-secret-in-an-address@store/models",
+    "PYTHONPYCACHEPREFIX": "/tmp/where-others-plant-bytecode",
 }
 # As Boost does it: a region whose mode is set whatever the umask; then modes that nobody takes from a program.
 REGION = """

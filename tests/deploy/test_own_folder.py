@@ -2,7 +2,7 @@
 
 import json
 import os
-import stat
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from deploy.errors import AccessError
+from deploy.neighbours.identity import Identity
+from deploy.proving import scratch
+from deploy.running import logs
+from deploy.served import private
 from deploy.triton import health, settings, state
 from deploy.triton.state import Process, Running
 from tests.conftest import Workspace, free_ports
-from tests.deploy.attackers import needs_another_user, reads, runs, taker
+from tests.deploy.attackers import STRANGER, needs_another_user, reads, runs, taker
 
 pytestmark = needs_another_user
 
@@ -34,6 +39,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = os.umask(0)
     yield tmp_path / "artifacts" / "server"
     os.umask(before)
+    (tmp_path / "artifacts" / "server" / "triton.jsonl").unlink(
+        missing_ok=True
+    )  # or a server would seem to have been here
 
 
 def record_of(server: Process, keeper: Process, ports: list[int], served: Path) -> Running:
@@ -53,13 +61,18 @@ def run(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[s
     return workspace.run_here("deploy", *arguments)
 
 
-def test_a_umask_that_keeps_nobody_out_lets_nobody_in(place: Path) -> None:
+@pytest.mark.parametrize(
+    "mode", [0o777, 0o2777], ids=["everybody's", "of the strangers' group, which what is made gets"]
+)
+def test_a_umask_that_keeps_nobody_out_lets_nobody_in(place: Path, mode: int) -> None:
+    os.chown(place.parent, 0, STRANGER)
+    place.parent.chmod(mode)
     lived_in(place)
-    state.log_file()
-    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    logs.write(state.log_file(), "info", "a server was here")
+    assert {path.name for path in place.iterdir()} == {"admin.key", "server.json", "triton.jsonl", "up.lock"}
     for path in place.iterdir():
         assert not runs(f"open({str(path)!r}, 'r+')"), path
-        assert path.stat().st_mode & 0o002 == 0, path
+    assert not reads(place / "admin.key")
     assert not runs(f"open({str(place / 'new')!r}, 'w')")
 
 
@@ -100,6 +113,47 @@ def test_a_record_of_somebody_elses_gets_no_key_and_ends_no_process(
         assert victim.poll() is None and (home / "repository").is_dir()
         assert stranger.got() == b""
         victim.kill()
+
+
+def test_nothing_is_written_through_links_that_somebody_else_has_put_there(place: Path, tmp_path: Path) -> None:
+    valuable = tmp_path / "valuable"
+    valuable.write_text("of root's")
+    names = ("up.log", "triton.jsonl", "up.lock", "server.json", "admin.key")
+    links = "; ".join(f"os.symlink({str(valuable)!r}, {str(place / name)!r})" for name in names)
+    assert runs(f"import os; os.mkdir({str(place)!r}, 0o777); {links}")
+    for owner in (STRANGER, 0):  # the folder itself may be of root's
+        os.chown(place, owner, owner)
+        done = run(Workspace(tmp_path), "up", "--detach", "--repository", str(tmp_path))
+        assert done.returncode == 1 and "is not believed" in done.stderr, done.stderr
+        assert valuable.read_text() == "of root's"
+
+
+def test_what_is_served_is_not_put_where_somebody_else_could_swap_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the folder may rename what is in there, and root would make a link's target the server's."""
+    served = place.parent / "served"
+    assert runs(f"import os; os.mkdir({str(served)!r})")
+    monkeypatch.setenv("MODEL_SERVED", str(served))
+    with pytest.raises(AccessError, match=f"is uid {STRANGER}'s"):
+        private.make(Identity.of(str(STRANGER)))
+    monkeypatch.setenv("MODEL_SERVED", str(place.parent))  # everybody's
+    with pytest.raises(AccessError, match="others may write to"):
+        private.make(Identity.of(str(STRANGER)))
+    assert not list(served.iterdir())
+    monkeypatch.setenv("MODEL_SERVED", str(place.parent / "own"))
+    made = private.make(Identity.of(str(STRANGER + 1)))
+    assert not runs(f"import os; os.rename({str(made.place)!r}, {str(served / 'mine')!r})")
+    assert not runs(f"import os; os.listdir({str(made.place)!r})")
+    made.remove()
+
+
+def test_nobody_else_reaches_the_socket_of_the_serve_gate(tmp_path: Path) -> None:
+    with scratch.socket_folder(tmp_path) as folder, socket.socket(socket.AF_UNIX) as gate:
+        gate.bind(str(folder / "http"))
+        gate.listen()
+        assert not runs(f"import socket; socket.socket(socket.AF_UNIX).connect({str(folder / 'http')!r})")
+        assert not runs(f"import os; os.rename({str(folder)!r}, {str(folder) + '.old'!r})")
 
 
 def test_a_key_of_somebody_elses_is_not_taken_for_ours(place: Path, tmp_path: Path) -> None:

@@ -140,6 +140,21 @@ def assert_unprivileged(up: Unprivileged) -> None:
         assert [up.ask(what) for what in (2, 3, 4)] == [0, 0, 0]
 
 
+def test_what_its_user_cannot_read_is_named_and_root_serves_only_where_it_was_told_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    server = Unprivileged(Workspace(tmp_path), 0, RESERVED)
+    write_model(server.workspace.repository, "curious", CURIOUS)
+    key, certificate = tmp_path / "server.key", tmp_path / "server.pem"
+    key.touch(0o600)
+    certificate.touch(0o644)
+    up = ("deploy", "up", "--repository", server.workspace.repository, *port_options(free_ports()))
+    tls = (*up, "--grpc-tls-cert", certificate, "--grpc-tls-key", key)
+    refused = server.run(*tls)
+    assert refused.returncode == 1 and f"uid {RESERVED} cannot read {key}, and" in refused.stderr
+    served = server.run(*tls, "--user", "root")  # up to the certificate, which is none
+    assert served.returncode == 1 and "warning: the server runs as root, as it was told to" in served.stdout
+
+
 def request(what: float, answer: float) -> GoldenRequest:
     asked, right = (np.array([value], np.float32) for value in (what, answer))
     return GoldenRequest("curious", {"IN": asked}, {"OUT": right}, {"OUT": 0})
