@@ -13,11 +13,13 @@ from typing import IO
 
 import pytest
 
+from tests.attackers import PLAYS
+
 STRANGER = 65_534  # whoever it is: not root, and not whom the server runs as
 _PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")  # one that others may read
 
 needs_another_user = pytest.mark.skipif(
-    os.geteuid() != 0 or _PYTHON is None, reason="plays another user of this machine: needs root and a python3 for all"
+    os.geteuid() != 0 or _PYTHON is None, reason=f"{PLAYS}: needs root and a python3 for all"
 )
 
 # Tries to get a port in every way there is, until it is told to stop; takes down what is sent to it, and answers as

@@ -14,6 +14,7 @@ import pytest
 
 from contracts import layout
 from deploy.triton import environment
+from tests.attackers import PLAYS
 
 _ALL_MAY_ENTER = 0o005
 
@@ -51,5 +52,5 @@ def _missing() -> str | None:
     try:
         done = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
     except FileNotFoundError:
-        return "plays a server of another user: needs unshare (util-linux)"
-    return None if done.returncode == 0 else "plays a server of another user: needs root, and the right to mount"
+        return f"{PLAYS}: needs unshare (util-linux)"
+    return None if done.returncode == 0 else f"{PLAYS}: needs root, and the right to mount"

@@ -16,10 +16,11 @@ from deploy.errors import SettingsError
 from deploy.neighbours import identity, variables
 from deploy.neighbours.identity import Identity
 from deploy.triton import launch
+from tests.attackers import PLAYS
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.attackers import needs_another_user, reads
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason=f"{PLAYS}: only root can become somebody else")
 
 SECRETS = {
     "ADMIN_KEY": "the-key-of-this-server",
