@@ -115,7 +115,7 @@ class _LogFile(RotatingFileHandler):
     """The log on disk, whose files are of limited size, and which nobody else writes, whatever the umask."""
 
     def _open(self) -> TextIOWrapper:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.fdopen(os.open(self.baseFilename, flags, 0o644), "a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:

@@ -62,10 +62,11 @@ def make(user: Identity | None) -> PrivateDirectory:
     """
     place = served_home()
     try:
-        directory = PrivateDirectory(*held.make(own.made(place), "*"))
+        made, lock = held.make(own.made(place), "*")
+        directory = PrivateDirectory(made, lock)
         _make_readable(directory.repository)
         if user is not None:
-            os.chown(directory.place, user.uid, user.gid)
+            os.fchown(lock, user.uid, user.gid)  # not by its name, which may lead elsewhere by now
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {place}: {error.strerror}",
