@@ -63,5 +63,5 @@ def _check(found: os.stat_result, path: Path) -> None:
     if found.st_mode & _WRITABLE:
         raise AccessError(
             f"others may write to {path}: what lies there is not believed",
-            hint=f"if nobody has: chmod go-w {path}; or name another folder: ARTIFACTS_DIR, MODEL_SERVED",
+            hint=f"if nobody has: chmod -R go-w {path}; or name another folder: ARTIFACTS_DIR, MODEL_SERVED",
         )

@@ -173,3 +173,15 @@ def test_the_serve_gate_of_root_is_unprivileged(tmp_path: Path) -> None:
     golden.write([whom, groups, may_write], version)
     verdict = json.loads(gate.must("deploy", "prove", version, "--json"))
     assert [check["fault"] for check in verdict["checks"]] == [""] * 7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_drill_of_roots_unprivileged_server_loses_nothing(released: Workspace) -> None:
+    released.root.chmod(0o755)
+    drill = Unprivileged(released, 0, RESERVED)
+    done = drill.run(
+        "deploy", "drill", "--repository", released.repository, "--requests", "2000", "--json", within_s=500
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert json.loads(done.stdout)["passed"]
