@@ -46,7 +46,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def record_of(server: Process, keeper: Process, ports: list[int], served: Path) -> Running:
     repository = str(served / "repository")
-    return Running(server, keeper, "ready", "127.0.0.1", *ports, repository, repository, None, "", 1)
+    http, grpc, metrics = ports
+    return Running(server, keeper, "ready", "127.0.0.1", http, grpc, metrics, repository, repository, None, "", 1)
 
 
 def lived_in(place: Path) -> None:
