@@ -56,7 +56,7 @@ class SharedMemory:
         client: With one server, on this machine, and its admin key: whoever may register memory may read it.
         size_bytes: For all inputs of a request.
         mode: Permissions of the file in /dev/shm. A server of another user needs 0o666 (`deploy up` by root runs Triton
-            as nobody), with which every user of this machine may read and write it.
+            as uid 65524), with which every user of this machine may read and write it.
     """
 
     def __init__(self, client: Client, size_bytes: int, mode: int = 0o600) -> None:

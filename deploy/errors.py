@@ -7,7 +7,7 @@ DeployError
 ├── RepositoryError      what is in the model repository cannot be served
 ├── AlreadyRunningError  `up` while a server is up
 ├── NotRunningError      no server is up, or the one that is does not answer
-├── AccessError          the server asks for another admin key, or who would get ours is not the server
+├── AccessError          the server asks for another admin key; who would get ours, or wrote its record, is another
 ├── StartError           the server did not start, or nothing could be served; strictly: not everything
 ├── ModelError           a model did not load, or does not answer
 │   └── WrongAnswerError a version loaded, and answers its golden requests wrong
@@ -48,7 +48,7 @@ class NotRunningError(DeployError):
 
 
 class AccessError(DeployError):
-    """The server was started with another admin key, or another process listens where it should."""
+    """The server has another admin key, another process listens in its place, or its record may be another user's."""
 
 
 class StartError(DeployError):

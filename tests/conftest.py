@@ -20,6 +20,7 @@ import pytest
 from contracts import signing
 from deploy.triton.ports import free_ports
 from tests import heavy
+from tests.attackers import PLAYS
 from tests.workspace import FAMILY, MODEL, Workspace, new_workspace, processes_of, wait_for_farewells
 
 __all__ = [  # what tests import from here
@@ -80,6 +81,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the extra `gpu`"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many attacks were not tried: a suite that is green without them has shown less."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())]
+    if count := sum(PLAYS in reason for reason in reasons):
+        terminalreporter.write_line(f"Not tried, as this is not root: {count} tests in which somebody {PLAYS}")
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests import heavy
+from tests.attackers import PLAYS
+from tests.conftest import pytest_terminal_summary
 from tests.workspace import FAMILY
 
 
@@ -39,3 +42,11 @@ def test_heavy_tests_are_marked_and_a_file_is_in_one_group(request: pytest.Fixtu
         if group := item.get_closest_marker("xdist_group"):
             groups.setdefault(item.path, set()).add(group.args[0])
     assert all(len(found) == 1 for found in groups.values()), groups
+
+
+def test_attacks_that_were_not_tried_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = (f"{PLAYS}: needs root", "needs a GPU", f"{PLAYS}: needs unshare")
+    skipped = [SimpleNamespace(longrepr=("test_keys.py", 1, f"Skipped: {why}")) for why in reasons]
+    for stats in ({"skipped": skipped}, {}):
+        pytest_terminal_summary(SimpleNamespace(stats=stats, write_line=print))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == f"Not tried, as this is not root: 2 tests in which somebody {PLAYS}\n"

@@ -27,6 +27,7 @@ from clients.core.tensors import encoded_strings
 from clients.settings import Protocol
 from clients.shared_memory import SharedMemory
 from contracts.golden import GoldenRequest
+from deploy.neighbours import listener
 from deploy.triton.settings import admin_key
 from deploy.triton.state import Running
 
@@ -144,7 +145,8 @@ def _protocols(up: Running) -> list[Protocol]:
 
 def _client(up: Running, protocol: Protocol) -> Client:
     key = admin_key(Path(up.admin_key_file) if up.admin_key_file else None)
-    address = up.grpc if protocol == "grpc" else up.http
+    address, port = (up.grpc, up.grpc_port) if protocol == "grpc" else (up.http, up.http_port)
+    listener.check(up.triton.pid, up.host, port)
     return Client(f"{protocol}://{address}", transport=Transport(admin_key=key))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from contracts import layout, signing
 from contracts.errors import SignatureError
+from contracts.files import whole
 from deploy.errors import SettingsError
 from deploy.keeping.supervisor import Patience, Supervisor
+from deploy.neighbours import own
 from deploy.running import logs, trace_relay
 from deploy.running.commands import addresses, models_table
 from deploy.running.server import Server
@@ -54,9 +57,9 @@ def up(options: argparse.Namespace) -> int:
 def _up_detached(arguments: Sequence[str]) -> int:
     """Start `up` as a process of its own; return once every model is ready, with 3 if some are left out."""
     started = time.monotonic()
-    state.directory().mkdir(parents=True, exist_ok=True)
-    up_log = state.directory() / "up.log"
-    with up_log.open("w") as log:
+    up_log = own.made(state.directory()) / "up.log"
+    up_log.unlink(missing_ok=True)
+    with os.fdopen(whole.create(up_log, 0o644), "w") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "deploy", *(a for a in arguments if a != "--detach")],
             stdin=subprocess.DEVNULL,
@@ -107,8 +110,8 @@ def _call(versions: Sequence[ModelVersion]) -> str:
 
 
 def _show_log_from_now_on() -> None:
-    state.directory().mkdir(parents=True, exist_ok=True)
-    state.log_file().touch()
+    own.made(state.directory())
+    state.log_file().touch(0o644)
     forever = {"follow": True, "as_json": True, "alive": lambda: True}
     threading.Thread(target=logs.show, args=(state.log_file(), 0), kwargs=forever, daemon=True).start()
 

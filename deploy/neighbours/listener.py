@@ -116,15 +116,20 @@ def _sockets_of(pid: int) -> set[int] | None:
             found.add(int(target[len("socket:[") : -1]) if target.startswith("socket:[") else 0)
     except FileNotFoundError:
         return set()
-    except PermissionError:
-        return None
+    except PermissionError:  # as a process ends it belongs to root: first it has no memory, then no descriptors
+        return None if "VmSize" in _status(pid) else set()
     return found
 
 
 def _uid_of(pid: int) -> int | None:
+    uids = _status(pid).get("Uid")
+    return int(uids.split()[0]) if uids else None
+
+
+def _status(pid: int) -> dict[str, str]:
+    """Read what the kernel says of a process; nothing once it has ended."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
-        return None
-    [line] = [line for line in status.splitlines() if line.startswith("Uid:")]
-    return int(line.split()[1])
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from io import TextIOWrapper
 from itertools import chain
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -111,7 +112,11 @@ def show(path: Path, lines: int, *, follow: bool, as_json: bool, alive: Callable
 
 
 class _LogFile(RotatingFileHandler):
-    """The log on disk, whose files are of limited size."""
+    """The log on disk, whose files are of limited size, and which nobody else writes, whatever the umask."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.fdopen(os.open(self.baseFilename, flags, 0o644), "a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append a record."""

@@ -18,7 +18,7 @@ def make(parent: Path, others: str, prefix: str | None = None) -> tuple[Path, in
             if other.is_dir():
                 remove_if_abandoned(other)
         made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        held = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+        held = os.open(made, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
         fcntl.flock(held, fcntl.LOCK_EX)
     return made, held
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import SettingsError
+from deploy.neighbours import own
 from deploy.neighbours.identity import Identity
 from deploy.served import held
 from deploy.triton.settings import SERVED_VARIABLE, served_home
@@ -57,16 +58,15 @@ def make(user: Identity | None) -> PrivateDirectory:
 
     Raises:
         SettingsError: it cannot be made, or Triton cannot take a path in there.
+        AccessError: others may write there.
     """
     place = served_home()
     try:
-        if not place.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-            place.chmod(0o755)  # whatever our umask: what is in there is private
-        directory = PrivateDirectory(*held.make(place, "*"))
+        made, lock = held.make(own.made(place), "*")
+        directory = PrivateDirectory(made, lock)
         _make_readable(directory.repository)
         if user is not None:
-            os.chown(directory.place, user.uid, user.gid)
+            os.fchown(lock, user.uid, user.gid)  # not by its name, which may lead elsewhere by now
     except OSError as error:
         raise SettingsError(
             f"the models that are served cannot be copied to {place}: {error.strerror}",

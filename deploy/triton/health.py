@@ -8,6 +8,7 @@ and nobody in an image that has no curl.
 
 import sys
 
+from deploy.errors import AccessError
 from deploy.neighbours import direct
 from deploy.triton import state
 
@@ -17,7 +18,11 @@ _ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # listened on, a
 
 def main() -> int:
     """Ask the server that was written down last; return 0 only if it is ready."""
-    running = state.recorded()
+    try:
+        running = state.recorded()
+    except AccessError as error:
+        print(error)
+        return 1
     if running is None:
         print("no server was started, or it has been stopped")
         return 1

@@ -9,6 +9,7 @@ from contracts import layout, signing
 from contracts.files import whole
 from deploy.devices.chosen import Device
 from deploy.errors import SettingsError
+from deploy.neighbours import own
 
 ADMIN_HEADER = "admin-key"  # of HTTP requests; gRPC metadata carries it as `triton-grpc-protocol-admin-key`
 ADMIN_KEY_VARIABLE = "ADMIN_KEY"
@@ -63,12 +64,12 @@ def admin_key(file: Path | None) -> str:
 
     Raises:
         SettingsError: the file is missing, readable by others, or holds no usable key.
+        AccessError: the generated one may be another user's.
     """
     if file is None and (key := os.environ.get(ADMIN_KEY_VARIABLE)):
         return _usable(key, ADMIN_KEY_VARIABLE)
     if file is None:
-        file = generated_key_file()
-        _generate(file)
+        return _generated()
     try:
         if file.stat().st_mode & 0o007:
             raise SettingsError(f"others may read the admin key in {file}", hint=f"chmod o= {file}")
@@ -97,8 +98,18 @@ def generated_key_file() -> Path:
     return layout.artifacts() / "server" / "admin.key"
 
 
+def _generated() -> str:
+    """Read the key that was generated, once it is: one that somebody else put there they know."""
+    file = generated_key_file()
+    own.made(file.parent)
+    try:
+        _generate(file)
+        return _usable(own.read(file).strip(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the admin key from {file}: {error}") from error
+
+
 def _generate(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = whole.unused_name(file)
     with os.fdopen(whole.create(partial, 0o600), "w") as stream:
         stream.write(secrets.token_urlsafe(32) + "\n")

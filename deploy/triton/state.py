@@ -15,14 +15,21 @@ import psutil
 
 from contracts import layout, signing
 from contracts.files import locks, whole
+from deploy.neighbours import own
 
 # "crash loop": it is down, after several crashes in a row, until it is tried again.
+_RECORD = "server.json"
+
 Phase = Literal["starting", "ready", "restarting", "crash loop", "stopping"]
 
 
 def directory() -> Path:
-    """Return the folder of what a server leaves behind: its log, its admin key, what was written down of it."""
-    return layout.artifacts() / "server"
+    """Return the folder of what a server leaves behind: its log, its admin key, what was written down of it.
+
+    Raises:
+        AccessError: it is not ours alone.
+    """
+    return own.checked(layout.artifacts() / "server")
 
 
 def log_file() -> Path:
@@ -145,9 +152,13 @@ def running() -> Running | None:
 
 
 def recorded() -> Running | None:
-    """Read what was written down last; None if nothing was, or it cannot be read."""
+    """Read what was written down last; None if nothing was, or it cannot be read.
+
+    Raises:
+        AccessError: another user may have written it.
+    """
     try:
-        found: dict[str, Any] = json.loads(_record().read_text())
+        found: dict[str, Any] = json.loads(own.read(_record()))
         triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
         left_out = {model: Case(**case) for model, case in found.pop("left_out", {}).items()}
         return Running(triton=triton, supervisor=supervisor, left_out=left_out, **found)
@@ -157,9 +168,7 @@ def recorded() -> Running | None:
 
 def record(server: Running) -> None:
     """Write `server` down in one step: readers never see half of it."""
-    place = _record()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    whole.write(place, json.dumps(asdict(server)))
+    whole.write(own.made(directory()) / _RECORD, json.dumps(asdict(server)), 0o644)
 
 
 def forget(server: Running) -> None:
@@ -172,13 +181,12 @@ def forget(server: Running) -> None:
 @contextmanager
 def locked() -> Iterator[None]:
     """Hold the lock under which one process at a time decides which server is the one."""
-    directory().mkdir(parents=True, exist_ok=True)
-    with locks.locked(directory() / "up.lock"):
+    with locks.locked(own.made(directory()) / "up.lock"):
         yield
 
 
 def _record() -> Path:
-    return directory() / "server.json"
+    return directory() / _RECORD
 
 
 def _started(pid: int) -> int:

@@ -20,7 +20,7 @@ Lock = Callable[[Path], AbstractContextManager[object]]
 
 
 def in_artifacts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "server").mkdir()
+    (folder / "server").mkdir(0o755)
     monkeypatch.setattr(layout, "artifacts", lambda: folder)
 
 

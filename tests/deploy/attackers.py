@@ -13,11 +13,13 @@ from typing import IO
 
 import pytest
 
+from tests.attackers import PLAYS
+
 STRANGER = 65_534  # whoever it is: not root, and not whom the server runs as
 _PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")  # one that others may read
 
 needs_another_user = pytest.mark.skipif(
-    os.geteuid() != 0 or _PYTHON is None, reason="plays another user of this machine: needs root and a python3 for all"
+    os.geteuid() != 0 or _PYTHON is None, reason=f"{PLAYS}: needs root and a python3 for all"
 )
 
 # Tries to get a port in every way there is, until it is told to stop; takes down what is sent to it, and answers as
@@ -107,9 +109,20 @@ def _hear(stream: IO[str], lines: list[str]) -> None:
 
 def reads(path: Path) -> bool:
     """Whether another user can read a file."""
-    command = [_PYTHON or "", "-c", "import sys; open(sys.argv[1], 'rb').read(1)", str(path)]
+    return runs(f"open({str(path)!r}, 'rb').read(1)")
+
+
+def runs(code: str) -> bool:
+    """Whether another user may do this, in Python."""
     done = subprocess.run(
-        command, user=STRANGER, group=STRANGER, extra_groups=[], cwd="/", capture_output=True, check=False
+        [_PYTHON or "", "-c", code],
+        user=STRANGER,
+        group=STRANGER,
+        extra_groups=[],
+        cwd="/",
+        umask=0,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0 or b"PermissionError" in done.stderr, done.stderr
     return done.returncode == 0

@@ -42,14 +42,20 @@ def test_nobody_else_gets_a_port_that_is_held_before_or_after_the_server_has_it(
     [port] = free_ports(1)
     held = held_ports.hold(held_on, {"http_port": port}, SERVER_UID)
     hosts = ["::1", "::"] if ":" in held_on else EVERYWHERE
-    with taker(hosts, [port]) as stranger, taker(hosts, [port], uid=SERVER_UID + 1) as neighbour:
+    with (
+        taker(hosts, [port]) as stranger,
+        taker(hosts, [port], uid=SERVER_UID + 1) as neighbour,
+        taker(hosts, [port], uid=0) as root,
+    ):
         assert not stranger.took(1, within_s=0.3) and not neighbour.took(1, within_s=0)
         with taker([held_on], [port], uid=SERVER_UID) as server:
             assert server.took(1) == [f"took {held_on} {port}"], "the server itself has to"
             assert not stranger.took(1, within_s=0.2) and not neighbour.took(1, within_s=0)
         assert not stranger.took(1, within_s=0.2), "it has crashed: the port is still held"
+        assert not root.took(1, within_s=0), "not even root"
         held.release()
-        wait_for(lambda: stranger.took(1, within_s=0) or neighbour.took(1, within_s=0), 5)  # they never stopped trying
+        takers = (stranger, neighbour, root)  # they never stopped trying
+        wait_for(lambda: any(one.took(1, within_s=0) for one in takers), 5)
 
 
 @needs_another_user
@@ -108,6 +114,21 @@ def test_a_process_is_known_by_its_sockets_and_not_by_its_user() -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
         listener.check(os.getpid(), "127.0.0.1", server.getsockname()[1])
         listener.check(os.getpid(), "::1", server.getsockname()[1])
+
+
+@needs_another_user
+def test_who_shares_a_port_as_the_servers_own_user_gets_no_key() -> None:
+    """As in a container that has the network of the host and the server's uid: the kernel lets it."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        listener.check(os.getpid(), "127.0.0.1", port)
+        with taker(["127.0.0.1"], [port], uid=os.geteuid()) as other:
+            assert other.took(1)
+            with pytest.raises(AccessError, match="another process listens"):
+                listener.check(os.getpid(), "127.0.0.1", port)
 
 
 def test_a_server_that_is_being_killed_is_not_taken_for_a_stranger() -> None:

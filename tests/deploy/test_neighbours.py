@@ -16,10 +16,11 @@ from deploy.errors import SettingsError
 from deploy.neighbours import identity, variables
 from deploy.neighbours.identity import Identity
 from deploy.triton import launch
+from tests.attackers import PLAYS
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.attackers import needs_another_user, reads
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason=f"{PLAYS}: only root can become somebody else")
 
 SECRETS = {
     "ADMIN_KEY": "the-key-of-this-server",
@@ -27,6 +28,9 @@ SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "a-secret-of-a-tracker",
     "TRITON_AUTH_TOKEN": "a-secret-under-a-name-like-ours",
     "https_proxy": "http://user:a-secret-of-a-proxy@proxy:3128",
+    "TF_VAR_database": "a-secret-of-terraforms",
+    "TRITON_STORE": "s3://user:a-secret-in-an-address@store/models",
+    "PYTHONPYCACHEPREFIX": "/tmp/where-others-plant-bytecode",
 }
 # As Boost does it: a region whose mode is set whatever the umask; then modes that nobody takes from a program.
 REGION = """

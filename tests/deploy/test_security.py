@@ -19,6 +19,7 @@ from deploy.errors import SettingsError
 from deploy.neighbours.identity import Identity
 from deploy.triton import launch, settings
 from deploy.triton.settings import ADMIN_HEADER, Settings
+from tests.attackers import PLAYS
 from tests.conftest import MODEL, RunningServer, Workspace, free_ports, port_options
 
 GRPC_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
@@ -149,7 +150,7 @@ def test_a_secret_argument_reaches_the_program_and_nothing_else(tmp_path: Path) 
         process.stdout.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason=f"{PLAYS}: only root can become somebody else")
 def test_root_starts_the_program_as_somebody_without_privileges() -> None:
     process = launch.start(["/bin/sh", "-c", "id -u; id -G"], {}, Identity.of("nobody"), subprocess.PIPE)
     out, _ = process.communicate(timeout=10)
@@ -165,7 +166,7 @@ def test_a_user_that_cannot_be_is_refused(released: Workspace) -> None:
 
 def test_a_user_who_cannot_read_the_models_is_refused_by_the_file(released: Workspace) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
+        pytest.skip(f"{PLAYS}: only root can become somebody else")
     graph = released.model / "1" / "model.onnx"
     graph.chmod(0o600)
     ports = port_options(free_ports())
