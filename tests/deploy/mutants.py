@@ -75,6 +75,11 @@ class Mutant:
     headers: dict[str, str]
     is_valid: bool
 
+    @property
+    def wants_classes(self) -> bool:
+        """Whether the answer may be classes, not what was sent. JSON may spell a key in many ways."""
+        return b"classification" in (json.dumps(json.loads(self.header)).encode() if self.headers else self.body)
+
     def read(self) -> Echo | None:
         """What a reader of ours takes it for, who knows nothing of the front: None is nothing that has one tensor."""
         try:
