@@ -78,7 +78,7 @@ $(SETUP): requirements.lock $(TORCH)
 		{ echo "error: $(PYTHON) is too old, 3.11 is needed. Hint: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "error: $(PYTHON) has no venv module. Hint: sudo apt-get update && sudo apt-get install python3-venv"; exit 1; }
-	@$(PYTHON) -m cli.environments $(VENV) requirements.lock --either $(TORCH) -- $(PIP_ARGS)
+	@$(PYTHON) -m cli.environments --either $(TORCH) -- $(VENV) requirements.lock $(PIP_ARGS)
 
 lock: setup ## bring the locks to what pyproject.toml and deploy/*.in ask, with as few new versions as that needs
 	@$(BIN)/python -m cli.locks

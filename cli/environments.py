@@ -1,6 +1,6 @@
 """Virtual environments that are made quietly: a bar on a terminal, and pip's own words only where it fails.
 
-    python3 -m cli.environments .venv requirements.lock --either torch-cpu.lock torch.lock -- [MORE FOR PIP …]
+    python3 -m cli.environments --either torch-cpu.lock torch.lock -- .venv requirements.lock [MORE FOR PIP …]
 
 `make setup` runs this before anything is installed: it needs the standard library and nothing else.
 """
@@ -70,7 +70,7 @@ def main() -> int:
         metavar="LOCK",
         help="more of it: the first of these that pip finds",
     )
-    parser.add_argument("pip", nargs="*", help="more arguments for `pip install`, after --")
+    parser.add_argument("pip", nargs="*", help="more arguments for `pip install`")
     options = parser.parse_args()
     if (options.home / MADE).exists():
         print(f"Bringing the environment in {options.home} to what {options.lock} says now", flush=True)

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from cli import locks
 from contracts import layout
-from tests.test_architecture import tracked
+from tests.tracked import tracked
 
 PIP = "pip>=26"  # an image brings a recent one, which refuses what older ones let pass
 # Published as source alone. pip resolves for another Python than its own only what has wheels.
@@ -152,11 +152,19 @@ def resolve(pip: Path, scratch: Path, files: list[Path], options: list[str], pyt
     pins = [entry.split()[0] for lock in files for entry in locks.entries(lock)]
     names = [pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in WITHOUT_WHEELS]
     (scratch / "pins.txt").write_text("\n".join(names))
-    command = [pip, "install", "--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", *options]
+    command: list[str | Path] = [
+        pip,
+        "install",
+        "--dry-run",
+        "--quiet",
+        "--ignore-installed",
+        "--only-binary=:all:",
+        *options,
+    ]
     command += [f"--python-version={python}", "--report=report.json", "--requirement=pins.txt"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = {}
+    found: dict[str, set[str]] = {}
     for package in json.loads((scratch / "report.json").read_text())["install"]:
         name, taken = package["metadata"]["name"], package["download_info"]["archive_info"]["hashes"]["sha256"]
         found[canonicalize_name(name)] = {taken}

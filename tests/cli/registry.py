@@ -81,7 +81,7 @@ def started(folder: Path) -> Iterator[Registry]:
     containers.mkdir(parents=True)
     (containers / "registries.conf").write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
     with (folder / "log").open("w") as log:
-        command = [program("docker-registry"), "serve", folder / "config.yml"]
+        command: list[str | Path] = [program("docker-registry"), "serve", folder / "config.yml"]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_for(lambda: "listening on" in (folder / "log").read_text(), timeout_s=20)

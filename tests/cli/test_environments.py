@@ -25,17 +25,19 @@ BRINGING = "Bringing the environment in .venv to what requirements.lock says now
 FROM_WHEELS = "PIP_ARGS=--no-index --find-links wheels"
 
 
-def make_wheel(directory: Path, version: str, name: str = "tiny", needs: Sequence[str] = ()) -> Path:
+def make_wheel(
+    directory: Path, version: str, name: str = "tiny", needs: Sequence[str] = (), tag: str = "py3-none-any"
+) -> Path:
     """A package of one module, which knows its version."""
     info = f"{name}-{version}.dist-info"
     required = "".join(f"Requires-Dist: {each}\n" for each in needs)
     files = {
         f"{name}.py": f'VERSION = "{version}"\n',
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    path = directory / f"{name}-{version}-py3-none-any.whl"
+    path = directory / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for member, text in files.items():
             wheel.writestr(zipfile.ZipInfo(member), text)  # of no time: the same bytes whenever it is made
