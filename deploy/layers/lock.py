@@ -88,7 +88,7 @@ def _hashes(resolved: Sequence[Mapping[str, Any]]) -> dict[str | None, list[str]
 def _hashes_elsewhere(
     wanted: Requirements, options: Sequence[str], resolved: Sequence[Mapping[str, Any]]
 ) -> dict[str | None, list[str]]:
-    """{name: hashes of its wheels for other Pythons and machines}, of what is no pure Python; none where none is found."""
+    """Ask for the wheels that other Pythons and machines would take of what is no pure Python: {name: hashes}."""
     several = [
         f"{package['metadata']['name']}=={package['metadata']['version']}"
         for package in resolved

@@ -84,7 +84,13 @@ def test_the_image_has_what_deploy_imports() -> None:
     asked = (layout.ROOT / "deploy" / "commands.in").read_text()
     provided = {"numpy", "google", *re.findall(r"^\w+", asked, re.MULTILINE)}
     provided |= {
-        {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}.get(p, p)
+        {
+            "nvidia": "pynvml",
+            "pillow": "PIL",
+            "prometheus": "prometheus_client",
+            "model": "model_signing",
+            "pyopenssl": "OpenSSL",
+        }.get(p, p)
         for p in provided
     }
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
