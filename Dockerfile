@@ -16,7 +16,7 @@ WORKDIR /app
 # What rarely changes comes first: packages by the locks, then what is made of them and of ours.
 COPY deploy/commands.lock deploy/server.lock deploy/
 RUN python3 -m venv /opt/deploy \
-    && /opt/deploy/bin/pip install --no-cache-dir --require-hashes --requirement deploy/commands.lock \
+    && /opt/deploy/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement deploy/commands.lock \
     && /opt/deploy/bin/pip download --no-cache-dir --require-hashes --no-deps --dest /wheels \
         --requirement deploy/server.lock
 COPY cli cli

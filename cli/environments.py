@@ -34,14 +34,13 @@ _REDRAWN_S = 0.2
 _GRACE_S = 30  # for what was interrupted to remove its temporary files
 _FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
-# What pip says, and what to do then.
-_HINTS = {
-    "DO NOT MATCH THE HASHES": "a file is not the one that the lock names. Is the lock as it was committed (git diff)? "
-    "Then the index has another file under that name (pip config list), or somebody has changed it: do not install it",
-    "In --require-hashes mode, all requirements must have": "the lock lacks a package that this Python needs: "
-    "use the one that it is resolved for",
-}
 _HINT = "is the package index reachable, and is there room on the disk? Then run the same command again"
+# What pip says of a file with another hash.
+_ANOTHER = "DO NOT MATCH THE HASHES"
+_OF_ANOTHER = (
+    "a file is not the one that the lock names. Is the lock as it was committed (git diff)? Then the index has another "
+    "file under that name (pip config list), or somebody has changed it: do not install it"
+)
 
 
 class InstallError(Exception):
@@ -55,6 +54,10 @@ class InstallError(Exception):
     def __init__(self, fact: str, *, note: str, hint: str) -> None:
         super().__init__(f"{fact}\nNote: {note}\nHint: {hint}")
         self.note, self.hint = note, hint
+
+
+class NothingFoundError(InstallError):
+    """pip found nothing of what it looked for first, wherever it was told to look."""
 
 
 def main() -> int:
@@ -86,7 +89,7 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = (), *, either: Seque
     What an interrupted run left is removed first: pip takes a package for installed whose files are not all there.
 
     Args:
-        lock: The file with what goes into it, with the hashes of all files: pip takes no other.
+        lock: The file with all that goes into it, and with the hashes of their files: pip takes nothing else.
         arguments: More for `pip install`.
         either: Locks of one package in builds that not every index has: the first that pip finds is installed, too.
 
@@ -110,8 +113,8 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = (), *, either: Seque
             hint="name another Python 3.11 or later: make setup PYTHON=/path/to/python3",
         ) from error
     python = home / "bin" / "python"
-    # pip would byte-compile on one core, and its packages' tests, too.
-    options = ["--require-hashes", "--no-compile", *arguments]
+    # The lock has all that its packages need. pip would byte-compile on one core, and its packages' tests, too.
+    options = ["--require-hashes", "--no-deps", "--no-compile", *arguments]
     try:
         _install([python, "-m", "pip"], lock, either, options, home, log)
     except InstallError:
@@ -135,7 +138,7 @@ def pip_install(
         log: Gets what pip says, behind what it has.
 
     Raises:
-        InstallError: pip failed, after it had tried again by itself what may pass.
+        InstallError: pip failed, after it had tried again by itself what may pass; NothingFoundError: at once.
     """
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     pinned = lock.read_text().count("==")
@@ -151,10 +154,11 @@ def pip_install(
     if p.returncode:
         said = log.read_text(errors="replace")[said_before:]
         last = said.strip().splitlines()[-_SHOWN_LINES:]
-        raise InstallError(
+        kind = InstallError if _FOUND.search(said) else NothingFoundError
+        raise kind(
             f"pip could not install {lock} into {home}",
             note="\n  ".join([f"all that it said is in {log}, at last:", *last]),
-            hint=next((hint for words, hint in _HINTS.items() if words in said), _HINT),
+            hint=_OF_ANOTHER if _ANOTHER in said else _HINT,
         )
 
 
@@ -163,19 +167,10 @@ def _install(
 ) -> None:
     """Install `lock` and the first of `either` that pip finds: what is named first it looks for before all else."""
     for first in either[:-1]:
-        try:
+        with suppress(NothingFoundError):
             return pip_install(pip, lock, ["--requirement", str(first), *options], home=home, log=log)
-        except InstallError as error:
-            if not _is_not_found(first, error):
-                raise
     last = ["--requirement", str(either[-1])] if either else []
     return pip_install(pip, lock, [*last, *options], home=home, log=log)
-
-
-def _is_not_found(lock: Path, error: InstallError) -> bool:
-    """Tell whether pip failed as it found none of the files that `lock` names, wherever it was told to look."""
-    pins = re.findall(r"^[^#\s]+==[^\s;]+", lock.read_text(), re.MULTILINE)
-    return any(f"No matching distribution found for {pin}" in error.note for pin in pins)
 
 
 def _byte_compile(home: Path, python: Path, log: Path) -> None:

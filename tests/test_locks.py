@@ -51,7 +51,7 @@ class PipLine:
     dockerfile: str
     packages: tuple[Requirement, ...]
     requirements: tuple[Path, ...]
-    hashed: bool
+    strict: bool  # it takes nothing but what locks name, by its hash
 
 
 def pip_lines(dockerfile: Path) -> list[PipLine]:
@@ -69,7 +69,12 @@ def pip_lines(dockerfile: Path) -> list[PipLine]:
             if match := re.search(r"\bpip3? (?:install|download|wheel) (.*)", command):
                 told = parser.parse_args(shlex.split(match[1]))
                 found.append(
-                    PipLine(dockerfile.name, tuple(told.packages), tuple(told.requirement), told.require_hashes)
+                    PipLine(
+                        dockerfile.name,
+                        tuple(told.packages),
+                        tuple(told.requirement),
+                        told.require_hashes and told.no_deps,
+                    )
                 )
     assert found or "pip" not in text, f"{dockerfile}: its pip lines were not found"
     return found
@@ -131,7 +136,7 @@ def test_the_images_have_the_versions_of_the_project(name: str) -> None:
 
 @pytest.mark.parametrize("line", PIP_LINES, ids=lambda line: line.dockerfile)
 def test_a_pip_line_installs_what_locks_name_by_its_hash_and_nothing_else(line: PipLine) -> None:
-    assert line.hashed and line.requirements and not line.packages
+    assert line.strict and line.requirements and not line.packages
     assert set(line.requirements) <= set(LOCKS)
 
 
@@ -169,6 +174,12 @@ def resolve(pip: Path, scratch: Path, files: list[Path], options: list[str], pyt
         name, taken = package["metadata"]["name"], package["download_info"]["archive_info"]["hashes"]["sha256"]
         found[canonicalize_name(name)] = {taken}
     return found
+
+
+def test_what_is_installed_here_has_all_that_it_needs() -> None:
+    """pip is told to install no more than the locks name."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 SETS = {

@@ -32,7 +32,7 @@ def change(file: Path, right: str, wrong: str) -> None:
 
 # The hashes of a package that all of its files have.
 [RICH] = re.findall(
-    r"^rich==\S+ \\((?:\n    --hash=\S+(?: \\)?)+\n)", (layout.ROOT / "deploy/commands.lock").read_text(), re.MULTILINE
+    r"^rich==\S+((?: \\\n    --hash=\S+)+\n)", (layout.ROOT / "deploy/commands.lock").read_text(), re.MULTILINE
 )
 
 FAULTS = [
@@ -40,11 +40,11 @@ FAULTS = [
     pytest.param(
         "", "USER 1000:1000", "USER triton-sever", "unable to find user triton-sever", id="a user that there is not"
     ),
-    pytest.param("deploy/commands.lock", "rich==", "rich[jupyter]==", "ipywidgets", id="an extra that is not locked"),
+    pytest.param("deploy/commands.lock", RICH, "\n", "Hashes are required", id="a package without a hash"),
     pytest.param(
         "deploy/commands.lock",
         RICH,
-        "\n    --hash=sha256:" + "0" * 64 + "\n",
+        " \\\n    --hash=sha256:" + "0" * 64 + "\n",
         "DO NOT MATCH THE HASHES",
         id="a file with another hash",
     ),
