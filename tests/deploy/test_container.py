@@ -64,6 +64,7 @@ def test_compose_listens_on_the_loopback_only() -> None:
         assert service["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
         assert service["init"] is True and service["environment"]["HOME"] == "/tmp"
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True and service["tmpfs"] == ["/tmp"]
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")
         assert target is None or f" AS {target}" in DOCKERFILE
