@@ -3,17 +3,22 @@
 #   docker run --rm -it --init --shm-size 256m -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 \
 #       -v "$PWD/model_repository:/models:ro" inference
 # or deploy/compose.cpu.yaml. docs/how-to/containers.md
-ARG PYTHON=python:3.11-slim-bookworm
+# First `make pin-images`: it writes the digest of the image that this one stands on into the next line.
+ARG PYTHON=python:3.11-slim-bookworm@run-make-pin-images
 
 FROM ${PYTHON} AS made
+ARG PYTHON
+# A tag can be moved, the digest cannot; an image of this machine is whoever's made it.
+RUN case "${PYTHON}" in *@sha256:*|localhost/*) ;; *) \
+        echo "error: ${PYTHON} has no digest. Hint: make pin-images, or localhost/IMAGE for one of your own" >&2; exit 1 ;; \
+    esac
 WORKDIR /app
 # What rarely changes comes first: packages by the locks, then what is made of them and of ours.
-COPY requirements.lock ./
+COPY deploy/commands.lock deploy/server.lock deploy/
 RUN python3 -m venv /opt/deploy \
-    && /opt/deploy/bin/pip install --no-cache-dir --constraint requirements.lock \
-        cryptography matplotlib model-signing nvidia-ml-py pillow prometheus-client psutil pyopenssl rich "tritonclient[grpc,http]"
-COPY deploy/server.lock deploy/
-RUN /opt/deploy/bin/pip download --no-cache-dir --no-deps --dest /wheels --requirement deploy/server.lock
+    && /opt/deploy/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement deploy/commands.lock \
+    && /opt/deploy/bin/pip download --no-cache-dir --require-hashes --no-deps --dest /wheels \
+        --requirement deploy/server.lock
 COPY cli cli
 COPY contracts contracts
 COPY deploy deploy

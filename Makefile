@@ -16,17 +16,16 @@ IN_TWO := --numprocesses=2 --dist=loadgroup
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
+# torch without CUDA where pip finds one, see PIP_ARGS, else the package index's with CUDA.
+TORCH := torch-cpu.lock torch.lock
 DOCKERFILES := Dockerfile Dockerfile.triton tests/images/triton.Dockerfile
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
 # One that fails does not end the other, nor keep it from starting. What ends `make` ends both, as long as they are the
 # only command of their line.
 BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typecheck pytest
-# Everything in requirements.lock comes from here. Without extras, or it could not be a list of constraints.
-RESOLVE := $(BIN)/pip-compile --quiet --extra dev --strip-extras --no-annotate --no-header \
-	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.new pyproject.toml
 
-.PHONY: help setup demo quick test slow images lint format typecheck pytest lock upgrade clean
+.PHONY: help setup demo quick test slow images pin-images lint format typecheck pytest lock upgrade clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -45,6 +44,9 @@ slow: setup ## the tests that take long, or resolve packages over the network
 
 images: setup ## build the container images and run them, over a stand-in of NVIDIA's or TRITON=IMAGE; without Docker
 	$(BIN)/python -m pytest --capture=no --verbose -m "slow or not slow" tests/images
+
+pin-images: ## write the digests of the images that the Dockerfiles stand on, as their registries have them now
+	@$(PYTHON) -m cli.base_images Dockerfile Dockerfile.triton
 
 lint: setup ## ruff, hadolint, actionlint and zizmor
 	$(BIN)/ruff check .
@@ -70,32 +72,19 @@ pytest: setup ## the tests alone
 
 setup: $(SETUP) ## the project's environment, from requirements.lock
 
-$(SETUP): requirements.lock
+$(SETUP): requirements.lock $(TORCH)
 	@[ -n "$(PYTHON)" ] || { echo "error: no python3 found. Hint: sudo apt-get install python3.11 python3.11-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is too old, 3.11 is needed. Hint: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "error: $(PYTHON) has no venv module. Hint: sudo apt-get update && sudo apt-get install python3-venv"; exit 1; }
-	@$(PYTHON) -m cli.environments $(VENV) requirements.lock $(PIP_ARGS)
+	@$(PYTHON) -m cli.environments --either $(TORCH) -- $(VENV) requirements.lock $(PIP_ARGS)
 
-lock: setup ## bring requirements.lock to what pyproject.toml asks, with as few new versions as that needs
-	cp requirements.lock requirements.new
-	$(RESOLVE)
-	$(TAKE_NEW_LOCK)
+lock: setup ## bring the locks to what pyproject.toml and deploy/*.in ask, with as few new versions as that needs
+	@$(BIN)/python -m cli.locks
 
 upgrade: setup ## the same with the newest versions of everything
-	$(RESOLVE) --upgrade
-	$(TAKE_NEW_LOCK)
-
-# Keeps the lock's own head. Without torch's local version (+cpu), which only some installations have; without
-# perf-analyzer, whose right version depends on the machine's glibc.
-define TAKE_NEW_LOCK
-{ sed -n '/^#/p' requirements.lock; \
-	sed -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^#/d' -e '/^$$/d' -e '/^perf-analyzer==/d' requirements.new; \
-} > requirements.lock.tmp
-mv requirements.lock.tmp requirements.lock
-rm requirements.new
-endef
+	@$(BIN)/python -m cli.locks --upgrade
 
 clean: ## remove what was made, but not the environments, the data or the releases
 	rm -rf artifacts .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Virtual environments that are made quietly: a bar on a terminal, and pip's own words only where it fails.
 
-    python3 -m cli.environments .venv requirements.lock [WHAT PIP IS TOLD BESIDES …]
+    python3 -m cli.environments --either torch-cpu.lock torch.lock -- .venv requirements.lock [MORE FOR PIP …]
 
 `make setup` runs this before anything is installed: it needs the standard library and nothing else.
 """
@@ -34,6 +34,13 @@ _REDRAWN_S = 0.2
 _GRACE_S = 30  # for what was interrupted to remove its temporary files
 _FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
+_HINT = "is the package index reachable, and is there room on the disk? Then run the same command again"
+# What pip says of a file with another hash.
+_ANOTHER = "DO NOT MATCH THE HASHES"
+_OF_ANOTHER = (
+    "a file is not the one that the lock names. Is the lock as it was committed (git diff)? Then the index has another "
+    "file under that name (pip config list), or somebody has changed it: do not install it"
+)
 
 
 class InstallError(Exception):
@@ -49,28 +56,42 @@ class InstallError(Exception):
         self.note, self.hint = note, hint
 
 
+class NothingFoundError(InstallError):
+    """pip found nothing of what it looked for first, wherever it was told to look."""
+
+
 def main() -> int:
     """Make the environment that the command line names."""
     parser = argparse.ArgumentParser(prog="python3 -m cli.environments", description=__doc__)
     parser.add_argument("home", type=Path, help="the environment's directory")
     parser.add_argument("lock", type=Path, help="the file with what goes into it")
-    parser.add_argument("pip", nargs=argparse.REMAINDER, help="more arguments for `pip install`")
+    parser.add_argument(
+        "--either",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="LOCK",
+        help="more of it: the first of these that pip finds",
+    )
+    parser.add_argument("pip", nargs="*", help="more arguments for `pip install`")
     options = parser.parse_args()
     if (options.home / MADE).exists():
         print(f"Bringing the environment in {options.home} to what {options.lock} says now", flush=True)
     else:
         print(f"Making the environment in {options.home} from {options.lock} (once; a few minutes)", flush=True)
-    make(options.home, options.lock, options.pip)
+    make(options.home, options.lock, options.pip, either=options.either)
     return 0
 
 
-def make(home: Path, lock: Path, arguments: Sequence[str] = ()) -> None:
+def make(home: Path, lock: Path, arguments: Sequence[str] = (), *, either: Sequence[Path] = ()) -> None:
     """Make the environment `home`, or bring one that is there to what `lock` says.
 
     What an interrupted run left is removed first: pip takes a package for installed whose files are not all there.
 
     Args:
+        lock: The file with all that goes into it, and with the hashes of their files: pip takes nothing else.
         arguments: More for `pip install`.
+        either: Locks of one package in builds that not every index has: the first that pip finds is installed, too.
 
     Raises:
         InstallError: with what pip said at last.
@@ -92,8 +113,10 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = ()) -> None:
             hint="name another Python 3.11 or later: make setup PYTHON=/path/to/python3",
         ) from error
     python = home / "bin" / "python"
-    try:  # pip would byte-compile on one core, and its packages' tests, too
-        pip_install([python, "-m", "pip"], lock, ["--no-compile", *arguments], home=home, log=log)
+    # The lock has all that its packages need. pip would byte-compile on one core, and its packages' tests, too.
+    options = ["--require-hashes", "--no-deps", "--no-compile", *arguments]
+    try:
+        _install([python, "-m", "pip"], lock, either, options, home, log)
     except InstallError:
         if not _INSTALLING.search(log.read_text(errors="replace")):
             half_made.unlink()  # nothing was touched: what is there stays, and the next run goes on from it
@@ -105,7 +128,7 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = ()) -> None:
 def pip_install(
     pip: Sequence[str | Path], lock: Path, arguments: Sequence[str | Path] = (), *, home: Path, log: Path
 ) -> None:
-    """Run `pip install --requirement LOCK`, with a bar on stderr where that is a terminal.
+    """Run `pip install ARGUMENTS --requirement LOCK`, with a bar on stderr where that is a terminal.
 
     Args:
         pip: How to call the pip that installs into `home`, e.g. ["python", "-m", "pip"].
@@ -115,7 +138,7 @@ def pip_install(
         log: Gets what pip says, behind what it has.
 
     Raises:
-        InstallError: pip failed, after it had tried again by itself what may pass.
+        InstallError: pip failed, after it had tried again by itself what may pass; NothingFoundError: at once.
     """
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     pinned = lock.read_text().count("==")
@@ -123,18 +146,31 @@ def pip_install(
         said_before, there_before = stream.tell(), _packages(home)
         with (
             _bar() as show,
-            _interruptible([*pip, "install", *options, "--requirement", lock, *arguments], stream) as p,
+            _interruptible([*pip, "install", *options, *arguments, "--requirement", lock], stream) as p,
         ):
             while p.poll() is None:
                 show(_progress(log.read_text(errors="replace")[said_before:], _packages(home) - there_before, pinned))
                 time.sleep(_REDRAWN_S)
     if p.returncode:
-        last = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
-        raise InstallError(
+        said = log.read_text(errors="replace")[said_before:]
+        last = said.strip().splitlines()[-_SHOWN_LINES:]
+        kind = InstallError if _FOUND.search(said) else NothingFoundError
+        raise kind(
             f"pip could not install {lock} into {home}",
             note="\n  ".join([f"all that it said is in {log}, at last:", *last]),
-            hint="is the package index reachable, and is there room on the disk? Then run the same command again",
+            hint=_OF_ANOTHER if _ANOTHER in said else _HINT,
         )
+
+
+def _install(
+    pip: Sequence[str | Path], lock: Path, either: Sequence[Path], options: Sequence[str], home: Path, log: Path
+) -> None:
+    """Install `lock` and the first of `either` that pip finds: what is named first it looks for before all else."""
+    for first in either[:-1]:
+        with suppress(NothingFoundError):
+            return pip_install(pip, lock, ["--requirement", str(first), *options], home=home, log=log)
+    last = ["--requirement", str(either[-1])] if either else []
+    return pip_install(pip, lock, [*last, *options], home=home, log=log)
 
 
 def _byte_compile(home: Path, python: Path, log: Path) -> None:

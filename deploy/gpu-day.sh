@@ -43,7 +43,7 @@ in_docker() {
 here() {
     make --no-print-directory setup
     if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then
-        .venv/bin/python -c 'import tensorrt' 2> /dev/null || .venv/bin/pip install '.[gpu]' \
+        .venv/bin/python -c 'import tensorrt' 2> /dev/null || .venv/bin/pip install --no-deps --require-hashes -r deploy/server-gpu.lock \
             || say "warning: TensorRT could not be installed; its steps are skipped"
     fi
     exec .venv/bin/python -m benchmarks gpu-day "${arguments[@]}"
@@ -59,7 +59,7 @@ elif ! docker info > /dev/null 2>&1; then
 else
     say "Building the image (once; the base is some GB)"
     if ! docker build --file Dockerfile.triton --target export --tag "$image" . >&2; then
-        why_not="the image could not be built"
+        why_not="the image could not be built; if it has no digest to stand on: make pin-images"
     # The toolkit's hook fails where there is no driver or no GPU.
     elif ! docker run --rm --gpus all --entrypoint true "$image" > /dev/null 2>&1; then
         why_not="docker run --gpus all fails: is the NVIDIA Container Toolkit installed?"

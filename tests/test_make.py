@@ -22,7 +22,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy2(layout.ROOT / "Makefile", tmp_path)
     for name in PROGRAMS:
         program(tmp_path, name, "")
-    (tmp_path / "requirements.lock").touch()
+    for name in ("requirements.lock", "torch.lock", "torch-cpu.lock"):
+        (tmp_path / name).touch()
     (tmp_path / ".venv" / ".made-from-lock").touch()
     return tmp_path
 

@@ -32,6 +32,7 @@ from deploy.triton.payload import Tensors
 # Current perf-analyzer wheels need glibc 2.38 (Ubuntu 24.04); on an older one pip takes an empty placeholder.
 # The wheel of this client release carries a binary for glibc 2.34 and later.
 _FALLBACK = "tritonclient==2.50.0"
+_ITS_HASH = "sha256:421fbb69ae6ab8cdb2c35b82134fcef2fe11e7af7718b1fcbc53335ab9bfe889"  # of the wheel that is run
 _WRONG_ANSWER = ("match expected output", "match expected size")  # in its words
 _LIBRARIES = {"libb64-*": "libb64.so.0d", "libcudart-*": "libcudart.so.12"}  # as the wheel of Triton names them
 
@@ -190,7 +191,9 @@ def _copy_libraries(directory: Path) -> None:
 def _extract(executable: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        pip += ["--platform", "manylinux1_x86_64", "--dest", scratch, _FALLBACK]
+        wanted = Path(scratch, "requirements.txt")
+        wanted.write_text(f"{_FALLBACK} --hash={_ITS_HASH}\n")
+        pip += ["--platform", "manylinux1_x86_64", "--dest", scratch, "--require-hashes", "--requirement", str(wanted)]
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
         wheel = next(Path(scratch).glob("*.whl"), None)
         if done.returncode != 0 or wheel is None:

@@ -76,7 +76,8 @@ def build(wanted: Requirements, say: Callable[[str], None]) -> Path | None:
         home.mkdir(parents=True, exist_ok=True)
         with locks.locked(home / ".lock"):  # a second process waits, and finds it made
             if not place.is_dir():
-                say(f"Installing the packages of {wanted.model} in {layout.shown(home)} (once)")
+                unchecked = "" if wanted.is_hashed else f"; its {LOCK} has no hashes to check them by"
+                say(f"Installing the packages of {wanted.model} in {layout.shown(home)} (once){unchecked}")
                 _install(wanted, place)
     except OSError as error:
         raise RequirementsError(
@@ -98,7 +99,8 @@ def _install(wanted: Requirements, place: Path) -> None:
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=_HALF_MADE, dir=place.parent) as scratch:
         target = Path(scratch, "layer")
-        options: Sequence[str | Path] = ["--no-deps", "--no-compile", "--target", target]
+        hashed = ["--require-hashes"] if wanted.is_hashed else []
+        options: Sequence[str | Path] = ["--no-deps", *hashed, "--no-compile", "--target", target]
         try:
             pip_install([sys.executable, "-m", "pip"], text, options, home=target, log=log)
         except InstallError as error:

@@ -1,17 +1,15 @@
-"""Lock what a model asks for: pip resolves it beside the server's numpy, and every version is written down."""
+"""Lock what a model asks for: pip resolves it beside the server's numpy; every version and file is written down."""
 
-import json
 import re
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from cli.environments import LOG, InstallError, pip_install
+from cli.environments import LOG, InstallError
 from contracts import layout
 from deploy.errors import RequirementsError
-from deploy.layers import requirements
+from deploy.layers import report, requirements
+from deploy.layers.report import Package
 from deploy.layers.requirements import LOCK, SERVERS, TEXT, Requirements
 from deploy.triton import environment
 
@@ -27,20 +25,22 @@ def make(wanted: Requirements) -> Requirements:
     text = wanted.directory / TEXT
     servers = environment.pinned(SERVERS)
     with tempfile.TemporaryDirectory(prefix="lock-") as scratch:
-        report, limits, log = Path(scratch, "report.json"), Path(scratch, "servers.txt"), Path(scratch, LOG)
+        limits, log = Path(scratch, "servers.txt"), Path(scratch, LOG)
         limits.write_text(f"{SERVERS}=={servers}\n")
-        options: list[str | Path] = ["--dry-run", "--ignore-installed", "--report", report, "--constraint", limits]
         try:
-            pip_install([sys.executable, "-m", "pip"], text, options, home=Path(scratch), log=log)
+            resolved = report.resolve(text, ["--constraint", limits], Path(scratch))
         except InstallError as error:
             said = log.read_text(errors="replace")
             raise RequirementsError(
                 f"{wanted.model}: {layout.shown(text)} cannot be locked", note=_reason(said), hint=_hint(said, servers)
             ) from error
-        resolved = json.loads(report.read_text())["install"]
-    hashes = {requirements.name_of(entry): _HASH.findall(entry) for entry in wanted.entries}
-    lines = [entry for entry in wanted.entries if requirements.is_option(entry)]
-    lines += sorted(_pins(resolved, hashes), key=str.lower)
+    options = [entry for entry in wanted.entries if requirements.is_option(entry)]
+    hashes = report.hashes(resolved)
+    for name, more in report.hashes_elsewhere(wanted, options, resolved).items():
+        hashes[name] += [each for each in more if each not in hashes[name]]
+    # What the author named stands, and nothing else.
+    hashes |= {requirements.name_of(entry): own for entry in wanted.entries if (own := _HASH.findall(entry))}
+    lines = [*options, *sorted(_pins(resolved, hashes), key=str.lower)]
     try:
         requirements.write_lock(wanted, lines)
     except OSError as error:
@@ -53,7 +53,11 @@ def make(wanted: Requirements) -> Requirements:
     return found
 
 
-def _pins(resolved: list[Mapping[str, Any]], hashes: Mapping[str | None, list[str]]) -> Iterator[str]:
+def _pins(resolved: Sequence[Package], hashes: Mapping[str | None, list[str]]) -> Iterator[str]:
+    """Yield a line for each package. All have hashes or none has: pip knows nothing in between."""
+    names = {requirements.name_of(package["metadata"]["name"]) for package in resolved} - {SERVERS}
+    if not all(hashes.get(name) for name in names):
+        hashes = {}
     for package in resolved:
         name, version = package["metadata"]["name"], package["metadata"]["version"]
         own = requirements.name_of(name)

@@ -50,6 +50,11 @@ class Requirements:
         return not self.entries or self.locked_from == digest(self.entries)
 
     @property
+    def is_hashed(self) -> bool:
+        """Whether the lock names the hashes of files, as one does not that has something from version control."""
+        return any("--hash" in line for line in self.locked or ())
+
+    @property
     def layer(self) -> str | None:
         """The name of the folder with what is locked, for this Python; None where nothing is."""
         if not self.locked:

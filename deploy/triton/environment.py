@@ -65,8 +65,7 @@ def layers_home() -> Path:
 
 def pinned(package: str) -> str:
     """Return the version of a package that the server environment has."""
-    [version] = re.findall(rf"^{re.escape(package)}==(\S+)$", _LOCK_FILE.read_text(), re.MULTILINE)
-    return str(version)
+    return _version(package, _LOCK_FILE)
 
 
 def tensorrt_version(triton: Triton) -> tuple[str | None, str]:
@@ -76,8 +75,7 @@ def tensorrt_version(triton: Triton) -> tuple[str | None, str]:
     """
     if triton.native:
         return library.installed()
-    [version] = re.findall(r"^tensorrt-cu13==(\S+)$", _GPU_LOCK_FILE.read_text(), re.MULTILINE)
-    return str(version), ""
+    return _version("tensorrt-cu13", _GPU_LOCK_FILE), ""
 
 
 def finds_own_packages(triton: Triton) -> bool:
@@ -149,6 +147,11 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     )
 
 
+def _version(package: str, lock: Path) -> str:
+    [version] = re.findall(rf"^{re.escape(package)}==([^\s;]+)", lock.read_text(), re.MULTILINE)
+    return str(version)
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """Hold the lock under which HOME is filled: a second process waits, and finds it made.
@@ -215,9 +218,8 @@ def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
     log.unlink(missing_ok=True)
     try:
         venv.create(home)
-        pip_install(pip, _LOCK_FILE, ["--no-deps"], home=home, log=log)
-        if gpu:
-            pip_install(pip, _GPU_LOCK_FILE, ["--constraint", _LOCK_FILE], home=home, log=log)
+        for lock in (_LOCK_FILE, _GPU_LOCK_FILE) if gpu else (_LOCK_FILE,):
+            pip_install(pip, lock, ["--no-deps", "--require-hashes"], home=home, log=log)
     except (InstallError, OSError) as error:
         note, hint = (error.note, error.hint) if isinstance(error, InstallError) else (str(error), None)
         failed = f"could not make the server environment in {layout.shown(HOME)}"

@@ -37,7 +37,7 @@ _PACKAGES: Mapping[Library, tuple[str, ...]] = {
 }
 _INSTALL = {
     "tensorrt": "build in the server's own image (Dockerfile.triton, stage export), or on a machine with an NVIDIA "
-    "GPU: .venv/bin/pip install '.[gpu]'",
+    "GPU: .venv/bin/pip install --no-deps --require-hashes -r deploy/server-gpu.lock",
     "tensorrt_rtx": "make setup",
 }
 _AMPERE = (8, 0)

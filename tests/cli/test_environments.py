@@ -1,5 +1,6 @@
 """`make setup` says one line, pip's words only when it fails, and takes nothing half-made for whole."""
 
+import hashlib
 import os
 import pty
 import shutil
@@ -24,19 +25,29 @@ BRINGING = "Bringing the environment in .venv to what requirements.lock says now
 FROM_WHEELS = "PIP_ARGS=--no-index --find-links wheels"
 
 
-def make_wheel(directory: Path, version: str, name: str = "tiny", needs: Sequence[str] = ()) -> None:
+def make_wheel(
+    directory: Path, version: str, name: str = "tiny", needs: Sequence[str] = (), tag: str = "py3-none-any"
+) -> Path:
     """A package of one module, which knows its version."""
     info = f"{name}-{version}.dist-info"
     required = "".join(f"Requires-Dist: {each}\n" for each in needs)
     files = {
         f"{name}.py": f'VERSION = "{version}"\n',
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(name, text)
+    path = directory / f"{name}-{version}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for member, text in files.items():
+            wheel.writestr(zipfile.ZipInfo(member), text)  # of no time: the same bytes whenever it is made
+    return path
+
+
+def hashed(wheel: Path) -> str:
+    """The line of a lock that names it."""
+    name, version, _ = wheel.name.split("-", 2)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
 
 
 def command(*options: str) -> list[str]:
@@ -59,7 +70,10 @@ def installed(checkout: Path) -> str:
 
 
 def require(checkout: Path, requirement: str) -> None:
-    (checkout / "requirements.lock").write_text(f"{requirement}\n")
+    """Write the lock: a version of `tiny`, by the hash of its wheel, or a line as it is."""
+    name, _, version = requirement.partition("==")
+    line = hashed(checkout / "wheels" / f"{name}-{version}-py3-none-any.whl") if name == "tiny" else requirement
+    (checkout / "requirements.lock").write_text(f"{line}\n")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +86,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_wheel(root / "wheels", "1.0")
     make_wheel(root / "wheels", "2.0")
     require(root, "tiny==1.0")
+    for name, version in (("torch-cpu.lock", "1.0+cpu"), ("torch.lock", "1.0")):
+        (root / name).write_text(hashed(make_wheel(root / "wheels", version, "torch")) + "\n")
     return root
 
 
@@ -92,7 +108,7 @@ def checkout(original: Path, output: str, tmp_path: Path) -> Path:
 def test_an_environment_is_made_in_one_line(original: Path, output: str) -> None:
     assert output.splitlines() == [MAKING]
     assert installed(original) == "1.0"
-    assert "Successfully installed tiny-1.0" in (original / ".venv" / LOG).read_text()
+    assert "Successfully installed tiny-1.0 torch-1.0+cpu" in (original / ".venv" / LOG).read_text()
     assert (original / ".venv" / MADE).exists() and not (original / ".venv" / HALF_MADE).exists()
 
 
@@ -106,7 +122,7 @@ def test_it_is_made_once_and_again_when_the_lock_changes(checkout: Path) -> None
 
 
 def test_pips_words_are_shown_where_it_fails_and_what_was_there_stays(checkout: Path) -> None:
-    require(checkout, "there-is-no-such-package-as-this==1")
+    require(checkout, f"there-is-no-such-package-as-this==1 --hash=sha256:{'0' * 64}")
     for _ in range(2):
         done = setup(checkout, FROM_WHEELS)
         assert done.returncode != 0
@@ -120,6 +136,49 @@ def test_pips_words_are_shown_where_it_fails_and_what_was_there_stays(checkout: 
     require(checkout, "tiny==1.0")
     assert setup(checkout, FROM_WHEELS).returncode == 0
     assert "Requirement already satisfied" in (checkout / ".venv" / LOG).read_text()
+
+
+def test_a_file_that_is_not_the_locks_is_not_installed_and_pip_says_which(checkout: Path) -> None:
+    lock = checkout / "requirements.lock"
+    require(checkout, "tiny==2.0")
+    right = lock.read_text()
+    lock.write_text(right[:-2] + ("0" if right[-2] != "0" else "1") + "\n")
+    done = setup(checkout, FROM_WHEELS)
+    assert done.returncode != 0 and installed(checkout) == "1.0"
+    said = done.stderr
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in said and "tiny==2.0" in said
+    assert f"Got        {right[-65:-1]}" in said
+    assert "\nHint: a file is not the one that the lock names. Is the lock as it was committed (git diff)?" in said
+
+
+def test_what_no_lock_names_is_not_installed(checkout: Path) -> None:
+    """Neither by the way, as something that a package needs, nor as a line without its hash."""
+    lock = checkout / "requirements.lock"
+    lock.write_text("tiny==2.0\n")
+    done = setup(checkout, FROM_WHEELS)
+    assert done.returncode != 0 and installed(checkout) == "1.0"
+    assert "Hashes are required in --require-hashes mode, but they are missing from some requirements" in done.stderr
+    make_wheel(checkout / "wheels", "1.0", "needed")
+    lock.write_text(hashed(make_wheel(checkout / "wheels", "3.0", needs=["needed"])) + "\n")
+    assert setup(checkout, FROM_WHEELS).returncode == 0 and installed(checkout) == "3.0"
+    assert not list(checkout.glob(".venv/lib/*/site-packages/needed*"))
+
+
+def test_a_build_that_the_index_has_takes_the_place_of_one_that_it_has_not(checkout: Path) -> None:
+    (checkout / "wheels" / "torch-1.0+cpu-py3-none-any.whl").unlink()
+    shutil.rmtree(checkout / ".venv")
+    done = setup(checkout, FROM_WHEELS)
+    assert done.returncode == 0, done.stderr
+    assert "Successfully installed tiny-1.0 torch-1.0\n" in (checkout / ".venv" / LOG).read_text()
+
+
+def test_a_build_of_another_hash_is_not_taken_and_nothing_in_its_place(checkout: Path) -> None:
+    """Else who can put a file there decides that gigabytes are fetched, or that nobody notices."""
+    with zipfile.ZipFile(checkout / "wheels" / "torch-1.0+cpu-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("planted.py", "")
+    shutil.rmtree(checkout / ".venv")
+    done = setup(checkout, FROM_WHEELS)
+    assert done.returncode != 0 and "torch==1.0+cpu" in done.stderr and "DO NOT MATCH THE HASHES" in done.stderr
 
 
 def test_what_an_interrupted_run_left_is_not_taken_for_whole(checkout: Path) -> None:

@@ -16,9 +16,11 @@ COMPOSE = yaml.safe_load((layout.ROOT / "deploy" / "compose.yaml").read_text())
 
 
 def test_the_image_is_pinned_and_its_tensorrt_is_the_one_plans_are_built_with() -> None:
-    assert re.search(r"^ARG TRITON=\S+:\d\d\.\d\d-py3$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^ARG TRITON=\S+:\d\d\.\d\d-py3@", DOCKERFILE, re.MULTILINE)
     [recorded] = re.findall(r"has TensorRT (\d+\.\d+\.\d+)", DOCKERFILE)
-    [installed] = re.findall(r"--no-deps tensorrt-cu13-bindings==(\S+)", DOCKERFILE)
+    bindings, gpu = ((layout.ROOT / "deploy" / name).read_text() for name in ("bindings.lock", "server-gpu.lock"))
+    [installed] = re.findall(r"^tensorrt-cu13-bindings==(\S+)", bindings, re.MULTILINE)
+    assert set(re.findall(r"^tensorrt-cu13\S*==(\S+)", gpu, re.MULTILINE)) == {installed}
     extra = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
     assert extra == [f"tensorrt-cu13=={installed}"]
     assert installed.startswith(f"{recorded}.")
@@ -47,8 +49,11 @@ def test_every_stage_runs_unprivileged() -> None:
 
 
 def test_the_server_and_the_container_agree_on_pillow() -> None:
-    [pinned] = set(re.findall(r"pillow==(\S+)", DOCKERFILE))
-    assert f"pillow=={pinned}" in (layout.ROOT / "deploy" / "server.lock").read_text()
+    server, image = (
+        re.findall(r"^pillow==\S+", (layout.ROOT / "deploy" / name).read_text(), re.MULTILINE)
+        for name in ("server.lock", "image.lock")
+    )
+    assert server == image and len(image) == 1
 
 
 def test_compose_listens_on_the_loopback_only() -> None:
@@ -59,6 +64,7 @@ def test_compose_listens_on_the_loopback_only() -> None:
         assert service["user"] == "${HOST_UID:-1000}:${HOST_GID:-1000}"
         assert service["init"] is True and service["environment"]["HOME"] == "/tmp"
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True and service["tmpfs"] == ["/tmp"]
         assert (layout.ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         target = service["build"].get("target")
         assert target is None or f" AS {target}" in DOCKERFILE
@@ -76,11 +82,18 @@ def test_the_image_starts_the_server_with_a_command_that_there_is() -> None:
 
 def test_the_image_has_what_deploy_imports() -> None:
     """Only these are installed beside the standard library: anything else would fail at the first `up`."""
-    [installed] = re.findall(r"--constraint requirements.lock \\\n\s+(.*)$", DOCKERFILE, re.MULTILINE)
-    provided = {"numpy", "google", *(re.sub(r"\W.*", "", word.strip('"')) for word in installed.split())}
-    named = {"nvidia": "pynvml", "pillow": "PIL", "prometheus": "prometheus_client", "model": "model_signing"}
-    named["pyopenssl"] = "OpenSSL"
-    provided |= {named.get(package, package) for package in provided}
+    asked = (layout.ROOT / "deploy" / "commands.in").read_text()
+    provided = {"numpy", "google", *re.findall(r"^\w+", asked, re.MULTILINE)}
+    provided |= {
+        {
+            "nvidia": "pynvml",
+            "pillow": "PIL",
+            "prometheus": "prometheus_client",
+            "model": "model_signing",
+            "pyopenssl": "OpenSSL",
+        }.get(p, p)
+        for p in provided
+    }
     server = DOCKERFILE.partition(" AS server")[2].partition("\nFROM ")[0]
     copied = set(re.findall(r"^COPY (\w+) \1$", server, re.MULTILINE))
     backends = layout.ROOT / "deploy" / "backends"  # these run in Triton
@@ -96,7 +109,7 @@ def test_the_export_image_can_serve_what_it_publishes() -> None:
     """Its tritonserver runs Python models with the image's own Python, as in the server's image."""
     stages = {name: DOCKERFILE.partition(f" AS {name}")[2].partition("\nFROM ")[0] for name in ("server", "export")}
     assert "COPY deploy deploy" in stages["export"] and "PATH=" not in stages["export"]
-    pillow, hook = r"pillow==\S+", r"cp deploy/\S+/own_packages\.\* \S+"
+    pillow, hook = r"--requirement deploy/image\.lock", r"cp deploy/\S+/own_packages\.\* \S+"
     for wanted in (pillow, hook):
         assert re.findall(wanted, stages["export"]) == re.findall(wanted, stages["server"])
     assert COMPOSE["services"]["export"]["shm_size"] == COMPOSE["services"]["triton"]["shm_size"]
@@ -120,7 +133,7 @@ def test_the_image_installs_what_models_have_locked_and_their_processes_find_it(
 def test_the_slim_image_is_the_same_server_but_for_where_its_triton_comes_from() -> None:
     slim = (layout.ROOT / "Dockerfile").read_text()
     for wanted in (
-        r"--constraint requirements.lock \\\n\s+(.*)$",  # what `deploy` imports
+        r"/opt/deploy/bin/pip install (.*commands\.lock)",  # what `deploy` imports
         r"^HEALTHCHECK (.*\n.*)$",
         r"^EXPOSE (.*)$",
         r"-m deploy environments build --repository (\S+)",
@@ -136,7 +149,7 @@ def test_the_slim_image_is_the_same_server_but_for_where_its_triton_comes_from()
         "--device=cpu",
     ]
     assert re.findall(r"^USER (\S+)$", slim, re.MULTILINE) == ["1000:1000"]
-    assert re.search(r"^ARG PYTHON=python:3\.11-slim-\w+$", slim, re.MULTILINE)
+    assert re.search(r"^ARG PYTHON=python:3\.11-slim-\w+@", slim, re.MULTILINE)
 
 
 def test_the_slim_image_is_composed_with_nothing_to_write_to_but_memory_and_the_repository() -> None:

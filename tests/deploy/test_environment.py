@@ -1,6 +1,7 @@
 """The server environment is what its locks and backends say; what changes is made beside what is running."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -64,11 +65,7 @@ def test_numpy_is_one_that_the_stubs_can_read(triton: environment.Triton) -> Non
 def test_both_environments_run_the_same_versions_of_what_proves_a_release() -> None:
     """What is proven offline must be what is served."""
     project, server, gpu = (
-        dict(
-            line.split("==")
-            for line in (layout.ROOT / name).read_text().splitlines()
-            if "==" in line and line[0] != "#"
-        )
+        dict(re.findall(r"^(\S+)==(\S+)", (layout.ROOT / name).read_text(), re.MULTILINE))
         for name in ("requirements.lock", "deploy/server.lock", "deploy/server-gpu.lock")
     )
     assert server["onnxruntime"] == project["onnxruntime-gpu"]
@@ -134,7 +131,7 @@ def test_tensorrt_is_not_installed_where_no_gpu_could_run_it() -> None:
 
 def test_a_failed_install_says_why_and_is_not_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "server.lock"
-    lock.write_text("there-is-no-such-package-as-this==1\n")
+    lock.write_text(f"there-is-no-such-package-as-this==1 --hash=sha256:{'0' * 64}\n")
     monkeypatch.setattr(environment, "HOME", tmp_path / "venv")
     monkeypatch.setattr(environment, "_LOCK_FILE", lock)
     monkeypatch.setenv("PIP_NO_INDEX", "1")

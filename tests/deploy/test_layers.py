@@ -1,7 +1,10 @@
 """Packages that a model has of its own: locked, installed beside the server's, found by its processes alone."""
 
 import os
+import platform
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from deploy.errors import RequirementsError
 from deploy.layers import layer, lock, requirements
 from deploy.layers.requirements import Requirements
 from deploy.triton import environment, reasons
-from tests.cli.test_environments import make_wheel
+from tests.cli.test_environments import hashed, make_wheel
 from tests.conftest import Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
 
@@ -41,6 +44,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_wheel(folder, "1.0", needs=["numpy", "smaller>=1"])
     make_wheel(folder, "2.0")
     make_wheel(folder, "1.5", "smaller")
+    make_wheel(folder, "1.0", "compiled", tag="cp311-cp311-manylinux_2_28_x86_64")
+    make_wheel(folder, "1.0", "compiled", tag="cp311-cp311-manylinux2014_aarch64")
+    make_wheel(folder, "1.0", "compiled", tag="cp312-cp312-manylinux_2_28_x86_64")
+    make_wheel(folder, "1.0", "compiled", tag="cp312-cp312-win_amd64")
     make_wheel(folder, environment.pinned("numpy"), "numpy")
     return folder
 
@@ -71,6 +78,13 @@ def of(model: Path) -> Requirements:
     return found
 
 
+SMALLER_AND_TINY = (("smaller", "1.5"), ("tiny", "1.0"))
+
+
+def pinned(wheels: Path, name: str, version: str) -> str:
+    return hashed(wheels / f"{name}-{version}-py3-none-any.whl")
+
+
 def environments(repository: Path, *arguments: str) -> str:
     return Workspace(repository.parent).must("deploy", "environments", *arguments, "--repository", str(repository))
 
@@ -95,7 +109,7 @@ def test_what_is_asked_for_is_locked_installed_and_done_again_when_it_changes(
     ]
     locked = (repository / "own" / "requirements.lock").read_text().splitlines()
     # numpy is the server's, and its version as well.
-    assert locked[2:] == [f"--find-links {wheels}", "smaller==1.5", "tiny==1.0"]
+    assert locked[2:] == [f"--find-links {wheels}", *(pinned(wheels, *each) for each in SMALLER_AND_TINY)]
     assert sorted(path.name for path in first.glob("tiny*")) == ["tiny-1.0.dist-info", "tiny.py"]
     assert not list(first.glob("numpy*"))
     for path in (layers, first, *first.rglob("*")):  # the server may become another user
@@ -108,6 +122,46 @@ def test_what_is_asked_for_is_locked_installed_and_done_again_when_it_changes(
     second = layer.installed_at(of(repository / "own"))
     assert second is not None and second != first and (second / "tiny-2.0.dist-info").is_dir()
     assert first.is_dir(), "a server may be running from it"
+
+
+def test_a_file_that_is_not_the_locks_is_not_installed(repository: Path, layers: Path, wheels: Path) -> None:
+    """Whoever changes the wheel, or the index, does not get it into a server; nothing half-made stays."""
+    layer.ensure(repository, print)
+    text = repository / "own" / "requirements.lock"
+    right = hashed(wheels / "tiny-1.0-py3-none-any.whl").rpartition(":")[2]
+    text.write_text(text.read_text().replace(right, "0" * 64))
+    before = set(layers.iterdir())
+    with pytest.raises(
+        RequirementsError, match=r"own cannot be installed\n(?s:.*)DO NOT MATCH(?s:.*)\nHint: a file is"
+    ):
+        layer.ensure(repository, print)
+    assert not [path for path in set(layers.iterdir()) - before if path.is_dir()]
+
+
+def test_a_lock_of_before_hashes_is_installed_and_it_is_said(repository: Path, layers: Path) -> None:
+    """Releases that were published have such locks, as have models with something from version control."""
+    layer.ensure(repository, print)
+    text = repository / "own" / "requirements.lock"
+    text.write_text(re.sub(r" --hash=\S+", "", text.read_text()))
+    said: list[str] = []
+    layer.ensure(repository, said.append)
+    assert said == [
+        f"Installing the packages of own in {layers} (once); its requirements.lock has no hashes to check them by"
+    ]
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or platform.machine() != "x86_64", reason="its wheel is for another"
+)
+def test_a_lock_names_the_wheels_of_other_pythons_and_machines_too(
+    repository: Path, layers: Path, wheels: Path
+) -> None:
+    """The image's Python is another than a laptop's, and so may be its machine."""
+    wants(repository / "own", f"--find-links {wheels}\ncompiled\n")
+    layer.ensure(repository, print)
+    [line] = [line for line in of(repository / "own").locked or () if line.startswith("compiled")]
+    known = {hashed(wheel).rpartition(" ")[2] for wheel in wheels.glob("compiled-*linux*.whl")}
+    assert len(known) == 3 and set(line.split()[1:]) == known
 
 
 def test_the_command_lists_locks_and_builds(repository: Path, layers: Path) -> None:
@@ -209,8 +263,14 @@ def test_pins_keep_hashes_extras_and_the_commit_of_a_branch() -> None:
         report("own", "1", is_direct=True, download_info=vcs),
         report("wheel-of-own", "1", is_direct=True),
     ]
-    assert list(lock._pins(resolved, {"uvicorn": ["sha256:1", "sha256:2"]})) == [
+    hashes: dict[str | None, list[str]] = {"uvicorn": ["sha256:1", "sha256:2"], "wheel-of-own": ["sha256:3"]}
+    assert list(lock._pins(resolved[:2] + resolved[3:], hashes)) == [
         "Uvicorn==0.3 --hash=sha256:1 --hash=sha256:2",
+        "wheel-of-own @ https://x/y --hash=sha256:3",
+    ]
+    # pip has no hash of what comes from version control, and then takes none of the others either.
+    assert list(lock._pins(resolved, hashes)) == [
+        "Uvicorn==0.3",
         "own @ git+https://host/own.git@abc",
         "wheel-of-own @ https://x/y",
     ]

@@ -339,5 +339,5 @@ def test_target_tensorrt_without_a_gpu_says_what_is_missing(workspace: Workspace
     )  # fmt: skip
     assert done.returncode == 1
     assert "error: tensorrt is not installed" in done.stderr
-    assert "pip install '.[gpu]'" in done.stderr
+    assert "pip install --no-deps --require-hashes -r deploy/server-gpu.lock" in done.stderr
     assert {p.name for p in workspace.model.iterdir()} == {"config.pbtxt", "configs"}

@@ -141,8 +141,7 @@ def _copy_python(root: Path, python: Python, home: Path) -> None:
 def _install(packages: Path) -> None:
     """Install a recent pip and what Python models import, for the stand-in's Python; but for Pillow, as there."""
     [version] = re.findall(r"python(\d\.\d+)", str(packages))
-    lines = _SERVER_LOCK.read_text().splitlines()
-    pins = [line for line in lines if re.match(r"(?!nvidia-pytriton|pillow)\w", line)]
+    pins = re.findall(r"^(?!nvidia-pytriton|pillow)\w\S+==\S+", _SERVER_LOCK.read_text(), re.MULTILINE)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={packages}"]
     pip += [f"--python-version={version}", "--only-binary=:all:", PIP, *pins]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)

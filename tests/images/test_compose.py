@@ -56,6 +56,18 @@ def with_own_ports(file: Path, service: str, command: list[str], ports: list[int
     return [file, top]
 
 
+def check_that_it_is_locked(container: Container) -> None:
+    """By what the kernel says of its first process, and by what can be written."""
+    status = dict(line.split(":\t") for line in container.execute("cat", "/proc/1/status").stdout.splitlines())
+    assert status["Uid"].split() == [str(UID)] * 4
+    assert {int(status[f"Cap{which}"], 16) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+    for place in ("/app/new", "/opt/new", "/new"):
+        refused = container.execute("touch", place)
+        assert refused.returncode != 0 and "Read-only file system" in refused.stderr, place
+    assert container.execute("touch", "/tmp/new").returncode == 0
+
+
 def test_the_gpus_server_is_built_and_says_that_it_has_no_gpu(checkout: Path, triton: str, tmp_path: Path) -> None:
     """Further it does not go without one: podman-compose passes over the reservation, and `up` refuses."""
     file = checkout / "deploy" / "compose.yaml"
@@ -79,6 +91,7 @@ def test_the_slim_image_comes_up_healthy_serves_and_goes_down(checkout: Path, tm
         assert said.returncode == 0, said.stdout + said.stderr
         container = Container(project.container("triton"), *(f"127.0.0.1:{port}" for port in ports[:2]))
         wait_for(container.healthy, timeout_s=60)
+        check_that_it_is_locked(container)
         right, sent = asking.right_answers(container, checkout / "model_repository", FAMILY)
         assert right == sent > 20
         status = project.run("exec", "-T", "triton", "/opt/deploy/bin/python", "-m", "deploy", "status")

@@ -1,5 +1,6 @@
 """A build is worth something: what is wrong in a Dockerfile or a lock ends it, and the reason is told."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -29,14 +30,26 @@ def change(file: Path, right: str, wrong: str) -> None:
     file.write_text(text.replace(right, wrong))
 
 
+# The hashes of a package that all of its files have.
+[RICH] = re.findall(
+    r"^rich==\S+((?: \\\n    --hash=\S+)+\n)", (layout.ROOT / "deploy/commands.lock").read_text(), re.MULTILINE
+)
+
 FAULTS = [
     pytest.param("", "COPY deploy deploy", "COPY deploi deploy", "deploi", id="a path that is not there"),
     pytest.param(
         "", "USER 1000:1000", "USER triton-sever", "unable to find user triton-sever", id="a user that there is not"
     ),
-    pytest.param("requirements.lock", "rich==", "rich[jupyter]==", "extras", id="an extra in the lock"),
+    pytest.param("deploy/commands.lock", RICH, "\n", "Hashes are required", id="a package without a hash"),
     pytest.param(
-        "requirements.lock",
+        "deploy/commands.lock",
+        RICH,
+        " \\\n    --hash=sha256:" + "0" * 64 + "\n",
+        "DO NOT MATCH THE HASHES",
+        id="a file with another hash",
+    ),
+    pytest.param(
+        "deploy/commands.lock",
         "rich==",
         "rich==0.0.",
         "rich.*conflicting|No matching distribution found for rich",

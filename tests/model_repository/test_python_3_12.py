@@ -20,7 +20,7 @@ ANSWERS = {"label": np.object_, "score": np.float32, "top_labels": np.object_, "
 
 
 def pinned(package: str, lock: Path) -> str:
-    [version] = re.findall(rf"^{package}==(\S+)$", lock.read_text(), re.MULTILINE)
+    [version] = re.findall(rf"^{package}==([^\s;]+)", lock.read_text(), re.MULTILINE)
     return f"{package}=={version}"
 
 
