@@ -31,6 +31,7 @@ def test_what_triton_answers_is_what_was_asked_for(echoing: Front) -> None:
 
 @pytest.mark.slow
 @pytest.mark.heavy
+@pytest.mark.timeout(7200)
 def test_a_million_made_up_requests(tmp_path: Path) -> None:
     """Every 2,000 the memory is looked at, which stays what it was after the first, and Triton's answers."""
     seed = int(os.environ.get("SEED", random.SystemRandom().randrange(10**9)))
