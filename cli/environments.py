@@ -35,8 +35,9 @@ _GRACE_S = 30  # for what was interrupted to remove its temporary files
 _FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
 _HINT = "is the package index reachable, and is there room on the disk? Then run the same command again"
-# What pip says of a file with another hash.
+# What pip says of a file with another hash. It lists all that it may have: of some packages a hundred.
 _ANOTHER = "DO NOT MATCH THE HASHES"
+_EVERY_OTHER = re.compile(r" *Expected +or ")
 _OF_ANOTHER = (
     "a file is not the one that the lock names. Is the lock as it was committed (git diff)? Then the index has another "
     "file under that name (pip config list), or somebody has changed it: do not install it"
@@ -153,7 +154,7 @@ def pip_install(
                 time.sleep(_REDRAWN_S)
     if p.returncode:
         said = log.read_text(errors="replace")[said_before:]
-        last = said.strip().splitlines()[-_SHOWN_LINES:]
+        last = [line for line in said.strip().splitlines() if not _EVERY_OTHER.match(line)][-_SHOWN_LINES:]
         kind = InstallError if _FOUND.search(said) else NothingFoundError
         raise kind(
             f"pip could not install {lock} into {home}",

@@ -142,7 +142,8 @@ def test_a_file_that_is_not_the_locks_is_not_installed_and_pip_says_which(checko
     lock = checkout / "requirements.lock"
     require(checkout, "tiny==2.0")
     right = lock.read_text()
-    lock.write_text(right[:-2] + ("0" if right[-2] != "0" else "1") + "\n")
+    more = "".join(f" --hash=sha256:{number:064x}" for number in range(100))  # as of a package with many wheels
+    lock.write_text(right[:-2] + ("0" if right[-2] != "0" else "1") + more + "\n")
     done = setup(checkout, FROM_WHEELS)
     assert done.returncode != 0 and installed(checkout) == "1.0"
     said = done.stderr
