@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.releases import many_releases, two_releases
 from benchmarks.releases.asking import MIXED, Asked, _Judge
-from benchmarks.releases.startup import compare
 from benchmarks.releases.switch import summary, table, verdict
 from benchmarks.releases.switch_run import Change, Memory, Settings, SwitchRun
 from benchmarks.releases.two_releases import ENSEMBLE, KINDS, NETWORK
@@ -103,21 +102,6 @@ def test_copies_of_a_release_are_whole_releases_of_their_own(tmp_path: Path) -> 
         assert list(bundle.of(root, name, version).models) == [name]
         assert [request.model for request in golden.read(directory)] == [name]
         assert f'"{ENSEMBLE}"' not in (root / name / model_config.FILE_NAME).read_text()
-
-
-def test_what_takes_too_long_is_found_and_noise_is_not() -> None:
-    up, reload, ask = ("up", "s"), ("reload", "s"), ("8 connections", "requests/s")
-    other = {up: [10.0] * 5, reload: [2.0] * 5, ask: [1000.0] * 5}
-    this = {up: [14.0] * 5, reload: [3.2] * 5, ask: [970.0] * 5}
-    assert [found.finding for found in compare({"this": this, "other": other})] == [
-        None,
-        "reload takes 1.60 times as long, and 1.5 at most",
-        None,
-    ]
-    slow = compare({"this": {ask: [900.0] * 5}, "other": {ask: [1000.0] * 5}})
-    assert slow[0].finding == "8 connections: 0.900 (0.900 … 0.900) of the other's throughput"
-    [alone] = compare({"this": {up: [14.0]}})
-    assert (alone.this, alone.ratio, alone.finding) == (14.0, None, None)
 
 
 @pytest.mark.slow

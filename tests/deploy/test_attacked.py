@@ -130,13 +130,19 @@ def test_only_what_was_signed_ever_answers(tmp_path: Path) -> None:
     try:
         http = json.loads(workspace.must("deploy", "status", "--json"))["http"]
         assert both(http) == (12, 22)
-        refused = 0
+
+        def is_seen() -> bool:
+            done = workspace.run("deploy", "reload")
+            assert "Traceback" not in done.stderr, done.stderr
+            assert both(http) in {(12, 22), (12, 21)}
+            return done.returncode != 0
+
         with attackers.attacking(workspace.repository, *attacker.moves):
-            for command in (("reload",), ("rollback", "other"), ("promote", "other", "2")):
+            for command in (("rollback", "other"), ("promote", "other", "2")):
                 done = workspace.run("deploy", *command)
-                refused += done.returncode != 0
                 assert "Traceback" not in done.stderr, done.stderr
                 assert both(http) in {(12, 22), (12, 21)}
+            wait_for(is_seen)  # half of the time the planted file is there
             shared_memory = json.loads((tmp_path / "artifacts/server/server.json").read_text())["shared_memory"]
             for worker in workers.find(shared_memory):
                 worker.kill()
@@ -146,6 +152,5 @@ def test_only_what_was_signed_ever_answers(tmp_path: Path) -> None:
         found = look(workspace)
         ready = {version["name"] for version in found["models"] if version["state"] == "READY"}
         assert ready == {"net", "other"} and not found["unsealed"]
-        assert refused, "nothing that he did was seen"
     finally:
         workspace.down()

@@ -191,8 +191,9 @@ def test_the_servers_configuration_names_a_plan_for_every_gpu() -> None:
 def test_the_tensorrt_of_the_server_is_one_everywhere() -> None:
     project = tomllib.loads((layout.ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["gpu"] == [f"tensorrt-cu13=={SERVER_TENSORRT}"]
-    pinned = re.findall(r"\b1\d+\.\d+\.\d+\.\d+\b", (layout.ROOT / "Dockerfile.triton").read_text())
-    assert set(pinned) == {SERVER_TENSORRT}
+    for lock in ("bindings.lock", "server-gpu.lock"):
+        pinned = re.findall(r"^tensorrt\S*==(\S+)", (layout.ROOT / "deploy" / lock).read_text(), re.MULTILINE)
+        assert set(pinned) == {SERVER_TENSORRT}, lock
 
 
 @pytest.mark.gpu
