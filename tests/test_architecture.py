@@ -24,10 +24,11 @@ ARROWS = {
     "examples": {"cli", "contracts"},
 }
 RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
-# `images` lies beside the preprocessor's model.py, `python_based` is what our own backends share.
+# `images` lies beside the preprocessor's model.py, `ort_session` beside our onnxruntime backend's; `python_based` is
+# what our own backends share.
 ALLOWED_IN_TRITON = {
     *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),
-    *("triton_python_backend_utils", "images", "python_based"),
+    *("triton_python_backend_utils", "images", "python_based", "ort_session"),
 }
 
 

@@ -56,7 +56,7 @@ ANY: dict[str, Any] = {"dims": [-1]}
         (8, FOUR, FOUR, [-1, 4], [1, 4], "the batch of output 'y' is fixed"),
         (8, FOUR, FOUR, [8, 4], [-1, 4], "the batch of input 'x' is fixed"),
         (8, {"dims": [1], "reshape": {"shape": []}}, {"dims": [1], "reshape": {"shape": []}}, [-1], [-1], ""),
-        (8, ONE, ONE, None, [-1, 1], "the batch of input 'x' is not there"),
+        (8, ONE, ONE, None, None, ""),  # one value for all rows, and of all rows
         (0, ONE, {"dims": [1, 1]}, None, None, ""),  # scalars
         (0, ONE, {"dims": [2]}, None, None, "output 'y' has dims [2]; of a scalar, or where the rank is unknown, each"),
         (0, FOUR, {"dims": [-1, 4]}, [4], [-1, 4], ""),  # as many rows as there are

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from deploy.triton import environment
 from tests.conftest import wait_for
-from tests.deploy.tiny_models import BATCHED, ON_THE_CPU, ROWS, TYPES, Request, Server, add, serving, values_of
+from tests.deploy.tiny_models import (
+    BATCHED,
+    ON_THE_CPU,
+    ROWS,
+    TYPES,
+    Request,
+    Server,
+    add,
+    add_as_it_is,
+    serving,
+    values_of,
+)
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 _VALUES = ",".join(map(str, TABLE.ravel()))
@@ -45,6 +56,31 @@ parameters { key: "cudnn_conv_algo_search" value { string_value: "0" } }
 parameters { key: "family" value { string_value: "lookup" } }
 """
 
+# What a sequence batcher adds: the answer is x, 100 more with a sequence's first request, and the sequence's id.
+SEQUENCE = """(int32[B,1] x, int32[B,1] start, uint64[B,1] id) => (int32[B,1] y) <int32 hundred = {100}>
+  { first = Mul(start, hundred) whose = Cast <to = 6> (id) sum = Add(x, first) y = Add(sum, whose) }"""
+CONTROLS = """
+  { name: "start" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
+  { name: "id" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }"""
+# All that a sequence was sent, which it carries on: how much, and how many.
+CARRIED = """(int32[N] x, int32[M] before) => (int32[1] y, int64 count, int32[L] after) <int64[1] all = {0}>
+  { after = Concat <axis = 0> (before, x) y = ReduceSum(after, all) count = Size(after) }"""
+STATE = """sequence_batching { state [ { input_name: "before" output_name: "after" data_type: TYPE_INT32 dims: [ -1 ]
+  initial_state { name: "none" data_type: TYPE_INT32 dims: [ 1 ] zero_data: true } } ] }"""
+ONE_INT = "data_type: TYPE_INT32 dims: [ 1 ]"
+# Requests of different lengths as one row: each element is shifted by how many elements there are together.
+SHIFTED_ROW = (
+    """(float[N] x, float[K] ends) => (float[N] y) { last = ReduceMax <keepdims = 0> (ends) y = Add(x, last) }"""
+)
+RAGGED = """
+dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 5000000 }
+batch_input [ { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: "ends" data_type: TYPE_FP32 source_input: "x" } ]
+batch_output [ { target_name: "y" kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: "x" } ]
+"""
+NO_TENSOR = "(float[B,N] x) => (float[B,N] y, seq(float[B,N]) s) { y = Identity(x) s = SequenceConstruct(x) }"
+WARMED = """model_warmup [ { name: "ids" batch_size: 1 inputs { key: "index" value {
+  data_type: TYPE_INT64 dims: [ 1 ] %s_data: true } } } ]"""
+
 REFUSED = {  # what a config.pbtxt has beside the model's tensors, and the reason given for it
     "unknown_parameter": (
         'parameters { key: "intra_op_threads" value { string_value: "1" } }',
@@ -58,6 +94,14 @@ REFUSED = {  # what a config.pbtxt has beside the model's tensors, and the reaso
         'optimization { execution_accelerators { cpu_execution_accelerator [ { name: "openvino" } ] } }',
         "cpu_execution_accelerator has openvino, which this backend does not support",
     ),
+    "warm_up": (
+        WARMED % "random",
+        "model_warmup: 'ids' would fail: Non-zero status code returned while running GatherND",
+    ),
+    "operators": (
+        'model_operations { op_library_filename: "/nowhere/operators.so" }',
+        "model_operations: onnxruntime cannot load /nowhere/operators.so: ",
+    ),
     "no_such_file": ('default_model_filename: "other.onnx"', "version 1 has no other.onnx"),
     "misfit": (
         'input { name: "more" data_type: TYPE_FP32 dims: 1 } output { name: "row" data_type: TYPE_FP64 dims: 4 }',
@@ -65,6 +109,12 @@ REFUSED = {  # what a config.pbtxt has beside the model's tensors, and the reaso
         "output 'row' is FP64, not FP32; output 'row' has dims [-1, 4], not [-1, 3]",
     ),
 }
+
+
+def _fitting(x: str, y: str, more: str, batch: int = ROWS) -> str:
+    """A configuration with x and y alone, of a graph that has more: what it has of either."""
+    tensors = f'input [ {{ name: "x" {x} }} ] output [ {{ name: "y" {y} }} ]'
+    return f"{ON_THE_CPU} max_batch_size: {batch} {tensors} {more}"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +143,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     add(root, "scalars", SCALARS, "max_batch_size: 0")
     add(root, "rows", ROWS_BY_DATA, "max_batch_size: 0")
     add(root, "honoured", LOOKUP, BATCHED + HONOURED)
+    for name, strategy in {"sequences": "direct { }", "oldest": "oldest { max_candidate_sequences: 4 }"}.items():
+        batcher = f"sequence_batching {{ {strategy} control_input [ {CONTROLS} ] }}"
+        add_as_it_is(root, name, SEQUENCE, _fitting(ONE_INT, ONE_INT, batcher))
+    add_as_it_is(root, "carried", CARRIED, _fitting(ONE_INT.replace("1 ]", "-1 ]"), ONE_INT, STATE, batch=0))
+    row = "data_type: TYPE_FP32 dims: [ -1 ]"
+    add_as_it_is(root, "ragged", SHIFTED_ROW, _fitting(f"{row} allow_ragged_batch: true", row, RAGGED))
+    add_as_it_is(root, "no_tensor", NO_TENSOR, _fitting(row, row, ""))
+    add(root, "warmed", LOOKUP, BATCHED + WARMED % "zero")
     ranged = add(root, "ranged", LOUDEST, BATCHED)
     (ranged / "manifest.json").write_text(json.dumps({"schema_version": 3, "proven_range": PROVEN}))
     with serving(root, environment.pip_installed(print)) as server:
@@ -139,13 +197,13 @@ def test_a_bad_request_fails_alone_and_its_batch_mates_get_their_rows(server: Se
     ]
 
 
-def test_text_that_is_none_fails_alone(server: Server) -> None:
+def test_a_string_is_any_bytes(server: Server) -> None:
+    """As with the native backend; onnxruntime's Python interface has strings that are UTF-8 alone."""
     requests = [{t: (t, values_of(t, 4, seed)) for t in TYPES if t != "BF16"} for seed in range(2)]
-    requests[0]["STRING"][1][2, 1] = b"\xff"
-    error, answer = server.ask("types", *requests)
-    assert error.status() == "StatusCode.INVALID_ARGUMENT"
-    assert "input 'STRING' is not UTF-8" in error.message()
-    assert np.array_equal(answer.as_numpy("FP64_out"), requests[1]["FP64"][1])
+    requests[0]["STRING"][1][2, 1] = b"\xff\0\xfe"
+    for request, answer in zip(requests, server.ask("types", *requests), strict=True):
+        for dtype, (_, values) in request.items():
+            assert np.array_equal(answer.as_numpy(f"{dtype}_out"), values)
 
 
 def test_what_fails_together_only_is_answered_apart_and_logged_once(server: Server) -> None:
@@ -229,6 +287,42 @@ def test_a_setting_of_the_native_backend_that_changes_no_answer_is_taken_and_tol
     assert told in server.log.read_text()
 
 
+def in_sequence(server: Server, model: str, sequence: int, values: list[list[int]]) -> list[list[Any]]:
+    """All outputs of a sequence's requests."""
+    found = []
+    for number, value in enumerate(values):
+        ends = {"sequence_start": number == 0, "sequence_end": number == len(values) - 1}
+        [answer] = server.ask(model, {"x": ("INT32", np.array(value, np.int32))}, sequence_id=sequence, **ends)
+        found.append([answer.as_numpy(output.name).tolist() for output in answer.get_response().outputs])
+    return found
+
+
+@pytest.mark.parametrize("model", ["sequences", "oldest"])
+def test_the_sequence_batchers_inputs_reach_the_graph(server: Server, model: str) -> None:
+    assert in_sequence(server, model, 7, [[[1]], [[2]], [[3]]]) == [[[[108]]], [[[9]]], [[[10]]]]
+
+
+def test_a_sequence_carries_its_state_and_a_new_one_begins_without(server: Server) -> None:
+    """Which Triton keeps for native backends alone. Its shape grows, from the [1] that Triton begins with."""
+    for sequence in (7, 8, 7):
+        assert in_sequence(server, "carried", sequence, [[5], [6, 7], [8]]) == [[[5]], [[18]], [[26]]]
+
+
+def test_requests_of_different_lengths_are_one_batch(server: Server) -> None:
+    before = server.executions("ragged")
+    values = [np.arange(length, dtype=np.float32).reshape(1, length) for length in range(1, ROWS + 1)]
+    answers = server.ask("ragged", *({"x": ("FP32", value)} for value in values))
+    wait_for(lambda: server.executions("ragged") > before)
+    assert server.executions("ragged") == before + 1
+    together = sum(value.size for value in values)
+    assert [answer.as_numpy("y").tolist() for answer in answers] == [(value + together).tolist() for value in values]
+
+
+def test_a_warm_up_that_passes_keeps_nothing_from_serving(server: Server) -> None:
+    [answer] = server.ask("warmed", {"index": ("INT64", np.ones((ROWS, 1), np.int64))})
+    assert np.array_equal(answer.as_numpy("row"), TABLE[[1] * ROWS])
+
+
 def test_an_input_is_reshaped_as_configured(server: Server) -> None:
     [answer] = server.ask("pair", {"index": ("INT64", np.array([[[3]], [[1]]]))})
     assert np.array_equal(answer.as_numpy("row"), TABLE[[3, 1]])
@@ -237,6 +331,10 @@ def test_an_input_is_reshaped_as_configured(server: Server) -> None:
 def test_instances_are_processes_with_the_threads_that_were_asked_for(server: Server) -> None:
     [one], pair = server.stubs("lookup"), server.stubs("pair")
     assert [stub.num_threads() - one.num_threads() for stub in pair] == [3 - 1, 3 - 1]
+
+
+def test_a_graph_that_has_anything_but_tensors_is_refused_whatever_is_configured(server: Server) -> None:
+    assert "'s' is seq(tensor(float)), no tensor" in server.why_not("no_tensor")
 
 
 @pytest.mark.parametrize("model", REFUSED)

@@ -41,14 +41,23 @@ ON_THE_CPU = 'backend: "onnxruntime" instance_group [ { kind: KIND_CPU count: 1 
 
 def add(repository: Path, name: str, graph: str, config: str, *, on: str = ON_THE_CPU) -> Path:
     """The version directory of a new model: a graph in ONNX's text form, and a config.pbtxt that fits it."""
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {name} {graph}')
-    version = repository / name / "1"
-    version.mkdir(parents=True)
-    onnx.save(model, version / "model.onnx")
+    version = add_as_it_is(repository, name, graph, config)
+    model = onnx.load(version / "model.onnx")
     batch, defaults = "max_batch_size: 0" not in config, {constant.name for constant in model.graph.initializer}
     tensors = [_configured("input", tensor, batch, tensor.name in defaults) for tensor in model.graph.input]
     tensors += [_configured("output", tensor, batch, False) for tensor in model.graph.output]
     (version.parent / "config.pbtxt").write_text("\n".join([on, *tensors, config]))
+    return version
+
+
+def add_as_it_is(repository: Path, name: str, graph: str, config: str) -> Path:
+    """The same, with a config.pbtxt that is all that is given."""
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    onnx.save(
+        onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {name} {graph}'), version / "model.onnx"
+    )
+    (version.parent / "config.pbtxt").write_text(config)
     return version
 
 
@@ -68,15 +77,20 @@ class Server:
     process: psutil.Process
     log: Path
 
-    def ask(self, model: str, *requests: Request) -> list[Any]:
+    def ask(self, model: str, *requests: Request, **sequence: Any) -> list[Any]:
         """The answers, or errors, to requests that are sent at once."""
-        waiting = [self._send(model, request) for request in requests]
+        waiting = [self._send(model, request, sequence) for request in requests]
         return [future.exception(timeout=60) or future.result() for future in waiting]
 
     def executions(self, model: str) -> int:
         """How many batches its backend was handed."""
         [stats] = self.client.get_inference_statistics(model, as_json=True)["model_stats"]
         return int(stats.get("execution_count", 0))
+
+    def config(self, model: str) -> dict[str, Any]:
+        """What it says of its configuration."""
+        found: dict[str, Any] = self.client.get_model_config(model, as_json=True)["config"]
+        return found
 
     def why_not(self, model: str) -> str:
         """Triton's reason for not serving it."""
@@ -88,7 +102,7 @@ class Server:
         """The processes of its instances."""
         return [p for p in self.process.children() if f"/{model}/1/" in " ".join(p.cmdline())]
 
-    def _send(self, model: str, request: Request) -> "Future[triton.InferResult]":
+    def _send(self, model: str, request: Request, sequence: Mapping[str, Any]) -> "Future[triton.InferResult]":
         answer: Future[triton.InferResult] = Future()
 
         def arrived(result: triton.InferResult | None, error: InferenceServerException | None) -> None:
@@ -98,20 +112,27 @@ class Server:
         for name, (dtype, values) in request.items():
             given.append(triton.InferInput(name, values.shape, "BYTES" if dtype == "STRING" else dtype))
             given[-1].set_data_from_numpy(values)
-        self.client.async_infer(model, given, arrived)
+        self.client.async_infer(model, given, arrived, **sequence)
         return answer
 
 
 @contextmanager
-def serving(repository: Path, installed: environment.Triton, *options: str) -> Iterator[Server]:
-    """A Triton that serves what it can load, and says of the rest why not."""
+def serving(
+    repository: Path, installed: environment.Triton, *options: str, completes: bool = False
+) -> Iterator[Server]:
+    """A Triton that serves what it can load, and says of the rest why not.
+
+    Args:
+        completes: It may add to configurations, as in NVIDIA's container.
+    """
     ports = dict(zip(("http", "grpc", "metrics"), free_ports(), strict=True))
     command = [
         *(str(installed.executable), *installed.arguments, f"--model-repository={repository}"),
         *("--model-control-mode=explicit", "--load-model=*", "--exit-on-error=false"),
         # One after another: Triton takes a stub that gets no processor for a second for a dead one.
         *options,
-        *("--disable-auto-complete-config", "--exit-timeout-secs=5", "--model-load-thread-count=1"),
+        *([] if completes else ["--disable-auto-complete-config"]),
+        *("--exit-timeout-secs=5", "--model-load-thread-count=1"),
         *(
             option
             for name, port in ports.items()

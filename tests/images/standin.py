@@ -99,7 +99,7 @@ def _digest(python: Python) -> str:
 
 
 def _backends() -> Iterable[Path]:
-    return [*(_BACKENDS / "onnxruntime").glob("*.py"), *(_BACKENDS / "python" / "python_based").glob("*.py")]
+    return [*(_BACKENDS / "onnxruntime").rglob("*.py"), *(_BACKENDS / "python" / "python_based").glob("*.py")]
 
 
 def _fill(root: Path, python: Python) -> None:
