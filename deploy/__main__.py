@@ -152,6 +152,12 @@ def _up(up: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--cache-mb", type=count, default=0, metavar="MB", help="response cache; 0 is none")
     running.add_argument("--rate-limit", action="store_true", help="heed the configurations' rate_limiter")
+    running.add_argument(
+        "--auto-complete-config",
+        action="store_true",
+        help="let Triton add what a config.pbtxt leaves out (inputs, outputs, max_batch_size), as by default in "
+        "NVIDIA's container; the file may be empty",
+    )
 
     traces = up.add_argument_group("logs and traces")
     traces.add_argument(

@@ -132,6 +132,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         http_max_bytes=options.http_max_mb * 1024 * 1024 if options.http_max_mb else None,
         allow_client_shm=options.allow_client_shm,
         rate_limit=options.rate_limit,
+        auto_complete=options.auto_complete_config,
         log_verbose=options.log_verbose,
         user=getattr(options, "user", None),
         variables=tuple(options.model_env),

@@ -37,7 +37,8 @@ def tritonserver_command(
         "--model-control-mode=explicit",
         *_models(settings.repository, left_out),
         "--exit-on-error=false",  # stay up to say which model and why; `up` stops it then
-        "--disable-auto-complete-config",  # config.pbtxt is the contract, not a hint
+        # Unless asked for: config.pbtxt is the contract, not a hint.
+        *([] if settings.auto_complete else ["--disable-auto-complete-config"]),
         f"--exit-timeout-secs={settings.drain_s}",
         f"--backend-config=python,shm-region-prefix-name={shared_memory}",
         *_addresses(settings),

@@ -51,6 +51,7 @@ class Settings:
     http_max_bytes: int | None = None  # of a request's body, for a Triton that limits it; None: as that does
     allow_client_shm: bool = False  # clients on the same machine may have it map their memory
     rate_limit: bool = False  # heed the rate limiter's resources in the configurations
+    auto_complete: bool = False  # let Triton add what a configuration leaves out: inputs, outputs, a batch size
     user: str | None = None  # that a root-started server becomes: "NAME", "UID" or "UID:GID"
     variables: tuple[str, ...] = ()  # more of our environment that models are given
     drain_s: int = 30  # how long a stopping server may finish what it has accepted
