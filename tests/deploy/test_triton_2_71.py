@@ -132,6 +132,7 @@ def test_whatever_the_settings_every_option_is_one_that_it_knows(
         http_max_bytes=1,
         allow_client_shm=True,
         rate_limit=True,
+        auto_complete=True,
         log_verbose=1,
     )
     one_sided = replace(least, tls=Tls(key, key))
