@@ -124,6 +124,9 @@ def test_strings_of_any_bytes_go_through_onnxruntime(shape: tuple[int, ...]) -> 
     [found] = session.run_with_ort_values(["y"], {"x": strings.value_of(texts)})
     assert strings.bytes_of(found).tolist() == texts.tolist()
     assert strings.bytes_of(strings.value_of(texts[:0])).shape == (0, *shape[1:])
+    kept = session.run(["y"], {"x": strings.decoded(np.full(shape, "é".encode(), np.object_))})[0]
+    assert (strings.decoded(kept) == kept).all(), "a state comes in as it went out"
+    assert (strings.bytes_of(strings.value_of(kept)) == "é".encode()).all()
 
 
 def test_a_warm_up_is_made_as_triton_makes_it(tmp_path: Path) -> None:

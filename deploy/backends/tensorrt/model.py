@@ -39,6 +39,7 @@ class TritonPythonModel:
         if config.hints:
             pb_utils.Logger.log_warn(f"left to the native backend: optimization {{ {' '.join(config.hints)} }}")
         self.batcher = Batcher(config, Engine(config).run)
+        self.batcher.rehearse(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, in their order."""

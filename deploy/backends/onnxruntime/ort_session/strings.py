@@ -29,9 +29,10 @@ def check() -> None:
 
 
 def value_of(texts: NDArray[np.object_]) -> ort.OrtValue:
-    """Make a value of onnxruntime's out of bytes objects of any shape."""
+    """Make a value of onnxruntime's out of bytes objects of any shape; out of `str`, too, which it gives as results."""
+    encoded = [text.encode() if isinstance(text, str) else text for text in texts.ravel()]
     dims = b"".join(_number(1, dim) for dim in texts.shape)
-    constant = dims + _number(2, _STRING) + b"".join(_field(6, text) for text in texts.ravel()) + _field(8, b"x")
+    constant = dims + _number(2, _STRING) + b"".join(_field(6, text) for text in encoded) + _field(8, b"x")
     shape = b"".join(_field(1, _number(1, dim)) for dim in texts.shape)
     output = _field(1, b"x") + _field(2, _field(1, _number(1, _STRING) + _field(2, shape)))
     graph = _field(2, b"constant") + _field(5, constant) + _field(12, output)
@@ -75,5 +76,5 @@ def decoded(texts: NDArray[np.object_]) -> NDArray[np.object_]:
         UnicodeDecodeError: they are not UTF-8.
     """
     found: NDArray[Any] = np.empty(texts.shape, np.object_)
-    found.ravel()[:] = [text.decode() for text in texts.ravel()]
+    found.ravel()[:] = [text if isinstance(text, str) else text.decode() for text in texts.ravel()]
     return found
