@@ -43,7 +43,11 @@ def parse(content: bytes, name: str) -> ModelConfig:
 
     try:
         return text_format.Parse(content.decode(), model_config_pb2.ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except text_format.ParseError as error:
+        where = f"line {error.GetLine()}, column {error.GetColumn()}" if error.GetLine() else ""
+        said = str(error).partition(" : ")[2] or str(error)  # behind the same in its own way
+        raise ModelConfigError(f"{name} is no model configuration", note=f"{where}: {said}".lstrip(": ")) from error
+    except UnicodeDecodeError as error:
         raise ModelConfigError(f"{name} is no model configuration", note=str(error)) from error
 
 

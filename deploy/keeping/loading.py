@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy.errors import ModelError, RepositoryError, StartError
+from contracts import model_config
+from contracts.errors import ModelConfigError
+from deploy.errors import ModelError, StartError
 from deploy.running import hold, logs, pulse, workers
 from deploy.running.server import SEE_LOG, Server, died_while_starting
 from deploy.triton import released, state
@@ -225,12 +227,12 @@ def _with_all_above(server: Server, model: str) -> list[str]:
 
 def _from_the_log(server: Server, model: str) -> str:
     """Return why a model could not even be begun: only the log tells, and not what is wrong in a configuration."""
+    folder = Path(server.state.served, model)
+    path = model_config.chosen(folder, server.state.config_name)
     try:
-        released.config(Path(server.state.served, model), server.state.config_name)
-    except RepositoryError as error:
-        own, served = Path(server.state.repository, model), Path(server.state.served, model)
-        told = f"its configuration is none: {error.__cause__}".replace(f"{served}/", f"{own}/")
-        return told.replace("\nNote: ", ": ").splitlines()[0]
+        model_config.parse(path.read_bytes(), str(path.relative_to(folder.parent)))
+    except ModelConfigError as error:
+        return str(error).replace("\nNote: ", ": ").splitlines()[0]
     except OSError:
         pass
     return logs.last_error_about(state.log_file(), model, server.started) or "Triton does not say why it did not load"

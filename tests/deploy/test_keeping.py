@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from contracts import repository
+from deploy.keeping import loading
 from deploy.keeping.backoff import Backoff
 from deploy.keeping.holds import Holds
 from deploy.keeping.quarantine import Quarantine
@@ -256,3 +257,15 @@ def test_fewer_instances_of_the_same_version_are_no_deaths(
     watch = WorkerWatch(_SHARED_MEMORY)
     end(other)  # a reload after its configuration was changed
     assert watch.dead(serving(1, instances=1)) == set()
+
+
+@pytest.mark.parametrize(("name", "file"), [(None, "config.pbtxt"), ("cpu", "configs/cpu.pbtxt")])
+def test_a_broken_configuration_is_told_by_line_and_column_and_without_the_servers_paths(
+    tmp_path: Path, name: str | None, file: str
+) -> None:
+    server = SimpleNamespace(state=SimpleNamespace(served=str(tmp_path), config_name=name), started=0.0)
+    (tmp_path / "typo" / file).parent.mkdir(parents=True)
+    (tmp_path / "typo" / file).write_text('max_batch_size: 8\ninput [ { name: "X" data_type: TYPE_FLOAT } ]')
+    told = loading._from_the_log(server, "typo")  # type: ignore[arg-type]
+    assert told.startswith(f"typo/{file} is no model configuration: line 2, column 32: ")
+    assert "no value named TYPE_FLOAT" in told
