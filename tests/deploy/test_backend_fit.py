@@ -76,6 +76,16 @@ def test_tensorrts_native_backend_takes_a_dimension_that_varies_for_any() -> Non
     assert "has dims [-1, 4], not [-1, 5]" in faults(configured(8, FOUR, FOUR), [-1, 5], [-1, 4], exact=False)
 
 
+def test_what_is_not_configured_may_be_of_any_type_but_a_tensor_it_is() -> None:
+    from python_based import errors, fit
+
+    found = {"y": ("FP32", [4]), "z": ("tensor(complex64)", [4])}
+    fit.require(configured(0, FOUR, FOUR), "model.onnx", {"x": ("FP32", [4])}, found, exact=True)
+    with pytest.raises(errors.ModelError, match=r"'s' is seq\(tensor\(float\)\), no tensor"):
+        more = {**found, "s": ("seq(tensor(float))", None)}
+        fit.require(configured(0, FOUR, FOUR), "model.onnx", {"x": ("FP32", [4])}, more, exact=True)
+
+
 def test_an_input_with_a_value_is_optional_and_that_only_where_nothing_is_batched() -> None:
     maybe = {"dims": [4], "optional": True}
     assert faults(configured(0, maybe, FOUR), [4], [4], optional=["x"]) == ""

@@ -59,7 +59,7 @@ def _tensors(found: FileTensors, batches: bool) -> list[dict[str, Any]]:
     tensors = []
     for name, (dtype, dims) in found.items():
         if "(" in dtype:
-            raise ModelError(f"{name!r} is {dtype}, no tensor")
+            raise ModelError(f"{name!r} is {dtype}, which Triton has no type for")
         own = list(dims or ())[batches:]
         tensor: dict[str, Any] = {"name": name, "data_type": f"TYPE_{dtype}", "dims": own or [1]}
         if batches and not own:

@@ -6,7 +6,7 @@ from python_based.config import ModelConfig, Tensor
 from python_based.errors import ModelError
 
 # Tensors of a model's file by name: their dtype and dims, -1 where one may vary, None of a scalar, or where even the
-# rank is unknown. What is no tensor has its type in place of a dtype: "seq(tensor(float))".
+# rank is unknown. A type that Triton has not is as onnxruntime writes it: "tensor(complex64)", "seq(tensor(float))".
 FileTensors = Mapping[str, tuple[str, Sequence[int] | None]]
 _Fits = Callable[[int, int], bool]  # a dimension of the file, and as it is configured
 
@@ -34,7 +34,7 @@ def require(
     of_input, of_output = (_takes, _gives) if exact else (_alike, _alike)
     known = {tensor.name for tensor in (*config.inputs, *config.controls)} | config.made_inputs.keys()
     faults = [f"input {name!r} is missing" for name in inputs if name not in known]
-    faults += [f"{name!r} is {t}, no tensor" for name, (t, _) in {**inputs, **outputs}.items() if "(" in t]
+    faults += [f"{name!r} is {t}, no tensor" for name, (t, _) in {**inputs, **outputs}.items() if _is_no_tensor(t)]
     for tensor in config.inputs:
         told = _tensor_faults(tensor, inputs, of_input, batches) + _optional_faults(tensor, optional, batches)
         faults += [f"input {tensor.name!r} {fault}" for fault in told]
@@ -53,6 +53,10 @@ def require(
                     faults.append(f"max_batch_size is not 0, but the batch of {kind} {name!r} is {lacking}")
     if faults:
         raise ModelError(f"config.pbtxt does not fit {file}: {'; '.join(faults)}")
+
+
+def _is_no_tensor(dtype: str) -> bool:
+    return "(" in dtype and not dtype.startswith("tensor(")  # which is one of a type that Triton has not
 
 
 def _with_rows(config: ModelConfig) -> set[str]:
