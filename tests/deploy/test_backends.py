@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -340,3 +341,15 @@ def test_a_graph_that_has_anything_but_tensors_is_refused_whatever_is_configured
 @pytest.mark.parametrize("model", REFUSED)
 def test_what_is_not_understood_or_does_not_fit_is_refused(server: Server, model: str) -> None:
     assert REFUSED[model][1] in server.why_not(model)
+
+
+@pytest.mark.heavy
+def test_what_a_configuration_leaves_out_is_completed_and_a_part_of_one_overrides_it(tmp_path: Path) -> None:
+    """With --auto-complete-config, as in NVIDIA's container, whose examples load a model with a new batch size alone."""
+    add_as_it_is(tmp_path / "models", "lookup", LOOKUP, ON_THE_CPU)
+    with serving(tmp_path / "models", environment.pip_installed(print), completes=True) as server:
+        for size in (4, 16):
+            assert int(server.config("lookup")["max_batch_size"]) == size
+            [answer] = server.ask("lookup", {"index": ("INT64", np.ones((size, 1), np.int64))})
+            assert np.array_equal(answer.as_numpy("row"), TABLE[[1] * size])
+            server.client.load_model("lookup", config='{"max_batch_size": "16"}')
