@@ -345,7 +345,7 @@ def test_what_is_not_understood_or_does_not_fit_is_refused(server: Server, model
 
 @pytest.mark.heavy
 def test_what_a_configuration_leaves_out_is_completed_and_a_part_of_one_overrides_it(tmp_path: Path) -> None:
-    """With --auto-complete-config, as in NVIDIA's container, whose examples load a model with a new batch size alone."""
+    """With --auto-complete-config, as in NVIDIA's container; its examples load a model with a new batch size alone."""
     add_as_it_is(tmp_path / "models", "lookup", LOOKUP, ON_THE_CPU)
     with serving(tmp_path / "models", environment.pip_installed(print), completes=True) as server:
         for size in (4, 16):
