@@ -32,8 +32,9 @@ class States:
         Raises:
             ModelError: the sequence is under way, and its state is not here.
         """
-        sequence = request.correlation_id()
-        if not self.outputs or not sequence or request.flags() & _START:  # 0: what fills an idle slot of a batch
+        if not self.outputs or not (sequence := request.correlation_id()):  # 0: what fills an idle slot of a batch
+            return {}
+        if request.flags() & _START:
             return {}
         if sequence not in self._kept:
             raise ModelError(f"the state of sequence {sequence!r} is lost with the process that had it: begin it anew")
