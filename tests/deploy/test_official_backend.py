@@ -91,9 +91,8 @@ def _looked(root: Path, cases: list[Case], *, completes: bool) -> Both:
 
 
 def _look(server: Server, case: Case) -> Seen:
-    reason = server.why_not(case.name)
-    if reason != "it is served":
-        return Seen(reason)
+    if not server.serves(case.name):
+        return Seen(server.why_not(case.name))
     answers = []
     for request in case.requests:
         [answer] = server.ask(case.name, request)

@@ -92,10 +92,15 @@ class Server:
         found: dict[str, Any] = self.client.get_model_config(model, as_json=True)["config"]
         return found
 
+    def serves(self, model: str) -> bool:
+        """Whether it does; of a configuration that its core refuses it has neither a state nor a reason."""
+        index = self.client.get_model_repository_index(as_json=True)["models"]
+        return any(m["name"] == model and m.get("state") == "READY" for m in index)
+
     def why_not(self, model: str) -> str:
         """Triton's reason for not serving it."""
         index = self.client.get_model_repository_index(as_json=True)["models"]
-        [reason] = [m.get("reason", "it is served") for m in index if m["name"] == model]
+        [reason] = [m.get("reason", "it does not say") for m in index if m["name"] == model]
         return str(reason).partition("\n\nAt:")[0]
 
     def stubs(self, model: str) -> list[psutil.Process]:
