@@ -164,7 +164,7 @@ def _completed(ours: Seen, theirs: Seen) -> bool:
 
 
 def _same(mine: Any, other: Any) -> bool:
-    """Compare two answers, or errors: in the table are who is to blame for a failed run, and an output short of rows."""
+    """Compare two answers, or errors; in the table are whose fault a failed run is, and an output short of rows."""
     if isinstance(mine, str) or isinstance(other, str):
         return mine == other or (mine, other) in {("INVALID_ARGUMENT", "INTERNAL"), ("INTERNAL", "UNIMPLEMENTED")}
     return mine.keys() == other.keys() and all(
