@@ -60,14 +60,16 @@ parameters { key: "family" value { string_value: "lookup" } }
 # What a sequence batcher adds: the answer is x, 100 more with a sequence's first request, and the sequence's id.
 SEQUENCE = """(int32[B,1] x, int32[B,1] start, uint64[B,1] id) => (int32[B,1] y) <int32 hundred = {100}>
   { first = Mul(start, hundred) whose = Cast <to = 6> (id) sum = Add(x, first) y = Add(sum, whose) }"""
+PATIENT = "max_sequence_idle_microseconds: 60000000"  # a second unless said: a busy machine takes longer
 CONTROLS = """
   { name: "start" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
   { name: "id" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }"""
 # All that a sequence was sent, which it carries on: how much, and how many.
 CARRIED = """(int32[N] x, int32[M] before) => (int32[1] y, int64 count, int32[L] after) <int64[1] all = {0}>
   { after = Concat <axis = 0> (before, x) y = ReduceSum(after, all) count = Size(after) }"""
-STATE = """sequence_batching { state [ { input_name: "before" output_name: "after" data_type: TYPE_INT32 dims: [ -1 ]
-  initial_state { name: "none" data_type: TYPE_INT32 dims: [ 1 ] zero_data: true } } ] }"""
+STATE = f"""sequence_batching {{ {PATIENT} state [ {{
+  input_name: "before" output_name: "after" data_type: TYPE_INT32 dims: [ -1 ]
+  initial_state {{ name: "none" data_type: TYPE_INT32 dims: [ 1 ] zero_data: true }} }} ] }}"""
 ONE_INT = "data_type: TYPE_INT32 dims: [ 1 ]"
 # Requests of different lengths as one row: each element is shifted by how many elements there are together.
 SHIFTED_ROW = (
@@ -145,7 +147,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     add(root, "rows", ROWS_BY_DATA, "max_batch_size: 0")
     add(root, "honoured", LOOKUP, BATCHED + HONOURED)
     for name, strategy in {"sequences": "direct { }", "oldest": "oldest { max_candidate_sequences: 4 }"}.items():
-        batcher = f"sequence_batching {{ {strategy} control_input [ {CONTROLS} ] }}"
+        batcher = f"sequence_batching {{ {PATIENT} {strategy} control_input [ {CONTROLS} ] }}"
         add_as_it_is(root, name, SEQUENCE, _fitting(ONE_INT, ONE_INT, batcher))
     add_as_it_is(root, "carried", CARRIED, _fitting(ONE_INT.replace("1 ]", "-1 ]"), ONE_INT, STATE, batch=0))
     row = "data_type: TYPE_FP32 dims: [ -1 ]"
@@ -294,6 +296,7 @@ def in_sequence(server: Server, model: str, sequence: int, values: list[list[int
     for number, value in enumerate(values):
         ends = {"sequence_start": number == 0, "sequence_end": number == len(values) - 1}
         [answer] = server.ask(model, {"x": ("INT32", np.array(value, np.int32))}, sequence_id=sequence, **ends)
+        assert not isinstance(answer, Exception), answer
         found.append([answer.as_numpy(output.name).tolist() for output in answer.get_response().outputs])
     return found
 
