@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# The lock is resolved for Python 3.11; later ones usually work with it.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The lock is resolved for Python 3.11; later ones usually work with it. An environment that is there keeps its own.
+PYTHON ?= $(shell command -v $(BIN)/python || command -v python3.11 || command -v python3)
 # More for pip, e.g. PIP_ARGS="--find-links /wheels" for a torch without CUDA (see README).
 PIP_ARGS ?=
 # Which tests, in pytest's words. Those that use a server, train or export are marked `heavy`: see tests/conftest.py.
@@ -16,6 +16,10 @@ IN_TWO := --numprocesses=2 --dist=loadgroup
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.made-from-lock
+# Its Python: another PYTHON= makes the environment anew, and so does a Python that is gone.
+WHICH := -c 'import os, sys; print(sys.version_info[:2], os.path.realpath(sys._base_executable))'
+SAME = [ "$$($(PYTHON) $(WHICH))" = "$$($(BIN)/python $(WHICH))" ]
+OTHER := $(if $(filter-out file,$(origin PYTHON)),$(shell { $(SAME); } 2>/dev/null || echo other),$(if $(wildcard $(BIN)/python),,gone))
 # torch without CUDA where pip finds one, see PIP_ARGS, else the package index's with CUDA.
 TORCH := torch-cpu.lock torch.lock
 DOCKERFILES := Dockerfile Dockerfile.triton tests/images/triton.Dockerfile
@@ -25,12 +29,12 @@ IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py
 # only command of their line.
 BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typecheck pytest
 
-.PHONY: help setup demo quick test slow images pin-images lint format typecheck pytest lock upgrade clean
+.PHONY: of-another-python server-python help setup demo quick test slow images pin-images lint format typecheck pytest lock upgrade clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 
-demo: setup ## train, export, serve and classify on real data; no GPU, no Docker
+demo: server-python setup ## train, export, serve and classify on real data; no GPU, no Docker
 	@$(BIN)/python demo.py
 
 quick: setup lint ## what takes a minute: lint, types, the tests that start no server, train nothing, export nothing
@@ -72,13 +76,23 @@ pytest: setup ## the tests alone
 
 setup: $(SETUP) ## the project's environment, from requirements.lock
 
-$(SETUP): requirements.lock $(TORCH)
-	@[ -n "$(PYTHON)" ] || { echo "error: no python3 found. Hint: sudo apt-get install python3.11 python3.11-venv"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is too old, 3.11 is needed. Hint: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "error: $(PYTHON) has no venv module. Hint: sudo apt-get update && sudo apt-get install python3-venv"; exit 1; }
+$(SETUP): requirements.lock $(TORCH) $(if $(OTHER),of-another-python)
+	$(CHECK_PYTHON)
 	@$(PYTHON) -m cli.environments --either $(TORCH) -- $(VENV) requirements.lock $(PIP_ARGS)
+
+# What can be known before anything is installed: the server's environment has demands of its own.
+server-python:
+	$(CHECK_PYTHON)
+	@$(PYTHON) -m deploy.triton.environment
+
+define CHECK_PYTHON
+@command -v "$(PYTHON)" >/dev/null || \
+	{ echo "error: there is no $(or $(PYTHON),python3). Hint: sudo apt-get install python3 python3-venv"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "error: $(PYTHON) is too old, 3.11 is needed. Hint: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "error: $(PYTHON) has no venv module. Hint: sudo apt-get update && sudo apt-get install python3-venv"; exit 1; }
+endef
 
 lock: setup ## bring the locks to what pyproject.toml and deploy/*.in ask, with as few new versions as that needs
 	@$(BIN)/python -m cli.locks

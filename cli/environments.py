@@ -2,12 +2,12 @@
 
     python3 -m cli.environments --either torch-cpu.lock torch.lock -- .venv requirements.lock [MORE FOR PIP …]
 
-`make setup` runs this before anything is installed: it needs the standard library and nothing else.
+It is of the Python that runs this: one of another is made anew. `make setup` runs this before anything is installed:
+it needs the standard library and nothing else.
 """
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import signal
@@ -28,19 +28,33 @@ from cli.terminal import plain
 MADE, HALF_MADE = ".made-from-lock", ".half-made"
 LOG = "install.log"  # what pip said the last time
 
-_SHOWN_LINES = 20
+# An environment is of a version and of an installation: after either has changed, what was compiled may not load.
+_WHICH = (
+    "import os, sys; print('Python %d.%d, ' % sys.version_info[:2] + "
+    "os.path.realpath(getattr(sys, '_base_executable', sys.executable)))"
+)
+_SHOWN_LINES, _SHOWN_ERRORS = 20, 8
+_ERROR = re.compile(r"\berror: ", re.IGNORECASE)  # pip's own, and those of a compiler
 _BAR_WIDTH = 24
 _REDRAWN_S = 0.2
 _GRACE_S = 30  # for what was interrupted to remove its temporary files
 _FOUND = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)$", re.MULTILINE)
-_HINT = "is the package index reachable, and is there room on the disk? Then run the same command again"
-# What pip says of a file with another hash. It lists all that it may have: of some packages a hundred.
-_ANOTHER = "DO NOT MATCH THE HASHES"
-_EVERY_OTHER = re.compile(r" *Expected +or ")
-_OF_ANOTHER = (
-    "a file is not the one that the lock names. Is the lock as it was committed (git diff)? Then the index has another "
-    "file under that name (pip config list), or somebody has changed it: do not install it"
+_EVERY_OTHER = re.compile(r" *Expected +or ")  # a hash that a file may have: of some packages a hundred
+_AGAIN = "then run the same command again"
+# {what pip says: what to do}; the first that is found.
+_HINTS = (
+    (
+        re.compile("DO NOT MATCH THE HASHES"),
+        "a file is not the one that the lock names. Is the lock as it was committed (git diff)? Then the index has "
+        "another file under that name (pip config list), or somebody has changed it: do not install it",
+    ),
+    (re.compile(r"No space left on device|Disk quota exceeded"), f"make room on the disk, {_AGAIN}"),
+    (
+        re.compile(r"Unknown compiler|error: command '|Python\.h: No such file|Failed building wheel"),
+        f"a package is built here, for which the index has no wheel: sudo apt-get install g++ python3-dev, {_AGAIN}",
+    ),
+    (re.compile(""), "is the package index reachable, and is there room on the disk? Then run the same command again"),
 )
 
 
@@ -76,7 +90,10 @@ def main() -> int:
     )
     parser.add_argument("pip", nargs="*", help="more arguments for `pip install`")
     options = parser.parse_args()
-    if (options.home / MADE).exists():
+    if (other := _another_python(options.home)) is not None:
+        print(f"Making the environment in {options.home} anew, for {_this_python()} (a few minutes)", flush=True)
+        print(f"  it was made for {other}", flush=True)
+    elif (options.home / MADE).exists():
         print(f"Bringing the environment in {options.home} to what {options.lock} says now", flush=True)
     else:
         print(f"Making the environment in {options.home} from {options.lock} (once; a few minutes)", flush=True)
@@ -87,7 +104,8 @@ def main() -> int:
 def make(home: Path, lock: Path, arguments: Sequence[str] = (), *, either: Sequence[Path] = ()) -> None:
     """Make the environment `home`, or bring one that is there to what `lock` says.
 
-    What an interrupted run left is removed first: pip takes a package for installed whose files are not all there.
+    What an interrupted run left is removed first: pip takes a package for installed whose files are not all there. So
+    is one of another Python.
 
     Args:
         lock: The file with all that goes into it, and with the hashes of their files: pip takes nothing else.
@@ -98,14 +116,14 @@ def make(home: Path, lock: Path, arguments: Sequence[str] = (), *, either: Seque
         InstallError: with what pip said at last.
     """
     made, half_made, log = home / MADE, home / HALF_MADE, home / LOG
-    if half_made.exists():
+    if half_made.exists() or _another_python(home) is not None:
         _empty(home, but=half_made)
     home.mkdir(parents=True, exist_ok=True)
     half_made.touch()
     made.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
     try:
-        if not _is_of_this_python(home):
+        if not (home / "pyvenv.cfg").exists():
             venv.create(home, symlinks=True, with_pip=True)
     except subprocess.CalledProcessError as error:
         raise InstallError(
@@ -154,12 +172,11 @@ def pip_install(
                 time.sleep(_REDRAWN_S)
     if p.returncode:
         said = log.read_text(errors="replace")[said_before:]
-        last = [line for line in said.strip().splitlines() if not _EVERY_OTHER.match(line)][-_SHOWN_LINES:]
         kind = InstallError if _FOUND.search(said) else NothingFoundError
         raise kind(
             f"pip could not install {lock} into {home}",
-            note="\n  ".join([f"all that it said is in {log}, at last:", *last]),
-            hint=_OF_ANOTHER if _ANOTHER in said else _HINT,
+            note="\n  ".join([f"all that it said is in {log}, at last:", *_at_last(said)]),
+            hint=next(hint for seen, hint in _HINTS if seen.search(said)),
         )
 
 
@@ -220,9 +237,22 @@ def _empty(home: Path, but: Path) -> None:
             path.unlink()
 
 
-def _is_of_this_python(home: Path) -> bool:
-    settings = home / "pyvenv.cfg"
-    return settings.exists() and f"version = {platform.python_version()}" in settings.read_text().splitlines()
+def _another_python(home: Path) -> str | None:
+    """Say which Python an environment is of; None where that is ours, or there is none yet."""
+    if not (home / "pyvenv.cfg").exists():
+        return None
+    try:
+        command = [str(home / "bin" / "python"), "-I", "-c", _WHICH]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "one that is gone"
+    return None if found == _this_python() else found
+
+
+def _this_python() -> str:
+    return subprocess.run(
+        [sys.executable, "-I", "-c", _WHICH], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def _packages(home: Path) -> set[str]:
@@ -238,6 +268,13 @@ def _progress(said: str, new: set[str], pinned: int) -> str:
     done = min(done, total)
     filled = _BAR_WIDTH * done // total if total else 0
     return f"{'━' * filled}{'─' * (_BAR_WIDTH - filled)} {done} of {total} packages {what}"
+
+
+def _at_last(said: str) -> list[str]:
+    """Return the last lines that pip said, and before them its errors that are further up: a build has many lines."""
+    lines = [line for line in said.strip().splitlines() if not _EVERY_OTHER.match(line)]
+    above = [line.strip() for line in lines[:-_SHOWN_LINES] if _ERROR.search(line)]
+    return [*dict.fromkeys(above[-_SHOWN_ERRORS:]), *(["…"] if above else []), *lines[-_SHOWN_LINES:]]
 
 
 def _draw(text: str) -> None:

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from cli import home
 from cli.terminal import Guarded, plain
 
 # What a full, quota-bound, read-only or foreign disk says; any other OSError is ours to have foreseen.
@@ -32,6 +33,7 @@ def run_command_line(main: Callable[[], int], expected: type[Exception]) -> NoRe
             stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
     os.environ.setdefault("PYTHON_COLORS", "0")  # what 3.13 and later colour, tracebacks and help, would not be colours
+    home.settle()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(exit_code_of(main, expected))

@@ -145,6 +145,14 @@ class AsyncClient(AsyncServerApi):
         """As Client.close."""
         await self._held.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to make connections of its own, for an event loop of its own."""
+        return {"_settings": self._settings}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._settings = state["_settings"]
+        self._held = AsyncConnections(self._settings)
+
     async def __aenter__(self) -> Self:
         self._held.opened()
         return self

@@ -27,7 +27,7 @@ from contracts.layout import DEFAULT_FAMILY
 
 
 class Client(ServerApi):
-    """A Triton client over gRPC or HTTP: thread-safe, usable after a fork, and a context manager.
+    """A Triton client over gRPC or HTTP: thread-safe, usable after a fork or in a spawned process, a context manager.
 
     with Client("grpc://127.0.0.1:8001") as client:
         outputs = client.infer("router", {"tokens": tokens})
@@ -202,6 +202,14 @@ class Client(ServerApi):
         self._closed = True
         if not self._held.inherited:
             self._held.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to make connections of its own, as a worker that was spawned does."""
+        return {"_settings": self._settings, "_closed": self._closed}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._settings, self._closed = state["_settings"], state["_closed"]
+        self._held = Connections(self._settings)
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, TypedDict
 from urllib.parse import SplitResult, urlsplit
 
+from clients import proxies, urls
 from clients.errors import InvalidInputError
 
 Protocol = Literal["grpc", "http"]
@@ -19,7 +20,6 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
 CONNECT_S = 2.0  # for one connection
 _MOST_DOUBLINGS = 30  # of a pause, whose limit is reached long before: floats have a largest one
-_HOST = re.compile(r"[0-9A-Za-z_.:%-]+")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[\x20-\x7e]*")  # what gRPC and HTTP both take
 _RESERVED_HEADERS = {"content-length", "transfer-encoding"}
 
@@ -45,7 +45,7 @@ class Address:
             parts = urlsplit(url if "://" in url else f"grpc://{url}")
             protocol, tls = _SCHEMES[parts.scheme]
             port = (443 if tls else _PORTS[protocol]) if parts.port is None else parts.port
-            host = _host(parts)
+            host = urls.host_of(parts)
         except (ValueError, KeyError) as error:
             raise _invalid_url(url) from error
         if not port or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
@@ -152,8 +152,8 @@ class TransportOptions:
         admin_header: The header that the server expects it in; over gRPC, `triton-grpc-protocol-` comes before it.
         compression: Of requests and responses. It costs more time than it saves unless the network is slow.
         max_message_bytes: Of a request, and of a response.
-        proxy: http://host:port of a forward proxy; by default the environment's (http_proxy, https_proxy, no_proxy),
-            but for a server on this machine's loopback. gRPC heeds no_proxy also where a proxy is given.
+        proxy: http://host:port of a forward proxy, for every server; by default the environment's (http_proxy, with TLS
+            https_proxy, but for what no_proxy names), and none for a server on this machine's loopback.
 
     Raises:
         InvalidInputError: a header cannot be sent as it is, or a limit or proxy is invalid.
@@ -175,7 +175,7 @@ class TransportOptions:
         if not 0 < self.max_message_bytes < 2**31:
             raise InvalidInputError(f"max_message_bytes must be 1 to 2,147,483,647, and is {self.max_message_bytes:,}")
         if self.proxy:
-            object.__setattr__(self, "proxy", proxy_of(self.proxy).geturl())
+            object.__setattr__(self, "proxy", proxies.parsed(self.proxy).geturl())
 
 
 Parameters = Mapping[str, str | int | float | bool]
@@ -226,6 +226,11 @@ class ClientSettings:
             raise InvalidInputError(f"concurrency must be 1 or more, and is {concurrency}")
         return cls(addresses, timeout_s, retry or Retry(), transport, concurrency, hedge_after_s)
 
+    def via(self, address: Address) -> str:
+        """Return the forward proxy that a server is asked through, without its password; "" for none."""
+        proxy = proxy_for(address, self.transport)
+        return f"http://{proxies.netloc(proxy)}" if proxy else ""
+
 
 def addresses_of(urls: Sequence[str], transport: TransportOptions) -> tuple[Address, ...]:
     """Parse the URLs of a client's servers.
@@ -259,41 +264,21 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return checked
 
 
-def proxy_of(url: str) -> SplitResult:
-    """Parse a forward proxy's address.
+def proxy_for(address: Address, transport: TransportOptions) -> SplitResult | None:
+    """Return the forward proxy that a server is asked through, if any.
 
     Raises:
-        InvalidInputError: it is not one.
+        InvalidInputError: the environment's is none that can be used.
     """
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        _host(parts), parts.port  # which raises, too
-    except ValueError as error:
-        raise _invalid_proxy(url) from error
-    if parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise _invalid_proxy(url)
-    return parts
-
-
-def _host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    if ":" not in host:
-        host = host.encode("idna").decode()
-    if not _HOST.fullmatch(host):
-        raise ValueError(host)
-    return host
+    if transport.proxy:
+        return proxies.parsed(transport.proxy)
+    if address.is_local:
+        return None
+    found = proxies.of_environment(address.host, address.port, tls=address.tls)
+    return proxies.parsed(found, f"http{'s' * address.tls}_proxy") if found else None
 
 
 def _invalid_url(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"invalid server URL {_without_password(url)!r}", hint="as in grpc://127.0.0.1:8001 or https://host:8443"
+        f"invalid server URL {urls.without_password(url)!r}", hint="as in grpc://127.0.0.1:8001 or https://host:8443"
     )
-
-
-def _invalid_proxy(url: str) -> InvalidInputError:
-    return InvalidInputError(f"invalid proxy URL {_without_password(url)!r}", hint="as in http://proxy:3128")
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}…@{rest.rpartition('@')[2]}" if "@" in rest else url

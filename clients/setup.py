@@ -22,6 +22,7 @@ BORROWED = (
     "contracts/layout.py",
     "cli/__init__.py",
     "cli/commands.py",
+    "cli/home.py",
     "cli/progress.py",
     "cli/run.py",
     "cli/tables.py",

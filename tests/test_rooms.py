@@ -13,6 +13,7 @@ from contracts import layout
 ROOMS = {
     "export": ("scaffold", "proof", "source", "precision", "report", "release", "published"),
     "deploy": (
+        "installed",
         "devices",
         "neighbours",
         "triton",

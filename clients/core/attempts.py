@@ -15,7 +15,8 @@ from clients.core.deadline import Deadline
 from clients.core.failures import Failure, Kind, error_of
 from clients.core.request import Query, Request
 from clients.core.servers import PROBE_S, Server, Servers, Slot, log
-from clients.settings import Address, Retry
+from clients.errors import ClientError
+from clients.settings import Retry
 
 # Another server may do better, if there is one: a rolling upgrade, a model that failed to load, a broken GPU.
 _ELSEWHERE = (Kind.NOT_FOUND, Kind.ACCESS_DENIED, Kind.SERVER_ERROR)
@@ -83,7 +84,7 @@ def attempts(
     """
     queue, sent = message.queue, 0
     last: Failure | None = None
-    where: Address | None = None  # the server to blame; None: all of them
+    where: Server | None = None  # the one to blame; None: all of them
     tried = set() if tried is None else tried
     outages = _Outages()
     while True:
@@ -92,7 +93,7 @@ def attempts(
             servers.acquire(slot)
             waits_for = yield from _wait(slot, servers, deadline)
             if (server := slot.server) is None or not (remaining_s := deadline.remaining_s):
-                raise error_of(last or waits_for, message.about, str(where or servers), sent, deadline)
+                raise _error(last or waits_for, message, where, servers, sent, deadline)
             sent += 1
             tried.add(server)
             outcome = yield from _send(Send(server, message, remaining_s), servers)
@@ -102,20 +103,27 @@ def attempts(
             budget.earn()
             return outcome
         last = outcome
-        where = None if last.kind is Kind.UNAVAILABLE else server.address
+        where = None if last.kind is Kind.UNAVAILABLE else server
         # A wrong address is asked no more: no crowd of retries can come of it.
         free = servers.has_right_address() if last.wrong_address else outages.is_new(server, last)
         may_help = _may_help(last) or (last.kind in _ELSEWHERE and servers.has_another(tried))
         if sent >= retry.max_attempts or not message.idempotent or not (free or (may_help and budget.spend())):
-            raise error_of(last, message.about, str(where or servers), sent, deadline)
+            raise _error(last, message, where, servers, sent, deadline)
         pause_s = 0.0
         if not free and all(server.down or server in tried for server in servers.all):
             pause_s = random.uniform(0, retry.backoff_limit_s(sent))  # noqa: S311
         if pause_s >= deadline.remaining_s:
-            raise error_of(last, message.about, str(where or servers), sent, deadline)
+            raise _error(last, message, where, servers, sent, deadline)
         log.info("%s: attempt %d failed, retrying after %.3f s: %s", message.about, sent, pause_s, last.message)
         if pause_s:
             yield Pause(pause_s)
+
+
+def _error(
+    failure: Failure, message: Request | Query, where: Server | None, servers: Servers, sent: int, deadline: Deadline
+) -> ClientError:
+    server = str(where.address if where else servers)
+    return error_of(failure, message.about, server, sent, deadline, (where or servers).via)
 
 
 class _Outages:

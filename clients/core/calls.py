@@ -64,7 +64,7 @@ class Calls:
         self, settings: ClientSettings, probe: Callable[[Server], None], event: Callable[[], Any] = threading.Event
     ) -> None:
         self._settings = settings
-        self.servers = Servers(settings.addresses, settings.retry, probe, event)
+        self.servers = Servers(settings.addresses, settings.retry, probe, event, settings.via)
         self._budget, self._ids, self._known = RetryBudget(settings.retry), RequestIds(), MetadataCache()
 
     def query(self, query: Query, timeout_s: float | None = None) -> Steps[Any]:
@@ -162,7 +162,7 @@ class Calls:
                 server.responded, ready = True, ready or answer
         if denied and not ready:
             server, failure = denied
-            raise error_of(failure, query.about, str(server.address), 1, deadline)
+            raise error_of(failure, query.about, str(server.address), 1, deadline, server.via)
         return ready
 
     def _deadline(self, timeout_s: float | None) -> Deadline:

@@ -118,6 +118,7 @@ _HINTS = {
     Kind.SERVER_ERROR: "the server's log says more",
     Kind.INVALID_RESPONSE: "is this a Triton server? With TLS, bytes that a proxy changed would be noticed",
 }
+_MAYBE_THE_PROXY = (Kind.UNAVAILABLE, Kind.ACCESS_DENIED, Kind.DEADLINE_EXCEEDED)
 _WRONG_ADDRESS = "redirects are not followed: give the client the address that they lead to"
 
 
@@ -137,14 +138,22 @@ def is_unknown_region(error: ClientError) -> bool:
     return _UNKNOWN_REGION in error.server_message
 
 
-def error_of(failure: Failure, model: str, server: str, attempts: int, deadline: Deadline) -> ClientError:
-    """Make the error that a caller gets to see."""
+def error_of(
+    failure: Failure, model: str, server: str, attempts: int, deadline: Deadline, via: str = ""
+) -> ClientError:
+    """Make the error that a caller gets to see.
+
+    Args:
+        via: The forward proxy that the server was asked through, which may be to blame.
+    """
     elapsed_s = deadline.elapsed_s
     note = f"{'1 attempt' if attempts == 1 else f'{attempts} attempts'} in {_duration(elapsed_s)}"
     if failure.kind is not Kind.INVALID_INPUT:  # whose message is the error itself
         note += f"; last error: {failure.message}"
-    what = _description(failure, model, server, elapsed_s)
+    what = _description(failure, model, f"{server} through the proxy {via}" if via else server, elapsed_s)
     hint = _WRONG_ADDRESS if failure.wrong_address else _HINTS.get(failure.kind)
+    if via and failure.kind in _MAYBE_THE_PROXY:
+        hint = f"{hint}; a server that needs no proxy belongs into no_proxy"
     error: ClientError = failure.kind.value(what, note=note, hint=hint)
     error.attempts, error.elapsed_s, error.server = attempts, elapsed_s, server
     error.server_message = failure.message

@@ -59,6 +59,7 @@ class Server:
     """One of them, as all threads of a client see it."""
 
     address: Address
+    via: str = ""  # the forward proxy that it is asked through
     in_flight: int = 0  # requests to all models
     successes: int = 0
     responded: bool = False  # ever, with whatever: it is there, and worth waiting for
@@ -99,6 +100,7 @@ class Servers:
         probe: Starts probing a server that is down or suspect: `mark_up` or `mark_down`, for as long as `needs_probe`.
             Each server has a prober of its own, so that one that is slow to fail keeps no other waiting.
         event: threading.Event or asyncio.Event: what waiting slots are notified with.
+        via: Returns the forward proxy that a server is asked through, for errors; "" for none.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Servers:
         retry: Retry,
         probe: Callable[[Server], None],
         event: Callable[[], Any] = threading.Event,
+        via: Callable[[Address], str] = lambda address: "",
     ) -> None:
-        self.all = tuple(Server(address) for address in addresses)
+        self.all = tuple(Server(address, via(address)) for address in addresses)
         self._retry = retry
         self._probe, self._event, self._lock = probe, event, threading.Lock()
         self._lines: defaultdict[str, deque[Slot]] = defaultdict(deque)  # by model
@@ -248,6 +251,11 @@ class Servers:
     def ever_responded(self) -> bool:
         """Tell whether one of them did, to this client."""
         return any(server.responded for server in self._addressed())
+
+    @property
+    def via(self) -> str:
+        """The forward proxies that they are asked through."""
+        return ", ".join(dict.fromkeys(server.via for server in self.all if server.via))
 
     def __str__(self) -> str:
         return ", ".join(str(server.address) for server in self.all)

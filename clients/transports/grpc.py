@@ -10,15 +10,17 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult
 
 import grpc
 import grpc.aio
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from clients import proxies
 from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, failure_of
 from clients.core.request import Query, Request, queue_timeout_us
-from clients.settings import CONNECT_S, Address, Tls, TransportOptions
+from clients.settings import CONNECT_S, Address, Tls, TransportOptions, proxy_for
 from clients.transports import grpc_messages as messages
 from clients.transports.base import Renewable, Transport, caller_is_cancelled, connection_closed
 
@@ -43,7 +45,9 @@ class _Grpc(Transport):
         self._connection = Renewable(self._connect)
 
     def _connect(self) -> _Connection:
-        target, options = _target(self._address), _channel_options(self._address, self._options)
+        proxy = proxy_for(self._address, self._options)
+        target = _target(proxies.netloc(proxy) if proxy else self._address.netloc)
+        options = [*_channel_options(self._options), *_through(proxy, self._address)]
         if self._credentials:
             channel = self._library.secure_channel(target, self._credentials, options)
         else:
@@ -145,8 +149,8 @@ async def _response(call: Awaitable[Any]) -> Any:
     return response
 
 
-def _target(address: Address) -> str:
-    return f"dns:///{address.netloc}"  # with the scheme: gRPC would make one of a host called "unix"
+def _target(netloc: str) -> str:
+    return f"dns:///{netloc}"  # with the scheme: gRPC would make one of a host called "unix"
 
 
 def _credentials(options: TransportOptions) -> grpc.ChannelCredentials:
@@ -158,8 +162,8 @@ def _credentials(options: TransportOptions) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _channel_options(address: Address, transport: TransportOptions) -> list[tuple[str, Any]]:
-    options: list[tuple[str, Any]] = [
+def _channel_options(transport: TransportOptions) -> list[tuple[str, Any]]:
+    return [
         ("grpc.max_send_message_length", transport.max_message_bytes),
         ("grpc.max_receive_message_length", transport.max_message_bytes),
         # A connection that died without a word is noticed in a long call, too. Not more often than this: by default
@@ -175,9 +179,23 @@ def _channel_options(address: Address, transport: TransportOptions) -> list[tupl
         ("grpc.lb_policy_name", "round_robin"),  # of a name with several addresses, all; the default is the first
         ("grpc.enable_retries", 0),  # they decide by status, which is the same for a full queue and a dead server
     ]
-    if transport.proxy:
-        return [*options, ("grpc.http_proxy", transport.proxy)]
-    return [*options, ("grpc.enable_http_proxy", 0)] if address.is_local else options
+
+
+def _through(proxy: SplitResult | None, address: Address) -> list[tuple[str, Any]]:
+    """Return the options with which a channel to a proxy asks it for a tunnel to the server.
+
+    They are what gRPC makes of `grpc.http_proxy` (src/core/handshaker/http_connect). With that it would read no_proxy
+    itself, in its own way, and also where the caller names a proxy.
+    """
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]  # the environment's was read already
+    if proxy is None:
+        return options
+    options += [("grpc.http_connect_server", address.netloc), ("grpc.default_authority", address.netloc)]
+    if address.tls:
+        options.append(("grpc.ssl_target_name_override", address.host))
+    if headers := "\n".join(f"{name}:{value}" for name, value in proxies.authorization(proxy).items()):
+        options.append(("grpc.http_connect_headers", headers))
+    return options
 
 
 def _failure(error: Any) -> Failure:

@@ -3,15 +3,13 @@
 import asyncio
 import time
 from typing import Any
-from urllib.parse import SplitResult
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from clients.core.answer import Answer
 from clients.core.failures import Failure, Kind, failure_of, message_too_large
 from clients.core.request import Query, Request
-from clients.settings import CONNECT_S, Address, TransportOptions, proxy_of
+from clients.settings import CONNECT_S, Address, TransportOptions, proxy_for
 from clients.transports import http_messages as messages
 from clients.transports.base import Renewable, Transport, caller_is_cancelled, connection_closed
 from clients.transports.http_messages import Message
@@ -24,7 +22,7 @@ class HttpTransport(Transport):
     def __init__(self, address: Address, options: TransportOptions) -> None:
         self._options = options
         tls = options.tls.context() if address.tls else None
-        self._pool = Pool(address, tls, _proxy(address, options), options.max_message_bytes)
+        self._pool = Pool(address, tls, proxy_for(address, options), options.max_message_bytes)
 
     def infer(self, request: Request, timeout_s: float) -> Answer:
         """As Transport.infer."""
@@ -53,7 +51,7 @@ class AsyncHttpTransport(Transport):
     def __init__(self, address: Address, options: TransportOptions) -> None:
         self._options = options
         self._tls = options.tls.context() if address.tls else None
-        proxy = _proxy(address, options)
+        proxy = proxy_for(address, options)
         self._root, self._proxy_url = str(address), proxy.geturl() if proxy else None
         self._session = Renewable(self._new_session)
 
@@ -130,10 +128,3 @@ async def _content(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         if len(content) > limit_bytes:
             raise message_too_large("the response", limit_bytes)
     return bytes(content)
-
-
-def _proxy(address: Address, options: TransportOptions) -> SplitResult | None:
-    found = options.proxy
-    if not found and not address.is_local and not proxy_bypass(address.netloc):
-        found = getproxies().get("https" if address.tls else "http")
-    return proxy_of(found) if found else None

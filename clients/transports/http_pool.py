@@ -4,7 +4,6 @@ Sockets are the standard library's; geventhttpclient's parser, which is in C and
 responses. A request goes out in one piece: http.client would send its head apart, which both ends pay for.
 """
 
-import base64
 import select
 import socket
 import ssl
@@ -14,10 +13,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult
 
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
+from clients import proxies
 from clients.core.failures import Failure, Kind, failure_of, message_too_large
 from clients.settings import CONNECT_S, Address
 
@@ -51,7 +51,7 @@ class Pool:
         self._root = str(address) if proxy and not tls else ""
         self._headers = {"host": address.netloc, "accept-encoding": "identity"}
         if proxy and not tls:
-            self._headers |= _authorization(proxy)
+            self._headers |= proxies.authorization(proxy)
 
     def send(self, method: str, path: str, deadline: float, body: bytes, headers: Mapping[str, str]) -> Response:
         """Send a request, and read all of the response before the deadline, which is on the monotonic clock.
@@ -152,7 +152,7 @@ class Pool:
 
     def _tunnel(self, sock: socket.socket, proxy: SplitResult, deadline: float) -> None:
         netloc = self._address.netloc
-        _write(sock, deadline, [_head(f"CONNECT {netloc}", {"host": netloc, **_authorization(proxy)})])
+        _write(sock, deadline, [_head(f"CONNECT {netloc}", {"host": netloc, **proxies.authorization(proxy)})])
         parser = _Parser("CONNECT")
         parser.read(sock, deadline, self._limit_bytes, head_only=True)
         if parser.status_code != 200:
@@ -264,13 +264,6 @@ def _is_silent(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return not poll.poll(0)
-
-
-def _authorization(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    who = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"proxy-authorization": f"Basic {base64.b64encode(who.encode()).decode()}"}
 
 
 def _failure(error: OSError | HTTPParseError) -> Failure:

@@ -17,7 +17,7 @@ from contracts.errors import SignatureError
 from contracts.files import whole
 from deploy.errors import SettingsError
 from deploy.keeping.supervisor import Patience, Supervisor
-from deploy.neighbours import own
+from deploy.neighbours import hosts, own
 from deploy.running import logs, trace_relay
 from deploy.running.commands import addresses, models_table
 from deploy.running.server import Server
@@ -120,7 +120,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         repository=options.repository.resolve(),
         device=options.device,
-        host=options.host,
+        host=hosts.address_of(options.host),
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,

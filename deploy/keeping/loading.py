@@ -17,7 +17,7 @@ from contracts import model_config
 from contracts.errors import ModelConfigError
 from deploy.errors import ModelError, StartError
 from deploy.running import hold, logs, pulse, workers
-from deploy.running.server import SEE_LOG, Server, died_while_starting
+from deploy.running.server import SEE_LOG, Server, died_while_starting, loaded_nothing
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion, models_not_ready
 from deploy.triton.released import LeftOut
@@ -149,8 +149,11 @@ def _wait_for_the_ports(server: Server, control: Control, load_timeout_s: float)
         loading = server.progress.loading()
         if how := ended(server):
             raise _died(server, how, hung, loading)
+        answers = control.live()  # asked first: when it answers, it has loaded what it can
         if control.models():
             return hung
+        if answers:
+            raise loaded_nothing(server)
         if loading:
             silent_since = time.monotonic()
         if slow := server.progress.slower_than(load_timeout_s) & _together(server):
@@ -161,7 +164,8 @@ def _wait_for_the_ports(server: Server, control: Control, load_timeout_s: float)
                 raise Died(f"{', '.join(sorted(slow))} did not load in time", hung, slow)
         elif time.monotonic() - silent_since > load_timeout_s:
             server.process.kill()
-            raise StartError(f"tritonserver does not answer after {load_timeout_s:.0f} s", hint=SEE_LOG)
+            note = logs.last_errors(state.log_file(), 5, server.started)
+            raise StartError(f"tritonserver does not answer after {load_timeout_s:.0f} s", note=note, hint=SEE_LOG)
         time.sleep(_LOOK_EVERY_S)
 
 

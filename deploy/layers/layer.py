@@ -6,7 +6,6 @@ for the same share it, and a running server keeps what it was started with.
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -102,7 +101,7 @@ def _install(wanted: Requirements, place: Path) -> None:
         hashed = ["--require-hashes"] if wanted.is_hashed else []
         options: Sequence[str | Path] = ["--no-deps", *hashed, "--no-compile", "--target", target]
         try:
-            pip_install([sys.executable, "-m", "pip"], text, options, home=target, log=log)
+            pip_install(environment.models_pip(), text, options, home=target, log=log)
         except InstallError as error:
             raise RequirementsError(
                 f"the packages of {wanted.model} cannot be installed", note=error.note, hint=error.hint
@@ -110,7 +109,7 @@ def _install(wanted: Requirements, place: Path) -> None:
         target.mkdir(exist_ok=True)
         # The server may run as a user who cannot write here; what does not compile is never imported.
         subprocess.run(
-            [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-x", "/tests/", target],
+            [environment.models_python().executable, "-m", "compileall", "-qq", "-j", "0", "-x", "/tests/", target],
             capture_output=True,
             check=False,
         )

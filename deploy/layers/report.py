@@ -6,7 +6,6 @@ https://pip.pypa.io/en/stable/reference/installation-report/
 import itertools
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 from cli.environments import LOG, InstallError, pip_install
 from deploy.layers import requirements
 from deploy.layers.requirements import SERVERS, TEXT, Requirements
+from deploy.triton import environment
 
 Package = Mapping[str, Any]  # an entry of the report's `install`
 # Where a lock may be installed that was made elsewhere: other wheels of the same versions.
@@ -42,7 +42,7 @@ def resolve(text: Path, options: Sequence[str | Path], scratch: Path) -> list[Pa
     """
     report = scratch / "report.json"
     told = ["--dry-run", "--ignore-installed", "--report", report, *options]
-    pip_install([sys.executable, "-m", "pip"], text, told, home=scratch, log=scratch / LOG)
+    pip_install(environment.models_pip(), text, told, home=scratch, log=scratch / LOG)
     found: list[Package] = json.loads(report.read_text())["install"]
     return found
 

@@ -6,13 +6,13 @@ model_repository/MODEL/requirements.lock   soundfile==0.13.1 and all that it nee
 
 import hashlib
 import re
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import layout
 from deploy.errors import RequirementsError
+from deploy.triton import environment
 
 TEXT, LOCK = "requirements.txt", "requirements.lock"
 # Triton hands tensors over in this one, and its version is the server's to choose: see deploy/server.lock.
@@ -56,10 +56,10 @@ class Requirements:
 
     @property
     def layer(self) -> str | None:
-        """The name of the folder with what is locked, for this Python; None where nothing is."""
+        """The name of the folder with what is locked, for the Python of models; None where nothing is."""
         if not self.locked:
             return None
-        return f"{digest(self.locked)[:16]}-{sys.version_info[0]}.{sys.version_info[1]}"
+        return f"{digest(self.locked)[:16]}-{environment.models_python().version}"
 
 
 def read(directory: Path) -> Requirements | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from deploy.errors import SettingsError
+from deploy.neighbours import hosts
 
 
 class HeldPorts:
@@ -57,17 +58,15 @@ def check_free(host: str, port: int, option: str) -> None:
         _bind(probe, host, port, option)
 
 
-def _socket(host: str) -> socket.socket:
+def _socket(host: str) -> socket.socket:  # of an IP address
     return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _bind(unbound: socket.socket, host: str, port: int, option: str) -> None:
     try:
         unbound.bind((host, port))
-    except socket.gaierror as error:
-        raise SettingsError(f"{host} is no address of this machine: {error.strerror}") from error
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {hosts.in_url(host)}:{port}: {error.strerror}",
             hint=f"choose another port with --{option.replace('_', '-')}",
         ) from error

@@ -67,7 +67,9 @@ def prove(release: Bundle, triton: Triton, say: Callable[[str], None], timeout_s
         FolderError, ManifestError, ModelConfigError: the release is not whole, or not what was published.
         RequirementsError: a model's own packages could not be locked or installed.
         StartError: no server starts here, whatever it has to serve.
+        SettingsError: this process may open too few files for one.
     """
+    checks.check_open_files()
     started, done, version = time.monotonic(), list[Check](), ""
     unasked: tuple[str, ...] = ()
     with scratch.private() as place:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts import layout
+from deploy.installed.plain_paths import temporary
 from deploy.neighbours.identity import Identity
 from deploy.served import held
 
@@ -30,12 +31,12 @@ def private() -> Iterator[Path]:
 
 @contextmanager
 def socket_folder(leads_to: Path) -> Iterator[Path]:
-    """Make a private directory whose path is short, without a blank, with a link `models` to the given folder.
+    """Make a private directory whose path is short and plain, with a link `models` to the given folder.
 
-    A Unix socket's path has 107 bytes at most, and Triton 2.51 ends at a blank in the repository's.
+    A Unix socket's path has 107 bytes at most, and Triton does not take the repository's by any name.
     """
-    usual = tempfile.gettempdir()
-    short = usual if len(usual) <= _LONGEST_SOCKET and " " not in usual else "/tmp"  # noqa: S108  # mkdtemp's parent
+    usual = temporary()
+    short = usual if len(usual) <= _LONGEST_SOCKET else "/tmp"  # noqa: S108  # mkdtemp's parent
     place = Path(tempfile.mkdtemp(prefix="gate-", dir=short))
     try:
         (place / "models").symlink_to(leads_to)

@@ -178,12 +178,16 @@ def wait_until_ready(server: Server, timeout_s: float) -> list[ModelVersion]:
         while time.monotonic() < deadline:
             if ended := server.end():
                 raise died_while_starting(server, ended)
+            answers = control.live()  # asked first: when it answers, it has loaded what it can
             found = released.without(control.models(), server.left_out)
+            if answers and not found:
+                raise loaded_nothing(server)
             if found and not any(model.state == "LOADING" for model in found):
                 break
             time.sleep(0.1)
         else:
-            raise StartError(f"the models were not ready within {timeout_s:.0f} s", hint=SEE_LOG)
+            note = logs.last_errors(state.log_file(), 5, server.started)
+            raise StartError(f"the models were not ready within {timeout_s:.0f} s", note=note, hint=SEE_LOG)
         if broken := models_not_ready(found):
             raise StartError("\n  ".join(["not every model loaded:", *_reasons(found, broken)]), hint=SEE_LOG)
         if not control.ready():
@@ -198,6 +202,12 @@ def died_while_starting(server: Server, ended: str) -> StartError:
     server.recorder.join(timeout=2)
     note = logs.last_errors(state.log_file(), 5, server.started)
     return StartError(f"tritonserver {ended} while starting", note=note, hint=SEE_LOG)
+
+
+def loaded_nothing(server: Server) -> StartError:
+    """Return the error of a server that answers and knows no model: no waiting will change that."""
+    note = logs.last_errors(state.log_file(), 5, server.started)
+    return StartError("tritonserver has loaded no model", note=note, hint=SEE_LOG)
 
 
 def stop(server: Server) -> None:

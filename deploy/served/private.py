@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import SettingsError
+from deploy.installed.plain_paths import plain
 from deploy.neighbours import own
 from deploy.neighbours.identity import Identity
 from deploy.served import held
@@ -57,12 +58,12 @@ def make(user: Identity | None) -> PrivateDirectory:
         user: Whom a server of root's runs as; None: as this process.
 
     Raises:
-        SettingsError: it cannot be made, or Triton cannot take a path in there.
+        SettingsError: it cannot be made.
         AccessError: others may write there.
     """
     place = served_home()
     try:
-        made, lock = held.make(own.made(place), "*")
+        made, lock = held.make(plain(own.made(place)), "*")
         directory = PrivateDirectory(made, lock)
         _make_readable(directory.repository)
         if user is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from contracts import model_config
 from deploy.devices import chosen
+from deploy.neighbours import hosts
 from deploy.triton.environment import Triton, has_option
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
@@ -68,8 +69,12 @@ def _models(repository: Path, left_out: Set[str]) -> list[str]:
 
 
 def _addresses(settings: Settings) -> Iterator[str]:
+    # IPv6 for HTTP as libevent wants it, for gRPC as gRPC does.
+    is_v6 = ":" in settings.host
+    yield f"--grpc-address={hosts.in_url(settings.host)}"
+    for name in ("http", "metrics"):
+        yield f"--{name}-address={'ipv6:' if is_v6 else ''}{settings.host}"
     for name in ("http", "grpc", "metrics"):
-        yield f"--{name}-address={settings.host}"
         yield f"--{name}-port={getattr(settings, f'{name}_port')}"
     for name in ("http", "grpc"):  # those on which the key is sent are held for it: see neighbours/held_ports.py
         yield f"--reuse-{name}-port=true"

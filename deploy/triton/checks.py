@@ -1,6 +1,7 @@
 """What is looked at before a server starts, because Triton's own message would not name the remedy."""
 
 import os
+import resource
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,8 +15,10 @@ from deploy.errors import RepositoryError, SettingsError
 from deploy.neighbours import held_ports, identity
 from deploy.neighbours.identity import Identity
 from deploy.triton import released
-from deploy.triton.environment import Triton, layers_home
+from deploy.triton.environment import Triton, layers_home, models_python
 from deploy.triton.settings import Settings
+
+_OPEN_FILES = 256
 
 
 def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
@@ -29,7 +32,7 @@ def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
 
     Raises:
         RepositoryError: the model repository is missing, or nothing in it is released.
-        SettingsError: an address cannot be listened on.
+        SettingsError: an address cannot be listened on, or too few files may be open.
         ManifestError: a version is not what was published; only if the settings are strict, or nothing is left.
         SignatureError: `settings.trust` is given and a release is unsigned or not what was signed; as above.
     """
@@ -40,6 +43,7 @@ def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
         raise SettingsError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
     for option in ("metrics_port",) if held else ("http_port", "grpc_port", "metrics_port"):
         held_ports.check_free(settings.host, getattr(settings, option), option)
+    check_open_files()
     if settings.tls:
         for file in (settings.tls.certificate, settings.tls.key, settings.tls.client_ca):
             if file and not file.is_file():
@@ -73,6 +77,22 @@ def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable
             hint="give it read access, as with chmod -R a+rX, or accept a server that may do anything: --user root",
         )
     return user
+
+
+def check_open_files() -> None:
+    """Check that a server may open enough files: Triton ends at 32, has 53 open with one model, and one a connection.
+
+    Raises:
+        SettingsError: it may not.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < _OPEN_FILES:
+        raise SettingsError(
+            f"this process may open {allowed} files at once (ulimit -n), and a server needs {_OPEN_FILES} or more",
+            note="each connection takes one, and so do models and their workers",
+            hint=f"ulimit -n {min(most, 1024) if most >= _OPEN_FILES else 1024}; in a container: --ulimit nofile=1024; "
+            "for a service of systemd: LimitNOFILE=1024",
+        )
 
 
 def _published(root: Path) -> None:
@@ -161,7 +181,7 @@ def _as_published(folder: Path, trust: signing.Trust | None) -> None:
 def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) -> Path | None:
     """Find the first file or folder that the server needs and `user` cannot read."""
     libraries = [Path(path) for path in triton.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
-    needed = [triton.executable, *libraries, Path(os.__file__), settings.repository]
+    needed = [triton.executable, *libraries, models_python().standard_library / "os.py", settings.repository]
     needed += [path for path in settings.repository.rglob("*") if not path.name.startswith(".")]
     needed.append(next(path for path in (home, *home.parents) if path.is_dir()))
     needed += [layers] if (layers := layers_home()).is_dir() else []

@@ -1,7 +1,10 @@
 """Where `tritonserver` comes from: the container's own, or the pip-installed one in an environment of its own.
 
 The pip-installed server (nvidia-pytriton) brings the real server and its Python backend. Its stubs need
-numpy<2 and libpython, so it lives in `.venv-server`, never mixed with the project's environment.
+numpy<2 and libpython, so it lives in `.venv-server`, never mixed with the project's environment. Its Python may be
+another one than the project's: deploy/installed.
+
+  python3 -m deploy.triton.environment     exits with 1 and says why if it cannot be made here; needs no package
 
 In there, what is made from other lock files or backends is another directory: a running server keeps the
 files that it was started with, however the checkout changes.
@@ -10,40 +13,40 @@ files that it was started with, however the checkout changes.
   .venv-server/layers/              packages that models have of their own: see deploy/layers
 """
 
+import functools
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import time
-import venv
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from cli.environments import LOG, InstallError, pip_install
+from cli.run import run_command_line
 from contracts import layout
 from contracts.engines import library
 from contracts.files import locks
 from deploy.devices import chosen
-from deploy.errors import SetupError
+from deploy.errors import DeployError, SetupError
+from deploy.installed import backends, choice, interpreter, libpython
+from deploy.installed.choice import Choice
+from deploy.installed.interpreter import Interpreter
+from deploy.installed.plain_paths import plain
 
 HOME = Path(os.environ.get("SERVER_ENVIRONMENT", layout.ROOT / ".venv-server")).resolve()
 
-_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _DEPLOY = layout.ROOT / "deploy"
 _LOCK_FILE = _DEPLOY / "server.lock"
 _GPU_LOCK_FILE = _DEPLOY / "server-gpu.lock"
 _BACKENDS = _DEPLOY / "backends"
-_OWN_PACKAGES = Path("python", "own_packages")  # in there: what finds the packages that a model has of its own
-_PYTHON_HOME = "environment"  # in a backend directory: where its Python looks for packages
+_LIBPYTHON = "libpython"  # in HOME: what was unpacked of a package
 _CONTAINER = Path("/opt/tritonserver/bin/tritonserver")
+_GPU_SIZE = "TensorRT is several GB"
 _STAMP = "made"  # a file in each finished directory, touched whenever that is used
 _KEPT_S = 3600  # longer than it can take from asking for an environment to a server that runs from it
 
@@ -56,6 +59,13 @@ class Triton:
     arguments: tuple[str, ...] = ()  # that this installation always needs
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of ours
     native: bool = True  # has the native backends, TensorRT's among them
+
+
+def main() -> int:
+    """See that a server can be had here, before anything is installed."""
+    if _native() is None:
+        chosen_python()
+    return 0
 
 
 def layers_home() -> Path:
@@ -82,7 +92,7 @@ def finds_own_packages(triton: Triton) -> bool:
     """Tell whether the processes of its Python models look for packages of their own; ours and the image's do."""
     if not triton.native:
         return True
-    command = ["python3", "-c", f"import {_OWN_PACKAGES.name}"]
+    command = ["python3", "-c", f"import {backends.OWN_PACKAGES.name}"]
     return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
 
 
@@ -108,11 +118,38 @@ def find(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     Raises:
         SetupError: the server environment could not be made.
     """
-    on_path = shutil.which("tritonserver")
-    for native in (_CONTAINER, Path(on_path) if on_path else None):
-        if native and native.exists():
-            return Triton(native, environment={"MODEL_LAYERS": str(layers_home())})
+    if (native := _native()) is not None:
+        return Triton(native, environment={"MODEL_LAYERS": str(layers_home())})
     return pip_installed(say, gpu=gpu)
+
+
+def models_python() -> Interpreter:
+    """Return the Python that models run with: ours where the server is an image's, as that is the image's, too.
+
+    Raises:
+        SetupError: the pip-installed server can run on none that is here.
+    """
+    return interpreter.own() if _native() is not None else chosen_python().python
+
+
+def models_pip() -> list[str | Path]:
+    """Return how to call the pip that chooses and installs what models have of their own.
+
+    Raises:
+        SetupError: as `models_python`.
+    """
+    pip: list[str | Path] = [sys.executable, "-m", "pip"]
+    python = models_python()
+    return pip if python == interpreter.own() else [*pip, "--python", python.executable]
+
+
+def chosen_python() -> Choice:
+    """Return the Python of the pip-installed server's models, and why it is not the project's own.
+
+    Raises:
+        SetupError: none that is here will do, with what to install.
+    """
+    return _choice(HOME, os.environ.get(choice.VARIABLE))
 
 
 def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
@@ -123,25 +160,35 @@ def pip_installed(say: Callable[[str], None], *, gpu: bool = False) -> Triton:
     """
     if gpu and not chosen.gpus()[0]:
         raise SetupError("this machine has no NVIDIA GPU, or no driver for it", hint="serve on the CPU: --device cpu")
-    locks = [_LOCK_FILE, _GPU_LOCK_FILE] if gpu else [_LOCK_FILE]
+    found = chosen_python()
+    python, sources = found.python, _sources(gpu)
     with _alone():
-        environment = _made("packages", locks, sys.version, lambda home: _install(home, gpu, say))
-        packages = environment / "lib" / f"python{_PYTHON}" / "site-packages"
+        environment = _made("packages", sources, python.build, lambda home: _install(home, gpu, found, say))
+        packages = environment / backends.site_packages(python)
         server = packages / "pytriton" / "tritonserver"
-        sources = sorted(_BACKENDS.rglob("*.py"))
-        backends = _made("backends", sources, environment.name, lambda home: _assemble(home, server, environment))
+        libraries = libpython.directory(python, HOME / _LIBPYTHON) or libpython.unpack(python, HOME / _LIBPYTHON)
+        directory = _made(
+            "backends",
+            sorted(_BACKENDS.rglob("*.py")),
+            environment.name,
+            lambda home: backends.assemble(home, _BACKENDS, server, environment, python, libraries),
+        )
         if not _is_read_only():
-            _remove_unused({environment, backends})
-    library_path = [packages / "nvidia_pytriton.libs", _directory_of_libpython()]
+            _remove_unused({environment, directory})
+    reached = plain(HOME) / directory.name
+    library_path = [directory / backends.LIBPYTHON, packages / "nvidia_pytriton.libs", libraries]
     return Triton(
         executable=server / "bin" / "tritonserver",
-        arguments=(f"--backend-directory={backends}", f"--cache-directory={server / 'caches'}"),
+        arguments=(
+            f"--backend-directory={reached}",
+            f"--cache-directory={plain(server) / 'caches'}",
+        ),
         environment={
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, library_path)),
+            "LD_LIBRARY_PATH": os.pathsep.join(str(path) for path in library_path if path.is_dir()),
             "PYTHONPATH": str(packages),
             "MODEL_LAYERS": str(layers_home()),
             # Models run with the standard library and the packages of the first `python3` on PATH.
-            "PATH": f"{backends / _PYTHON_HOME / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PATH": f"{reached / backends.PYTHON_HOME / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         },
         native=False,
     )
@@ -171,12 +218,27 @@ def _is_read_only() -> bool:
     return HOME.is_dir() and not os.access(HOME, os.W_OK)
 
 
+def _native() -> Path | None:
+    on_path = shutil.which("tritonserver")
+    found = (path for path in (_CONTAINER, Path(on_path) if on_path else None) if path and path.exists())
+    return next(found, None)
+
+
+@functools.cache
+def _choice(home: Path, _: str | None) -> Choice:
+    def is_made(python: Interpreter) -> bool:
+        return (_home_of("packages", _sources(gpu=False), python.build) / _STAMP).exists()
+
+    return choice.choose(home / _LIBPYTHON, is_made)
+
+
+def _sources(gpu: bool) -> list[Path]:
+    return [_LOCK_FILE, _GPU_LOCK_FILE] if gpu else [_LOCK_FILE]
+
+
 def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], None]) -> Path:
     """Return the directory in HOME that `make` fills, one for each content of `sources`; a half-made one is redone."""
-    digest = hashlib.sha256(also.encode())
-    for path in sources:
-        digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
-    home = HOME / f"{what}-{digest.hexdigest()[:12]}"
+    home = _home_of(what, sources, also)
     if _is_read_only():
         if not (home / _STAMP).exists():
             raise SetupError(
@@ -194,14 +256,23 @@ def _made(what: str, sources: Iterable[Path], also: str, make: Callable[[Path], 
     return home
 
 
+def _home_of(what: str, sources: Iterable[Path], also: str) -> Path:
+    digest = hashlib.sha256(also.encode())
+    for path in sources:
+        digest.update(f"\0{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
+    return HOME / f"{what}-{digest.hexdigest()[:12]}"
+
+
 def _remove_unused(needed: Collection[Path]) -> None:
     """Remove what was made from other sources, unless a process runs from it or may be about to."""
     others = [path for what in ("packages", "backends") for path in HOME.glob(f"{what}-*") if path not in needed]
     old = [path for path in others if not _used_lately(path / _STAMP)]
     if old:
+        import psutil  # here: what cannot be made is said before anything is installed
+
         running = "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
         for path in old:
-            if str(path) not in running:
+            if path.name not in running:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -209,82 +280,24 @@ def _used_lately(stamp: Path) -> bool:
     return stamp.exists() and time.time() - stamp.stat().st_mtime < _KEPT_S
 
 
-def _install(home: Path, gpu: bool, say: Callable[[str], None]) -> None:
+def _install(home: Path, gpu: bool, found: Choice, say: Callable[[str], None]) -> None:
     """Make a virtual environment with what the lock files name."""
-    how_long = "a minute or two" if not gpu else "TensorRT is several GB"
-    say(f"Making the server environment in {layout.shown(HOME)} (once; {how_long})")
+    how_long = "numpy is built, which takes some minutes" if found.builds_numpy else "a minute or two"
+    instead = f" with {found.python.executable}, as {found.instead}" if found.instead else ""
+    say(f"Making the server environment in {layout.shown(HOME)} (once; {_GPU_SIZE if gpu else how_long}){instead}")
     pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python")]
     log = HOME / LOG
     log.unlink(missing_ok=True)
     try:
-        venv.create(home)
+        new = [str(found.python.executable), "-m", "venv", "--without-pip", str(home)]
+        subprocess.run(new, check=True, capture_output=True, text=True)
         for lock in (_LOCK_FILE, _GPU_LOCK_FILE) if gpu else (_LOCK_FILE,):
             pip_install(pip, lock, ["--no-deps", "--require-hashes"], home=home, log=log)
-    except (InstallError, OSError) as error:
+    except (InstallError, OSError, subprocess.CalledProcessError) as error:
         note, hint = (error.note, error.hint) if isinstance(error, InstallError) else (str(error), None)
         failed = f"could not make the server environment in {layout.shown(HOME)}"
-        raise SetupError(failed, note=note, hint=hint) from error
+        raise SetupError(failed, note=getattr(error, "stderr", None) or note, hint=hint) from error
 
 
-def _assemble(home: Path, server: Path, environment: Path) -> None:
-    """Assemble one backend directory: Triton's Python backend with this Python's stub, and ours.
-
-    Copies, not links: Triton refuses a backend library that lies outside its backend directory.
-    """
-    stub = server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise SetupError(
-            f"the pip-installed Triton has no stub for Python {_PYTHON}",
-            note=f"it has: {', '.join(sorted(p.name for p in stub.parent.parent.iterdir()))}",
-        )
-    shutil.copytree(server / "backends" / "python", home / "python")
-    shutil.copy2(stub, home / "python")
-    shutil.copytree(_BACKENDS, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    _make_python_home(home / _PYTHON_HOME, environment)
-
-
-def _make_python_home(home: Path, environment: Path) -> None:
-    """Make a virtual environment that has the packages of another, and finds those that a model has of its own.
-
-    The stub of Triton 2.51 does not heed PYTHONPATH with Python 3.11; what it has is of the first `python3` on PATH.
-    """
-    packages = home / "lib" / f"python{_PYTHON}" / "site-packages"
-    packages.mkdir(parents=True)
-    (home / "bin").mkdir()
-    for name in ("python", "python3"):
-        (home / "bin" / name).symlink_to(environment / "bin" / name)
-    shutil.copy2(environment / "pyvenv.cfg", home)
-    shutil.copytree(
-        _BACKENDS / _OWN_PACKAGES, packages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    (packages / "server.pth").write_text(f"{environment / packages.relative_to(home)}\n")
-
-
-def _directory_of_libpython() -> Path:
-    """Find the directory of the shared libpython, which the stub links.
-
-    Debian's python3.11 comes without it. Where apt can be asked, the package is unpacked into HOME, which
-    needs no root.
-    """
-    name = f"libpython{_PYTHON}.so.1.0"
-    unpacked = HOME / "libpython"
-    for directory in (sysconfig.get_config_var("LIBDIR"), "/usr/lib/x86_64-linux-gnu", unpacked):
-        if directory and (Path(directory) / name).exists():
-            return Path(directory)
-    package = name.partition(".so")[0]
-    try:
-        with tempfile.TemporaryDirectory(dir=HOME) as scratch:
-            for command in (["apt-get", "download", package], ["sh", "-c", "dpkg -x *.deb ."]):
-                subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
-            unpacked.mkdir(exist_ok=True)
-            unpacked.chmod(0o755)
-            for library in Path(scratch).rglob(f"{package}.so.*"):
-                if not library.is_symlink():
-                    library.rename(unpacked / name)  # in one step: another process may be starting
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(
-            f"Triton's Python backend needs {name}, which this Python does not have",
-            note=(getattr(error, "stderr", None) or str(error)).strip(),
-            hint=f"install it: sudo apt-get update && sudo apt-get install {package}",
-        ) from error
-    return unpacked
+if __name__ == "__main__":
+    run_command_line(main, DeployError)

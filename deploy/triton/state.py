@@ -15,7 +15,7 @@ import psutil
 
 from contracts import layout, signing
 from contracts.files import locks, whole
-from deploy.neighbours import own
+from deploy.neighbours import hosts, own
 
 # "crash loop": it is down, after several crashes in a row, until it is tried again.
 _RECORD = "server.json"
@@ -117,17 +117,17 @@ class Running:
     @property
     def http(self) -> str:
         """Where it listens: host:port."""
-        return f"{_in_url(self.host)}:{self.http_port}"
+        return f"{hosts.in_url(self.host)}:{self.http_port}"
 
     @property
     def grpc(self) -> str:
         """Where it listens: host:port."""
-        return f"{_in_url(self.host)}:{self.grpc_port}"
+        return f"{hosts.in_url(self.host)}:{self.grpc_port}"
 
     @property
     def metrics(self) -> str:
         """The URL of its metrics."""
-        return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
+        return f"http://{hosts.in_url(self.host)}:{self.metrics_port}/metrics"
 
 
 def trusting(trust: signing.Trust | None) -> dict[str, Any]:
@@ -192,7 +192,3 @@ def _record() -> Path:
 def _started(pid: int) -> int:
     stat = Path(f"/proc/{pid}/stat").read_text()
     return int(stat.rpartition(")")[2].split()[22 - 3])  # field 22; the first behind the name is field 3
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,21 @@ def hashed(wheel: Path) -> str:
     """The line of a lock that names it."""
     name, version, _ = wheel.name.split("-", 2)
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+
+
+def make_source(directory: Path, name: str, builds: str) -> None:
+    """A package without a wheel, and the program that is to build one; it needs no other package."""
+    folder = directory / f"{name}-1.0"
+    folder.mkdir()
+    (folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / "pyproject.toml").write_text(
+        f'[build-system]\nrequires = []\nbuild-backend = "builder"\nbackend-path = ["."]\n'
+        f'[project]\nname = "{name}"\nversion = "1.0"\n'
+    )
+    (folder / "builder.py").write_text(builds)
+    with tarfile.open(directory / f"{name}-1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder, folder.name)
+    shutil.rmtree(folder)
 
 
 def command(*options: str) -> list[str]:
@@ -240,3 +256,60 @@ def test_a_terminal_is_shown_a_bar_that_goes_at_the_end(checkout: Path) -> None:
     os.close(ours)
     assert "─ 0 of 1 packages found" in shown
     assert shown.endswith("\r\x1b[2K")
+
+
+_FAILS_TO_BUILD = """
+def build_wheel(directory, settings=None, metadata=None):
+    print("../meson.build:1:0: ERROR: Unknown compiler(s): [['cc'], ['gcc']]")
+    print(*(f"line {number} of a log" for number in range(60)), sep="\\n")
+    raise SystemExit(1)
+"""
+
+
+def test_the_errors_of_a_build_are_shown_however_much_it_says_after_them(checkout: Path) -> None:
+    make_source(checkout / "wheels", "built", _FAILS_TO_BUILD)
+    require(checkout, "built==1.0")
+    said = setup(checkout, FROM_WHEELS).stderr
+    assert "\n  ../meson.build:1:0: ERROR: Unknown compiler(s): [['cc'], ['gcc']]\n" in said
+    assert "error: subprocess-exited-with-error" in said and "line 59 of a log" in said
+    assert "line 9 of a log" not in said
+    assert "\nHint: a package is built here, " in said and "sudo apt-get install g++ python3-dev" in said
+
+
+OTHER = """#!/bin/sh
+echo "Python 3.10, /usr/bin/python3.10"
+"""
+
+
+@pytest.mark.parametrize("other", ["another", "gone"])
+def test_another_python_makes_the_environment_anew(other: str, checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    if other == "another":
+        python.write_text(OTHER)
+        python.chmod(0o755)
+    left = checkout / ".venv" / "lib" / "left"
+    left.touch()
+    done = setup(checkout, FROM_WHEELS)
+    first, was = done.stdout.splitlines()
+    assert first.startswith("Making the environment in .venv anew, for Python 3.")
+    assert (
+        was == f"  it was made for {'Python 3.10, /usr/bin/python3.10' if other == 'another' else 'one that is gone'}"
+    )
+    assert installed(checkout) == "1.0" and not left.exists()
+    assert "Nothing to be done" in setup(checkout).stdout
+
+
+def test_an_environment_keeps_its_python_where_none_is_named(checkout: Path, tmp_path: Path) -> None:
+    for name in ("python3", "python3.11"):
+        (tmp_path / name).write_text(OTHER)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for lock, said in (("tiny==1.0", "Nothing to be done"), ("tiny==2.0", BRINGING)):
+        if (checkout / "requirements.lock").read_text() != f"{lock}\n":
+            require(checkout, lock)
+        done = subprocess.run(
+            ["make", "setup", FROM_WHEELS], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        )
+        assert said in done.stdout, done.stderr
+    assert installed(checkout) == "2.0"

@@ -38,6 +38,7 @@ _STEPS = (
     "apt-get download nginx libnginx-mod-http-js",
     "for package in *.deb; do dpkg -x $package nginx; done",
     "nginx/usr/sbin/nginx -v",
+    f"! ldd nginx{_INSTALLED / MODULE} | grep 'not found' >&2",  # Debian 13's needs libxml2
 )
 _UNPACKED = layout.artifacts() / "tools" / "nginx-js"
 
