@@ -17,6 +17,7 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False), "grpcs": ("grpc", True), "http": ("http", False), "https": ("http", True),
 }  # fmt: skip
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
+DEFAULT_HTTP_SERVER = "http://127.0.0.1:8000"
 CONNECT_S = 2.0  # for one connection
 _MOST_DOUBLINGS = 30  # of a pause, whose limit is reached long before: floats have a largest one
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]+")
