@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cli.progress import Progress
 from cli.tables import console
-from contracts import layout, signing, spec
+from contracts import layout, signing
 from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import SpecError
+from contracts.files import spec_file
 from contracts.manifest import Manifest
 from contracts.spec import PRECISIONS, ModelSpec, Precision
 from export import pipeline
@@ -103,13 +104,13 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         ProjectError: there is no such checkpoint, graph, module or data, or it is not what it should be.
     """
     if options.onnx:
-        facts = spec.from_toml(options.spec)
+        facts = spec_file.read(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
         return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
     if options.torch:
         from export.source.torch_module import from_torch
 
-        known = spec.from_toml(options.spec) if options.spec else None
+        known = spec_file.read(options.spec) if options.spec else None
         progress.say(f"Exporting {options.torch}")
         return from_torch(
             options.torch, options.weights, options.inputs, known, options.calibration_samples, progress.say

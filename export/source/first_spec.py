@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from contracts import layout, spec
+from contracts import layout
 from contracts.errors import SpecError
+from contracts.files import spec_file
 from contracts.names import MODEL_NAME
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export.errors import ModuleError, SampleError
@@ -89,7 +90,7 @@ def write(
     written = text(_draft(module, name, factory, samples))
     path.write_text(written, encoding="utf-8")
     try:
-        found = spec.from_toml(path)
+        found = spec_file.read(path)
     except SpecError:
         path.unlink()
         raise

@@ -132,8 +132,8 @@ def _check(path: Path, name: str, values: NDArray[Any], tensor: TensorSpec, spec
         d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
         for d, size in zip(wanted, values.shape[1:], strict=True)
     ):
-        whole = tensor.shape if spec.batched else ("samples", *tensor.shape)
-        raise SampleError(f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {whole}")
+        said = tensor.said if spec.batched else f"samples, each {tensor.said}"
+        raise SampleError(f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {said}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise SampleError(f"{name} in {path} has inf or nan in it")
 
@@ -148,7 +148,7 @@ def _check_expected(path: Path, expected: Mapping[str, NDArray[Any]], spec: Mode
         sizes = zip(wanted, values.shape[1:], strict=False)
         if values.ndim != len(wanted) + 1 or any(isinstance(d, int) and size != d for d, size in sizes):
             raise SampleError(
-                f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.shape}"
+                f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.said}"
             )
         if values.dtype.kind != np.dtype(tensor.dtype).kind:
             raise SampleError(f"expected.{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
