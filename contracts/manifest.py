@@ -36,6 +36,12 @@ class Source:
     git_dirty: bool | None
     # What the FP32 graph was compared with: "PyTorch", "expected outputs"; None: not with its framework.
     compared_with: str | None = None
+    weights: str | None = None  # which of those in the file, where it has several: "current_model_state", "model_ema"
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other sources: its digest, and which of the weights in it were taken."""
+        return f"{self.sha256} {self.weights}" if self.weights else self.sha256
 
 
 # What begins the name of a gate in versions that were published before gates had ids, and the id it has now.

@@ -113,7 +113,13 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         known = spec_file.read(options.spec) if options.spec else None
         progress.say(f"Exporting {options.torch}")
         return from_torch(
-            options.torch, options.weights, options.inputs, known, options.calibration_samples, progress.say
+            options.torch,
+            options.weights,
+            options.inputs,
+            known,
+            options.calibration_samples,
+            progress.say,
+            ema=options.ema,
         )
 
     # With torch and Lightning, seconds to import, which a brought graph does not need.
@@ -131,7 +137,7 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         path = registry.download_checkpoint(reference, work / family.name / "downloaded")
     else:
         path = options.checkpoint or checkpoints.newest(family.name)
-    checkpoint = checkpoints.read(path, family)
+    checkpoint = checkpoints.read(path, family, progress.say, ema=options.ema)
     progress.say(f"Exporting {layout.shown(checkpoint.path)}")
     return from_checkpoint(family, checkpoint, options.calibration_samples)
 

@@ -49,7 +49,7 @@ class ExportContext:
         """What tells the data, the shapes and the task of this export from another's."""
         source, spec = self.source, self.source.spec
         sizes = [len(source.calibration), len(source.search), len(source.held_out)]
-        origin = [source.origin.sha256, source.origin.data_fingerprint]
+        origin = [source.origin.identity, source.origin.data_fingerprint]
         how = [spec.task, spec.answer_output, spec.threshold, spec.batched]
         return [origin, sizes, spec.inputs, spec.outputs, *how]
 
