@@ -73,6 +73,7 @@ class Gate:
     bound: Literal["at most", "at least"]
     detail: str = ""  # what the figure does not say: which tensors, which layers, which file
     id: str = ""  # "agreement", "largest_difference:logits"
+    needed: int | None = None  # it failed, and its samples are too few to tell: about so many would
 
     def __post_init__(self) -> None:
         known = self.id or _id_of(self.name)
@@ -86,7 +87,8 @@ class Gate:
 
     def __str__(self) -> str:
         said = f"{self.name} {self.figure:.5g} (limit: {self.bound} {self.limit:g})"
-        return f"{said}: {self.detail}" if self.detail else said
+        said = f"{said}: {self.detail}" if self.detail else said
+        return f"{said}; too few samples to tell, about {self.needed:,} would" if self.needed else said
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,7 @@ class Manifest:
     # The models of its bundle, the network first; none in a version that was published before bundles.
     models: tuple[str, ...] = ()
     served: str | None = None  # the Triton that answered its golden requests, "2.51.0"; None: not yet served
+    warnings: tuple[str, ...] = ()  # what the samples do not show although every figure looks well
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
     schema_version: int = SCHEMA_VERSION
 

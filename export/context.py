@@ -11,7 +11,7 @@ from contracts.samples import Batch
 from contracts.spec import USUAL_PRECISIONS, Precision
 from export.cache import Cache
 from export.precision.search import Mode
-from export.proof import engine
+from export.proof import engine, enough
 from export.proof.gates import Judged
 from export.source.base import ExportSource
 
@@ -62,6 +62,12 @@ class ExportContext:
                 scores = spec.metric.scores(predicted, split.targets)
             self._judged[name] = Judged(predicted.answers, scores, split.targets)
         return self._judged[name]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the held-out samples do not show although every figure looks well."""
+        source = self.source
+        return [*enough.warnings(source.spec, self.request.precisions, self.judged("held-out"), source.held_out)]
 
     @property
     def outputs(self) -> list[str]:

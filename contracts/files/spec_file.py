@@ -57,11 +57,18 @@ def _raw(path: Path) -> Table:
     try:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise SpecError(f"the spec {path} has {size:,} bytes", note=f"the limit is {_MOST_BYTES:,}")
-        return tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
+        return tomllib.loads(_decoded(path.read_bytes()))
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or arrays a thousand deep
         raise SpecError(f"{path} is not a TOML file: {error}") from error
+
+
+def _decoded(content: bytes) -> str:
+    """Return the text of a file whatever the locale: UTF-8, or with a mark at its begin UTF-16, as of PowerShell."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.removeprefix(codecs.BOM_UTF8).decode()
 
 
 def _spec(raw: Table, task: Task) -> ModelSpec:
