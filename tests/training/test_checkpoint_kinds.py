@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_saver import save as save_sharded
 
 from tests.conftest import FAMILY
 from training import checkpoints, families
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_named(
 
 
 def sharded(raw: Raw, folder: Path) -> None:
-    dcp.save({"model": raw["state_dict"]}, checkpoint_id=folder, no_dist=True)
+    save_sharded({"model": raw["state_dict"]}, checkpoint_id=folder, no_dist=True)
     torch.save(without(raw, "state_dict"), folder / "meta.pt")
 
 
