@@ -14,6 +14,7 @@ from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import SpecError
 from contracts.files import spec_file
 from contracts.manifest import Manifest
+from contracts.running import record
 from contracts.spec import PRECISIONS, ModelSpec, Precision
 from export import pipeline
 from export.cache import Cache
@@ -61,8 +62,17 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
         _tell(release, directory)
     if options.register:
         _register(release, directory, progress)
-    progress.say("Next: python -m deploy up")
+    progress.say(f"Next: {_next(release.model, options.repository)}")
     return 0
+
+
+def _next(model: str, repository: Path) -> str:
+    """Name the command that serves what was published: by the server that is up over that repository, or a new one."""
+    up = record.running()
+    if up is not None and Path(up.repository) == repository.resolve():
+        return f"python -m deploy reload {model}"
+    elsewhere = repository.resolve() != layout.model_repository()
+    return f"python -m deploy up{f' --repository {shlex.quote(layout.shown(repository))}' if elsewhere else ''}"
 
 
 def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec, work: Path) -> ExportRequest:
