@@ -136,6 +136,8 @@ class Timing:
     how: str = ""  # of a plan: "replays of a CUDA graph", "launches" where none could be captured
     # Of a plan: the median of a call from Python, with its copies from and to pageable memory. No server runs it so.
     from_python_ms: Mapping[str, float] = field(default_factory=dict)
+    interval_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of the median, 95 %: its two ends
+    disturbed: str = ""  # why a 99th percentile is far from its median, also when it was measured again
 
 
 @dataclass(frozen=True)
