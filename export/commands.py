@@ -22,7 +22,7 @@ from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import BuildOptions
 from export.release import configs, registry
-from export.release.tables import differences_table, reference_line, variants_table
+from export.release.tables import differences_table, latency_line, reference_line, variants_table
 from export.scaffold import folders, step_file
 from export.source.base import ExportSource
 from export.source.graph_file import from_graph
@@ -168,6 +168,8 @@ def _tell(release: Manifest, directory: Path) -> None:
     if release.metric is None and (moved := differences_table(release)) is not None:
         out.print(moved)
     out.print(reference_line(release), soft_wrap=True)
+    if (told := latency_line(release)) is not None:
+        out.print(told, soft_wrap=True)
     for choice in release.choices:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
     out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)

@@ -213,20 +213,24 @@ def _p99_ms(requests: Sequence[SentRequest]) -> float | None:
 
 def _draw(result: DrillResult, path: Path) -> None:
     """Draw every request's latency over time, the errors in red, the events marked."""
-    with plots.figure(14, 6) as picture:
+    from matplotlib.ticker import LogFormatter
+
+    with plots.figure(14, 7) as picture:
         axes = picture.subplots()
         for protocol, colour in _COLOURS.items():
             right = [r for r in result.sent if r.protocol == protocol and not r.error]
             _dots(axes, right, marker=".", markersize=3, color=colour, label=_PROTOCOLS[protocol])
         failed = [r for r in result.sent if r.error]
         _dots(axes, failed, marker="x", markersize=7, color=VERMILION, label=f"errors ({len(failed):,})")
-        for number, (event, found) in enumerate(zip(result.events, result.event_results, strict=True)):
+        slanted: dict[str, Any] = {"rotation": 35, "rotation_mode": "anchor", "fontsize": 9, "va": "bottom"}
+        for event, found in zip(result.events, result.event_results, strict=True):
             axes.axvspan(event.start_s, event.end_s, color=GREY, alpha=0.25, linewidth=0)
             recovered = "" if event.limit_s is None else f", recovered in {_seconds(found.recovery_s)}"
             text = f"{event.name}\n{found.failures:,} errors{recovered}"
-            height = 1.01 + 0.08 * (number % 2)  # neighbours do not overlap
-            axes.annotate(text, (event.start_s, height), xycoords=("data", "axes fraction"), fontsize=9, va="bottom")
+            axes.annotate(text, (event.start_s, 1.02), xycoords=("data", "axes fraction"), **slanted)
         axes.set(yscale="log", xlabel="time [s]", ylabel="request latency [ms]", xlim=(0, None))
+        axes.yaxis.set_major_formatter(LogFormatter())  # the usual one writes mathematical text, which is off
+        axes.yaxis.set_minor_formatter(LogFormatter())
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
         crashes = "no errors expected" if result.retries else "errors expected during crashes"
         told = f"Upgrades and fault injection under load, {result.model}: retries {_on(result.retries)}; {crashes}"

@@ -73,7 +73,7 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         "differences": _differences(release),
         "gate_groups": _gate_groups(release),
         "pareto": _pareto(release, files, batch),
-        "answer": spec.answer_output,
+        "answer_output": spec.answer_output,
         "on_gpu": any(file != _CPU_FILE for file in files),
         "disturbed": _disturbed(release),
         "recipe": int8,

@@ -44,6 +44,11 @@ class Point:
     interval_ms: tuple[float, float]  # of the latency; the latency itself where none was measured
     grey: bool = False  # a CPU's figure of a precision that is for GPUs
 
+    @property
+    def high(self) -> float:
+        """What the share may be at best: as far above it as it may be below."""
+        return min(1.0, 2 * self.share - self.low)
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -61,7 +66,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     points = [point for panel in panels.values() for point in panel]
-    top, bottom = max(reference or 0, *(p.share for p in points)), min(p.low for p in points)
+    top, bottom = max(reference or 0, *(p.high for p in points)), min(p.low for p in points)
     margin = max(top - bottom, 0.002) * 0.2
     with _figure(3.4 * rows) as figure:
         for number, (file, panel) in enumerate(panels.items(), start=1):
@@ -183,17 +188,18 @@ def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
     """Draw the points with their intervals, and the front: nothing is beyond doubt both faster and better than it."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.latency_ms, -p.share)):
-        if not front or point.low > front[-1].share:  # within its interval it is as good, and slower
+        if not front or (point.share > front[-1].share and not _is_tie(point, front[-1])):
             front.append(point)
     xs = [front[0].latency_ms, *(p.latency_ms for p in front), axes.get_xlim()[1]]
     ys = [axes.get_ylim()[0], *(p.share * 100 for p in front), front[-1].share * 100]
     axes.plot(xs, ys, drawstyle="steps-post", color=GREY, linewidth=1.2)
     axes.fill_between(xs, ys, axes.get_ylim()[0], step="post", color=PALE, zorder=0)
     for p in points:
-        x, y, low, colour = p.latency_ms, p.share * 100, p.low * 100, _LIGHT if p.grey else COLOURS[p.precision]
-        whisker: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgewidth": 1.6}
-        axes.vlines(x, low, y, color=colour, linewidth=1.6)
-        axes.plot(x, low, "_", **whisker)
+        x, y, ends, colour = p.latency_ms, p.share * 100, (p.low * 100, p.high * 100), COLOURS[p.precision]
+        colour = _LIGHT if p.grey else colour
+        whisker: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgewidth": 1.6, "linestyle": "none"}
+        axes.vlines(x, *ends, color=colour, linewidth=1.6)
+        axes.plot((x, x), ends, "_", **whisker)
         axes.hlines(y, *p.interval_ms, color=colour, linewidth=1.6)
         axes.plot(p.interval_ms, (y, y), "|", **whisker)
         axes.plot(x, y, _MARKERS[p.precision], color=colour, markersize=9, markeredgecolor="white", zorder=4)
@@ -204,7 +210,7 @@ def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
 def _is_tie(one: Point, other: Point) -> bool:
     """Tell whether the intervals of two variants overlap on both axes."""
     faster = one.interval_ms[1] < other.interval_ms[0] or other.interval_ms[1] < one.interval_ms[0]
-    better = one.share < other.low or other.share < one.low
+    better = one.high < other.low or other.high < one.low
     return not faster and not better
 
 
