@@ -140,7 +140,8 @@ def _load(
     if broken := not_finite(found.state):
         raise CheckpointError(f"{path} has weights that are inf or nan: {listed(broken)}", hint="train again")
     module.load_state_dict(dict(found.state))
-    if (others := [c for c in there if c.where != where and c.averaged != wanted[0].averaged]) or where != _STATE:
+    others = [c for c in there if c.averaged != wanted[0].averaged and not fit(module, c.state).faults]
+    if others or where != _STATE:
         kind = "averaged" if wanted[0].averaged else "of the last step"
         beside = f"; --{'no-' * wanted[0].averaged}ema takes {others[0].where!r}" if others else ""
         say(f"Weights: {where!r}, {kind}{beside}")

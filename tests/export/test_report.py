@@ -176,7 +176,7 @@ def test_a_cpus_latencies_of_what_is_for_gpus_are_grey(evidence: Evidence, tmp_p
     assert "<strong>GPU: not measured.</strong>" in html and "**GPU: not measured:**" in markdown
     greys = re.findall(r'class="number( grey)?">[\d.]+ ms<small>p99', html)
     assert greys == ["", " grey", " grey"], "FP32 is what a CPU serves anyway"
-    timings = RELEASE.variants[2].timings | {"model.sm90.plan": timing(0.2)}
+    timings = {**RELEASE.variants[2].timings, "model.sm90.plan": timing(0.2)}
     on_gpu = replace(RELEASE, variants=(*RELEASE.variants[:2], replace(RELEASE.variants[2], timings=timings)))
     html, markdown = written(on_gpu, FASHION, evidence, tmp_path)
     assert "not measured" not in html and "not measured" not in markdown
