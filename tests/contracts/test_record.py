@@ -65,6 +65,16 @@ def test_what_cannot_be_read_is_no_record(server: Running, written: str) -> None
     assert record.recorded() is None and state.recorded() is None
 
 
+def test_a_record_that_others_may_have_written_is_not_believed(server: Running) -> None:
+    """It says to whom requests are sent."""
+    for place in (record.file(), record.directory()):
+        mode = place.stat().st_mode
+        place.chmod(mode | 0o020)
+        assert record.recorded() is None and asked() == [DEFAULT_SERVER]
+        place.chmod(mode)
+    assert record.recorded() is not None
+
+
 def test_a_record_may_have_what_its_reader_does_not_know(server: Running) -> None:
     raw = json.loads(record.file().read_text())
     record.file().write_text(json.dumps(raw | {"of_a_later_version": 1}))
