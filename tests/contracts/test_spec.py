@@ -136,7 +136,9 @@ def test_a_drop_may_be_called_as_it_was_when_accuracy_was_the_only_metric(path: 
 def test_a_byte_order_mark_is_no_part_of_a_spec(path: Path) -> None:
     """As editors on Windows write one."""
     plain = spec_file.read(path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    path.write_bytes(b"\xef\xbb\xbf" + TOML.encode())
+    assert spec_file.read(path) == plain
+    path.write_bytes(TOML.encode("utf-16"))
     assert spec_file.read(path) == plain
 
 
