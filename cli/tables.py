@@ -74,7 +74,7 @@ def _fitting(wide: Table, console: Console, options: ConsoleOptions) -> Table | 
 
 def _row_by_row(wide: Table) -> Group:
     """Lay out a table as a paragraph a row: the first text, and below it every other cell behind its heading."""
-    headings = [_text(column.header).plain.replace("\n", " ").strip() for column in wide.columns]
+    headings = [_text(column.header).plain.replace("-\n", "").replace("\n", " ").strip() for column in wide.columns]
     lines: list[Any] = [_text(wide.title)] if wide.title else []
     for cells in zip(*(column.cells for column in wide.columns), strict=True):
         texts = [_text(cell) for cell in cells]
