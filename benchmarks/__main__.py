@@ -43,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _perf(perf: argparse.ArgumentParser) -> None:
     _model(perf)
     perf.add_argument("--protocol", nargs="+", choices=["grpc", "http"], default=["grpc", "http"])
-    for protocol in ("grpc", "http"):
-        perf.add_argument(f"--{protocol}", metavar="HOST:PORT", help="default: the server that `deploy up` started")
+    perf.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="grpc://HOST:PORT or http://HOST:PORT, one a protocol (default: the server that `deploy up` started)",
+    )
     perf.add_argument("--concurrency", nargs="+", type=positive_count, default=[1, 4, 16], help="default: 1 4 16")
     perf.add_argument("--window", type=positive, default=2, metavar="SECONDS", help="one of three (default: 2)")
     perf.add_argument(

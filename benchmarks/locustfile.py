@@ -3,8 +3,8 @@
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s
   locust -f benchmarks/locustfile.py --model NAME OTHER …     several models, in turn
 
-The host is http://127.0.0.1:8000, where `deploy up` serves; --host http://HOST:PORT names another one. Without
---headless, Locust serves its page with live charts on http://localhost:8089.
+The host is the server that `deploy up` started; --host http://HOST:PORT names another one. Without --headless, Locust
+serves its page with live charts on http://localhost:8089.
 """
 
 import itertools
@@ -60,7 +60,7 @@ class Call:
 class Infer(FastHttpUser):
     """Sends one request after the other, as fast as the answers come."""
 
-    host = "http://127.0.0.1:8000"
+    host = target.http_url()
     wait_time = constant(0)
     calls: ClassVar[list[Call]] = []
     users = itertools.count()

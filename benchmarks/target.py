@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from benchmarks.errors import MeasurementError
+from clients.settings import DEFAULT_HTTP_SERVER
 from contracts import layout
+from contracts.running import record
 from deploy.triton import state
 from deploy.triton.state import Running
 
@@ -21,8 +23,14 @@ def running() -> Running:
 
 def repository() -> Path:
     """Return the model repository that the server serves which is up; without one, that of this checkout."""
-    up = state.running()
+    up = record.running()
     return Path(up.repository) if up else layout.model_repository()
+
+
+def http_url() -> str:
+    """Return where the server that is up listens to HTTP; without one, where it usually would."""
+    up = record.running()
+    return up.http_url if up else DEFAULT_HTTP_SERVER
 
 
 def images(directory: Path) -> tuple[bytes, ...]:

@@ -18,6 +18,7 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False), "grpcs": ("grpc", True), "http": ("http", False), "https": ("http", True),
 }  # fmt: skip
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
+DEFAULT_HTTP_SERVER = "http://127.0.0.1:8000"
 CONNECT_S = 2.0  # for one connection
 _MOST_DOUBLINGS = 30  # of a pause, whose limit is reached long before: floats have a largest one
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[\x20-\x7e]*")  # what gRPC and HTTP both take

@@ -20,6 +20,8 @@ BORROWED = (
     "contracts/__init__.py",
     "contracts/errors.py",
     "contracts/layout.py",
+    "contracts/running/__init__.py",
+    "contracts/running/record.py",
     "cli/__init__.py",
     "cli/commands.py",
     "cli/home.py",

@@ -36,6 +36,12 @@ class Source:
     git_dirty: bool | None
     # What the FP32 graph was compared with: "PyTorch", "expected outputs"; None: not with its framework.
     compared_with: str | None = None
+    weights: str | None = None  # which of those in the file, where it has several: "current_model_state", "model_ema"
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other sources: its digest, and which of the weights in it were taken."""
+        return f"{self.sha256} {self.weights}" if self.weights else self.sha256
 
 
 # What begins the name of a gate in versions that were published before gates had ids, and the id it has now.
@@ -67,6 +73,7 @@ class Gate:
     bound: Literal["at most", "at least"]
     detail: str = ""  # what the figure does not say: which tensors, which layers, which file
     id: str = ""  # "agreement", "largest_difference:logits"
+    needed: int | None = None  # it failed, and its samples are too few to tell: about so many would
 
     def __post_init__(self) -> None:
         known = self.id or _id_of(self.name)
@@ -80,7 +87,8 @@ class Gate:
 
     def __str__(self) -> str:
         said = f"{self.name} {self.figure:.5g} (limit: {self.bound} {self.limit:g})"
-        return f"{said}: {self.detail}" if self.detail else said
+        said = f"{said}: {self.detail}" if self.detail else said
+        return f"{said}; too few samples to tell, about {self.needed:,} would" if self.needed else said
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,8 @@ class Timing:
     how: str = ""  # of a plan: "replays of a CUDA graph", "launches" where none could be captured
     # Of a plan: the median of a call from Python, with its copies from and to pageable memory. No server runs it so.
     from_python_ms: Mapping[str, float] = field(default_factory=dict)
+    interval_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of the median, 95 %: its two ends
+    disturbed: str = ""  # why a 99th percentile is far from its median, also when it was measured again
 
 
 @dataclass(frozen=True)
@@ -260,6 +270,7 @@ class Manifest:
     # The models of its bundle, the network first; none in a version that was published before bundles.
     models: tuple[str, ...] = ()
     served: str | None = None  # the Triton that answered its golden requests, "2.51.0"; None: not yet served
+    warnings: tuple[str, ...] = ()  # what the samples do not show although every figure looks well
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
     schema_version: int = SCHEMA_VERSION
 

@@ -1,15 +1,12 @@
 """What a model promises: its tensors, its task, its labels, and how far a precision may move it.
 
 A family writes its spec in Python (training/families/<family>/spec.py); a graph brought from elsewhere comes
-with the same facts in a TOML file, read by `from_toml`.
+with the same facts in a TOML file (contracts/files/spec_file.py).
 """
 
-import codecs
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from contracts.errors import SpecError
 from contracts.names import RULE, is_model_name
@@ -23,13 +20,6 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "fp8", "int8")
 # What a spec limits unless it says more. The others are for GPUs alone: onnxruntime does not serve them on a CPU.
 USUAL_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
-_ENTRIES = frozenset(
-    {
-        *("model", "task", "answer", "labels", "inputs", "outputs", "limits"),
-        *("metric", "threshold", "agree_within", "batch", "tensorrt"),
-    }
-)
-_MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _BATCH_HINT = "a graph that takes no batches is served sample by sample: batch = false"
 
 # What an answer is, what it means that two agree, and the metric that judges it unless the spec names another:
@@ -71,6 +61,9 @@ class DynamicDim:
         if not 0 <= self.min <= self.opt <= self.max or self.max < 1:
             raise SpecError(f"dimension {self.name!r} needs 0 <= min <= opt <= max, not {self}")
 
+    def __str__(self) -> str:  # as a spec in a file has it
+        return f'{{ name = "{self.name}", min = {self.min}, opt = {self.opt}, max = {self.max} }}'
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -79,6 +72,11 @@ class TensorSpec:
     name: str
     dtype: str  # numpy's name: "uint8", "float32"
     shape: tuple[int | DynamicDim, ...]
+
+    @property
+    def said(self) -> str:
+        """Return the shape for people, as in [batch (1 to 64), 1, 28, 28]."""
+        return f"[{', '.join(str(d) if isinstance(d, int) else f'{d.name} ({d.min} to {d.max})' for d in self.shape)}]"
 
     def shape_at(self, end: Literal["min", "opt", "max"]) -> tuple[int, ...]:
         """Return the shape, batch first, with every dynamic dimension at one end of its range or at its `opt`."""
@@ -205,6 +203,12 @@ class ModelSpec:
                 f"{self.model}: the answer of a binary task is one value a sample, {answer.name} has {last}",
                 hint='two values, one for each class, have task = "classification"',
             )
+        classes = 2 if self.task == "binary" else last
+        if self.task in DISCRETE and self.labels and isinstance(classes, int) and len(self.labels) != classes:
+            raise SpecError(
+                f"{self.model}: {len(self.labels)} labels, and the answer {answer.name} has {classes} classes",
+                hint="labels name the classes in their order, in a ctc task the blank first; or leave them out",
+            )
         if self.task in ("regression", "embedding") and isinstance(last, DynamicDim) and len(answer.shape) > 1:
             raise SpecError(
                 f"{self.model}: the answer of the task {self.task} has a fixed number of values, {answer.name} has not",
@@ -265,71 +269,10 @@ class ModelSpec:
         return sorted({self.batch.min, self.batch.opt, self.batch.max}) if self.batched else [1]
 
 
-def from_toml(path: Path) -> ModelSpec:
-    """Read the spec of a graph that was trained elsewhere; docs/how-to/bring-your-own-graph.md has an example.
-
-    Raises:
-        SpecError: the file is missing, is not TOML, or lacks something.
-    """
-    try:
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise SpecError(f"the spec {path} has {size:,} bytes", note=f"the limit is {_MOST_BYTES:,}")
-        raw = tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
-    except OSError as error:
-        raise SpecError(f"cannot read the spec {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or arrays a thousand deep
-        raise SpecError(f"{path} is not a TOML file: {error}") from error
-    try:
-        if unknown := raw.keys() - _ENTRIES:
-            raise SpecError(f"{path} has entries that no spec has: {', '.join(sorted(unknown))}")
-        if (task := raw.get("task", "classification")) not in get_args(Task):
-            raise SpecError(f"{path}: there is no task {task!r}", note=f"tasks: {', '.join(get_args(Task))}")
-        if strange := raw["limits"].keys() - set(PRECISIONS):
-            raise SpecError(f"{path}: there is no precision {', '.join(sorted(strange))}")
-        return ModelSpec(
-            family=raw["model"],
-            model=raw["model"],
-            inputs=tuple(_tensor(t) for t in raw["inputs"]),
-            outputs=tuple(_tensor(t) for t in raw["outputs"]),
-            limits={precision: _limits(precision, limits) for precision, limits in raw["limits"].items()},
-            task=task,
-            answer=raw.get("answer", ""),
-            labels=tuple(raw.get("labels", ())),
-            metric=_metric(raw["metric"]) if "metric" in raw else None,
-            threshold=raw.get("threshold", 0.5),
-            agree_within=raw.get("agree_within"),
-            batched=raw.get("batch", True),
-            tensorrt=raw.get("tensorrt", True),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SpecError(
-            f"{path} is not a complete spec: {error}",
-            hint="docs/how-to/bring-your-own-graph.md shows one with every entry",
-        ) from error
-
-
 def _metric(name: str) -> "Metric":
     from contracts.judging import metric
 
     return metric.named(name)
-
-
-def _limits(precision: str, raw: dict[str, Any]) -> Limits:
-    given = dict(raw)
-    if "accuracy_drop_points" in given:  # as specs were written before there were other metrics
-        given["drop"] = given.pop("accuracy_drop_points")
-    tolerance = {}
-    for output, limit in given.pop("tolerance").items():
-        try:
-            tolerance[output] = Tolerance(**limit) if isinstance(limit, dict) else limit
-        except SpecError as error:
-            raise SpecError(f"limits.{precision}, {output}: {error}") from None
-    return Limits(tolerance, **given)
-
-
-def _tensor(raw: dict[str, Any]) -> TensorSpec:
-    shape = tuple(d if isinstance(d, int) else DynamicDim(**d) for d in raw["shape"])
-    return TensorSpec(raw["name"], raw["dtype"], shape)
 
 
 def _said(tensor: TensorSpec) -> str:

@@ -176,7 +176,7 @@ def _up(up: argparse.ArgumentParser) -> None:
 
 
 def _status(status: argparse.ArgumentParser) -> None:
-    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _json(status)
     status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
 
 
@@ -188,18 +188,21 @@ def _logs(logs: argparse.ArgumentParser) -> None:
 
 def _reload(reload: argparse.ArgumentParser) -> None:
     reload.add_argument("models", nargs="*", metavar="MODEL", help="which ones (default: all)")
+    _json(reload)
 
 
 def _rollback(rollback: argparse.ArgumentParser) -> None:
     rollback.add_argument("model", metavar="MODEL")
     rollback.add_argument("--to", type=count, metavar="VERSION", help="default: the one before that which answers")
     _repository(rollback)
+    _json(rollback)
 
 
 def _promote(promote: argparse.ArgumentParser) -> None:
     promote.add_argument("model", metavar="MODEL")
     promote.add_argument("version", type=count, nargs="?", metavar="VERSION", help="default: the newest, also parked")
     _repository(promote)
+    _json(promote)
 
 
 def _arm(arm: argparse.ArgumentParser) -> None:
@@ -207,6 +210,10 @@ def _arm(arm: argparse.ArgumentParser) -> None:
     arm.add_argument("version", type=count, metavar="VERSION", nargs="?", help="the release's number, also parked")
     arm.add_argument("--remove", action="store_true", help="take it away; what it has accepted is answered first")
     arm.add_argument("--json", action="store_true", help="one line of JSON on stdout")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _repository(command: argparse.ArgumentParser) -> None:
@@ -220,7 +227,7 @@ def _prove(prove: argparse.ArgumentParser) -> None:
     prove.add_argument(
         "--timeout", type=float, default=120, metavar="SECONDS", help="for a model to load, and for an answer"
     )
-    prove.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _json(prove)
 
 
 def _environments(environments: argparse.ArgumentParser) -> None:
@@ -262,7 +269,7 @@ def _drill(drill: argparse.ArgumentParser) -> None:
     drill.add_argument(
         "--only", action="append", default=[], metavar="EVENT", help='one of its events, "server killed"; repeatable'
     )
-    drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _json(drill)
 
 
 COMMANDS = (
@@ -280,7 +287,7 @@ COMMANDS = (
         _status,
     ),
     Command("logs", "the server's log, also of a server that has ended", "deploy.running.commands:show_logs", _logs),
-    Command("down", "stop the server; requests already accepted finish first", "deploy.running.commands:down"),
+    Command("down", "stop the server; requests already accepted finish first", "deploy.running.commands:down", _json),
     Command(
         "reload", "serve what is on disk now; what does not load is parked", "deploy.versions.commands:reload", _reload
     ),

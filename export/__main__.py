@@ -72,6 +72,12 @@ def command_line() -> argparse.ArgumentParser:
     source.add_argument(
         "--weights", type=Path, metavar="FILE", help="its state_dict or safetensors, if it has none yet"
     )
+    source.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="of a checkpoint, or --weights, with both: the averaged weights (EMA, SWA), or those of the last step "
+        "(default: its state_dict, as it stands)",
+    )
     source.add_argument("--spec", type=Path, metavar="FILE", help="what it promises (TOML); --torch writes a first one")
     source.add_argument(
         "--inputs",
@@ -135,6 +141,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--torch goes with --inputs: samples to prove it on")
     if options.family and (options.spec or options.inputs):
         parser.error("--spec and --inputs are of a model brought with --onnx or --torch")
+    if options.ema is not None and not (options.family or options.weights):
+        parser.error("--ema and --no-ema choose weights of a checkpoint, or of --weights")
     if options.weights and not options.torch:
         parser.error("--weights are those of --torch")
     sources = [options.checkpoint, options.reference, options.run_id]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from cli.progress import Progress
 from cli.tables import console
-from contracts import layout, signing, spec
+from contracts import layout, signing
 from contracts.engines.plans import SERVER_TENSORRT
 from contracts.errors import SpecError
+from contracts.files import spec_file
 from contracts.manifest import Manifest
+from contracts.running import record
 from contracts.spec import PRECISIONS, ModelSpec, Precision
 from export import pipeline
 from export.cache import Cache
@@ -20,7 +22,7 @@ from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import BuildOptions
 from export.release import configs, registry
-from export.release.tables import differences_table, reference_line, variants_table
+from export.release.tables import differences_table, latency_line, reference_line, variants_table
 from export.scaffold import folders, step_file
 from export.source.base import ExportSource
 from export.source.graph_file import from_graph
@@ -60,8 +62,17 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
         _tell(release, directory)
     if options.register:
         _register(release, directory, progress)
-    progress.say("Next: python -m deploy up")
+    progress.say(f"Next: {_next(release.model, options.repository)}")
     return 0
+
+
+def _next(model: str, repository: Path) -> str:
+    """Name the command that serves what was published: by the server that is up over that repository, or a new one."""
+    up = record.running()
+    if up is not None and Path(up.repository) == repository.resolve():
+        return f"python -m deploy reload {model}"
+    elsewhere = repository.resolve() != layout.model_repository()
+    return f"python -m deploy up{f' --repository {shlex.quote(layout.shown(repository))}' if elsewhere else ''}"
 
 
 def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec, work: Path) -> ExportRequest:
@@ -103,16 +114,22 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         ProjectError: there is no such checkpoint, graph, module or data, or it is not what it should be.
     """
     if options.onnx:
-        facts = spec.from_toml(options.spec)
+        facts = spec_file.read(options.spec)
         progress.say(f"Exporting {layout.shown(options.onnx)}")
         return from_graph(options.onnx, facts, options.inputs, options.calibration_samples)
     if options.torch:
         from export.source.torch_module import from_torch
 
-        known = spec.from_toml(options.spec) if options.spec else None
+        known = spec_file.read(options.spec) if options.spec else None
         progress.say(f"Exporting {options.torch}")
         return from_torch(
-            options.torch, options.weights, options.inputs, known, options.calibration_samples, progress.say
+            options.torch,
+            options.weights,
+            options.inputs,
+            known,
+            options.calibration_samples,
+            progress.say,
+            ema=options.ema,
         )
 
     # With torch and Lightning, seconds to import, which a brought graph does not need.
@@ -130,7 +147,7 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         path = registry.download_checkpoint(reference, work / family.name / "downloaded")
     else:
         path = options.checkpoint or checkpoints.newest(family.name)
-    checkpoint = checkpoints.read(path, family)
+    checkpoint = checkpoints.read(path, family, progress.say, ema=options.ema)
     progress.say(f"Exporting {layout.shown(checkpoint.path)}")
     return from_checkpoint(family, checkpoint, options.calibration_samples)
 
@@ -151,6 +168,8 @@ def _tell(release: Manifest, directory: Path) -> None:
     if release.metric is None and (moved := differences_table(release)) is not None:
         out.print(moved)
     out.print(reference_line(release), soft_wrap=True)
+    if (told := latency_line(release)) is not None:
+        out.print(told, soft_wrap=True)
     for choice in release.choices:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
     out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)

@@ -11,7 +11,7 @@ from contracts.samples import Batch
 from contracts.spec import USUAL_PRECISIONS, Precision
 from export.cache import Cache
 from export.precision.search import Mode
-from export.proof import engine
+from export.proof import engine, enough
 from export.proof.gates import Judged
 from export.source.base import ExportSource
 
@@ -49,7 +49,7 @@ class ExportContext:
         """What tells the data, the shapes and the task of this export from another's."""
         source, spec = self.source, self.source.spec
         sizes = [len(source.calibration), len(source.search), len(source.held_out)]
-        origin = [source.origin.sha256, source.origin.data_fingerprint]
+        origin = [source.origin.identity, source.origin.data_fingerprint]
         how = [spec.task, spec.answer_output, spec.threshold, spec.batched]
         return [origin, sizes, spec.inputs, spec.outputs, *how]
 
@@ -62,6 +62,12 @@ class ExportContext:
                 scores = spec.metric.scores(predicted, split.targets)
             self._judged[name] = Judged(predicted.answers, scores, split.targets)
         return self._judged[name]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the held-out samples do not show although every figure looks well."""
+        source = self.source
+        return [*enough.warnings(source.spec, self.request.precisions, self.judged("held-out"), source.held_out)]
 
     @property
     def outputs(self) -> list[str]:

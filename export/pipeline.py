@@ -20,7 +20,7 @@ from export.cache import Cache
 from export.context import ExportContext, ExportRequest
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import contract, engine
+from export.proof import contract, engine, enough
 from export.prove import ProvenVariant, not_made, prove
 from export.release.choose import choose
 from export.release.publish import describe, publish
@@ -38,6 +38,7 @@ def run(
 
     Raises:
         ModelConfigError: a configuration is missing or is none.
+        SampleError: the held-out samples cannot show what the spec limits.
         GraphError: a variant could not be made.
         EngineError: TensorRT, its right version, or the GPU for it is missing.
         RefusedError: a configuration disagrees with the spec, no variant passed its gates, or no Triton serves it.
@@ -46,8 +47,12 @@ def run(
     if source.spec.tensorrt:
         engine.require(request.engines, request.server_tensorrt)
     config_gates = contract.check_configs(model_directory, source.spec)  # before any work: it is quickly mended
+    own_reference = source.origin.compared_with is None
+    enough.require(source.spec, request.precisions, source.held_out, own_reference=own_reference)
     reference = steps.reference_outputs(source, cache, progress)
     context = ExportContext(source, request, cache, progress, reference)
+    for warning in context.warnings:
+        progress.say(f"  warning: {warning}")
     fp32 = steps.fp32_graph(context)
     proven, search = [], None
     for precision in request.precisions:

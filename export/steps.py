@@ -42,7 +42,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
     """
     splits = {"search": source.search, "held-out": source.held_out, **{end: source.inputs_at(end) for end in ENDS}}
     spec = source.spec
-    data = [source.origin.sha256, source.origin.data_fingerprint, spec.inputs, spec.outputs, spec.batched]
+    data = [source.origin.identity, source.origin.data_fingerprint, spec.inputs, spec.outputs, spec.batched]
     with progress.step("reference", total=sum(map(len, splits.values()))) as done:
 
         def make(place: Path) -> None:
@@ -105,7 +105,7 @@ def fp32_graph(context: ExportContext) -> Path:
         place, cached = context.cache.step(
             "fp32",
             lambda place: context.source.write_graph(place / "fp32.onnx"),
-            source=context.source.origin.sha256,
+            source=context.source.origin.identity,
             spec=[context.source.spec.inputs, context.source.spec.outputs],
         )
         model = graphs.load(place / "fp32.onnx")

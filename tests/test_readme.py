@@ -14,7 +14,7 @@ import pytest
 
 from clients import Client
 from contracts import layout
-from contracts.spec import from_toml
+from contracts.files import spec_file
 from deploy.triton.ports import free_ports
 from tests.command_lines import may_run_here, run_here
 from tests.conftest import Workspace, port_options
@@ -114,7 +114,7 @@ def test_a_model_of_ones_own_is_exported_served_and_called(released: Workspace, 
             said = run([*arguments, *more.get(program, [])], folder, released)
         [served] = json.loads(said)["logits"]
         [[expected]] = InferenceSession(folder / "digits.onnx").run(None, {"pixels": np.load(folder / "one.npy")})
-        tolerance = from_toml(folder / "digits.toml").limits["int8"].tolerance["logits"]  # whichever was published
+        tolerance = spec_file.read(folder / "digits.toml").limits["int8"].tolerance["logits"]  # whichever was published
         np.testing.assert_allclose(served, expected, rtol=0, atol=tolerance)
         assert run(["service.py"], folder, released) == f"{np.argmax(served)}\n"
     finally:
@@ -149,7 +149,7 @@ def test_a_module_becomes_a_release_that_is_served_loaded_and_rolled_back(
             inputs = {name: samples[name][:5] for name in ("person", "blood")}
             answered = client.infer("progression", inputs)["progression"]
         expected = model(*map(torch.tensor, inputs.values()))["progression"].detach()
-        tolerance = from_toml(Path("progression.toml")).limits["fp16"].of("progression").largest
+        tolerance = spec_file.read(Path("progression.toml")).limits["fp16"].of("progression").largest
         assert tolerance is not None
         np.testing.assert_allclose(answered, expected.reshape(5, 1), rtol=0, atol=tolerance)
     finally:
@@ -184,7 +184,7 @@ def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
         [sys.executable, "router.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    spec = from_toml(tmp_path / "router.toml")
+    spec = spec_file.read(tmp_path / "router.toml")
     source = from_graph(tmp_path / "router.onnx", spec, [tmp_path / "router.npz"], calibration_samples=1024)
     assert len(source.held_out) == 20
     answer = source.reference()(next(source.held_out.batches(20)))
@@ -196,4 +196,4 @@ def test_the_graph_of_the_how_to_is_what_its_spec_says(tmp_path: Path) -> None:
 def test_a_spec_on_the_page_is_complete(page: Page, tmp_path: Path) -> None:
     written(page, tmp_path)
     [spec] = tmp_path.glob("*.toml")
-    assert from_toml(spec).limits
+    assert spec_file.read(spec).limits

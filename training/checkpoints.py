@@ -1,17 +1,20 @@
 """Checkpoints on disk: find the newest, read one back into its module."""
 
-import pickle
-import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from contracts import layout, manifest
+from training import pickles
 from training.errors import CheckpointError
 from training.families import Family
 from training.lineage import KEY, Lineage
+from training.states import candidates, fit, listed, not_finite, states
+
+_STATE, _HYPERPARAMETERS = "state_dict", "hyper_parameters"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Checkpoint:
     sha256: str
     module: Any  # a LightningModule, which is also a Module of training.families
     lineage: Lineage
+    weights: str | None = None  # where in the file they are; None: its state_dict, as it stands
 
 
 def newest(family: str) -> Path:
@@ -40,28 +44,19 @@ def newest(family: str) -> Path:
     return found[-1]
 
 
-def read(path: Path, family: Family) -> Checkpoint:
+def read(
+    path: Path, family: Family, say: Callable[[str], None] = lambda line: None, *, ema: bool | None = None
+) -> Checkpoint:
     """Read a checkpoint of `family`, executing nothing that is in the file.
 
+    Args:
+        say: Told what was not taken as it is: prefixes, other weights beside these.
+        ema: Whether averaged weights are meant or those of the last step, where it has both; None: its state_dict.
+
     Raises:
-        CheckpointError: it is missing, damaged, not ours, or of another family.
+        CheckpointError: it is missing, damaged, not ours, or of another family, or has no such weights.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", hint=f"ls {layout.shown(layout.checkpoints() / family.name)}/*")
-    try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} is damaged or is not a checkpoint",
-            note=f"{path.stat().st_size:,} bytes; {reason}",
-            hint="name another one with --checkpoint, or train again",
-        ) from error
-    if not isinstance(raw, dict) or KEY not in raw:
-        raise CheckpointError(
-            f"{path} was not written by this project's training stage",
-            note=f"it has no {KEY!r} entry, which says what it was trained from",
-        )
+    raw = _raw(path, family)
     lineage = _lineage(raw[KEY], path)
     if lineage.family != family.name:
         raise CheckpointError(
@@ -69,16 +64,98 @@ def read(path: Path, family: Family) -> Checkpoint:
             note=f"found {lineage.family!r}, expected {family.name!r}",
             hint=f"python -m export {lineage.family} --checkpoint {path}",
         )
-    try:
-        module = family.module(**{k: v for k, v in raw["hyper_parameters"].items() if not k.startswith("_")})
-        module.load_state_dict(raw["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    if lacking := [key for key in (_STATE, _HYPERPARAMETERS) if not isinstance(raw.get(key), Mapping)]:
         raise CheckpointError(
-            f"{path} does not fit the {family.name} model of today",
-            note=f"it was trained at commit {lineage.git_commit}; {str(error).splitlines()[0]}",
-            hint="check that commit out, or train again",
+            f"{path} has no {lacking[0]}",
+            note=f"it has {listed([str(key) for key in raw])}",
+            hint="Lightning saves them: save_hyperparameters() in the module, ModelCheckpoint(save_weights_only=False)",
+        )
+    parameters = {key: value for key, value in raw[_HYPERPARAMETERS].items() if not str(key).startswith("_")}
+    try:
+        module = family.module(**parameters)
+    except (TypeError, ValueError) as error:
+        raise _misfit(path, family, lineage, str(error).splitlines()[0]) from error
+    where = _load(module, raw, path, family, lineage, say, ema)
+    return Checkpoint(path, manifest.sha256(path), module.eval(), lineage, None if where == _STATE else where)
+
+
+def _raw(path: Path, family: Family) -> Mapping[str, Any]:
+    """Return what a checkpoint of ours holds."""
+    folder = layout.shown(layout.checkpoints() / family.name)
+    if path.is_dir():
+        if (known := pickles.folder(path)) is not None:
+            what, call = known
+            raise CheckpointError(f"{path} is {what}", note="--checkpoint takes one file", hint=call)
+        inside = sorted(path.glob("*.ckpt"))
+        raise CheckpointError(f"{path} is a folder", hint=f"--checkpoint {inside[0]}" if inside else f"ls {folder}/*")
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist", hint=f"ls {folder}/*")
+    try:
+        raw = pickles.read(path)
+    except pickles.ExecutesError as error:
+        raise CheckpointError(
+            f"{path} holds {error}, and reading that would execute what is in the file",
+            note="something of your own that was pickled beside the weights: a callback's state, a hyperparameter",
+            hint=f"if you trust it, save it without: c = torch.load({path.name!r}, weights_only=False), "
+            f"torch.save({{k: c[k] for k in ({_STATE!r}, {_HYPERPARAMETERS!r}, {KEY!r})}}, 'plain.ckpt')",
         ) from error
-    return Checkpoint(path, manifest.sha256(path), module.eval(), lineage)
+    except (pickles.UnreadableError, pickles.ScriptError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or is not a checkpoint",
+            note=f"{path.stat().st_size:,} bytes; {error or 'a TorchScript archive'}",
+            hint="name another one with --checkpoint, or train again",
+        ) from error
+    if not isinstance(raw, Mapping) or KEY not in raw:
+        raise CheckpointError(
+            f"{path} was not written by this project's training stage",
+            note=f"it has no {KEY!r} entry, which says what it was trained from",
+            hint=f"weights from elsewhere: python -m export --torch MODULE:CALLABLE --weights {path} --inputs FILE",
+        )
+    return raw
+
+
+def _load(
+    module: nn.Module,
+    raw: Mapping[str, Any],
+    path: Path,
+    family: Family,
+    lineage: Lineage,
+    say: Callable[[str], None],
+    ema: bool | None,
+) -> str:
+    """Load the weights that are meant into `module`; return where in the file they are."""
+    there = candidates(module, {where: state for where, state in states(raw) if not where.startswith("optimizer")})
+    wanted = [c for c in there if (c.where == _STATE if ema is None else c.averaged == ema)]
+    if not wanted:
+        raise CheckpointError(
+            f"{path} has no {'averaged weights' if ema else 'weights but averaged ones'}",
+            note=f"its weights: {', '.join(repr(candidate.where) for candidate in there)}",
+            hint=f"{'--ema' if ema is False else 'without --ema'} what it has is taken",
+        )
+    fits = {candidate.where: fit(module, candidate.state) for candidate in wanted}
+    where = min(fits, key=lambda where: fits[where].faults)
+    found = fits[where]
+    if found.faults or found.rivals:
+        raise _misfit(path, family, lineage, found.told or f"under the prefixes {listed(found.rivals)}")
+    if broken := not_finite(found.state):
+        raise CheckpointError(f"{path} has weights that are inf or nan: {listed(broken)}", hint="train again")
+    module.load_state_dict(dict(found.state))
+    others = [c for c in there if c.averaged != wanted[0].averaged and not fit(module, c.state).faults]
+    if others or where != _STATE:
+        kind = "averaged" if wanted[0].averaged else "of the last step"
+        beside = f"; --{'no-' * wanted[0].averaged}ema takes {others[0].where!r}" if others else ""
+        say(f"Weights: {where!r}, {kind}{beside}")
+    for line in found.changes():
+        say(line)
+    return where
+
+
+def _misfit(path: Path, family: Family, lineage: Lineage, told: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} does not fit the {family.name} model of today",
+        note=f"it was trained at commit {lineage.git_commit}; {told}",
+        hint="check that commit out, or train again",
+    )
 
 
 def _lineage(raw: object, path: Path) -> Lineage:

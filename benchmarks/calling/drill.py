@@ -14,7 +14,7 @@ def main(options: argparse.Namespace) -> int:
     """Upgrade and kill a server under load; return 0 only if no request failed."""
     settings = run.DrillSettings(model=options.model, requests=options.requests, connections=options.connections)
     strict = [(name, act, None) for name, act, _ in events.EVENTS]
-    result = run.drill(settings, strict, connect)
+    result = run.drill(settings, strict, connect, retries=True)
     results.show(result, results.save(result, layout.artifacts() / "drill"))
     return 0 if result.passed else 1
 

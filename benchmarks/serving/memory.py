@@ -20,6 +20,7 @@ from scipy.stats import theilslopes
 from cli import plots
 from cli.plots import BLUE, GREY, VERMILION
 from deploy.running import workers
+from deploy.triton import state
 from deploy.triton.state import Running
 
 # Of the whole time. Where each sample resembles those of the minute before (an AR(1) series), the line through all of
@@ -73,7 +74,7 @@ class Growth:
 
 def sample(server: Running, at_s: float) -> list[Sample]:
     """Look at every process of the server, and at its shared memory."""
-    processes = {"tritonserver": server.triton.alive(), "supervisor": server.supervisor.alive()}
+    processes = {"tritonserver": state.process(server.triton), "supervisor": state.process(server.supervisor)}
     for process in workers.find(server.shared_memory):
         if (worker := workers.identify(process)) is not None:
             processes[f"{worker.instance}, version {worker.version}"] = process

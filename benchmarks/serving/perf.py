@@ -12,7 +12,8 @@ from benchmarks.workload import Workload
 from cli import tables
 from cli.progress import track
 from cli.tables import Table, console
-from deploy.triton import state
+from clients.settings import Address
+from contracts.running import record
 
 
 def main(options: argparse.Namespace) -> int:
@@ -71,10 +72,17 @@ def _checked(sent: Workload, checked: Mapping[str, Sequence[str]]) -> str:
 
 def _addresses(options: argparse.Namespace) -> dict[str, str]:
     """Find host:port of each protocol that is asked for: as named, else of the server that is up."""
-    up = state.running()
-    known = {"grpc": options.grpc or (up and up.grpc), "http": options.http or (up and up.http)}
-    if not all(known[protocol] for protocol in options.protocol):
+    named = {address.protocol: address for address in map(Address.of, options.server)}
+    if secure := [str(address) for address in named.values() if address.tls]:
+        raise MeasurementError(f"perf_analyzer is asked without TLS here, not {secure[0]}")
+    known = {protocol: address.netloc for protocol, address in named.items()}
+    if not known and (up := record.running()) is not None:
+        known = {"grpc": up.grpc, "http": up.http}
+    if lacking := [protocol for protocol in options.protocol if protocol not in known]:
         raise MeasurementError(
-            "no server is up", hint="python -m deploy up --detach, or name one: --grpc HOST:PORT --http HOST:PORT"
+            f"no server is named for {lacking[0]}" if known else "no server is up",
+            hint=f"add --server {lacking[0]}://HOST:PORT, or leave it out: --protocol {' '.join(known)}"
+            if known
+            else "python -m deploy up --detach, or name one: --server grpc://HOST:PORT --server http://HOST:PORT",
         )
-    return {protocol: str(known[protocol]) for protocol in options.protocol}
+    return {protocol: known[protocol] for protocol in options.protocol}

@@ -17,7 +17,8 @@ from clients.command_line import files
 from clients.core.answer import Answer
 from clients.core.tasks import Prediction
 from clients.errors import ClientError, InvalidInputError, ServerUnavailableError
-from clients.settings import DEFAULT_SERVER, Tls, TransportOptions, addresses_of
+from clients.settings import DEFAULT_HTTP_SERVER, DEFAULT_SERVER, Tls, TransportOptions, addresses_of
+from contracts.running import record
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -133,8 +134,14 @@ def _transport(options: argparse.Namespace) -> TransportOptions:
 
 def _servers(options: argparse.Namespace) -> list[str]:
     if options.http and options.server:
-        raise InvalidInputError("--http is short for a --server: give one of the two")
-    return ["http://127.0.0.1:8000"] if options.http else options.server or [DEFAULT_SERVER]
+        raise InvalidInputError(
+            "--http is about the server that `deploy up` started, and --server names another: give one of the two"
+        )
+    if options.server:
+        return list(options.server)
+    if (up := record.running()) is not None:
+        return [up.http_url if options.http else up.grpc_url]
+    return [DEFAULT_HTTP_SERVER if options.http else DEFAULT_SERVER]
 
 
 def _who(answer: Answer | Prediction) -> dict[str, Any]:

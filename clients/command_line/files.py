@@ -19,6 +19,8 @@ from clients.errors import InvalidInputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 STDIN = "-"
+_ZIP = b"PK\x03\x04"
+_LISTED = 10  # arrays that an error names
 
 
 def read_headers(path: Path) -> dict[str, str]:
@@ -128,9 +130,25 @@ def _from_file(path: Path, tensor: TensorMetadata | None) -> Any:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
         content = path.read_bytes()
+        if content.startswith(_ZIP) and (path.suffix == ".npz" or not (tensor and tensor.datatype == "BYTES")):
+            raise _not_one_array(path, tensor)
+    except InvalidInputError:
+        raise
     except Exception as error:  # of numpy, which trusts what it reads
         raise InvalidInputError(f"cannot read {path}: {error}") from error
     return np.array([content], dtype=np.object_).reshape([1] * (len(tensor.shape) if tensor else 1))
+
+
+def _not_one_array(path: Path, tensor: TensorMetadata | None) -> InvalidInputError:
+    """Say what an archive of arrays holds where one array is meant."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    wanted = tensor.name if tensor and tensor.name in names else names[0] if names else "NAME"
+    return InvalidInputError(
+        f"{path} is an archive of arrays (.npz), and an input is one array (.npy)",
+        note=f"it holds {', '.join(names[:_LISTED]) or 'nothing'}",
+        hint=f"numpy.save('{wanted}.npy', numpy.load('{path}')['{wanted}'][:1]), then @{wanted}.npy",
+    )
 
 
 def array_of(value: Any, tensor: TensorMetadata | None) -> Any:

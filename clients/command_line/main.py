@@ -109,10 +109,12 @@ def _connection(command: argparse.ArgumentParser) -> None:
         "--server",
         action="append",
         metavar="URL",
-        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: grpc://127.0.0.1:8001); repeatable: "
-        "several share the load",
+        help="grpc://HOST:PORT, grpcs://, http:// or https:// (default: over gRPC the one that `deploy up` started "
+        "here, else grpc://127.0.0.1:8001); repeatable: several share the load",
     )
-    connection.add_argument("--http", action="store_true", help="short for --server http://127.0.0.1:8000")
+    connection.add_argument(
+        "--http", action="store_true", help="the default server over HTTP; if none was started, http://127.0.0.1:8000"
+    )
     connection.add_argument(
         "--ca",
         type=Path,

@@ -53,6 +53,7 @@ class Metric:
         figure: Of all scores and their targets; their mean unless given.
         bound: The upper 95 % bound of the loss, from the reference's scores, the variant's and the targets. Unless
             given: for a mean Tango's or Student's paired interval, for another figure the paired bootstrap.
+        counted: How many samples of a split a loss of nothing is shown on; None: where that has no width.
         better: Which direction is better.
         share: Whether it is a share of one, shown in percent, and its loss in percentage points.
     """
@@ -63,6 +64,7 @@ class Metric:
     bound: Callable[[Scores, Scores, Targets], float] | None = None
     better: Literal["higher", "lower"] = "higher"
     share: bool = True
+    counted: Callable[[Targets], int] | None = None
 
     def __repr__(self) -> str:  # cached steps are told apart by it: no addresses of functions
         return f"Metric({self.name})"
@@ -111,7 +113,7 @@ def named(name: str) -> Metric:
 
 def recall_at(k: int) -> Metric:
     """Make the metric: whether one of the k samples whose embeddings are nearest has the same target."""
-    return Metric(f"recall_at_{k}", partial(_hits, k))
+    return Metric(f"recall_at_{k}", partial(_hits, k), counted=_all)
 
 
 def _correct(predicted: Predicted, targets: Targets) -> Scores:
@@ -141,6 +143,10 @@ def _padded(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDArr
 
 def _pad(sequences: NDArray[Any], width: int) -> NDArray[Any]:
     return np.pad(sequences, ((0, 0), (0, width - sequences.shape[1])), constant_values=-1)
+
+
+def _all(targets: Targets) -> int:
+    return sum(map(len, targets))
 
 
 def _all_or_nothing(scores: Scores) -> bool:
@@ -200,12 +206,13 @@ def _hits(k: int, predicted: Predicted, targets: Targets) -> Scores:
     return hits
 
 
-ACCURACY = Metric("accuracy", _correct)
+ACCURACY = Metric("accuracy", _correct, counted=_all)
 AUC = Metric(
     "auc",
     _positive_score,
     figure=lambda scores, targets: paired.auc(scores, _positive(targets)),
     bound=lambda before, after, targets: paired.auc_bound(before, after, _positive(targets)),
+    counted=lambda targets: paired.rarer(_positive(targets)),
 )
 SQUARED_ERROR = Metric("squared_error", partial(_per_sample, np.square), better="lower", share=False)
 ABSOLUTE_ERROR = Metric("absolute_error", partial(_per_sample, np.abs), better="lower", share=False)

@@ -38,6 +38,22 @@ def tango_bound(lost: int, gained: int, count: int) -> float:
     return float(brentq(above, just_above, 1.0)) if just_above < 1 else 1.0
 
 
+def samples_for(bound: float) -> int | None:
+    """Return how many samples, none of which changes sides, it takes for Tango's bound to be that low.
+
+    The other way round: n samples show z² / (n + z²). None where no number is enough.
+    """
+    if bound <= 0:
+        return None
+    squared = _Z_95 * _Z_95
+    return max(1, math.ceil(squared * (1 - bound) / bound - 1e-6))
+
+
+def rarer(positive: NDArray[np.bool_]) -> int:
+    """Return how many samples the rarer of two classes has."""
+    return int(min(positive.sum(), (~positive).sum()))
+
+
 def mean_bound(before: Scores, after: Scores) -> float:
     """Return the bound for a mean of scores: Student's paired interval (Student, Biometrika 6, 1908)."""
     from scipy.stats import t
@@ -62,7 +78,7 @@ def auc_bound(before: Scores, after: Scores, positive: NDArray[np.bool_]) -> flo
         return 0.0
     (area, placed), (other, moved) = _placements(before, positive), _placements(after, positive)
     variance = sum(float(np.var(a - b, ddof=1)) / len(a) for a, b in zip(placed, moved, strict=True) if len(a) > 1)
-    least = tango_bound(0, 0, int(min(positive.sum(), (~positive).sum()))) if variance == 0 else 0.0
+    least = tango_bound(0, 0, rarer(positive)) if variance == 0 else 0.0
     return area - other + max(_Z_95 * math.sqrt(variance), least)
 
 

@@ -18,6 +18,7 @@ from contracts import layout
 from deploy.drill.traffic import SentRequest
 
 _COLOURS = {"http": BLUE, "grpc": GREEN}
+_PROTOCOLS = {"http": "HTTP", "grpc": "gRPC"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class DrillResult:
     sent: tuple[SentRequest, ...]  # in the order that they ended
     events: tuple[Event, ...]
     payload: str = ""  # what was in the requests, and what the answers were compared with
+    retries: bool = False  # of the clients; without, every failure shows
 
     @cached_property
     def event_results(self) -> list[EventResult]:
@@ -96,6 +98,7 @@ class DrillResult:
             "model": self.model,
             "connections": self.connections,
             "sent": self.payload,
+            "retries": self.retries,
             "requests": len(self.sent),
             "failures": sum(found.failures for found in self.event_results),
             "events": [asdict(found) for found in self.event_results],
@@ -209,23 +212,38 @@ def _p99_ms(requests: Sequence[SentRequest]) -> float | None:
 
 
 def _draw(result: DrillResult, path: Path) -> None:
-    """Draw every request's latency over time, the failures in red, the events marked."""
-    with plots.figure(14, 6) as picture:
+    """Draw every request's latency over time, the errors in red, the events marked."""
+    from matplotlib.ticker import LogFormatter
+
+    with plots.figure(14, 7) as picture:
         axes = picture.subplots()
         for protocol, colour in _COLOURS.items():
             right = [r for r in result.sent if r.protocol == protocol and not r.error]
-            _dots(axes, right, marker=".", markersize=3, color=colour, label=f"right, {protocol}")
+            _dots(axes, right, marker=".", markersize=3, color=colour, label=_PROTOCOLS[protocol])
         failed = [r for r in result.sent if r.error]
-        _dots(axes, failed, marker="x", markersize=7, color=VERMILION, label=f"failed ({len(failed):,})")
-        for number, (event, found) in enumerate(zip(result.events, result.event_results, strict=True)):
+        _dots(axes, failed, marker="x", markersize=7, color=VERMILION, label=f"errors ({len(failed):,})")
+        slanted: dict[str, Any] = {"rotation": 35, "rotation_mode": "anchor", "fontsize": 9, "va": "bottom"}
+        for event, found in zip(result.events, result.event_results, strict=True):
             axes.axvspan(event.start_s, event.end_s, color=GREY, alpha=0.25, linewidth=0)
-            text = f"{event.name}\n{found.failures:,} of {found.requests:,} failed"
-            height = 1.01 + 0.08 * (number % 2)  # neighbours do not overlap
-            axes.annotate(text, (event.start_s, height), xycoords=("data", "axes fraction"), fontsize=9, va="bottom")
-        axes.set(yscale="log", xlabel="seconds", ylabel="latency in ms", xlim=(0, None))
+            recovered = "" if event.limit_s is None else f", recovered in {_seconds(found.recovery_s)}"
+            text = f"{event.name}\n{found.failures:,} errors{recovered}"
+            axes.annotate(text, (event.start_s, 1.02), xycoords=("data", "axes fraction"), **slanted)
+        axes.set(yscale="log", xlabel="time [s]", ylabel="request latency [ms]", xlim=(0, None))
+        axes.yaxis.set_major_formatter(LogFormatter())  # the usual one writes mathematical text, which is off
+        axes.yaxis.set_minor_formatter(LogFormatter())
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-        picture.suptitle(result.verdict(), fontsize=10, wrap=True)
+        crashes = "no errors expected" if result.retries else "errors expected during crashes"
+        told = f"Upgrades and fault injection under load, {result.model}: retries {_on(result.retries)}; {crashes}"
+        picture.suptitle(f"{told}\n{result.verdict()}", fontsize=10, wrap=True)
         picture.savefig(path, dpi=110)
+
+
+def _on(switch: bool) -> str:
+    return "on" if switch else "off"
+
+
+def _seconds(recovery_s: float | None) -> str:
+    return "never" if recovery_s is None else f"{recovery_s:.1f} s"
 
 
 def _dots(axes: Any, requests: Sequence[SentRequest], **style: Any) -> None:

@@ -46,11 +46,14 @@ def drill(
     settings: DrillSettings,
     events: Sequence[tuple[str, Action, float | None]] = EVENTS,
     connect: Connect = tritonclient_connection,
+    *,
+    retries: bool = False,
 ) -> DrillResult:
     """Make `events` happen one after the other, under load, and say on stderr how far it is.
 
     Args:
         connect: How the requests are sent; by default without retries.
+        retries: Whether it sends them again: what the picture says.
 
     Raises:
         DrillError: there is no release to upgrade, or the server does not start, or does not answer as it should.
@@ -74,7 +77,7 @@ def drill(
             else:
                 _quiet(traffic, settings, 1, shown)
             sent = traffic.sent()
-    return DrillResult(began, sends.model, settings.connections, tuple(sent), tuple(done), str(sends))
+    return DrillResult(began, sends.model, settings.connections, tuple(sent), tuple(done), str(sends), retries)
 
 
 def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: float | None) -> Event:

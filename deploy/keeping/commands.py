@@ -16,6 +16,7 @@ from contracts import layout, signing
 from contracts.errors import SignatureError
 from contracts.files import whole
 from deploy.errors import SettingsError
+from deploy.keeping import standing
 from deploy.keeping.supervisor import Patience, Supervisor
 from deploy.neighbours import hosts, own
 from deploy.running import logs, trace_relay
@@ -42,7 +43,7 @@ def up(options: argparse.Namespace) -> int:
     def ready(up: Server, found: list[ModelVersion]) -> None:
         say("\n".join([models_table(found, up.left_out), *unsealed.told(Path(up.state.served))]))
         say(_ready(up.state, up.left_out, time.monotonic() - started))
-        say(f"Next, in another terminal: {_call(found)}   (stop: Ctrl-C)")
+        say(f"Next, in another terminal: {_call(found, up.state)}   (stop: Ctrl-C)")
 
     warn = functools.partial(logs.write, state.log_file(), "warning")
     try:
@@ -90,7 +91,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
         found = released.without(control.models(), left_out)
     print("\n".join([models_table(found, left_out), *unsealed.told(Path(running.served))]))
     print(_ready(running, left_out, time.monotonic() - started))
-    print(f"Next: {_call(found)}   (stop: python -m deploy down)")
+    print(f"Next: {_call(found, running)}   (stop: python -m deploy down)")
     return EXIT_LEFT_OUT if any(group.failed for group in left_out) else 0
 
 
@@ -101,12 +102,15 @@ def _ready(running: state.Running, left_out: Sequence[LeftOut], after_s: float) 
     return f"Ready after {after_s:.1f} s{without}: {addresses(running)}"
 
 
-def _call(versions: Sequence[ModelVersion]) -> str:
-    """Name the command that calls what is served."""
+def _call(versions: Sequence[ModelVersion], running: state.Running) -> str:
+    """Name the command that calls what is served: a model that clients call, not a step of an ensemble."""
     served = [v.name for v in versions if v.state == "READY"]
+    secured = " --ca FILE" if running.grpc_tls else ""
     if layout.DEFAULT_FAMILY in served:
-        return "python -m clients classify IMAGE…"
-    return f"python -m clients infer {served[0] if len(served) == 1 else 'MODEL'}"
+        return f"python -m clients classify IMAGE…{secured}"
+    steps = {step for path in Path(running.served).glob("*/config.pbtxt") for step in standing.steps(path.parent)}
+    called = [name for name in served if name not in steps] or served
+    return f"python -m clients infer {called[0]}{secured}" if called else "python -m deploy status"
 
 
 def _show_log_from_now_on() -> None:

@@ -15,11 +15,12 @@ NOT_UP = "No server is up."
 def down(options: argparse.Namespace) -> int:
     """Stop the server and the supervisor that keeps it up."""
     running = state.running()
-    if running is None:
-        print(NOT_UP)
-        return 0
-    server.take_down(running)
-    print(f"Stopped the server (process {running.triton.pid}).")
+    if running is not None:
+        server.take_down(running)
+    if options.json:
+        print(json.dumps({"stopped": running is not None, "pid": running.triton.pid if running else None}))
+    else:
+        print(f"Stopped the server (process {running.triton.pid})." if running else NOT_UP)
     return 0
 
 

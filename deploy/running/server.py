@@ -237,13 +237,13 @@ def clean_up(server: Server) -> None:
 def take_down(up: Running) -> None:
     """Stop a server that another process keeps, as `stop` does, and that process with it."""
     with _undisturbed():
-        supervisor = up.supervisor.alive()
+        supervisor = state.process(up.supervisor)
         if supervisor is not None:
             with suppress(psutil.NoSuchProcess):
                 supervisor.terminate()
             psutil.wait_procs([supervisor], timeout=up.drain_s + 2 * _GRACE_S)
         _end(up)  # of a supervisor that was killed, or hangs
-        if (supervisor := up.supervisor.alive()) is not None:
+        if (supervisor := state.process(up.supervisor)) is not None:
             supervisor.kill()
             psutil.wait_procs([supervisor], timeout=_GRACE_S)
         private.remove_left(Path(up.served))
@@ -284,7 +284,7 @@ def _take_over(say: Callable[[str], None]) -> None:
 
 
 def _end(running: Running) -> None:
-    process = running.triton.alive()
+    process = state.process(running.triton)
     if process is not None:
         with suppress(psutil.NoSuchProcess):
             process.terminate()

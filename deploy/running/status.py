@@ -141,7 +141,7 @@ def look(server: Running) -> Status:
     left_out = _left_out(server, models, kept)
     models = released.without(models, left_out)
     samples, used = _samples(server) if models else [], _workers(server)
-    process = server.triton.alive()
+    process = state.process(server.triton)
     return Status(
         server,
         ready,

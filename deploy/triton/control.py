@@ -281,7 +281,7 @@ class Control:
         return {f"triton-grpc-protocol-{ADMIN_HEADER}": self._key}
 
     def _check_listener(self, port: int) -> None:
-        if self.server.triton.alive() is None:
+        if not self.server.triton.alive():
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"process {self.server.triton.pid} has ended")
         listener.check(self.server.triton.pid, self.server.host, port)
 

@@ -13,7 +13,6 @@ from deploy.neighbours import direct
 from deploy.triton import state
 
 _TIMEOUT_S = 2
-_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # listened on, and no address to ask
 
 
 def main() -> int:
@@ -26,8 +25,7 @@ def main() -> int:
     if running is None:
         print("no server was started, or it has been stopped")
         return 1
-    address, _, port = running.http.rpartition(":")
-    url = f"http://{_ANY.get(address, address)}:{port}/v2/health/ready"
+    url = f"{running.http_url}/v2/health/ready"
     try:
         direct.open_url(url, _TIMEOUT_S).close()
     except OSError as error:  # HTTPError, with Triton's 400, is one

@@ -1,7 +1,4 @@
-"""What runs, written down in `artifacts/server/server.json` so that another process can find it.
-
-One server an artifacts directory; another one needs its own ARTIFACTS_DIR and ports.
-"""
+"""What runs, written down so that another process can find it: what contracts/running/record.py has, and the rest."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,18 +6,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import psutil
 
-from contracts import layout, signing
+from contracts import signing
 from contracts.files import locks, whole
-from deploy.neighbours import hosts, own
-
-# "crash loop": it is down, after several crashes in a row, until it is tried again.
-_RECORD = "server.json"
-
-Phase = Literal["starting", "ready", "restarting", "crash loop", "stopping"]
+from contracts.running import record as records
+from contracts.running.record import Phase as Phase
+from contracts.running.record import Process as Process
+from contracts.running.record import Record
+from deploy.neighbours import own
 
 
 def directory() -> Path:
@@ -29,7 +25,7 @@ def directory() -> Path:
     Raises:
         AccessError: it is not ours alone.
     """
-    return own.checked(layout.artifacts() / "server")
+    return own.checked(records.directory())
 
 
 def log_file() -> Path:
@@ -37,29 +33,12 @@ def log_file() -> Path:
     return directory() / "triton.jsonl"
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process that can be told from a later one with the same number."""
-
-    pid: int
-    started: int  # clock ticks after boot: unlike a time of day, no clock adjustment moves it
-
-    @classmethod
-    def of(cls, pid: int) -> Self:
-        """Describe the process that has this number now.
-
-        Raises:
-            OSError: there is none.
-        """
-        return cls(pid, _started(pid))
-
-    def alive(self) -> psutil.Process | None:
-        """Return it as psutil's, or None if it has ended."""
-        with suppress(psutil.NoSuchProcess, OSError):
-            process = psutil.Process(self.pid)
-            if _started(self.pid) == self.started and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        return None
+def process(found: Process) -> psutil.Process | None:
+    """Return a process that was written down as psutil's, or None if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        handle = psutil.Process(found.pid)
+        return handle if found.alive() else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -71,17 +50,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Running:
-    """A server that was started; it may have died since."""
+class Running(Record):
+    """A server that was started, with all that whoever keeps it needs to know."""
 
-    triton: Process
-    supervisor: Process  # which started it, watches it and takes it down
-    phase: Phase
-    host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-    repository: str  # that the user named
     served: str  # what Triton is given: a private repository, assembled from verified copies
     admin_key_file: str | None  # None: the key came from the environment
     shared_memory: str  # what the names of its regions in /dev/shm begin with
@@ -92,7 +63,6 @@ class Running:
     verify_chain: tuple[str, ...] = ()
     verify_identity: str | None = None
     accept_expired_after: str | None = None  # ISO 8601
-    grpc_tls: bool = False
     server_restarts: int = 0
     worker_restarts: int = 0
     left_out: Mapping[str, Case] = field(default_factory=dict)  # {model that did not load or did harm: why}
@@ -114,21 +84,6 @@ class Running:
         since = date.fromisoformat(self.accept_expired_after) if self.accept_expired_after else None
         return signing.Trust(key, chain, self.verify_identity, since)
 
-    @property
-    def http(self) -> str:
-        """Where it listens: host:port."""
-        return f"{hosts.in_url(self.host)}:{self.http_port}"
-
-    @property
-    def grpc(self) -> str:
-        """Where it listens: host:port."""
-        return f"{hosts.in_url(self.host)}:{self.grpc_port}"
-
-    @property
-    def metrics(self) -> str:
-        """The URL of its metrics."""
-        return f"http://{hosts.in_url(self.host)}:{self.metrics_port}/metrics"
-
 
 def trusting(trust: signing.Trust | None) -> dict[str, Any]:
     """Return what is written down of what releases have to be signed with: the fields that `Running.trust` reads.
@@ -147,8 +102,8 @@ def trusting(trust: signing.Trust | None) -> dict[str, Any]:
 
 def running() -> Running | None:
     """Return the server of this artifacts directory, unless both it and its supervisor have ended."""
-    state = recorded()
-    return state if state is not None and (state.triton.alive() or state.supervisor.alive()) else None
+    found = recorded()
+    return found if found is not None and found.alive() else None
 
 
 def recorded() -> Running | None:
@@ -158,7 +113,7 @@ def recorded() -> Running | None:
         AccessError: another user may have written it.
     """
     try:
-        found: dict[str, Any] = json.loads(own.read(_record()))
+        found: dict[str, Any] = dict(json.loads(own.read(_record())))
         triton, supervisor = (Process(**found.pop(name)) for name in ("triton", "supervisor"))
         left_out = {model: Case(**case) for model, case in found.pop("left_out", {}).items()}
         return Running(triton=triton, supervisor=supervisor, left_out=left_out, **found)
@@ -168,7 +123,7 @@ def recorded() -> Running | None:
 
 def record(server: Running) -> None:
     """Write `server` down in one step: readers never see half of it."""
-    whole.write(own.made(directory()) / _RECORD, json.dumps(asdict(server)), 0o644)
+    whole.write(own.made(directory()) / records.FILE_NAME, json.dumps(asdict(server)), 0o644)
 
 
 def forget(server: Running) -> None:
@@ -186,9 +141,4 @@ def locked() -> Iterator[None]:
 
 
 def _record() -> Path:
-    return directory() / _RECORD
-
-
-def _started(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return int(stat.rpartition(")")[2].split()[22 - 3])  # field 22; the first behind the name is field 3
+    return directory() / records.FILE_NAME

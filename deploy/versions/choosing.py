@@ -3,6 +3,7 @@
 What was chosen lies on disk: a restart serves the same. Nothing changes there before the server serves it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts import repository
@@ -17,12 +18,15 @@ from deploy.versions.loose import changing
 from deploy.versions.snapshot import Snapshot
 
 
-def rollback(server: Running | None, root: Path, model: str, to: int | None) -> VersionChange:
+def rollback(
+    server: Running | None, root: Path, model: str, to: int | None, say: Callable[[str], None] = print
+) -> VersionChange:
     """Serve version `to` again, by default the one before that which answers; newer ones are parked.
 
     Args:
         server: The one that serves `root`, if one is up. One that does not answer, as a bad version keeps it from
             starting, finds the change on disk when it is started again.
+        say: Is told what becomes of each model.
 
     Raises:
         RepositoryError: there is no such version.
@@ -40,10 +44,12 @@ def rollback(server: Running | None, root: Path, model: str, to: int | None) -> 
     elif to >= answering:
         hint = f"python -m deploy promote {directory.name} {to}"
         raise RepositoryError(f"{directory.name} version {to} is not older than {answering}, which answers", hint=hint)
-    return _make_newest(server, directory, to)
+    return _make_newest(server, directory, to, say)
 
 
-def promote(server: Running | None, root: Path, model: str, version: int | None) -> VersionChange:
+def promote(
+    server: Running | None, root: Path, model: str, version: int | None, say: Callable[[str], None] = print
+) -> VersionChange:
     """Make `version`, by default the newest, the one that answers: restored if it is parked, newer ones parked.
 
     Raises:
@@ -52,10 +58,10 @@ def promote(server: Running | None, root: Path, model: str, version: int | None)
     """
     directory = place.unit(root, model)
     newest = max([*repository.versions(directory), *repository.parked(directory)], default=0)
-    return _make_newest(_if_it_answers(server), directory, newest if version is None else version)
+    return _make_newest(_if_it_answers(server), directory, newest if version is None else version, say)
 
 
-def _make_newest(server: Running | None, directory: Path, version: int) -> VersionChange:
+def _make_newest(server: Running | None, directory: Path, version: int, say: Callable[[str], None]) -> VersionChange:
     if version not in (*repository.versions(directory), *repository.parked(directory)):
         raise place.no_version(directory, str(version))
     if server is None:
@@ -66,17 +72,19 @@ def _make_newest(server: Running | None, directory: Path, version: int) -> Versi
         return VersionChange(directory.name, None, version, tuple(repository.parked(directory)), live=False)
     with Control(server) as control:
         is_release = content.is_released(directory, version) or content.released_version(directory) is not None
-        before, answering = (_switch_release if is_release else _switch_loose)(control, directory, version)
+        before, answering = (_switch_release if is_release else _switch_loose)(control, directory, version, say)
         return VersionChange(directory.name, before.answering, answering, tuple(repository.parked(directory)))
 
 
-def _switch_release(control: Control, directory: Path, version: int) -> tuple[Snapshot, int]:
+def _switch_release(
+    control: Control, directory: Path, version: int, say: Callable[[str], None]
+) -> tuple[Snapshot, int]:
     root = directory.parent
     release = content.release(root, directory.name, version)
     with place.locked(control, [directory], release.models):
         before = Snapshot.take(control, directory.name)
         try:
-            family.switch(control, root, release, print)
+            family.switch(control, root, release, say)
             repository.make_newest(directory, version)
         except (ProjectError, OSError) as error:
             raise ChangeError(f"{directory.name}: nothing has changed. {error}") from error
@@ -84,14 +92,14 @@ def _switch_release(control: Control, directory: Path, version: int) -> tuple[Sn
         return before, version
 
 
-def _switch_loose(control: Control, directory: Path, version: int) -> tuple[Snapshot, int]:
+def _switch_loose(control: Control, directory: Path, version: int, say: Callable[[str], None]) -> tuple[Snapshot, int]:
     root, name = directory.parent, directory.name
     with place.locked(control, [directory], [name]):
         older = [other for other in repository.versions(directory) if other < version]
         try:
             with changing(control, root, [name], {name: [*older, version]}) as group:
                 group.copy(name)
-                group.put(print)
+                group.put(say)
                 answering = group.load(name)
                 repository.make_newest(directory, version)
         except RepositoryError:

@@ -3,6 +3,8 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from deploy.served.arms import Arm
 from deploy.triton import state
 from deploy.versions import choosing, reloading
 from deploy.versions.arm import put_up, take_away
-from deploy.versions.change import summary
+from deploy.versions.change import VersionChange, summary
 
 
 def reload(options: argparse.Namespace) -> int:
@@ -22,23 +24,26 @@ def reload(options: argparse.Namespace) -> int:
     running = state.running()
     if running is None:
         raise NotRunningError("no server is up", hint="python -m deploy up loads what is on disk")
-    print(summary(reloading.reload(running, options.models, print)))
-    left_out = any(group.failed for group in status.look(running).left_out)
+    changes = reloading.reload(running, options.models, _say(options))
+    left_out = [group for group in status.look(running).left_out if group.failed]
+    if options.json:
+        found = {"changes": [asdict(change) for change in changes], "left_out": [asdict(group) for group in left_out]}
+        print(json.dumps(found))
+    else:
+        print(summary(changes))
     return EXIT_LEFT_OUT if left_out and not options.models else 0
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Serve an older version again."""
     running, root = _running_over(options.repository)
-    print(summary([choosing.rollback(running, root, options.model, options.to)]))
-    return 0
+    return _changed(choosing.rollback(running, root, options.model, options.to, _say(options)), options)
 
 
 def promote(options: argparse.Namespace) -> int:
     """Make a version the one that answers."""
     running, root = _running_over(options.repository)
-    print(summary([choosing.promote(running, root, options.model, options.version)]))
-    return 0
+    return _changed(choosing.promote(running, root, options.model, options.version, _say(options)), options)
 
 
 def arm(options: argparse.Namespace) -> int:
@@ -46,7 +51,7 @@ def arm(options: argparse.Namespace) -> int:
     running = state.running()
     if running is None:
         raise NotRunningError("no server is up", hint="python -m deploy up, which begins without arms")
-    root, say = Path(running.repository), partial(print, file=sys.stderr if options.json else sys.stdout)
+    root, say = Path(running.repository), _say(options)
     if options.model is None:
         return _list_arms(running, as_json=options.json)
     if options.remove:
@@ -70,6 +75,16 @@ def _list_arms(running: state.Running, *, as_json: bool) -> int:
             print(f"{arm.network}: release {arm.version} as {', '.join(arm.names)}")
         print("\n".join(map(str, fallen)) if fallen or found.arms else "No release stands beside the one that serves.")
     return EXIT_LEFT_OUT if fallen else 0
+
+
+def _say(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return what tells people how far it is: on stderr where a machine reads stdout."""
+    return partial(print, file=sys.stderr if options.json else sys.stdout)
+
+
+def _changed(change: VersionChange, options: argparse.Namespace) -> int:
+    print(json.dumps(asdict(change)) if options.json else summary([change]))
+    return 0
 
 
 def _told(arm: Arm, text: str, following: str, as_json: bool) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
-from contracts.spec import from_toml
+from contracts.files import spec_file
 from examples import wheel
 
 SPEC = Path(__file__).with_name("spec.toml")
@@ -79,7 +79,7 @@ def main() -> int:
     ).parse_args()
     directory = layout.artifacts() / "examples" / "magika"
     model = wheel.fetch(_WHEEL, _MEMBER, _DIGEST, directory / "model.onnx")
-    names = from_toml(SPEC).labels
+    names = spec_file.read(SPEC).labels
     chosen = [(file, label) for label, files in _files().items() for file in files]
     np.random.default_rng(_SEED).shuffle(chosen)  # so that either half of the samples has every label
     labels = np.array([names.index(label) for _, label in chosen], np.int64)

@@ -9,10 +9,10 @@ a batch, where there are no empty reshapes, a scalar has `dims: [ 1 ]`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from onnx import ModelProto
@@ -28,6 +28,8 @@ from export.proof import gates
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 LABELS = "labels.txt"
+WARMUP = "warmup"  # where Triton looks for what `input_data_file` names
+_ENDS: tuple[Literal["min"], Literal["max"]] = ("min", "max")
 
 IOTensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, dims; -1 where it may vary)
 
@@ -41,7 +43,7 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     found = []
     for name in CONFIGS:
         config = model_config.read(model_directory / name)
-        found.append(_gate(name, _config_faults(config, spec)))
+        found.append(_gate(name, _config_faults(config, spec, model_directory)))
     labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
     if labels.is_file():
         named = labels.read_text().splitlines()
@@ -85,7 +87,7 @@ def engine_gate(io_tensors: Sequence[IOTensors], spec: ModelSpec) -> Gate:
     return _gate("the engine", faults)
 
 
-def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
+def _config_faults(config: Any, spec: ModelSpec, folder: Path) -> list[str]:
     faults = []
     if config.name and config.name != spec.model:
         faults.append(f"its name is {config.name!r}, not {spec.model!r}")
@@ -115,7 +117,9 @@ def _config_faults(config: Any, spec: ModelSpec) -> list[str]:
         if published.get(cc) != file
     ]
     for warmup in config.model_warmup:
-        faults += _warmup_faults(warmup, config, spec)
+        faults += _warmup_faults(warmup, config, spec, folder)
+    for graph in config.optimization.cuda.graph_spec:
+        faults += _graph_faults(graph, config, spec)
     return faults
 
 
@@ -141,19 +145,60 @@ def _not_loaded(tensor: Any, batched: bool) -> list[str]:
     return [f"has dims {dims}, and other elements in its reshape {shape}"] if differs else []
 
 
-def _warmup_faults(warmup: Any, config: Any, spec: ModelSpec) -> list[str]:
+def _warmup_faults(warmup: Any, config: Any, spec: ModelSpec, folder: Path) -> list[str]:
     """Say what is wrong with a warm-up: one that fails ends Triton 2.51 in about half of the tries."""
+    told = f"warmup {warmup.name!r}"
     faults = []
-    if warmup.batch_size > max(config.max_batch_size, 1):
-        faults.append(f"warmup {warmup.name!r} has a batch of {warmup.batch_size}")
+    if not 1 <= warmup.batch_size <= max(config.max_batch_size, 1):
+        faults.append(f"{told} has a batch of {warmup.batch_size}")
     strange = warmup.inputs.keys() ^ {tensor.name for tensor in spec.inputs}
-    faults += [f"warmup {warmup.name!r}: {name!r} is no input, or is left away" for name in sorted(strange)]
+    faults += [f"{told}: {name!r} is no input, or is left away" for name in sorted(strange)]
     for tensor in spec.inputs:
-        dims = list(warmup.inputs[tensor.name].dims) if tensor.name in warmup.inputs else []
-        low, high = (list(tensor.shape_at(end)[spec.batched :]) for end in ("min", "max"))
-        if len(dims) == len(low) and not all(a <= dim <= b for a, dim, b in zip(low, dims, high, strict=True)):
-            faults.append(f"warmup {warmup.name!r}: {tensor.name!r} is {dims}, outside of {low} to {high}")
+        if tensor.name in warmup.inputs:
+            given = warmup.inputs[tensor.name]
+            faults += [f"{told}: {fault}" for fault in _warmup_input_faults(given, tensor, spec, folder)]
     return faults
+
+
+def _warmup_input_faults(given: Any, tensor: TensorSpec, spec: ModelSpec, folder: Path) -> Iterator[str]:
+    if (dtype := _numpy_name(given.data_type)) != tensor.dtype:
+        yield f"{tensor.name!r} is {dtype}, not {tensor.dtype}"
+    yield from _dims_faults(list(given.dims), tensor, spec)
+    if given.WhichOneof("input_data_type") is None:
+        yield f"{tensor.name!r} has neither random_data nor zero_data nor an input_data_file"
+    if not given.input_data_file:
+        return
+    file, size = folder / WARMUP / given.input_data_file, math.prod(given.dims) * np.dtype(tensor.dtype).itemsize
+    if not file.is_file():
+        yield f"{tensor.name!r}: there is no {WARMUP}/{given.input_data_file}"
+    elif np.dtype(tensor.dtype).kind not in "OSU" and file.stat().st_size != size:  # of one sample: it is repeated
+        yield f"{tensor.name!r}: {WARMUP}/{given.input_data_file} has {file.stat().st_size} bytes, not {size}"
+
+
+def _graph_faults(graph: Any, config: Any, spec: ModelSpec) -> list[str]:
+    """Say what is wrong with the shapes that a CUDA graph is captured in: outside of the profile none is."""
+    told, lower = f"CUDA graph of batch {graph.batch_size}", graph.graph_lower_bound
+    faults = []
+    if graph.batch_size > config.max_batch_size:
+        faults.append(f"{told}: max_batch_size is {config.max_batch_size}")
+    if lower.batch_size > graph.batch_size:
+        faults.append(f"{told}: its lower bound has a batch of {lower.batch_size}")
+    inputs = {tensor.name: tensor for tensor in spec.inputs}
+    for where, shapes in ((told, graph.input), (f"{told}, lower bound", lower.input)):
+        for name in sorted(shapes):
+            if name not in inputs:
+                faults.append(f"{where}: {name!r} is no input")
+                continue
+            faults += [f"{where}: {fault}" for fault in _dims_faults(list(shapes[name].dim), inputs[name], spec)]
+    return faults
+
+
+def _dims_faults(dims: Sequence[int], tensor: TensorSpec, spec: ModelSpec) -> list[str]:
+    """Say where dims, without the batch, are not within the range of an input."""
+    low, high = (list(tensor.shape_at(end)[spec.batched :]) or [1] for end in _ENDS)
+    if len(dims) == len(low) and all(a <= dim <= b for a, dim, b in zip(low, dims, high, strict=True)):
+        return []
+    return [f"{tensor.name!r} is {list(dims)}, outside of {low} to {high}"]
 
 
 def _differences(kind: str, found: IOTensors, specs: Sequence[TensorSpec]) -> list[str]:

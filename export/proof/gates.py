@@ -1,7 +1,8 @@
 """The proofs a variant must pass before anybody is served by it: what was measured of it, held to its limits."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.judging import paired, tasks
 from contracts.judging.metric import Targets
@@ -11,6 +12,7 @@ from contracts.manifest import Gate
 from contracts.spec import ModelSpec, Precision
 from export.proof.compare import Comparison
 
+_UNLIKELY = 0.05  # that so many answers differ by chance
 # What Tolerance limits, and how it is called in tables.
 _FIGURES = {
     "largest": ("largest_difference", "largest difference of {}"),
@@ -59,9 +61,8 @@ def check(
     # What has another shape is compared with nothing, and must not pass for the same.
     if not spec.batched or any(c.reshaped for c in everywhere.values()):
         proofs.append(_same_shapes(spec, everywhere, limits.agreement))
-    agreement = _agreement(spec, reference, held_out)
-    if agreement is not None and limits.agreement is not None:
-        proofs.append(Gate("agreement", agreement, limits.agreement, "at least", id="agreement"))
+    if limits.agreement is not None and (agreement := _agreement(spec, reference, held_out, limits.agreement)):
+        proofs.append(agreement)
     if limits.drop is not None and (loss := _metric_drop(spec, reference, held_out, limits.drop)) is not None:
         proofs.append(loss)
     return tuple(proofs)
@@ -104,11 +105,24 @@ def _same_shapes(spec: ModelSpec, everywhere: Mapping[str, Comparison], agreemen
     return Gate("outputs of the same shape", shares[where], limit, "at least", detail, id="same_shape")
 
 
-def _agreement(spec: ModelSpec, reference: Judged, held_out: Comparison) -> float | None:
+def _agreement(spec: ModelSpec, reference: Judged, held_out: Comparison, limit: float) -> Gate | None:
     if held_out.answers is None or reference.answers is None:
         return None
     same = tasks.agree(held_out.answers, reference.answers, spec)
-    return None if same is None else float(same.mean())
+    if same is None:
+        return None
+    gate = Gate("agreement", float(same.mean()), limit, "at least", id="agreement")
+    allowed = (1 - limit) * len(same)  # to differ, of so many
+    # Of so few samples none may differ, and a variant that holds its limit would have had as many by chance.
+    by_chance = 0 < allowed < 1 and _at_least(int((~same).sum()), len(same), 1 - limit) > _UNLIKELY
+    return replace(gate, needed=math.ceil(1 / (1 - limit) - 1e-9)) if not gate.passed and by_chance else gate
+
+
+def _at_least(count: int, samples: int, share: float) -> float:
+    """Return how likely so many of the samples, or more, are what this share of all samples is."""
+    from scipy.stats import binom
+
+    return float(binom.sf(count - 1, samples, share))
 
 
 def _metric_drop(spec: ModelSpec, reference: Judged, held_out: Comparison, limit: float) -> Gate | None:
@@ -125,4 +139,9 @@ def _metric_drop(spec: ModelSpec, reference: Judged, held_out: Comparison, limit
     if metric.name == "accuracy" and limit < least:
         detail += f"; so few samples cannot show less than {least:.2f}"
     name = f"{metric.name} drop{unit} (95 % upper bound)"
-    return Gate(name, round(loss.bound * scale, 4 if metric.share else 9), limit, "at most", detail, id="metric_drop")
+    gate = Gate(name, round(loss.bound * scale, 4 if metric.share else 9), limit, "at most", detail, id="metric_drop")
+    room, width = limit - loss.measured * scale, (loss.bound - loss.measured) * scale
+    if gate.passed or room <= 0 or not math.isfinite(width):
+        return gate
+    # What was measured is within the limit, its interval is not; that shrinks with the root of the samples.
+    return replace(gate, needed=math.ceil(len(reference.scores) * (width / room) ** 2))

@@ -23,6 +23,7 @@ from export.proof.runners import Runner, length
 # that onnxruntime computes alike have been 7 % apart on a shared machine.
 WORTH_IT = 0.9
 _SLOW_MS = 20.0  # a call of that length is a turn by itself
+_FAR = 10.0  # times the median: a 99th percentile beyond is no property of a graph
 _FEWEST_ROUNDS = 5  # of fewer ratios not even the largest is an upper 95 % bound of the median
 
 Clock = Callable[[Batch], float]  # runs a batch, and returns the milliseconds that it took
@@ -66,6 +67,11 @@ def measure(
                 slow = call_ms(chunk) > _SLOW_MS
                 samples[name][batch].append([call_ms(chunk) for _ in range(1 if slow else burst)])
     return samples
+
+
+def is_disturbed(samples: Samples) -> bool:
+    """Tell whether a 99th percentile is so far from its median that it says nothing of the graph: measure again."""
+    return any(_disturbance(turns) for by_batch in samples.values() for turns in by_batch.values())
 
 
 def choose_fastest(
@@ -116,7 +122,31 @@ def _timing(by_batch: Mapping[int, Sequence[Sequence[float]]]) -> Timing:
         median_ms={str(b): round(median, 4) for b, median in medians.items()},
         p99_ms={str(b): round(float(np.percentile(ms, 99)), 4) for b, ms in calls.items()},
         samples_per_s={str(b): round(b / median * 1e3, 1) for b, median in medians.items()},
+        interval_ms={str(b): _interval(turns) for b, turns in by_batch.items()},
+        disturbed="; ".join(f"batch {b}: {told}" for b, turns in by_batch.items() if (told := _disturbance(turns))),
     )
+
+
+def _disturbance(turns: Sequence[Sequence[float]]) -> str:
+    """Say how many calls are far from the median, if the 99th percentile is one of them; "" where it is not."""
+    calls = [ms for turn in turns for ms in turn]
+    far = _FAR * statistics.median(calls)
+    if float(np.percentile(calls, 99)) <= far:
+        return ""
+    slow, struck = sum(ms > far for ms in calls), sum(any(ms > far for ms in turn) for turn in turns)
+    whose = "other work on the machine" if struck <= len(turns) / 4 else "the machine was busy throughout"
+    return f"{slow} of {len(calls)} calls took over {_FAR:g} × the median, in {struck} of {len(turns)} turns: {whose}"
+
+
+def _interval(turns: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the 95 % interval of the median, from order statistics of the turns' medians, as below."""
+    ordered = sorted(statistics.median(turn) for turn in turns)
+    n, tail, k = len(ordered), 0.0, 0
+    while k < n and tail + math.comb(n, k) / 2**n <= 0.025:
+        tail += math.comb(n, k) / 2**n
+        k += 1
+    low = max(k - 1, 0)
+    return round(ordered[low], 4), round(ordered[n - 1 - low], 4)
 
 
 def _paired_ratio(turns: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from contracts.samples import Batch
 from contracts.spec import USUAL_PRECISIONS, Precision
 from export.context import ExportContext
 from export.errors import RefusedError
-from export.proof import gates, plans, timing
+from export.proof import enough, gates, plans, timing
 from export.proof.plan_runner import PlanRunner
 from export.proof.runners import onnx_runner
 from export.proof.timing import Clock
@@ -39,7 +39,10 @@ def choose(context: ExportContext, proven: Sequence[ProvenVariant]) -> tuple[lis
     with ExitStack() as opened:
         for file, candidates in _candidates(context, passing, opened).items():
             with context.progress.step(f"{file} latency") as done:
-                samples = timing.measure({name: c.clock for name, c in candidates.items()}, batches)
+                clocks = {name: c.clock for name, c in candidates.items()}
+                samples = timing.measure(clocks, batches)
+                if timing.is_disturbed(samples):
+                    samples = timing.measure(clocks, batches)
                 choice, timed = timing.choose_fastest(
                     file, [variants[p] for p in candidates], samples, context.source.spec.usual_batch
                 )
@@ -60,6 +63,8 @@ def _passing(context: ExportContext, proven: Sequence[ProvenVariant]) -> list[Pr
             note="\n  ".join(f"{p.variant.precision}: {gates.failures(p.variant.gates)}" for p in proven),
             hint=_what_to_do(proven),
         )
+    if lacking := enough.lacking([p.variant for p in proven]):
+        raise _undecided(context, lacking, passing[0].variant.precision)
     if context.request.engines.library == "tensorrt" and not any(p.plan for p in passing):
         engines = [p.variant.engine.gates for p in passing if p.variant.engine]
         raise RefusedError(
@@ -107,10 +112,46 @@ def _as_timed(
     return timing.with_timing(variant, file, told)
 
 
+def _undecided(context: ExportContext, lacking: Sequence[Variant], passed: Precision) -> RefusedError:
+    """Refuse to publish a lower precision in the place of a higher one that was neither proven nor refused."""
+    names = " and ".join(variant.precision for variant in lacking)
+    needed = max(gate.needed or 0 for variant in lacking for gate in variant.gates)
+    return RefusedError(
+        f"{len(context.source.held_out):,} held-out samples are too few to tell whether {names} of "
+        f"{context.source.spec.model} is good enough; nothing was published",
+        note="\n  ".join(f"{variant.precision}: {gates.failures(variant.gates)}" for variant in lacking),
+        hint=f"hold out about {needed:,}, or raise the limits of {names}; {passed} alone, if that is what you want: "
+        f"--precision {passed}",
+    )
+
+
+# What mends a gate that failed, by the beginning of its id; the first that is found is what matters most.
+_MENDS = (
+    ("contract", "mend the spec, or export the graph again with its dynamic dimensions dynamic"),
+    ("made", "what the message says; the graph may do without what cannot be converted"),
+    ("quantized", "what the message says; the graph may do without what cannot be converted"),
+    ("compiled", "what TensorRT does not take, ONNX Runtime may serve: tensorrt = false in the spec"),
+    ("finite", "numbers are too large for it: scale them in the network, or give a higher precision limits"),
+    ("qdq_symmetric", "TensorRT takes signed, symmetric Q/DQ alone: --search always tries the other quantizers"),
+    ("computed_share", "a lower computed_share in the spec, if that is enough; or leave that precision out"),
+    ("same_shape", "give the outputs the shapes that the samples expect, or batch = false"),
+)
+_NUMBERS = (
+    "compare the figures with the limits in the spec: those are too tight, or the graph is not what the reference is"
+)
+
+
 def _what_to_do(proven: Sequence[ProvenVariant]) -> str:
-    if any("so few samples" in gate.detail for p in proven for gate in p.variant.gates if not gate.passed):
-        return "bring more samples, or raise the limit in the spec to what these can show"
-    return "train longer, or look at the limits in the spec"
+    """Say what mends the highest precision: where that fails, those below do for the same reason or worse."""
+    failed = [gate for gate in proven[0].variant.gates if not gate.passed]
+    if needed := max((gate.needed or 0 for gate in failed), default=0):
+        return f"hold out about {needed:,} samples, or raise the limit in the spec to what these can show"
+    for begin, mend in _MENDS:
+        if any(gate.id.startswith(begin) for gate in failed):
+            return mend
+    if all(gate.id == "metric_drop" for gate in failed):
+        return "the limit is below what this precision costs: raise drop in the spec, or train longer"
+    return _NUMBERS
 
 
 def _with_its_engine(choice: Choice, chosen: Variant) -> Choice:

@@ -19,9 +19,8 @@ from contracts.errors import ModelConfigError
 from contracts.names import is_model_name
 from contracts.samples import Batch, Group, Split
 from contracts.spec import ModelSpec, TensorSpec
-from export.proof.contract import CONFIGS, dims_of
+from export.proof.contract import CONFIGS, WARMUP, dims_of
 
-WARMUP = "warmup"  # where Triton looks for what `input_data_file` names
 # What TensorRT takes and gives; of the rest of Triton's types it has none, nor has its backend scalars.
 _TENSORRT_TYPES = frozenset({"BOOL", "UINT8", "INT8", "INT32", "INT64", "FP16", "BF16", "FP32"})
 # With a queue policy Triton 2.51 stalls on fewer: only another instance wakes a batcher that missed one.

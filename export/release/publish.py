@@ -61,6 +61,7 @@ def describe(
         task=source.spec.task,
         metric=None if metric is None else Judge(metric.name, metric.better, metric.share),
         proven_range=proven_range(source.spec),
+        warnings=tuple(context.warnings),
     )
 
 

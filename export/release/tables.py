@@ -46,6 +46,14 @@ def reference_line(release: Manifest) -> str:
     )
 
 
+def latency_line(release: Manifest) -> str | None:
+    """Say that no GPU was measured, where only a CPU's latencies are known."""
+    files = {file for variant in release.variants for file in variant.timings}
+    if not files or any(file.endswith(".plan") for file in files):
+        return None
+    return "GPU: not measured. The latencies are this machine's CPU's, where FP16 and INT8 say nothing of a GPU."
+
+
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     """Lay out the gates, a row each: figure, limit and verdict."""
     headings = ("gate", "figure", "limit", "", "detail")

@@ -15,6 +15,7 @@ from export.report import plots
 from export.report.evidence import Evidence, flips, recalls
 
 _MARKDOWN = re.compile(r"[\n<`|\[]")  # what begins a tag, code, a cell or a link
+_CPU_FILE = "model.onnx"
 _LAYERS = 30  # the most sensitive ones
 _CLASSES, _CLASSES_OF_MANY = 40, 20  # up to 40 classes all are shown, of more the 20 most changed
 _FLIPS = 24  # samples a variant
@@ -66,16 +67,21 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
             v.precision: [c.file for c in release.choices if c.precision == v.precision] for v in release.variants
         },
         "failures": {v.precision: _failures(v) for v in release.variants},
+        "scored": any(v.score is not None for v in release.variants),
+        "agreed": any(find_gate(v.gates, "agreement") for v in release.variants),
         "agreement": {v.precision: find_gate(v.gates, "agreement") for v in release.variants},
         "differences": _differences(release),
         "gate_groups": _gate_groups(release),
         "pareto": _pareto(release, files, batch),
+        "answer_output": spec.answer_output,
+        "on_gpu": any(file != _CPU_FILE for file in files),
+        "disturbed": _disturbed(release),
         "recipe": int8,
         "trial_gates": {gate.id: gate.name for trial in release.trials for gate in trial.gates},
-        "search": _search(release),
+        "search": _search(release, spec.answer_output),
         "layers": layers,
         "left_out": left_out,
-        "sensitivity": plots.sensitivity(layers, left_out) if layers else None,
+        "sensitivity": plots.sensitivity(layers, left_out, spec.answer_output) if layers else None,
         "classes": classes,
         "shown_classes": shown,
         "per_class": plots.per_class(shown) if shown and shown[0].variants else None,
@@ -142,10 +148,23 @@ def _point(release: Manifest, variant: Variant, file: str, batch: str) -> plots.
     if release.reference_score is not None and drop and _judged_by_share(release):
         low = min(share, release.reference_score - drop.figure / 100)
     served = any(c.file == file and c.precision == variant.precision for c in release.choices)
-    return plots.Point(variant.precision, timing.median_ms[batch], share, low, served)
+    median = timing.median_ms[batch]
+    first, last = timing.interval_ms.get(batch, (median, median))
+    grey = file == _CPU_FILE and variant.precision != "fp32"
+    return plots.Point(variant.precision, median, share, low, served, (min(first, median), max(last, median)), grey)
 
 
-def _search(release: Manifest) -> str | None:
+def _disturbed(release: Manifest) -> list[str]:
+    """Say of which latencies the 99th percentile is not the variant's own."""
+    return [
+        f"{v.precision}, {file}, {timing.disturbed}"
+        for v in release.variants
+        for file, timing in v.timings.items()
+        if timing.disturbed
+    ]
+
+
+def _search(release: Manifest, answer: str) -> str | None:
     """Draw the search for the INT8 recipe; None where there is nothing to compare."""
     if len(release.trials) < 2:
         return None
@@ -156,4 +175,4 @@ def _search(release: Manifest) -> str | None:
         left_out = f", {len(recipe.left_out)} in FP32" if recipe.left_out else ""
         name = f"{number}  {recipe.quantizer} {recipe.method}, {recipe.samples}{left_out}"
         attempts.append(plots.Attempt(name, trial.error, gate, trial.passed, recipe in chosen))
-    return plots.search(attempts)
+    return plots.search(attempts, answer)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
 # Nothing is said by colour alone.
 COLOURS: Mapping[Precision, str] = {"fp32": BLUE, "fp16": AMBER, "bf16": GREY, "fp8": INK, "int8": GREEN}
 _MARKERS: Mapping[Precision, str] = {"fp32": "o", "fp16": "s", "bf16": "^", "fp8": "v", "int8": "D"}
+_LIGHT = "#b3bac2"  # of what is shown and says little
 _WIDTH = 9.6  # inches of 72 points
 # Text stays text, and the same figures give the same bytes.
 _SVG = {"svg.fonttype": "none", "svg.hashsalt": "report"}
@@ -40,6 +41,13 @@ class Point:
     share: float  # accuracy, or agreement with the reference
     low: float  # what the share may be at worst; `share` where no bound is known
     served: bool
+    interval_ms: tuple[float, float]  # of the latency; the latency itself where none was measured
+    grey: bool = False  # a CPU's figure of a precision that is for GPUs
+
+    @property
+    def high(self) -> float:
+        """What the share may be at best: as far above it as it may be below."""
+        return min(1.0, 2 * self.share - self.low)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     points = [point for panel in panels.values() for point in panel]
-    top, bottom = max(reference or 0, *(p.share for p in points)), min(p.low for p in points)
+    top, bottom = max(reference or 0, *(p.high for p in points)), min(p.low for p in points)
     margin = max(top - bottom, 0.002) * 0.2
     with _figure(3.4 * rows) as figure:
         for number, (file, panel) in enumerate(panels.items(), start=1):
@@ -84,10 +92,10 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
         return _url(figure)
 
 
-def search(attempts: Sequence[Attempt]) -> str:
+def search(attempts: Sequence[Attempt], answer: str) -> str:
     """Draw the error of every INT8 recipe, and the gate figure that decides, in the order they were tried."""
     gates = {row: attempt.gate for row, attempt in enumerate(attempts) if attempt.gate}
-    panels = {"relative error of the answer": {row: attempt.error for row, attempt in enumerate(attempts)}}
+    panels = {f"relative error of {answer}": {row: attempt.error for row, attempt in enumerate(attempts)}}
     if gates:
         panels[next(iter(gates.values())).name] = {row: gate.figure for row, gate in gates.items()}
     with _figure(0.9 + 0.27 * len(attempts)) as figure:
@@ -110,7 +118,7 @@ def search(attempts: Sequence[Attempt]) -> str:
         return _url(figure)
 
 
-def sensitivity(layers: Sequence[Layer], left_out: Sequence[str]) -> str:
+def sensitivity(layers: Sequence[Layer], left_out: Sequence[str], answer: str) -> str:
     """Draw what each layer alone costs in 8 bits; those that were left in FP32 stand out."""
     from matplotlib.patches import Patch
 
@@ -120,7 +128,7 @@ def sensitivity(layers: Sequence[Layer], left_out: Sequence[str]) -> str:
         lengths = [layer.error if math.isfinite(layer.error) else 0 for layer in layers]
         bars = axes.barh(range(len(layers)), lengths, color=colours, height=0.7)
         axes.bar_label(bars, [f"{layer.error:.2g}" for layer in layers], padding=4, fontsize=8.5)
-        axes.set(xlabel="relative error of the answer with this layer alone in INT8")
+        axes.set(xlabel=f"relative error of {answer} with this layer alone in INT8")
         axes.margins(x=0.08)
         if left_out:
             keys = {"computed in INT8": COLOURS["int8"], "left in FP32": VERMILION}
@@ -177,22 +185,33 @@ def _rows(figure: "Figure", names: Sequence[str], place: tuple[int, int, int] = 
 
 
 def _trade_offs(axes: "Axes", points: Sequence[Point]) -> None:
-    """Draw the points with their bounds, and the front: nothing measured is both faster and better than it."""
+    """Draw the points with their intervals, and the front: nothing is beyond doubt both faster and better than it."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.latency_ms, -p.share)):
-        if not front or point.share > front[-1].share:
+        if not front or (point.share > front[-1].share and not _is_tie(point, front[-1])):
             front.append(point)
     xs = [front[0].latency_ms, *(p.latency_ms for p in front), axes.get_xlim()[1]]
     ys = [axes.get_ylim()[0], *(p.share * 100 for p in front), front[-1].share * 100]
     axes.plot(xs, ys, drawstyle="steps-post", color=GREY, linewidth=1.2)
     axes.fill_between(xs, ys, axes.get_ylim()[0], step="post", color=PALE, zorder=0)
     for p in points:
-        x, y, low, colour = p.latency_ms, p.share * 100, p.low * 100, COLOURS[p.precision]
-        axes.vlines(x, low, y, color=colour, linewidth=1.6)
-        axes.plot(x, low, "_", color=colour, markersize=9, markeredgewidth=1.6)
+        x, y, ends, colour = p.latency_ms, p.share * 100, (p.low * 100, p.high * 100), COLOURS[p.precision]
+        colour = _LIGHT if p.grey else colour
+        whisker: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgewidth": 1.6, "linestyle": "none"}
+        axes.vlines(x, *ends, color=colour, linewidth=1.6)
+        axes.plot((x, x), ends, "_", **whisker)
+        axes.hlines(y, *p.interval_ms, color=colour, linewidth=1.6)
+        axes.plot(p.interval_ms, (y, y), "|", **whisker)
         axes.plot(x, y, _MARKERS[p.precision], color=colour, markersize=9, markeredgecolor="white", zorder=4)
         if p.served:
             axes.plot(x, y, "o", markersize=17, markerfacecolor="none", markeredgecolor=INK, zorder=4)
+
+
+def _is_tie(one: Point, other: Point) -> bool:
+    """Tell whether the intervals of two variants overlap on both axes."""
+    faster = one.interval_ms[1] < other.interval_ms[0] or other.interval_ms[1] < one.interval_ms[0]
+    better = one.high < other.low or other.high < one.low
+    return not faster and not better
 
 
 def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
@@ -204,10 +223,14 @@ def _place_labels(axes: "Axes", points: Sequence[Point]) -> None:
     places = axes.transData.transform([(p.latency_ms, p.share * 100) for p in points])
     for p, (x, y) in zip(points, places, strict=True):
         low = axes.transData.transform((p.latency_ms, p.low * 100))[1]
-        taken.append(Bbox([[x - 10, min(low - 4, y - 10)], [x + 10, y + 10]]))
+        left, right = axes.transData.transform([(end, p.share * 100) for end in p.interval_ms])[:, 0]
+        taken.append(Bbox([[min(left, x - 10), min(low - 4, y - 10)], [max(right, x + 10), y + 10]]))
     for p, (x, y) in sorted(zip(points, places, strict=True), key=lambda found: -found[0].share):
-        text = f"{p.precision}{', served' if p.served else ''}\n{p.latency_ms:.3g} ms, {p.share * 100:.2f} %"
+        tied = [other.precision for other in points if other is not p and _is_tie(p, other)]
+        tie = f", a tie with {' and '.join(tied)}" if tied else ""
+        text = f"{p.precision}{', served' if p.served else ''}{tie}\n{p.latency_ms:.3g} ms, {p.share * 100:.2f} %"
         font: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if p.served else "normal", "va": "center"}
+        font["color"] = GREY if p.grey else INK
         probe = axes.text(0, 0, text, **font)
         width, height = probe.get_window_extent().padded(3).size
         probe.remove()

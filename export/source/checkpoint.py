@@ -31,6 +31,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             git_commit=lineage.git_commit,
             git_dirty=lineage.git_dirty,
             compared_with="the PyTorch module in the checkpoint",
+            weights=checkpoint.weights,
         ),
         reference=lambda: module_runner(checkpoint.module.served(), spec),
         module=checkpoint.module.served,

@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from contracts import layout, spec
+from contracts import layout
 from contracts.errors import SpecError
+from contracts.files import spec_file
+from contracts.judging import paired
 from contracts.names import MODEL_NAME
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export.errors import ModuleError, SampleError
@@ -89,7 +91,7 @@ def write(
     written = text(_draft(module, name, factory, samples))
     path.write_text(written, encoding="utf-8")
     try:
-        found = spec.from_toml(path)
+        found = spec_file.read(path)
     except SpecError:
         path.unlink()
         raise
@@ -128,8 +130,16 @@ def _draft(module: nn.Module, name: str, factory: str, samples: Sequence[Path]) 
         scales=scales,
         judged=judged,
         labelled=bool(labels),
-        held_out=sum(len(next(iter(group.values()))) - len(next(iter(group.values()))) // 2 for group in seen.groups),
+        held_out=_held_out(files, seen.groups, judged),
     )
+
+
+def _held_out(files: Sequence[Arrays], groups: Sequence[Arrays], judged: Judged) -> int:
+    """Count the samples that a loss will be shown on: the second half of each file; of yes and no the rarer."""
+    if judged.task == "binary":
+        held = np.concatenate([arrays["labels"][len(arrays["labels"]) // 2 :].ravel() for arrays in files]) > 0
+        return paired.rarer(held)
+    return sum(len(next(iter(group.values()))) - len(next(iter(group.values()))) // 2 for group in groups)
 
 
 def _model_name(factory: str, module: nn.Module) -> str:

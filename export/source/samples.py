@@ -21,6 +21,7 @@ from export.errors import SampleError
 
 # With fewer held-out samples than this no figure says anything: one flipped answer would be over 5 %.
 _FEWEST = 20
+_A_CLASS = 3  # samples of a class on average, from which on it is no chance that they lie side by side
 _MOST_BYTES = 16 << 30  # that the arrays of a file may take: more goes into several files
 _LABELS = "labels"
 _EXPECTED = "expected."
@@ -42,8 +43,8 @@ def read_samples(paths: Sequence[Path], spec: ModelSpec) -> Split:
         given = [getattr(group, "targets" if what == "labels" else "expected") for group in split.groups]
         if known is None and any(value is not None for value in given):
             raise SampleError(f"{_named(paths)}: some files have {what}, others have none")
-    if spec.metric is not None and spec.metric.name == "auc":
-        _check_both_classes(paths, split)
+    if split.targets is not None and spec.task in ("classification", "binary"):
+        _check_classes(paths, split, spec)
     return split
 
 
@@ -132,8 +133,8 @@ def _check(path: Path, name: str, values: NDArray[Any], tensor: TensorSpec, spec
         d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
         for d, size in zip(wanted, values.shape[1:], strict=True)
     ):
-        whole = tensor.shape if spec.batched else ("samples", *tensor.shape)
-        raise SampleError(f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {whole}")
+        said = tensor.said if spec.batched else f"samples, each {tensor.said}"
+        raise SampleError(f"{name} in {path} has shape {list(values.shape)}", note=f"the spec: {said}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise SampleError(f"{name} in {path} has inf or nan in it")
 
@@ -148,7 +149,7 @@ def _check_expected(path: Path, expected: Mapping[str, NDArray[Any]], spec: Mode
         sizes = zip(wanted, values.shape[1:], strict=False)
         if values.ndim != len(wanted) + 1 or any(isinstance(d, int) and size != d for d, size in sizes):
             raise SampleError(
-                f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.shape}"
+                f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.said}"
             )
         if values.dtype.kind != np.dtype(tensor.dtype).kind:
             raise SampleError(f"expected.{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
@@ -181,6 +182,7 @@ def _class_indices(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray
         raise SampleError(
             f"labels in {path} are {labels.dtype} {list(labels.shape)}",
             note="class indices [N], or for the task ctc [N, length] padded with -1",
+            hint=_as_indices(labels, spec),
         )
     classes = next(tensor.shape[-1] for tensor in spec.outputs if tensor.name == spec.answer_output)
     least = -1 if spec.task == "ctc" else 0
@@ -188,20 +190,49 @@ def _class_indices(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray
         raise SampleError(
             f"labels in {path} reach from {labels.min()} to {labels.max()}",
             note=f"{spec.answer_output} has {classes} classes, counted from 0",
+            hint="labels - 1" if labels.min() == 1 and labels.max() == classes else None,
         )
     return labels.astype(np.int64)
 
 
-def _check_both_classes(paths: Sequence[Path], split: Split) -> None:
-    """See that each half has both: sorted by their labels, as many datasets are, it has one, and no curve at all."""
-    for which, half in zip(("first", "second"), split.halves(), strict=True):
-        found = {bool(value) for part in half.targets or () for value in part.ravel()}
-        if len(found) == 1:
+def _as_indices(labels: NDArray[Any], spec: ModelSpec) -> str | None:
+    """Return the call that makes class indices of what labels often are instead."""
+    if labels.dtype.kind in "OSU" and spec.labels:
+        return "numpy.array([names.index(label) for label in labels]), names as the spec's labels"
+    if labels.ndim == 2 and spec.task == "classification":
+        return "labels.argmax(axis=1)" if labels.shape[1] > 1 else "labels[:, 0]"
+    return "labels.astype(int)" if labels.dtype.kind in "fb" else None
+
+
+def _check_classes(paths: Sequence[Path], split: Split, spec: ModelSpec) -> None:
+    """See that the halves have the same classes: sorted by their labels, as many datasets are, they have others."""
+    why = "one half calibrates, the other is held out"
+    shuffle = "shuffle: order = numpy.random.default_rng(0).permutation(N), and every array[order]"
+    needs_both = spec.metric is not None and spec.metric.name == "auc"
+    first, second = ({int(v) for part in half.targets or () for v in part.ravel()} for half in split.halves())
+    for which, found in (("first", first), ("second", second)):
+        if len(found) == 1 and (needs_both or first != second):
             raise SampleError(
-                f"every label of the {which} half of {_named(paths)} is {int(found.pop())}",
-                note="one half calibrates, the other is held out: auc needs yes and no in both",
-                hint="shuffle: order = numpy.random.default_rng(0).permutation(N), and every array[order]",
+                f"every label of the {which} half of {_named(paths)} is {found.pop()}",
+                note=f"{why}: {'auc needs yes and no' if needs_both else 'the classes belong'} in both",
+                hint=shuffle,
             )
+    if first != second and any(_is_sorted(group.targets) for group in split.groups):
+        alone = sorted(first ^ second)
+        raise SampleError(
+            f"the samples in {_named(paths)} lie sorted by their labels",
+            note=f"{why}: {len(alone)} of {len(first | second)} classes are in one of them alone, as {alone[0]} is",
+            hint=shuffle,
+        )
+
+
+def _is_sorted(labels: NDArray[Any] | None) -> bool:
+    """Tell whether equal labels lie side by side, of so many samples that it is no chance."""
+    if labels is None:
+        return False
+    flat = labels.ravel()
+    classes, blocks = len(np.unique(flat)), 1 + int((flat[1:] != flat[:-1]).sum())
+    return 1 < classes == blocks and len(flat) >= _A_CLASS * classes
 
 
 def _named(paths: Sequence[Path]) -> str:

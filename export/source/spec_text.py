@@ -46,7 +46,7 @@ class Draft:
     scales: Mapping[str, float]  # {output: the largest absolute value that the module gave}
     judged: Judged
     labelled: bool
-    held_out: int  # samples that a loss is shown on
+    held_out: int  # samples that a loss is shown on: of yes and no the rarer
 
 
 def text(draft: Draft) -> str:
@@ -134,13 +134,13 @@ def _dim_words(dim: int | DynamicDim) -> str:
     return "  # CHECK: as seen in the samples; it is fastest at opt"
 
 
-def _accuracy_drop(held_out: int, precision: Precision) -> str:
-    """Limit what accuracy may lose to what so many samples can show at all."""
+def _points(metric: str, held_out: int, precision: Precision) -> str:
+    """Limit what a share may lose to what so many samples can show at all."""
     points, least = _DROP_POINTS[precision], math.ceil(1000 * paired.tango_bound(0, 0, held_out)) / 10
     if least <= points / 2:
-        return f"drop = {points}  # percentage points of accuracy that may be lost, at most"
-    few = f"{held_out} held-out samples cannot show less than {least}"
-    return f"drop = {points + least:.1f}  # CHECK: percentage points of accuracy that may be lost; {few}: bring more"
+        return f"drop = {points}  # percentage points of {metric} that may be lost, at most"
+    few = f"{held_out} held-out samples{' of the rarer class' if metric == 'AUC' else ''} cannot show less than {least}"
+    return f"drop = {points + least:.1f}  # CHECK: percentage points of {metric} that may be lost; {few}: bring more"
 
 
 def _limits(draft: Draft, precision: Precision) -> str:
@@ -150,9 +150,9 @@ def _limits(draft: Draft, precision: Precision) -> str:
     if judged.task in ("classification", "binary"):
         lines.append(f"agreement = {_AGREEMENT[precision]}  # share of the samples with the same answer, at least")
     if judged.task == "classification":
-        lines.append(_accuracy_drop(draft.held_out, precision))
+        lines.append(_points("accuracy", draft.held_out, precision))
     if judged.task == "binary":
-        lines.append(f"drop = {_DROP_POINTS[precision]}  # percentage points of AUC that may be lost, at most")
+        lines.append(_points("AUC", draft.held_out, precision))
     if judged.error:
         drop = _rounded(judged.error * _DROP_SHARE[precision])
         lines.append(f"drop = {drop}  # what the squared error may grow by; the module's own is {judged.error:.4g}")

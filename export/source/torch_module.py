@@ -42,6 +42,8 @@ def from_torch(
     spec: ModelSpec | None,
     calibration_samples: int,
     say: Say = lambda line: None,
+    *,
+    ema: bool | None = None,
 ) -> ExportSource:
     """Make an export source of a module: half of its samples calibrate, half are held out.
 
@@ -51,6 +53,7 @@ def from_torch(
         samples: Files .npz with one array [N, …] an input; one for each length, where it varies.
         spec: None: a first one is written into the working directory, from the module and the samples.
         say: Told what was not taken as it is, and the first spec.
+        ema: Whether the averaged weights are meant, of a file that has others too.
 
     Raises:
         ModuleError: the module or its weights cannot be had, or it is not what the spec says.
@@ -59,7 +62,7 @@ def from_torch(
     """
     module = make_module(factory)
     if weights is not None:
-        load_weights(module, weights, say)
+        load_weights(module, weights, say, ema=ema)
     prepare(module, say)
     if spec is None:
         spec = first_spec.write(module, factory, samples, Path.cwd(), say)

@@ -1,38 +1,15 @@
 """Files of weights, read without executing anything that is in them: torch.save's, safetensors', Lightning's."""
 
-import argparse
-import collections
-import datetime
 import json
-import pathlib
-import pickle
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy._core.multiarray as multiarray
-import torch
 from torch import Tensor
 
 from contracts import layout
 from export.errors import ModuleError
-
-State = Mapping[str, Tensor]
-
-# What checkpoints hold beside weights, and what does nothing when it is read.
-SAFE: list[Any] = [
-    *(argparse.Namespace, collections.defaultdict, dict, list, set, datetime.timedelta, datetime.datetime),
-    *(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath),
-    (pathlib.PosixPath, "pathlib._local.PosixPath"),  # as Python 3.13 writes it
-    *(np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd")),
-    *((getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
-      for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-]  # fmt: skip
-_DEPTH = 2  # of dictionaries within dictionaries
-_LISTED = 10  # classes that an error names
+from training import pickles
+from training.states import State, states
 
 
 def read_states(path: Path) -> dict[str, State]:
@@ -53,7 +30,7 @@ def read_states(path: Path) -> dict[str, State]:
         return {"": _safetensors(path)}
     if head.startswith(b"version https://git-lfs"):
         raise ModuleError(f"{path} is a pointer of Git LFS, not the weights", hint="git lfs pull")
-    found = dict(_states(_pickled(path)))
+    found = dict(states(_pickled(path)))
     if not found:
         raise ModuleError(
             f"{path} holds no weights",
@@ -63,55 +40,23 @@ def read_states(path: Path) -> dict[str, State]:
     return found
 
 
-def _states(found: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
-    """Yield the dictionaries of tensors in what a file holds, the outermost first."""
-    if not isinstance(found, Mapping) or depth > _DEPTH:
-        return
-    weights = {
-        key: value if isinstance(value, Tensor) else torch.from_numpy(value)
-        for key, value in found.items()
-        if isinstance(key, str) and isinstance(value, Tensor | np.ndarray)
-    }
-    if weights:
-        yield where, weights
-    for key, value in found.items():
-        yield from _states(value, f"{where}.{key}" if where else str(key), depth + 1)
-
-
 def _pickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(SAFE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it then refuses
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _executes(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, AttributeError, zipfile.BadZipFile, KeyError) as error:
-        if "TorchScript" in str(error):
-            raise ModuleError(
-                f"{path} is a TorchScript archive, not weights",
-                hint=f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')",
-            ) from error
-        told = str(error).partition(".")[0] if isinstance(error, RuntimeError | OSError) else type(error).__name__
-        raise _no_weights(path, told) from error
-
-
-def _executes(path: Path, error: Exception) -> ModuleError:
-    """Say which classes a file wants to run, and the call that makes one without."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not a zip file of torch.save's: a plain pickle, or none
-        return _no_weights(path, "only what torch.save or safetensors wrote is read")
-    allowed = {entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}" for entry in SAFE}
-    classes = [name for name in names if name not in allowed]
-    own = [name for name in classes if not name.startswith("torch.")] or classes  # PyTorch's layers tell nothing
-    if not own:
-        return _no_weights(path, str(error).splitlines()[0])
-    return ModuleError(
-        f"{path} holds {', '.join(own[:_LISTED])}, and reading that would execute what is in the file",
-        note="a whole pickled module, or something pickled beside the weights; weights alone are tensors",
-        hint=f"if you trust it: m = torch.load({path.name!r}, weights_only=False), then "
-        "torch.save(m.state_dict(), 'weights.pt'), of a dictionary m['model'] or what it is called there",
-    )
+        return pickles.read(path)
+    except pickles.ScriptError as error:
+        raise ModuleError(
+            f"{path} is a TorchScript archive, not weights",
+            hint=f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')",
+        ) from error
+    except pickles.ExecutesError as error:
+        raise ModuleError(
+            f"{path} holds {error}, and reading that would execute what is in the file",
+            note="a whole pickled module, or something pickled beside the weights; weights alone are tensors",
+            hint=f"if you trust it: m = torch.load({path.name!r}, weights_only=False), then "
+            "torch.save(m.state_dict(), 'weights.pt'), of a dictionary m['model'] or what it is called there",
+        ) from error
+    except pickles.UnreadableError as error:
+        raise _no_weights(path, str(error)) from error
 
 
 def _no_weights(path: Path, note: str) -> ModuleError:
@@ -123,11 +68,9 @@ def _no_weights(path: Path, note: str) -> ModuleError:
 
 
 def _folder(path: Path) -> ModuleError:
-    if any(path.glob("*.distcp")):
-        return ModuleError(
-            f"{path} is a distributed checkpoint of several files",
-            hint=f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pt",
-        )
+    if (known := pickles.folder(path)) is not None:
+        what, call = known
+        return ModuleError(f"{path} is {what}", note="--weights takes one file", hint=call)
     kinds = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
     inside = [found for kind in kinds for found in sorted(path.glob(kind))]
     return ModuleError(

@@ -1,6 +1,7 @@
 """Every tool on every kind of model, with golden requests; and a server that mixes answers up is found out by each."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ def any_model(tmp_path_factory: pytest.TempPathFactory, shared: Workspace) -> It
     (artifacts / "tools").symlink_to(tools)  # perf_analyzer is fetched once a session
     up = ("deploy", "up", "--detach", "--drain", "3", "--repository", workspace.repository)
     said = workspace.must(*up, *port_options(free_ports()))
-    assert "Next: python -m clients infer MODEL" in said
+    [called] = re.findall("Next: python -m clients infer (.*?)   ", said)
+    assert (workspace.repository / called).is_dir(), "the line names one that is served"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARTIFACTS_DIR", str(artifacts))
         found = recorded()

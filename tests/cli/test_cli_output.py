@@ -101,6 +101,24 @@ def test_a_table_in_a_file_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, file.getvalue().splitlines())) <= 120
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_table_cuts_nothing_however_narrow_the_terminal_is(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Where even wrapped words do not fit, a row is a paragraph: a model's name cut in half names another model."""
+    file = io.StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = tables.table("", "model", "requests\nin all", "memory\nMB", "reason", left={"", "model", "reason"})
+    name, reason = "a_model_of_thirty_characters_x", "it was put there after the server had been started"
+    shown.add_row(tables.mark(True), name, "123,456", "99.5", reason)
+    shown.add_row("", "b", "1", "", "")
+    tables.console().print(shown)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in file.getvalue() and any(name in line for line in lines)
+    assert all(word in file.getvalue() for word in ("123,456", "99.5", *reason.split()))
+    assert ("requests in all 123,456" in file.getvalue()) == (width == 40)
+
+
 def test_the_first_columns_are_text_and_the_others_figures() -> None:
     shown = tables.table("a", "b", "c", left=2)
     assert [column.justify for column in shown.columns] == ["left", "left", "right"]

@@ -15,7 +15,7 @@ import pytest
 
 from clients import InvalidInputError
 from clients.command_line import files
-from clients.core.metadata import TensorMetadata
+from clients.core.metadata import ModelMetadata, TensorMetadata
 from contracts import layout
 from tests.clients.conftest import Run
 from tests.clients.small_models import Small
@@ -147,6 +147,15 @@ def test_what_cannot_be_sent_is_named(run: Run, server: RunningServer, written: 
     assert done.returncode == 1
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("held", "hint"), [(("pixels", "labels"), "['pixels']"), (("wave",), "['wave']")])
+def test_an_archive_of_arrays_is_not_taken_for_an_array(tmp_path: Path, held: tuple[str, ...], hint: str) -> None:
+    np.savez(tmp_path / "x.npz", **{name: np.zeros(3) for name in held})  # type: ignore[arg-type]  # allow_pickle
+    metadata = ModelMetadata("network", (TensorMetadata("pixels", "UINT8", (-1, 3)),), (), 4)
+    with pytest.raises(InvalidInputError) as refused:
+        files.read_inputs([f"pixels=@{tmp_path / 'x.npz'}"], metadata)
+    assert "is an archive of arrays (.npz)" in str(refused.value) and hint in str(refused.value)
 
 
 def test_what_would_become_infinite_is_refused() -> None:

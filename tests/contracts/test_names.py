@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SpecError
+from contracts.files import spec_file
 from contracts.names import is_model_name
-from contracts.spec import from_toml
 from tests.workspace import FAMILY, MODEL
 from training import families
 
@@ -56,4 +56,4 @@ def test_a_name_in_toml_that_is_no_string_is_refused(name: object, tmp_path: Pat
         "[limits.fp32]\ntolerance = { y = 1.0 }\nagreement = 1.0\n"
     )
     with pytest.raises(SpecError, match="a model cannot be called"):
-        from_toml(path)
+        spec_file.read(path)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts import spec
 from contracts.errors import SpecError
+from contracts.files import spec_file
 from contracts.spec import DEFAULT_METRICS, DynamicDim, Limits, ModelSpec, Task, TensorSpec, Tolerance
 
 TOML = """\
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_toml_file_says_all_that_a_spec_in_python_does(path: Path) -> None:
-    read = spec.from_toml(path)
+    read = spec_file.read(path)
     assert read == ModelSpec(
         family="recogniser",
         model="recogniser",
@@ -65,17 +65,17 @@ def test_a_toml_file_says_all_that_a_spec_in_python_does(path: Path) -> None:
 
 def test_a_file_that_is_no_spec_says_why(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read the spec .*none\.toml: No such file"):
-        spec.from_toml(tmp_path / "none.toml")
+        spec_file.read(tmp_path / "none.toml")
     for content in (b"model =", b"\xff\xfe"):
         (tmp_path / "spec.toml").write_bytes(content)
         with pytest.raises(SpecError, match="is not a TOML file"):
-            spec.from_toml(tmp_path / "spec.toml")
+            spec_file.read(tmp_path / "spec.toml")
 
 
 @pytest.mark.parametrize(
     ("line", "becomes", "told"),
     [
-        ('model = "recogniser"', "", "is not a complete spec: 'model'"),
+        ('model = "recogniser"', "", "is not a complete spec: it has no model"),
         ('task = "ctc"', 'task = "ocr"', "there is no task 'ocr'\nNote: tasks: classification, ctc, binary, regr"),
         ('task = "ctc"', 'kind = "ctc"', "has entries that no spec has: kind"),
         (
@@ -86,19 +86,29 @@ def test_a_file_that_is_no_spec_says_why(tmp_path: Path) -> None:
         ("[limits.int8]", "[limits.int4]", "there is no precision int4"),
         ("features = 1.0, ", "", "limits.int8 has no tolerance for features"),
         ("agreement = 0.95", "", "limits.int8 has no agreement"),
-        ("agreement = 0.95", "accuracy = 0.95", "is not a complete spec"),
-        ("min = 32, opt = 320", "min = 321, opt = 320", "dimension 'width' needs 0 <= min <= opt <= max"),
+        (
+            "agreement = 0.95",
+            "agrement = 0.95",
+            "agreement, drop, computed_share (is agreement meant?)",
+        ),
+        ("min = 32, opt = 320", "min = 321, opt = 320", '0 <= min <= opt <= max, not { name = "width", min = 321'),
         ("min = 32, opt = 320", "min = 0, opt = 320", "a dimension of the input 'image' starts below 1"),
         ('task = "ctc"', 'task = "ctc"\nbatch = "false"', "batch is true or false, not 'false'"),
         ('task = "ctc"', 'task = "ctc"\nthreshold = "half"', "threshold is 'half', which is no number"),
         ('task = "ctc"', 'task = "ctc"\nmetric = "bleu"', "there is no metric 'bleu'\nNote: metrics: accuracy, auc"),
         ("features = 1.0", "features = {}", "limits.int8, features: a tolerance limits nothing"),
         ("features = 1.0", "features = -1.0", "limits.int8, features: a tolerance of -1.0 is no number from 0 on"),
-        ("features = 1.0", "features = { p90 = 1.0 }", "is not a complete spec"),
+        ("features = 1.0", "features = { p90 = 1.0 }", "the tolerance of features in [limits.int8] has p90, and"),
         ("agreement = 0.95", 'agreement = "most"', "limits.int8 has something that is no number"),
-        ("min = 32,", 'min = "32",', "is not a complete spec"),
-        ("opt = 320, ", "", "is not a complete spec"),
-        ('dtype = "float32"', "", "is not a complete spec: 'dtype'"),
+        ("min = 32,", 'min = "32",', 'min is no whole number: { name = "width", min = "32", opt'),
+        ('labels = ["blank", "a"]', 'labels = "ab"', "labels are an array of texts"),
+        ('labels = ["blank", "a"]', 'labels = ["a"]', "1 labels, and the answer probabilities has 2 classes"),
+        ('name = "image"', "name = 3", "the name of the first of [[inputs]] is a text in quotes, not 3"),
+        ("3, 48,", "3, -48,", "in the shape of [[inputs]] 'image', -48 is neither a size nor {"),
+        ("tolerance = { features = 1.0, probabilities = 0.9 }", "tolerance = 1", "[limits.int8] is a table, as in"),
+        ('model = "recogniser"', "limits.int8 = 3\nmodel = 'a'", "is not a TOML file"),
+        ("opt = 320, ", "", "{ name = \"width\", min = 32, max = 640 } in the shape of [[inputs]] 'image' has no opt"),
+        ('dtype = "float32"', "", "is not a complete spec: [[inputs]] 'image' has no dtype"),
         ('shape = [{ name = "batch", min = 1, opt = 4, max = 16 }, 3', "shape = [16, 3", "must be a dynamic batch"),
     ],
 )
@@ -106,13 +116,13 @@ def test_what_is_wrong_in_a_spec_is_named(path: Path, line: str, becomes: str, t
     assert line in TOML
     path.write_text(TOML.replace(line, becomes, 1))
     with pytest.raises(SpecError) as refused:
-        spec.from_toml(path)
+        spec_file.read(path)
     assert told in str(refused.value)
 
 
 def test_a_tolerance_may_limit_more_than_the_largest_difference(path: Path) -> None:
     path.write_text(TOML.replace("features = 1.0", "features = { mean = 0.1, p99 = 0.5, relative = 0.02 }"))
-    limits = spec.from_toml(path).limits["int8"]
+    limits = spec_file.read(path).limits["int8"]
     assert limits.of("features") == Tolerance(mean=0.1, p99=0.5, relative=0.02)
     assert limits.of("probabilities") == Tolerance(largest=0.9)
 
@@ -120,14 +130,16 @@ def test_a_tolerance_may_limit_more_than_the_largest_difference(path: Path) -> N
 def test_a_drop_may_be_called_as_it_was_when_accuracy_was_the_only_metric(path: Path) -> None:
     for name in ("drop", "accuracy_drop_points"):
         path.write_text(TOML.replace("agreement = 0.95", f"agreement = 0.95\n{name} = 0.5"))
-        assert spec.from_toml(path).limits["int8"].drop == 0.5
+        assert spec_file.read(path).limits["int8"].drop == 0.5
 
 
 def test_a_byte_order_mark_is_no_part_of_a_spec(path: Path) -> None:
     """As editors on Windows write one."""
-    plain = spec.from_toml(path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert spec.from_toml(path) == plain
+    plain = spec_file.read(path)
+    path.write_bytes(b"\xef\xbb\xbf" + TOML.encode())
+    assert spec_file.read(path) == plain
+    path.write_bytes(TOML.encode("utf-16"))
+    assert spec_file.read(path) == plain
 
 
 def made(task: Task, shape: tuple[int | DynamicDim, ...], *, batched: bool = True, name: str = "y") -> ModelSpec:
@@ -181,7 +193,7 @@ def test_without_a_batch_inputs_are_what_they_are(path: Path) -> None:
     with pytest.raises(SpecError, match="must be a dynamic batch"):
         _ = vad.batch
     path.write_text("batch = false\n" + TOML)
-    assert not spec.from_toml(path).batched
+    assert not spec_file.read(path).batched
 
 
 FITS: list[tuple[Task, tuple[int | DynamicDim, ...]]] = [

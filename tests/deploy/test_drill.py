@@ -36,6 +36,33 @@ def event_result(event: Event, sent: list[SentRequest], connections: int = 1) ->
     return DrillResult(datetime.now(UTC), "model", connections, ordered, (event,)).event_results[0]
 
 
+@pytest.mark.parametrize(
+    ("retries", "told"),
+    [(False, "retries off; errors expected during crashes"), (True, "retries on; no errors expected")],
+)
+def test_the_picture_says_what_is_expected_in_plain_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: bool, told: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    texts = list[str]()
+
+    def note(figure: Figure, *_: object, **__: object) -> None:
+        figure.canvas.draw()
+        found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+        texts.extend(artist.get_text() for artist in found)  # type: ignore[attr-defined]  # those that have one
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    events = (Event("new version", 1.0, 2.0, None), Event("server killed", 5.0, 6.0, 10.0))
+    sent = requests(0, (0, 0.9), (0.9, 1.1), (1.1, 5.1), (5.6, 7.0)) + requests(0, (5.1, 5.6), error="refused")
+    ordered = tuple(sorted(sent, key=lambda request: request.end_s))
+    results._draw(DrillResult(datetime.now(UTC), "model", 1, ordered, events, retries=retries), tmp_path / "drill.png")
+    shown = "\n".join(texts)
+    assert told in shown and "server killed\n1 errors, recovered in 2.0 s" in shown and "new version\n0 errors" in shown
+    assert {"HTTP", "errors (1)", "request latency [ms]"} <= {*texts}
+    assert "mathdefault" not in shown, "a power of ten is mathematical text, which the project's style has off"
+
+
 def test_an_upgrade_that_nobody_noticed_holds() -> None:
     found = event_result(Event("new version", 1.0, 2.0, None), requests(0, (0, 0.9), (0.9, 1.1), (1.1, 2.5)))
     assert (found.requests, found.failures, found.held) == (3, 0, True)

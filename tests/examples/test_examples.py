@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts import layout
-from contracts.spec import USUAL_PRECISIONS, DynamicDim, ModelSpec, from_toml
+from contracts.files import spec_file
+from contracts.spec import USUAL_PRECISIONS, DynamicDim, ModelSpec
 from examples import wheel
 from tests.conftest import Workspace
 
@@ -37,7 +38,7 @@ def examples_made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def spec_of(example: str) -> ModelSpec:
-    return from_toml(layout.ROOT / "examples" / example / "spec.toml")
+    return spec_file.read(layout.ROOT / "examples" / example / "spec.toml")
 
 
 def samples_of(example: str, examples_made: Workspace) -> dict[str, NDArray[Any]]:
@@ -95,7 +96,7 @@ def test_the_graph_gives_what_the_spec_says_at_each_end_of_its_dimensions(
 def test_the_spec_in_the_how_to_is_one(tmp_path: Path) -> None:
     page = (layout.ROOT / "docs" / "how-to" / "bring-your-own-graph.md").read_text()
     (tmp_path / "spec.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
-    spec = from_toml(tmp_path / "spec.toml")
+    spec = spec_file.read(tmp_path / "spec.toml")
     assert spec.limits.keys() == set(USUAL_PRECISIONS)
     assert spec.answer_output == "logits"
 

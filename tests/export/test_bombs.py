@@ -8,8 +8,9 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from contracts import golden, spec
+from contracts import golden
 from contracts.errors import ManifestError, SpecError
+from contracts.files import spec_file
 from export import graphs
 from export.errors import GraphError, SampleError
 from export.source.samples import load_arrays
@@ -50,7 +51,7 @@ def test_zeros_that_are_packed_well(tmp_path: Path) -> None:
 def test_a_spec_that_is_too_deep_or_too_large(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "spec.toml").write_text(text)
     with pytest.raises(SpecError, match=told):
-        spec.from_toml(tmp_path / "spec.toml")
+        spec_file.read(tmp_path / "spec.toml")
 
 
 BODIES = {

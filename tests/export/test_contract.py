@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
@@ -12,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contracts.engines.plans import cc_model_filenames
 from contracts.errors import ModelConfigError
+from contracts.samples import Split
 from contracts.spec import DynamicDim, Limits, ModelSpec, Precision, TensorSpec
 from export import graphs, prove
 from export.context import ExportContext
@@ -224,6 +226,14 @@ PLAIN = ModelSpec(
         (BROUGHT, 'key: "tokens" value { data_type: TYPE_INT32 dims: [16]',
          'key: "tokens" value { data_type: TYPE_INT32 dims: [65]',
          "warmup 'one': 'tokens' is [65], outside of [4] to [64]"),
+        (BROUGHT, 'key: "tokens" value { data_type: TYPE_INT32 dims: [16]',
+         'key: "tokens" value { data_type: TYPE_INT32 dims: [16, 1]',
+         "warmup 'one': 'tokens' is [16, 1], outside of [4] to [64]"),
+        (BROUGHT, 'key: "tokens" value { data_type: TYPE_INT32 dims: [16]',
+         'key: "tokens" value { data_type: TYPE_INT64 dims: [16]', "warmup 'one': 'tokens' is int64, not int32"),
+        (BROUGHT, " zero_data: true", ' input_data_file: "ids"', "warmup 'one': 'tokens': there is no warmup/ids"),
+        (BROUGHT, " zero_data: true", "", "'tokens' has neither random_data nor zero_data nor an input_data_file"),
+        (BROUGHT, "batch_size: 1\n", "batch_size: 0\n", "warmup 'one' has a batch of 0"),
         (PLAIN, "max_batch_size: 0", "max_batch_size: 8", "max_batch_size is 8, not 0: the network takes no batches"),
         (PLAIN, "TYPE_INT64 dims: [ 1 ]", "TYPE_INT64 dims: [ 2 ]", "input 'rate' has dims [2], not []"),
         (PLAIN, "TYPE_FP32 dims: [ 1 ]", "TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] }",
@@ -244,6 +254,43 @@ def test_planted_what_no_server_would_load_or_warm_up_fails_the_gate(
     path.write_text(path.read_text().replace(written, becomes, 1))
     [refused] = [gate for gate in contract.config_gates(tmp_path, spec) if not gate.passed]
     assert refused.name == f"contract: {config}" and told in refused.detail
+
+
+GRAPH = """optimization {{ cuda {{ graphs: true graph_spec {{
+  batch_size: {0} input {{ key: "{1}" value {{ dim: {2} }} }}
+  graph_lower_bound {{ batch_size: {3} input {{ key: "tokens" value {{ dim: [ 8 ] }} }} }} }} }} }}"""
+
+
+@pytest.mark.parametrize(
+    ("graph", "told"),
+    [
+        ((8, "tokens", "[ 16 ]", 2), None),
+        ((8, "tokens", "[ 65 ]", 2), "CUDA graph of batch 8: 'tokens' is [65], outside of [4] to [64]"),
+        ((8, "tokens", "[ 8, 16 ]", 2), "CUDA graph of batch 8: 'tokens' is [8, 16], outside of [4] to [64]"),
+        ((8, "token", "[ 16 ]", 2), "CUDA graph of batch 8: 'token' is no input"),
+        ((999, "tokens", "[ 16 ]", 2), "CUDA graph of batch 999: max_batch_size is"),
+        ((8, "tokens", "[ 16 ]", 9), "its lower bound has a batch of 9"),
+    ],
+)
+def test_the_shapes_of_cuda_graphs_are_within_the_range_that_is_compiled(
+    tmp_path: Path, graph: tuple[object, ...], told: str | None
+) -> None:
+    configs.write_configs(tmp_path, BROUGHT)
+    path = tmp_path / CONFIGS[0]
+    text = path.read_text().replace("optimization { cuda { graphs: true } }", GRAPH.format(*graph))
+    assert "graph_spec" in text
+    path.write_text(text)
+    refused = [gate for gate in contract.config_gates(tmp_path, BROUGHT) if not gate.passed]
+    assert [told in gate.detail for gate in refused if told] == [True] * bool(told)
+
+
+def test_a_warm_up_from_a_file_has_as_many_bytes_as_its_sample(tmp_path: Path) -> None:
+    x = np.zeros((40, 400), np.float32)
+    configs.write_configs(tmp_path, PLAIN, Split.of({"sound": x, "rate": np.zeros(40, np.int64)}))
+    assert all(gate.passed for gate in contract.config_gates(tmp_path, PLAIN))
+    (tmp_path / "warmup" / "sound").write_bytes(bytes(8))
+    refused = [gate.detail for gate in contract.config_gates(tmp_path, PLAIN) if not gate.passed]
+    assert refused == ["warmup 'one': 'sound': warmup/sound has 8 bytes, not 1600"] * 2
 
 
 def test_a_graph_without_a_batch_is_held_to_the_whole_shapes() -> None:

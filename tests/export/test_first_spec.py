@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from contracts.errors import SpecError
-from contracts.spec import ModelSpec, from_toml
+from contracts.files import spec_file
+from contracts.spec import ModelSpec
 from export.errors import ModuleError, SampleError
 from export.source import first_spec
 from tests.export.modules import (
@@ -35,7 +36,7 @@ def drafted(module: nn.Module, folder: Path, *samples: dict[str, Any], name: str
     said: list[str] = []
     found = first_spec.write(module.eval(), f"{name}:make", paths, folder, said.append)
     text = (folder / f"{found.model}.toml").read_text()
-    assert found == from_toml(folder / f"{found.model}.toml") and text in said
+    assert found == spec_file.read(folder / f"{found.model}.toml") and text in said
     return found, text
 
 

@@ -18,7 +18,7 @@ from contracts.manifest import Choice, Engine, Gate, Judge, Layer, Manifest, Rec
 from contracts.samples import Split
 from contracts.spec import ModelSpec
 from export import report
-from export.report import Evidence
+from export.report import Evidence, plots
 from tests.hostile_names import NAMES, steering
 from training import families
 
@@ -155,6 +155,66 @@ def test_a_refused_variant_is_named_with_the_gate_that_failed(evidence: Evidence
     assert "nothing is served" in markdown
 
 
+def test_nothing_says_that_every_gate_was_passed_above_one_that_was_not(evidence: Evidence, tmp_path: Path) -> None:
+    refused = replace(RELEASE.variants[1], gates=gates(1.3, 0.984), timings={})
+    html, _ = written(replace(RELEASE, variants=(*RELEASE.variants[::2], refused)), FASHION, evidence, tmp_path)
+    assert "2 of 3 variants hold the limits" in html and "banner good" not in html and "every gate." not in html
+    html, _ = written(RELEASE, FASHION, evidence, tmp_path)
+    assert "✓ Every variant holds the limits of the spec" in html and "banner bad" not in html
+
+
+def test_what_is_not_worth_it_is_no_failure(evidence: Evidence, tmp_path: Path) -> None:
+    """A lower precision that is not faster is not served, and nothing is wrong with it."""
+    slow = Gate("model.onnx: share of fp32's time", 0.97, 0.9, "at most", id="worth_it")
+    variant = replace(RELEASE.variants[1], timings={"model.onnx": timing(3.9, slow)})
+    html, _ = written(replace(RELEASE, variants=(RELEASE.variants[0], variant)), FASHION, evidence, tmp_path)
+    assert "not faster by enough to be served" in html and "did not hold" not in html
+
+
+def test_a_cpus_latencies_of_what_is_for_gpus_are_grey(evidence: Evidence, tmp_path: Path) -> None:
+    html, markdown = written(RELEASE, FASHION, evidence, tmp_path)
+    assert "<strong>GPU: not measured.</strong>" in html and "**GPU: not measured:**" in markdown
+    greys = re.findall(r'class="number( grey)?">[\d.]+ ms<small>p99', html)
+    assert greys == ["", " grey", " grey"], "FP32 is what a CPU serves anyway"
+    timings = {**RELEASE.variants[2].timings, "model.sm90.plan": timing(0.2)}
+    on_gpu = replace(RELEASE, variants=(*RELEASE.variants[:2], replace(RELEASE.variants[2], timings=timings)))
+    html, markdown = written(on_gpu, FASHION, evidence, tmp_path)
+    assert "not measured" not in html and "not measured" not in markdown
+
+
+def test_a_percentile_far_from_its_median_is_explained(evidence: Evidence, tmp_path: Path) -> None:
+    told = "batch 1: 3 of 100 calls took over 10 × the median, in 2 of 20 turns: other work on the machine"
+    noisy = replace(RELEASE.variants[0], timings={"model.onnx": replace(timing(4.1), disturbed=told)})
+    for text in written(replace(RELEASE, variants=(noisy,)), FASHION, evidence, tmp_path):
+        assert f"fp32, model.onnx, {told}; measured again, with the same result" in text
+
+
+def test_what_the_samples_do_not_show_is_on_top(evidence: Evidence, tmp_path: Path) -> None:
+    for text in written(replace(RELEASE, warnings=("every label is 'Bag'",)), FASHION, evidence, tmp_path):
+        assert "every label is" in text
+
+
+@pytest.mark.parametrize(
+    ("latencies", "shares", "ties"),
+    [
+        (((1.0, 0.9, 1.1), (1.05, 1.0, 1.2)), ((0.92, 0.91), (0.915, 0.905)), 1),
+        (((1.0, 0.9, 1.1), (1.5, 1.4, 1.6)), ((0.92, 0.91), (0.915, 0.905)), 0),  # slower
+        (((1.0, 0.9, 1.1), (1.05, 1.0, 1.2)), ((0.92, 0.919), (0.8, 0.79)), 0),  # worse
+        (((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)), ((0.92, 0.92), (0.92, 0.92)), 1),  # the very same
+    ],
+)
+def test_variants_whose_intervals_overlap_both_ways_are_a_tie(
+    latencies: tuple[tuple[float, float, float], ...], shares: tuple[tuple[float, float], ...], ties: int
+) -> None:
+    points = [
+        plots.Point(precision, ms, share, low, False, (first, last))  # type: ignore[arg-type]  # a precision
+        for precision, (ms, first, last), (share, low) in zip(("fp32", "fp16"), latencies, shares, strict=True)
+    ]
+    url = plots.pareto({"model.onnx": points}, "accuracy", "16", None)
+    svg = base64.b64decode(url.partition(",")[2]).decode()
+    assert svg.count("a tie with") == 2 * ties
+
+
 def test_an_engine_that_was_refused_is_not_taken_for_its_graph(evidence: Evidence, tmp_path: Path) -> None:
     variant = replace(RELEASE.variants[2], engine=replace(ON_GPU, gates=gates(0.9, 0.991)))
     html, markdown = written(replace(RELEASE, variants=(variant,)), FASHION, evidence, tmp_path)
@@ -264,6 +324,11 @@ def test_a_network_without_answers_labels_or_timings_has_a_report(tmp_path: Path
     html, markdown = written(release, spec, Evidence(Split.of({"tokens": np.zeros((3, 8))}), None, None, {}), tmp_path)
     assert "No engine was built" in html and "not labelled" in markdown
     assert "<figure" not in html
+    release, spec = replace(release, metric=None, task="values"), replace(spec, metric=None)
+    html, markdown = written(release, spec, Evidence(Split.of({"tokens": np.zeros((3, 8))}), None, None, {}), tmp_path)
+    assert "only numbers are compared" in html and "only numbers are compared" in markdown
+    assert "Agreement" not in html and "agreement" not in markdown and "— |" not in markdown
+    assert [*re.findall('<h2 id="(.*?)"', html)] == ["gates", "source"], "no section is empty"
 
 
 def test_unlabelled_answers_that_flip_are_shown_by_number(tmp_path: Path) -> None:

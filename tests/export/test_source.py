@@ -1,5 +1,6 @@
 """A graph that was trained elsewhere is taken with real inputs that fit it, or refused with what does not."""
 
+import dataclasses
 import re
 import zipfile
 from collections.abc import Callable
@@ -231,3 +232,57 @@ def test_labels_that_are_sorted_are_told_before_there_is_half_a_curve(graph: Pat
         read_samples([path], spec)
     shuffled = write_samples(tmp_path / "shuffled.npz", {"x": X, "labels": np.arange(50) % 2})
     assert len(read_samples([shuffled], spec)) == 50
+
+
+ORDERS: dict[str, tuple[NDArray[np.int64], str | None]] = {
+    "shuffled": (np.random.default_rng(0).permutation(np.arange(50) % 8), None),
+    "of one class": (np.zeros(50, np.int64), None),  # which is said later, with what it does not show
+    "sorted": (
+        np.arange(50) // 7,
+        "the other is held out: 7 of 8 classes are in one of them alone, as 0 is",
+    ),
+    "sorted downwards": (7 - np.arange(50) // 7, "lie sorted by their labels"),
+    "in blocks": (np.array([3, 7, 0, 5])[np.arange(50) // 13], "lie sorted by their labels"),
+    "in two blocks": ((np.arange(50) >= 25).astype(np.int64) + 2, "every label of the first half"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_samples_that_lie_sorted_by_their_labels_are_refused(tmp_path: Path, order: str) -> None:
+    """One half would calibrate on classes that the other, which proves, has none of."""
+    labels, told = ORDERS[order]
+    spec = dataclasses.replace(SPEC, outputs=(TensorSpec("y", "float32", (BATCH, 8)),))
+    path = write_samples(tmp_path / "samples.npz", {"x": X, "labels": labels})
+    if told is None:
+        assert len(read_samples([path], spec)) == 50
+        return
+    with pytest.raises(SampleError) as refused:
+        read_samples([path], spec)
+    assert told in str(refused.value) and "shuffle: order =" in str(refused.value)
+
+
+def test_a_class_a_file_is_in_both_halves(tmp_path: Path) -> None:
+    files = [
+        write_samples(tmp_path / f"{label}.npz", {"x": X, "labels": np.full(50, label, np.int64)}) for label in (0, 1)
+    ]
+    assert len(read_samples(files, SPEC)) == 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (np.eye(8, dtype=np.int64)[LABELS], "labels.argmax(axis=1)"),
+        (LABELS[:, None], "labels[:, 0]"),
+        (LABELS.astype(np.float32), "labels.astype(int)"),
+        (np.array(list("abcdefgh"))[LABELS], "names.index(label)"),
+        (LABELS + 1, "labels - 1"),
+    ],
+)
+def test_labels_in_another_form_are_told_the_call_that_makes_class_indices(
+    tmp_path: Path, labels: NDArray[np.generic], hint: str
+) -> None:
+    spec = dataclasses.replace(SPEC, outputs=(TensorSpec("y", "float32", (BATCH, 8)),), labels=tuple("abcdefgh"))
+    path = write_samples(tmp_path / "samples.npz", {"x": X, "labels": labels})
+    with pytest.raises(SampleError) as refused:
+        read_samples([path], spec)
+    assert hint in str(refused.value)

@@ -47,6 +47,11 @@ def loaded(path: Path) -> list[str]:
         ({"state_dict": behind("net."), "epoch": 3}, ["'state_dict' in", "'net.' was taken off"]),
         ({"state_dict": {**behind("model."), "loss.weight": torch.ones(2)}}, ["1 in the file, but not of the module"]),
         ({"model": STATE, "model_ema": {k: 2 * v for k, v in STATE.items()}}, ["also holds 'model_ema', which"]),
+        (
+            {"state_dict": STATE, "current_model_state": {k: 2 * v for k, v in STATE.items()},
+             "averaging_state": {"n_averaged": torch.tensor(5)}},
+            ["'state_dict' in", "also holds 'current_model_state'"],
+        ),
         ({**behind("module."), "n_averaged": torch.tensor(3)}, ["not of the module: n_averaged"]),
         ({key: value.numpy() for key, value in STATE.items()}, []),
         ({key: value for key, value in STATE.items() if "num_batches" not in key}, []),
@@ -65,6 +70,16 @@ def test_they_are_found_whatever_is_around_them(tmp_path: Path, content: Any, to
     said = "\n".join(loaded(tmp_path / "weights.pt"))
     assert all(words in said for words in told), said
     assert bool(said) == bool(told), said
+
+
+def test_averaged_weights_are_taken_by_a_flag(tmp_path: Path) -> None:
+    torch.save({"model": {k: 2 * v for k, v in STATE.items()}, "model_ema": STATE}, tmp_path / "weights.pt")
+    module = Net()
+    load_weights(module, tmp_path / "weights.pt", ema=True)
+    assert all(torch.equal(value, STATE[key]) for key, value in module.state_dict().items())
+    torch.save({"model": STATE}, tmp_path / "weights.pt")
+    with pytest.raises(ModuleError, match="holds no averaged weights\nNote: it holds 'model'"):
+        load_weights(module, tmp_path / "weights.pt", ema=True)
 
 
 def test_safetensors_may_be_in_parts_and_hold_tied_weights_once(tmp_path: Path) -> None:

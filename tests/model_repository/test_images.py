@@ -146,6 +146,29 @@ def test_the_orientation_of_exif_is_applied(preprocess: Preprocess, orientation:
         np.testing.assert_array_equal(preprocess(file)[0], upright)
 
 
+XMP = b"""<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF><rdf:Description %s</rdf:Description></rdf:RDF></x:xmpmeta>"""
+FORMS = {
+    "attribute": b'tiff:Orientation="6">',
+    "in single quotes": b"tiff:Orientation='6'>",
+    "element": b"><tiff:Orientation>6</tiff:Orientation>",
+    "on lines": b'tiff:Orientation =\n "6">',
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_orientation_of_xmp_is_applied_where_exif_has_none(preprocess: Preprocess, form: str) -> None:
+    packet = XMP % FORMS[form]
+    body = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    turned = np.rot90(BLOCKS, -1)
+    for file in (
+        with_segment(JPEGS["grey"], 0xE1, body),
+        png(BLOCKS[..., None], 0, more=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)),
+    ):
+        np.testing.assert_array_equal(preprocess(file)[0], turned)
+    both = with_segment(with_segment(JPEGS["grey"], 0xE1, body), 0xE1, b"Exif\0\0" + exif(1))
+    np.testing.assert_array_equal(preprocess(both)[0], BLOCKS)
+
+
 GREY = png(BLOCKS[..., None], 0)
 FRAME = struct.pack(">IIIIIHHBB", 0, 28, 28, 0, 0, 1, 10, 0, 0)
 ODD_BUT_WHOLE = {
@@ -160,6 +183,10 @@ ODD_BUT_WHOLE = {
     "a zip archive behind it": GREY + b"PK\x05\x06" + bytes(18),
     "a PNG behind it": GREY + GREY,
     "a web page behind a JPEG": JPEGS["grey"] + b"<script>alert(1)</script>",
+    "a video behind it, as in motion photos": JPEGS["grey"] + b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08\xff\xd8" * 300,
+    "a JPEG that ends early behind a JPEG": JPEGS["progressive"] + JPEGS["RGB"][:-2],
+    "profiles behind a PNG": GREY + chunk(b"iCCP", b"a\0\0") * 3,
+    "a scan of a thumbnail, and no other end": with_segment(JPEGS["grey"], 0xE1, JPEGS["RGB"][:-2]) + b"\xff\xda",
     "a PNG within a JPEG": with_segment(JPEGS["grey"], 0xFE, png(np.zeros((28, 28, 1), int), 0)),
     "a JPEG within a JPEG": with_segment(JPEGS["grey"], 0xE1, jpeg(255 - BLOCKS, "L")),
     "an endless EXIF directory": with_segment(JPEGS["grey"], 0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(60_000)),

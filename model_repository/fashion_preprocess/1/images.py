@@ -4,6 +4,7 @@ Pillow reads the files. What it would let pass is refused here, before anything 
 """
 
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,13 @@ FORMATS = ("PNG", "JPEG")
 MAX_SCANS = 100
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG = b"\xff\xd8\xff"
+# What begins a segment of a JPEG: neither a stuffed byte of the compressed data, a restart within it, nor a fill byte.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_ALONE = (0x01, 0xD8)  # markers without a length
+_SCAN, _END = 0xDA, 0xD9
+_ORIENTATION = 0x0112  # EXIF's tag
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
 
 
 class ImageError(ValueError):
@@ -40,7 +47,7 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
     size = f"{len(encoded):,} bytes"
     if len(encoded) > limits.encoded_bytes:
         raise ImageError(f"the image has {size}, at most {limits.encoded_bytes:,} are allowed (max_encoded_bytes)")
-    _require_whole(encoded)
+    encoded = _whole(encoded)
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:  # reads the header
             if image.width * image.height > limits.pixels:
@@ -49,6 +56,7 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
                     f"at most {limits.pixels:,} in all are allowed (max_pixels)"
                 )
             _require_understood(image, encoded)
+            _note_orientation(image)
             grey = _grey(ImageOps.exif_transpose(image))
     except ImageError:
         raise
@@ -59,18 +67,61 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
     return np.asarray(grey, dtype=np.uint8)[np.newaxis]
 
 
-def _require_whole(encoded: bytes) -> None:
-    """Refuse what Pillow would take: files that end early, and some that are small and take seconds."""
+def _whole(encoded: bytes) -> bytes:
+    """Return the image alone, without what lies behind it in the file: a video, as in motion photos, or more pictures.
+
+    Pillow would take files that end early, and some that are small and take seconds.
+
+    Raises:
+        ImageError: it is one of those.
+    """
     if encoded.startswith(_PNG):
-        whole, bomb = b"IEND\xaeB`\x82" in encoded, encoded.count(b"iCCP") > 1  # Pillow inflates each, up to 1 MB
+        end, profiles = _end_of_png(encoded)
+        bomb = profiles > 1  # Pillow inflates each, up to 1 MB
     elif encoded.startswith(_JPEG):
-        whole, bomb = encoded.rfind(_END) > encoded.rfind(_SCAN), encoded.count(_SCAN) > MAX_SCANS
+        end, scans = _end_of_jpeg(encoded)
+        bomb = scans > MAX_SCANS
     else:
-        return
+        return encoded
     if bomb:
         raise ImageError(f"the image has a second colour profile, or more than {MAX_SCANS} scans")
-    if not whole:
+    if end is None:
         raise ImageError(f"the image file is truncated: it ends without its end marker ({len(encoded):,} bytes)")
+    return encoded[:end]
+
+
+def _end_of_png(encoded: bytes) -> tuple[int | None, int]:
+    """Return where a PNG ends, None if its file does before, and how many colour profiles it has."""
+    at, profiles = len(_PNG), 0
+    while len(encoded) >= at + 12:  # a chunk's length, kind and checksum
+        size, kind = int.from_bytes(encoded[at : at + 4], "big"), encoded[at + 4 : at + 8]
+        at += 12 + size
+        profiles += kind == b"iCCP"
+        if kind == b"IEND" and at <= len(encoded):
+            return at, profiles
+    return None, profiles
+
+
+def _end_of_jpeg(encoded: bytes) -> tuple[int | None, int]:
+    """Return where a JPEG ends, None if its file does before, and how many scans it has."""
+    at, scans = 2, 0
+    while found := _MARKER.search(encoded, at):
+        marker, at = encoded[found.end() - 1], found.end()
+        if marker == _END:
+            return at, scans
+        scans += marker == _SCAN
+        if marker not in _ALONE:
+            at += int.from_bytes(encoded[at : at + 2], "big")
+    return None, scans
+
+
+def _note_orientation(image: Image.Image) -> None:
+    """Take the orientation of XMP where EXIF has none; Pillow does, but not of what is in single quotes."""
+    exif = image.getexif()
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    found = _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    if _ORIENTATION not in exif and found:
+        exif[_ORIENTATION] = int(found[1])
 
 
 def _require_understood(image: Image.Image, encoded: bytes) -> None:
