@@ -261,6 +261,7 @@ class Manifest:
     models: tuple[str, ...] = ()
     served: str | None = None  # the Triton that answered its golden requests, "2.51.0"; None: not yet served
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
+    without_tensorrt: str | None = None  # why TensorRT compiled none of it, so that it is served on a CPU alone
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:

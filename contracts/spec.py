@@ -29,6 +29,14 @@ _ENTRIES = frozenset(
         *("metric", "threshold", "agree_within", "batch", "tensorrt"),
     }
 )
+# What text may be called in a spec: it is one type, to numpy, to onnxruntime and to Triton.
+_TEXT = frozenset({"object", "str", "bytes", "string"})
+# numpy's names of what Triton serves, and of that what TensorRT takes and gives.
+_DTYPES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64", "object"),
+)
+TENSORRT_DTYPES = frozenset({"bool", "uint8", "int8", "int32", "int64", "float16", "float32"})
 _MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _BATCH_HINT = "a graph that takes no batches is served sample by sample: batch = false"
 
@@ -135,7 +143,7 @@ class ModelSpec:
     threshold: float = 0.5  # of the task binary: a value from here on means yes
     agree_within: float | None = None  # of regression and embedding: how far apart two answers that agree may be
     batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
-    tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it everywhere
+    tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it, on a CPU alone
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):
@@ -245,6 +253,15 @@ class ModelSpec:
         return dim
 
     @property
+    def without_tensorrt(self) -> str | None:
+        """Why TensorRT is given none of it: by the spec's own word, or for a type that it has not; None: it is."""
+        if not self.tensorrt:
+            return "the spec says tensorrt = false"
+        strange = [t for t in (*self.inputs, *self.outputs) if t.dtype not in TENSORRT_DTYPES]
+        kind = "text" if strange and strange[0].dtype == "object" else strange[0].dtype if strange else ""
+        return f"TensorRT has no {kind}, as {strange[0].name} is" if strange else None
+
+    @property
     def max_batch(self) -> int:
         """Triton's max_batch_size: the most samples of a batch, 0 where the network takes none."""
         return self.batch.max if self.batched else 0
@@ -329,7 +346,13 @@ def _limits(precision: str, raw: dict[str, Any]) -> Limits:
 
 def _tensor(raw: dict[str, Any]) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else DynamicDim(**d) for d in raw["shape"])
-    return TensorSpec(raw["name"], raw["dtype"], shape)
+    dtype = "object" if raw["dtype"] in _TEXT else raw["dtype"]
+    if dtype not in _DTYPES:
+        raise SpecError(
+            f"{raw['name']!r} has the dtype {dtype!r}, which Triton does not serve",
+            note=f"numpy's names: {', '.join(_DTYPES[:-1])}; and string",
+        )
+    return TensorSpec(raw["name"], dtype, shape)
 
 
 def _said(tensor: TensorSpec) -> str:

@@ -37,7 +37,7 @@ def prove_engine(context: ExportContext, precision: Precision, graph: Path) -> P
         try:
             place, facts, io_tensors, cached = _compiled(context, given)
         except CompileError as error:
-            hint = "what TensorRT does not take, ONNX Runtime may serve: tensorrt = false in the spec"
+            hint = "what TensorRT does not take, ONNX Runtime may serve, on a CPU: tensorrt = false in the spec"
             done(f"REFUSED: {error}")
             refused = Gate("compiled by TensorRT", 0, 1, "at least", f"{error}\nHint: {hint}", id="compiled")
             return ProvenEngine((refused,))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cli.progress import Progress
 from contracts import manifest
+from contracts.files import texts
 from contracts.judging import tasks
 from contracts.manifest import Recipe
 from contracts.samples import Batch, Split
-from contracts.spec import Precision
+from contracts.spec import ModelSpec, Precision
 from export import graphs
 from export.cache import Cache
 from export.context import ENDS, ExportContext
@@ -74,7 +75,11 @@ def _expected(split: Split, batched: bool) -> list[Batch] | None:
 def _save(chosen: Sequence[Batch], given: Sequence[Batch], path: Path) -> None:
     """Keep the chosen outputs, and what they lack of those that were computed."""
     parts = [{**computed, **wanted} for computed, wanted in zip(given, chosen, strict=True)]
-    arrays = {f"{number}/{name}": values for number, part in enumerate(parts) for name, values in part.items()}
+    arrays = {
+        f"{number}/{name}": values.astype(str) if texts.is_text(values) else values  # objects would be pickled
+        for number, part in enumerate(parts)
+        for name, values in part.items()
+    }
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
 
 
@@ -83,7 +88,7 @@ def _load(path: Path) -> list[Batch]:
     with np.load(path) as stored:
         for key, values in stored.items():
             number, _, name = key.partition("/")
-            parts.setdefault(int(number), {})[name] = values
+            parts.setdefault(int(number), {})[name] = texts.as_str(values) if texts.is_text(values) else values
     return [parts[number] for number in sorted(parts)]
 
 
@@ -144,6 +149,7 @@ def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -
 def _in_16_bits(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
     """Convert a graph to FP16 or BF16; return the folder with it and what is kept in FP32, and whether it was there."""
     spec = context.source.spec
+    _refuse_text(spec, name)
     count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
     samples = list(context.source.calibration.first(count).batches(count if spec.batched else 0))
 
@@ -158,6 +164,11 @@ def _in_16_bits(context: ExportContext, name: str, graph: Path) -> tuple[Path, b
     return context.cache.step(name, make, graph=manifest.sha256(graph), data=context.data)
 
 
+def _refuse_text(spec: ModelSpec, precision: str) -> None:
+    if text := [tensor.name for tensor in spec.inputs if tensor.dtype == "object"]:
+        raise GraphError(f"the input {text[0]!r} is text, and what makes {precision.upper()} takes numbers alone")
+
+
 def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) -> tuple[Path, search.SearchResult]:
     """Search for the best recipe of INT8 or FP8; return its graph and what the search found.
 
@@ -165,6 +176,7 @@ def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) ->
         GraphError: no quantizer could quantize it.
     """
     source, request, digest = context.source, context.request, manifest.sha256(fp32)
+    _refuse_text(source.spec, precision)
 
     def quantized(recipe: Recipe) -> Path:
         def make(place: Path) -> None:

@@ -64,6 +64,7 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
         GraphError: ModelOpt could not convert it.
     """
     model = graphs.load(fp32)
+    graphs.require_whole(model, "FP16")
     border = graphs.border_nodes(model)
     samples = _affordable(model, samples, batched=batched)
     reference = list(_tensors(model, samples))
@@ -71,6 +72,7 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
     overflows: dict[str, str] = {}
     for attempt in range(_ROUNDS + 1):
         half, reasons = _autocast(fp32, samples, [*border, *faults])
+        half = graphs.settled(half, model)
         onnx.save(half, fp16)
         overflows = {n: reasons.get(n, "ModelOpt keeps it") for n in _in_fp32(model, half) - {*border, *faults}}
         found = _faults(model, half, reference, samples, {*border, *overflows, *faults}) if attempt < _ROUNDS else {}
@@ -94,8 +96,10 @@ def cast(
         GraphError: ModelOpt could not convert it.
     """
     model = graphs.load(graph)
+    graphs.require_whole(model, low.upper())
     border = graphs.border_nodes(model)
     half, reasons = _autocast(graph, _affordable(model, samples, batched=batched), border, low)
+    half = graphs.settled(half, model)
     onnx.save(half, made)
     kept = _in_fp32(model, half) - {*border}
     return tuple(
@@ -108,9 +112,10 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
 
     Of a BF16 graph, every BF16 tensor rounded to bfloat16.
 
-    Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away.
+    Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away. What it takes and gives keeps
+    its type: only a Cast reads or writes that.
     """
-    types = graphs.tensor_types(half)
+    types, given = graphs.tensor_types(half), {value.name for value in half.graph.output}
     twin = ModelProto()
     twin.CopyFrom(half)
     for initializer in twin.graph.initializer:
@@ -128,6 +133,9 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
             if (low := types.get(name)) in _LOW:
                 exact, stored = f"{name}/exact", f"{name}/rounded"
                 node.output[index] = exact
+                if name in given:
+                    nodes.append(helper.make_node("Cast", [exact], [name], to=low))
+                    continue
                 nodes.append(helper.make_node("Cast", [exact], [stored], to=low))
                 nodes.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
     del twin.graph.node[:], twin.graph.value_info[:]
@@ -140,27 +148,33 @@ def _autocast(
 ) -> tuple[ModelProto, dict[str, str]]:
     from modelopt.onnx.autocast import convert_to_mixed_precision
 
+    model, border = graphs.float32_border(graphs.load(fp32))  # it takes no other float types
     with TemporaryDirectory() as scratch, _listening() as heard:
+        data = Path(scratch, "data")
+        data.mkdir()
         for number, batch in enumerate(samples):
-            path = Path(scratch) / f"{number:06d}.npz"
-            save_arrays(path, batch)
+            given = {name: values.astype(np.float32) if name in border else values for name, values in batch.items()}
+            save_arrays(data / f"{number:06d}.npz", given)
+        onnx.save(model, Path(scratch, fp32.name))
         try:
             half = convert_to_mixed_precision(
-                str(fp32),
+                str(Path(scratch, fp32.name)),
                 low_precision_type=low,
                 nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
                 data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
                 init_max=_MAX if low == "fp16" else np.inf,
                 keep_io_types=True,
-                calibration_data=scratch,
+                calibration_data=str(data),
                 providers=["cpu"],
             )
-        except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
+        except Exception as error:  # it fails in its own many ways on graphs that it does not know
             raise GraphError(
-                f"ModelOpt could not convert {fp32.name} to {low.upper()}", note=_first_line(error)
+                f"ModelOpt could not convert {fp32.name} to {low.upper()}",
+                note="; ".join([_first_line(error), *heard.errors[:1]]),
             ) from error
     _without_empty_scales(half)
-    return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
+    half = graphs.with_border(half, border)
+    return half, {name: _told(reason) for name, reason in heard.kept.items() if "Regex" not in reason}
 
 
 def _without_empty_scales(half: ModelProto) -> None:
@@ -173,15 +187,25 @@ def _without_empty_scales(half: ModelProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """What ModelOpt's log says."""
+
+    kept: dict[str, str]  # {node: why it stays in FP32}
+    errors: list[str]  # why a conversion failed: the exception itself is "Sanity Check Failed"
+
+
 @contextmanager
-def _listening() -> Iterator[dict[str, str]]:
-    """Collect {node: why it is kept} from ModelOpt's log, the only place that says so; nobody else has to read it."""
-    heard: dict[str, str] = {}
+def _listening() -> Iterator[_Heard]:
+    """Collect what ModelOpt's log says, the only place that does; nobody else has to read it."""
+    heard = _Heard({}, [])
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if match := re.match(r"Skipping node (.+?): (.+)", record.getMessage()):
-                heard[match[1]] = match[2]
+                heard.kept[match[1]] = match[2]
+            elif record.levelno >= logging.ERROR:
+                heard.errors.append(record.getMessage().partition("\n")[0])
 
     import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
 

@@ -57,9 +57,12 @@ def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batc
     make: Callable[..., None] = _with_onnxruntime
     if recipe.quantizer == "modelopt":
         make = partial(_with_modelopt, recipe.precision)
+    model = graphs.load(fp32)
+    graphs.require_whole(model, recipe.precision.upper())
     try:
         with _silence():
             make(fp32, int8, samples, recipe.method, batched)
+        onnx.save(graphs.settled(onnx.load(int8), model), int8)
     # The quantizers fail in their own many ways on graphs they do not know; to the user it is one.
     except Exception as error:
         raise GraphError(

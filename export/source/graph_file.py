@@ -1,10 +1,7 @@
 """An export source from an ONNX graph that was trained elsewhere."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import onnx
 
 from contracts.manifest import Source
 from contracts.spec import ModelSpec
@@ -27,9 +24,8 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
         SampleError: the inputs do not fit the spec, or are too few.
     """
     loaded = graphs.load(graph)
-    # Of what was loaded, not of the file: weights may lie in another one.
-    digest = hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
-    model = graphs.pinned(graphs.normalise(loaded), spec)
+    digest = graphs.digest(loaded)  # of what was loaded, not of the file: weights may lie in another one
+    model = graphs.pinned(graphs.in_float32(graphs.normalise(loaded)), spec)
     if not (gate := contract.graph_gate(model, spec)).passed:
         raise GraphError(
             f"{graph} is not what the spec says",
@@ -42,7 +38,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
         spec=spec,
         origin=Source(graph.name, digest, fingerprint(samples), None, None, None, compared_with),
         reference=lambda: onnx_runner(graph, [tensor.name for tensor in spec.outputs]),
-        write_graph=lambda path: onnx.save(model, path),
+        write_graph=lambda path: graphs.save(model, path),
         calibration=first.first(calibration_samples),
         search=first,
         held_out=second,
