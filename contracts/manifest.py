@@ -297,7 +297,7 @@ def files_of(directory: Path) -> tuple[File, ...]:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Write `directory`/manifest.json, in today's schema whatever schema it was read from."""
-    (directory / FILE_NAME).write_text(text(manifest))
+    (directory / FILE_NAME).write_text(text(manifest), encoding="utf-8")
 
 
 def text(manifest: Manifest) -> str:
@@ -313,7 +313,7 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / FILE_NAME
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ManifestError(f"{path} does not exist", hint="publish a version: python -m export FAMILY") from None
     except ValueError as error:

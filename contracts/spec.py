@@ -291,7 +291,7 @@ def from_toml(path: Path) -> ModelSpec:
     try:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise SpecError(f"the spec {path} has {size:,} bytes", note=f"the limit is {_MOST_BYTES:,}")
-        raw = tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode())
+        raw = tomllib.loads(_decoded(path.read_bytes()))
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or arrays a thousand deep
@@ -323,6 +323,13 @@ def from_toml(path: Path) -> ModelSpec:
             f"{path} is not a complete spec: {error}",
             hint="docs/how-to/bring-your-own-graph.md shows one with every entry",
         ) from error
+
+
+def _decoded(content: bytes) -> str:
+    """Return the text of a file whatever the locale: UTF-8, or with a mark at its begin UTF-16, as of PowerShell."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.removeprefix(codecs.BOM_UTF8).decode()
 
 
 def _metric(name: str) -> "Metric":

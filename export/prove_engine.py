@@ -92,7 +92,7 @@ def _compiled(
     def make(place: Path) -> None:
         built = engine.build(graph, spec, options)
         (place / "model.plan").write_bytes(built.plan)
-        (place / "build.log").write_text(built.log)
+        (place / "build.log").write_text(built.log, encoding="utf-8")
         kept = {"facts": asdict(built.facts), "io_tensors": built.io_tensors}
         (place / "engine.json").write_text(json.dumps(kept))
 
