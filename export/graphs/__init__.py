@@ -6,7 +6,7 @@ brought from elsewhere keep their names. Later steps, TensorRT's layers and the 
 
 from export.graphs.file import copy, digest, load, require_whole, save, size_bytes
 from export.graphs.float32 import float32_border, in_float32, with_border
-from export.graphs.normal import normalise
+from export.graphs.normal import normalise, with_distinct_names
 from export.graphs.structure import (
     HEAVY,
     border_nodes,
@@ -39,6 +39,7 @@ __all__ = [
     "size_bytes",
     "tensor_types",
     "with_border",
+    "with_distinct_names",
     "with_outputs",
     "without_dead_nodes",
 ]

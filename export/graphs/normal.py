@@ -29,16 +29,31 @@ def normalise(model: ModelProto) -> ModelProto:
     for graph in subgraphs(model.graph):
         _without_sparse_weights(graph)
     if model.functions:
-        model = inliner.inline_local_functions(model, convert_version=True)
+        model = _without_functions(model)
     model = _of_a_newer_opset(model)
     for graph in subgraphs(model.graph):
         _fold_constants(graph)
+    _name_nodes(model)
+    return model
+
+
+def with_distinct_names(model: ModelProto) -> ModelProto:
+    """Copy `model` if two of its nodes have one name, which onnxruntime does not load, and name those of the copy."""
+    names = [node.name for graph in subgraphs(model.graph) for node in graph.node if node.name]
+    if len(names) == len({*names}):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    _name_nodes(copy)
+    return copy
+
+
+def _name_nodes(model: ModelProto) -> None:
     used: set[str] = set()
     for graph in subgraphs(model.graph):
         for node in graph.node:
             node.name = _unused(_module(node) or node.name or node.op_type, used)
             del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
-    return model
 
 
 def _unused(wanted: str, used: set[str]) -> str:
@@ -49,6 +64,16 @@ def _unused(wanted: str, used: set[str]) -> str:
         name = f"{wanted}_{count}"
     used.add(name)
     return name
+
+
+def _without_functions(model: ModelProto) -> ModelProto:
+    """Write out the functions; where onnx cannot, they stay: onnxruntime takes them, and FP32 can be made."""
+    own = {o.domain: o.version for o in model.opset_import}
+    older = any(own.get(o.domain, o.version) != o.version for f in model.functions for o in f.opset_import)
+    try:
+        return inliner.inline_local_functions(model, convert_version=older)
+    except RuntimeError:
+        return model
 
 
 def _without_weights_as_inputs(model: ModelProto) -> None:
