@@ -1,7 +1,7 @@
 """Graphs that nobody would draw: a seed decides operators, shapes, types, opset, names, and where the batch is.
 
-Each comes with a spec and samples, as a stranger would bring it. Some are wrong on purpose: a batch that is baked in, an
-operator that no runtime has, an opset of tomorrow.
+Each comes with a spec and samples, as a stranger would bring it. Some are wrong on purpose: a batch that is baked in,
+an operator that no runtime has, an opset of tomorrow.
 """
 
 import random
