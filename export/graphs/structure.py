@@ -7,7 +7,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx.shape_inference import infer_shapes
 
-from contracts.spec import ModelSpec
+from contracts.spec import DynamicDim, ModelSpec
 from export.errors import GraphError
 
 # Where the arithmetic is: what must run in the precision of the variant's name.
@@ -21,7 +21,35 @@ def pinned(model: ModelProto, spec: ModelSpec) -> ModelProto:
         for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):
             if isinstance(size, int) and not dim.dim_value:
                 dim.dim_value = size
+    _open_claims(model, spec)
     return inferred(model)
+
+
+def _open_claims(model: ModelProto, spec: ModelSpec) -> None:
+    """Open the dimensions of outputs that the graph says are fixed, and the spec that they vary, if nothing fixes them.
+
+    Converters of trees write a 1 there. Whether they vary as the spec says shows when the graph is run.
+    """
+    wanted = {tensor.name: tensor.shape for tensor in spec.outputs}
+    claims = [
+        (value.name, axis, dim)
+        for value in model.graph.output
+        for axis, (dim, size) in enumerate(
+            zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False)
+        )
+        if dim.dim_value and isinstance(size, DynamicDim)
+    ]
+    if not claims:
+        return
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del bare.graph.value_info[:]
+    known = {value.name: value.type.tensor_type.shape.dim for value in infer_shapes(bare).graph.output}
+    for name, axis, dim in claims:
+        if axis >= len(known[name]) or not known[name][axis].dim_value:
+            dim.ClearField("dim_value")
 
 
 def inferred(model: ModelProto) -> ModelProto:

@@ -65,6 +65,10 @@ def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batc
         onnx.save(graphs.settled(onnx.load(int8), model), int8)
     # The quantizers fail in their own many ways on graphs they do not know; to the user it is one.
     except Exception as error:
+        if not graphs.heavy_nodes(model):
+            raise GraphError(
+                f"there is nothing to compute in {recipe.precision.upper()}: no convolution, and no matrix product"
+            ) from error
         raise GraphError(
             f"{recipe.quantizer} could not quantize {fp32.name}",
             note=(str(error).strip() or type(error).__name__).splitlines()[0],
