@@ -39,7 +39,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
         {"search", "held-out", "min", "opt" or "max": the outputs of each group, or without a batch of each sample}.
 
     Raises:
-        GraphError: it gives inf or nan itself.
+        GraphError: it does not run, gives inf or nan itself, or shapes that the spec does not have.
     """
     splits = {"search": source.search, "held-out": source.held_out, **{end: source.inputs_at(end) for end in ENDS}}
     spec = source.spec
@@ -50,6 +50,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
             run = source.reference()
             for name, split in splits.items():
                 given = predict(run, split, min(spec.max_batch, _REFERENCE_BATCH), done.advance)
+                _check_shapes(given, spec)
                 _save(_expected(split, spec.batched) or given, given, place / f"{name}.npz")
 
         place, cached = cache.step("reference", make, data=data, sizes=[len(split) for split in splits.values()])
@@ -59,6 +60,23 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
                 raise GraphError(f"the reference itself gives inf or nan as {name!r}", hint="mend the model first")
         done(_told(source, outputs["held-out"]), cached=cached)
     return outputs
+
+
+def _check_shapes(given: Sequence[Batch], spec: ModelSpec) -> None:
+    """See that what the reference gives is what the spec says: what a graph says of its outputs is only a claim."""
+    for tensor in spec.outputs:
+        for values in (part[tensor.name] for part in given):
+            sizes = zip(values.shape, tensor.shape, strict=False)
+            if values.ndim != len(tensor.shape) or any(isinstance(d, int) and size != d for size, d in sizes):
+                wanted = [d if isinstance(d, int) else d.name for d in tensor.shape]
+                raise GraphError(
+                    f"the output {tensor.name!r} is {list(values.shape)}, and the spec says [{_listed(wanted)}]",
+                    hint="mend the spec; or export the graph again, if it is the graph that is wrong",
+                )
+
+
+def _listed(dims: Sequence[object]) -> str:
+    return ", ".join(map(str, dims))
 
 
 def _expected(split: Split, batched: bool) -> list[Batch] | None:

@@ -6,7 +6,7 @@ brought from elsewhere keep their names. Later steps, TensorRT's layers and the 
 
 from export.graphs.file import copy, digest, load, require_whole, save, size_bytes
 from export.graphs.float32 import float32_border, in_float32, with_border
-from export.graphs.normal import normalise, with_distinct_names
+from export.graphs.normal import as_runtimes_take_it, normalise
 from export.graphs.structure import (
     HEAVY,
     border_nodes,
@@ -14,6 +14,7 @@ from export.graphs.structure import (
     inferred,
     io_tensors,
     pinned,
+    random_nodes,
     settled,
     tensor_types,
     with_outputs,
@@ -22,6 +23,7 @@ from export.graphs.structure import (
 
 __all__ = [
     "HEAVY",
+    "as_runtimes_take_it",
     "border_nodes",
     "copy",
     "digest",
@@ -33,13 +35,13 @@ __all__ = [
     "load",
     "normalise",
     "pinned",
+    "random_nodes",
     "require_whole",
     "save",
     "settled",
     "size_bytes",
     "tensor_types",
     "with_border",
-    "with_distinct_names",
     "with_outputs",
     "without_dead_nodes",
 ]

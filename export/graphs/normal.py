@@ -1,8 +1,20 @@
 """A graph as the rest of the export wants it, whatever exporter wrote it and when."""
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, inliner, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TensorShapeProto,
+    helper,
+    inliner,
+    numpy_helper,
+)
 
 from export.errors import GraphError
 from export.graphs.file import require_whole
@@ -34,18 +46,29 @@ def normalise(model: ModelProto) -> ModelProto:
     for graph in subgraphs(model.graph):
         _fold_constants(graph)
     _name_nodes(model)
+    _rename_tensors(model)
     return model
 
 
-def with_distinct_names(model: ModelProto) -> ModelProto:
-    """Copy `model` if two of its nodes have one name, which onnxruntime does not load, and name those of the copy."""
+def as_runtimes_take_it(model: ModelProto) -> ModelProto:
+    """Copy `model`, with what changes no answer and what onnxruntime does not take mended; or return it as it is.
+
+    That is two nodes of one name, and a dimension of 0, as some exporters wrote what may vary.
+    """
     names = [node.name for graph in subgraphs(model.graph) for node in graph.node if node.name]
-    if len(names) == len({*names}):
+    if len(names) == len({*names}) and not _dims_of_0(model):
         return model
     copy = ModelProto()
     copy.CopyFrom(model)
     _name_nodes(copy)
+    for dim in _dims_of_0(copy):
+        dim.Clear()
     return copy
+
+
+def _dims_of_0(model: ModelProto) -> list[TensorShapeProto.Dimension]:
+    dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
+    return [dim for dim in dims if dim.HasField("dim_value") and not dim.dim_value]
 
 
 def _name_nodes(model: ModelProto) -> None:
@@ -54,6 +77,24 @@ def _name_nodes(model: ModelProto) -> None:
         for node in graph.node:
             node.name = _unused(_module(node) or node.name or node.op_type, used)
             del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
+
+
+def _rename_tensors(model: ModelProto) -> None:
+    """Let no tensor inside be called as ModelOpt calls those of its own Casts, and none that is left out be last."""
+    public = {value.name for value in (*model.graph.input, *model.graph.output)}
+    for graph in subgraphs(model.graph):
+        for node in graph.node:
+            for place in (node.input, node.output):
+                while place and not place[-1]:  # TensorRT counts it
+                    place.pop()
+                for index, name in enumerate(place):
+                    place[index] = _renamed(name, public)
+        for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+            named.name = _renamed(named.name, public)
+
+
+def _renamed(name: str, public: Collection[str]) -> str:
+    return name if name in public else name.replace("_cast_to_", "_cast_into_")
 
 
 def _unused(wanted: str, used: set[str]) -> str:

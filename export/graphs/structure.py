@@ -12,17 +12,41 @@ from export.errors import GraphError
 
 # Where the arithmetic is: what must run in the precision of the variant's name.
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 
 
 def pinned(model: ModelProto, spec: ModelSpec) -> ModelProto:
     """Fix, in place, the dimensions that `model` leaves open and the spec does not; return it, its shapes inferred."""
     wanted = {tensor.name: tensor.shape for tensor in (*spec.inputs, *spec.outputs)}
+    _give_ranks(model, wanted)
     for value in (*model.graph.input, *model.graph.output):
         for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):
-            if isinstance(size, int) and not dim.dim_value:
+            if dim.dim_value > 0:
+                continue
+            if isinstance(size, int):
                 dim.dim_value = size
+            elif not dim.dim_param:  # neither a size nor a name, which TensorRT takes for 0
+                dim.dim_param = size.name
     _open_claims(model, spec)
     return inferred(model)
+
+
+def _give_ranks(model: ModelProto, wanted: Mapping[str, tuple[int | DynamicDim, ...]]) -> None:
+    """Give an output that has no shape the one that follows from the graph, or that of the spec."""
+    outputs = [v for v in model.graph.output if v.type.HasField("tensor_type")]
+    without = [v for v in outputs if not v.type.tensor_type.HasField("shape")]
+    inferred_shapes = {v.name: v.type.tensor_type for v in infer_shapes(model).graph.output} if without else {}
+    for value in without:
+        if inferred_shapes[value.name].HasField("shape"):
+            value.type.tensor_type.shape.CopyFrom(inferred_shapes[value.name].shape)
+        for size in wanted.get(value.name, ()) if not value.type.tensor_type.HasField("shape") else ():
+            dim = value.type.tensor_type.shape.dim.add()
+            if isinstance(size, int):
+                dim.dim_value = size
+            else:
+                dim.dim_param = size.name
 
 
 def _open_claims(model: ModelProto, spec: ModelSpec) -> None:
@@ -119,6 +143,16 @@ def _no_tensor(value: onnx.ValueInfoProto) -> GraphError:
     elif kind == "optional_type":
         hint = "export it again with what is optional always there, or always away"
     return GraphError(f"{value.name!r} is no tensor, but a {kind}", note=note, hint=hint)
+
+
+def random_nodes(model: ModelProto) -> list[str]:
+    """List the nodes that may give something else at every run: "RandomNormalLike (RandomNormalLike)"."""
+    return [
+        f"{node.name} ({node.op_type})"
+        for graph in subgraphs(model.graph)
+        for node in graph.node
+        if node.op_type in _RANDOM or (node.op_type == "Dropout" and len(node.input) > 2)
+    ]
 
 
 def heavy_nodes(model: ModelProto) -> list[str]:

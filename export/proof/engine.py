@@ -176,7 +176,7 @@ def profile_of(spec: ModelSpec) -> Profile:
 def _parse_error(error: Any) -> str:
     """Say at which node the parser failed, and why: an operator that it does not know it looks for as a plugin."""
     reason = error.desc().partition("\n")[0]
-    if "Plugin not found" in reason:
+    if "Plugin not found" in reason or reason == "false":
         reason = "TensorRT has no such operator"
     return f"the node {error.node_name()} ({error.node_operator()}): {reason}" if error.node_operator() else reason
 

@@ -37,6 +37,8 @@ def _session_runner(graph: Path | bytes, outputs: Sequence[str], fused: bool) ->
     session, names = _session(graph, fused=fused), list(outputs)
 
     def run(batch: Batch) -> Batch:
+        if not names:  # onnxruntime would give all
+            return {}
         try:
             return dict(zip(names, session.run(names, dict(batch)), strict=True))
         except Exception as error:
@@ -109,6 +111,12 @@ def _of_group(run: Runner, group: Group, batch: int, advance: Callable[[int], No
                 raise GraphError(
                     f"the output {name!r} is {list(values.shape)} for a batch of {count}, not a row for each sample",
                     hint="export the graph again with a dynamic batch, or say batch = false in the spec",
+                )
+            if parts and values.shape[1:] != (before := parts[0][name].shape[1:]):
+                raise GraphError(
+                    f"a row of the output {name!r} is {list(before)} in one batch, and {list(values.shape[1:])} in "
+                    "another: the answer to a sample depends on how many there are",
+                    hint="say batch = false in the spec, or give it rows of their own: no product over the batch",
                 )
         parts.append(outputs)
         advance(count)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from contracts.manifest import Source
+from contracts.samples import Batch
 from contracts.spec import ModelSpec
 from export import graphs
 from export.errors import GraphError
@@ -37,7 +40,7 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
     return ExportSource(
         spec=spec,
         origin=Source(graph.name, digest, fingerprint(samples), None, None, None, compared_with),
-        reference=lambda: _as_it_came(graph, [tensor.name for tensor in spec.outputs]),
+        reference=lambda: _as_it_came(graph, [tensor.name for tensor in spec.outputs], graphs.random_nodes(model)),
         write_graph=lambda path: graphs.save(model, path),
         calibration=first.first(calibration_samples),
         search=first,
@@ -45,15 +48,34 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
     )
 
 
-def _as_it_came(path: Path, outputs: Sequence[str]) -> Runner:
+def _as_it_came(path: Path, outputs: Sequence[str], random: Sequence[str]) -> Runner:
     """Open the graph as it was brought, and where onnxruntime does not load that, as it was read.
 
-    It takes no two nodes of one name, and no shapes that lie in another file: neither changes an answer.
+    Args:
+        random: Its nodes that may draw at random. The runner refuses a graph whose answers depend on them.
     """
+    loaded = graphs.load(path)
+    mended = graphs.as_runtimes_take_it(loaded)
     try:
-        return onnx_runner(path, outputs)
-    except GraphError as error:
+        run = onnx_runner(path, outputs) if mended is loaded else memory_runner(mended, outputs)
+    except GraphError as error:  # as of shapes that lie in another file
         try:
-            return memory_runner(graphs.with_distinct_names(graphs.load(path)), outputs)
+            run = memory_runner(mended, outputs)
         except GraphError:
             raise error from None
+    return _the_same_twice(run, random) if random else run
+
+
+def _the_same_twice(run: Runner, random: Sequence[str]) -> Runner:
+    def twice(batch: Batch) -> Batch:
+        first, second = run(batch), run(batch)
+        for name, values in first.items():
+            if not np.array_equal(values, second[name]):
+                raise GraphError(
+                    f"two runs of it differ in {name!r}, so that nothing can be compared with it",
+                    note=f"what draws at random: {', '.join(random)}",
+                    hint="export it again in eval mode; or let the noise be an input of the graph",
+                )
+        return first
+
+    return twice

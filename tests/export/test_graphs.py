@@ -96,10 +96,10 @@ def test_nodes_of_one_name_get_others_and_a_branch_counts() -> None:
             node.name = "node"
     with pytest.raises(GraphError, match="two nodes with same node name"):
         memory_runner(model, ["y"])
-    named = graphs.with_distinct_names(model)
+    named = graphs.as_runtimes_take_it(model)
     assert np.allclose(memory_runner(named, ["y"])({"x": noise(2, 4)})["y"], np.tanh(noise(2, 4).clip(0)), atol=1e-6)
     assert model.graph.node[0].name == "node", "a copy"
-    assert graphs.with_distinct_names(named) is named
+    assert graphs.as_runtimes_take_it(named) is named
 
 
 OTHERS: dict[str, str] = {"float64": "double", "float16": "float16"}
