@@ -56,7 +56,7 @@ def _open_claims(model: ModelProto, spec: ModelSpec) -> None:
     """
     wanted = {tensor.name: tensor.shape for tensor in spec.outputs}
     claims = [
-        (value.name, axis, dim)
+        (value.name, axis, dim, size.name)
         for value in model.graph.output
         for axis, (dim, size) in enumerate(
             zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False)
@@ -71,9 +71,9 @@ def _open_claims(model: ModelProto, spec: ModelSpec) -> None:
         value.type.tensor_type.ClearField("shape")
     del bare.graph.value_info[:]
     known = {value.name: value.type.tensor_type.shape.dim for value in infer_shapes(bare).graph.output}
-    for name, axis, dim in claims:
-        if axis >= len(known[name]) or not known[name][axis].dim_value:
-            dim.ClearField("dim_value")
+    for output, axis, dim, name in claims:
+        if axis >= len(known[output]) or not known[output][axis].dim_value:
+            dim.dim_param = name
 
 
 def inferred(model: ModelProto) -> ModelProto:

@@ -102,3 +102,13 @@ def test_an_index_that_the_samples_have_and_the_graph_has_not_is_the_samples_fau
 def test_a_fault_of_the_caller_is_not_blamed_on_the_graph() -> None:
     with pytest.raises(ValueError, match="missing from input feed"):
         memory_runner(parsed(RELU), ["y"])({"another": noise(2, 4)})
+
+
+def test_rows_that_depend_on_how_many_there_are_are_told_by_their_output() -> None:
+    run = memory_runner(parsed("(float[N,4] x) => (float[N,N] y) { t = Transpose(x)  y = MatMul(x, t) }"), ["y"])
+    with pytest.raises(GraphError, match=r"a row of the output 'y' is \[4\] in one batch, and \[2\] in another"):
+        predict(run, Split.of({"x": noise(6, 4)}), 4)
+
+
+def test_a_runner_of_no_outputs_gives_none() -> None:
+    assert memory_runner(parsed(RELU), [])({"x": noise(2, 4)}) == {}

@@ -9,10 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
 from export import graphs
 from export.errors import GraphError
 from export.graphs import file as graph_file
+from export.proof import contract
 from export.proof.runners import memory_runner, onnx_runner
+from export.source.graph_file import from_graph
 from tests.export.brought import noise, parsed, with_weights
 
 X = noise(3, 2, 6, 6)
@@ -265,3 +268,84 @@ def test_a_map_for_each_sample_is_told_with_how_to_leave_it_out() -> None:
 
 def _float() -> onnx.TypeProto:
     return helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+
+
+SPEC = ModelSpec(
+    family="toy",
+    model="toy",
+    inputs=(TensorSpec("x", "float32", (DynamicDim("batch", 1, 4, 8), 4)),),
+    outputs=(TensorSpec("y", "float32", (DynamicDim("batch", 1, 4, 8), 4)),),
+    limits={"fp32": Limits({"y": 1e-6})},
+    task="values",
+)
+UNKNOWN = '(float[N,4] x) => (float[N,4] y) { y = ai.onnx.ml.Normalizer <norm = "L2"> (x) }'
+
+
+def without_rank(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def of_one_row(model: ModelProto) -> None:
+    """As LightGBM's converter writes it of its labels."""
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def with_0_for_what_varies(model: ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 0
+
+
+def without_a_name_for_what_varies(model: ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = ""
+
+
+@pytest.mark.parametrize("change", [without_rank, of_one_row, with_0_for_what_varies, without_a_name_for_what_varies])
+@pytest.mark.parametrize(
+    "text", [UNKNOWN, "(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"], ids=["unknown", "known"]
+)
+def test_what_exporters_say_of_shapes_is_taken_for_what_they_mean(
+    tmp_path: Path, text: str, change: Callable[[ModelProto], None]
+) -> None:
+    model = parsed(text, domains={"ai.onnx.ml": 3})
+    change(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    found = graphs.pinned(graphs.normalise(graphs.load(tmp_path / "model.onnx")), SPEC)
+    assert contract.graph_gate(found, SPEC).passed
+    dims = [value.type.tensor_type.shape.dim[0] for value in (*found.graph.input, *found.graph.output)]
+    assert all(dim.dim_param for dim in dims), "TensorRT takes no name for a size of 0"
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    source = from_graph(tmp_path / "model.onnx", SPEC, [tmp_path / "x.npz"], 20)
+    assert source.reference()({"x": noise(3, 4)})["y"].shape == (3, 4)
+
+
+def test_an_output_that_really_has_one_row_is_not_taken_for_a_batch() -> None:
+    model = parsed("(float[N,4] x) => (float[1,4] y) { y = ReduceMax <axes = [0]> (x) }")
+    gate = contract.graph_gate(graphs.pinned(graphs.normalise(model), SPEC), SPEC)
+    assert "output 'y' has dims [1, 4], not [-1, 4], it is baked in" in gate.detail
+
+
+def test_what_draws_at_random_is_refused_by_its_node(tmp_path: Path) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { noise = RandomNormalLike(x)  y = Add(x, noise) }"
+    onnx.save(parsed(text), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    run = from_graph(tmp_path / "model.onnx", SPEC, [tmp_path / "x.npz"], 20).reference()
+    with pytest.raises(GraphError, match=r"two runs of it differ in 'y'(?s:.*)RandomNormalLike \(RandomNormalLike\)"):
+        run({"x": noise(3, 4)})
+
+
+def test_noise_that_changes_no_answer_is_no_fault(tmp_path: Path) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { n = RandomNormalLike(x)  z = Mul(n, nought)  y = Add(x, z) }"
+    onnx.save(with_weights(parsed(text), nought=np.zeros(1, np.float32)), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    run = from_graph(tmp_path / "model.onnx", SPEC, [tmp_path / "x.npz"], 20).reference()
+    assert np.array_equal(run({"x": noise(3, 4)})["y"], noise(3, 4))
+
+
+def test_names_that_modelopt_gives_its_own_casts_and_names_that_are_left_out_are_gone() -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { x_cast_to_fp16 = Relu(x)  y = Dropout(x_cast_to_fp16) }"
+    model = parsed(text)
+    model.graph.node[1].output.append("")
+    made = graphs.normalise(model)
+    assert [list(node.output) for node in made.graph.node] == [["x_cast_into_fp16"], ["y"]]
+    assert np.array_equal(memory_runner(made, ["y"])({"x": noise(2, 4)})["y"], noise(2, 4).clip(0))
