@@ -327,7 +327,7 @@ def from_toml(path: Path) -> ModelSpec:
 
 def _decoded(content: bytes) -> str:
     """Return the text of a file whatever the locale: UTF-8, or with a mark at its begin UTF-16, as of PowerShell."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if content[2:] and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
     return content.removeprefix(codecs.BOM_UTF8).decode()
 

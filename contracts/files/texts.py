@@ -35,7 +35,7 @@ def read(stream: IO[bytes]) -> NDArray[np.object_]:
     """
     try:
         found = _TextsOnly(stream).load()
-        _, shape, _, in_fortran_order, texts = found.state
+        _, shape, _, _, texts = found.state  # in the order of C, whatever that of the array was
     except ValueError:
         raise
     except Exception as error:  # a pickle may fail in any way
@@ -44,7 +44,7 @@ def read(stream: IO[bytes]) -> NDArray[np.object_]:
         raise ValueError("Object arrays cannot be loaded, unless they hold text: this one holds something else")
     flat = np.empty(len(texts), np.object_)
     flat[:] = texts
-    return flat.reshape(shape, order="F" if in_fortran_order else "C")
+    return flat.reshape(shape)
 
 
 def as_str(values: NDArray[Any]) -> NDArray[np.object_]:
