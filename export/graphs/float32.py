@@ -95,16 +95,16 @@ def _cast_at_the_border(graph: GraphProto) -> None:
         for value in inside.output if inside is not graph else ():  # a branch may give a tensor from outside
             value.name = inner.get(value.name, value.name)
     nodes = [
-        *(_cast(v.name, inner[v.name], TensorProto.FLOAT, v.name) for v in taken),
+        *(_cast(v.name, inner[v.name], TensorProto.FLOAT) for v in taken),
         *graph.node,
-        *(_cast(inner[v.name], v.name, v.type.tensor_type.elem_type, v.name) for v in given),
+        *(_cast(inner[v.name], v.name, v.type.tensor_type.elem_type) for v in given),
     ]
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def _cast(given: str, made: str, to: int, of: str) -> NodeProto:
-    return helper.make_node("Cast", [given], [made], f"{of}/Cast", to=to)
+def _cast(given: str, made: str, to: int) -> NodeProto:
+    return helper.make_node("Cast", [given], [made], f"{max(given, made, key=len)}/Cast", to=to)
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
