@@ -155,6 +155,11 @@ def _check_files(path: Path, outside: Sequence[TensorProto]) -> None:
         said = ExternalDataInfo(tensor)
         file = path.parent / said.location
         belongs = f"which holds weights of {path.name} ({tensor.name!r} for one)"
+        if file.is_symlink() and file.exists():
+            raise GraphError(
+                f"{file}, {belongs}, is a link, and onnx follows none to weights",
+                hint=f"what was downloaded into a cache of links is copied whole by: cp -rL {path.parent} ELSEWHERE",
+            )
         if Path(said.location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
             raise GraphError(
                 f"{said.location}, {belongs}, does not lie in its folder",

@@ -24,6 +24,7 @@ from export.graphs.structure import subgraphs
 _OLDEST_OPSET = 13
 # Up to 3 every weight is an input as well; functions exist since 8.
 _OLDEST_IR = 8
+_LONGEST_NAME = 200
 # Attributes of a Constant beside `value`, and the types that they have.
 _VALUES = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
@@ -75,7 +76,7 @@ def _name_nodes(model: ModelProto) -> None:
     used: set[str] = set()
     for graph in subgraphs(model.graph):
         for node in graph.node:
-            node.name = _unused(_module(node) or node.name or node.op_type, used)
+            node.name = _unused(_plain(_module(node) or node.name or node.op_type), used)
             del node.metadata_props[:]  # PyTorch's have the file names of the machine that exported
 
 
@@ -95,6 +96,11 @@ def _rename_tensors(model: ModelProto) -> None:
 
 def _renamed(name: str, public: Collection[str]) -> str:
     return name if name in public else name.replace("_cast_to_", "_cast_into_")
+
+
+def _plain(name: str) -> str:
+    """Return a name that TensorRT takes, which has a limit, and ModelOpt, which takes it for a regular expression."""
+    return "".join(c if c.isprintable() and c not in "[]" else "_" for c in name[:_LONGEST_NAME])
 
 
 def _unused(wanted: str, used: set[str]) -> str:

@@ -224,9 +224,16 @@ def lead_out(location: str) -> Callable[[Path], None]:
     return change
 
 
+def link(path: Path) -> None:
+    """As Hugging Face's cache has it."""
+    weights = path.parent / "data" / "weights.bin"
+    weights.symlink_to(weights.rename(path.parent.parent / "blob"))
+
+
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
+        (link, r"weights\.bin, which .* is a link, and onnx follows none to weights\nHint: .*: cp -rL .*brought ELSE"),
         (
             remove,
             r"weights\.bin does not exist, which holds weights of net\.onnx \('w' for one\)\nHint: copy it beside",
@@ -323,6 +330,14 @@ def test_an_output_that_really_has_one_row_is_not_taken_for_a_batch() -> None:
     model = parsed("(float[N,4] x) => (float[1,4] y) { y = ReduceMax <axes = [0]> (x) }")
     gate = contract.graph_gate(graphs.pinned(graphs.normalise(model), SPEC), SPEC)
     assert "output 'y' has dims [1, 4], not [-1, 4], it is baked in" in gate.detail
+
+
+def test_names_that_break_what_reads_them_are_made_plain() -> None:
+    model = parsed("(float[N,4] x) => (float[N,4] y) { a = Relu(x)  b = Tanh(a)  y = Neg(b) }")
+    for node, name in zip(model.graph.node, ["dense[0]\x1b[31m", "a" * 5000, "net/1:0"], strict=True):
+        node.name = name
+    names = [node.name for node in graphs.normalise(model).graph.node]
+    assert names == ["dense_0___31m", "a" * 200, "net/1:0"]
 
 
 def test_what_draws_at_random_is_refused_by_its_node(tmp_path: Path) -> None:
