@@ -1,5 +1,6 @@
 """A graph whose weights are more than one message of protobuf holds is published with them beside it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,11 @@ def with_a_table(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_over_two_gigabytes_are_published_in_fp32(workspace: Workspace, tmp_path: Path) -> None:
     models = workspace.root / "models"
-    done = workspace.run("export", *with_a_table(tmp_path / "large"), "--repository", models)
+    done = replace(workspace, serves=True).run("export", *with_a_table(tmp_path / "large"), "--repository", models)
     assert done.returncode == 0, done.stderr
     assert "fp16 REFUSED: its weights are too many for FP16: 563,200,000, which take 2.3 GB in FP32" in done.stderr
     release = manifest.verify(models / "large" / "1")
+    assert release.served, "a Triton has answered its golden requests"
     sizes = {file.path: file.size_bytes for file in release.files}
     assert sizes["model.onnx.data"] == ROWS * WIDTH * 4 and sizes["model.onnx"] < 10_000
     assert release.variants[0].size_bytes == sizes["model.onnx.data"] + sizes["model.onnx"]
