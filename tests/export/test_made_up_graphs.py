@@ -15,6 +15,7 @@ import pytest
 
 from clients import Client
 from contracts import golden, manifest
+from contracts.files import texts
 from export.proof import timing
 from export.release import configs
 from tests.conftest import Workspace, free_ports, new_workspace, port_options
@@ -74,7 +75,7 @@ def wrong_answers(url: str, workspace: Workspace, every: list[Tried]) -> Mapping
             session = made_up_graphs.opened(one.graph.graph)
             [output] = [value.name for value in session.get_outputs()]
             for request in golden.find(workspace.root / "models", one.graph.model):
-                inputs = {n: v.astype(str) if v.dtype == object else v for n, v in request.inputs.items()}
+                inputs = {n: texts.as_str(v) if texts.is_text(v) else v for n, v in request.inputs.items()}
                 [right] = session.run([output], inputs)
                 answer = client.infer(one.graph.model, request.inputs)[output]
                 apart = np.abs(np.subtract(answer, right.reshape(answer.shape), dtype=np.float64)).max(initial=0.0)
