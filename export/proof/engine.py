@@ -175,7 +175,9 @@ def profile_of(spec: ModelSpec) -> Profile:
 
 def _parse_error(error: Any) -> str:
     """Say at which node the parser failed, and why: an operator that it does not know it looks for as a plugin."""
-    reason = error.desc().partition("\n")[0]
+    lines = error.desc().splitlines() or [""]
+    reason = lines[1] if lines[0].startswith("Invalid Node") and len(lines) > 1 else lines[0]
+    reason = re.sub(r"^.*API Usage Error \(|\.? In \w+ at /_src.*$", "", reason)  # where in its own sources
     if "Plugin not found" in reason or reason == "false":
         reason = "TensorRT has no such operator"
     return f"the node {error.node_name()} ({error.node_operator()}): {reason}" if error.node_operator() else reason
