@@ -92,7 +92,7 @@ def leave_out(quantized: ModelProto, fp32: ModelProto, layers: Collection[str]) 
     _bypass_idle_pairs(model, pairs, set(graphs.heavy_nodes(model)) - set(layers))
     for name in sorted({name for node in model.graph.node for name in node.input} & weights.keys()):
         model.graph.initializer.append(weights[name])
-    return graphs.without_dead_nodes(model)
+    return graphs.inferred(graphs.without_dead_nodes(model))
 
 
 def _pairs(model: ModelProto) -> dict[str, str]:
