@@ -8,31 +8,23 @@ TensorRT would hit never shows. `simulate_fp16` writes the same graph so that it
 FP16 tensor rounded to float16.
 """
 
-import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from contracts.samples import Batch, save_arrays
+from contracts.samples import Batch
 from export import graphs
-from export.errors import GraphError
+from export.precision import autocast
+from export.precision.autocast import Low
 from export.proof.runners import memory_runner
 
-Low = Literal["fp16", "bf16"]
-
 _LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_MAX = float(np.finfo(np.float16).max)
-# Half of float16's range: real traffic goes further than the samples that were looked at.
-_HEADROOM = 0.5
 # A layer whose relative error on samples is over this, and this many times that of what it was given, is at fault.
 # Rounding to 11 bits costs 0.0005 a layer.
 _LARGE_ERROR, _GROWTH = 0.02, 4.0
@@ -71,7 +63,7 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
     faults: dict[str, str] = {}
     overflows: dict[str, str] = {}
     for attempt in range(_ROUNDS + 1):
-        half, reasons = _autocast(fp32, samples, [*border, *faults])
+        half, reasons = autocast.converted(fp32, samples, [*border, *faults])
         half = graphs.settled(half, model)
         onnx.save(half, fp16)
         overflows = {n: reasons.get(n, "ModelOpt keeps it") for n in _in_fp32(model, half) - {*border, *faults}}
@@ -98,7 +90,7 @@ def cast(
     model = graphs.load(graph)
     graphs.require_whole(model, low.upper())
     border = graphs.border_nodes(model)
-    half, reasons = _autocast(graph, _affordable(model, samples, batched=batched), border, low)
+    half, reasons = autocast.converted(graph, _affordable(model, samples, batched=batched), border, low)
     half = graphs.settled(half, model)
     onnx.save(half, made)
     kept = _in_fp32(model, half) - {*border}
@@ -141,86 +133,6 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
     del twin.graph.node[:], twin.graph.value_info[:]
     twin.graph.node.extend(nodes)
     return twin
-
-
-def _autocast(
-    fp32: Path, samples: Sequence[Batch], keep: Iterable[str], low: Low = "fp16"
-) -> tuple[ModelProto, dict[str, str]]:
-    from modelopt.onnx.autocast import convert_to_mixed_precision
-
-    model, border = graphs.float32_border(graphs.load(fp32))  # it takes no other float types
-    with TemporaryDirectory() as scratch, _listening() as heard:
-        data = Path(scratch, "data")
-        data.mkdir()
-        for number, batch in enumerate(samples):
-            given = {name: values.astype(np.float32) if name in border else values for name, values in batch.items()}
-            save_arrays(data / f"{number:06d}.npz", given)
-        onnx.save(model, Path(scratch, fp32.name))
-        try:
-            half = convert_to_mixed_precision(
-                str(Path(scratch, fp32.name)),
-                low_precision_type=low,
-                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
-                data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
-                init_max=_MAX if low == "fp16" else np.inf,
-                keep_io_types=True,
-                calibration_data=str(data),
-                providers=["cpu"],
-            )
-        except Exception as error:  # it fails in its own many ways on graphs that it does not know
-            raise GraphError(
-                f"ModelOpt could not convert {fp32.name} to {low.upper()}",
-                note="; ".join([_first_line(error), *heard.errors[:1]]),
-            ) from error
-    _without_empty_scales(half)
-    half = graphs.with_border(half, border)
-    return half, {name: _told(reason) for name, reason in heard.kept.items() if "Regex" not in reason}
-
-
-def _without_empty_scales(half: ModelProto) -> None:
-    """Let no scale of a Q/DQ pair be 0 in float16, as that of a channel without weights is: TensorRT refuses it."""
-    pairs = [node for node in half.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    scales = {node.input[1] for node in pairs}
-    for tensor in half.graph.initializer:
-        if tensor.name in scales and tensor.data_type == TensorProto.FLOAT16:
-            values = np.maximum(numpy_helper.to_array(tensor), np.finfo(np.float16).smallest_subnormal)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """What ModelOpt's log says."""
-
-    kept: dict[str, str]  # {node: why it stays in FP32}
-    errors: list[str]  # why a conversion failed: the exception itself is "Sanity Check Failed"
-
-
-@contextmanager
-def _listening() -> Iterator[_Heard]:
-    """Collect what ModelOpt's log says, the only place that does; nobody else has to read it."""
-    heard = _Heard({}, [])
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if match := re.match(r"Skipping node (.+?): (.+)", record.getMessage()):
-                heard.kept[match[1]] = match[2]
-            elif record.levelno >= logging.ERROR:
-                heard.errors.append(record.getMessage().partition("\n")[0])
-
-    import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
-
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(modelopt.onnx.__name__)]
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers[:], logger.propagate = [Listener()], False
-        logger.setLevel(logging.INFO)
-    try:
-        yield heard
-    finally:
-        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            logger.handlers[:], logger.propagate = handlers, propagate
-            logger.setLevel(level)
 
 
 def _faults(
@@ -304,14 +216,3 @@ def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _widened(tensor: TensorProto) -> TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
-
-
-def _told(reason: str) -> str:
-    """Shorten ModelOpt's reason."""
-    if match := re.search(r"absmax=([\d.e+]+|inf)", reason):
-        return f"reaches {float(match[1]):,.0f}, float16 ends at {_MAX:,.0f}"
-    return reason
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
