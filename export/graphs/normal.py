@@ -16,7 +16,6 @@ from onnx import (
     numpy_helper,
 )
 
-from export.errors import GraphError
 from export.graphs.file import require_whole
 from export.graphs.structure import subgraphs
 
@@ -25,6 +24,9 @@ _OLDEST_OPSET = 13
 # Up to 3 every weight is an input as well; functions exist since 8.
 _OLDEST_IR = 8
 _LONGEST_NAME = 200
+# What Upsample and Resize did before they had a choice, and onnx's converter (1.21) forgets to say.
+_RESIZE_HAS_A_MODE = 11
+_RESIZE_OF_OLD = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 # Attributes of a Constant beside `value`, and the types that they have.
 _VALUES = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
@@ -33,10 +35,8 @@ def normalise(model: ModelProto) -> ModelProto:
     """Name every node of `model`, turn its constants into weights, and raise its opset to one with INT8 per channel.
 
     Functions of its own are written out, weights are no inputs any more, and sparse ones become dense. It is changed in
-    place, unless a newer opset or a function makes a new one of it.
-
-    Raises:
-        GraphError: the opset is older and onnx cannot convert the graph.
+    place, unless a newer opset or a function makes a new one of it. What onnx cannot convert stays as old as it is:
+    then there is FP32 of it, and perhaps no other precision.
     """
     _without_weights_as_inputs(model)
     for graph in subgraphs(model.graph):
@@ -155,15 +155,15 @@ def _of_a_newer_opset(model: ModelProto) -> ModelProto:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), _OLDEST_OPSET)
     if opset >= _OLDEST_OPSET:
         return model
-    require_whole(model, f"a newer opset than {opset}")
     try:
-        return onnx.version_converter.convert_version(model, _OLDEST_OPSET)
-    except (RuntimeError, onnx.version_converter.ConvertError) as error:
-        raise GraphError(
-            f"the graph has opset {opset}, at least {_OLDEST_OPSET} is needed, and onnx cannot convert it",
-            note=str(error).splitlines()[0],
-            hint=f"export it again with opset {_OLDEST_OPSET} or newer",
-        ) from error
+        require_whole(model, f"a newer opset than {opset}")
+        newer = onnx.version_converter.convert_version(model, _OLDEST_OPSET)
+    except Exception:  # it fails in many ways; an old graph is still one, and only what needs a newer opset is refused
+        return model
+    for node in newer.graph.node:
+        if node.op_type == "Resize" and opset < _RESIZE_HAS_A_MODE and len(node.attribute) < len(_RESIZE_OF_OLD):
+            node.attribute.extend(helper.make_attribute(key, value) for key, value in _RESIZE_OF_OLD.items())
+    return newer
 
 
 def _fold_constants(graph: GraphProto) -> None:

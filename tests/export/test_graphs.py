@@ -60,6 +60,19 @@ OLD: dict[str, Callable[[], ModelProto]] = {
     "opset 11, Squeeze": lambda: conv(
         "u = Unsqueeze <axes = [1]> (r)  s = Squeeze <axes = [1]> (u)  f = Flatten(s)  y = MatMul(f, v)", 11
     ),
+    "opset 9, Upsample by a half": lambda: conv(
+        "u = Upsample <mode = \"linear\"> (r, s)  p = MaxPool <kernel_shape = [4,4], strides = [1,1]> (u)  "
+        "f = Flatten(p)  y = MatMul(f, v)", 9, s=np.array([1, 1, 1.5, 1.5], np.float32),
+    ),
+    "opset 8, BatchNormalization whose weights are shared": lambda: conv(
+        "n = BatchNormalization(r, g, b, b, g)  f = Flatten(n)  y = MatMul(f, v)", 8,
+        g=np.full(4, 2, np.float32), b=np.zeros(4, np.float32),
+    ),
+    "opset 10, a Loop that reads from outside": lambda: conv(
+        "n = Constant <value = int64 {2}> ()  go = Constant <value = bool {1}> ()  f = Flatten(r)  z = MatMul(f, v)  "
+        "y = Loop (n, go, z) <body = b (int64 i, bool a, float[M,K] s) => (bool o, float[M,K] t) "
+        "{ o = Identity(a)  t = Mul(s, q) }>", 10, q=np.array([0.5], np.float32),
+    ),
     "IR 3 and a Constant": lambda: conv(
         "two = Constant <value = float {2.0}> ()  m = Mul(r, two)  f = Flatten(m)  y = MatMul(f, v)", 17
     ),
