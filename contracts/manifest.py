@@ -272,6 +272,7 @@ class Manifest:
     served: str | None = None  # the Triton that answered its golden requests, "2.51.0"; None: not yet served
     warnings: tuple[str, ...] = ()  # what the samples do not show although every figure looks well
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
+    without_tensorrt: str | None = None  # why TensorRT compiled none of it, so that it is served on a CPU alone
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:
@@ -307,7 +308,7 @@ def files_of(directory: Path) -> tuple[File, ...]:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Write `directory`/manifest.json, in today's schema whatever schema it was read from."""
-    (directory / FILE_NAME).write_text(text(manifest))
+    (directory / FILE_NAME).write_text(text(manifest), encoding="utf-8")
 
 
 def text(manifest: Manifest) -> str:
@@ -323,7 +324,7 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / FILE_NAME
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ManifestError(f"{path} does not exist", hint="publish a version: python -m export FAMILY") from None
     except ValueError as error:

@@ -49,7 +49,7 @@ def park(model_directory: Path, version: int) -> None:
 def refuse(model_directory: Path, version: int, reason: str) -> None:
     """Park `version`, which a server did not take, and note why. The caller holds the lock."""
     park(model_directory, version)
-    _refusal(model_directory, version).write_text(reason)
+    _refusal(model_directory, version).write_text(reason, encoding="utf-8")
 
 
 def refusal(model_directory: Path, version: int) -> str | None:
@@ -57,7 +57,7 @@ def refusal(model_directory: Path, version: int) -> str | None:
     if not _parked(model_directory, version).is_dir():
         return None
     with suppress(OSError, UnicodeDecodeError):
-        return _refusal(model_directory, version).read_text()
+        return _refusal(model_directory, version).read_text(encoding="utf-8")
     return None
 
 

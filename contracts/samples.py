@@ -7,10 +7,12 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contracts.files import texts
 
 _HEADERS: Mapping[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -96,26 +98,40 @@ class Split:
 def load_arrays(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
     """Read all arrays of a .npz: what they would take is looked at before any of them is unpacked.
 
+    Arrays of objects are read where they hold text alone.
+
     Raises:
         ValueError: they take more than `most_bytes`; or as numpy.load does of what is no .npz of plain arrays.
         OSError, EOFError, zipfile.BadZipFile, zlib.error: as numpy.load.
     """
     with zipfile.ZipFile(path) as stored:
-        size = sum(_unpacked(stored, entry) for entry in stored.infolist())
+        headers = {entry: _header(stored, entry) for entry in stored.infolist()}
+    size = sum(max(entry.file_size, math.prod(shape) * dtype.itemsize) for entry, (shape, dtype) in headers.items())
     if size > most_bytes:
         raise ValueError(f"its arrays would take {size:,} bytes, and the limit is {most_bytes:,}")
     with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+        of_text = {entry.filename.removesuffix(".npy") for entry, (_, dtype) in headers.items() if dtype.hasobject}
+        return {name: _texts(path, name) if name in of_text else arrays[name] for name in arrays.files}
 
 
-def _unpacked(stored: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-    """Return how many bytes an array takes: by the size of its entry, or by its own header, whichever says more."""
+def _header(stored: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and the dtype that an array says it has."""
     with stored.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"{entry.filename} is no plain array")
-        shape, _, dtype = _HEADERS[version](stream)
-    return max(entry.file_size, int(math.prod(shape) * dtype.itemsize))
+        return _read_header(stream, entry.filename)
+
+
+def _texts(path: Path, name: str) -> NDArray[np.object_]:
+    with zipfile.ZipFile(path) as stored, stored.open(f"{name}.npy") as stream:
+        _read_header(stream, name)
+        return texts.read(stream)
+
+
+def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"{name} is no plain array")
+    shape, _, dtype = _HEADERS[version](stream)
+    return shape, dtype
 
 
 def save_arrays(path: Path, arrays: Batch) -> None:

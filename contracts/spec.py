@@ -20,6 +20,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "fp8", "int8")
 # What a spec limits unless it says more. The others are for GPUs alone: onnxruntime does not serve them on a CPU.
 USUAL_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
+TENSORRT_DTYPES = frozenset({"bool", "uint8", "int8", "int32", "int64", "float16", "float32"})
 _BATCH_HINT = "a graph that takes no batches is served sample by sample: batch = false"
 
 # What an answer is, what it means that two agree, and the metric that judges it unless the spec names another:
@@ -133,7 +134,7 @@ class ModelSpec:
     threshold: float = 0.5  # of the task binary: a value from here on means yes
     agree_within: float | None = None  # of regression and embedding: how far apart two answers that agree may be
     batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
-    tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it everywhere
+    tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it, on a CPU alone
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):
@@ -247,6 +248,15 @@ class ModelSpec:
                 f"{self.model}: the first dimension of every input must be a dynamic batch", hint=_BATCH_HINT
             )
         return dim
+
+    @property
+    def without_tensorrt(self) -> str | None:
+        """Why TensorRT is given none of it: by the spec's own word, or for a type that it has not; None: it is."""
+        if not self.tensorrt:
+            return "the spec says tensorrt = false"
+        strange = [t for t in (*self.inputs, *self.outputs) if t.dtype not in TENSORRT_DTYPES]
+        kind = "text" if strange and strange[0].dtype == "object" else strange[0].dtype if strange else ""
+        return f"TensorRT has no {kind}, as {strange[0].name} is" if strange else None
 
     @property
     def max_batch(self) -> int:

@@ -22,7 +22,7 @@ from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import BuildOptions
 from export.release import configs, registry
-from export.release.tables import differences_table, latency_line, reference_line, variants_table
+from export.release.tables import differences_table, latency_line, reference_line, runtime_line, variants_table
 from export.scaffold import folders, step_file
 from export.source.base import ExportSource
 from export.source.graph_file import from_graph
@@ -86,10 +86,10 @@ def _request(options: argparse.Namespace, given: Sequence[str], facts: ModelSpec
         serve=options.serve,
     )
     if options.target == "tensorrt":
-        if not facts.tensorrt:
+        if facts.without_tensorrt is not None:
             raise SpecError(
-                f"the spec of {facts.model} says tensorrt = false, so there are no plans of it",
-                hint="leave --target away: ONNX Runtime serves it on a CPU and on a GPU",
+                f"there are no plans of {facts.model}: {facts.without_tensorrt}",
+                hint="leave --target away: ONNX Runtime serves it on a CPU",
             )
         request = replace(request, engines=BuildOptions("tensorrt", options.hardware_compatible, work / "timing"))
     return request
@@ -167,9 +167,9 @@ def _tell(release: Manifest, directory: Path) -> None:
     out.print(variants_table(release))
     if release.metric is None and (moved := differences_table(release)) is not None:
         out.print(moved)
-    out.print(reference_line(release), soft_wrap=True)
-    if (told := latency_line(release)) is not None:
-        out.print(told, soft_wrap=True)
+    for line in (reference_line(release), latency_line(release), runtime_line(release)):
+        if line is not None:
+            out.print(line, soft_wrap=True)
     for choice in release.choices:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
     out.print(f"\nPublished {release.model} version {release.version}: {layout.shown(directory)}", soft_wrap=True)

@@ -1,7 +1,8 @@
 """Errors of the export stage.
 
 ExportError
-├── GraphError      PyTorch or the quantizer could not make a graph
+├── GraphError      a graph cannot be made, read or loaded
+│   └── RunError        onnxruntime loads a graph and fails at a node of it
 ├── ModuleError     a PyTorch module or its weights cannot be had, or it is not what can be served
 ├── SampleError     representative inputs that do not fit the spec, or are too few
 ├── StepFileError   a Python step of one's own that is no step, or is there already
@@ -20,7 +21,20 @@ class ExportError(ProjectError):
 
 
 class GraphError(ExportError):
-    """A graph could not be made from the checkpoint."""
+    """A graph could not be made, read or loaded."""
+
+
+class RunError(GraphError):
+    """A graph fails at a node when it is run.
+
+    Attributes:
+        node: "the node flatten (Reshape)", or what else onnxruntime names.
+        reason: What it says of it.
+    """
+
+    def __init__(self, node: str, reason: str, *, note: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"onnxruntime cannot run {node}: {reason}", note=note, hint=hint)
+        self.node, self.reason = node, reason
 
 
 class ModuleError(ExportError):

@@ -10,9 +10,11 @@ The files a release can hold, and what serves them:
   model.sig             a signature of them all, if a key is configured
 """
 
+import logging
 from pathlib import Path
 
 from cli.progress import Progress
+from contracts.errors import ProjectError
 from contracts.manifest import Manifest
 from contracts.spec import Precision
 from export import steps
@@ -25,6 +27,8 @@ from export.prove import ProvenVariant, not_made, prove
 from export.release.choose import choose
 from export.release.publish import describe, publish
 from export.source.base import ExportSource
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -44,7 +48,7 @@ def run(
         RefusedError: a configuration disagrees with the spec, no variant passed its gates, or no Triton serves it.
         PublishError, SignatureError: the version could not be written or signed; nothing was published.
     """
-    if source.spec.tensorrt:
+    if source.spec.without_tensorrt is None:
         engine.require(request.engines, request.server_tensorrt)
     config_gates = contract.check_configs(model_directory, source.spec)  # before any work: it is quickly mended
     own_reference = source.origin.compared_with is None
@@ -80,5 +84,11 @@ def _make_and_prove(
             return prove(context, precision, graph, kept_fp32=kept), None
         return prove(context, "fp32", fp32), None
     except GraphError as error:  # a converter that does not know the graph shall not cost the other precisions
-        context.progress.say(f"  ✗ {precision} REFUSED: {error}")
-        return not_made(precision, error), search
+        refused = error
+    except ProjectError:  # the machine's, or the user's: it is the same for all
+        raise
+    except Exception as error:  # a fault of this project, and no reason to lose what can be made
+        _log.exception("a bug, while making %s", precision)
+        refused = GraphError(f"making it failed with a bug, {type(error).__name__}: {error}")
+    context.progress.say(f"  ✗ {precision} REFUSED: {refused}")
+    return not_made(precision, refused), search

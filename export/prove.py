@@ -52,7 +52,7 @@ def prove(
         precision=precision,
         score=context.judged("held-out").score(spec, held_out.scores) if held_out else None,
         gates=tuple(proofs),
-        size_bytes=graph.stat().st_size,
+        size_bytes=graphs.size_bytes(graph),
         sha256=manifest.sha256(graph),
         recipe=recipe,
         kept_fp32=kept_fp32,
@@ -63,7 +63,7 @@ def prove(
         if held_out is None:
             progress.say(f"  ✗ {precision} REFUSED: {gates.failures(proofs)}")
         return ProvenVariant(variant, graph, answers)
-    if not spec.tensorrt:
+    if spec.without_tensorrt is not None:
         return ProvenVariant(variant, graph, answers)
     proven = prove_engine(context, precision, graph)
     variant = replace(variant, engine=proven.facts, gates=(*variant.gates, *proven.gates))

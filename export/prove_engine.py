@@ -11,12 +11,14 @@ from contracts.spec import Precision
 from export import graphs, measure, steps
 from export.context import ExportContext
 from export.errors import CompileError, GraphError
+from export.precision import not_quantized
 from export.proof import contract, engine, gates, plans
 from export.proof.layers import inspected_share
 from export.proof.plan_runner import PlanRunner
 
 _DTYPES: Mapping[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "fp8": "FP8", "int8": "INT8"}
 
+_NAMED = 5  # layers, where a limit is missed
 _QUANTIZED: frozenset[Precision] = frozenset({"int8", "fp8"})
 
 
@@ -37,13 +39,15 @@ def prove_engine(context: ExportContext, precision: Precision, graph: Path) -> P
         try:
             place, facts, io_tensors, cached = _compiled(context, given)
         except CompileError as error:
-            hint = "what TensorRT does not take, ONNX Runtime may serve: tensorrt = false in the spec"
+            hint = "what TensorRT does not take, ONNX Runtime may serve, on a CPU: tensorrt = false in the spec"
             done(f"REFUSED: {error}")
             refused = Gate("compiled by TensorRT", 0, 1, "at least", f"{error}\nHint: {hint}", id="compiled")
             return ProvenEngine((refused,))
         if given != graph:
             facts = replace(facts, graph_sha256=manifest.sha256(given))
         limit, told = spec.limits[precision].computed_share, _shares(facts.dtype_share)
+        if precision in _QUANTIZED and _part(facts.dtype_share, precision) < limit:
+            told = "; ".join([told, *not_quantized.reasons(graphs.load(graph))[:_NAMED]])
         added = (
             contract.engine_gate(io_tensors, spec),
             Gate(f"computed in {_DTYPES[precision]}", _part(facts.dtype_share, precision), limit, "at least", told,
@@ -91,8 +95,9 @@ def _compiled(
 
     def make(place: Path) -> None:
         built = engine.build(graph, spec, options)
-        (place / "model.plan").write_bytes(built.plan)
-        (place / "build.log").write_text(built.log)
+        if options.library == "tensorrt":  # the others are the proof that they can be built, and gigabytes of it
+            (place / "model.plan").write_bytes(built.plan)
+        (place / "build.log").write_text(built.log, encoding="utf-8")
         kept = {"facts": asdict(built.facts), "io_tensors": built.io_tensors}
         (place / "engine.json").write_text(json.dumps(kept))
 

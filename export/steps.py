@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cli.progress import Progress
 from contracts import manifest
+from contracts.files import texts
 from contracts.judging import tasks
 from contracts.manifest import Recipe
 from contracts.samples import Batch, Split
-from contracts.spec import Precision
+from contracts.spec import ModelSpec, Precision
 from export import graphs
 from export.cache import Cache
 from export.context import ENDS, ExportContext
@@ -38,7 +39,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
         {"search", "held-out", "min", "opt" or "max": the outputs of each group, or without a batch of each sample}.
 
     Raises:
-        GraphError: it gives inf or nan itself.
+        GraphError: it does not run, gives inf or nan itself, or shapes that the spec does not have.
     """
     splits = {"search": source.search, "held-out": source.held_out, **{end: source.inputs_at(end) for end in ENDS}}
     spec = source.spec
@@ -49,6 +50,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
             run = source.reference()
             for name, split in splits.items():
                 given = predict(run, split, min(spec.max_batch, _REFERENCE_BATCH), done.advance)
+                _check_shapes(given, spec)
                 _save(_expected(split, spec.batched) or given, given, place / f"{name}.npz")
 
         place, cached = cache.step("reference", make, data=data, sizes=[len(split) for split in splits.values()])
@@ -58,6 +60,23 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
                 raise GraphError(f"the reference itself gives inf or nan as {name!r}", hint="mend the model first")
         done(_told(source, outputs["held-out"]), cached=cached)
     return outputs
+
+
+def _check_shapes(given: Sequence[Batch], spec: ModelSpec) -> None:
+    """See that what the reference gives is what the spec says: what a graph says of its outputs is only a claim."""
+    for tensor in spec.outputs:
+        for values in (part[tensor.name] for part in given):
+            sizes = zip(values.shape, tensor.shape, strict=False)
+            if values.ndim != len(tensor.shape) or any(isinstance(d, int) and size != d for size, d in sizes):
+                wanted = [d if isinstance(d, int) else d.name for d in tensor.shape]
+                raise GraphError(
+                    f"the output {tensor.name!r} is {list(values.shape)}, and the spec says [{_listed(wanted)}]",
+                    hint="mend the spec; or export the graph again, if it is the graph that is wrong",
+                )
+
+
+def _listed(dims: Sequence[object]) -> str:
+    return ", ".join(map(str, dims))
 
 
 def _expected(split: Split, batched: bool) -> list[Batch] | None:
@@ -74,7 +93,11 @@ def _expected(split: Split, batched: bool) -> list[Batch] | None:
 def _save(chosen: Sequence[Batch], given: Sequence[Batch], path: Path) -> None:
     """Keep the chosen outputs, and what they lack of those that were computed."""
     parts = [{**computed, **wanted} for computed, wanted in zip(given, chosen, strict=True)]
-    arrays = {f"{number}/{name}": values for number, part in enumerate(parts) for name, values in part.items()}
+    arrays = {
+        f"{number}/{name}": values.astype(str) if texts.is_text(values) else values  # objects would be pickled
+        for number, part in enumerate(parts)
+        for name, values in part.items()
+    }
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
 
 
@@ -83,7 +106,7 @@ def _load(path: Path) -> list[Batch]:
     with np.load(path) as stored:
         for key, values in stored.items():
             number, _, name = key.partition("/")
-            parts.setdefault(int(number), {})[name] = values
+            parts.setdefault(int(number), {})[name] = texts.as_str(values) if texts.is_text(values) else values
     return [parts[number] for number in sorted(parts)]
 
 
@@ -144,6 +167,7 @@ def mixed_graph(context: ExportContext, precision: Precision, quantized: Path) -
 def _in_16_bits(context: ExportContext, name: str, graph: Path) -> tuple[Path, bool]:
     """Convert a graph to FP16 or BF16; return the folder with it and what is kept in FP32, and whether it was there."""
     spec = context.source.spec
+    _refuse_text(spec, name)
     count = _FP16_SAMPLES if spec.batched else _FP16_ALONE
     samples = list(context.source.calibration.first(count).batches(count if spec.batched else 0))
 
@@ -158,6 +182,11 @@ def _in_16_bits(context: ExportContext, name: str, graph: Path) -> tuple[Path, b
     return context.cache.step(name, make, graph=manifest.sha256(graph), data=context.data)
 
 
+def _refuse_text(spec: ModelSpec, precision: str) -> None:
+    if text := [tensor.name for tensor in spec.inputs if tensor.dtype == "object"]:
+        raise GraphError(f"the input {text[0]!r} is text, and what makes {precision.upper()} takes numbers alone")
+
+
 def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) -> tuple[Path, search.SearchResult]:
     """Search for the best recipe of INT8 or FP8; return its graph and what the search found.
 
@@ -165,6 +194,7 @@ def quantized_graph(context: ExportContext, precision: Precision, fp32: Path) ->
         GraphError: no quantizer could quantize it.
     """
     source, request, digest = context.source, context.request, manifest.sha256(fp32)
+    _refuse_text(source.spec, precision)
 
     def quantized(recipe: Recipe) -> Path:
         def make(place: Path) -> None:

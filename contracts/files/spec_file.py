@@ -22,6 +22,13 @@ _ENTRIES = (
 )
 _NEEDED = ("model", "inputs", "outputs", "limits")
 _TENSOR = ("name", "dtype", "shape")
+# What text may be called: it is one type, to numpy, to onnxruntime and to Triton.
+_TEXT = frozenset({"object", "str", "bytes", "string"})
+# numpy's names of what Triton serves.
+_DTYPES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64", "object"),
+)
 _DIM = ("name", "min", "opt", "max")
 _LIMITS = ("tolerance", "agreement", "drop", "computed_share")
 _TOLERANCE = ("largest", "mean", "p99", "relative")
@@ -104,7 +111,18 @@ def _tensor(raw: Table, kind: str, number: int) -> TensorSpec:
     if not isinstance(raw["shape"], list):
         raise _IncompleteError(f'the shape of {where} is an array, as in [{{ name = "batch", min = 1, … }}, 3]')
     shape = tuple(_dim(entry, where) for entry in raw["shape"])
-    return TensorSpec(_text(raw["name"], f"name of {where}"), _text(raw["dtype"], f"dtype of {where}"), shape)
+    return TensorSpec(_text(raw["name"], f"name of {where}"), _dtype(raw["dtype"], where), shape)
+
+
+def _dtype(raw: object, where: str) -> str:
+    told = _text(raw, f"dtype of {where}")
+    dtype = "object" if told in _TEXT else told
+    if dtype not in _DTYPES:
+        raise SpecError(
+            f"{where} has the dtype {told!r}, which Triton does not serve",
+            note=f"numpy's names: {', '.join(_DTYPES[:-1])}; and string",
+        )
+    return dtype
 
 
 def _dim(raw: object, where: str) -> int | DynamicDim:

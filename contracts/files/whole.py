@@ -13,7 +13,7 @@ def write(path: Path, text: str, mode: int = 0o666) -> None:
     """
     partial = unused_name(path)
     try:
-        with os.fdopen(create(partial, mode), "w") as stream:
+        with os.fdopen(create(partial, mode), "w", encoding="utf-8") as stream:
             stream.write(text)
         partial.rename(path)
     finally:

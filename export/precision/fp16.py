@@ -8,31 +8,23 @@ TensorRT would hit never shows. `simulate_fp16` writes the same graph so that it
 FP16 tensor rounded to float16.
 """
 
-import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from contracts.samples import Batch, save_arrays
+from contracts.samples import Batch
 from export import graphs
-from export.errors import GraphError
+from export.precision import autocast
+from export.precision.autocast import Low
 from export.proof.runners import memory_runner
 
-Low = Literal["fp16", "bf16"]
-
 _LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_MAX = float(np.finfo(np.float16).max)
-# Half of float16's range: real traffic goes further than the samples that were looked at.
-_HEADROOM = 0.5
 # A layer whose relative error on samples is over this, and this many times that of what it was given, is at fault.
 # Rounding to 11 bits costs 0.0005 a layer.
 _LARGE_ERROR, _GROWTH = 0.02, 4.0
@@ -64,13 +56,15 @@ def convert(fp32: Path, fp16: Path, samples: Sequence[Batch], *, batched: bool =
         GraphError: ModelOpt could not convert it.
     """
     model = graphs.load(fp32)
+    graphs.require_whole(model, "FP16")
     border = graphs.border_nodes(model)
     samples = _affordable(model, samples, batched=batched)
     reference = list(_tensors(model, samples))
     faults: dict[str, str] = {}
     overflows: dict[str, str] = {}
     for attempt in range(_ROUNDS + 1):
-        half, reasons = _autocast(fp32, samples, [*border, *faults])
+        half, reasons = autocast.converted(fp32, samples, [*border, *faults])
+        half = graphs.settled(half, model)
         onnx.save(half, fp16)
         overflows = {n: reasons.get(n, "ModelOpt keeps it") for n in _in_fp32(model, half) - {*border, *faults}}
         found = _faults(model, half, reference, samples, {*border, *overflows, *faults}) if attempt < _ROUNDS else {}
@@ -94,8 +88,10 @@ def cast(
         GraphError: ModelOpt could not convert it.
     """
     model = graphs.load(graph)
+    graphs.require_whole(model, low.upper())
     border = graphs.border_nodes(model)
-    half, reasons = _autocast(graph, _affordable(model, samples, batched=batched), border, low)
+    half, reasons = autocast.converted(graph, _affordable(model, samples, batched=batched), border, low)
+    half = graphs.settled(half, model)
     onnx.save(half, made)
     kept = _in_fp32(model, half) - {*border}
     return tuple(
@@ -108,9 +104,10 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
 
     Of a BF16 graph, every BF16 tensor rounded to bfloat16.
 
-    Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away.
+    Lossy casts in a float32 graph are the ones that onnxruntime does not optimise away. What it takes and gives keeps
+    its type: only a Cast reads or writes that.
     """
-    types = graphs.tensor_types(half)
+    types, given = graphs.tensor_types(half), {value.name for value in half.graph.output}
     twin = ModelProto()
     twin.CopyFrom(half)
     for initializer in twin.graph.initializer:
@@ -128,75 +125,14 @@ def simulate_fp16(half: ModelProto) -> ModelProto:
             if (low := types.get(name)) in _LOW:
                 exact, stored = f"{name}/exact", f"{name}/rounded"
                 node.output[index] = exact
+                if name in given:
+                    nodes.append(helper.make_node("Cast", [exact], [name], to=low))
+                    continue
                 nodes.append(helper.make_node("Cast", [exact], [stored], to=low))
                 nodes.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
     del twin.graph.node[:], twin.graph.value_info[:]
     twin.graph.node.extend(nodes)
     return twin
-
-
-def _autocast(
-    fp32: Path, samples: Sequence[Batch], keep: Iterable[str], low: Low = "fp16"
-) -> tuple[ModelProto, dict[str, str]]:
-    from modelopt.onnx.autocast import convert_to_mixed_precision
-
-    with TemporaryDirectory() as scratch, _listening() as heard:
-        for number, batch in enumerate(samples):
-            path = Path(scratch) / f"{number:06d}.npz"
-            save_arrays(path, batch)
-        try:
-            half = convert_to_mixed_precision(
-                str(fp32),
-                low_precision_type=low,
-                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
-                data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
-                init_max=_MAX if low == "fp16" else np.inf,
-                keep_io_types=True,
-                calibration_data=scratch,
-                providers=["cpu"],
-            )
-        except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
-            raise GraphError(
-                f"ModelOpt could not convert {fp32.name} to {low.upper()}", note=_first_line(error)
-            ) from error
-    _without_empty_scales(half)
-    return half, {name: _told(reason) for name, reason in heard.items() if "Regex" not in reason}
-
-
-def _without_empty_scales(half: ModelProto) -> None:
-    """Let no scale of a Q/DQ pair be 0 in float16, as that of a channel without weights is: TensorRT refuses it."""
-    pairs = [node for node in half.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    scales = {node.input[1] for node in pairs}
-    for tensor in half.graph.initializer:
-        if tensor.name in scales and tensor.data_type == TensorProto.FLOAT16:
-            values = np.maximum(numpy_helper.to_array(tensor), np.finfo(np.float16).smallest_subnormal)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-
-@contextmanager
-def _listening() -> Iterator[dict[str, str]]:
-    """Collect {node: why it is kept} from ModelOpt's log, the only place that says so; nobody else has to read it."""
-    heard: dict[str, str] = {}
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if match := re.match(r"Skipping node (.+?): (.+)", record.getMessage()):
-                heard[match[1]] = match[2]
-
-    import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
-
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(modelopt.onnx.__name__)]
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers[:], logger.propagate = [Listener()], False
-        logger.setLevel(logging.INFO)
-    try:
-        yield heard
-    finally:
-        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            logger.handlers[:], logger.propagate = handlers, propagate
-            logger.setLevel(level)
 
 
 def _faults(
@@ -280,14 +216,3 @@ def _relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _widened(tensor: TensorProto) -> TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
-
-
-def _told(reason: str) -> str:
-    """Shorten ModelOpt's reason."""
-    if match := re.search(r"absmax=([\d.e+]+|inf)", reason):
-        return f"reaches {float(match[1]):,.0f}, float16 ends at {_MAX:,.0f}"
-    return reason
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

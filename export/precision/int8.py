@@ -57,11 +57,18 @@ def quantize(fp32: Path, int8: Path, calibration: Split, recipe: Recipe, *, batc
     make: Callable[..., None] = _with_onnxruntime
     if recipe.quantizer == "modelopt":
         make = partial(_with_modelopt, recipe.precision)
+    model = graphs.load(fp32)
+    graphs.require_whole(model, recipe.precision.upper())
     try:
         with _silence():
             make(fp32, int8, samples, recipe.method, batched)
+        onnx.save(graphs.settled(onnx.load(int8), model), int8)
     # The quantizers fail in their own many ways on graphs they do not know; to the user it is one.
     except Exception as error:
+        if not graphs.heavy_nodes(model):
+            raise GraphError(
+                f"there is nothing to compute in {recipe.precision.upper()}: no convolution, and no matrix product"
+            ) from error
         raise GraphError(
             f"{recipe.quantizer} could not quantize {fp32.name}",
             note=(str(error).strip() or type(error).__name__).splitlines()[0],
@@ -85,7 +92,7 @@ def leave_out(quantized: ModelProto, fp32: ModelProto, layers: Collection[str]) 
     _bypass_idle_pairs(model, pairs, set(graphs.heavy_nodes(model)) - set(layers))
     for name in sorted({name for node in model.graph.node for name in node.input} & weights.keys()):
         model.graph.initializer.append(weights[name])
-    return graphs.without_dead_nodes(model)
+    return graphs.inferred(graphs.without_dead_nodes(model))
 
 
 def _pairs(model: ModelProto) -> dict[str, str]:

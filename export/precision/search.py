@@ -109,12 +109,14 @@ def search(
         report(str(recipe))
         begun = time.monotonic()
         try:
-            models[recipe] = make()
-        except GraphError as error:  # one quantizer does not know the graph; another may
+            made = make()
+            trials.append(context.judge(made, recipe, begun))
+            models[recipe] = made
+        except (
+            GraphError
+        ) as error:  # one quantizer does not know the graph, or makes one that does not run; another may
             failed = Gate("quantized", 0, 1, "at least", str(error), id="quantized")
             trials.append(Trial(recipe, (failed,), 1.0, round(time.monotonic() - begun, 2)))
-        else:
-            trials.append(context.judge(models[recipe], recipe, begun))
         return trials[-1]
 
     for recipe in _recipes(context, mode):

@@ -46,7 +46,7 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
         found.append(_gate(name, _config_faults(config, spec, model_directory)))
     labels = model_directory.parent / f"{spec.family}_postprocess" / LABELS
     if labels.is_file():
-        named = labels.read_text().splitlines()
+        named = labels.read_text(encoding="utf-8").splitlines()
         wrong = [f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip_longest(named, spec.labels)) if a != b]
         found.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
     return tuple(found)

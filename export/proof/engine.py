@@ -144,7 +144,7 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
-        reasons = [parser.get_error(i).desc().partition("\n")[0] for i in range(parser.num_errors)]
+        reasons = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise CompileError(f"{options.library} cannot parse {graph.name}", note="; ".join(reasons))
     config = _config(trt, builder, spec, options)
     share, io_tensors = dtype_share(network, trt), _io_tensors(network, trt)
@@ -171,6 +171,16 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
 def profile_of(spec: ModelSpec) -> Profile:
     """Return the optimization profile of a spec's inputs."""
     return {tensor.name: tuple(tensor.shape_at(end) for end in ("min", "opt", "max")) for tensor in spec.inputs}
+
+
+def _parse_error(error: Any) -> str:
+    """Say at which node the parser failed, and why: an operator that it does not know it looks for as a plugin."""
+    lines = error.desc().splitlines() or [""]
+    reason = lines[1] if lines[0].startswith("Invalid Node") and len(lines) > 1 else lines[0]
+    reason = re.sub(r"^.*API Usage Error \(|\.? In \w+ at /_src.*$", "", reason)  # where in its own sources
+    if "Plugin not found" in reason or reason == "false":
+        reason = "TensorRT has no such operator"
+    return f"the node {error.node_name()} ({error.node_operator()}): {reason}" if error.node_operator() else reason
 
 
 def _config(trt: ModuleType, builder: Any, spec: ModelSpec, options: BuildOptions) -> Any:

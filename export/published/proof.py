@@ -27,7 +27,7 @@ def show(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(release), indent=2))
         return 0
     from cli.tables import console
-    from export.release.tables import differences_table, gates_table, reference_line, variants_table
+    from export.release.tables import differences_table, gates_table, reference_line, runtime_line, variants_table
 
     out = console()
     out.print(variants_table(release))
@@ -45,6 +45,8 @@ def show(options: argparse.Namespace) -> int:
         out.print(f"{choice.file} is {choice.reason}", soft_wrap=True)
     if release.schema_version > FIRST_SCHEMA:  # which did not record it
         out.print(reference_line(release), soft_wrap=True)
+    if (line := runtime_line(release)) is not None:
+        out.print(line, soft_wrap=True)
     out.print(_sealed_line(release), soft_wrap=True)
     out.print(f"Made from {release.source.file} ({release.source.sha256}) with: {release.command}", soft_wrap=True)
     out.print(f"Report: {layout.shown(directory / 'report.html')}", soft_wrap=True)

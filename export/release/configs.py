@@ -128,7 +128,7 @@ def _generated(spec: ModelSpec, sample: Batch | None, *, cpu: bool) -> str:
         outputs=",\n".join(_tensor(tensor, spec.batched) for tensor in spec.outputs),
         batching=_BATCHED if spec.batched else _BATCHLESS,
         preferred=f"\n  preferred_batch_size: {_preferred(spec)}" if spec.batched else "",
-        instances=_cpu_instances(len(os.sched_getaffinity(0))) if cpu else _gpu_instances(tensorrt=tensorrt),
+        instances=_instances(spec, cpu=cpu, tensorrt=tensorrt),
         warm=_warm(spec, sample),
         warmups=",\n".join(_warmup(name, size, spec, sample) for name, size in _warmup_batches(spec).items()),
     )
@@ -162,6 +162,17 @@ def _cpu_instances(cores: int) -> str:
         f"# For the {cores} cores of the machine that wrote this. The threads of an instance spin between two calls.\n"
         f"instance_group [ {{ kind: KIND_CPU count: {instances} }} ]\n"
         f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }} }}'
+    )
+
+
+def _instances(spec: ModelSpec, *, cpu: bool, tensorrt: bool) -> str:
+    if cpu:
+        return _cpu_instances(len(os.sched_getaffinity(0)))
+    if spec.without_tensorrt is None:
+        return _gpu_instances(tensorrt=tensorrt)
+    return (
+        f"# {spec.without_tensorrt}: it was proven on a CPU alone, and runs there on a machine with a GPU as well.\n"
+        f"instance_group [ {{ kind: KIND_CPU count: {_FEWEST_INSTANCES} }} ]"
     )
 
 

@@ -44,4 +44,4 @@ def make(root: Path, models: Iterable[str], say: Callable[[str], None]) -> None:
 
 
 def _asks(text: Path) -> bool:
-    return text.is_file() and any(line.partition("#")[0].strip() for line in text.read_text().splitlines())
+    return text.is_file() and any(line.partition("#")[0].strip() for line in text.read_text("utf-8").splitlines())

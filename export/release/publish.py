@@ -14,7 +14,7 @@ from contracts.errors import PublishError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
 from contracts.spec import DISCRETE, ModelSpec
-from export import report
+from export import graphs, report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
@@ -62,6 +62,7 @@ def describe(
         metric=None if metric is None else Judge(metric.name, metric.better, metric.share),
         proven_range=proven_range(source.spec),
         warnings=tuple(context.warnings),
+        without_tensorrt=source.spec.without_tensorrt,
     )
 
 
@@ -147,7 +148,7 @@ def _write(choice: Choice, proven: Sequence[ProvenVariant], directory: Path) -> 
         assert chosen.plan is not None  # only plans were candidates
         shutil.copyfile(chosen.plan, directory / choice.file)
         return
-    shutil.copyfile(chosen.graph, directory / choice.file)
+    graphs.copy(chosen.graph, directory / choice.file)
     if manifest.sha256(directory / choice.file) != chosen.variant.sha256:
         raise GraphError(f"{chosen.graph} changed after it was proven", hint="run the same command with --force")
 

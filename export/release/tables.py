@@ -54,6 +54,13 @@ def latency_line(release: Manifest) -> str | None:
     return "GPU: not measured. The latencies are this machine's CPU's, where FP16 and INT8 say nothing of a GPU."
 
 
+def runtime_line(release: Manifest) -> str | None:
+    """Say of what TensorRT compiled nothing of why, and what serves it; None where it did."""
+    if release.without_tensorrt is None:
+        return None
+    return f"For a CPU alone, and never for a GPU: {release.without_tensorrt}. ONNX Runtime serves it."
+
+
 def gates_table(title: str, gates: Sequence[Gate]) -> Table:
     """Lay out the gates, a row each: figure, limit and verdict."""
     headings = ("gate", "figure", "limit", "", "detail")

@@ -51,7 +51,7 @@ def _escaped(found: "re.Match[str]") -> str:
 def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, Any]:
     files = sorted({file for v in release.variants for file in v.timings})
     batch = _batch(release, spec)
-    int8 = next((v.recipe for v in release.variants if v.precision == "int8"), None)
+    int8 = next((v.recipe for v in release.variants if v.precision == "int8" and v.passed), None)  # chosen, so judged
     left_out = int8.left_out if int8 else ()
     classes = recalls(evidence, spec.labels)
     shown = classes if len(classes) <= _CLASSES else classes[:_CLASSES_OF_MANY]
@@ -168,7 +168,7 @@ def _search(release: Manifest, answer: str) -> str | None:
     """Draw the search for the INT8 recipe; None where there is nothing to compare."""
     if len(release.trials) < 2:
         return None
-    chosen = {variant.recipe for variant in release.variants}
+    chosen = {variant.recipe for variant in release.variants if variant.passed}  # its engine was judged as well
     attempts = []
     for number, trial in enumerate(release.trials, start=1):
         recipe, gate = trial.recipe, find_gate(trial.gates, "metric_drop") or find_gate(trial.gates, "agreement")

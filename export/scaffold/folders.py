@@ -67,7 +67,7 @@ def advice(model_directory: Path, steps: Steps) -> list[str]:
     lines = []
     for role, step in steps.items():
         text = model_directory.parent / step_name(model_directory.name, role) / REQUIREMENTS
-        asked = [line for line in text.read_text().splitlines() if line[:1] != "#"] if text.is_file() else []
+        asked = [line for line in text.read_text("utf-8").splitlines() if line[:1] != "#"] if text.is_file() else []
         if not asked and (missing := sorted(step.imports - step_file.PROVIDED)):
             known = ", ".join(map(_pin, missing))
             lines.append(f"{text.parent.name} imports {', '.join(missing)}: {layout.shown(text)} has to name {known}")

@@ -1,17 +1,17 @@
 """An export source from an ONNX graph that was trained elsewhere."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
+import numpy as np
 
 from contracts.manifest import Source
+from contracts.samples import Batch
 from contracts.spec import ModelSpec
 from export import graphs
 from export.errors import GraphError
 from export.proof import contract
-from export.proof.runners import onnx_runner
+from export.proof.runners import Runner, memory_runner, onnx_runner
 from export.source.base import ExportSource
 from export.source.samples import fingerprint, read_samples
 
@@ -27,9 +27,8 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
         SampleError: the inputs do not fit the spec, or are too few.
     """
     loaded = graphs.load(graph)
-    # Of what was loaded, not of the file: weights may lie in another one.
-    digest = hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
-    model = graphs.pinned(graphs.normalise(loaded), spec)
+    digest = graphs.digest(loaded)  # of what was loaded, not of the file: weights may lie in another one
+    model = graphs.pinned(graphs.in_float32(graphs.normalise(loaded)), spec)
     if not (gate := contract.graph_gate(model, spec)).passed:
         raise GraphError(
             f"{graph} is not what the spec says",
@@ -41,9 +40,42 @@ def from_graph(graph: Path, spec: ModelSpec, samples: Sequence[Path], calibratio
     return ExportSource(
         spec=spec,
         origin=Source(graph.name, digest, fingerprint(samples), None, None, None, compared_with),
-        reference=lambda: onnx_runner(graph, [tensor.name for tensor in spec.outputs]),
-        write_graph=lambda path: onnx.save(model, path),
+        reference=lambda: _as_it_came(graph, [tensor.name for tensor in spec.outputs], graphs.random_nodes(model)),
+        write_graph=lambda path: graphs.save(model, path),
         calibration=first.first(calibration_samples),
         search=first,
         held_out=second,
     )
+
+
+def _as_it_came(path: Path, outputs: Sequence[str], random: Sequence[str]) -> Runner:
+    """Open the graph as it was brought, and where onnxruntime does not load that, as it was read.
+
+    Args:
+        random: Its nodes that may draw at random. The runner refuses a graph whose answers depend on them.
+    """
+    loaded = graphs.load(path)
+    mended = graphs.as_runtimes_take_it(loaded)
+    try:
+        run = onnx_runner(path, outputs) if mended is loaded else memory_runner(mended, outputs)
+    except GraphError as error:  # as of shapes that lie in another file
+        try:
+            run = memory_runner(mended, outputs)
+        except GraphError:
+            raise error from None
+    return _the_same_twice(run, random) if random else run
+
+
+def _the_same_twice(run: Runner, random: Sequence[str]) -> Runner:
+    def twice(batch: Batch) -> Batch:
+        first, second = run(batch), run(batch)
+        for name, values in first.items():
+            if not np.array_equal(values, second[name]):
+                raise GraphError(
+                    f"two runs of it differ in {name!r}, so that nothing can be compared with it",
+                    note=f"what draws at random: {', '.join(random)}",
+                    hint="export it again in eval mode; or let the noise be an input of the graph",
+                )
+        return first
+
+    return twice

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts import manifest, samples
+from contracts.files import texts
 from contracts.samples import Batch, Group, Split
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export.errors import SampleError
@@ -97,6 +98,7 @@ def _group(path: Path, spec: ModelSpec) -> Group:
     expected = {name.removeprefix(_EXPECTED): arrays.pop(name) for name in [*arrays] if name.startswith(_EXPECTED)}
     outputs = {tensor.name: tensor for tensor in spec.outputs}
     expected = {n: _whole(values, outputs[n], spec) if n in outputs else values for n, values in expected.items()}
+    inputs, expected = ({n: _as_text(path, n, v) for n, v in each.items()} for each in (inputs, expected))
     if arrays or inputs.keys() != wanted.keys():
         raise SampleError(
             f"{path} holds {_listed([*inputs, *arrays])}", note=f"the inputs of the spec are {_listed(wanted)}"
@@ -125,9 +127,17 @@ def _whole(values: NDArray[Any], tensor: TensorSpec, spec: ModelSpec) -> NDArray
     return values[:, None] if one else values
 
 
+def _as_text(path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return text as one type, whichever of numpy's it has: objects of str, as onnxruntime gives it."""
+    try:
+        return texts.as_str(values) if texts.is_text(values) else values
+    except UnicodeDecodeError as error:
+        raise SampleError(f"{name} in {path} is text that is not UTF-8", note=str(error)) from error
+
+
 def _check(path: Path, name: str, values: NDArray[Any], tensor: TensorSpec, spec: ModelSpec) -> None:
     if values.dtype != tensor.dtype:
-        raise SampleError(f"{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
+        raise SampleError(f"{name} in {path} is {_kind(values.dtype)}", note=f"the spec says {_kind(tensor.dtype)}")
     wanted = tensor.shape[1:] if spec.batched else tensor.shape
     if values.ndim != len(wanted) + 1 or not all(
         d.min <= size <= d.max if isinstance(d, DynamicDim) else size == d
@@ -152,7 +162,9 @@ def _check_expected(path: Path, expected: Mapping[str, NDArray[Any]], spec: Mode
                 f"expected.{name} in {path} has shape {list(values.shape)}", note=f"the spec: {tensor.said}"
             )
         if values.dtype.kind != np.dtype(tensor.dtype).kind:
-            raise SampleError(f"expected.{name} in {path} is {values.dtype}", note=f"the spec says {tensor.dtype}")
+            raise SampleError(
+                f"expected.{name} in {path} is {_kind(values.dtype)}", note=f"the spec says {_kind(tensor.dtype)}"
+            )
 
 
 def _checked_targets(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
@@ -233,6 +245,10 @@ def _is_sorted(labels: NDArray[Any] | None) -> bool:
     flat = labels.ravel()
     classes, blocks = len(np.unique(flat)), 1 + int((flat[1:] != flat[:-1]).sum())
     return 1 < classes == blocks and len(flat) >= _A_CLASS * classes
+
+
+def _kind(dtype: object) -> str:
+    return "text" if str(dtype) == "object" else str(dtype)
 
 
 def _named(paths: Sequence[Path]) -> str:

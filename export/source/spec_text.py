@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.judging import paired
-from contracts.spec import USUAL_PRECISIONS, DynamicDim, Precision, Task, TensorSpec
+from contracts.spec import TENSORRT_DTYPES, USUAL_PRECISIONS, DynamicDim, Precision, Task, TensorSpec
 
 # As shares of the largest value that the module gave: a first guess, wide enough for a sound conversion and too narrow
 # for a wrong one. `relative` is the RMS difference as a share of the RMS.
@@ -15,7 +15,6 @@ _RELATIVE: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1
 _AGREEMENT: Mapping[Precision, float] = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
 _DROP_POINTS: Mapping[Precision, float] = {"fp32": 0.5, "fp16": 1.0, "int8": 2.0}
 _DROP_SHARE: Mapping[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.1}  # of the module's own squared error
-_TENSORRT_TYPES = frozenset({"bool", "uint8", "int8", "int32", "int64", "float16", "float32"})
 _WORDS: Mapping[Precision, str] = {
     "fp32": "the same arithmetic in another runtime",
     "fp16": "half of the bits",
@@ -80,14 +79,14 @@ def _task(draft: Draft) -> str:
     if not draft.batched:
         lines.append("batch = false  # it takes one sample at a time, and is served so")
     if strange := _not_for_tensorrt(draft):
-        lines.append(f"tensorrt = false  # {strange}: ONNX Runtime serves it, on a GPU too")
+        lines.append(f"tensorrt = false  # {strange}: ONNX Runtime serves it, on a CPU")
     return "\n".join(lines)
 
 
 def _not_for_tensorrt(draft: Draft) -> str:
     """Say what TensorRT does not take; "" where there is nothing."""
     for tensor in (*draft.inputs, *draft.outputs):
-        if tensor.dtype not in _TENSORRT_TYPES:
+        if tensor.dtype not in TENSORRT_DTYPES:
             return f"TensorRT has no {tensor.dtype}, as {tensor.name} is"
         if not tensor.shape:
             return f"TensorRT's backend has no scalars, as {tensor.name} is one"

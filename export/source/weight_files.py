@@ -91,7 +91,7 @@ def _safetensors(path: Path) -> State:
 
 def _sharded(path: Path) -> State:
     try:
-        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModuleError(f"{path} is no index of weights", note=f"weight_map: {error}") from error
     if absent := [name for name in names if not (path.parent / name).is_file()]:

@@ -72,10 +72,25 @@ def test_a_file_that_is_no_spec_says_why(tmp_path: Path) -> None:
             spec_file.read(tmp_path / "spec.toml")
 
 
+def test_a_spec_may_be_utf_16_with_its_mark(tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_bytes(TOML.encode("utf-16"))
+    assert spec_file.read(tmp_path / "spec.toml").model == "recogniser"
+
+
+@pytest.mark.parametrize("name", ["object", "str", "bytes", "string"])
+def test_text_has_four_names_and_is_one_type_that_tensorrt_has_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / "spec.toml").write_text(TOML.replace('dtype = "float32"', f'dtype = "{name}"', 1))
+    found = spec_file.read(tmp_path / "spec.toml")
+    assert found.inputs[0].dtype == "object"
+    assert found.without_tensorrt == f"TensorRT has no text, as {found.inputs[0].name} is"
+
+
 @pytest.mark.parametrize(
     ("line", "becomes", "told"),
     [
         ('model = "recogniser"', "", "is not a complete spec: it has no model"),
+        ('dtype = "float32"', 'dtype = "float"', "has the dtype 'float', which Triton does not serve"),
+        ('dtype = "float32"', 'dtype = "bfloat16"', "has the dtype 'bfloat16', which Triton does not serve"),
         ('task = "ctc"', 'task = "ocr"', "there is no task 'ocr'\nNote: tasks: classification, ctc, binary, regr"),
         ('task = "ctc"', 'kind = "ctc"', "has entries that no spec has: kind"),
         (
