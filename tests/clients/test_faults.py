@@ -327,7 +327,8 @@ def test_a_server_killed_and_restarted_under_load(released: Workspace, images: l
                 callers,
                 seen,
             )
-            assert seen["Prediction"] > 0.99 * seen.total(), (url, callers, seen)
+            failed = [call for call in found if isinstance(call.outcome, ClientError)]
+            assert len(failed) < 0.01 * len(found), (url, callers, seen, failed[:3])
             assert succeed_after(found, max(call.ended for call in found) - 1), (url, callers)
         wait_for(lambda: json.loads(released.must("deploy", "status", "--json"))["pid"] != pid)
     finally:
