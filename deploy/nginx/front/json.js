@@ -2,7 +2,10 @@
 
 import refusal from "refusal.js";
 
-const STRING = /"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/g;
+// Escaped characters beyond 16 bits are two, a high and a low surrogate; one alone is none.
+const PAIR = "u[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2}";
+const ESCAPED = `\\\\(?:["\\\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|${PAIR})`;
+const STRING = new RegExp(`"(?:[^"\\\\\\x00-\\x1f]|${ESCAPED})*"`, "g");
 // What may stand between strings. JSON.parse of njs takes more: 04, for one, which Triton does not.
 const ELSE = /true|false|null|(?:0|-?[1-9][0-9]*)(?![0-9])|[{}[\]:, \t\r\n]/g;
 
