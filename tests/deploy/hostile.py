@@ -71,6 +71,7 @@ HTTP: dict[str, Post] = {
     "a shape with a fraction": _text(PIXELS, "[2, 1, 2, 2]", "[2.0, 1, 2, 2]"),
     "a shape with an exponent": _text(PIXELS, "[2, 1, 2, 2]", "[2e0, 1, 2, 2]"),
     "a shape that is no list": _input(shape=8),
+    "a zero before a number": _text(PIXELS, "[2, 1, 2, 2]", "[02, 1, 2, 2]"),
     # Where the bytes are.
     "data beside binary": _input(data=[1]),
     "data with a header length": Post(PIXELS, _data([2, 1, 2, 2], parameters={"binary_data_size": 8}).header),
@@ -97,6 +98,10 @@ HTTP: dict[str, Post] = {
     "a comma too many": _text(PIXELS, '{"inputs"', '{,"inputs"'),
     "text after the JSON": Post(PIXELS, PIXELS.header() + b"{}"),
     "not a number": _text(PIXELS, '"binary_data_size": 8', '"binary_data_size": NaN'),
+    "a line end in a text": Post(PIXELS, PIXELS.header(id="x").replace(b'"x"', b'"x\n"')),
+    "an escape that is none": Post(PIXELS, PIXELS.header(id="x").replace(b'"x"', b'"\\x41"')),
+    "half a character": Post(PIXELS, PIXELS.header(id="x").replace(b'"x"', b'"\\ud800"')),
+    "a space that is none": Post(PIXELS, PIXELS.header().replace(b" ", b"\xc2\xa0", 1)),
     "no UTF-8": Post(PIXELS, PIXELS.header(id="x").replace(b"x", b"\xff")),
     "a byte-order mark": Post(PIXELS, b"\xef\xbb\xbf" + PIXELS.header()),
     "a zero in a name": _input(name="IN\0"),

@@ -35,7 +35,7 @@ def test_an_ordinary_request_is_answered(echoing: Front, channel: grpc.Channel, 
 @pytest.mark.parametrize(
     "more",
     [
-        {"id": "order 17 Größe"},
+        {"id": "order 17 / Größe 😀"},
         {"parameters": {"priority": 1, "timeout": 5_000_000, "binary_data_output": True}, "outputs": []},
         {"outputs": [{"name": "OUT", "parameters": {"binary_data": True}}]},
     ],
