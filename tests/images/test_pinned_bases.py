@@ -26,6 +26,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         patched.setenv("CONTAINERS_REGISTRIES_CONF", str(up.home / ".config" / "containers" / "registries.conf"))
         podman.call("push", "--quiet", debian.image(), f"docker://{up.address}/base/debian:1")
         yield up
+        podman.call("rmi", f"{up.address}/base/debian:1", check=False)  # the name that a build gave to what it fetched
 
 
 def begun(file: str, folder: Path) -> Path:
