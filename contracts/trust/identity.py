@@ -55,6 +55,20 @@ def verify_sealed(directory: Path, network: str, version: int, trust: Trust | No
     return told
 
 
+def verify_for_serving(directory: Path, network: str, version: int, trust: Trust | None) -> None:
+    """Check a version as `verify_sealed` does, if it is a release; a model that somebody put there need not be one.
+
+    Where it has to be signed, a graph or an engine makes a release, lest removing the manifest be a way around this.
+
+    Raises:
+        ManifestError, SignatureError: as `verify_sealed`.
+    """
+    if (directory / manifest.FILE_NAME).is_file():
+        verify_sealed(directory, network, version, trust)
+    elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
+        signing.verify(directory, trust)
+
+
 def unsealed(place: Path, what: str) -> SignatureError:
     """Return the error of what no signature can cover, because no export has sealed it.
 

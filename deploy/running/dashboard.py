@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli.tables import console, table
 from deploy.running.status import Status, Usage, VersionStatus, WorkDone, as_json, look
+from deploy.served import unsealed
 from deploy.triton import state
 
 _WIDTH = 100  # where the output is no terminal
@@ -134,8 +135,7 @@ def _remarks(status: Status) -> list[Text]:
         names = ", ".join(arm.names)
         remarks.append(Text(f"{arm.network}: release {arm.version} stands beside it as {names}", "dim"))
     if status.unsealed:
-        names = ", ".join(status.unsealed)
-        remarks.append(Text(f"unsealed, served as they lie in the repository: {names}", "yellow"))
+        remarks.append(Text(unsealed.line(status.unsealed), "yellow"))
     remarks += [Text(str(group), "bold red" if group.failed else "yellow") for group in status.left_out]
     if status.server.memory:
         remarks.append(Text(f"memory: {status.server.memory}", "dim"))

@@ -239,27 +239,18 @@ def put_loose(
     for version in served:
         if version not in there:
             copying.copy(repository.directory(folder, version), target / str(version), outside=True)
-        _verify(target / str(version), folder.name, version, None)
+        identity.verify_for_serving(target / str(version), folder.name, version, None)
     bytecode.keep_out(target)
 
 
 def verify(folder: Path, version: int, trust: signing.Trust | None) -> None:
     """Check that a version, parked or not, of the model in `folder` is what was published under this name and number.
 
-    Where it has to be signed, a graph or an engine makes a release, lest removing the manifest be a way around this.
-
     Raises:
         ManifestError: it is not.
         SignatureError: it is unsigned, or not what was signed.
     """
-    _verify(repository.directory(folder, version), folder.name, version, trust)
-
-
-def _verify(directory: Path, network: str, version: int, trust: signing.Trust | None) -> None:
-    if (directory / manifest.FILE_NAME).is_file():
-        identity.verify_sealed(directory, network, version, trust)
-    elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
-        signing.verify(directory, trust)
+    identity.verify_for_serving(repository.directory(folder, version), folder.name, version, trust)
 
 
 def same(one: Path, other: Path) -> bool:

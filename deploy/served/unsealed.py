@@ -1,6 +1,7 @@
 """What a server is given as it lies in the model repository: no export has sealed it, so no signature covers it."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +29,12 @@ def names(served: Path) -> list[str]:
 def told(served: Path) -> list[str]:
     """Say in a line which models are unsealed; no line where none is."""
     found = names(served)
-    return [f"unsealed, served as they lie in the repository: {', '.join(found)}"] if found else []
+    return [line(found)] if found else []
+
+
+def line(models: Sequence[str]) -> str:
+    """Say that these are unsealed."""
+    return f"unsealed, served as they lie in the repository: {', '.join(models)}"
 
 
 def _is_sealed(network: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from contracts import bundle, layout, manifest, model_config, repository, signing
 from contracts.errors import ManifestError, ProjectError, SignatureError
 from contracts.names import RULE, is_model_name
-from contracts.trust.identity import verify_sealed
+from contracts.trust.identity import verify_for_serving
 from deploy.errors import RepositoryError, SettingsError
 from deploy.neighbours import held_ports, identity
 from deploy.neighbours.identity import Identity
@@ -167,15 +167,10 @@ def _steps_of_releases(folders: Sequence[Path]) -> set[str]:
 def _as_published(folder: Path, trust: signing.Trust | None) -> None:
     """Verify the version of a model that serves, and its signature if one is asked for.
 
-    Older ones are looked at where they are copied: what is wrong with one keeps no other from serving. A graph or an
-    engine makes a release, lest removing the manifest be a way around this.
+    Older ones are looked at where they are copied: what is wrong with one keeps no other from serving.
     """
     for version in repository.versions(folder)[-1:]:
-        directory = folder / str(version)
-        if (directory / manifest.FILE_NAME).is_file():
-            verify_sealed(directory, folder.name, version, trust)
-        elif trust and any(path.suffix in (".onnx", ".plan") for path in directory.iterdir()):
-            signing.verify(directory, trust)
+        verify_for_serving(folder / str(version), folder.name, version, trust)
 
 
 def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) -> Path | None:
