@@ -27,16 +27,9 @@ from tests.contracts.signers import (
     flip_a_byte,
     respelled,
     usage,
-    write_version,
 )
 
 pytestmark = pytest.mark.usefixtures("signing_here")
-
-
-@pytest.fixture
-def version(tmp_path: Path) -> Path:
-    """An unsigned version."""
-    return write_version(tmp_path / "1")
 
 
 def test_a_certificate_is_trusted_for_its_root_alone(version: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:

@@ -27,17 +27,6 @@ from tests.contracts.signers import (
 pytestmark = pytest.mark.usefixtures("signing_here")
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    return key_pair(tmp_path, "key", ec.generate_private_key(ec.SECP256R1()))
-
-
-@pytest.fixture
-def version(tmp_path: Path) -> Path:
-    """An unsigned version."""
-    return write_version(tmp_path / "1")
-
-
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A version that is verified with the public key beside it, to be copied before it is changed.
