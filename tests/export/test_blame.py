@@ -99,6 +99,13 @@ def test_an_index_that_the_samples_have_and_the_graph_has_not_is_the_samples_fau
         memory_runner(model, ["y"])({"x": np.full((2, 3), 9)})
 
 
+def test_what_runs_without_optimisations_is_the_runtimes_fault() -> None:
+    text = "(float[N,4] x) => (float[N,8] y) { t = Transpose <perm = [0, 1]> (x)  y = Gemm(t, w) }"
+    run = memory_runner(with_weights(parsed(text), w=noise(4, 8)), ["y"])  # onnxruntime 1.24 fuses the two, and wrongly
+    with pytest.raises(RunError, match=r"Dimension mismatch(?s:.*)Hint: it is a fault of onnxruntime, whose optim"):
+        run({"x": noise(3, 4)})
+
+
 def test_a_fault_of_the_caller_is_not_blamed_on_the_graph() -> None:
     with pytest.raises(ValueError, match="missing from input feed"):
         memory_runner(parsed(RELU), ["y"])({"another": noise(2, 4)})

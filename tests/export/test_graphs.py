@@ -345,12 +345,32 @@ def test_an_output_that_really_has_one_row_is_not_taken_for_a_batch() -> None:
     assert "output 'y' has dims [1, 4], not [-1, 4], it is baked in" in gate.detail
 
 
+def test_a_transpose_that_exchanges_nothing_changes_no_answer(tmp_path: Path) -> None:
+    """onnxruntime 1.24 takes it for one that does, before a Gemm: an error, or with as many rows as columns worse."""
+    text = "(float[N,4] x) => (float[N,4] y) { t = Transpose <perm = [0, 1]> (x)  y = Gemm(t, w) }"
+    model = with_weights(parsed(text), w=noise(4, 4))
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    source = from_graph(tmp_path / "model.onnx", SPEC, [tmp_path / "x.npz"], 20)
+    for run in (source.reference(), memory_runner(graphs.normalise(model), ["y"])):
+        for rows in (3, 4):
+            x = noise(rows, 4)
+            assert np.allclose(run({"x": x})["y"], x @ noise(4, 4), atol=1e-5)
+
+
 def test_names_that_break_what_reads_them_are_made_plain() -> None:
     model = parsed("(float[N,4] x) => (float[N,4] y) { a = Relu(x)  b = Tanh(a)  y = Neg(b) }")
     for node, name in zip(model.graph.node, ["dense[0]\x1b[31m", "a" * 5000, "net/1:0"], strict=True):
         node.name = name
     names = [node.name for node in graphs.normalise(model).graph.node]
     assert names == ["dense_0___31m", "a" * 200, "net/1:0"]
+
+
+def test_nodes_that_are_not_of_the_opset_are_no_damage(tmp_path: Path) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { y = ReduceMax <axes = [1]> (x) }"
+    onnx.save(parsed(text, opset=18), tmp_path / "model.onnx")
+    with pytest.raises(GraphError, match=r"not a valid graph of opset 18\nNote: Unrecognized attribute: axes for op"):
+        graphs.load(tmp_path / "model.onnx")
 
 
 def test_what_draws_at_random_is_refused_by_its_node(tmp_path: Path) -> None:
