@@ -103,7 +103,7 @@ def _check_company(apart: Mapping[str, tuple[float, float]], spec: ModelSpec) ->
                 note="a server puts the samples of different clients into one batch",
                 hint="take no mean, softmax or decision (If) over the first dimension, and no BatchNorm in training "
                 "mode; quantize with fixed scales, a dynamic one is of the whole batch, or allow for it in "
-                "limits.fp32; or say batch = false in the spec",
+                "limits.fp32; or let it be served a row at a time: max = 1 of the batch in the spec",
             )
 
 

@@ -47,6 +47,12 @@ _NOT_LOADED: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "onnxruntime {version} cannot compute the node {2} ({0}) on a CPU in the types that it has",
         "let the graph compute it in float32, or its integers in int32 or int64: a Cast before it and one behind it",
     ),
+    (
+        re.compile(r"Exception during initialization: .*\s(\S+) was false", re.DOTALL),
+        "a check of its own fails, {0}, when it optimises the graph",
+        "it is a fault of onnxruntime {version}; a graph without branches (If), or of another opset or exporter, may "
+        "not meet it",
+    ),
     (re.compile(r"Type Error: (.*)", re.DOTALL), "its types do not go together: {0}", _ANEW),
     (
         re.compile(r"Node \((.*?)\) Op \((\w+)\) \[\w+\] (.*)", re.DOTALL),
@@ -70,7 +76,8 @@ def not_loaded(graph: Path | None, error: Exception) -> GraphError:
         if found := pattern.search(said):
             words = [_in_one_line(_without_source(group or "")) or "without a name" for group in found.groups()]
             told = fact.format(*words, version=ort.__version__)
-            return GraphError(f"onnxruntime cannot load {name}: {told}", hint=hint.format(*words))
+            mend = hint.format(*words, version=ort.__version__)
+            return GraphError(f"onnxruntime cannot load {name}: {told}", hint=mend)
     return GraphError(f"onnxruntime cannot load {name}", note=_in_one_line(_without_source(said)), hint=_ANEW)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from contracts.samples import Split
 from export.errors import GraphError, RunError
+from export.proof import blame
 from export.proof.runners import memory_runner, onnx_runner, predict
 from tests.export.brought import noise, parsed, with_weights
 
@@ -51,6 +52,14 @@ def test_what_is_not_loaded_is_told_by_operator_version_or_type(kind: str) -> No
     model, told = NOT_LOADED[kind]
     with pytest.raises(GraphError, match=rf"onnxruntime (?:cannot load|{ort.__version__}).*{told}"):
         memory_runner(model, ["y"])
+
+
+def test_a_check_of_the_runtimes_own_is_told_and_whose_fault_that_is() -> None:
+    said = """[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime_src/core/state_utils.cc:413
+        onnxruntime::common::Status onnxruntime::SaveTensors(const Env&, bool) !utils::InMemory(proto) was false. """
+    told = blame.not_loaded(None, RuntimeError(said))
+    assert "a check of its own fails, !utils::InMemory(proto), when it optimises" in str(told)
+    assert f"Hint: it is a fault of onnxruntime {ort.__version__}" in str(told)
 
 
 def test_a_file_that_is_not_loaded_is_named(tmp_path: Path) -> None:

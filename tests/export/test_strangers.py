@@ -164,7 +164,7 @@ def test_an_answer_that_depends_on_what_is_beside_it_is_refused(
     Path(arguments[3]).write_text(Path(arguments[3]).read_text("utf-8").replace("= 0.5", "= 1e-3"), "utf-8")
     why = refused(workspace, arguments, "beside")
     assert why.startswith("error: the answer to a sample depends on what is in the batch beside it: 'y' is ")
-    assert "or say batch = false in the spec" in why
+    assert "or let it be served a row at a time: max = 1 of the batch in the spec" in why
 
 
 @pytest.mark.parametrize(("limit", "published"), [("= 1e-3", False), ("= 0.5", True)])
