@@ -151,6 +151,11 @@ class ModelSpec:
             raise SpecError(f"{self.model} has no outputs")
         if self.answer and self.answer not in names:
             raise SpecError(f"{self.model}: the answer {self.answer!r} is no output", note=", ".join(sorted(names)))
+        if self.entities is not None and self.entities.model not in (self.model, self.family):
+            raise SpecError(
+                f"{self.model}: its entities are of {self.entities.model!r}, which it does not serve",
+                note=f"callers ask {self.family}, the ensemble, or {self.model}, the network",
+            )
         self._check_batch()
         self._check_answer()
         for precision, limits in self.limits.items():

@@ -4,12 +4,17 @@ The boat of a line is found in a rota, its build in a list of boats, and the tid
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts import manifest
+from contracts.entities import releases
 from contracts.entities.declaration import TEXT, AsOf, Declaration, Entity, Fill, Lookup
+from tests.small_releases import published
 
 MIDNIGHT = 1383451200  # Sunday, 2013-11-03 00:00 in New York; at 02:00 its clocks are put back to 01:00
 HOUR_S = 3600
@@ -54,3 +59,12 @@ def tables() -> dict[str, Mapping[str, NDArray[Any]]]:
             "metres": np.arange(13) / 2,
         },
     }
+
+
+def released(root: Path, version: int = 1) -> Path:
+    """Publish a version of `net` that declares them and has their tables: its directory."""
+    directory = published(root, version)
+    releases.write(tables(), directory)
+    release = replace(manifest.read(directory), entities=ENTITIES, files=manifest.files_of(directory))
+    manifest.write(release, directory)
+    return directory

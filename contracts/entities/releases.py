@@ -20,8 +20,9 @@ _MOST_BYTES = 4 << 30  # that the columns of a table may take
 
 
 def write(tables: Mapping[str, Columns], directory: Path) -> None:
-    """Write tables into a version's directory."""
-    (directory / FOLDER).mkdir()
+    """Write tables into a version's directory; nothing where there are none."""
+    if tables:
+        (directory / FOLDER).mkdir()
     for name, columns in tables.items():
         save_arrays(_path(directory, name), columns)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from contracts import bundle, copying, golden, layout, manifest, repository
+from contracts.entities import releases
 from contracts.errors import PublishError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
@@ -63,6 +64,7 @@ def describe(
         proven_range=proven_range(source.spec),
         warnings=tuple(context.warnings),
         without_tensorrt=source.spec.without_tensorrt,
+        entities=source.spec.entities,
     )
 
 
@@ -125,6 +127,7 @@ def _fill(
     with _at_work(sealed) as copied:
         requests = golden_requests(context, proven, release.choices, copied / release.model)
     golden.write(requests, directory)
+    releases.write(context.source.declared_tables(), directory)
     release = replace(release, golden=dict(Counter(request.model for request in requests)))
     choices = carry_plans(
         release, model_directory, directory, context.progress.say,

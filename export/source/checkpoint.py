@@ -1,5 +1,7 @@
 """An export source from a checkpoint of a family, with the splits of the data that it was trained on."""
 
+from functools import cache
+
 from contracts.manifest import Source
 from export.errors import SampleError
 from export.source.base import ExportSource
@@ -40,4 +42,5 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
         search=data.split("val"),
         held_out=data.split("test"),
         raw_examples=family.raw_examples,
+        tables=cache(data.tables) if hasattr(data, "tables") else None,
     )

@@ -16,7 +16,7 @@ from contracts.entities.declaration import TEXT, AsOf, Declaration, Entity, Fill
 from contracts.entities.filling import Filled, fill
 from contracts.entities.tables import Found, Tables
 from contracts.errors import EntityError, ManifestError, SpecError
-from tests.ferries import ENTITIES, HOUR_S, MIDNIGHT, tables
+from tests.ferries import ENTITIES, HOUR_S, MIDNIGHT, released, tables
 from tests.small_releases import published
 
 ROW = {"line": "A", "pier": "North", "departure": "2013-11-03T03:10"}
@@ -246,15 +246,6 @@ def test_tables_that_are_not_what_is_declared_are_refused(table: str, columns: A
         del given[table]
     with pytest.raises(SpecError, match=told):
         Tables(ENTITIES, given)
-
-
-def released(root: Path, version: int = 1) -> Path:
-    """A release of `net` with the tables of the ferries."""
-    directory = published(root, version)
-    releases.write(tables(), directory)
-    release = replace(manifest.read(directory), entities=ENTITIES, files=manifest.files_of(directory))
-    manifest.write(release, directory)
-    return directory
 
 
 def test_a_release_carries_its_declaration_and_tables(tmp_path: Path) -> None:
