@@ -244,6 +244,18 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A metric of the reference on the held-out split, or on a segment of it, with its 95 % confidence interval."""
+
+    metric: Judge
+    segment: str  # "October"; "" for the whole split
+    samples: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about one published version."""
 
@@ -275,6 +287,8 @@ class Manifest:
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
     without_tensorrt: str | None = None  # why TensorRT compiled none of it, so that it is served on a CPU alone
     entities: Declaration | None = None  # what callers know and what its tables fill; None: they give all inputs
+    # What the reference is worth on the held-out split: each metric of the whole, then of each segment.
+    figures: tuple[Figure, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:

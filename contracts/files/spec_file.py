@@ -18,7 +18,7 @@ _MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _HINT = "docs/how-to/bring-your-own-graph.md shows one with every entry"
 _ENTRIES = (
     *("model", "task", "answer", "labels", "inputs", "outputs", "limits"),
-    *("metric", "threshold", "agree_within", "batch", "tensorrt"),
+    *("metric", "also", "threshold", "agree_within", "batch", "tensorrt"),
 )
 _NEEDED = ("model", "inputs", "outputs", "limits")
 _TENSOR = ("name", "dtype", "shape")
@@ -30,7 +30,7 @@ _DTYPES = (
     *("float16", "float32", "float64", "object"),
 )
 _DIM = ("name", "min", "opt", "max")
-_LIMITS = ("tolerance", "agreement", "drop", "computed_share")
+_LIMITS = ("tolerance", "also", "agreement", "drop", "computed_share")
 _TOLERANCE = ("largest", "mean", "p99", "relative")
 _FORMER_DROP = "accuracy_drop_points"  # as specs were written before there were other metrics
 
@@ -91,6 +91,7 @@ def _spec(raw: Table, task: Task) -> ModelSpec:
         answer=_text(raw.get("answer", ""), "answer"),
         labels=_labels(raw.get("labels", [])),
         metric=metric.named(_text(raw["metric"], "metric")) if "metric" in raw else None,
+        also=_also(raw.get("also", [])),
         threshold=raw.get("threshold", 0.5),
         agree_within=raw.get("agree_within"),
         batched=raw.get("batch", True),
@@ -146,6 +147,12 @@ def _labels(raw: object) -> tuple[str, ...]:
     return tuple(raw)
 
 
+def _also(raw: object) -> tuple[metric.Metric, ...]:
+    if not isinstance(raw, list) or not all(isinstance(name, str) for name in raw):
+        raise _IncompleteError('also names further metrics, as in ["brier", "calibration_error"]')
+    return tuple(map(metric.named, raw))
+
+
 def _limits(precision: Precision, raw: object) -> Limits:
     where = f"[limits.{precision}]"
     given = dict(_table(raw, f"limits.{precision}", where))
@@ -153,6 +160,7 @@ def _limits(precision: Precision, raw: object) -> Limits:
         given["drop"] = given.pop(_FORMER_DROP)
     _require(given, ("tolerance",), where)
     _only(given, _LIMITS, where)
+    _table(given.get("also", {}), f"the entry also of {where}", "{ brier = 0.001 }")
     tolerance: dict[str, float | Tolerance] = {}
     for output, limit in _table(given.pop("tolerance"), f"the tolerance of {where}", "{ OUTPUT = 0.1 }").items():
         if isinstance(limit, dict):
