@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from contracts.entities.declaration import Declaration
 from contracts.errors import ManifestError, SpecError
+from contracts.judging.card import Card
 from contracts.spec import Precision, Task
 
 FILE_NAME = "manifest.json"
@@ -289,6 +290,8 @@ class Manifest:
     entities: Declaration | None = None  # what callers know and what its tables fill; None: they give all inputs
     # What the reference is worth on the held-out split: each metric of the whole, then of each segment.
     figures: tuple[Figure, ...] = ()
+    card: Card | None = None  # what it is for and what not; None: nobody has said
+    splits: Mapping[str, int] = field(default_factory=dict)  # {part of the data: its samples}; {}: as it was brought
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:

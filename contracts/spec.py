@@ -13,6 +13,7 @@ from contracts.names import RULE, is_model_name
 
 if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
     from contracts.entities.declaration import Declaration
+    from contracts.judging.card import Card
     from contracts.judging.metric import Metric
 
 # Highest first, as variants are proven and chosen.
@@ -140,6 +141,7 @@ class ModelSpec:
     batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
     tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it, on a CPU alone
     entities: "Declaration | None" = None  # what callers of its ensemble know, and what is looked up for them
+    card: "Card | None" = None  # what it is for and what not, in words
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):

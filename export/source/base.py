@@ -6,7 +6,7 @@ module, the framework's own answers beside the samples, or the FP32 graph itself
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class ExportSource:
     raw_examples: Callable[[int], Batch] | None = None
     # Makes the tables that the spec's entities are filled from; None: there are none.
     tables: Callable[[], Mapping[str, Columns]] | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)  # {part of the data that it was trained with: its samples}
 
     def declared_tables(self) -> dict[str, Columns]:
         """Return the tables that its spec's entities are filled from, held to what is declared of them.
