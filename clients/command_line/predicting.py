@@ -43,6 +43,8 @@ def predict(options: argparse.Namespace) -> int:
                 failed += isinstance(outcome, ClientError)
                 answered += not isinstance(outcome, ClientError)
                 versions |= {*outcome.versions} if isinstance(outcome, Answer) else set()
+    if not answered + failed:
+        raise InvalidInputError(f"{options.rows} has no rows")
     if answered + failed > 1:
         print(f"{answered:,} answered, {failed:,} failed", file=sys.stderr)
     if strange := sorted(versions - {entities.version}):
@@ -114,7 +116,10 @@ def _read(stream: TextIO, name: str) -> Iterator[Row]:
         if first.lstrip().startswith("{"):
             yield from (dict(json.loads(line)) for line in lines if line.strip())
             return
-        for row in csv.DictReader(lines, restkey=""):
+        table = csv.DictReader(lines, restkey="")
+        if len({*(table.fieldnames or ())}) < len(table.fieldnames or ()):
+            raise InvalidInputError(f"{name}: two of its columns have the same name")
+        for row in table:
             if row.pop("", None):
                 raise InvalidInputError(f"{name}: a row has more cells than the first one has names")
             yield row

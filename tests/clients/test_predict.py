@@ -17,9 +17,11 @@ import pytest
 from clients import Entities, InvalidInputError, ServerUnavailableError
 from clients.command_line import commands
 from clients.core.answer import Answer
+from contracts import layout
 from contracts.errors import ManifestError
 from tests.clients.conftest import Run
-from tests.ferries import ENTITIES, released
+from tests.ferries import ENTITIES, HOUR_S, MIDNIGHT, released, tables
+from tests.pages import Page
 from tests.small_releases import published
 
 ROW = {"line": "A", "pier": "North", "departure": "2013-11-03T03:10", "passengers": 12}
@@ -33,6 +35,7 @@ class Server:
         self.batches: list[int] = []
         self.down = False
         self.version = 1
+        self.outputs = "late"
 
     def __enter__(self) -> "Server":
         return self
@@ -47,12 +50,13 @@ class Server:
         assert model == "ferries" and inputs.keys() == ENTITIES.inputs.keys()
         if self.down:
             raise ServerUnavailableError("nobody is there")
+        self.inputs = inputs
         self.batches.append(len(inputs["tide"]))
         if 1980 in inputs["built"]:
             raise InvalidInputError("it is too old")
         late = inputs["tide"] + inputs["built"] - 2000
         why = np.full(late.shape, b"tide", np.object_)
-        return Answer({"late": late.astype(np.float32), "why": why}, model, (self.version,))
+        return Answer({self.outputs: late.astype(np.float32), "why": why}, model, (self.version,))
 
 
 @pytest.fixture
@@ -156,6 +160,9 @@ def test_what_cannot_be_asked_is_said(run: Run, server: Server, release: Path, a
     [
         (b"line,pier\nA,North,more\n", "more cells"),
         (b"line\n\xff\xfe\n", "in UTF-8"),
+        (b"line,line\nA,B\n", "two of its columns"),
+        (b"", "has no rows"),
+        (b"line,pier\n", "has no rows"),
         (b"{]\n", "no rows of entities"),
         (b'{"line": "A"}\n[1]\n', "no rows of entities"),
         (b"line\n" + b"A" * 200_000 + b"\n", "no rows of entities"),
@@ -168,3 +175,14 @@ def test_a_file_without_rows_is_refused(
     path.write_bytes(content)
     done = run("predict", "ferries", "--rows", path, "--release", release)
     assert done.returncode == 1 and told in done.stderr.decode(), done.stderr
+
+
+def test_the_page_declares_what_it_says(server: Server, release: Path) -> None:
+    page = Page(layout.ROOT / "docs" / "how-to" / "entities.md")
+    moments = np.array([MIDNIGHT + 2 * HOUR_S, MIDNIGHT])
+    names: dict[str, Any] = {"tables": tables(), "piers": np.array(["North", "South"]), "departures": moments}
+    exec("\n".join(block.text for block in page.blocks if block.language == "python"), names)
+    assert names["ENTITIES"] == ENTITIES
+    assert names["tides"].known["tide"].tolist() == [True, False]
+    server.outputs = "minutes"
+    assert names["minutes_late"](server, release) == server.infer("ferries", server.inputs)["minutes"]
