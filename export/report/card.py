@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.entities.declaration import Declaration
+from contracts.entities.declaration import NAN, TEXT, Declaration
 from contracts.manifest import Figure, Judge, Manifest, find_gate
 from export.report import plots
 
@@ -85,6 +85,8 @@ def _knows(declared: Declaration | None) -> list[tuple[str, str, str]]:
     for lookup in declared.lookups:
         age = " as of then" if lookup.as_of else ""
         for fill in lookup.fills:
-            default = "" if fill.default is None else f"; {fill.default} where it is not known"
-            rows.append((fill.name, fill.dtype, f"{lookup.table}, by {', '.join(lookup.key.values())}{age}{default}"))
+            sent = "NaN" if fill.default == NAN else fill.default
+            default = "" if fill.default is None else f"; {sent} where it is not known"
+            what = "text" if fill.dtype == TEXT else fill.dtype
+            rows.append((fill.name, what, f"{lookup.table}, by {', '.join(lookup.key.values())}{age}{default}"))
     return rows
