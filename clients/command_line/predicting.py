@@ -171,11 +171,11 @@ def _printer(
         table.write([*names, *outputs, "defaults", "error", "version"])
 
     def as_csv(row: Row, filled: Filled | None, outcome: Outcome) -> None:
-        defaults = " ".join(filled.defaults[0]) if filled else ""
+        told: list[object] = [" ".join(filled.defaults[0]) if filled else ""]
         if isinstance(outcome, ClientError):
-            values, told = {}, [defaults, str(outcome), ""]
+            values, told = {}, [*told, str(outcome), ""]
         else:
-            values, told = _values(outcome), [defaults, "", outcome.version]
+            values, told = _values(outcome), [*told, "", outcome.version]
         table.write([*(row.get(name) for name in names), *(values.get(name, "") for name in outputs), *told])
 
     def as_json(row: Row, filled: Filled | None, outcome: Outcome) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from cli import plots
 from cli.plots import AMBER, BLUE, GREEN, GREY, INK, PALE, VERMILION
 from cli.terminal import plain
-from contracts.manifest import Figure, Gate, Layer
+from contracts.manifest import Figure as Measured
+from contracts.manifest import Gate, Layer
 from contracts.spec import Precision
 from export.report.evidence import Recall
 
@@ -158,7 +159,7 @@ def per_class(rows: Sequence[Recall]) -> str:
         return _url(figure)
 
 
-def segments(figures: Sequence[Figure]) -> str:
+def segments(figures: Sequence[Measured]) -> str:
     """Draw each metric of every segment with its interval, a panel each; a line: that of the whole split."""
     metrics = {figure.metric.name: figure.metric for figure in figures}
     names = [name for name in dict.fromkeys(figure.segment for figure in figures) if name]
