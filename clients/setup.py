@@ -28,6 +28,8 @@ BORROWED = (
     "contracts/files/__init__.py",
     "contracts/files/locks.py",
     "contracts/files/texts.py",
+    "contracts/judging/__init__.py",
+    "contracts/judging/card.py",
     "contracts/layout.py",
     "contracts/manifest.py",
     "contracts/names.py",
