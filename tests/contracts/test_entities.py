@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts import manifest
-from contracts.entities import releases
+from contracts.entities import given, releases
 from contracts.entities.declaration import TEXT, AsOf, Declaration, Entity, Fill, Lookup
 from contracts.entities.filling import Filled, fill
 from contracts.entities.tables import Found, Tables
@@ -75,22 +75,48 @@ def test_one_pier_is_not_taken_for_the_next() -> None:
             filled({**early, "pier": pier})
 
 
-def test_the_tables_find_for_many_what_they_find_for_one() -> None:
-    source, random = Tables(ENTITIES, tables()), np.random.default_rng(0)
-    keys = {"pier": random.choice(np.array(["North", "South", "East", "Northern"]), 500)}
-    at = MIDNIGHT + random.integers(-2 * HOUR_S, 14 * HOUR_S, 500)
-    together = source.find(TIDES, keys, at)
-    own = tables()["tides"]
-    for row in range(500):
-        rows = [
-            place
-            for place, (pier, time) in enumerate(zip(own["pier"], own["time"], strict=True))
-            if pier == keys["pier"][row] and time <= at[row] - HOUR_S and at[row] - time <= 3 * HOUR_S
-        ]
-        assert together.known["tide"][row] == bool(rows)
-        if rows:
-            assert together.values["tide"][row] == own["metres"][rows[-1]]
-    assert 100 < together.known["tide"].sum() < 400
+def test_the_tables_find_what_pandas_finds() -> None:
+    """Its merge_asof is another one's join as of a time."""
+    import pandas as pd
+
+    random, count = np.random.default_rng(0), 3000
+    table = {
+        "pier": random.choice(np.array(["East", "North", "South", "West"]), 400),
+        "time": MIDNIGHT + random.choice(48 * HOUR_S, 400, replace=False),
+        "metres": random.normal(size=400),
+    }
+    keys = {"pier": random.choice(np.array(["A", "East", "North", "Northern", "South", "Z"]), count)}
+    at = MIDNIGHT + random.integers(-HOUR_S, 50 * HOUR_S, count)
+    found = Tables(ENTITIES, tables() | {"tides": table}).find(TIDES, keys, at)
+    asked = pd.DataFrame({**keys, "known_at": at - HOUR_S, "row": np.arange(count)}).sort_values("known_at")
+    expected = pd.merge_asof(
+        *(asked, pd.DataFrame(table).sort_values("time")),
+        left_on="known_at", right_on="time", by="pier", tolerance=2 * HOUR_S,
+    ).sort_values("row")  # fmt: skip
+    metres = expected["metres"].to_numpy()
+    assert np.array_equal(found.known["tide"], ~np.isnan(metres)) and 500 < found.known["tide"].sum() < 2000
+    known = found.known["tide"]
+    assert np.array_equal(found.values["tide"][known], metres[known].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "zone", ["America/New_York", "Pacific/Apia", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Kathmandu", "UTC"]
+)
+def test_times_exist_where_another_library_says_so(zone: str) -> None:
+    from dateutil import tz
+
+    entity, other, random = Entity("at", "time", zone=zone), tz.gettz(zone), np.random.default_rng(0)
+    half_hours = random.choice(np.arange(6 * 365 * 48), 400, replace=False)  # 2008 to 2013: one in 2,000 is in a gap
+    moments = [datetime(2008, 1, 1) + timedelta(minutes=30 * int(number)) for number in half_hours]
+    strange = [datetime(2011, 12, 30, 12), datetime(2013, 3, 10, 2, 30), datetime(2013, 11, 3, 1, 30)]
+    for moment in [*moments, *strange, datetime(2013, 4, 7, 1, 45), datetime(2013, 7, 7, 2, 30)]:
+        told = ""
+        try:
+            assert given.value(entity, moment.isoformat()) == moment.replace(tzinfo=other)
+        except EntityError as error:
+            told = "gap" if "does not exist" in str(error) else "twice"
+        exists, ambiguous = tz.datetime_exists(moment, other), tz.datetime_ambiguous(moment, other)
+        assert told == ("gap" if not exists else "twice" if ambiguous else ""), moment
 
 
 def test_what_hangs_on_something_unknown_gets_its_default() -> None:
