@@ -24,11 +24,12 @@ Batch = Mapping[str, NDArray[Any]]  # by tensor name, every array [B, …]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Samples that have the same shapes, such as sounds of one length."""
+    """Samples that have the same shapes, such as sounds of one length, or belong together, such as those of a month."""
 
     inputs: Batch  # {input: [n, …]}; of a network without a batch, [n, *its whole shape]
     targets: NDArray[Any] | None = None  # [n, …], of any dtype
     expected: Batch | None = None  # {output: [n, …]}: what the framework that it comes from gives
+    name: str = ""  # what they are, "October": a segment, which metrics are shown of, and held to, by itself
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -39,6 +40,7 @@ class Group:
             {name: values[chosen] for name, values in self.inputs.items()},
             None if self.targets is None else self.targets[chosen],
             None if self.expected is None else {name: values[chosen] for name, values in self.expected.items()},
+            self.name,
         )
 
 
@@ -67,6 +69,16 @@ class Split:
         """What the framework gives for each group's samples, or None where it is not known."""
         known = [group.expected for group in self.groups if group.expected is not None]
         return known if len(known) == len(self.groups) else None
+
+    @property
+    def segments(self) -> dict[str, slice]:
+        """Return {name: where its samples are} of the groups that are named."""
+        found, start = {}, 0
+        for group in self.groups:
+            if group.name:
+                found[group.name] = slice(start, start + len(group))
+            start += len(group)
+        return found
 
     def first(self, count: int) -> Split:
         """Return about so many of the samples, in proportion from every group; of more groups one from each n-th."""

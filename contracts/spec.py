@@ -5,13 +5,15 @@ with the same facts in a TOML file (contracts/files/spec_file.py).
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from contracts.errors import SpecError
 from contracts.names import RULE, is_model_name
 
 if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
+    from contracts.entities.declaration import Declaration
+    from contracts.judging.card import Card
     from contracts.judging.metric import Metric
 
 # Highest first, as variants are proven and chosen.
@@ -111,6 +113,8 @@ class Limits:
     # The loss of the metric, its upper 95 % bound, at most: percentage points of a share, else in the metric's unit.
     drop: float | None = None
     computed_share: float = 1.0  # of convolutions and matrix products, computed in this precision, at least
+    # {further metric: how much of it may be lost}, as `drop` has it of the first one.
+    also: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, output: str) -> Tolerance:
         """Return the tolerance of an output."""
@@ -131,10 +135,13 @@ class ModelSpec:
     answer: str = ""  # the output the answer is read from; the first one unless named
     labels: tuple[str, ...] = ()
     metric: "Metric | None" = None  # the task's default unless given
+    also: "tuple[Metric, ...]" = ()  # further ones, which are shown, and held to where limits have them
     threshold: float = 0.5  # of the task binary: a value from here on means yes
     agree_within: float | None = None  # of regression and embedding: how far apart two answers that agree may be
     batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
     tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it, on a CPU alone
+    entities: "Declaration | None" = None  # what callers of its ensemble know, and what is looked up for them
+    card: "Card | None" = None  # what it is for and what not, in words
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):
@@ -149,6 +156,11 @@ class ModelSpec:
             raise SpecError(f"{self.model} has no outputs")
         if self.answer and self.answer not in names:
             raise SpecError(f"{self.model}: the answer {self.answer!r} is no output", note=", ".join(sorted(names)))
+        if self.entities is not None and self.entities.model not in (self.model, self.family):
+            raise SpecError(
+                f"{self.model}: its entities are of {self.entities.model!r}, which it does not serve",
+                note=f"callers ask {self.family}, the ensemble, or {self.model}, the network",
+            )
         self._check_batch()
         self._check_answer()
         for precision, limits in self.limits.items():
@@ -217,9 +229,11 @@ class ModelSpec:
             )
 
     def _check_limits(self, precision: Precision, limits: Limits, names: Collection[str]) -> None:
-        for figure in (limits.agreement, limits.drop, limits.computed_share):
+        for figure in (limits.agreement, limits.drop, limits.computed_share, *limits.also.values()):
             if isinstance(figure, bool) or not isinstance(figure, int | float | None):
                 raise SpecError(f"{self.model}: limits.{precision} has something that is no number")
+        if strange := sorted(limits.also.keys() - {metric.name for metric in self.also}):
+            raise SpecError(f"{self.model}: limits.{precision} limits {strange[0]}, which is no further metric of it")
         if missing := names - limits.tolerance.keys():
             raise SpecError(f"{self.model}: limits.{precision} has no tolerance for {', '.join(sorted(missing))}")
         for name in names:
@@ -248,6 +262,11 @@ class ModelSpec:
                 f"{self.model}: the first dimension of every input must be a dynamic batch", hint=_BATCH_HINT
             )
         return dim
+
+    @property
+    def metrics(self) -> "tuple[Metric, ...]":
+        """All metrics, the one it is chosen by first."""
+        return (*(() if self.metric is None else (self.metric,)), *self.also)
 
     @property
     def without_tensorrt(self) -> str | None:

@@ -57,10 +57,11 @@ class ExportContext:
         """Return how the reference answers the split "held-out" or "search", and what is true of it."""
         if name not in self._judged:
             spec, split = self.source.spec, {"held-out": self.source.held_out, "search": self.source.search}[name]
-            predicted, scores = tasks.predicted(self.reference[name], spec), None
-            if spec.metric is not None and split.targets is not None:
-                scores = spec.metric.scores(predicted, split.targets)
-            self._judged[name] = Judged(predicted.answers, scores, split.targets)
+            predicted, targets, scores, also = tasks.predicted(self.reference[name], spec), split.targets, None, {}
+            if spec.metric is not None and targets is not None:
+                scores = spec.metric.scores(predicted, targets)
+                also = {metric.name: metric.scores(predicted, targets) for metric in spec.also}
+            self._judged[name] = Judged(predicted.answers, scores, targets, also, split.segments)
         return self._judged[name]
 
     @property

@@ -46,8 +46,9 @@ def of_graph(
         _save(found, place)
 
     place, cached = context.cache.step(
-        "proof", make, graph=manifest.sha256(graph), data=context.data, precision=precision, metric=source.spec.metric
-    )
+        "proof", make, graph=manifest.sha256(graph), data=context.data, precision=precision,
+        metric=source.spec.metrics,
+    )  # fmt: skip
     return _load(place), cached
 
 
@@ -60,7 +61,7 @@ def of_rounded_graph(context: ExportContext, graph: Path) -> Comparison:
         _save({HELD_OUT: of_runner(context, run, "held-out", source.held_out)}, place)
 
     place, _ = context.cache.step(
-        "rounded", make, graph=manifest.sha256(graph), data=context.data, metric=source.spec.metric
+        "rounded", make, graph=manifest.sha256(graph), data=context.data, metric=source.spec.metrics
     )
     return _load(place)[HELD_OUT]
 
@@ -98,7 +99,8 @@ def _save(found: Mapping[str, Comparison], place: Path) -> None:
     arrays = {f"answers/{where}": c.answers for where, c in found.items() if c.answers is not None}
     arrays |= {f"scores/{where}": c.scores for where, c in found.items() if c.scores is not None}
     np.savez_compressed(place / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
-    figures = {where: asdict(replace(c, answers=None, scores=None)) for where, c in found.items()}
+    arrays |= {f"also {name}/{where}": scores for where, c in found.items() for name, scores in c.also.items()}
+    figures = {where: asdict(replace(c, answers=None, scores=None, also={})) for where, c in found.items()}
     (place / "comparison.json").write_text(json.dumps(figures))
 
 
@@ -111,6 +113,12 @@ def _load(place: Path) -> dict[str, Comparison]:
                 **raw,
                 "answers": arrays.get(f"answers/{where}"),
                 "scores": arrays.get(f"scores/{where}"),
+                "also": {
+                    kind.removeprefix("also "): scores
+                    for key, scores in arrays.items()
+                    for kind, _, place in [key.partition("/")]
+                    if kind.startswith("also ") and place == where
+                },
                 "differences": {output: Difference(**d) for output, d in raw["differences"].items()},
             }
         )

@@ -7,18 +7,20 @@ import codecs
 import difflib
 import tomllib
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from contracts.errors import SpecError
 from contracts.judging import metric
+from contracts.judging.card import Card
 from contracts.spec import PRECISIONS, DynamicDim, Limits, ModelSpec, Precision, Task, TensorSpec, Tolerance
 
 _MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _HINT = "docs/how-to/bring-your-own-graph.md shows one with every entry"
 _ENTRIES = (
     *("model", "task", "answer", "labels", "inputs", "outputs", "limits"),
-    *("metric", "threshold", "agree_within", "batch", "tensorrt"),
+    *("metric", "also", "threshold", "agree_within", "batch", "tensorrt", "card"),
 )
 _NEEDED = ("model", "inputs", "outputs", "limits")
 _TENSOR = ("name", "dtype", "shape")
@@ -30,8 +32,9 @@ _DTYPES = (
     *("float16", "float32", "float64", "object"),
 )
 _DIM = ("name", "min", "opt", "max")
-_LIMITS = ("tolerance", "agreement", "drop", "computed_share")
+_LIMITS = ("tolerance", "also", "agreement", "drop", "computed_share")
 _TOLERANCE = ("largest", "mean", "p99", "relative")
+_CARD = tuple(field.name for field in fields(Card))
 _FORMER_DROP = "accuracy_drop_points"  # as specs were written before there were other metrics
 
 Table = Mapping[str, Any]
@@ -91,11 +94,20 @@ def _spec(raw: Table, task: Task) -> ModelSpec:
         answer=_text(raw.get("answer", ""), "answer"),
         labels=_labels(raw.get("labels", [])),
         metric=metric.named(_text(raw["metric"], "metric")) if "metric" in raw else None,
+        also=_also(raw.get("also", [])),
         threshold=raw.get("threshold", 0.5),
         agree_within=raw.get("agree_within"),
         batched=raw.get("batch", True),
         tensorrt=raw.get("tensorrt", True),
+        card=_card(raw["card"]) if "card" in raw else None,
     )
+
+
+def _card(raw: object) -> Card:
+    given: dict[str, Any] = dict(_table(raw, "card", "[card]"))
+    _require(given, _CARD, "[card]")
+    _only(given, _CARD, "[card]")
+    return Card(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 def _tensors(raw: object, kind: str) -> tuple[TensorSpec, ...]:
@@ -146,6 +158,12 @@ def _labels(raw: object) -> tuple[str, ...]:
     return tuple(raw)
 
 
+def _also(raw: object) -> tuple[metric.Metric, ...]:
+    if not isinstance(raw, list) or not all(isinstance(name, str) for name in raw):
+        raise _IncompleteError('also names further metrics, as in ["brier", "calibration_error"]')
+    return tuple(map(metric.named, raw))
+
+
 def _limits(precision: Precision, raw: object) -> Limits:
     where = f"[limits.{precision}]"
     given = dict(_table(raw, f"limits.{precision}", where))
@@ -153,6 +171,7 @@ def _limits(precision: Precision, raw: object) -> Limits:
         given["drop"] = given.pop(_FORMER_DROP)
     _require(given, ("tolerance",), where)
     _only(given, _LIMITS, where)
+    _table(given.get("also", {}), f"the entry also of {where}", "{ brier = 0.001 }")
     tolerance: dict[str, float | Tolerance] = {}
     for output, limit in _table(given.pop("tolerance"), f"the tolerance of {where}", "{ OUTPUT = 0.1 }").items():
         if isinstance(limit, dict):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 _Z_95 = 1.6448536  # the standard normal distribution's 95 % quantile
 _RESAMPLES = 2000
+_BINS = 20  # of a calibration error
 
 Scores = NDArray[np.float64]  # one a sample, [N]
 
@@ -76,10 +77,33 @@ def auc_bound(before: Scores, after: Scores, positive: NDArray[np.bool_]) -> flo
     """
     if np.array_equal(before, after):
         return 0.0
+    gain, variance = auc_gain(before, after, positive)
+    least = tango_bound(0, 0, rarer(positive)) if variance == 0 else 0.0
+    return max(_Z_95 * math.sqrt(variance), least) - gain
+
+
+def auc_gain(before: Scores, after: Scores, positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return how much larger the second area under the ROC curve is, and DeLong's variance of that."""
     (area, placed), (other, moved) = _placements(before, positive), _placements(after, positive)
     variance = sum(float(np.var(a - b, ddof=1)) / len(a) for a, b in zip(placed, moved, strict=True) if len(a) > 1)
-    least = tango_bound(0, 0, rarer(positive)) if variance == 0 else 0.0
-    return area - other + max(_Z_95 * math.sqrt(variance), least)
+    return other - area, variance
+
+
+def auc_variance(scores: Scores, positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the area under the ROC curve, and DeLong's variance of it."""
+    area, placed = _placements(scores, positive)
+    return area, sum(float(np.var(part, ddof=1)) / len(part) for part in placed if len(part) > 1)
+
+
+def calibration_error(probabilities: Scores, positive: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error: how far probabilities are from shares, in 20 bins of equal width.
+
+    Pakdaman Naeini, Cooper and Hauskrecht, AAAI 2015. Each bin counts as many times as it has samples.
+    """
+    place = np.clip((probabilities * _BINS).astype(np.int64), 0, _BINS - 1)
+    said = np.bincount(place, probabilities, _BINS)
+    true = np.bincount(place, positive, _BINS)
+    return float(np.abs(said - true).sum() / max(1, len(probabilities)))
 
 
 def auc(scores: Scores, positive: NDArray[np.bool_]) -> float:
@@ -88,9 +112,13 @@ def auc(scores: Scores, positive: NDArray[np.bool_]) -> float:
 
 
 def bootstrap_bound(
-    figure: Callable[[Scores, NDArray[np.intp]], float], before: Scores, after: Scores, seed: int = 0
+    figure: Callable[[Scores, NDArray[np.intp]], float],
+    before: Scores,
+    after: Scores,
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
 ) -> float:
-    """Return the bound for any figure: the 95 % quantile of its loss over 2,000 resamplings of the pairs.
+    """Return the bound for any figure: the 95 % quantile of its loss over many resamplings of the pairs.
 
     The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), for a figure
     that has no paired test of its own. It is too narrow for very few samples.
@@ -100,7 +128,7 @@ def bootstrap_bound(
     """
     random, count = np.random.default_rng(seed), len(before)
     losses = []
-    for _ in range(_RESAMPLES):
+    for _ in range(resamples):
         drawn = random.integers(count, size=count)
         losses.append(figure(before[drawn], drawn) - figure(after[drawn], drawn))
     return float(np.quantile(losses, 0.95))

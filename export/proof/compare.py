@@ -1,8 +1,8 @@
 """What is measured of a variant: how far its outputs are from its reference's, what it answers, and its scores."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Comparison:
     samples: int
     reshaped: int  # outputs of another shape than the reference's: other rows where they depend on the data
     error: float  # RMS difference of the answer output as a share of its RMS
+    also: Mapping[str, Scores] = field(default_factory=dict)  # {further metric: its scores}, where all is labelled
 
 
 def compare(
@@ -46,9 +47,10 @@ def compare(
         differences[tensor.name] = _difference(comparable)
     predicted = tasks.predicted(outputs, spec)
     scores = spec.metric.scores(predicted, targets) if spec.metric is not None and targets is not None else None
+    also = {metric.name: metric.scores(predicted, targets) for metric in spec.also} if targets is not None else {}
     error = differences[spec.answer_output].relative
     samples = sum(len(values) for values in predicted.values)
-    return Comparison(predicted.answers, scores, differences, not_finite, samples, reshaped, error)
+    return Comparison(predicted.answers, scores, differences, not_finite, samples, reshaped, error, also)
 
 
 def _difference(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Difference:

@@ -1,15 +1,15 @@
 """The proofs a variant must pass before anybody is served by it: what was measured of it, held to its limits."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from contracts.judging import paired, tasks
-from contracts.judging.metric import Targets
+from contracts.judging.metric import Metric, Targets, joined
 from contracts.judging.paired import Scores
 from contracts.judging.tasks import Answers
 from contracts.manifest import Gate
-from contracts.spec import ModelSpec, Precision
+from contracts.spec import Limits, ModelSpec, Precision
 from export.proof.compare import Comparison
 
 _UNLIKELY = 0.05  # that so many answers differ by chance
@@ -29,6 +29,8 @@ class Judged:
     answers: Answers | None
     scores: Scores | None  # the metric's; None where nothing is labelled
     targets: Targets | None
+    also: Mapping[str, Scores] = field(default_factory=dict)  # {further metric: its scores}
+    segments: Mapping[str, slice] = field(default_factory=dict)  # {name: where its samples are}
 
     def score(self, spec: ModelSpec, scores: Scores | None) -> float | None:
         """Return the metric's figure of a variant's scores, or of its own; None where nothing is labelled."""
@@ -63,8 +65,7 @@ def check(
         proofs.append(_same_shapes(spec, everywhere, limits.agreement))
     if limits.agreement is not None and (agreement := _agreement(spec, reference, held_out, limits.agreement)):
         proofs.append(agreement)
-    if limits.drop is not None and (loss := _metric_drop(spec, reference, held_out, limits.drop)) is not None:
-        proofs.append(loss)
+    proofs += _metric_drops(spec, limits, reference, held_out)
     return tuple(proofs)
 
 
@@ -125,17 +126,32 @@ def _at_least(count: int, samples: int, share: float) -> float:
     return float(binom.sf(count - 1, samples, share))
 
 
-def _metric_drop(spec: ModelSpec, reference: Judged, held_out: Comparison, limit: float) -> Gate | None:
-    """Check what was lost of the metric: the upper end of its one-sided 95 % confidence interval."""
-    metric = spec.metric
-    if metric is None or reference.targets is None or reference.scores is None or held_out.scores is None:
-        return None
-    loss = metric.loss(reference.scores, held_out.scores, reference.targets)
+def _metric_drops(spec: ModelSpec, limits: Limits, reference: Judged, held_out: Comparison) -> Iterator[Gate]:
+    """Check what was lost of each limited metric: on the whole split, and on each segment of it, by the same limit."""
+    if spec.metric is None or reference.targets is None or reference.scores is None or held_out.scores is None:
+        return
+    true = joined(reference.targets)
+    for metric, limit in ((m, limits.drop if m is spec.metric else limits.also.get(m.name)) for m in spec.metrics):
+        if limit is None:
+            continue
+        first = metric is spec.metric
+        before = reference.scores if first else reference.also[metric.name]
+        after = held_out.scores if first else held_out.also[metric.name]
+        gate = _metric_drop(metric, before, after, reference.targets, limit)
+        yield gate if first else replace(gate, id=f"metric_drop:{metric.name}")
+        for segment, rows in reference.segments.items():
+            gate = _metric_drop(metric, before[rows], after[rows], [true[rows]], limit)
+            yield replace(gate, name=f"{segment}: {gate.name}", id=f"metric_drop:{metric.name}:{segment}")
+
+
+def _metric_drop(metric: Metric, before: Scores, after: Scores, targets: Targets, limit: float) -> Gate:
+    """Check what was lost of a metric: the upper end of its one-sided 95 % confidence interval."""
+    loss = metric.loss(before, after, targets)
     scale, unit = (100, ", points") if metric.share else (1, "")
     detail = (
         f"{loss.measured * scale:.{2 if metric.share else 5}{'f' if metric.share else 'g'}} measured: {loss.detail}"
     )
-    least = paired.tango_bound(0, 0, len(reference.scores)) * scale
+    least = paired.tango_bound(0, 0, len(before)) * scale
     if metric.name == "accuracy" and limit < least:
         detail += f"; so few samples cannot show less than {least:.2f}"
     name = f"{metric.name} drop{unit} (95 % upper bound)"
@@ -144,4 +160,4 @@ def _metric_drop(spec: ModelSpec, reference: Judged, held_out: Comparison, limit
     if gate.passed or room <= 0 or not math.isfinite(width):
         return gate
     # What was measured is within the limit, its interval is not; that shrinks with the root of the samples.
-    return replace(gate, needed=math.ceil(len(reference.scores) * (width / room) ** 2))
+    return replace(gate, needed=math.ceil(len(before) * (width / room) ** 2))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from contracts import bundle, copying, golden, layout, manifest, repository
+from contracts.entities import releases
 from contracts.errors import PublishError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
@@ -18,7 +19,7 @@ from export import graphs, report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import contract, engine
+from export.proof import contract, engine, figures
 from export.prove import ProvenVariant
 from export.release import locks, serve_gate
 from export.release.carried import carry_plans
@@ -63,6 +64,10 @@ def describe(
         proven_range=proven_range(source.spec),
         warnings=tuple(context.warnings),
         without_tensorrt=source.spec.without_tensorrt,
+        entities=source.spec.entities,
+        figures=tuple(figures.of_reference(source.spec, judged)),
+        card=source.spec.card,
+        splits=source.splits,
     )
 
 
@@ -125,6 +130,7 @@ def _fill(
     with _at_work(sealed) as copied:
         requests = golden_requests(context, proven, release.choices, copied / release.model)
     golden.write(requests, directory)
+    releases.write(context.source.declared_tables(), directory)
     release = replace(release, golden=dict(Counter(request.model for request in requests)))
     choices = carry_plans(
         release, model_directory, directory, context.progress.say,

@@ -1,11 +1,15 @@
 """An export source from a checkpoint of a family, with the splits of the data that it was trained on."""
 
+from functools import cache
+
 from contracts.manifest import Source
 from export.errors import SampleError
 from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training.checkpoints import Checkpoint
 from training.families import Family
+
+_PARTS = {"train": "training", "val": "validation", "test": "test"}  # as the data has them, and as people do
 
 
 def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> ExportSource:
@@ -21,6 +25,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
             hint="held-out samples may have been trained on: restore the data and its split, or train again",
         )
+    parts = {part: data.split(part) for part in _PARTS}
     return ExportSource(
         spec=spec,
         origin=Source(
@@ -36,8 +41,10 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
         reference=lambda: module_runner(checkpoint.module.served(), spec),
         module=checkpoint.module.served,
         write_graph=lambda path: graph_from_module(checkpoint.module.served(), spec, path),
-        calibration=data.split("train").first(calibration_samples),
-        search=data.split("val"),
-        held_out=data.split("test"),
+        calibration=parts["train"].first(calibration_samples),
+        search=parts["val"],
+        held_out=parts["test"],
+        splits={name: len(parts[part]) for part, name in _PARTS.items()},
         raw_examples=family.raw_examples,
+        tables=cache(data.tables) if hasattr(data, "tables") else None,
     )

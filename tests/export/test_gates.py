@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from contracts.judging import tasks
+from contracts.judging import metric, tasks
 from contracts.judging.metric import same
 from contracts.judging.tasks import Answers
 from contracts.manifest import Difference, Gate
@@ -126,3 +126,35 @@ def test_ctc_answers_are_the_collapsed_sequences() -> None:
     assert found.tolist() == [[3, 3, 5, -1, -1, -1], [-1] * 6]
     assert same(found, np.array([[3, 3, 5], [-1, -1, -1]])).tolist() == [True, True]
     assert same(found, np.array([[3, 5, -1], [1, -1, -1]])).tolist() == [False, False]
+
+
+def test_further_metrics_are_held_to_on_the_whole_split_and_on_each_segment() -> None:
+    spec = ModelSpec(
+        family="toy",
+        model="toy",
+        inputs=(TensorSpec("x", "float32", (BATCH, 4)),),
+        outputs=(TensorSpec("probability", "float32", (BATCH, 1)),),
+        task="binary",
+        also=(metric.BRIER, metric.CALIBRATION_ERROR),
+        limits={"fp32": Limits({"probability": 1.0}, agreement=0.0, drop=1.0, also={"brier": 0.01})},
+    )
+    chance = np.random.default_rng(0)
+    probability = chance.random((2 * N, 1))
+    late = (chance.random((2 * N, 1)) < probability).astype(np.int64)
+    moved = probability.copy()
+    moved[N:] = 1 - moved[N:]  # the second segment alone is worse
+    segments = {"October": slice(0, N), "December": slice(N, 2 * N)}
+    predicted = tasks.predicted([{"probability": probability}], spec)
+    assert spec.metric is not None
+    also = {further.name: further.scores(predicted, [late]) for further in spec.also}
+    reference = Judged(predicted.answers, spec.metric.scores(predicted, [late]), [late], also, segments)
+    found = compare([{"probability": moved}], [{"probability": probability}], spec, [late])
+    proofs = {gate.id: gate for gate in gates.check(spec, "fp32", reference, found) if "metric_drop" in gate.id}
+    assert {gate_id for gate_id, gate in proofs.items() if gate.passed} == {
+        "metric_drop:auc:October",
+        "metric_drop:brier:October",
+    }
+    assert {gate_id for gate_id, gate in proofs.items() if not gate.passed} == {
+        *("metric_drop", "metric_drop:brier", "metric_drop:auc:December", "metric_drop:brier:December"),
+    }
+    assert proofs["metric_drop:brier:December"].name.startswith("December: brier drop")

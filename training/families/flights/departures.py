@@ -1,0 +1,124 @@
+"""What was known of each flight at its scheduled departure, and whether it came more than 30 minutes late.
+
+A flight is joined with the weather of the last full hour before it, with its plane, and with the time zone of where it
+goes. All joins in time are in UTC: by local time 1:30 of 3 November 2013 is two hours, and 2:30 of 10 March none.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+LATE_MINUTES = 30
+ORIGIN_ZONE = "America/New_York"  # of all three airports
+# They lie in airports.csv no more than they did in the FAA's list that it was made of.
+_ZONES_LEFT_OUT = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
+WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+PLANE = ("plane_year", "plane_seats")
+# Older weather than that is taken for none: some hours were not recorded.
+_STALE = pd.Timedelta(hours=3)
+_HOUR = pd.Timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The files as they are, a row each flight, plane, airport, and hour of weather at an origin."""
+
+    flights: pd.DataFrame
+    weather: pd.DataFrame
+    planes: pd.DataFrame
+    airports: pd.DataFrame
+
+
+def read(directory: Path) -> Tables:
+    """Read the four files. "NA" is missing, but in no column of codes: none is called so."""
+    codes = dict.fromkeys(("carrier", "tailnum", "origin", "dest", "faa", "tzone"), "str")
+    files = ("flights.csv.zip", "weather.csv", "planes.csv", "airports.csv")
+    return Tables(*(pd.read_csv(directory / name, dtype=codes) for name in files))  # type: ignore[arg-type]
+
+
+def departures(tables: Tables) -> pd.DataFrame:
+    """Join the tables: a row each flight that arrived where it was bound for, in the order of their departures.
+
+    Cancelled and diverted flights are left out, as they have no delay of their arrival: 9,430 of all.
+
+    Returns:
+        carrier, flight, origin, destination as text; departure, naive local time; departure_utc; duration in minutes
+        and distance in miles; what is known of the plane and of the weather; late. Missing numbers are NaN.
+    """
+    flights = tables.flights[tables.flights["arr_delay"].notna()]
+    local, utc = _departure(flights)
+    found = pd.DataFrame(
+        {
+            "carrier": flights["carrier"],
+            "flight": flights["flight"].astype("str"),
+            "origin": flights["origin"],
+            "destination": flights["dest"],
+            "departure": local,
+            "departure_utc": utc,
+            "duration": (_arrival_utc(flights, local, utc, tables.airports) - utc) / pd.Timedelta(minutes=1),
+            "distance": flights["distance"].astype("float64"),
+            "tailnum": flights["tailnum"],
+            "late": flights["arr_delay"] > LATE_MINUTES,
+        }
+    )
+    order = ["departure_utc", "origin", "carrier", "flight"]
+    found = _with_planes(found, tables.planes).sort_values(order, kind="stable", ignore_index=True)
+    return _with_weather(found, tables.weather).drop(columns="tailnum")
+
+
+def _departure(flights: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the scheduled departure, in naive local time and in UTC.
+
+    The file's `time_hour` is the hour in UTC, and so tells the two hours of 3 November apart.
+    """
+    minute = pd.to_timedelta(flights["minute"], unit="m")
+    days = pd.to_datetime(flights[["year", "month", "day"]])
+    local = days + pd.to_timedelta(flights["hour"], unit="h") + minute
+    return local, pd.to_datetime(flights["time_hour"], utc=True) + minute
+
+
+def _arrival_utc(flights: pd.DataFrame, local: pd.Series, utc: pd.Series, airports: pd.DataFrame) -> pd.Series:
+    """Return the scheduled arrival in UTC; NaT where nobody knows the airport's time zone.
+
+    It is given as local time at the destination, without a day: the first such time after the departure. Of a doubled
+    hour it is the first that is after the departure, and a time that does not exist is as much later.
+    """
+    zones = {**dict(zip(airports["faa"], airports["tzone"], strict=True)), **_ZONES_LEFT_OUT}
+    clock = pd.to_timedelta(flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100, unit="m")
+    parts = [
+        _first_after(utc[part.index], clock[part.index], str(zone))
+        for zone, part in flights.groupby(flights["dest"].map(zones))
+    ]
+    return pd.concat(parts).reindex(flights.index)
+
+
+def _first_after(utc: pd.Series, clock: pd.Series, zone: str) -> pd.Series:
+    """Return when the clocks of a zone show that time for the first time after `utc`."""
+    day = utc.dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
+    found = pd.Series(pd.NaT, index=utc.index, dtype=utc.dtype)
+    for days in (0, 1):
+        local = day + pd.Timedelta(days=days) + clock
+        for summer in (True, False):  # of a doubled hour the one in summer time is the first
+            then = local.dt.tz_localize(zone, ambiguous=np.full(len(local), summer), nonexistent="shift_forward")
+            found = found.fillna(then.dt.tz_convert("UTC").where(lambda then: then > utc))
+    return found
+
+
+def _with_planes(flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
+    known = planes[["tailnum", "year", "seats"]].set_axis(["tailnum", *PLANE], axis="columns")
+    return flights.merge(known, on="tailnum", how="left", validate="many_to_one")
+
+
+def _with_weather(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+    """Add the weather of the last full hour: it is over when the flight departs, at 6:00 as well as at 6:59."""
+    hours = weather[["origin", *WEATHER]].assign(over=pd.to_datetime(weather["time_hour"], utc=True) + _HOUR)
+    return pd.merge_asof(
+        flights,
+        hours.sort_values("over"),
+        left_on="departure_utc",
+        right_on="over",
+        by="origin",
+        tolerance=_STALE,
+    ).drop(columns="over")
