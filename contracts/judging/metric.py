@@ -1,8 +1,8 @@
 """Metrics: one figure for how good a network's answers are, and how much of it a variant may have lost.
 
-A metric gives every sample of a split a score, or every one that is judged. Its figure is their mean, or another function of them all; its loss,
-between a reference and a variant on the same samples, has a paired test. Training monitors a family's metric, the
-export holds every precision to it, and the manifest records it.
+A metric gives every sample of a split a score, or every one that is judged. Its figure is their mean, or another
+function of them all; its loss, between a reference and a variant on the same samples, has a paired test. Training
+monitors a family's metric, the export holds every precision to it, and the manifest records it.
 """
 
 import math

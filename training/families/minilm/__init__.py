@@ -1,1 +1,1 @@
-"""Sentence embeddings: a text of at most 256 tokens to a unit vector of 384 numbers, near that of what means the same."""
+"""Sentence embeddings: a text to a unit vector of 384 numbers, near those of texts that mean the same."""

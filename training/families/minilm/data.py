@@ -5,7 +5,7 @@ nothing looks for, and so are the pages: glosses one after the other, as long as
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,18 +90,23 @@ class DataModule(pl.LightningDataModule):
         Groups are of about the same length, shortest first: {"input_ids", "attention_mask"}, int32 [n, L]. Targets are
         int64 [n, 2].
         """
+        texts, count = self._tokens(name), len(self.corpus(name).queries)
+        roles = [*((i, 1) for i in range(count)), *((i, 0) for i in range(len(texts) - count))]
+        targets = np.array(roles, np.int64)
+        groups = (Group(tokens.padded([texts[row] for row in rows]), targets[rows]) for rows in _by_length(texts))
+        return Split(tuple(groups))
+
+    def texts(self, name: Part) -> list[str]:
+        """Return the texts of a split, in its order."""
         corpus = self.corpus(name)
-        texts = tokens.encode([*corpus.queries, *corpus.documents])
-        count = len(corpus.queries)
-        targets = np.array([*((i, 1) for i in range(count)), *((i, 0) for i in range(len(corpus.documents)))], np.int64)
-        return Split(tuple(_groups(texts, targets)))
+        texts = [*corpus.queries, *corpus.documents]
+        return [texts[row] for rows in _by_length(self._tokens(name)) for row in rows]
 
     def train_dataloader(self) -> DataLoader[tuple[Texts, Texts]]:
         """Shuffle the pairs anew each epoch; the last, smaller batch is left out."""
-        corpus = self.corpus("train")
-        pairs = list(
-            zip(*(tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents)), strict=False)
-        )
+        corpus = self.corpus("train")  # its documents begin with those of its queries
+        queries, documents = (tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents))
+        pairs = list(zip(queries, documents, strict=False))
         return DataLoader(
             pairs,  # type: ignore[arg-type]  # a list is a dataset
             batch_size=self.batch_size,
@@ -117,6 +122,10 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
         """Return the test texts in order."""
         return self._loader("test")
+
+    def _tokens(self, name: Part) -> list[Tokens]:
+        corpus = self.corpus(name)
+        return tokens.encode([*corpus.queries, *corpus.documents])
 
     def _loader(self, name: Part) -> DataLoader[tuple[Texts, Tensor]]:
         batches = []
@@ -150,12 +159,11 @@ def _pages(glosses: Sequence[str]) -> Iterator[str]:
         yield "; ".join(glosses[page * _PAGE_GLOSSES : (page + 1) * _PAGE_GLOSSES])
 
 
-def _groups(texts: Sequence[Tokens], targets: NDArray[np.int64]) -> Iterator[Group]:
+def _by_length(texts: Sequence[Tokens]) -> list[NDArray[np.intp]]:
+    """Return the rows of each group: texts that are of about the same length."""
     buckets = np.array([-(-len(text) // _BUCKET) for text in texts])
-    for bucket in np.unique(buckets):
-        rows = np.flatnonzero(buckets == bucket)
-        yield Group(tokens.padded([texts[row] for row in rows]), targets[rows])
+    return [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
 
 
-def _tensors(arrays: Iterable[tuple[str, NDArray[np.int32]]] | dict[str, NDArray[np.int32]]) -> Texts:
-    return {name: torch.from_numpy(values) for name, values in dict(arrays).items()}
+def _tensors(arrays: Mapping[str, NDArray[np.int32]]) -> Texts:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}

@@ -35,8 +35,10 @@ def write(directory: Path, count: int) -> int:
 
 
 def requests(count: int) -> dict[str, NDArray[Any]]:
-    """Return `count` test texts as the ensemble takes them, {"text": bytes [count, 1]}: every eighth is a long one."""
-    corpus = DataModule().corpus("test")
-    short, long = iter(corpus.queries), reversed(corpus.documents)
-    texts = [next(long if row % 8 == 7 else short).encode() for row in range(count)]
-    return {"text": np.array(texts, np.object_).reshape(-1, 1)}
+    """Return test texts as the ensemble takes them, {"text": bytes [count, 1]}.
+
+    They are in the order of the split, which is by length: of fewer than all, some of every length.
+    """
+    texts = DataModule().texts("test")
+    rows = np.linspace(0, len(texts) - 1, min(count, len(texts)), dtype=np.intp)
+    return {"text": np.array([texts[row].encode() for row in rows], np.object_).reshape(-1, 1)}
