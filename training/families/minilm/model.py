@@ -120,7 +120,8 @@ class _Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, ignored)
         share = mask / mask.sum(dim=1, keepdim=True)
-        return F.normalize((x * share[:, :, None]).sum(dim=1), dim=1)
+        mean = (x * share[:, :, None]).sum(dim=1)
+        return F.normalize(mean, dim=1)
 
 
 class _Layer(nn.Module):
@@ -139,9 +140,11 @@ class _Layer(nn.Module):
         scores = query @ key.transpose(2, 3) / (WIDTH // _HEADS) ** 0.5 + ignored
         seen = self.dropout(scores.softmax(dim=3)) @ value
         x = self.attended_norm(x + self.dropout(self.attended(seen.transpose(1, 2).flatten(2))))
-        return self.norm(x + self.dropout(self.back(F.gelu(self.wider(x)))))
+        result: Tensor = self.norm(x + self.dropout(self.back(F.gelu(self.wider(x)))))
+        return result
 
 
 def _in_heads(x: Tensor) -> Tensor:
     """Turn [B, L, 384] into [B, heads, L, 32]."""
-    return x.unflatten(2, (_HEADS, WIDTH // _HEADS)).transpose(1, 2)
+    batch, length, _ = x.shape
+    return x.view(batch, length, _HEADS, WIDTH // _HEADS).transpose(1, 2)
