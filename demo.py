@@ -77,9 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("SERVER_USER", "root")  # a checkout of root's, which no other user may read
     if (up := state.running()) is not None:
         raise ProjectError(f"a server is up already (process {up.triton.pid})", hint="stop it: python -m deploy down")
-    if not options.again:
-        _stage(1, f"Train a small network of the family {family}")
-        _run("training", "fit", family, "--preset", "demo", *flags)
+    presets = [] if options.again else _presets(family)
+    if presets:
+        what = "a small network" if len(presets) == 1 else f"{len(presets)} models"
+        _stage(1, f"Train {what} of the family {family}")
+    for number, preset in enumerate(presets, start=1):
+        _run("training", "fit", family, "--preset", preset, *flags)
+        if number < len(presets):  # the last one is what serves
+            _run("export", family)
     _stage(2, f"Export: {_precisions(families.spec(family))}")
     _run("export", family)
     release = manifest.verify(_newest_release(layout.model_repository(), family))
@@ -119,6 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stage(number: int, title: str) -> None:
     console.print(f"\n{number}/3  {title}", style="bold", soft_wrap=True)
+
+
+def _presets(family: str) -> list[str]:
+    """Return what is trained, in order: each model of a family that has several, else its small preset."""
+    return sorted(path.stem for path in (layout.model_params() / family).glob("*.yaml")) or ["demo"]
 
 
 def _precisions(spec: ModelSpec) -> str:
