@@ -77,25 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("SERVER_USER", "root")  # a checkout of root's, which no other user may read
     if (up := state.running()) is not None:
         raise ProjectError(f"a server is up already (process {up.triton.pid})", hint="stop it: python -m deploy down")
-    if not options.again:
-        _stage(1, f"Train a small network of the family {family}")
-        _run("training", "fit", family, "--preset", "demo", *flags)
-    _stage(2, f"Export: {_precisions(families.spec(family))}")
-    _run("export", family)
-    release = manifest.verify(_newest_release(layout.model_repository(), family))
+    release = _make(family, [] if options.again else _presets(family), flags)
     _stage(3, f"Serve version {release.version} with a real Triton, and send it the test split")
     _run("training", "examples", family, "--count", str(EXAMPLES))
-    http, grpc, metrics = free_ports()  # whoever else uses the usual ones
-    settings = Settings(device="cpu", http_port=http, grpc_port=grpc, metrics_port=metrics)
-    with server.serving(settings, say=console.print) as up, ExitStack() as connections:
-        addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
-        clients = {
-            protocol: connections.enter_context(Client(f"{protocol}://{address}"))
-            for protocol, address in addresses.items()
-        }
-        served = _serve(clients, family)
-        requests = [r for model in (family, release.model) for r in golden.find(layout.model_repository(), model)]
-        wrong = [told for client in clients.values() for told in _wrong_answers(client, requests)]
+    requests = [r for model in (family, release.model) for r in golden.find(layout.model_repository(), model)]
+    served, wrong = _ask(family, requests)
     judged = _metric(family)
     result = {
         f"served_{judged.name}": served.figure,
@@ -117,8 +103,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
+def _make(family: str, presets: Sequence[str], flags: Sequence[str]) -> Manifest:
+    """Train and export what the presets say, or export what was trained last; return the release."""
+    if presets:
+        what = "a small network" if len(presets) == 1 else f"{len(presets)} models"
+        _stage(1, f"Train {what} of the family {family}")
+    for number, preset in enumerate(presets, start=1):
+        _run("training", "fit", family, "--preset", preset, *flags)
+        if number < len(presets):  # the last one is what serves
+            _run("export", family)
+    _stage(2, f"Export: {_precisions(families.spec(family))}")
+    _run("export", family)
+    return manifest.verify(_newest_release(layout.model_repository(), family))
+
+
+def _ask(family: str, requests: Sequence[GoldenRequest]) -> tuple[Served, list[str]]:
+    """Serve what is published, ask for the test split and the golden requests; return how, and the wrong answers."""
+    http, grpc, metrics = free_ports()  # whoever else uses the usual ones
+    settings = Settings(device="cpu", http_port=http, grpc_port=grpc, metrics_port=metrics)
+    with server.serving(settings, say=console.print) as up, ExitStack() as connections:
+        addresses: dict[Protocol, str] = {"grpc": up.grpc, "http": up.http}
+        clients = {
+            protocol: connections.enter_context(Client(f"{protocol}://{address}"))
+            for protocol, address in addresses.items()
+        }
+        served = _serve(clients, family)
+        return served, [told for client in clients.values() for told in _wrong_answers(client, requests)]
+
+
 def _stage(number: int, title: str) -> None:
     console.print(f"\n{number}/3  {title}", style="bold", soft_wrap=True)
+
+
+def _presets(family: str) -> list[str]:
+    """Return what is trained, in order: each model of a family that has several, else its small preset."""
+    return sorted(path.stem for path in (layout.model_params() / family).glob("*.yaml")) or ["demo"]
 
 
 def _precisions(spec: ModelSpec) -> str:
