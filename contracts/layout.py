@@ -23,6 +23,11 @@ def checkpoints() -> Path:
     return artifacts() / "checkpoints"
 
 
+def model_params() -> Path:
+    """Return the folder of the presets of families that have several models: <family>/<model>.yaml."""
+    return ROOT / "configs" / "model_params"
+
+
 def examples() -> Path:
     """Return the folder of test inputs as files: <family>/*.png and labels.csv."""
     return artifacts() / "examples"

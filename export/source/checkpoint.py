@@ -21,6 +21,14 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
             hint="held-out samples may have been trained on: restore the data and its split, or train again",
         )
+    model = checkpoint.module
+    if checkpoint.estimator:
+        compared_with, reference = f"{model.library}, with the model in the checkpoint,", lambda: model.predict
+        write_graph = model.write_graph
+    else:
+        compared_with = "the PyTorch module in the checkpoint"
+        reference = lambda: module_runner(model.served(), spec)  # noqa: E731
+        write_graph = lambda path: graph_from_module(model.served(), spec, path)  # noqa: E731
     return ExportSource(
         spec=spec,
         origin=Source(
@@ -30,12 +38,12 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             mlflow_run_id=lineage.mlflow_run_id,
             git_commit=lineage.git_commit,
             git_dirty=lineage.git_dirty,
-            compared_with="the PyTorch module in the checkpoint",
+            compared_with=compared_with,
             weights=checkpoint.weights,
         ),
-        reference=lambda: module_runner(checkpoint.module.served(), spec),
-        module=checkpoint.module.served,
-        write_graph=lambda path: graph_from_module(checkpoint.module.served(), spec, path),
+        reference=reference,
+        module=None if checkpoint.estimator else model.served,
+        write_graph=write_graph,
         calibration=data.split("train").first(calibration_samples),
         search=data.split("val"),
         held_out=data.split("test"),
