@@ -24,8 +24,8 @@ ARROWS = {
     "examples": {"cli", "contracts"},
 }
 RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]
-# `images` and `features` lie beside the preprocessors' model.py, `ort_session` beside our onnxruntime backend's; `python_based` is
-# what our own backends share.
+# `images` and `features` lie beside the preprocessors' model.py, `ort_session` beside our onnxruntime backend's;
+# `python_based` is what our own backends share.
 ALLOWED_IN_TRITON = {
     *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),
     *("triton_python_backend_utils", "images", "features", "python_based", "ort_session"),

@@ -38,7 +38,7 @@ class DataModule(pl.LightningDataModule):
     Args:
         root: Where the data lies or is put; None for the project's own place.
         batch_size: Flights a step.
-        rows: The first so many of each month, to try something; None for all.
+        rows: About so many of each month, to try something; None for all.
     """
 
     def __init__(self, root: Path | None = None, batch_size: int = 1024, rows: int | None = None) -> None:
@@ -58,7 +58,8 @@ class DataModule(pl.LightningDataModule):
         """All flights (departures.py), in the order of their departures."""
         found = departures.departures(departures.read(source.locate(self.root)))
         if self.rows is not None:
-            found = found.groupby(found["departure"].dt.month).head(self.rows)
+            months = found.groupby(found["departure"].dt.month)
+            found = found[months.cumcount() % (months["late"].transform("size") // self.rows).clip(lower=1) == 0]
         return found
 
     def part(self, name: Part) -> pd.DataFrame:
