@@ -41,9 +41,15 @@ class Importance:
     """What each column does to the answers."""
 
     columns: tuple[str, ...]
-    mean: float  # of the answers that all others were compared with
+    indices: NDArray[np.intp]  # [predictions], in the held-out split
+    start: NDArray[np.float64]  # [predictions], the mean of the answers that each was compared with
     moved: NDArray[np.float64]  # [predictions, columns]
     shown: tuple[Explained, ...]  # the highest answer, that in the middle, and the lowest
+
+    @property
+    def mean(self) -> float:
+        """Return the mean of the answers that all were compared with."""
+        return float(self.start.mean())
 
     @property
     def overall(self) -> dict[str, float]:
@@ -73,7 +79,7 @@ def importance(run: Callable[[Batch], Batch], split: Split, spec: ModelSpec) -> 
     random = np.random.default_rng(_SEED)
     together = {tensor.name: np.concatenate([g.inputs[tensor.name] for g in split.groups]) for tensor in spec.inputs}
     chosen = np.sort(random.choice(len(split), min(_EXPLAINED, len(split)), replace=False))
-    moved, means = _moved(answer, together, chosen, random)
+    moved, start = _moved(answer, together, chosen, random)
     answers = answer(_rows(together, chosen))
     order = np.argsort(-answers, kind="stable")
     examples = dict.fromkeys(int(order[place]) for place in (0, len(order) // 2, -1))
@@ -82,7 +88,7 @@ def importance(run: Callable[[Batch], Batch], split: Split, spec: ModelSpec) -> 
         Explained(int(chosen[i]), float(answers[i]), _said(together, int(chosen[i]), spec), tuple(map(float, moved[i])))
         for i in list(examples)[:_SHOWN]
     )
-    return Importance(columns, float(means.mean()), moved, shown)
+    return Importance(columns, chosen, start, moved, shown)
 
 
 def _moved(
