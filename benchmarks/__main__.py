@@ -4,6 +4,7 @@
   python -m benchmarks perf --concurrency 1 8 64 --window 5   other loads, longer windows
   locust -f benchmarks/locustfile.py --headless -u 16 -t 30s  Locust, in one command
   python -m benchmarks overload                               three times what the server can do: what does it still do?
+  python -m benchmarks families                               several in one server: memory, p99 alone and with others
   python -m benchmarks soak --minutes 30                      does a process grow, does a request fail?
   python -m benchmarks client                                 the client library against tritonclient
   python -m benchmarks client --against DIRECTORY             the client library against that of another checkout
@@ -75,6 +76,14 @@ def _overload(overload: argparse.ArgumentParser) -> None:
     )
     _model(overload)
     _images(overload)
+
+
+def _families(families: argparse.ArgumentParser) -> None:
+    _rounds(families, 5)
+    _seconds(families, 3, "of each measurement: one a family for its peak, two a family in a round")
+    families.add_argument(
+        "--models", nargs="+", default=[], metavar="MODEL", help="default: all that have golden requests"
+    )
 
 
 def _soak(soak: argparse.ArgumentParser) -> None:
@@ -231,6 +240,12 @@ COMMANDS = (
         "goodput, latency and recovery past saturation, in an open loop",
         "benchmarks.serving.overload:main",
         _overload,
+    ),
+    Command(
+        "families",
+        "several families in one server: memory of each, latency alone and with the others at half load",
+        "benchmarks.releases.families:main",
+        _families,
     ),
     Command(
         "soak",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clients.client import Client
     from clients.core.answer import Answer
     from clients.core.tasks import Prediction
+    from clients.filling.entities import Entities
 
 Transport = TransportOptions  # its name before there were classes of that name inside; both stay
 
@@ -37,6 +38,7 @@ __all__ = [
     "Client",
     "ClientError",
     "DeadlineExceededError",
+    "Entities",
     "InferenceError",
     "InvalidInputError",
     "InvalidResponseError",
@@ -55,6 +57,7 @@ _LAZY = {
     "Answer": "clients.core.answer",
     "AsyncClient": "clients.aio",
     "Client": "clients.client",
+    "Entities": "clients.filling.entities",
     "Prediction": "clients.core.tasks",
 }
 

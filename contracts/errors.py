@@ -7,6 +7,7 @@ ProjectError
 ├── ModelConfigError     a model's config.pbtxt that is missing or is none
 ├── FolderError          a folder that cannot be copied whole
 ├── PublishError         a version that could not be written; nothing was published
+├── EntityError          what a caller gave of an entity that is none, or that no table has
 ├── training.errors.*    data, checkpoints
 ├── export.errors.*      graphs, gates, engines
 ├── deploy.errors.*      environment, server
@@ -49,3 +50,7 @@ class FolderError(ProjectError):
 
 class PublishError(ProjectError):
     """A version could not be written; the model repository is as it was."""
+
+
+class EntityError(ProjectError):
+    """What a caller gave is no such entity, or nothing is known of it that a model needs."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from contracts.errors import ManifestError
+from contracts.entities.declaration import Declaration
+from contracts.errors import ManifestError, SpecError
+from contracts.judging.card import Card
 from contracts.spec import Precision, Task
 
 FILE_NAME = "manifest.json"
@@ -285,8 +287,11 @@ class Manifest:
     warnings: tuple[str, ...] = ()  # what the samples do not show although every figure looks well
     adopted_from: int | None = None  # the version that its graph and plans are from, where only its bundle is new
     without_tensorrt: str | None = None  # why TensorRT compiled none of it, so that it is served on a CPU alone
+    entities: Declaration | None = None  # what callers know and what its tables fill; None: they give all inputs
     # What the reference is worth on the held-out split: each metric of the whole, then of each segment.
     figures: tuple[Figure, ...] = ()
+    card: Card | None = None  # what it is for and what not; None: nobody has said
+    splits: Mapping[str, int] = field(default_factory=dict)  # {part of the data: its samples}; {}: as it was brought
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:
@@ -354,6 +359,8 @@ def read(directory: Path) -> Manifest:
         return cast("Manifest", decode(Manifest, _as_of_today(raw) if found == 2 else raw))
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not a release manifest: {error!r}") from None
+    except SpecError as error:
+        raise ManifestError(f"{path} declares what cannot be: {error}") from None
 
 
 def verify(directory: Path) -> Manifest:

@@ -12,6 +12,8 @@ from contracts.errors import SpecError
 from contracts.names import RULE, is_model_name
 
 if TYPE_CHECKING:  # with numpy, and `--help` names precisions alone
+    from contracts.entities.declaration import Declaration
+    from contracts.judging.card import Card
     from contracts.judging.metric import Metric
 
 # Highest first, as variants are proven and chosen.
@@ -145,6 +147,8 @@ class ModelSpec:
     agree_within: float | None = None  # of regression and embedding: how far apart two answers that agree may be
     batched: bool = True  # False: Triton sends each request as it is, and every shape is whole
     tensorrt: bool = True  # False: it has what TensorRT does not take, and ONNX Runtime serves it, on a CPU alone
+    entities: "Declaration | None" = None  # what callers of its ensemble know, and what is looked up for them
+    card: "Card | None" = None  # what it is for and what not, in words
 
     def __post_init__(self) -> None:
         for name in (self.model, self.family):
@@ -159,6 +163,11 @@ class ModelSpec:
             raise SpecError(f"{self.model} has no outputs")
         if self.answer and self.answer not in names:
             raise SpecError(f"{self.model}: the answer {self.answer!r} is no output", note=", ".join(sorted(names)))
+        if self.entities is not None and self.entities.model not in (self.model, self.family):
+            raise SpecError(
+                f"{self.model}: its entities are of {self.entities.model!r}, which it does not serve",
+                note=f"callers ask {self.family}, the ensemble, or {self.model}, the network",
+            )
         self._check_batch()
         self._check_answer()
         for precision, limits in self.limits.items():

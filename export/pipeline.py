@@ -4,6 +4,7 @@ The files a release can hold, and what serves them:
   model.onnx            the fastest proven variant on this machine's CPU; onnxruntime
   model.sm<CC>.plan     the fastest proven engine on a GPU of that compute capability; TensorRT
   golden.npz            requests for it, with the reference's answers
+  tables/               what the rest of its inputs is looked up in, of a model that takes entities
   release/              the configurations, and the ensembles and steps around the network, as they are now
   manifest.json         everything that was measured, and the digests of the other files
   report.html, .md      the same for people
@@ -42,6 +43,7 @@ def run(
 
     Raises:
         ModelConfigError: a configuration is missing or is none.
+        SpecError: a table is not what is declared.
         SampleError: the held-out samples cannot show what the spec limits.
         GraphError: a variant could not be made.
         EngineError: TensorRT, its right version, or the GPU for it is missing.
@@ -51,6 +53,7 @@ def run(
     if source.spec.without_tensorrt is None:
         engine.require(request.engines, request.server_tensorrt)
     config_gates = contract.check_configs(model_directory, source.spec)  # before any work: it is quickly mended
+    source.declared_tables()
     own_reference = source.origin.compared_with is None
     enough.require(source.spec, request.precisions, source.held_out, own_reference=own_reference)
     reference = steps.reference_outputs(source, cache, progress)

@@ -38,7 +38,8 @@ __all__ = [  # what tests import from here
 heavy.watch()
 
 # What a developer's environment may have, and no test expects. A proxy may be needed to fetch what is fetched once.
-for _name in ("ADMIN_KEY", "FORCE_COLOR", "TTY_COMPATIBLE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TESTS"):
+# readline, which pytest imports, sets COLUMNS for the processes after it.
+for _name in ("ADMIN_KEY", "COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TESTS"):
     os.environ.pop(_name, None)
 if os.geteuid() == 0:  # what pytest makes is root's alone, and so may this Python be: no other user could serve it
     os.environ.setdefault("SERVER_USER", "root")

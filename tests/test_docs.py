@@ -26,6 +26,7 @@ FOLDERS = {path.relative_to(layout.ROOT).parts[0] for path in TRACKED if path.pa
 MADE = {
     "progression.toml",
     "report.md",
+    "MODEL_CARD.md",
     "1/preprocess.py",
     "1/postprocess.py",
 }  # by an export, beside model.onnx or for a user to write

@@ -34,7 +34,7 @@ def classify(options: argparse.Namespace) -> int:
             unreadable[path] = error
             return b""
 
-    with _client(options) as client, _progress(len(paths)) as advance:
+    with connected(options) as client, _progress(len(paths)) as advance:
         outcomes = client.classify_many(map(read, paths), model=options.model, batch_size=options.batch)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, ServerUnavailableError):
@@ -54,7 +54,7 @@ def classify(options: argparse.Namespace) -> int:
 
 def infer(options: argparse.Namespace) -> int:
     """One request to any model."""
-    with _client(options) as client:
+    with connected(options) as client:
         metadata = client.metadata(options.model, options.version)
         inputs = files.read_inputs(options.input, metadata)
         answer = client.infer(options.model, inputs, outputs=options.output, version=options.version)
@@ -71,7 +71,7 @@ def infer(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """Show what is served, as told by Triton's statistics, which ask for no key."""
-    with _client(options) as client:
+    with connected(options) as client:
         served = [(s["name"], s["version"], s) for s in client.statistics()]
         for name, version, statistics in sorted(served, key=lambda found: found[:2]):
             metadata = client.metadata(name, version)
@@ -101,7 +101,7 @@ def health(options: argparse.Namespace) -> int:
     every_ready = True
     addresses_of(_servers(options), _transport(options))  # what is wrong with one is said before any is asked
     for url in _servers(options):
-        with _client(options, [url]) as client:
+        with connected(options, [url]) as client:
             while True:
                 live, ready, reason = client.live(), False, f"live, and {options.model or 'it'} is not ready"
                 try:
@@ -123,7 +123,8 @@ def health(options: argparse.Namespace) -> int:
     return 0 if every_ready else 1
 
 
-def _client(options: argparse.Namespace, servers: Sequence[str] | None = None) -> Client:
+def connected(options: argparse.Namespace, servers: Sequence[str] | None = None) -> Client:
+    """Make a client of the servers that a command names, by default of the one that is up."""
     return Client(*(servers or _servers(options)), timeout_s=options.timeout, transport=_transport(options))
 
 

@@ -4,6 +4,8 @@
   python -m clients classify --csv shirts/ > answers.csv
   cat shoe.png | python -m clients classify -
   python -m clients infer MODEL --input image=@shoe.png
+  python -m clients predict MODEL NAME=VALUE …        from what a caller knows; tables of its release fill the rest
+  python -m clients predict MODEL --rows FILE.csv --csv > answers.csv
   python -m clients models                            what it serves, with inputs and outputs
   python -m clients health                            whether it is live and ready
 
@@ -77,6 +79,32 @@ def _infer(infer: argparse.ArgumentParser) -> None:
     _connection(infer)
 
 
+def _predict(predict: argparse.ArgumentParser) -> None:
+    predict.add_argument("model", metavar="MODEL", help="one whose release declares what its callers know")
+    predict.add_argument(
+        "entities", nargs="*", metavar="NAME=VALUE", help="what is known; without any, it says what there is to know"
+    )
+    predict.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FILE",
+        help="many: a CSV file with a line of names, or a JSON object a line; - for standard input",
+    )
+    predict.add_argument(
+        "--release",
+        type=Path,
+        metavar="DIRECTORY",
+        help="of the version whose declaration and tables are taken (default: the newest in the model repository)",
+    )
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    form.add_argument(
+        "--csv", action="store_true", help="the entities, the outputs, defaults, error, version on stdout"
+    )
+    _timeout(predict)
+    _connection(predict)
+
+
 def _models(models: argparse.ArgumentParser) -> None:
     models.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     _timeout(models)
@@ -145,6 +173,12 @@ def _seconds(text: str) -> float:
 COMMANDS = (
     Command("classify", "label and score of each image", "clients.command_line.commands:classify", _classify),
     Command("infer", "any model, with any inputs; outputs as JSON", "clients.command_line.commands:infer", _infer),
+    Command(
+        "predict",
+        "any model that declares entities, from those alone",
+        "clients.command_line.predicting:predict",
+        _predict,
+    ),
     Command(
         "models",
         "models that are served: versions, requests, inputs and outputs",

@@ -7,18 +7,20 @@ import codecs
 import difflib
 import tomllib
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from contracts.errors import SpecError
 from contracts.judging import metric
+from contracts.judging.card import Card
 from contracts.spec import PRECISIONS, DynamicDim, Limits, ModelSpec, Precision, Task, TensorSpec, Tolerance
 
 _MOST_BYTES = 1 << 20  # of a file; one that people write has some kilobytes
 _HINT = "docs/how-to/bring-your-own-graph.md shows one with every entry"
 _ENTRIES = (
     *("model", "task", "answer", "labels", "inputs", "outputs", "limits"),
-    *("metric", "also", "threshold", "agree_within", "batch", "tensorrt"),
+    *("metric", "also", "threshold", "agree_within", "batch", "tensorrt", "card"),
 )
 _NEEDED = ("model", "inputs", "outputs", "limits")
 _TENSOR = ("name", "dtype", "shape")
@@ -32,6 +34,7 @@ _DTYPES = (
 _DIM = ("name", "min", "opt", "max")
 _LIMITS = ("tolerance", "also", "agreement", "drop", "computed_share")
 _TOLERANCE = ("largest", "mean", "p99", "relative")
+_CARD = tuple(field.name for field in fields(Card))
 _FORMER_DROP = "accuracy_drop_points"  # as specs were written before there were other metrics
 
 Table = Mapping[str, Any]
@@ -96,7 +99,15 @@ def _spec(raw: Table, task: Task) -> ModelSpec:
         agree_within=raw.get("agree_within"),
         batched=raw.get("batch", True),
         tensorrt=raw.get("tensorrt", True),
+        card=_card(raw["card"]) if "card" in raw else None,
     )
+
+
+def _card(raw: object) -> Card:
+    given: dict[str, Any] = dict(_table(raw, "card", "[card]"))
+    _require(given, _CARD, "[card]")
+    _only(given, _CARD, "[card]")
+    return Card(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 def _tensors(raw: object, kind: str) -> tuple[TensorSpec, ...]:

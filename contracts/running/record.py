@@ -77,27 +77,32 @@ class Record:
     @property
     def http(self) -> str:
         """Where it listens: host:port."""
-        return f"{_in_url(self.host)}:{self.http_port}"
+        return f"{in_url(self.host)}:{self.http_port}"
 
     @property
     def grpc(self) -> str:
         """Where it listens: host:port."""
-        return f"{_in_url(self.host)}:{self.grpc_port}"
+        return f"{in_url(self.host)}:{self.grpc_port}"
 
     @property
     def metrics(self) -> str:
         """The URL of its metrics."""
-        return f"http://{_in_url(self.host)}:{self.metrics_port}/metrics"
+        return f"http://{in_url(self.host)}:{self.metrics_port}/metrics"
 
     @property
     def http_url(self) -> str:
         """The URL that this machine asks it at over HTTP."""
-        return f"http://{_in_url(_ANY.get(self.host, self.host))}:{self.http_port}"
+        return f"http://{in_url(_ANY.get(self.host, self.host))}:{self.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """The URL that this machine asks it at over gRPC."""
-        return f"grpc{'s' * self.grpc_tls}://{_in_url(_ANY.get(self.host, self.host))}:{self.grpc_port}"
+        return f"grpc{'s' * self.grpc_tls}://{in_url(_ANY.get(self.host, self.host))}:{self.grpc_port}"
+
+
+def in_url(address: str) -> str:
+    """Return an address as it stands before a port: IPv6 ones in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def running() -> Record | None:
@@ -135,7 +140,3 @@ def _status(pid: int) -> tuple[str, int]:
     """Return the state of a process, one letter, and when it was started: fields 3 and 22 of its stat."""
     found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return found[0], int(found[22 - 3])
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

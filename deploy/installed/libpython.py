@@ -3,10 +3,10 @@
 Debian's python3.11 comes without it. Where apt can be asked, the package is unpacked, which needs no root.
 """
 
-import subprocess
 import tempfile
 from pathlib import Path
 
+from cli import debian
 from deploy.errors import SetupError
 from deploy.installed.interpreter import Interpreter
 
@@ -32,7 +32,7 @@ def directory(python: Interpreter, unpacked: Path) -> Path | None:
 
 def can_be_unpacked(python: Interpreter) -> bool:
     """Tell whether apt knows a package with it, without asking the network."""
-    return _apt_knows(_package(python))
+    return debian.is_known(_package(python))
 
 
 def how_to_install(python: Interpreter) -> str:
@@ -49,17 +49,16 @@ def unpack(python: Interpreter, unpacked: Path) -> Path:
     package = _package(python)
     try:
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
-            for command in (["apt-get", "download", package], ["sh", "-c", "dpkg -x *.deb ."]):
-                subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+            debian.unpack([package], Path(scratch))
             unpacked.mkdir(exist_ok=True)
             unpacked.chmod(0o755)
             for library in Path(scratch).rglob(f"{package}.so.*"):
                 if not library.is_symlink():
                     library.rename(unpacked / file_name(python))  # in one step: another process may be starting
-    except (OSError, subprocess.CalledProcessError) as error:
+    except OSError as error:
         raise SetupError(
             f"Triton's Python backend needs {file_name(python)}, which this Python does not have",
-            note=(getattr(error, "stderr", None) or str(error)).strip(),
+            note=str(error),
             hint=how_to_install(python),
         ) from error
     return unpacked
@@ -67,11 +66,3 @@ def unpack(python: Interpreter, unpacked: Path) -> Path:
 
 def _package(python: Interpreter) -> str:
     return f"libpython{python.version}"
-
-
-def _apt_knows(package: str) -> bool:
-    try:
-        command = ["apt-get", "download", "--print-uris", package]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from contracts import layout, signing
-from contracts.errors import SignatureError
+from contracts.entities import releases
+from contracts.errors import ManifestError, SignatureError
 from contracts.files import whole
 from deploy.errors import SettingsError
 from deploy.keeping import standing
@@ -110,7 +112,16 @@ def _call(versions: Sequence[ModelVersion], running: state.Running) -> str:
         return f"python -m clients classify IMAGE…{secured}"
     steps = {step for path in Path(running.served).glob("*/config.pbtxt") for step in standing.steps(path.parent)}
     called = [name for name in served if name not in steps] or served
-    return f"python -m clients infer {called[0]}{secured}" if called else "python -m deploy status"
+    if not called:
+        return "python -m deploy status"
+    how = "predict" if _takes_entities(called[0], Path(running.repository)) else "infer"
+    return f"python -m clients {how} {called[0]}{secured}"
+
+
+def _takes_entities(model: str, root: Path) -> bool:
+    with suppress(ManifestError):  # of another release, which is told of where it matters
+        return releases.find(root, model) is not None
+    return False
 
 
 def _show_log_from_now_on() -> None:

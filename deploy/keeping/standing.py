@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from contracts import bundle, model_config
-from contracts.errors import ProjectError
+from contracts.errors import ModelConfigError, ProjectError
 from deploy.errors import DeployError, ModelError, RepositoryError
 from deploy.keeping import loading, readiness
 from deploy.proving import questions
@@ -90,9 +90,10 @@ def sorted_steps(steps: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 
 def steps(folder: Path) -> tuple[str, ...]:
-    """Return the steps of the model in `folder`; none of one that is no ensemble, or is not there."""
-    path = folder / model_config.FILE_NAME
-    return model_config.steps(model_config.read(path)) if path.is_file() else ()
+    """Return the steps of the model in `folder`; none of one that is no ensemble, or has no configuration."""
+    with suppress(ModelConfigError):  # it is left out, and nothing else for it
+        return model_config.steps(model_config.read(folder / model_config.FILE_NAME))
+    return ()
 
 
 def _stand(server: Server, control: Control, arm: Arm, timeout_s: float) -> dict[str, str]:

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from contracts.running import record
 from deploy.errors import SettingsError
-from deploy.neighbours import hosts
 
 
 class HeldPorts:
@@ -67,6 +67,6 @@ def _bind(unbound: socket.socket, host: str, port: int, option: str) -> None:
         unbound.bind((host, port))
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {hosts.in_url(host)}:{port}: {error.strerror}",
+            f"cannot listen on {record.in_url(host)}:{port}: {error.strerror}",
             hint=f"choose another port with --{option.replace('_', '-')}",
         ) from error

@@ -42,11 +42,6 @@ def address_of(host: str) -> str:
     )
 
 
-def in_url(address: str) -> str:
-    """Return an address as it stands before a port: IPv6 ones in brackets."""
-    return f"[{address}]" if ":" in address else address
-
-
 def _plain(text: str | int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

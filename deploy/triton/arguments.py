@@ -4,8 +4,8 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from contracts import model_config
+from contracts.running import record
 from deploy.devices import chosen
-from deploy.neighbours import hosts
 from deploy.triton.environment import Triton, has_option
 from deploy.triton.launch import Secret
 from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
@@ -71,7 +71,7 @@ def _models(repository: Path, left_out: Set[str]) -> list[str]:
 def _addresses(settings: Settings) -> Iterator[str]:
     # IPv6 for HTTP as libevent wants it, for gRPC as gRPC does.
     is_v6 = ":" in settings.host
-    yield f"--grpc-address={hosts.in_url(settings.host)}"
+    yield f"--grpc-address={record.in_url(settings.host)}"
     for name in ("http", "metrics"):
         yield f"--{name}-address={'ipv6:' if is_v6 else ''}{settings.host}"
     for name in ("http", "grpc", "metrics"):

@@ -17,7 +17,7 @@ from contracts.model_config import ModelConfig
 from deploy.served import content
 
 _MOST_LINES, _MOST_NAMES, _LONGEST_VALUE = 12, 6, 60
-_PAPERS = {manifest.FILE_NAME, manifest.SIGNATURE, golden.FILE_NAME, "report.html", "report.md"}
+_PAPERS = {manifest.FILE_NAME, manifest.SIGNATURE, golden.FILE_NAME, "report.html", "report.md", "MODEL_CARD.md"}
 _CONFIGURATIONS = {model_config.FILE_NAME, model_config.OTHERS}
 _WEIGHTS = {".onnx": "graph", ".plan": "engine", ".data": "weights"}
 _KEYS = ("name", "model_name")  # what elements of a list are known by: tensors, warm-ups; steps of an ensemble

@@ -20,6 +20,7 @@ from onnx import ModelProto
 
 from contracts import model_config
 from contracts.engines.plans import cc_model_filenames
+from contracts.entities.declaration import Declaration
 from contracts.manifest import Gate
 from contracts.spec import DynamicDim, ModelSpec, TensorSpec
 from export import graphs
@@ -37,9 +38,10 @@ IOTensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, d
 
 
 def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
-    """Compare each configuration of the model with the spec, a gate each, and the labels that its postprocessing gives.
+    """Compare each configuration of the model with the spec, a gate each.
 
-    So are the vocabularies that its preprocessing reads.
+    The same of the labels that its postprocessing gives, of the vocabularies that its preprocessing reads, and of the
+    inputs that its entities become.
 
     Raises:
         ModelConfigError: one is missing or is no model configuration.
@@ -56,6 +58,14 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     if spec.vocabularies:
         path = model_directory.parent / f"{spec.family}_preprocess" / VOCABULARIES
         found.append(_gate(f"{path.parent.name}/{VOCABULARIES}", _vocabulary_faults(path, spec)))
+    if spec.entities is not None:
+        folder = model_directory.parent / spec.entities.model
+        faults = dict.fromkeys(
+            fault
+            for path in model_config.paths(folder)
+            for fault in _entity_faults(model_config.read(path), spec.entities)
+        )
+        found.append(_gate(f"entities of {folder.name}", [*faults] if folder.is_dir() else ["there is no such model"]))
     return tuple(found)
 
 
@@ -143,6 +153,21 @@ def _config_faults(config: Any, spec: ModelSpec, folder: Path) -> list[str]:
     for graph in config.optimization.cuda.graph_spec:
         faults += _graph_faults(graph, config, spec)
     return faults
+
+
+def _entity_faults(config: Any, declared: Declaration) -> Iterator[str]:
+    """Say where the inputs of a model are not what its entities and what is looked up for them become, [B, 1] each."""
+    taken = {tensor.name: tensor for tensor in config.input}
+    if not config.max_batch_size:
+        yield "max_batch_size is 0: a row is a sample of a batch"
+    for name, dtype in declared.inputs.items():
+        if name not in taken:
+            yield f"{name!r} is no input of it"
+        elif (found := (_numpy_name(taken[name].data_type), list(taken[name].dims))) != (dtype, [1]):
+            yield f"{name!r} is {found[0]} with dims {found[1]}, not {dtype} with dims [1]"
+    for name, tensor in taken.items():
+        if name not in declared.inputs and not tensor.optional:
+            yield f"the input {name!r} is neither an entity nor looked up"
 
 
 def _dims(tensor: Any, scalar: bool, batched: bool) -> tuple[int, ...]:

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from contracts import bundle, copying, golden, layout, manifest, repository
+from contracts.entities import releases
 from contracts.errors import PublishError
 from contracts.judging.metric import joined
-from contracts.manifest import Choice, Figure, Gate, Judge, Manifest
+from contracts.manifest import Choice, Gate, Judge, Manifest
 from contracts.spec import DISCRETE, ModelSpec
 from export import graphs, measure, report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
-from export.proof import contract, engine
-from export.proof.gates import Judged
+from export.proof import contract, engine, figures
 from export.prove import ProvenVariant
 from export.release import locks, serve_gate
 from export.release.carried import carry_plans
@@ -65,21 +65,11 @@ def describe(
         proven_range=proven_range(source.spec),
         warnings=tuple(context.warnings),
         without_tensorrt=source.spec.without_tensorrt,
-        figures=tuple(_figures(source.spec, judged)),
+        entities=source.spec.entities,
+        figures=tuple(figures.of_reference(source.spec, judged)),
+        card=source.spec.card,
+        splits=source.splits,
     )
-
-
-def _figures(spec: ModelSpec, judged: Judged) -> Iterator[Figure]:
-    """Yield what the reference is worth: each metric, of the whole held-out split and of each segment of it."""
-    if judged.scores is None or judged.targets is None:
-        return
-    true = joined(judged.targets)
-    for metric in spec.metrics:
-        scores, judge = judged.also.get(metric.name, judged.scores), Judge(metric.name, metric.better, metric.share)
-        for segment, rows in {"": slice(None), **judged.segments}.items():
-            part, targets = scores[rows], [true[rows]]
-            low, high = metric.interval_of(part, targets)
-            yield Figure(judge, segment, len(part), metric.value(part, targets), low, high)
 
 
 def proven_range(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -141,6 +131,7 @@ def _fill(
     with _at_work(sealed) as copied:
         requests = golden_requests(context, proven, release.choices, copied / release.model)
     golden.write(requests, directory)
+    releases.write(context.source.declared_tables(), directory)
     release = replace(release, golden=dict(Counter(request.model for request in requests)))
     choices = carry_plans(
         release, model_directory, directory, context.progress.say,

@@ -10,7 +10,7 @@ __all__ = ["Evidence", "write"]
 
 
 def write(release: Manifest, spec: ModelSpec, evidence: Evidence, directory: Path) -> None:
-    """Write `report.html` (self-contained: no network, no other files) and `report.md` into `directory`."""
+    """Write `report.html` (self-contained: no network, no other files), `report.md` and `MODEL_CARD.md`."""
     from export.report import page  # jinja2 and Pillow, which `--help` shall not wait for
 
     for name, text in page.render(release, spec, evidence).items():

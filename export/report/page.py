@@ -1,4 +1,4 @@
-"""The report's two pages: what their templates, report.html.j2 and report.md.j2, are filled with."""
+"""The report's pages: what their templates, the files that end with .j2 here, are filled with."""
 
 import re
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from markupsafe import Markup
 from cli.terminal import plain
 from contracts.manifest import Difference, Gate, Manifest, Variant, find_gate
 from contracts.spec import ModelSpec
-from export.report import plots, tabular
+from export.report import card, plots, tabular
 from export.report.evidence import Evidence, flips, recalls
 
 _MARKDOWN = re.compile(r"[\n<`|\[]")  # what begins a tag, code, a cell or a link
 _CPU_FILE = "model.onnx"
+_PAGES = ("report.html", "report.md", "MODEL_CARD.md")
 _LAYERS = 30  # the most sensitive ones
 _CLASSES, _CLASSES_OF_MANY = 40, 20  # up to 40 classes all are shown, of more the 20 most changed
 _FLIPS = 24  # samples a variant
@@ -32,7 +33,7 @@ def render(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str, 
         lstrip_blocks=True,
     )
     content = _content(release, spec, evidence)
-    return {name: templates.get_template(f"{name}.j2").render(content) for name in ("report.html", "report.md")}
+    return {name: templates.get_template(f"{name}.j2").render(content) for name in _PAGES}
 
 
 @jinja2.pass_eval_context
@@ -79,7 +80,6 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         "recipe": int8,
         "trial_gates": {gate.id: gate.name for trial in release.trials for gate in trial.gates},
         "search": _search(release, spec.answer_output),
-        "segments": tabular.by_segment(release.figures) if any(f.segment for f in release.figures) else None,
         "importance": _importance(evidence),
         "layers": layers,
         "left_out": left_out,
@@ -87,6 +87,7 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         "classes": classes,
         "shown_classes": shown,
         "per_class": plots.per_class(shown) if shown and shown[0].variants else None,
+        **card.content(release),
         "flips": {precision: flips(evidence, precision, spec.labels, _FLIPS) for precision in evidence.answers},
     }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cli import plots
 from cli.plots import AMBER, BLUE, GREEN, GREY, INK, PALE, VERMILION
 from cli.terminal import plain
+from contracts.manifest import Figure as Measured
 from contracts.manifest import Gate, Layer
 from contracts.spec import Precision
 from export.report.evidence import Recall
@@ -155,6 +156,29 @@ def per_class(rows: Sequence[Recall]) -> str:
         axes.set(xlim=(min(lowest, -0.1), max(highest, 0.1)))
         axes.set(xlabel="change of recall, percentage points (in brackets: the reference's)")
         figure.legend(loc="outside upper right", ncols=len(variants), frameon=False)
+        return data_url(figure)
+
+
+def segments(figures: Sequence[Measured]) -> str:
+    """Draw each metric of every segment with its interval, a panel each; a line: that of the whole split."""
+    metrics = {figure.metric.name: figure.metric for figure in figures}
+    names = [name for name in dict.fromkeys(figure.segment for figure in figures) if name]
+    with page_figure(1 + 0.27 * len(names)) as figure:
+        for number, metric in enumerate(metrics.values(), start=1):
+            axes = _rows(figure, names, (1, len(metrics), number))
+            scale = 100 if metric.share else 1
+            axes.set_title(f"{plain(metric.name)}{', %' * metric.share}", loc="left", fontsize=9.5, fontweight="normal")
+            axes.grid(axis="y")
+            for known in (each for each in figures if each.metric.name == metric.name):
+                if not known.segment:
+                    axes.axvline(known.value * scale, color=GREY, linestyle=(0, (4, 4)), linewidth=1)
+                    continue
+                row = names.index(known.segment)
+                if known.low is not None and known.high is not None:
+                    axes.hlines(row, known.low * scale, known.high * scale, color=BLUE, linewidth=2)
+                axes.plot(known.value * scale, row, "o", color=BLUE, markersize=6)
+            axes.margins(x=0.1)
+            axes.tick_params(labelleft=number == 1)
         return data_url(figure)
 
 

@@ -1,33 +1,12 @@
-"""The report's pictures of models of tables: figures by segment, and what each column does to the answers."""
+"""The report's pictures of what each column of a table does to the answers."""
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from cli.plots import BLUE, GREY, VERMILION
-from contracts.manifest import Figure
 from export.report.importance import Explained, Importance
 from export.report.plots import data_url, page_figure
 
 _ROWS = 12  # columns of one prediction
-
-
-def by_segment(figures: Sequence[Figure]) -> str:
-    """Draw each metric of the segments with its interval, and the whole split's as a line: a panel a metric."""
-    names = list(dict.fromkeys(figure.metric.name for figure in figures))
-    with page_figure(3.0) as canvas:
-        for number, name in enumerate(names, start=1):
-            own = [figure for figure in figures if figure.metric.name == name]
-            parts = [figure for figure in own if figure.segment]
-            axes = canvas.add_subplot(1, len(names), number)
-            value = np.array([figure.value for figure in parts])
-            ends = [value - [f.low for f in parts], np.array([f.high for f in parts]) - value]
-            axes.errorbar(range(len(parts)), value, np.maximum(ends, 0), fmt="o-", color=BLUE, capsize=3)
-            for whole in (figure for figure in own if not figure.segment):
-                axes.axhline(whole.value, color=GREY, linestyle=(0, (4, 4)), linewidth=1)
-            axes.set_xticks(range(len(parts)), [figure.segment for figure in parts])
-            axes.set_title(name.replace("_", " "))
-        return data_url(canvas)
 
 
 def overall(found: Importance) -> str:

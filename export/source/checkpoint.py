@@ -1,11 +1,15 @@
 """An export source from a checkpoint of a family, with the splits of the data that it was trained on."""
 
+from functools import cache
+
 from contracts.manifest import Source
 from export.errors import SampleError
 from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training.checkpoints import Checkpoint
 from training.families import Family
+
+_PARTS = {"train": "training", "val": "validation", "test": "test"}  # as the data has them, and as people do
 
 
 def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples: int) -> ExportSource:
@@ -21,14 +25,8 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
             hint="held-out samples may have been trained on: restore the data and its split, or train again",
         )
-    model = checkpoint.module
-    if checkpoint.estimator:
-        compared_with, reference = f"{model.library}, with the model in the checkpoint,", lambda: model.predict
-        write_graph = model.write_graph
-    else:
-        compared_with = "the PyTorch module in the checkpoint"
-        reference = lambda: module_runner(model.served(), spec)  # noqa: E731
-        write_graph = lambda path: graph_from_module(model.served(), spec, path)  # noqa: E731
+    model, fitted = checkpoint.module, checkpoint.estimator is not None
+    parts = {part: data.split(part) for part in _PARTS}
     return ExportSource(
         spec=spec,
         origin=Source(
@@ -38,14 +36,18 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             mlflow_run_id=lineage.mlflow_run_id,
             git_commit=lineage.git_commit,
             git_dirty=lineage.git_dirty,
-            compared_with=compared_with,
+            compared_with=f"{model.library}, with the model in the checkpoint,"
+            if fitted
+            else "the PyTorch module in the checkpoint",
             weights=checkpoint.weights,
         ),
-        reference=reference,
-        module=None if checkpoint.estimator else model.served,
-        write_graph=write_graph,
-        calibration=data.split("train").first(calibration_samples),
-        search=data.split("val"),
-        held_out=data.split("test"),
+        reference=lambda: model.predict if fitted else module_runner(model.served(), spec),
+        module=None if fitted else model.served,
+        write_graph=model.write_graph if fitted else lambda path: graph_from_module(model.served(), spec, path),
+        calibration=parts["train"].first(calibration_samples),
+        search=parts["val"],
+        held_out=parts["test"],
+        splits={name: len(parts[part]) for part, name in _PARTS.items()},
         raw_examples=family.raw_examples,
+        tables=cache(data.tables) if hasattr(data, "tables") else None,
     )

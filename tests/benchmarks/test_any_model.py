@@ -1,13 +1,11 @@
 """Every tool on every kind of model, with golden requests; and a server that mixes answers up is found out by each."""
 
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,57 +26,10 @@ from deploy.drill.run import DrillSettings, drill
 from deploy.drill.server_copy import DrillCopy
 from deploy.errors import DrillError
 from deploy.triton.control import Control
-from deploy.triton.state import Running, recorded
-from tests.benchmarks import small_releases
+from tests.benchmarks.conftest import Site
 from tests.benchmarks.small_releases import MODELS
-from tests.conftest import Workspace, free_ports, port_options
 
 ALL = (*MODELS, "swapping")
-
-
-@dataclass(frozen=True)
-class Site:
-    """The server that has them all."""
-
-    workspace: Workspace
-    up: Running
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.up.http}"
-
-    def sent(self, model: str) -> Workload:
-        return workload.find(self.url, model, self.workspace.repository)
-
-    def bench(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return self.workspace.run_here("benchmarks", *arguments)
-
-
-@pytest.fixture(scope="module")
-def any_model(tmp_path_factory: pytest.TempPathFactory, shared: Workspace) -> Iterator[Site]:
-    workspace = Workspace(tmp_path_factory.mktemp("any_model"))
-    small_releases.write(workspace.repository)
-    artifacts, tools = workspace.root / "artifacts", shared.root / "artifacts" / "tools"
-    artifacts.mkdir()
-    tools.mkdir(parents=True, exist_ok=True)
-    (artifacts / "tools").symlink_to(tools)  # perf_analyzer is fetched once a session
-    up = ("deploy", "up", "--detach", "--drain", "3", "--repository", workspace.repository)
-    said = workspace.must(*up, *port_options(free_ports()))
-    [called] = re.findall("Next: python -m clients infer (.*?)   ", said)
-    assert (workspace.repository / called).is_dir(), "the line names one that is served"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ARTIFACTS_DIR", str(artifacts))
-        found = recorded()
-    assert found is not None
-    yield Site(workspace, found)
-    workspace.down()
-
-
-@pytest.fixture
-def here(any_model: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """What is called in this process finds that server, too."""
-    monkeypatch.setenv("ARTIFACTS_DIR", any_model.workspace.environment["ARTIFACTS_DIR"])
-    return any_model
 
 
 def measured(done: "subprocess.CompletedProcess[str]") -> Any:

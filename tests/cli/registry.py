@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ import pytest
 from contracts import layout
 from deploy.triton.ports import free_ports
 from tests.conftest import wait_for
+from tests.packages import unpack
 
-_PACKAGES = "docker-registry skopeo"
-_STEPS = (f"apt-get download {_PACKAGES}", "for package in *.deb; do dpkg -x $package root; done")
+_PACKAGES = ("docker-registry", "skopeo")
 _UNPACKED = layout.artifacts() / "tools" / "registry"
 _SETTINGS = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: {address}}}\n"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -64,10 +63,10 @@ def program(name: str) -> Path:
         return Path(found)
     if not _UNPACKED.exists():
         try:
-            _unpack()
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", None) or error
-            pytest.skip(f"needs {name}: sudo apt-get update && sudo apt-get install {_PACKAGES} ({said})")
+            unpack(_PACKAGES, _UNPACKED)
+        except OSError as error:
+            install = f"sudo apt-get update && sudo apt-get install {' '.join(_PACKAGES)}"
+            pytest.skip(f"needs {name}: {install} ({error})")
     return _UNPACKED / "usr" / "bin" / name
 
 
@@ -89,12 +88,3 @@ def started(folder: Path) -> Iterator[Registry]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def _unpack() -> None:
-    _UNPACKED.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_UNPACKED.parent) as scratch:
-        for step in _STEPS:
-            subprocess.run(step, shell=True, cwd=scratch, check=True, capture_output=True, text=True)
-        if not _UNPACKED.exists():  # another run may have been faster
-            Path(scratch, "root").rename(_UNPACKED)

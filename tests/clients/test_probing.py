@@ -82,7 +82,7 @@ def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
     async def from_coroutines(url: str, between: TcpProxy) -> float:
         async with AsyncClient(url, timeout_s=1.5) as client:
             between.delay_s = 0.3  # so that each has a connection of its own
-            await asyncio.gather(*(client.classify(image) for image in images[:12]))
+            await asyncio.gather(*(client.classify(image, timeout_s=10) for image in images[:12]))
             between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
             while True:
                 with suppress(ClientError):
@@ -92,7 +92,7 @@ def test_connections_that_died_without_a_word_are_not_tried_one_after_the_other(
     def from_threads(url: str, between: TcpProxy) -> float:
         with Client(url, timeout_s=1.5) as client, ThreadPoolExecutor(12) as threads:
             together, between.delay_s = threading.Barrier(12), 0.3
-            list(threads.map(lambda image: together.wait() + 1 and client.classify(image), images[:12]))
+            list(threads.map(lambda image: together.wait() + 1 and client.classify(image, timeout_s=10), images[:12]))
             between.delay_s, between.silenced, began = 0, between.connections, time.monotonic()
             wait_for(lambda: not isinstance(_outcome(client, images[0]), ClientError), 60)
             return time.monotonic() - began

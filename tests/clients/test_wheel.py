@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from contracts import layout
 from tests.conftest import FAMILY, RunningServer
+from tests.ferries import released
 
 pytestmark = pytest.mark.heavy  # it builds the wheel, and asks a server with it
 PACKAGE, COMMAND = "gpu_inference_client", "gpu-inference-client"
@@ -28,7 +29,7 @@ HEAVY = ("torch", "tensorrt", "cuda", "onnx", "mlflow", "rich")
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from gpu_inference_client import AsyncClient, Client, InvalidInputError, Prediction
+from gpu_inference_client import AsyncClient, Client, Entities, InvalidInputError, Prediction
 from gpu_inference_client.shared_memory import SharedMemory
 
 image = Path(sys.argv[1]).read_bytes()
@@ -50,6 +51,7 @@ for url in sys.argv[2:]:
             assert "not a readable PNG" in str(error)
     labels.update(asyncio.run(ask(url)))
 assert len(labels) == 1, labels
+assert Entities.of_release(Path(sys.argv[0]).with_name("net") / "1").known[0].name == "line"
 print(*labels)
 """.replace("NAME", FAMILY)
 # What a caller writes, and what only types can refuse.
@@ -161,6 +163,7 @@ def test_a_service_that_only_calls_needs_nothing_else(
 ) -> None:
     image, urls = examples / "00000.png", [f"grpc://{server.grpc}", f"http://{server.http}"]
     (tmp_path / "service.py").write_text(PROGRAM)
+    released(tmp_path)
     label = _must(environment / "python", tmp_path / "service.py", image, *urls).strip()
     assert label
     for heavy in HEAVY:

@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import pytest
 from contracts import layout
 from tests.conftest import MODEL, free_ports, wait_for
 from tests.deploy.certificates import Authority
+from tests.packages import unpack
 
 CONFIGURATION = layout.ROOT / "deploy" / "nginx" / "nginx.conf"
 NOBODY_HOME = "127.0.0.1:1"  # where nothing listens
@@ -34,12 +34,7 @@ REQUEST = json.dumps(
 SIZED = {"Inference-Header-Content-Length": str(len(REQUEST))}  # REQUEST + b"abc" is one that this model takes
 MODULE = "ngx_http_js_module.so"
 _INSTALLED = Path("/usr/lib/nginx/modules")
-_STEPS = (
-    "apt-get download nginx libnginx-mod-http-js",
-    "for package in *.deb; do dpkg -x $package nginx; done",
-    "nginx/usr/sbin/nginx -v",
-    f"! ldd nginx{_INSTALLED / MODULE} | grep 'not found' >&2",  # Debian 13's needs libxml2
-)
+_PACKAGES = ("nginx", "libnginx-mod-http-js")
 _UNPACKED = layout.artifacts() / "tools" / "nginx-js"
 
 
@@ -204,11 +199,10 @@ def executable() -> Path:
         return Path(found)
     if not _UNPACKED.exists():
         try:
-            _unpack()
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", None) or error
-            install = "sudo apt-get update && sudo apt-get install nginx libnginx-mod-http-js"
-            pytest.fail(f"this needs nginx: {install}\n{said}")
+            unpack(_PACKAGES, _UNPACKED, check=_runs)
+        except OSError as error:
+            install = f"sudo apt-get update && sudo apt-get install {' '.join(_PACKAGES)}"
+            pytest.fail(f"this needs nginx: {install}\n{error}")
     return _UNPACKED / "usr" / "sbin" / "nginx"
 
 
@@ -218,13 +212,12 @@ def modules() -> Path:
     return nginx.parents[2] / _INSTALLED.relative_to("/") if _UNPACKED in nginx.parents else _INSTALLED
 
 
-def _unpack() -> None:
-    _UNPACKED.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_UNPACKED.parent) as scratch:
-        for step in _STEPS:
-            subprocess.run(step, shell=True, cwd=scratch, check=True, capture_output=True, text=True)
-        if not _UNPACKED.exists():  # another run may have been faster
-            Path(scratch, "nginx").rename(_UNPACKED)
+def _runs(unpacked: Path) -> None:
+    """Raise an OSError where that nginx misses a library of this machine: Debian 13's module needs libxml2."""
+    for linked in (unpacked / "usr" / "sbin" / "nginx", unpacked / _INSTALLED.relative_to("/") / MODULE):
+        said = subprocess.run(["ldd", linked], check=False, capture_output=True, text=True).stdout
+        if missing := [line.strip() for line in said.splitlines() if "not found" in line]:
+            raise OSError("; ".join(missing))
 
 
 def _listens(port: int) -> bool:

@@ -18,7 +18,7 @@ from deploy.running import workers
 from tests import attackers
 from tests.attackers import replacing
 from tests.conftest import Workspace, free_ports, port_options, wait_for
-from tests.contracts.test_signing import key_pair
+from tests.contracts.signers import key_pair
 from tests.deploy.conftest import write_model
 from tests.small_releases import release_of
 

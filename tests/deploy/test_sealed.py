@@ -17,7 +17,7 @@ from contracts.signing import Signer, Trust
 from deploy.served import content, unsealed
 from tests import attackers
 from tests.attackers import replacing
-from tests.contracts.test_signing import key_pair
+from tests.contracts.signers import key_pair
 from tests.small_releases import NETWORK, PYTHON, ensemble, files, release_of, written
 
 pytestmark = pytest.mark.usefixtures("signing_here")

@@ -16,7 +16,7 @@ from contracts.signing import Signer, Trust
 from contracts.trust import identity
 from tests.cli.test_environments import make_wheel
 from tests.conftest import Workspace
-from tests.contracts.test_signing import key_pair
+from tests.contracts.signers import key_pair
 from tests.small_releases import NETWORK, PYTHON, ensemble, files, published, written
 from tests.workspace import MODEL, POSTPROCESS
 

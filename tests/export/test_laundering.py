@@ -19,7 +19,7 @@ from export.proof import plans
 from export.release.carried import carry_plans
 from export.release.seal import seal
 from tests import attackers
-from tests.contracts.test_signing import key_pair
+from tests.contracts.signers import key_pair
 from tests.small_releases import release_of, written
 
 pytestmark = pytest.mark.usefixtures("signing_here")

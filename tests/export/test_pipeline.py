@@ -55,7 +55,7 @@ def test_the_manifest_is_the_whole_story(release: Path, checkpoint: Path) -> Non
     assert published.variants[2].recipe and published.trials and published.sensitivity
     assert published.tools["nvidia-modelopt"] and published.tools["torch"].startswith("2.")
     own = {file.path for file in published.files if not file.path.startswith(bundle.FOLDER)}
-    assert own == {"golden.npz", "model.onnx", "report.html", "report.md"}
+    assert own == {"golden.npz", "model.onnx", "report.html", "report.md", "MODEL_CARD.md"}
 
 
 def test_a_release_has_what_git_has_of_its_models_byte_for_byte(release: Path, shared: Workspace) -> None:

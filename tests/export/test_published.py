@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from contracts import manifest
 from tests.conftest import FAMILY, MODEL, Workspace
-from tests.contracts.test_signing import key_pair
+from tests.contracts.signers import key_pair
 
 
 def on(workspace: Workspace, *arguments: str | Path) -> tuple[int, str, str]:

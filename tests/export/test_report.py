@@ -328,7 +328,7 @@ def test_a_network_without_answers_labels_or_timings_has_a_report(tmp_path: Path
     html, markdown = written(release, spec, Evidence(Split.of({"tokens": np.zeros((3, 8))}), None, None, {}), tmp_path)
     assert "only numbers are compared" in html and "only numbers are compared" in markdown
     assert "Agreement" not in html and "agreement" not in markdown and "— |" not in markdown
-    assert [*re.findall('<h2 id="(.*?)"', html)] == ["gates", "source"], "no section is empty"
+    assert [*re.findall('<h2 id="(.*?)"', html)] == ["card", "gates", "source"], "no section is empty"
 
 
 def test_unlabelled_answers_that_flip_are_shown_by_number(tmp_path: Path) -> None:

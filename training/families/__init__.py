@@ -24,7 +24,10 @@ FAMILIES: Mapping[str, str] = {
 
 
 class Data(Protocol):
-    """What every family's LightningDataModule offers beside Lightning's own hooks."""
+    """What every family's LightningDataModule offers beside Lightning's own hooks.
+
+    One whose spec declares entities also has `tables()`, {table: {column: array [n]}}: what they are filled from.
+    """
 
     def split(self, name: str) -> Split:
         """Return the samples of "train", "val" or "test", as the served network gets them, and what is true of them."""

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import logging
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cli import debian
 from cli.progress import track
 from contracts import layout
 from contracts.samples import Split
@@ -65,7 +65,7 @@ def locate(root: Path, mirror: str = MIRROR) -> Path:
         with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as scratch:
             try:
                 found = fetch(Path(scratch), mirror)
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
+            except (OSError, ValueError) as error:
                 reasons.append(f"{source}: {_last_line(error)}")
                 continue
             if damage := _damage(found):
@@ -241,11 +241,9 @@ def _download(scratch: Path, mirror: str) -> Path:
 
 
 def _unpack_debian_package(scratch: Path, mirror: str) -> Path:
-    for command in (["apt-get", "download", DEBIAN_PACKAGE], ["sh", "-c", "dpkg -x *.deb ."]):
-        subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+    debian.unpack([DEBIAN_PACKAGE], scratch)
     return scratch / _INSTALLED.relative_to("/")
 
 
 def _last_line(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or str(error)
-    return str(text).strip().splitlines()[-1] if str(text).strip() else type(error).__name__
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -19,8 +19,8 @@ _ZONES_LEFT_OUT = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Ri
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 PLANE = ("plane_year", "plane_seats")
 # Older weather than that is taken for none: some hours were not recorded.
-_STALE = pd.Timedelta(hours=3)
-_HOUR = pd.Timedelta(hours=1)
+STALE = pd.Timedelta(hours=3)
+HOUR = pd.Timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def weather(tables: Tables) -> pd.DataFrame:
 def _with_weather(flights: pd.DataFrame, hours: pd.DataFrame) -> pd.DataFrame:
     """Add the weather of the last full hour: it is over when the flight departs, at 6:00 as well as at 6:59."""
     hours = hours.assign(over=pd.to_datetime(hours["time"], unit="s", utc=True).astype(flights["departure_utc"].dtype))
-    hours["over"] += _HOUR
+    hours["over"] += HOUR
     return pd.merge_asof(
         flights,
         hours.sort_values("over"),
         left_on="departure_utc",
         right_on="over",
         by="origin",
-        tolerance=_STALE,
+        tolerance=STALE,
     ).drop(columns=["over", "time"])
