@@ -75,6 +75,11 @@ class TensorSpec:
     name: str
     dtype: str  # numpy's name: "uint8", "float32"
     shape: tuple[int | DynamicDim, ...]
+    columns: tuple[str, ...] = ()  # of a table's rows: what the last dimension holds
+
+    def __post_init__(self) -> None:
+        if self.columns and (not self.shape or self.shape[-1] != len(self.columns)):
+            raise SpecError(f"{self.name!r} names {len(self.columns)} columns, and is {self.said}")
 
     @property
     def said(self) -> str:
@@ -134,6 +139,8 @@ class ModelSpec:
     task: Task = "classification"
     answer: str = ""  # the output the answer is read from; the first one unless named
     labels: tuple[str, ...] = ()
+    # {column: what its numbers stand for}, as <family>_preprocess/vocabularies.json has all but the first.
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     metric: "Metric | None" = None  # the task's default unless given
     also: "tuple[Metric, ...]" = ()  # further ones, which are shown, and held to where limits have them
     threshold: float = 0.5  # of the task binary: a value from here on means yes

@@ -5,6 +5,7 @@
   python -m training fit FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/last.ckpt    resume
   python -m training test FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/best.ckpt
   python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
+  python -m training compare FAMILY                  its models on the test split, beside the baseline's
   python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
   python -m training fit FAMILY --help               every flag of the trainer, the model and the data
 
@@ -44,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         cli.run(options.subcommand, options.family, options.preset, flags)
         return 0
+    if options.subcommand == "compare" and not flags:
+        from training.estimators import comparing
+
+        comparing.run(options.family, as_json=options.json)
+        return 0
     if flags:
         parser.error(f"{options.subcommand} does not take {' '.join(flags)}")
     if options.subcommand == "new":
@@ -54,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        usage="python -m training {fit,validate,test,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
+        usage="python -m training {fit,validate,test,compare,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
         "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     examples = chosen.add_parser("examples", help="write test inputs as files", prog="python -m training examples")
     _family(examples)
     examples.add_argument("--count", type=positive_count, default=100, metavar="N", help="how many (default: 100)")
+    compare = chosen.add_parser("compare", help="judge its models side by side", prog="python -m training compare")
+    _family(compare)
+    compare.add_argument("--json", action="store_true", help="print what was found as JSON")
     new = chosen.add_parser("new", help="make a family: a copy of another one", prog="python -m training new")
     new.add_argument("name", metavar="NAME", help="what it is called, and its folder")
     new.add_argument(

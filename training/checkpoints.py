@@ -1,10 +1,11 @@
 """Checkpoints on disk: find the newest, read one back into its module."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from contracts import layout, manifest
@@ -15,17 +16,19 @@ from training.lineage import KEY, Lineage
 from training.states import candidates, fit, listed, not_finite, states
 
 _STATE, _HYPERPARAMETERS = "state_dict", "hyper_parameters"
+_ESTIMATOR = "estimator"  # the name of one, where it is none of Lightning's
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read back: the trained module in evaluation mode, and where it came from."""
+    """A checkpoint read back: the trained module in evaluation mode or the fitted estimator, and where it came from."""
 
     path: Path
     sha256: str
-    module: Any  # a LightningModule, which is also a Module of training.families
+    module: Any  # a LightningModule, which is also a Module of training.families; or an Estimator of theirs
     lineage: Lineage
     weights: str | None = None  # where in the file they are; None: its state_dict, as it stands
+    estimator: str | None = None  # which of its family's; None: the module is Lightning's
 
 
 def newest(family: str) -> Path:
@@ -64,6 +67,8 @@ def read(
             note=f"found {lineage.family!r}, expected {family.name!r}",
             hint=f"python -m export {lineage.family} --checkpoint {path}",
         )
+    if _ESTIMATOR in raw:
+        return _fitted(raw, path, family, lineage)
     if lacking := [key for key in (_STATE, _HYPERPARAMETERS) if not isinstance(raw.get(key), Mapping)]:
         raise CheckpointError(
             f"{path} has no {lacking[0]}",
@@ -77,6 +82,27 @@ def read(
         raise _misfit(path, family, lineage, str(error).splitlines()[0]) from error
     where = _load(module, raw, path, family, lineage, say, ema)
     return Checkpoint(path, manifest.sha256(path), module.eval(), lineage, None if where == _STATE else where)
+
+
+def write(path: Path, estimator: str, parameters: Mapping[str, Any], state: Mapping[str, Any], came: Lineage) -> None:
+    """Write the checkpoint of a fitted estimator."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = {_ESTIMATOR: estimator, _HYPERPARAMETERS: dict(parameters), _STATE: dict(state), KEY: asdict(came)}
+    torch.save(held, path)
+
+
+def _fitted(raw: Mapping[str, Any], path: Path, family: Family, lineage: Lineage) -> Checkpoint:
+    name = raw[_ESTIMATOR]
+    if name not in family.estimators:
+        raise _misfit(path, family, lineage, f"there is no model {name!r}; it has {', '.join(family.estimators)}")
+    try:
+        estimator = family.estimators[name](**raw[_HYPERPARAMETERS])
+        estimator.load(raw[_STATE])
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a library says of what is not its own
+        raise _misfit(path, family, lineage, (str(error) or type(error).__name__).splitlines()[0]) from error
+    return Checkpoint(path, manifest.sha256(path), estimator, lineage, estimator=name)
 
 
 def _raw(path: Path, family: Family) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from contracts import layout
 from training import checkpoints, families, tracking
 from training.errors import TrainingError
+from training.estimators import fitting
 from training.lineage_callback import RecordLineage
 from training.metric_callback import LogMetric, monitored
 
@@ -34,15 +35,18 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     configs = [chosen.directory / "config.yaml"]
     if preset:
         configs.append(_preset(chosen.directory, preset))
-    checkpoint = _checkpoint_flag(flags)
+    checkpoint, estimator = _checkpoint_flag(flags), preset and fitting.named_in(configs[-1])
     if checkpoint is not None:
-        checkpoints.read(checkpoint, chosen)
+        estimator = checkpoints.read(checkpoint, chosen).estimator
     elif subcommand != "fit":
         raise TrainingError(
             f"{subcommand} needs a checkpoint: without one it would judge random weights",
             hint=f"python -m training {subcommand} {family} --ckpt_path "
             f"{layout.shown(layout.checkpoints())}/…/best.ckpt",
         )
+    if estimator:
+        fitting.run(subcommand, chosen, estimator, configs[-1] if preset else None, flags)
+        return
     args = [subcommand, *(f"--config={path}" for path in configs), *flags]
     _CLI(chosen, args, resumed=checkpoint if subcommand == "fit" else None)
 
@@ -158,11 +162,11 @@ def _checkpoint_flag(flags: list[str]) -> Path | None:
 
 
 def _preset(directory: Path, name: str) -> Path:
-    path = directory / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in directory.glob("*.yaml") if p.stem != "config")
-        raise TrainingError(f"{directory.name} has no preset {name!r}", note=f"presets: {', '.join(known)}")
-    return path
+    found = {path.stem: path for folder in (directory, layout.model_params() / directory.name)
+             for path in sorted(folder.glob("*.yaml")) if path.stem != "config"}  # fmt: skip
+    if name not in found:
+        raise TrainingError(f"{directory.name} has no preset {name!r}", note=f"presets: {', '.join(found)}")
+    return found[name]
 
 
 def _quieten() -> None:

@@ -8,6 +8,7 @@ Triton has no scalars. Of a batched network an output of shape [batch] has `dims
 a batch, where there are no empty reshapes, a scalar has `dims: [ 1 ]`.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -29,6 +30,7 @@ from export.proof import gates
 # The variants of a configuration: Triton's --model-config-name chooses.
 CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
 LABELS = "labels.txt"
+VOCABULARIES = "vocabularies.json"
 WARMUP = "warmup"  # where Triton looks for what `input_data_file` names
 _ENDS: tuple[Literal["min"], Literal["max"]] = ("min", "max")
 
@@ -38,7 +40,8 @@ IOTensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (numpy dtype, d
 def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
     """Compare each configuration of the model with the spec, a gate each.
 
-    The same of the labels that its postprocessing gives, and of the inputs that its entities become.
+    The same of the labels that its postprocessing gives, of the vocabularies that its preprocessing reads, and of the
+    inputs that its entities become.
 
     Raises:
         ModelConfigError: one is missing or is no model configuration.
@@ -52,6 +55,9 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
         named = labels.read_text(encoding="utf-8").splitlines()
         wrong = [f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip_longest(named, spec.labels)) if a != b]
         found.append(_gate(f"{labels.parent.name}/{LABELS}", wrong))
+    if spec.vocabularies:
+        path = model_directory.parent / f"{spec.family}_preprocess" / VOCABULARIES
+        found.append(_gate(f"{path.parent.name}/{VOCABULARIES}", _vocabulary_faults(path, spec)))
     if spec.entities is not None:
         folder = model_directory.parent / spec.entities.model
         faults = dict.fromkeys(
@@ -61,6 +67,21 @@ def config_gates(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
         )
         found.append(_gate(f"entities of {folder.name}", [*faults] if folder.is_dir() else ["there is no such model"]))
     return tuple(found)
+
+
+def _vocabulary_faults(path: Path, spec: ModelSpec) -> list[str]:
+    """Say where a step's vocabularies are not the spec's: a number would stand for another name than in training."""
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        found = {column: list(listed[column]) for column in spec.vocabularies}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"it cannot be read: {type(error).__name__}: {error}"]
+    return [
+        f"{column} {place} is {a!r}, not {b!r}"
+        for column, names in spec.vocabularies.items()
+        for place, (a, b) in enumerate(zip_longest(found[column], names[1:]), start=1)
+        if a != b
+    ]
 
 
 def check_configs(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:

@@ -15,7 +15,7 @@ from contracts.errors import PublishError
 from contracts.judging.metric import joined
 from contracts.manifest import Choice, Gate, Judge, Manifest
 from contracts.spec import DISCRETE, ModelSpec
-from export import graphs, report
+from export import graphs, measure, report
 from export.context import ExportContext
 from export.errors import GraphError
 from export.precision.search import SearchResult
@@ -25,6 +25,7 @@ from export.release import locks, serve_gate
 from export.release.carried import carry_plans
 from export.release.golden import golden_requests
 from export.release.seal import seal
+from export.report.importance import Importance, explains, importance
 from export.tools import tool_versions
 
 
@@ -166,4 +167,17 @@ def _evidence(context: ExportContext, proven: Sequence[ProvenVariant]) -> report
         labels=joined(split.targets) if split.targets is not None and discrete else None,
         reference=context.judged("held-out").answers if discrete else None,
         answers={p.variant.precision: p.answers for p in proven if p.answers is not None and discrete},
+        importance=_importance(context, proven),
     )
+
+
+def _importance(context: ExportContext, proven: Sequence[ProvenVariant]) -> Importance | None:
+    """Explain the predictions of the first variant that passed, where its inputs are columns of a table."""
+    spec, passed = context.source.spec, next((p for p in proven if p.variant.passed), None)
+    if passed is None or not explains(spec):
+        return None
+    with context.progress.step("importance") as done:
+        run = measure.runner(context, passed.variant.precision, passed.graph)
+        found = importance(run, context.source.held_out, spec)
+        done(f"the most important: {', '.join(list(found.overall)[:3])}")
+    return found

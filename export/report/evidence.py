@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contracts.judging.metric import same
 from contracts.samples import Split
 from contracts.spec import Precision
+from export.report.importance import Importance
 
 _IMAGE_SIZE = (320, 160)  # pixels at most: twice what the page shows
 _SMALL = 64  # pixels: up to here an image is shown as it is, pixel by pixel
@@ -25,6 +26,7 @@ class Evidence:
     labels: NDArray[np.int64] | None  # [N] class indices, or [N, L] padded with -1 (task "ctc"); None: unlabelled
     reference: NDArray[np.int64] | None  # the reference's answers, same shape; None where they are not discrete
     answers: Mapping[Precision, NDArray[np.int64]]  # each variant's answers; empty where they are not discrete
+    importance: Importance | None = None  # of the columns of a table; None where there are none
 
     def sample(self, index: int) -> Mapping[str, NDArray[Any]]:
         """Return the inputs of one sample."""

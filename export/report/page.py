@@ -11,7 +11,7 @@ from markupsafe import Markup
 from cli.terminal import plain
 from contracts.manifest import Difference, Gate, Manifest, Variant, find_gate
 from contracts.spec import ModelSpec
-from export.report import card, plots
+from export.report import card, plots, tabular
 from export.report.evidence import Evidence, flips, recalls
 
 _MARKDOWN = re.compile(r"[\n<`|\[]")  # what begins a tag, code, a cell or a link
@@ -80,6 +80,7 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         "recipe": int8,
         "trial_gates": {gate.id: gate.name for trial in release.trials for gate in trial.gates},
         "search": _search(release, spec.answer_output),
+        "importance": _importance(evidence),
         "layers": layers,
         "left_out": left_out,
         "sensitivity": plots.sensitivity(layers, left_out, spec.answer_output) if layers else None,
@@ -89,6 +90,15 @@ def _content(release: Manifest, spec: ModelSpec, evidence: Evidence) -> dict[str
         **card.content(release),
         "flips": {precision: flips(evidence, precision, spec.labels, _FLIPS) for precision in evidence.answers},
     }
+
+
+def _importance(evidence: Evidence) -> dict[str, Any] | None:
+    """Draw what the columns of a table do to the answers; None where there are none."""
+    found = evidence.importance
+    if found is None:
+        return None
+    pictures = {"overall": tabular.overall(found), "predictions": tabular.predictions(found)}
+    return {**pictures, "explained": len(found.moved), "columns": found.overall}
 
 
 def _failures(variant: Variant) -> list[Gate]:

@@ -69,7 +69,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
     points = [point for panel in panels.values() for point in panel]
     top, bottom = max(reference or 0, *(p.high for p in points)), min(p.low for p in points)
     margin = max(top - bottom, 0.002) * 0.2
-    with _figure(3.4 * rows) as figure:
+    with page_figure(3.4 * rows) as figure:
         for number, (file, panel) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
             axes.set(title=file, xlabel=f"median latency of a batch of {batch}, ms")
@@ -90,7 +90,7 @@ def pareto(panels: Mapping[str, Sequence[Point]], share: str, batch: str, refere
         figure.draw_without_rendering()  # the axes must have their final size before labels can be placed
         for axes, panel in zip(figure.axes, panels.values(), strict=True):
             _place_labels(axes, panel)
-        return _url(figure)
+        return data_url(figure)
 
 
 def search(attempts: Sequence[Attempt], answer: str) -> str:
@@ -99,7 +99,7 @@ def search(attempts: Sequence[Attempt], answer: str) -> str:
     panels = {f"relative error of {answer}": {row: attempt.error for row, attempt in enumerate(attempts)}}
     if gates:
         panels[next(iter(gates.values())).name] = {row: gate.figure for row, gate in gates.items()}
-    with _figure(0.9 + 0.27 * len(attempts)) as figure:
+    with page_figure(0.9 + 0.27 * len(attempts)) as figure:
         for number, (title, figures) in enumerate(panels.items(), start=1):
             axes = _rows(figure, [attempt.name for attempt in attempts], (1, len(panels), number))
             axes.set_title(plain(title), loc="left", fontsize=9.5, fontweight="normal")
@@ -116,14 +116,14 @@ def search(attempts: Sequence[Attempt], answer: str) -> str:
             axes.axvline(limit, color=VERMILION, linestyle=(0, (4, 3)), linewidth=1.2)
         if gates:
             axes.tick_params(labelleft=False)
-        return _url(figure)
+        return data_url(figure)
 
 
 def sensitivity(layers: Sequence[Layer], left_out: Sequence[str], answer: str) -> str:
     """Draw what each layer alone costs in 8 bits; those that were left in FP32 stand out."""
     from matplotlib.patches import Patch
 
-    with _figure(1 + 0.21 * len(layers)) as figure:
+    with page_figure(1 + 0.21 * len(layers)) as figure:
         axes = _rows(figure, [layer.name for layer in layers])
         colours = [VERMILION if layer.name in left_out else COLOURS["int8"] for layer in layers]
         lengths = [layer.error if math.isfinite(layer.error) else 0 for layer in layers]
@@ -135,13 +135,13 @@ def sensitivity(layers: Sequence[Layer], left_out: Sequence[str], answer: str) -
             keys = {"computed in INT8": COLOURS["int8"], "left in FP32": VERMILION}
             handles = [Patch(color=colour, label=text) for text, colour in keys.items()]
             figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
-        return _url(figure)
+        return data_url(figure)
 
 
 def per_class(rows: Sequence[Recall]) -> str:
     """Draw by how many points each variant finds more, or less, of each class than the reference does."""
     variants = list(rows[0].variants)
-    with _figure(1.05 + (0.09 + 0.12 * len(variants)) * len(rows)) as figure:
+    with page_figure(1.05 + (0.09 + 0.12 * len(variants)) * len(rows)) as figure:
         axes = _rows(figure, [f"{row.name}  ({row.reference * 100:.1f} %)" for row in rows])
         axes.grid(axis="y", visible=False)
         for row in range(1, len(rows), 2):  # stripes: the eye must find its way from a dot to a name
@@ -156,14 +156,14 @@ def per_class(rows: Sequence[Recall]) -> str:
         axes.set(xlim=(min(lowest, -0.1), max(highest, 0.1)))
         axes.set(xlabel="change of recall, percentage points (in brackets: the reference's)")
         figure.legend(loc="outside upper right", ncols=len(variants), frameon=False)
-        return _url(figure)
+        return data_url(figure)
 
 
 def segments(figures: Sequence[Measured]) -> str:
     """Draw each metric of every segment with its interval, a panel each; a line: that of the whole split."""
     metrics = {figure.metric.name: figure.metric for figure in figures}
     names = [name for name in dict.fromkeys(figure.segment for figure in figures) if name]
-    with _figure(1 + 0.27 * len(names)) as figure:
+    with page_figure(1 + 0.27 * len(names)) as figure:
         for number, metric in enumerate(metrics.values(), start=1):
             axes = _rows(figure, names, (1, len(metrics), number))
             scale = 100 if metric.share else 1
@@ -179,18 +179,19 @@ def segments(figures: Sequence[Measured]) -> str:
                 axes.plot(known.value * scale, row, "o", color=BLUE, markersize=6)
             axes.margins(x=0.1)
             axes.tick_params(labelleft=number == 1)
-        return _url(figure)
+        return data_url(figure)
 
 
 @contextmanager
-def _figure(height_in: float) -> "Iterator[Figure]":
-    """Open a figure of the page's width."""
+def page_figure(height_in: float) -> "Iterator[Figure]":
+    """Open a figure of the page's width, for `data_url`."""
     with plots.figure(_WIDTH, height_in, dpi=72, style=_SVG) as figure, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # from the font that measures; the reader's has it
         yield figure
 
 
-def _url(figure: "Figure") -> str:
+def data_url(figure: "Figure") -> str:
+    """Return the picture as an SVG data URL."""
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     text = plain(svg.getvalue()).replace("'DejaVu Sans'", "system-ui, 'Segoe UI', 'DejaVu Sans'")

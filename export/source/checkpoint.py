@@ -25,6 +25,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             note=f"fingerprint {data.fingerprint[:12]}…, trained on {lineage.data_fingerprint[:12]}…",
             hint="held-out samples may have been trained on: restore the data and its split, or train again",
         )
+    model, fitted = checkpoint.module, checkpoint.estimator is not None
     parts = {part: data.split(part) for part in _PARTS}
     return ExportSource(
         spec=spec,
@@ -35,12 +36,14 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             mlflow_run_id=lineage.mlflow_run_id,
             git_commit=lineage.git_commit,
             git_dirty=lineage.git_dirty,
-            compared_with="the PyTorch module in the checkpoint",
+            compared_with=f"{model.library}, with the model in the checkpoint,"
+            if fitted
+            else "the PyTorch module in the checkpoint",
             weights=checkpoint.weights,
         ),
-        reference=lambda: module_runner(checkpoint.module.served(), spec),
-        module=checkpoint.module.served,
-        write_graph=lambda path: graph_from_module(checkpoint.module.served(), spec, path),
+        reference=lambda: model.predict if fitted else module_runner(model.served(), spec),
+        module=None if fitted else model.served,
+        write_graph=model.write_graph if fitted else lambda path: graph_from_module(model.served(), spec, path),
         calibration=parts["train"].first(calibration_samples),
         search=parts["val"],
         held_out=parts["test"],

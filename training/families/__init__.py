@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy an
 FAMILIES: Mapping[str, str] = {
     "fashion": "training.families.fashion",
     "minilm": "training.families.minilm",
+    "flights": "training.families.flights",
 }
 
 
@@ -58,6 +59,32 @@ class Module(Protocol):
         """
 
 
+class Estimator(Protocol):
+    """What a model offers that a library of its own fits, in place of a LightningModule.
+
+    Its arguments are its hyperparameters, numbers and text.
+    """
+
+    library: str  # whose answers its graph is compared with
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def fit(self, train: Split, validation: Split, seed: int) -> None:
+        """Learn from one split; what it chooses among, it chooses by the other."""
+
+    def predict(self, inputs: Batch) -> Batch:
+        """Return the spec's outputs as the library itself answers."""
+
+    def write_graph(self, path: Path) -> None:
+        """Write the same as an ONNX graph that takes the spec's inputs."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what was learned: tensors, numbers and text, which are read without executing anything."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family with its classes imported."""
@@ -69,7 +96,9 @@ class Family:
     write_examples: Callable[[Path, int], int]  # real inputs as files, with their labels
     # So many held-out ones as clients of the ensemble send them, {input: [n, …]}; None of a family without one.
     raw_examples: Callable[[int], Batch] | None
-    directory: Path  # holds config.yaml and a <preset>.yaml per preset
+    directory: Path  # holds config.yaml and a <preset>.yaml per preset; others are in layout.model_params()
+    # {name: class}: models that are not Lightning's; the first is what the others are compared with.
+    estimators: Mapping[str, type[Estimator]] = field(default_factory=dict)
 
 
 def load(name: str) -> Family:
@@ -87,7 +116,8 @@ def load(name: str) -> Family:
         data=importlib.import_module(f"{package}.data").DataModule,
         write_examples=examples.write,
         raw_examples=getattr(examples, "requests", None),
-        directory=Path(__file__).parent / package.rpartition(".")[2],
+        directory=(directory := Path(__file__).parent / package.rpartition(".")[2]),
+        estimators=_estimators(package) if (directory / "estimators.py").is_file() else {},
     )
 
 
@@ -98,6 +128,11 @@ def spec(name: str) -> ModelSpec:
         TrainingError: there is no such family.
     """
     found: ModelSpec = importlib.import_module(f"{_package(name)}.spec").SPEC
+    return found
+
+
+def _estimators(package: str) -> Mapping[str, type[Estimator]]:
+    found: Mapping[str, type[Estimator]] = importlib.import_module(f"{package}.estimators").ESTIMATORS
     return found
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from training.families.flights.features import serving
+
 LATE_MINUTES = 30
 ORIGIN_ZONE = "America/New_York"  # of all three airports
 # They lie in airports.csv no more than they did in the FAA's list that it was made of.
@@ -17,8 +19,8 @@ _ZONES_LEFT_OUT = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Ri
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 PLANE = ("plane_year", "plane_seats")
 # Older weather than that is taken for none: some hours were not recorded.
-_STALE = pd.Timedelta(hours=3)
-_HOUR = pd.Timedelta(hours=1)
+STALE = pd.Timedelta(hours=3)
+HOUR = pd.Timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ def departures(tables: Tables) -> pd.DataFrame:
     )
     order = ["departure_utc", "origin", "carrier", "flight"]
     found = _with_planes(found, tables.planes).sort_values(order, kind="stable", ignore_index=True)
-    return _with_weather(found, tables.weather).drop(columns="tailnum")
+    return _believed(_with_weather(found, weather(tables)).drop(columns="tailnum"))
+
+
+def _believed(flights: pd.DataFrame) -> pd.DataFrame:
+    """Take numbers that nobody can have measured for missing: a wind of 1,048 miles an hour, say."""
+    for name, (low, high) in serving.RANGES.items():
+        flights[name] = flights[name].where(flights[name].between(low, high))
+    return flights
 
 
 def _departure(flights: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
@@ -111,14 +120,21 @@ def _with_planes(flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
     return flights.merge(known, on="tailnum", how="left", validate="many_to_one")
 
 
-def _with_weather(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+def weather(tables: Tables) -> pd.DataFrame:
+    """Return origin, time, UTC seconds since 1970 at which an hour begins, and its weather."""
+    begin = pd.to_datetime(tables.weather["time_hour"], utc=True)
+    return tables.weather[["origin", *WEATHER]].assign(time=begin.dt.as_unit("s").astype("int64"))
+
+
+def _with_weather(flights: pd.DataFrame, hours: pd.DataFrame) -> pd.DataFrame:
     """Add the weather of the last full hour: it is over when the flight departs, at 6:00 as well as at 6:59."""
-    hours = weather[["origin", *WEATHER]].assign(over=pd.to_datetime(weather["time_hour"], utc=True) + _HOUR)
+    hours = hours.assign(over=pd.to_datetime(hours["time"], unit="s", utc=True).astype(flights["departure_utc"].dtype))
+    hours["over"] += HOUR
     return pd.merge_asof(
         flights,
         hours.sort_values("over"),
         left_on="departure_utc",
         right_on="over",
         by="origin",
-        tolerance=_STALE,
-    ).drop(columns="over")
+        tolerance=STALE,
+    ).drop(columns=["over", "time"])

@@ -1,0 +1,129 @@
+"""The departures, split by time: January to August to train, September to validate, October to December to test.
+
+A model is asked about flights of the future, and so is judged by flights of its future.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from contracts import layout
+from contracts.samples import Group, Split
+from training.families.flights import departures, features, source
+from training.families.flights.features import serving
+
+_MONTHS = {"train": range(1, 9), "val": range(9, 10), "test": range(10, 13)}
+# So many of the training flights have a category that nobody knows, for the model to learn what it then says.
+_FORGOTTEN = 0.01
+_SEED = 0
+_MOST = 4096  # flights of a batch that is only judged
+
+Part = Literal["train", "val", "test"]
+Flights = tuple[Tensor, Tensor, Tensor]  # categories [B, 3], numbers [B, 15], late [B]
+
+
+class DataModule(pl.LightningDataModule):
+    """The flights of 2013 that arrived where they were bound for, in memory.
+
+    Args:
+        root: Where the data lies or is put; None for the project's own place.
+        batch_size: Flights a step.
+        rows: About so many of each month, to try something; None for all.
+    """
+
+    def __init__(self, root: Path | None = None, batch_size: int = 1024, rows: int | None = None) -> None:
+        super().__init__()
+        self.root, self.batch_size, self.rows = root or layout.data(), batch_size, rows
+        self.save_hyperparameters("batch_size", "rows")
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the files, of how they are read and split, and of the features."""
+        how = (source.DIGESTS, sorted(_MONTHS.items(), key=str), self.rows, departures.LATE_MINUTES, _FORGOTTEN)
+        code = Path(departures.__file__).read_bytes()
+        return hashlib.sha256(repr(how).encode() + code + features.fingerprint().encode()).hexdigest()
+
+    @cached_property
+    def flights(self) -> pd.DataFrame:
+        """All flights (departures.py), in the order of their departures."""
+        found = departures.departures(departures.read(source.locate(self.root)))
+        if self.rows is not None:
+            months = found.groupby(found["departure"].dt.month)
+            found = found[months.cumcount() % (months["late"].transform("size") // self.rows).clip(lower=1) == 0]
+        return found
+
+    def part(self, name: Part) -> pd.DataFrame:
+        """Return the flights of a split."""
+        return self.flights[self.flights["departure"].dt.month.isin(_MONTHS[name])]
+
+    def split(self, name: Part) -> Split:
+        """Return {"categories": int32 [N, 3], "numbers": float32 [N, 15]} and late, int64 [N]: a group each month."""
+        flights = self.part(name)
+        return Split(tuple(self._group(name, month) for _, month in flights.groupby(flights["departure"].dt.month)))
+
+    def tables(self) -> dict[str, Mapping[str, NDArray[Any]]]:
+        """Return what a release looks up for a caller who knows a flight, and not its plane and its weather.
+
+        Of a flight's number the plane that flew it last is taken for the next, as the newest of its rows.
+        """
+        key = ["carrier", "flight", "origin", "destination"]
+        last = self.flights.drop_duplicates(key, keep="last")
+        schedule = {name: last[name].to_numpy(str) for name in key}
+        schedule |= {name: last[name].to_numpy(np.float64) for name in ("duration", "distance", *departures.PLANE)}
+        hours = departures.weather(departures.read(source.locate(self.root)))
+        weather = {"origin": hours["origin"].to_numpy(str), "time": hours["time"].to_numpy(np.int64)}
+        weather |= {name: hours[name].to_numpy(np.float64) for name in departures.WEATHER}
+        return {"schedule": schedule, "weather": weather}
+
+    def train_dataloader(self) -> DataLoader[Flights]:
+        """Shuffle the flights anew each epoch; the last, smaller batch is left out."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Flights]:
+        """Return the flights of September in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Flights]:
+        """Return the flights of the last three months in order."""
+        return self._loader("test")
+
+    def _group(self, name: Part, flights: pd.DataFrame) -> Group:
+        categories, numbers = encode(flights)
+        if name == "train":
+            forgotten = np.random.default_rng(_SEED).random(categories.shape) < _FORGOTTEN
+            categories = np.where(forgotten, serving.UNKNOWN, categories).astype(np.int32)
+        month = flights["departure"].iloc[0].month_name()
+        late = flights["late"].to_numpy(np.int64)
+        return Group({"categories": categories, "numbers": numbers}, late, name=month)
+
+    def _loader(self, name: Part) -> DataLoader[Flights]:
+        groups, train = self.split(name).groups, name == "train"
+        columns = [np.concatenate([group.inputs[key] for group in groups]) for key in ("categories", "numbers")]
+        late = np.concatenate([group.targets for group in groups if group.targets is not None])
+        dataset = TensorDataset(*map(torch.from_numpy, (*columns, late)))
+        # Whole batches of rows at a time: one by one costs more than the training step.
+        order: Any = torch.utils.data.RandomSampler(dataset) if train else torch.utils.data.SequentialSampler(dataset)
+        size = self.batch_size if train else _MOST
+        batches = torch.utils.data.BatchSampler(order, size, drop_last=train and len(dataset) > size)
+        return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+def encode(flights: pd.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return categories int32 [N, 3] and numbers float32 [N, 15] of flights, as serving makes them of requests."""
+    categories, numbers = serving.encode(
+        {name: flights[name].tolist() for name in serving.CATEGORIES},
+        flights["departure"].tolist(),
+        {name: flights[name].to_numpy(np.float64) for name in serving.RANGES},
+        serving.read_vocabularies(features.VOCABULARIES),
+    )
+    return categories, numbers
