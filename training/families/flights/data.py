@@ -110,7 +110,7 @@ class DataModule(pl.LightningDataModule):
         groups, train = self.split(name).groups, name == "train"
         columns = [np.concatenate([group.inputs[key] for group in groups]) for key in ("categories", "numbers")]
         late = np.concatenate([group.targets for group in groups if group.targets is not None])
-        dataset = TensorDataset(*map(torch.from_numpy, (*columns, late)))
+        dataset: Any = TensorDataset(*map(torch.from_numpy, (*columns, late)))
         # Whole batches of rows at a time: one by one costs more than the training step.
         order: Any = torch.utils.data.RandomSampler(dataset) if train else torch.utils.data.SequentialSampler(dataset)
         size = self.batch_size if train else _MOST

@@ -32,7 +32,7 @@ def read(directory: Path) -> Tables:
     """Read the four files. "NA" is missing, but in no column of codes: none is called so."""
     codes = dict.fromkeys(("carrier", "tailnum", "origin", "dest", "faa", "tzone"), "str")
     files = ("flights.csv.zip", "weather.csv", "planes.csv", "airports.csv")
-    return Tables(*(pd.read_csv(directory / name, dtype=codes) for name in files))  # type: ignore[arg-type]
+    return Tables(*(pd.read_csv(directory / name, dtype=codes) for name in files))
 
 
 def departures(tables: Tables) -> pd.DataFrame:
