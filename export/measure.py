@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from contracts import manifest
+from contracts.judging.paired import Scores
 from contracts.manifest import Difference
 from contracts.samples import Split
 from contracts.spec import Precision
@@ -98,8 +99,8 @@ def _at(end: str) -> str:
 def _save(found: Mapping[str, Comparison], place: Path) -> None:
     arrays = {f"answers/{where}": c.answers for where, c in found.items() if c.answers is not None}
     arrays |= {f"scores/{where}": c.scores for where, c in found.items() if c.scores is not None}
+    arrays |= {f"also/{where}/{name}": scores for where, c in found.items() for name, scores in c.also.items()}
     np.savez_compressed(place / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
-    arrays |= {f"also {name}/{where}": scores for where, c in found.items() for name, scores in c.also.items()}
     figures = {where: asdict(replace(c, answers=None, scores=None, also={})) for where, c in found.items()}
     (place / "comparison.json").write_text(json.dumps(figures))
 
@@ -113,14 +114,13 @@ def _load(place: Path) -> dict[str, Comparison]:
                 **raw,
                 "answers": arrays.get(f"answers/{where}"),
                 "scores": arrays.get(f"scores/{where}"),
-                "also": {
-                    kind.removeprefix("also "): scores
-                    for key, scores in arrays.items()
-                    for kind, _, place in [key.partition("/")]
-                    if kind.startswith("also ") and place == where
-                },
+                "also": _with_prefix(arrays, f"also/{where}/"),
                 "differences": {output: Difference(**d) for output, d in raw["differences"].items()},
             }
         )
         for where, raw in figures.items()
     }
+
+
+def _with_prefix(arrays: Mapping[str, Scores], prefix: str) -> dict[str, Scores]:
+    return {key.removeprefix(prefix): scores for key, scores in arrays.items() if key.startswith(prefix)}

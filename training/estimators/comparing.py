@@ -95,13 +95,13 @@ def draw(standings: list[Standing], metric: Metric, path: Path) -> None:
         for place, model in enumerate(models):
             own = [s for s in standings if s.model == model]
             at = np.arange(len(own)) + 0.1 * (place - len(models) / 2)
-            low, high = zip(*(s.interval for s in own), strict=True)
+            low, high = np.array([s.interval for s in own]).T
             value = np.array([s.value for s in own])
             style = {"color": colours.get(model, plots.INK), "label": model, "fmt": "o", "markersize": 4}
             left.errorbar(at, value, [value - low, high - value], **style)
-            gains = [(x, s.gain, *s.gain_interval) for x, s in zip(at, own, strict=True) if s.gain_interval]
-            if gains:
-                x, gain, low, high = map(np.array, zip(*gains, strict=True))
+            gains = np.array([(x, s.gain, *s.gain_interval) for x, s in zip(at, own, strict=True) if s.gain_interval])
+            if len(gains):
+                x, gain, low, high = gains.T
                 right.errorbar(x, gain, [gain - low, high - gain], **style)
         segments = [s.segment or "all" for s in standings if s.model == models[0]]
         for axes, title in ((left, f"{metric.name} on the test split"), (right, f"gain over {models[0]}")):

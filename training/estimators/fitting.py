@@ -121,7 +121,7 @@ def _figures(estimator: Estimator, family: Family, data: Any, part: Literal["val
 
 def answers(answer: Callable[[Batch], Batch], split: Split) -> list[Batch]:
     """Return what a model answers to each group of a split."""
-    found = []
+    found: list[Batch] = []
     for group in split.groups:
         parts = [answer(batch) for batch in Split((group,)).batches(_CHUNK)]
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

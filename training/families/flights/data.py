@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from contracts import layout
 from contracts.samples import Group, Split
-from training.families.flights import departures, features, source
+from training.families.flights import departures, entities, features, source
 from training.families.flights.features import serving
 
 _MONTHS = {"train": range(1, 9), "val": range(9, 10), "test": range(10, 13)}
@@ -79,10 +79,10 @@ class DataModule(pl.LightningDataModule):
         key = ["carrier", "flight", "origin", "destination"]
         last = self.flights.drop_duplicates(key, keep="last")
         schedule = {name: last[name].to_numpy(str) for name in key}
-        schedule |= {name: last[name].to_numpy(np.float64) for name in ("duration", "distance", *departures.PLANE)}
+        schedule |= {name: last[name].to_numpy(np.float64) for name in ("duration", "distance", *entities.PLANE)}
         hours = departures.weather(departures.read(source.locate(self.root)))
         weather = {"origin": hours["origin"].to_numpy(str), "time": hours["time"].to_numpy(np.int64)}
-        weather |= {name: hours[name].to_numpy(np.float64) for name in departures.WEATHER}
+        weather |= {name: hours[name].to_numpy(np.float64) for name in entities.WEATHER}
         return {"schedule": schedule, "weather": weather}
 
     def train_dataloader(self) -> DataLoader[Flights]:
@@ -110,7 +110,7 @@ class DataModule(pl.LightningDataModule):
         groups, train = self.split(name).groups, name == "train"
         columns = [np.concatenate([group.inputs[key] for group in groups]) for key in ("categories", "numbers")]
         late = np.concatenate([group.targets for group in groups if group.targets is not None])
-        dataset = TensorDataset(*map(torch.from_numpy, (*columns, late)))
+        dataset: Any = TensorDataset(*map(torch.from_numpy, (*columns, late)))
         # Whole batches of rows at a time: one by one costs more than the training step.
         order: Any = torch.utils.data.RandomSampler(dataset) if train else torch.utils.data.SequentialSampler(dataset)
         size = self.batch_size if train else _MOST

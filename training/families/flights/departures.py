@@ -10,17 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from training.families.flights.entities import HOUR_S, PLANE, STALE_S, WEATHER
 from training.families.flights.features import serving
 
 LATE_MINUTES = 30
-ORIGIN_ZONE = "America/New_York"  # of all three airports
 # They lie in airports.csv no more than they did in the FAA's list that it was made of.
 _ZONES_LEFT_OUT = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
-WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
-PLANE = ("plane_year", "plane_seats")
-# Older weather than that is taken for none: some hours were not recorded.
-STALE = pd.Timedelta(hours=3)
-HOUR = pd.Timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ def read(directory: Path) -> Tables:
     """Read the four files. "NA" is missing, but in no column of codes: none is called so."""
     codes = dict.fromkeys(("carrier", "tailnum", "origin", "dest", "faa", "tzone"), "str")
     files = ("flights.csv.zip", "weather.csv", "planes.csv", "airports.csv")
-    return Tables(*(pd.read_csv(directory / name, dtype=codes) for name in files))  # type: ignore[arg-type]
+    return Tables(*(pd.read_csv(directory / name, dtype=codes) for name in files))
 
 
 def departures(tables: Tables) -> pd.DataFrame:
@@ -129,12 +124,12 @@ def weather(tables: Tables) -> pd.DataFrame:
 def _with_weather(flights: pd.DataFrame, hours: pd.DataFrame) -> pd.DataFrame:
     """Add the weather of the last full hour: it is over when the flight departs, at 6:00 as well as at 6:59."""
     hours = hours.assign(over=pd.to_datetime(hours["time"], unit="s", utc=True).astype(flights["departure_utc"].dtype))
-    hours["over"] += HOUR
+    hours["over"] += pd.Timedelta(seconds=HOUR_S)
     return pd.merge_asof(
         flights,
         hours.sort_values("over"),
         left_on="departure_utc",
         right_on="over",
         by="origin",
-        tolerance=STALE,
+        tolerance=pd.Timedelta(seconds=STALE_S),
     ).drop(columns=["over", "time"])

@@ -1,10 +1,13 @@
 """What a caller knows of a flight, and where a release looks up the rest: by the same joins as training."""
 
 from contracts.entities.declaration import AsOf, Declaration, Entity, Fill, Lookup
-from training.families.flights.departures import HOUR, ORIGIN_ZONE, PLANE, STALE, WEATHER
 from training.families.flights.features import names
 
-_HOUR_S = round(HOUR.total_seconds())
+ORIGIN_ZONE = "America/New_York"  # of all three airports
+WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+PLANE = ("plane_year", "plane_seats")
+HOUR_S = 3600
+STALE_S = 3 * HOUR_S  # weather that was over so long ago is taken for none: some hours were not recorded
 _KEY = ("carrier", "flight", "origin", "destination")
 
 
@@ -28,7 +31,7 @@ ENTITIES = Declaration(
             {"origin": "origin"},
             _fills(WEATHER),
             # A row has the time at which its hour begins, and is known when that is over.
-            AsOf("departure", lag_s=_HOUR_S, most_age_s=_HOUR_S + round(STALE.total_seconds())),
+            AsOf("departure", lag_s=HOUR_S, most_age_s=HOUR_S + STALE_S),
         ),
     ),
 )

@@ -93,6 +93,10 @@ class _Served(nn.Module):
 
 
 class _Network(nn.Module):
+    mean: Tensor  # [numbers]
+    deviation: Tensor  # [numbers]
+    sizes: Tensor  # [categories]
+
     def __init__(self, widths: Sequence[int], embedding: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(_NUMBERS))

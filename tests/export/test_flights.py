@@ -1,0 +1,185 @@
+"""Trees from their library to a server: what is served is what the published graph answers, and what is refused."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from cli.progress import Progress
+from clients import Client, ClientError, Entities
+from contracts import golden, manifest
+from contracts.manifest import Manifest
+from contracts.samples import Batch
+from contracts.spec import Limits
+from export import pipeline
+from export.cache import Cache
+from export.context import ExportRequest
+from export.errors import RefusedError
+from export.source.base import ExportSource
+from export.source.checkpoint import from_checkpoint
+from tests.conftest import free_ports, port_options
+from tests.training import made_up_flights as made_up
+from tests.workspace import Workspace, new_workspace
+from training import checkpoints, families
+from training.families.flights import source as files
+from training.families.flights.entities import PLANE, WEATHER
+from training.families.flights.estimators import ESTIMATORS
+from training.lineage import Lineage
+
+MODELS = ("flights", "flights_preprocess", "flights_delay")
+# Of some 500 flights even a loss of nothing is no small one.
+LIMITS = {"fp32": Limits({"probability": 1e-5}, agreement=0.99, drop=10.0, also={"brier": 0.01})}
+
+pytestmark = pytest.mark.heavy
+
+
+@dataclass(frozen=True)
+class Published:
+    """A release of trees that were grown on made-up flights."""
+
+    workspace: Workspace
+    source: ExportSource
+    release: Manifest
+    raw: Batch  # flights of the test split, as clients send them
+
+    @property
+    def directory(self) -> Path:
+        return self.workspace.repository / "flights_delay" / "1"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportSource]:
+    folder = tmp_path_factory.mktemp("data") / files.FOLDER
+    with pytest.MonkeyPatch.context() as patch:
+        made_up.take_for_the_real_ones(made_up.write_year(folder), patch)
+        family = families.load("flights")
+        data = family.data()
+        model = ESTIMATORS["lightgbm"](trees=15, leaves=7, fewest=20, rate=0.3)
+        model.fit(data.split("train"), data.split("val"), seed=0)
+        path = folder.parent / "best.ckpt"
+        came = Lineage("flights", data.fingerprint, None, None, None)
+        checkpoints.write(path, "lightgbm", {"trees": 15}, model.state(), came)
+        whole = from_checkpoint(family, checkpoints.read(path, family), calibration_samples=64)
+        yield replace(whole, spec=replace(whole.spec, limits=LIMITS))
+
+
+@pytest.fixture(scope="module")
+def published(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    workspace = new_workspace(tmp_path_factory.mktemp("flights"))
+    for folder in workspace.repository.iterdir():
+        if folder.name not in MODELS:
+            shutil.rmtree(folder)
+    release = export(source, workspace)
+    assert source.raw_examples is not None
+    return Published(workspace, source, release, source.raw_examples(64))
+
+
+@pytest.fixture(scope="module")
+def address(published: Published) -> Iterator[str]:
+    workspace = published.workspace
+    quickly = ("--drain", "3", *port_options(free_ports()))
+    workspace.must("deploy", "up", "--detach", "--repository", workspace.repository, *quickly)
+    yield json.loads(workspace.must("deploy", "status", "--json"))["grpc"]
+    workspace.down()
+
+
+def export(source: ExportSource, workspace: Workspace) -> Manifest:
+    request = ExportRequest("python -m export flights", precisions=["fp32"], serve=False)
+    cache = Cache(workspace.root / "cache", {"code": "today"})
+    model = workspace.repository / "flights_delay"
+    return pipeline.run(source, request, model_directory=model, cache=cache, progress=Progress())
+
+
+def test_the_release_is_for_a_cpu_and_says_what_it_is_worth_by_month(published: Published) -> None:
+    release = manifest.verify(published.directory)
+    [variant] = release.variants
+    assert variant.precision == "fp32" and variant.passed and variant.engine is None
+    assert release.without_tensorrt and [choice.file for choice in release.choices] == ["model.onnx"]
+    assert release.source.compared_with == "LightGBM, with the model in the checkpoint,"
+    assert variant.differences["probability"].largest < 1e-6
+    found = {(figure.metric.name, figure.segment): figure for figure in release.figures}
+    months = ("", "October", "November", "December")
+    assert found.keys() == {(name, month) for name in ("auc", "brier", "calibration_error") for month in months}
+    for figure in found.values():
+        assert figure.low <= figure.value <= figure.high, figure
+    assert found["auc", ""].low > 0.5
+    gates = {gate.id for gate in variant.gates}
+    assert {"metric_drop", "metric_drop:auc:December", "metric_drop:brier:October"} <= gates
+    assert "contract:flights_preprocess/vocabularies.json" in {gate.id for gate in release.gates}
+    assert (published.directory / "release" / "flights_preprocess" / "vocabularies.json").is_file()
+
+
+def test_its_report_says_what_matters(published: Published) -> None:
+    page = (published.directory / "report.html").read_text()
+    assert "What matters" in page and "wind_speed" in (published.directory / "report.md").read_text()
+
+
+def test_vocabularies_that_are_not_those_of_training_are_refused(source: ExportSource, tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path)
+    listed = workspace.repository / "flights_preprocess" / "vocabularies.json"
+    listed.write_text(listed.read_text().replace('"9E", "AA"', '"AA", "9E"'))
+    with pytest.raises(RefusedError, match="carrier 1 is 'AA', not '9E'; carrier 2 is '9E', not 'AA'"):
+        export(source, workspace)
+
+
+def test_what_is_served_is_what_the_published_graph_answers(published: Published, address: str) -> None:
+    session = onnxruntime.InferenceSession(published.directory / "model.onnx", providers=["CPUExecutionProvider"])
+    groups = published.source.held_out.groups
+    inputs = {name: np.concatenate([group.inputs[name] for group in groups]) for name in groups[0].inputs}
+    [offline] = session.run(["probability"], inputs)
+    rows = np.linspace(0, len(offline) - 1, 64).astype(int)
+    with Client(f"grpc://{address}") as client:
+        whole = client.infer("flights", published.raw)["probability"]
+        alone = [client.infer("flights", {k: v[i : i + 1] for k, v in published.raw.items()}) for i in range(8)]
+    np.testing.assert_allclose(whole, offline[rows], rtol=0, atol=1e-6)
+    np.testing.assert_allclose([each["probability"][0] for each in alone], whole[:8], rtol=0, atol=1e-6)
+
+
+def test_its_golden_requests_are_answered(published: Published, address: str) -> None:
+    with Client(f"grpc://{address}") as client:
+        for model in ("flights", "flights_delay"):
+            requests = golden.find(published.workspace.repository, model)
+            assert requests
+            for request in requests:
+                assert not request.fault(client.infer(request.model, request.inputs, outputs=[*request.answers]))
+
+
+def test_who_asks_for_what_no_flight_can_be_is_told_so_and_no_neighbour_is_harmed(
+    published: Published, address: str
+) -> None:
+    good = {name: values[:1] for name, values in published.raw.items()}
+    bad = {**good, "departure": np.array([[b"2013-03-10T02:30"]], np.object_)}
+    with Client(f"grpc://{address}") as client, ThreadPoolExecutor(8) as pool:
+        right = client.infer("flights", good)["probability"]
+        sent = [[pool.submit(client.infer, "flights", each) for each in (bad, good)] for _ in range(20)]
+        for refused, answered in sent:
+            error = refused.exception()
+            assert isinstance(error, ClientError) and "departure does not exist" in str(error)
+            np.testing.assert_array_equal(answered.result()["probability"], right)
+
+
+def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(published: Published, address: str) -> None:
+    """Weather and plane are joined as in training; the duration is that of the flight's last time."""
+    raw = published.raw
+    texts = zip(raw["origin"][:, 0], raw["departure"][:, 0], strict=True)
+    flights = [made_up.ROUTES[origin.decode()] for origin in raw["origin"][:, 0]]
+    asked = [
+        {"carrier": carrier, "flight": number, "origin": origin.decode(), "destination": to, "departure": at.decode()}
+        for (carrier, number, to, _), origin, at in zip(
+            flights, raw["origin"][:, 0], raw["departure"][:, 0], strict=True
+        )
+    ]
+    filled = Entities.of_release(published.directory).fill(asked)
+    assert filled.inputs.keys() == raw.keys()
+    for name in (*WEATHER, *PLANE, "distance"):
+        np.testing.assert_array_equal(filled.inputs[name], raw[name], err_msg=name)
+    with Client(f"grpc://{address}") as client:
+        found = client.infer("flights", filled.inputs)["probability"]
+        whole = client.infer("flights", {**raw, "duration": filled.inputs["duration"]})["probability"]
+    np.testing.assert_array_equal(found, whole)
