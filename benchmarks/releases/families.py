@@ -24,7 +24,7 @@ def main(options: argparse.Namespace) -> int:
     families = families_run.find(up, options.models)
     measured = families_run.run(up, families, options.rounds, options.seconds)
     shared_mb = families_run.server_mb(up)
-    console(130).print(table(measured))
+    console(150).print(table(measured))
     print(f"tritonserver itself, which all share: {shared_mb:.0f} MB")
     picture = results.directory() / "families.png"
     plot(measured, picture)
@@ -75,7 +75,10 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         for colour, label in ((BLUE, "alone"), (VERMILION, "the others at half load")):
             latency.plot([], [], "o", color=colour, label=label)
         latency.set(title="99th percentile", xlabel="ms, a dot a round", xscale="log")
-        latency.legend(frameon=False)
+        for axis in ("major", "minor"):  # 10, 20, not powers, which would be mathematics
+            getattr(latency.xaxis, f"set_{axis}_formatter")("{x:g}")
+        latency.tick_params(which="minor", labelsize=7)
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
         latency.invert_yaxis()
         figure.savefig(path)
 
