@@ -98,8 +98,8 @@ def _at(end: str) -> str:
 def _save(found: Mapping[str, Comparison], place: Path) -> None:
     arrays = {f"answers/{where}": c.answers for where, c in found.items() if c.answers is not None}
     arrays |= {f"scores/{where}": c.scores for where, c in found.items() if c.scores is not None}
-    np.savez_compressed(place / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
     arrays |= {f"also {name}/{where}": scores for where, c in found.items() for name, scores in c.also.items()}
+    np.savez_compressed(place / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub: allow_pickle
     figures = {where: asdict(replace(c, answers=None, scores=None, also={})) for where, c in found.items()}
     (place / "comparison.json").write_text(json.dumps(figures))
 
