@@ -167,7 +167,6 @@ def test_who_asks_for_what_no_flight_can_be_is_told_so_and_no_neighbour_is_harme
 def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(published: Published, address: str) -> None:
     """Weather and plane are joined as in training; the duration is that of the flight's last time."""
     raw = published.raw
-    texts = zip(raw["origin"][:, 0], raw["departure"][:, 0], strict=True)
     flights = [made_up.ROUTES[origin.decode()] for origin in raw["origin"][:, 0]]
     asked = [
         {"carrier": carrier, "flight": number, "origin": origin.decode(), "destination": to, "departure": at.decode()}
