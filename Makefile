@@ -34,8 +34,8 @@ BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typech
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 
-demo: server-python setup ## train, export, serve and classify on real data; no GPU, no Docker
-	@$(BIN)/python demo.py
+demo: server-python setup ## train, export, serve and classify on real data; no GPU, no Docker; FAMILY=NAME: another family
+	@$(BIN)/python demo.py $(if $(FAMILY),--family "$(FAMILY)")
 
 quick: setup lint ## what takes a minute: lint, types, the tests that start no server, train nothing, export nothing
 	@$(MAKE) $(BESIDE) TESTS="$(QUICK_TESTS)"

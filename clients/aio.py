@@ -6,7 +6,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Seq
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from clients.aio_connections import AsyncConnections, cancelled
 from clients.core import tasks
@@ -114,6 +115,10 @@ class AsyncClient(AsyncServerApi):
             await cancelled(in_flight)
         if failed:
             raise failed
+
+    async def embed(self, texts: Sequence[str], *, model: str, **options: Unpack[InferOptions]) -> NDArray[np.float32]:
+        """As Client.embed."""
+        return await self._held.run(self._held.calls.embed(texts, model, options))
 
     async def metadata(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """As Client.metadata."""

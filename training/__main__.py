@@ -100,9 +100,12 @@ def _examples(family: str, count: int) -> int:
     directory = layout.examples() / family
     written = families.load(family).write_examples(directory, count)
     print(f"Wrote {written:,} test inputs and labels.csv into {layout.shown(directory)}")
-    if texts := sorted(directory.glob("*.json")):  # requests as they are, else images
-        command = f"infer {families.spec(family).model} < {layout.shown(texts[0])}"
-    else:
+    queries, documents = (layout.shown(directory / name) for name in ("queries.txt", "documents.txt"))
+    if requests := sorted(directory.glob("*.json")):  # as they are
+        command = f"infer {families.spec(family).model} < {layout.shown(requests[0])}"
+    elif (directory / "queries.txt").is_file():  # texts, a line each
+        command = f"embed --model {family} --file {queries} --among {documents}"
+    else:  # images
         command = f"classify {layout.shown(directory)}"
         command += f" --model {family}" if family != layout.DEFAULT_FAMILY else ""
     print(f"Next, with a server up: python -m clients {command}")

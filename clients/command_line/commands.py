@@ -34,7 +34,7 @@ def classify(options: argparse.Namespace) -> int:
             unreadable[path] = error
             return b""
 
-    with connected(options) as client, _progress(len(paths)) as advance:
+    with connected(options) as client, progress("classify", len(paths), "images") as advance:
         outcomes = client.classify_many(map(read, paths), model=options.model, batch_size=options.batch)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, ServerUnavailableError):
@@ -182,12 +182,12 @@ def _printer(*, as_json: bool, as_csv: bool) -> Callable[[str, Prediction | Clie
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress(what: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     """Show a bar on stderr while results go into a file; on a screen they show the progress themselves."""
     if find_spec("rich") is None:  # the installed library can do without it
-        yield lambda: None
+        yield lambda *_: None
         return
     from cli.progress import bar
 
-    with bar("classify", total, "images", hidden=sys.stdout.isatty()) as shown:
+    with bar(what, total, unit, hidden=sys.stdout.isatty()) as shown:
         yield shown.advance

@@ -6,6 +6,8 @@
   python -m clients infer MODEL --input image=@shoe.png
   python -m clients predict MODEL NAME=VALUE …        from what a caller knows; tables of its release fill the rest
   python -m clients predict MODEL --rows FILE.csv --csv > answers.csv
+  python -m clients embed "a cat" "a kitten"          texts as vectors, a JSON array a line
+  python -m clients embed "a cat" --among notes.txt   a small search: the lines of a file that mean about the same
   python -m clients models                            what it serves, with inputs and outputs
   python -m clients health                            whether it is live and ready
 
@@ -105,6 +107,26 @@ def _predict(predict: argparse.ArgumentParser) -> None:
     _connection(predict)
 
 
+def _embed(embed: argparse.ArgumentParser) -> None:
+    embed.add_argument("texts", nargs="*", metavar="TEXT", help="what to embed; with --among, what to look for")
+    embed.add_argument(
+        "--file", type=Path, metavar="FILE", help="texts from a file as well, one a line; - for standard input"
+    )
+    embed.add_argument(
+        "--model",
+        help="one with the input `text`, BYTES [B, 1], and the output `embedding` (default: the only such that serves)",
+    )
+    form = embed.add_mutually_exclusive_group()
+    form.add_argument(
+        "--among", type=Path, metavar="FILE", help="print the lines of this file that are nearest to each text"
+    )
+    form.add_argument("--save", type=Path, metavar="FILE.npy", help="save the vectors, [N, k], and print none")
+    embed.add_argument("--top", type=positive_count, default=3, metavar="N", help="with --among, how many (default: 3)")
+    embed.add_argument("--json", action="store_true", help="one JSON object per text on stdout")
+    _timeout(embed, default=60)
+    _connection(embed)
+
+
 def _models(models: argparse.ArgumentParser) -> None:
     models.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     _timeout(models)
@@ -121,13 +143,13 @@ def _health(health: argparse.ArgumentParser) -> None:
     health.set_defaults(timeout=10)  # its questions have a second each
 
 
-def _timeout(command: argparse.ArgumentParser) -> None:
+def _timeout(command: argparse.ArgumentParser, default: int = 10) -> None:
     command.add_argument(
         "--timeout",
         type=_seconds,
-        default=10,
+        default=default,
         metavar="SECONDS",
-        help="deadline of a request, its retries included (default: 10)",
+        help="deadline of a request, its retries included (default: %(default)s)",
     )
 
 
@@ -173,6 +195,7 @@ def _seconds(text: str) -> float:
 COMMANDS = (
     Command("classify", "label and score of each image", "clients.command_line.commands:classify", _classify),
     Command("infer", "any model, with any inputs; outputs as JSON", "clients.command_line.commands:infer", _infer),
+    Command("embed", "texts as vectors, and a small search among them", "clients.command_line.embedding:embed", _embed),
     Command(
         "predict",
         "any model that declares entities, from those alone",

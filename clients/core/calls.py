@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from clients.core import tasks, telemetry
 from clients.core.answer import Answer
@@ -130,6 +131,11 @@ class Calls:
         arrays = tasks.images_to_arrays(images)
         answer = yield from self.infer(model, arrays, outputs=tasks.CLASSIFY_OUTPUTS, **options)
         return tasks.predictions(answer, len(images))
+
+    def embed(self, texts: Sequence[str], model: str, options: InferOptions) -> Steps[NDArray[np.float32]]:
+        """Turn texts into vectors."""
+        answer = yield from self.infer(model, tasks.texts_to_arrays(texts), outputs=[tasks.EMBEDDING], **options)
+        return tasks.embeddings(answer, len(texts))
 
     def outcomes(
         self, images: Sequence[Image], model: str, options: InferOptions

@@ -1,16 +1,18 @@
-"""Tasks on top of tensors: what images become as inputs, and outputs as labels."""
+"""Tasks on top of tensors: what images and texts become as inputs, and outputs as labels and vectors."""
 
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.core.answer import Answer
 from clients.core.tensors import Arrays
 from clients.errors import InvalidInputError, InvalidResponseError
 
 CLASSIFY_OUTPUTS = ("top_labels", "top_scores")
+TEXT, EMBEDDING = "text", "embedding"  # the input and the output of what embeds texts
 
 Image = bytes | bytearray | memoryview  # a PNG or JPEG file's content
 
@@ -53,6 +55,38 @@ def predictions(answer: Answer, count: int) -> list[Prediction]:
         raise InvalidResponseError(f"the response has no labels and scores: {error!r}") from error
     if len(found) != count:
         raise InvalidResponseError(f"the response has labels for {len(found)} images, and {count} were sent")
+    return found
+
+
+def texts_to_arrays(texts: Sequence[str]) -> Arrays:
+    """Make the input `text`, BYTES [B, 1], of an ensemble that embeds texts.
+
+    Raises:
+        InvalidInputError: there is none, or one is no str, or has half of a pair of surrogates in it.
+    """
+    if isinstance(texts, str) or (wrong := [type(text).__name__ for text in texts if not isinstance(text, str)]):
+        raise InvalidInputError(
+            "texts are a sequence of str" + ("" if isinstance(texts, str) else f", and one is {wrong[0]}"),
+            hint='["a text"] for one; raw.decode() for bytes',
+        )
+    if not texts:
+        raise InvalidInputError("there is no text to embed")
+    try:
+        encoded = [[text.encode()] for text in texts]
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"a text is no Unicode: {error.reason} at {error.start}") from error
+    return {TEXT: np.array(encoded, dtype=np.object_)}
+
+
+def embeddings(answer: Answer, count: int) -> NDArray[np.float32]:
+    """Read the ensemble's `embedding`, [B, k], where B is `count`.
+
+    Raises:
+        InvalidResponseError: it is not that.
+    """
+    found: NDArray[np.float32] = answer[EMBEDDING]
+    if found.ndim != 2 or len(found) != count:
+        raise InvalidResponseError(f"the response is {list(found.shape)}, no vector for each of {count} texts")
     return found
 
 

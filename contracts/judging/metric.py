@@ -1,8 +1,8 @@
 """Metrics: one figure for how good a network's answers are, and how much of it a variant may have lost.
 
-A metric gives every sample of a split a score. Its figure is their mean, or another function of them all; its loss,
-between a reference and a variant on the same samples, has a paired test. Training monitors a family's metric, the
-export holds every precision to it, and the manifest records it.
+A metric gives every sample of a split a score, or every one that is judged. Its figure is their mean, or another
+function of them all; its loss, between a reference and a variant on the same samples, has a paired test. Training
+monitors a family's metric, the export holds every precision to it, and the manifest records it.
 """
 
 import math
@@ -50,7 +50,7 @@ class Metric:
 
     Attributes:
         name: As it is written in specs, logged ("val_accuracy") and tagged: letters, digits and _.
-        scores: One score a sample, [N], from what was predicted and what is true.
+        scores: One score a sample that is judged, [N], from what was predicted and what is true.
         figure: Of all scores and their targets; their mean unless given.
         bound: The upper 95 % bound of the loss, from the reference's scores, the variant's and the targets. Unless
             given: for a mean Tango's or Student's paired interval, for another figure the paired bootstrap.
@@ -130,8 +130,12 @@ def named(name: str) -> Metric:
 
 
 def recall_at(k: int) -> Metric:
-    """Make the metric: whether one of the k samples whose embeddings are nearest has the same target."""
-    return Metric(f"recall_at_{k}", partial(_hits, k), counted=_all)
+    """Make the metric: whether one of the k samples whose embeddings are nearest has the same target.
+
+    Targets are one a sample, and each sample looks through all others. Or they are two, [n, 2]: what it belongs with,
+    and whether it is a query (1) or a document (0). Then queries alone have a score, and look through documents alone.
+    """
+    return Metric(f"recall_at_{k}", partial(_hits, k), counted=lambda targets: int(_roles(targets)[1].sum()))
 
 
 def _correct(predicted: Predicted, targets: Targets) -> Scores:
@@ -231,15 +235,26 @@ def cosine_similarity(one: NDArray[Any], other: NDArray[Any]) -> Scores:
 def _hits(k: int, predicted: Predicted, targets: Targets) -> Scores:
     vectors = np.concatenate([part.reshape(len(part), -1).astype(np.float64) for part in predicted.values])
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    labels = np.concatenate([part.reshape(len(part), -1)[:, 0] for part in targets])
-    hits = np.zeros(len(labels))
-    for start in range(0, len(labels), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        likeness = vectors[rows] @ vectors.T
-        likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -math.inf  # not itself
-        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
-        hits[rows] = (labels[nearest] == labels[rows][:, None]).any(axis=1)
+    labels, asks, found = _roles(targets)
+    queries, documents = np.flatnonzero(asks), np.flatnonzero(found)
+    hits = np.zeros(len(queries))
+    for start in range(0, len(queries), _CHUNK):
+        rows = queries[start : start + _CHUNK]
+        likeness = vectors[rows] @ vectors[documents].T
+        likeness[rows[:, None] == documents] = -math.inf  # not itself
+        nearest = documents[np.argsort(-likeness, axis=1, kind="stable")[:, :k]]
+        hits[start : start + _CHUNK] = (labels[nearest] == labels[rows][:, None]).any(axis=1)
     return hits
+
+
+def _roles(targets: Targets) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return what each sample belongs with, whether it looks for others, and whether it is looked through."""
+    flat = np.concatenate([part.reshape(len(part), -1) for part in targets])
+    if flat.shape[1] == 1:
+        both = np.ones(len(flat), bool)
+        return flat[:, 0], both, both
+    asks: NDArray[np.bool_] = flat[:, 1].astype(bool)
+    return flat[:, 0], asks, ~asks
 
 
 ACCURACY = Metric("accuracy", _correct, counted=_all)

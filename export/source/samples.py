@@ -181,12 +181,18 @@ def _checked_targets(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArr
     flat = labels.reshape(len(labels), -1)
     if spec.metric.name == "auc" and (flat.shape[1] != 1 or not np.isin(flat, (0, 1)).all()):
         raise SampleError(f"labels in {path} are not 0 and 1, one a sample", note=f"they are {list(labels.shape)}")
-    if spec.metric.name.startswith("recall_at_") and flat.shape[1] != 1:
+    if spec.metric.name.startswith("recall_at_"):
+        _check_roles(path, flat, spec.metric.name)
+    return labels
+
+
+def _check_roles(path: Path, labels: NDArray[Any], metric: str) -> None:
+    if labels.shape[1] > 2 or (labels.shape[1] == 2 and not np.isin(labels[:, 1], (0, 1)).all()):
         raise SampleError(
             f"labels in {path} are {list(labels.shape)}",
-            note=f"{spec.metric.name} takes one a sample: samples with the same one belong together",
+            note=f"{metric} takes one a sample, and samples with the same one belong together; or two, the second 1 of "
+            "a query and 0 of a document",
         )
-    return labels
 
 
 def _class_indices(path: Path, labels: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:

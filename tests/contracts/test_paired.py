@@ -91,6 +91,18 @@ def test_recall_asks_for_another_sample_of_the_same_kind_among_the_nearest() -> 
     assert metric.named("recall_at_2").scores(found, [kinds]).tolist() == [1, 1, 1, 1, 0]
 
 
+def test_of_queries_and_documents_only_those_look_and_only_these_are_found() -> None:
+    vectors = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [1, 0.05]], np.float32)
+    targets = np.array([[0, 1], [0, 0], [1, 1], [1, 0], [7, 1]])
+    found, judge = predicted(vectors, "embedding"), metric.named("recall_at_1")
+    assert judge.scores(found, [targets]).tolist() == [1, 1, 0], "of the last query nothing is the document"
+    assert judge.scores(found, [targets[:2], targets[2:]]).tolist() == [1, 1, 0], "groups are one split"
+    assert judge.counted is not None and judge.counted([targets]) == 3
+    nearer = targets.copy()
+    nearer[1, 1], nearer[4] = 1, (0, 0)  # what was a document looks itself, and the last one is found
+    assert judge.scores(found, [nearer]).tolist() == [1, 1, 1]
+
+
 def test_a_lower_error_is_better() -> None:
     worse = SQUARED_ERROR.loss(np.ones(50), np.full(50, 1.5), [np.zeros(50)])
     assert worse.measured == pytest.approx(0.5) and worse.bound == pytest.approx(0.5)

@@ -76,6 +76,7 @@ class Server:
     client: triton.InferenceServerClient
     process: psutil.Process
     log: Path
+    address: str  # HOST:PORT of gRPC
 
     def ask(self, model: str, *requests: Request, **sequence: Any) -> list[Any]:
         """The answers, or errors, to requests that are sent at once."""
@@ -148,10 +149,11 @@ def serving(
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **installed.environment}, stdout=output, stderr=output)
     try:
-        with triton.InferenceServerClient(f"127.0.0.1:{ports['grpc']}") as client:
+        address = f"127.0.0.1:{ports['grpc']}"
+        with triton.InferenceServerClient(address) as client:
             wait_for(lambda: process.poll() is not None or _is_live(client), timeout_s=120)
             assert process.poll() is None, f"it ended with {process.returncode}: {log.read_text()[-2000:]}"
-            yield Server(client, psutil.Process(process.pid), log)
+            yield Server(client, psutil.Process(process.pid), log, address)
     finally:
         process.terminate()
         process.wait(timeout=30)

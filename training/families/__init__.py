@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy an
 # name -> package. Strings, so that listing the families imports none of them (and not torch).
 FAMILIES: Mapping[str, str] = {
     "fashion": "training.families.fashion",
+    "minilm": "training.families.minilm",
     "flights": "training.families.flights",
 }
 

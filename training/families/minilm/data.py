@@ -1,0 +1,169 @@
+"""WordNet's example sentences as queries, and its glosses as the documents to be found, in memory and tokenized.
+
+A synset is in one split with its example and its gloss. Glosses of synsets without an example are documents that
+nothing looks for, and so are the pages: glosses one after the other, as long as a text can be.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from contracts import layout
+from contracts.samples import Group, Split
+from training.families.minilm import tokens, wordnet
+from training.families.minilm.tokens import Tokens
+from training.families.minilm.wordnet import Synset
+
+Part = Literal["train", "val", "test"]
+Texts = dict[str, Tensor]  # input_ids and attention_mask, int32 [B, L]
+
+_QUERIES = {"val": 500, "test": 1_000}  # the others train
+_OTHERS = {"train": 250, "val": 250, "test": 1_000}  # documents that nothing looks for
+_PAGES, _PAGE_GLOSSES = 32, 40
+_SPLIT_SEED = 0
+_BUCKET = 8  # tokens: texts of a group are padded to the longest, as a server's batches are
+_EVALUATED = 128  # texts a step of validation or test
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of a split."""
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]  # first that of each query, in their order, then those that nothing looks for
+
+
+class DataModule(pl.LightningDataModule):
+    """Pairs of a query and its document to train, two splits of both and of other documents to judge.
+
+    Args:
+        root: Where the data lies or is put; None for the project's own place.
+        batch_size: Pairs a step; each query is held against the documents of all.
+        pairs: How many to train with; None for all.
+    """
+
+    def __init__(self, root: Path | None = None, batch_size: int = 32, pairs: int | None = None) -> None:
+        super().__init__()
+        self.root, self.batch_size, self.pairs = root or layout.data(), batch_size, pairs
+        self.save_hyperparameters("batch_size", "pairs")
+        self._corpora: dict[str, Corpus] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the data, of how it is split, and of what makes tokens of it."""
+        self.setup()
+        digest = hashlib.sha256(tokens.path().read_bytes())
+        for name, corpus in sorted(self._corpora.items()):
+            digest.update(repr((name, corpus.queries, corpus.documents)).encode())
+        return digest.hexdigest()
+
+    def prepare_data(self) -> None:
+        """Fetch the data if it is not there; Lightning calls this in one process only.
+
+        Raises:
+            DataError: it cannot be had.
+        """
+        wordnet.locate(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the files and split them, whatever the stage; a second call does nothing."""
+        if not self._corpora:
+            self._corpora = split_up(wordnet.read(wordnet.locate(self.root)))
+
+    def corpus(self, name: Part) -> Corpus:
+        """Return the texts of "train", "val" or "test"."""
+        self.setup()
+        return self._corpora[name]
+
+    def split(self, name: Part) -> Split:
+        """Return the tokens of queries and documents, and of each what it belongs with and whether it is a query.
+
+        Groups are of about the same length, shortest first: {"input_ids", "attention_mask"}, int32 [n, L]. Targets are
+        int64 [n, 2].
+        """
+        texts, count = self._tokens(name), len(self.corpus(name).queries)
+        roles = [*((i, 1) for i in range(count)), *((i, 0) for i in range(len(texts) - count))]
+        targets = np.array(roles, np.int64)
+        groups = (Group(tokens.padded([texts[row] for row in rows]), targets[rows]) for rows in _by_length(texts))
+        return Split(tuple(groups))
+
+    def texts(self, name: Part) -> list[str]:
+        """Return the texts of a split, in its order."""
+        corpus = self.corpus(name)
+        texts = [*corpus.queries, *corpus.documents]
+        return [texts[row] for rows in _by_length(self._tokens(name)) for row in rows]
+
+    def train_dataloader(self) -> DataLoader[tuple[Texts, Texts]]:
+        """Shuffle the pairs anew each epoch; the last, smaller batch is left out."""
+        corpus = self.corpus("train")  # its documents begin with those of its queries
+        queries, documents = (tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents))
+        pairs = list(zip(queries, documents, strict=False))
+        return DataLoader(
+            pairs,  # type: ignore[arg-type]  # a list is a dataset
+            batch_size=self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=lambda batch: tuple(_tensors(tokens.padded(texts)) for texts in zip(*batch, strict=True)),
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
+        """Return the validation texts in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
+        """Return the test texts in order."""
+        return self._loader("test")
+
+    def _tokens(self, name: Part) -> list[Tokens]:
+        corpus = self.corpus(name)
+        return tokens.encode([*corpus.queries, *corpus.documents])
+
+    def _loader(self, name: Part) -> DataLoader[tuple[Texts, Tensor]]:
+        batches = []
+        for group in self.split(name).groups:
+            for start in range(0, len(group), _EVALUATED):
+                part = group.take(slice(start, start + _EVALUATED))
+                assert part.targets is not None  # every text has its own
+                batches.append((_tensors(part.inputs), torch.from_numpy(part.targets)))
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+
+
+def split_up(synsets: Sequence[Synset]) -> dict[str, Corpus]:
+    """Put synsets into the three splits, drawn without regard to what they mean."""
+    chance = np.random.default_rng(_SPLIT_SEED)
+    pairs = [(synset.example, synset.gloss) for synset in synsets if synset.example is not None]
+    others = [synset.gloss for synset in synsets if synset.example is None]
+    drawn, drawn_others = iter(chance.permutation(len(pairs))), iter(chance.permutation(len(others)))
+    found = {}
+    for name in ("test", "val", "train"):
+        count = _QUERIES.get(name, len(pairs))
+        chosen = [pairs[i] for _, i in zip(range(count), drawn, strict=False)]
+        alone = [others[i] for _, i in zip(range(_OTHERS[name]), drawn_others, strict=False)]
+        pages = _pages([gloss for _, gloss in chosen])
+        found[name] = Corpus(tuple(q for q, _ in chosen), (*(gloss for _, gloss in chosen), *alone, *pages))
+    return found
+
+
+def _pages(glosses: Sequence[str]) -> Iterator[str]:
+    """Yield long texts: so many glosses each, in the order they have."""
+    for page in range(min(_PAGES, len(glosses) // _PAGE_GLOSSES)):
+        yield "; ".join(glosses[page * _PAGE_GLOSSES : (page + 1) * _PAGE_GLOSSES])
+
+
+def _by_length(texts: Sequence[Tokens]) -> list[NDArray[np.intp]]:
+    """Return the rows of each group: texts that are of about the same length."""
+    buckets = np.array([-(-len(text) // _BUCKET) for text in texts])
+    return [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
+
+
+def _tensors(arrays: Mapping[str, NDArray[np.int32]]) -> Texts:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
