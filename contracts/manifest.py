@@ -251,9 +251,9 @@ class Figure:
     metric: Judge
     segment: str  # "October"; "" for the whole split
     samples: int
-    value: float
-    low: float
-    high: float
+    value: float | None  # None: there is none, as of the area under a curve where all is of one class
+    low: float | None  # None: so few samples have no interval
+    high: float | None
 
 
 @dataclass(frozen=True)

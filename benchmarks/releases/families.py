@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import results, target
 from benchmarks.releases import families_run
 from benchmarks.releases.families_run import Latency, Measured
-from benchmarks.rounds import median_ratio
+from benchmarks.rounds import Interval, median_interval, ratios
 from cli import plots, tables
 from cli.plots import BLUE, GREY, VERMILION
 from cli.tables import Table, console
@@ -24,7 +24,7 @@ def main(options: argparse.Namespace) -> int:
     families = families_run.find(up, options.models)
     measured = families_run.run(up, families, options.rounds, options.seconds)
     shared_mb = families_run.server_mb(up)
-    console(130).print(table(measured))
+    console(150).print(table(measured))
     print(f"tritonserver itself, which all share: {shared_mb:.0f} MB")
     picture = results.directory() / "families.png"
     plot(measured, picture)
@@ -39,8 +39,8 @@ def main(options: argparse.Namespace) -> int:
 def table(measured: Sequence[Measured]) -> Table:
     """Lay out the families, a row each; of the rounds the medians."""
     headings = (
-        *("model", "version", "processes", "memory, MB", "peak,\na second"),
-        *("alone, ms:\np50", "p99", "beside the others, ms:\np50", "p99", "p99, times\nalone"),
+        *("model", "version", "processes", "memory,\nMB", "peak,\na second"),
+        *("alone:\np50 ms", "p99 ms", "beside:\np50 ms", "p99 ms", "p99, times\nalone"),
     )
     title = f"{len(measured)} in one server: alone, and with the others at half load"
     shown = tables.table(*headings, title=title)
@@ -54,7 +54,7 @@ def table(measured: Sequence[Measured]) -> Table:
             f"{found.peak_per_s:,.0f}",
             *_percentiles(found.alone),
             *_percentiles(found.beside),
-            f"{_ratio(found):.2f}" if found.beside else "–",
+            f"{ratio.median:.2f} ({ratio.low:.2f} … {ratio.high:.2f})" if (ratio := _ratio(found)) else "–",
         )
     return shown
 
@@ -75,7 +75,10 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         for colour, label in ((BLUE, "alone"), (VERMILION, "the others at half load")):
             latency.plot([], [], "o", color=colour, label=label)
         latency.set(title="99th percentile", xlabel="ms, a dot a round", xscale="log")
-        latency.legend(frameon=False)
+        for axis in ("major", "minor"):  # 10, 20, not powers, which would be mathematics
+            getattr(latency.xaxis, f"set_{axis}_formatter")("{x:g}")
+        latency.tick_params(which="minor", labelsize=7)
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
         latency.invert_yaxis()
         figure.savefig(path)
 
@@ -91,7 +94,7 @@ def as_json(found: Measured) -> dict[str, Any]:
         "peak_per_s": found.peak_per_s,
         "alone": [asdict(latency) for latency in found.alone],
         "beside": [asdict(latency) for latency in found.beside],
-        "p99_ratio": _ratio(found) if found.beside else None,
+        "p99_ratio": asdict(ratio) if (ratio := _ratio(found)) else None,
     }
 
 
@@ -101,5 +104,8 @@ def _percentiles(rounds: Sequence[Latency]) -> tuple[str, str]:
     return f"{median(r.p50_ms for r in rounds):.2f}", f"{median(r.p99_ms for r in rounds):.2f}"
 
 
-def _ratio(found: Measured) -> float:
-    return median_ratio([r.p99_ms for r in found.beside], [r.p99_ms for r in found.alone])
+def _ratio(found: Measured) -> Interval | None:
+    """Return how many times as long the 99th percentile is beside the others, round by round; None without any."""
+    if not found.beside:
+        return None
+    return median_interval(ratios([r.p99_ms for r in found.beside], [r.p99_ms for r in found.alone]))

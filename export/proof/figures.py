@@ -4,6 +4,7 @@ Segments are the groups of the split that have a name: months, say. Where a clas
 classes: how many of each class are found.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,8 +29,9 @@ def of_reference(spec: ModelSpec, judged: Judged) -> Iterator[Figure]:
         judge = Judge(metric.name, metric.better, metric.share)
         for segment, rows in {"": slice(None), **_segments(spec, judged, true)}.items():
             part, targets = scores[rows], [true[rows]]
-            low, high = metric.interval_of(part, targets)
-            yield Figure(judge, segment, len(part), metric.value(part, targets), low, high)
+            value, interval = metric.value(part, targets), metric.interval_of(part, targets)
+            low, high = interval if all(map(math.isfinite, (value, *interval))) else (None, None)
+            yield Figure(judge, segment, len(part), value if math.isfinite(value) else None, low, high)  # JSON: no NaN
 
 
 def _segments(spec: ModelSpec, judged: Judged, true: NDArray[Any]) -> Mapping[str, slice | NDArray[np.intp]]:

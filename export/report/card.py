@@ -1,6 +1,5 @@
 """The model card: what a family says of its model, beside what its export measured and what its manifest knows."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,10 +52,11 @@ def _row(release: Manifest, segment: str) -> Row:
 
 def shown(figure: Figure) -> str:
     """Return a figure with its interval: "92.65 % (92.12 to 93.14)"."""
-    if not math.isfinite(figure.value):
+    if figure.value is None:
         return "—"
-    ends = [end for end in (figure.low, figure.high) if end is not None and math.isfinite(end)]
-    interval = f" ({_number(ends[0], figure.metric)} to {_number(ends[1], figure.metric)})" if len(ends) == 2 else ""
+    interval = ""
+    if figure.low is not None and figure.high is not None:
+        interval = f" ({_number(figure.low, figure.metric)} to {_number(figure.high, figure.metric)})"
     return f"{_number(figure.value, figure.metric)}{' %' * figure.metric.share}{interval}"
 
 

@@ -170,6 +170,8 @@ def segments(figures: Sequence[Measured]) -> str:
             axes.set_title(f"{plain(metric.name)}{', %' * metric.share}", loc="left", fontsize=9.5, fontweight="normal")
             axes.grid(axis="y")
             for known in (each for each in figures if each.metric.name == metric.name):
+                if known.value is None:
+                    continue
                 if not known.segment:
                     axes.axvline(known.value * scale, color=GREY, linestyle=(0, (4, 4)), linewidth=1)
                     continue

@@ -1,12 +1,13 @@
 """Every release has a model card: the words of who made it, and the figures of its export with intervals."""
 
-import math
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from contracts import manifest
 from contracts.errors import SpecError
 from contracts.files import spec_file
 from contracts.judging import metric
@@ -14,8 +15,9 @@ from contracts.judging.card import Card
 from contracts.manifest import Choice, Figure, Gate, Judge, Manifest, Variant
 from contracts.samples import Group, Split
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
-from export import report
+from export import measure, report
 from export.proof import figures
+from export.proof.compare import Comparison
 from export.proof.gates import Judged
 from export.report import Evidence, card
 from tests.ferries import ENTITIES
@@ -72,20 +74,21 @@ def test_every_family_says_what_its_model_is_for_and_what_not(family: str) -> No
 
 def test_a_classification_is_shown_by_class() -> None:
     found = {figure.segment: figure for figure in figures.of_reference(SPEC, judged())}
-    assert {name: (f.samples, round(f.value, 3)) for name, f in found.items()} == {
+    assert {name: (f.samples, round(f.value or 0.0, 3)) for name, f in found.items()} == {
         "": (8, 0.75),
         "ferry": (4, 0.75),
         "tug": (3, 0.667),
         "raft": (1, 1.0),
     }
-    assert all(f.low < f.value or f.value == f.high for f in found.values())
-    assert found["raft"].high - found["raft"].low > found[""].high - found[""].low
+    ends = {name: (f.low or 0.0, f.high or 0.0) for name, f in found.items()}
+    assert all(low < (found[name].value or 0.0) <= high for name, (low, high) in ends.items())
+    assert ends["raft"][1] - ends["raft"][0] > ends[""][1] - ends[""][0]
 
 
 def test_segments_that_are_named_take_the_place_of_classes() -> None:
     split = Split((Group({"x": TRUE[:5]}, TRUE[:5], name="May"), Group({"x": TRUE[5:]}, TRUE[5:], name="June")))
     found = [*figures.of_reference(SPEC, judged(segments=split.segments))]
-    assert [(f.segment, f.samples, round(f.value, 3)) for f in found] == [
+    assert [(f.segment, f.samples, round(f.value or 0.0, 3)) for f in found] == [
         ("", 8, 0.75),
         ("May", 5, 0.8),
         ("June", 3, 0.667),
@@ -145,8 +148,8 @@ def test_a_card_survives_any_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("figure", "text"),
     [
-        (Figure(ACCURACY, "", 1, 0.5, math.nan, math.nan), "50.00 %"),
-        (Figure(BRIER, "", 1, math.nan, 0, 1), "—"),
+        (Figure(ACCURACY, "", 1, 0.5, None, None), "50.00 %"),
+        (Figure(BRIER, "", 1, None, 0, 1), "—"),
         (Figure(BRIER, "", 9, 0.08123, 0.08, 0.0825), "0.08123 (0.08 to 0.0825)"),
     ],
 )
@@ -181,3 +184,27 @@ def test_metrics_beside_the_first_have_their_own_scores() -> None:
     spec = replace(SPEC, also=(metric.SQUARED_ERROR,))
     found = [*figures.of_reference(spec, judged(also={"squared_error": HITS / 2}))]
     assert [(f.metric.name, f.value) for f in found if not f.segment] == [("accuracy", 0.75), ("squared_error", 0.375)]
+
+
+def test_what_is_no_number_is_no_nan_in_the_manifest() -> None:
+    """The area under a curve of one class, and the interval of one sample."""
+    yes = ModelSpec(
+        "boats", "boats_net", SPEC.inputs, (TensorSpec("y", "float32", (BATCH, 1)),),
+        {"fp32": Limits({"y": 0.1}, agreement=0.9)}, task="binary", also=(metric.BRIER,),
+    )  # fmt: skip
+    scores, true = np.array([0.2, 0.9, 0.4]), np.array([0, 1, 1])
+    segments = {"May": slice(0, 2), "June": slice(2, 3)}
+    found = [*figures.of_reference(yes, Judged(None, scores, [true], {"brier": (scores - true) ** 2}, segments))]
+    assert [(f.metric.name, f.segment, f.value is None) for f in found if f.segment == "June"] == [
+        ("auc", "June", True),
+        ("brier", "June", False),
+    ]
+    assert [f.low for f in found if f.segment == "June"] == [None, None]
+    text = manifest.text(released(figures=tuple(found)))
+    assert json.loads(text, parse_constant=pytest.fail)["figures"][0]["value"] == 1.0
+
+
+def test_what_was_measured_of_further_metrics_is_kept(tmp_path: Path) -> None:
+    kept = Comparison(None, HITS, {}, 0, 8, 0, 0.0, {"brier": HITS / 2})
+    measure._save({measure.HELD_OUT: kept}, tmp_path)
+    assert np.array_equal(measure._load(tmp_path)[measure.HELD_OUT].also["brier"], HITS / 2)

@@ -43,8 +43,8 @@ SPEC = ModelSpec(
         limits=(
             "Shirts are taken for T-shirts, pullovers and coats far more often than other kinds are taken for another.",
             "Every picture gets one of the ten kinds, also one that shows none of them.",
-            "Photographs are made small and grey before it sees them, without keeping their proportions. How often it is "
-            "right about those, or about another shop's pictures, was not measured.",
+            "Photographs are made small and grey before it sees them, without keeping their proportions. How often it "
+            "is right about those, or about another shop's pictures, was not measured.",
             "Its probabilities were not calibrated.",
         ),
         not_for=(
