@@ -114,6 +114,8 @@ def _make(family: str, presets: Sequence[str], flags: Sequence[str]) -> Manifest
             _run("export", family)
     _stage(2, f"Export: {_precisions(families.spec(family))}")
     _run("export", family)
+    if len(presets) > 1:
+        _run("training", "compare", family)
     return manifest.verify(_newest_release(layout.model_repository(), family))
 
 

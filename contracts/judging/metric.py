@@ -197,6 +197,12 @@ def _brier(predicted: Predicted, targets: Targets) -> Scores:
     return errors
 
 
+def _calibration_interval(scores: Scores, targets: Targets) -> Interval:
+    true = _positive(targets)
+    low, high = interval.of_figure(lambda drawn, rows: paired.calibration_error(drawn, true[rows]), scores)
+    return max(0.0, low), high
+
+
 def _positive(targets: Targets) -> NDArray[np.bool_]:
     positive: NDArray[np.bool_] = np.concatenate([part.reshape(len(part), -1)[:, 0] for part in targets]) > 0
     return positive
@@ -266,6 +272,7 @@ CALIBRATION_ERROR = Metric(
     "calibration_error",
     _probability,
     figure=lambda scores, targets: paired.calibration_error(scores, _positive(targets)),
+    interval=_calibration_interval,
     better="lower",
     share=False,
     resamples=200,  # a loss is judged by segment as well, and 82,000 samples take 5 ms each time

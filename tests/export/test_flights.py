@@ -166,14 +166,11 @@ def test_who_asks_for_what_no_flight_can_be_is_told_so_and_no_neighbour_is_harme
 
 def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(published: Published, address: str) -> None:
     """Weather and plane are joined as in training; the duration is that of the flight's last time."""
-    raw = published.raw
-    flights = [made_up.ROUTES[origin.decode()] for origin in raw["origin"][:, 0]]
-    asked = [
-        {"carrier": carrier, "flight": number, "origin": origin.decode(), "destination": to, "departure": at.decode()}
-        for (carrier, number, to, _), origin, at in zip(
-            flights, raw["origin"][:, 0], raw["departure"][:, 0], strict=True
-        )
-    ]
+    raw, asked = published.raw, []
+    for origin, at in zip(raw["origin"][:, 0].tolist(), raw["departure"][:, 0].tolist(), strict=True):
+        carrier, number, destination, _ = made_up.ROUTES[origin.decode()]
+        known = {"carrier": carrier, "flight": str(number), "origin": origin.decode(), "destination": destination}
+        asked.append({**known, "departure": at.decode()})
     filled = Entities.of_release(published.directory).fill(asked)
     assert filled.inputs.keys() == raw.keys()
     for name in (*WEATHER, *PLANE, "distance"):
