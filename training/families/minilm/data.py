@@ -24,6 +24,7 @@ from training.families.minilm.tokens import Tokens
 from training.families.minilm.wordnet import Synset
 
 Part = Literal["train", "val", "test"]
+_PARTS: tuple[Part, ...] = ("test", "val", "train")  # as they are drawn
 Texts = dict[str, Tensor]  # input_ids and attention_mask, int32 [B, L]
 
 _QUERIES = {"val": 500, "test": 1_000}  # the others train
@@ -55,15 +56,14 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         self.root, self.batch_size, self.pairs = root or layout.data(), batch_size, pairs
         self.save_hyperparameters("batch_size", "pairs")
-        self._corpora: dict[str, Corpus] = {}
+        self._corpora: dict[Part, Corpus] = {}
 
     @property
     def fingerprint(self) -> str:
         """A digest of the data, of how it is split, and of what makes tokens of it."""
-        self.setup()
         digest = hashlib.sha256(tokens.path().read_bytes())
-        for name, corpus in sorted(self._corpora.items()):
-            digest.update(repr((name, corpus.queries, corpus.documents)).encode())
+        for name in _PARTS:
+            digest.update(repr((name, self._texts(name), _targets(self.corpus(name)).tolist(), _BUCKET)).encode())
         return digest.hexdigest()
 
     def prepare_data(self) -> None:
@@ -90,17 +90,14 @@ class DataModule(pl.LightningDataModule):
         Groups are of about the same length, shortest first: {"input_ids", "attention_mask"}, int32 [n, L]. Targets are
         int64 [n, 2].
         """
-        texts, count = self._tokens(name), len(self.corpus(name).queries)
-        roles = [*((i, 1) for i in range(count)), *((i, 0) for i in range(len(texts) - count))]
-        targets = np.array(roles, np.int64)
+        texts, targets = tokens.encode(self._texts(name)), _targets(self.corpus(name))
         groups = (Group(tokens.padded([texts[row] for row in rows]), targets[rows]) for rows in _by_length(texts))
         return Split(tuple(groups))
 
     def texts(self, name: Part) -> list[str]:
         """Return the texts of a split, in its order."""
-        corpus = self.corpus(name)
-        texts = [*corpus.queries, *corpus.documents]
-        return [texts[row] for rows in _by_length(self._tokens(name)) for row in rows]
+        texts = self._texts(name)
+        return [texts[row] for rows in _by_length(tokens.encode(texts)) for row in rows]
 
     def train_dataloader(self) -> DataLoader[tuple[Texts, Texts]]:
         """Shuffle the pairs anew each epoch; the last, smaller batch is left out."""
@@ -123,9 +120,12 @@ class DataModule(pl.LightningDataModule):
         """Return the test texts in order."""
         return self._loader("test")
 
-    def _tokens(self, name: Part) -> list[Tokens]:
+    def _texts(self, name: Part) -> list[str]:
+        """Return each query before its own document, so that the first of a split are of both; then the others."""
         corpus = self.corpus(name)
-        return tokens.encode([*corpus.queries, *corpus.documents])
+        count = len(corpus.queries)
+        pairs = zip(corpus.queries, corpus.documents[:count], strict=True)
+        return [*(text for pair in pairs for text in pair), *corpus.documents[count:]]
 
     def _loader(self, name: Part) -> DataLoader[tuple[Texts, Tensor]]:
         batches = []
@@ -137,14 +137,14 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
 
 
-def split_up(synsets: Sequence[Synset]) -> dict[str, Corpus]:
+def split_up(synsets: Sequence[Synset]) -> dict[Part, Corpus]:
     """Put synsets into the three splits, drawn without regard to what they mean."""
     chance = np.random.default_rng(_SPLIT_SEED)
     pairs = [(synset.example, synset.gloss) for synset in synsets if synset.example is not None]
     others = [synset.gloss for synset in synsets if synset.example is None]
     drawn, drawn_others = iter(chance.permutation(len(pairs))), iter(chance.permutation(len(others)))
-    found = {}
-    for name in ("test", "val", "train"):
+    found: dict[Part, Corpus] = {}
+    for name in _PARTS:
         count = _QUERIES.get(name, len(pairs))
         chosen = [pairs[i] for _, i in zip(range(count), drawn, strict=False)]
         alone = [others[i] for _, i in zip(range(_OTHERS[name]), drawn_others, strict=False)]
@@ -157,6 +157,13 @@ def _pages(glosses: Sequence[str]) -> Iterator[str]:
     """Yield long texts: so many glosses each, in the order they have."""
     for page in range(min(_PAGES, len(glosses) // _PAGE_GLOSSES)):
         yield "; ".join(glosses[page * _PAGE_GLOSSES : (page + 1) * _PAGE_GLOSSES])
+
+
+def _targets(corpus: Corpus) -> NDArray[np.int64]:
+    """Return of each text what it belongs with and whether it is a query, as `DataModule._texts` has them."""
+    count = len(corpus.queries)
+    pairs = [(index, is_query) for index in range(count) for is_query in (1, 0)]
+    return np.array([*pairs, *((index, 0) for index in range(count, len(corpus.documents)))], np.int64)
 
 
 def _by_length(texts: Sequence[Tokens]) -> list[NDArray[np.intp]]:
