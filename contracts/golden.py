@@ -24,6 +24,9 @@ from contracts.samples import Batch, load_arrays, save_arrays
 
 FILE_NAME = "golden.npz"
 _MOST_BYTES = 1 << 30  # that its arrays may take
+# Of an output's largest value. What a row is batched with moves the last digits, by other kernels; an INT8 or FP16
+# variant may be as far from itself as it may be from its reference, but not by this much.
+_LEAST_IN_COMPANY, _MOST_IN_COMPANY = 1e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,16 @@ class GoldenRequest:
             if told := _difference(answer[output], right, self.tolerance.get(output, 0.0)):
                 return f"a wrong answer: {output} {told}"
         return None
+
+
+def tolerance_in_company(tolerance: float, scale: float) -> float:
+    """Return how far the answer to a sample in a batch may be from the answer that it gets alone.
+
+    Args:
+        tolerance: How far it may be from the reference's.
+        scale: The output's largest absolute value.
+    """
+    return min(max(tolerance, _LEAST_IN_COMPANY * scale), _MOST_IN_COMPANY * scale)
 
 
 def write(requests: Iterable[GoldenRequest], directory: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from contracts import layout, signing
 from contracts.entities import releases
@@ -72,22 +73,16 @@ def _up_detached(arguments: Sequence[str]) -> int:
         )
     try:
         print("Starting tritonserver …", flush=True)
-        while supervisor.poll() is None:
-            running = state.recorded()
-            if running is not None and running.supervisor.pid == supervisor.pid and running.phase == "ready":
-                break
-            time.sleep(0.05)
-        else:
-            said = up_log.read_text()
-            print(said[said.find("error: ") :] if "error: " in said else said, end="", file=sys.stderr)
+        with up_log.open() as said:
+            running = wait_until_ready(supervisor, said)
+        if running is None:
+            whole_log = up_log.read_text()
+            print(whole_log[max(0, whole_log.find("error: ")) :], end="", file=sys.stderr)
             return supervisor.returncode or 1
     except BaseException:  # Ctrl-C before it is up: nothing stays behind
         supervisor.send_signal(signal.SIGTERM)
         supervisor.wait()
         raise
-    for line in up_log.read_text().splitlines():
-        if line.startswith(("warning: ", "Serving ")):
-            print(line)
     with Control(running) as control:
         left_out = released.left_out(Path(running.repository), running.config_name, running.failed)
         found = released.without(control.models(), left_out)
@@ -95,6 +90,32 @@ def _up_detached(arguments: Sequence[str]) -> int:
     print(_ready(running, left_out, time.monotonic() - started))
     print(f"Next: {_call(found, running)}   (stop: python -m deploy down)")
     return EXIT_LEFT_OUT if any(group.failed for group in left_out) else 0
+
+
+def wait_until_ready(supervisor: "subprocess.Popen[bytes]", said: TextIO) -> state.Running | None:
+    """Wait until a supervisor serves, and pass on what it says meanwhile; None if it ended."""
+    running, setting_up = None, True
+    while running is None and supervisor.poll() is None:
+        time.sleep(0.05)
+        setting_up = _pass_on(said, setting_up=setting_up)
+        found = state.recorded()
+        if found is not None and found.supervisor.pid == supervisor.pid and found.phase == "ready":
+            running = found
+    _pass_on(said, setting_up=setting_up)
+    return running
+
+
+def _pass_on(said: TextIO, *, setting_up: bool) -> bool:
+    """Pass on what is new: all before Triton is started, as of packages that take minutes, and then what warns.
+
+    Returns:
+        Whether Triton is not started yet.
+    """
+    for line in said:
+        setting_up = setting_up and not line.startswith(("Starting tritonserver", "error: ", "Traceback "))
+        if setting_up or line.startswith(("warning: ", "Serving ")):
+            print(line, end="", flush=True)
+    return setting_up
 
 
 def _ready(running: state.Running, left_out: Sequence[LeftOut], after_s: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contracts import bundle, layout, manifest
 from contracts.bundle import Bundle
-from deploy.errors import GateError, RepositoryError, SetupError, StartError
+from deploy.errors import GateError, RepositoryError, SettingsError, SetupError, StartError
 from deploy.proving import gate, questions
 from deploy.proving.gate import Verdict
 from deploy.triton import environment
@@ -28,7 +28,7 @@ def prove(options: argparse.Namespace) -> int:
     say = functools.partial(print, flush=True, file=sys.stderr)
     try:
         verdict = gate.prove(release, environment.find(say), say, options.timeout)
-    except (SetupError, StartError) as error:
+    except (SettingsError, SetupError, StartError) as error:
         say(f"error: {error}")
         return NO_SERVER
     if options.json:

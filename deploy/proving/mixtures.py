@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.golden import GoldenRequest
+from contracts.golden import GoldenRequest, tolerance_in_company
 from contracts.samples import Batch
 
-# Of an output's largest value. What a row is batched with moves the last digits, by other kernels; an INT8 or FP16
-# variant may be as far from itself as golden requests allow it to be from its reference, but not by this much.
-_LEAST, _MOST = 1e-3, 0.05
 _FULL_BATCHES, _ODD_BATCHES = 3, 21
 _ODD = (3, 5, 7)
 _SEED = 0
@@ -50,7 +47,7 @@ def asked(requests: Sequence[GoldenRequest], answers: Sequence[Batch]) -> list[A
         if given:
             scale = max(float(np.abs(values).max(initial=0.0)) for values in given)
             known = max(request.tolerance.get(name, 0.0) for request in requests)
-            tolerance[name] = min(max(known, _LEAST * scale), _MOST * scale)
+            tolerance[name] = tolerance_in_company(known, scale)
     return [
         Asked(request, replace(request, answers={n: answer[n] for n in request.answers}, tolerance=tolerance))
         for request, answer in zip(requests, answers, strict=True)

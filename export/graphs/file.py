@@ -65,7 +65,7 @@ def load(path: Path) -> ModelProto:
     except GraphError:
         raise
     except Exception as error:  # onnx's own and its C++ checker's have no common class
-        raise GraphError(f"{path} is no ONNX graph, or a damaged one", note=_said(error)) from error
+        raise _not_valid(path, model, error) from error
     return model
 
 
@@ -135,6 +135,18 @@ def _outside(model: ModelProto) -> Iterator[TensorProto]:
     for graph in subgraphs(model.graph):
         constants = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
         yield from (tensor for tensor in (*graph.initializer, *constants) if uses_external_data(tensor))
+
+
+def _not_valid(path: Path, model: ModelProto, error: Exception) -> GraphError:
+    """Return the error of what onnx's checker refuses: protobuf reads something out of many a file that is no graph."""
+    opsets = ", ".join(f"{o.version} of {o.domain}" if o.domain else str(o.version) for o in model.opset_import)
+    if not (model.graph.node and opsets):
+        return GraphError(f"{path} is no ONNX graph, or a damaged one", note=_said(error))
+    return GraphError(
+        f"{path} is not a valid graph of opset {opsets}",
+        note=_said(error),
+        hint="export it again, with another opset if its nodes are of an older or a newer one",
+    )
 
 
 def _check(model: ModelProto) -> None:

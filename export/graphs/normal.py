@@ -1,6 +1,6 @@
 """A graph as the rest of the export wants it, whatever exporter wrote it and when."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -46,6 +46,7 @@ def normalise(model: ModelProto) -> ModelProto:
     model = _of_a_newer_opset(model)
     for graph in subgraphs(model.graph):
         _fold_constants(graph)
+    _without_idle(_idle_transposes(model))
     _name_nodes(model)
     _rename_tensors(model)
     return model
@@ -54,14 +55,16 @@ def normalise(model: ModelProto) -> ModelProto:
 def as_runtimes_take_it(model: ModelProto) -> ModelProto:
     """Copy `model`, with what changes no answer and what onnxruntime does not take mended; or return it as it is.
 
-    That is two nodes of one name, and a dimension of 0, as some exporters wrote what may vary.
+    That is two nodes of one name, a dimension of 0, as some exporters wrote what may vary, and a Transpose that leaves
+    every axis where it is.
     """
     names = [node.name for graph in subgraphs(model.graph) for node in graph.node if node.name]
-    if len(names) == len({*names}) and not _dims_of_0(model):
+    if len(names) == len({*names}) and not _dims_of_0(model) and not _idle_transposes(model):
         return model
     copy = ModelProto()
     copy.CopyFrom(model)
     _name_nodes(copy)
+    _without_idle(_idle_transposes(copy))
     for dim in _dims_of_0(copy):
         dim.Clear()
     return copy
@@ -70,6 +73,18 @@ def as_runtimes_take_it(model: ModelProto) -> ModelProto:
 def _dims_of_0(model: ModelProto) -> list[TensorShapeProto.Dimension]:
     dims = [dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
     return [dim for dim in dims if dim.HasField("dim_value") and not dim.dim_value]
+
+
+def _idle_transposes(model: ModelProto) -> list[NodeProto]:
+    transposes = [n for graph in subgraphs(model.graph) for n in graph.node if n.op_type == "Transpose" and n.attribute]
+    return [node for node in transposes if list(node.attribute[0].ints) == [*range(len(node.attribute[0].ints))]]
+
+
+def _without_idle(transposes: Sequence[NodeProto]) -> None:
+    """Make each an Identity: onnxruntime (1.24) fuses it into a Gemm as if it exchanged the axes."""
+    for node in transposes:
+        node.op_type = "Identity"
+        del node.attribute[:]
 
 
 def _name_nodes(model: ModelProto) -> None:

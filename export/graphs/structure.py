@@ -17,11 +17,15 @@ _RANDOM = frozenset(
 )
 
 
-def pinned(model: ModelProto, spec: ModelSpec) -> ModelProto:
-    """Fix, in place, the dimensions that `model` leaves open and the spec does not; return it, its shapes inferred."""
+def pinned(model: ModelProto, spec: ModelSpec, *, inputs: bool = True) -> ModelProto:
+    """Fix, in place, the dimensions that `model` leaves open and the spec does not; return it, its shapes inferred.
+
+    Args:
+        inputs: Of the inputs, too, and not of the outputs alone.
+    """
     wanted = {tensor.name: tensor.shape for tensor in (*spec.inputs, *spec.outputs)}
     _give_ranks(model, wanted)
-    for value in (*model.graph.input, *model.graph.output):
+    for value in (*(model.graph.input if inputs else ()), *model.graph.output):
         for dim, size in zip(value.type.tensor_type.shape.dim, wanted.get(value.name, ()), strict=False):
             if dim.dim_value > 0:
                 continue
@@ -34,8 +38,15 @@ def pinned(model: ModelProto, spec: ModelSpec) -> ModelProto:
 
 
 def _give_ranks(model: ModelProto, wanted: Mapping[str, tuple[int | DynamicDim, ...]]) -> None:
-    """Give an output that has no shape the one that follows from the graph, or that of the spec."""
+    """Give an output that has no shape the one that follows from the graph, or that of the spec.
+
+    So, too, one that is said to have another rank than in the spec: exporters guess that of what a Reshape makes.
+    """
     outputs = [v for v in model.graph.output if v.type.HasField("tensor_type")]
+    for value in outputs:
+        kind = value.type.tensor_type
+        if value.name in wanted and len(kind.shape.dim) != len(wanted[value.name]):
+            kind.ClearField("shape")
     without = [v for v in outputs if not v.type.tensor_type.HasField("shape")]
     inferred_shapes = {v.name: v.type.tensor_type for v in infer_shapes(model).graph.output} if without else {}
     for value in without:

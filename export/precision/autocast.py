@@ -64,7 +64,7 @@ def converted(
         except Exception as error:  # it fails in its own many ways on graphs that it does not know
             raise GraphError(
                 f"ModelOpt could not convert {fp32.name} to {low.upper()}",
-                note="; ".join([_first_line(error), *heard.errors[:1]]),
+                note="; ".join([_reason(error, model), *heard.errors[:1]]),
             ) from error
     _without_empty_scales(half)
     half = graphs.with_border(half, border)
@@ -104,10 +104,11 @@ def _listening() -> Iterator[_Heard]:
     import modelopt.onnx.autocast  # its loggers are made, with handlers on stdout, when it is imported
 
     names = [name for name in logging.root.manager.loggerDict if name.startswith(modelopt.onnx.__name__)]
-    loggers = [logging.getLogger(name) for name in names]
+    loggers = [logging.root, *(logging.getLogger(name) for name in names)]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers[:], logger.propagate = [Listener()], False
+    for logger in loggers[1:]:
         logger.setLevel(logging.INFO)
     try:
         yield heard
@@ -124,5 +125,9 @@ def _told(reason: str) -> str:
     return reason
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception, model: ModelProto) -> str:
+    """Say why it failed: of operators that are not ONNX's own it asks TensorRT's bindings, where there are any."""
+    if isinstance(error, NameError) and "'trt'" in str(error):
+        strange = {f"{node.op_type} ({node.domain})" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+        return f"it takes none but ONNX's own operators, and not {', '.join(sorted(strange))}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

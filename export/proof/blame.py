@@ -47,6 +47,12 @@ _NOT_LOADED: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "onnxruntime {version} cannot compute the node {2} ({0}) on a CPU in the types that it has",
         "let the graph compute it in float32, or its integers in int32 or int64: a Cast before it and one behind it",
     ),
+    (
+        re.compile(r"Exception during initialization: .*\s(\S+) was false", re.DOTALL),
+        "a check of its own fails, {0}, when it optimises the graph",
+        "it is a fault of onnxruntime {version}; a graph without branches (If), or of another opset or exporter, may "
+        "not meet it",
+    ),
     (re.compile(r"Type Error: (.*)", re.DOTALL), "its types do not go together: {0}", _ANEW),
     (
         re.compile(r"Node \((.*?)\) Op \((\w+)\) \[\w+\] (.*)", re.DOTALL),
@@ -70,7 +76,8 @@ def not_loaded(graph: Path | None, error: Exception) -> GraphError:
         if found := pattern.search(said):
             words = [_in_one_line(_without_source(group or "")) or "without a name" for group in found.groups()]
             told = fact.format(*words, version=ort.__version__)
-            return GraphError(f"onnxruntime cannot load {name}: {told}", hint=hint.format(*words))
+            mend = hint.format(*words, version=ort.__version__)
+            return GraphError(f"onnxruntime cannot load {name}: {told}", hint=mend)
     return GraphError(f"onnxruntime cannot load {name}", note=_in_one_line(_without_source(said)), hint=_ANEW)
 
 
@@ -78,19 +85,21 @@ def not_run(graph: Path | bytes, error: Exception, batch: Batch, again: Callable
     """Return the error of a graph that fails on a batch.
 
     Args:
-        again: Runs a graph on the same batch: where the node that fails has no name, one with names.
+        again: Runs a graph on the same batch, as it is: without the optimisations of onnxruntime.
     """
     said = str(error)
-    if (at := _last(said)) and not at[2] and (named := _named(graph)):
+    at, runs_plainly = _last(said), False
+    if named := _named(graph):
         try:
             again(named)
+            runs_plainly = True
         except Exception as clearer:
-            said = str(clearer) if is_the_runtimes(clearer) else said
+            said = str(clearer) if at and not at[2] and is_the_runtimes(clearer) else said
     at = _last(said)
     node = f"the node {at[2]} ({at[1]})" if at and at[2] else f"a node ({at[1]})" if at else "the graph"
     reason = _in_one_line(_without_source(said[at.end() :] if at else said))
     given = ", ".join(f"{name} {values.dtype} {list(values.shape)}" for name, values in batch.items())
-    return RunError(node, reason, note=f"it was given {given}", hint=_whose_fault(reason))
+    return RunError(node, reason, note=f"it was given {given}", hint=_whose_fault(reason, runs_plainly=runs_plainly))
 
 
 def baked_in(error: RunError, count: int) -> GraphError:
@@ -103,11 +112,16 @@ def baked_in(error: RunError, count: int) -> GraphError:
     )
 
 
-def _whose_fault(reason: str) -> str:
+def _whose_fault(reason: str, *, runs_plainly: bool) -> str:
     if "out of data bounds" in reason or "out of bounds" in reason:
         return "an index of the samples is one that the graph has no row for: are they of this model's own vocabulary?"
     if "bad_alloc" in reason or "Failed to allocate memory" in reason:
         return "the machine has not the memory for it: a smaller max of the batch or of another dimension in the spec"
+    if runs_plainly:
+        return (
+            "it is a fault of onnxruntime, whose optimisations break the graph: it runs without them; another opset or "
+            "exporter, or a simplified graph (onnxsim), may not meet it"
+        )
     return (
         "if it runs at other sizes, a size was baked in when it was traced: export it again with that dimension "
         "dynamic, or narrow the range in the spec; if it runs at none, the samples are not what it takes"

@@ -102,9 +102,14 @@ def check_configs(model_directory: Path, spec: ModelSpec) -> tuple[Gate, ...]:
 
 
 def graph_gate(model: ModelProto, spec: ModelSpec) -> Gate:
-    """Check that a graph takes and gives what the spec says, with every dynamic dimension dynamic."""
+    """Check that a graph takes and gives what the spec says, with every dynamic dimension dynamic.
+
+    An input may be open where the spec fixes it: whoever sends another size is refused by the configuration.
+    """
     inputs, outputs = graphs.io_tensors(model)
-    faults = _differences("input", inputs, spec.inputs) + _differences("output", outputs, spec.outputs)
+    wanted = {tensor.name: dims_of(tensor) for tensor in spec.inputs}
+    fixed = {name: (dtype, _fixed(dims, wanted.get(name, ()))) for name, (dtype, dims) in inputs.items()}
+    faults = _differences("input", fixed, spec.inputs) + _differences("output", outputs, spec.outputs)
     return _gate("the graph", faults)
 
 
@@ -264,6 +269,12 @@ def _differences(kind: str, found: IOTensors, specs: Sequence[TensorSpec]) -> li
             baked = len(dims) == len(wanted) and any(d != -1 and w == -1 for d, w in zip(dims, wanted, strict=True))
             faults.append(f"{kind} {name!r} has dims {list(dims)}, not {list(wanted)}" + (", it is baked in" * baked))
     return faults
+
+
+def _fixed(dims: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    if len(dims) != len(wanted):
+        return dims
+    return tuple(w if d == -1 else d for d, w in zip(dims, wanted, strict=True))
 
 
 def dims_of(tensor: TensorSpec) -> tuple[int, ...]:

@@ -31,8 +31,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the record, made under a umask that keeps nobody out, in one where everybody may write."""
     monkeypatch.delenv("ADMIN_KEY", raising=False)
     monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path / "artifacts"))
-    for folder in tmp_path.parents[:2]:  # those of pytest are root's alone
-        folder.chmod(0o711)
+    for folder in tmp_path.parents:
+        if folder.name.startswith(("pytest-", "popen-")):  # pytest's are root's alone
+            folder.chmod(0o711)
     tmp_path.chmod(0o755)
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts").chmod(0o777)

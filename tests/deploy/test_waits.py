@@ -1,5 +1,6 @@
 """A wait for a server that cannot succeed ends with what the log has, not when its time is up."""
 
+import io
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import StartError
-from deploy.keeping import loading
+from deploy.keeping import commands, loading
 from deploy.running import logs, server
 from deploy.running.progress import Progress
 from deploy.triton import state
@@ -75,3 +76,9 @@ def test_a_wait_ends_with_the_reason(
         wait(started, control, timeout_s)
     assert time.monotonic() - begun < 60
     assert fact in str(told.value) and f"\nNote: {REASON}\n" in str(told.value)
+
+
+def test_what_is_installed_before_a_start_in_the_background_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said = io.StringIO("Making it (once)\nStarting tritonserver (process 7) …\n  net 1 READY\nwarning: be careful\n")
+    assert commands.wait_until_ready(SimpleNamespace(pid=7, poll=lambda: 1), said) is None  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "Making it (once)\nwarning: be careful\n"

@@ -9,6 +9,7 @@ import pytest
 
 from contracts.samples import Split
 from export.errors import GraphError, RunError
+from export.proof import blame
 from export.proof.runners import memory_runner, onnx_runner, predict
 from tests.export.brought import noise, parsed, with_weights
 
@@ -51,6 +52,14 @@ def test_what_is_not_loaded_is_told_by_operator_version_or_type(kind: str) -> No
     model, told = NOT_LOADED[kind]
     with pytest.raises(GraphError, match=rf"onnxruntime (?:cannot load|{ort.__version__}).*{told}"):
         memory_runner(model, ["y"])
+
+
+def test_a_check_of_the_runtimes_own_is_told_and_whose_fault_that_is() -> None:
+    said = """[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime_src/core/state_utils.cc:413
+        onnxruntime::common::Status onnxruntime::SaveTensors(const Env&, bool) !utils::InMemory(proto) was false. """
+    told = blame.not_loaded(None, RuntimeError(said))
+    assert "a check of its own fails, !utils::InMemory(proto), when it optimises" in str(told)
+    assert f"Hint: it is a fault of onnxruntime {ort.__version__}" in str(told)
 
 
 def test_a_file_that_is_not_loaded_is_named(tmp_path: Path) -> None:
@@ -97,6 +106,13 @@ def test_an_index_that_the_samples_have_and_the_graph_has_not_is_the_samples_fau
     model = with_weights(parsed("(int64[N,3] x) => (float[N,3,2] y) { y = Gather(table, x) }"), table=noise(5, 2))
     with pytest.raises(RunError, match=r"idx=9 must be within(?s:.*)Hint: an index of the samples .*vocabulary"):
         memory_runner(model, ["y"])({"x": np.full((2, 3), 9)})
+
+
+def test_what_runs_without_optimisations_is_the_runtimes_fault() -> None:
+    text = "(float[N,4] x) => (float[N,8] y) { t = Transpose <perm = [0, 1]> (x)  y = Gemm(t, w) }"
+    run = memory_runner(with_weights(parsed(text), w=noise(4, 8)), ["y"])  # onnxruntime 1.24 fuses the two, and wrongly
+    with pytest.raises(RunError, match=r"Dimension mismatch(?s:.*)Hint: it is a fault of onnxruntime, whose optim"):
+        run({"x": noise(3, 4)})
 
 
 def test_a_fault_of_the_caller_is_not_blamed_on_the_graph() -> None:

@@ -1,6 +1,7 @@
 """Graphs of any age and style become one that the export knows, and answer as they did; weights may lie outside."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -290,11 +291,12 @@ def _float() -> onnx.TypeProto:
     return helper.make_tensor_type_proto(TensorProto.FLOAT, [])
 
 
+BATCH = DynamicDim("batch", 1, 4, 8)
 SPEC = ModelSpec(
     family="toy",
     model="toy",
-    inputs=(TensorSpec("x", "float32", (DynamicDim("batch", 1, 4, 8), 4)),),
-    outputs=(TensorSpec("y", "float32", (DynamicDim("batch", 1, 4, 8), 4)),),
+    inputs=(TensorSpec("x", "float32", (BATCH, 4)),),
+    outputs=(TensorSpec("y", "float32", (BATCH, 4)),),
     limits={"fp32": Limits({"y": 1e-6})},
     task="values",
 )
@@ -339,10 +341,58 @@ def test_what_exporters_say_of_shapes_is_taken_for_what_they_mean(
     assert source.reference()({"x": noise(3, 4)})["y"].shape == (3, 4)
 
 
+def test_a_branch_for_another_size_than_the_specs_keeps_no_graph_from_loading(tmp_path: Path) -> None:
+    """As of a network for two sampling rates: the graph takes what either does, the spec one of them."""
+    text = """(float[A,B] x, int64 rate) => (float[A,C] y) {
+      c = Equal (rate, low)
+      y = If (c) <then_branch = t () => (float[A,C] t) { t = MatMul (x, narrow) },
+                  else_branch = e () => (float[A,C] e) { e = MatMul (x, wide) }>
+    }"""
+    onnx.save(
+        with_weights(parsed(text), low=np.asarray(8), narrow=noise(2, 3), wide=noise(4, 3)), tmp_path / "model.onnx"
+    )
+    np.savez(tmp_path / "x.npz", x=noise(40, 1, 4), rate=np.full(40, 16))
+    spec = replace(
+        SPEC,
+        inputs=(TensorSpec("x", "float32", (1, 4)), TensorSpec("rate", "int64", ())),
+        outputs=(TensorSpec("y", "float32", (1, 3)),),
+        batched=False,
+    )
+    from_graph(tmp_path / "model.onnx", spec, [tmp_path / "x.npz"], 20).write_graph(tmp_path / "fp32.onnx")
+    run, x = onnx_runner(tmp_path / "fp32.onnx", ["y"]), noise(1, 4)
+    assert np.allclose(run({"x": x, "rate": np.asarray(16)})["y"], x @ noise(4, 3), atol=1e-5)
+    assert contract.graph_gate(graphs.load(tmp_path / "fp32.onnx"), spec).passed
+
+
+def test_an_output_of_another_rank_than_its_exporter_guessed_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    model = with_weights(parsed("(float[N,4] x) => (float[N,K] y) { y = Reshape (x, to) }"), to=np.array([-1, 4, 1]))
+    onnx.save(model, tmp_path / "model.onnx")
+    spec = replace(SPEC, outputs=(TensorSpec("y", "float32", (BATCH, 4, 1)),))
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    source = from_graph(tmp_path / "model.onnx", spec, [tmp_path / "x.npz"], 20)
+    assert source.reference()({"x": noise(3, 4)})["y"].shape == (3, 4, 1)
+    with pytest.raises(GraphError, match=r"output 'y' has dims \[-1, 4, 1\], not \[-1, 4, 2, 1\]"):
+        wrong = replace(SPEC, outputs=(TensorSpec("y", "float32", (BATCH, 4, 2, 1)),))
+        from_graph(tmp_path / "model.onnx", wrong, [tmp_path / "x.npz"], 20)
+
+
 def test_an_output_that_really_has_one_row_is_not_taken_for_a_batch() -> None:
     model = parsed("(float[N,4] x) => (float[1,4] y) { y = ReduceMax <axes = [0]> (x) }")
     gate = contract.graph_gate(graphs.pinned(graphs.normalise(model), SPEC), SPEC)
     assert "output 'y' has dims [1, 4], not [-1, 4], it is baked in" in gate.detail
+
+
+def test_a_transpose_that_exchanges_nothing_changes_no_answer(tmp_path: Path) -> None:
+    """onnxruntime 1.24 takes it for one that does, before a Gemm: an error, or with as many rows as columns worse."""
+    text = "(float[N,4] x) => (float[N,4] y) { t = Transpose <perm = [0, 1]> (x)  y = Gemm(t, w) }"
+    model = with_weights(parsed(text), w=noise(4, 4))
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=noise(40, 4))
+    source = from_graph(tmp_path / "model.onnx", SPEC, [tmp_path / "x.npz"], 20)
+    for run in (source.reference(), memory_runner(graphs.normalise(model), ["y"])):
+        for rows in (3, 4):
+            x = noise(rows, 4)
+            assert np.allclose(run({"x": x})["y"], x @ noise(4, 4), atol=1e-5)
 
 
 def test_names_that_break_what_reads_them_are_made_plain() -> None:
@@ -351,6 +401,13 @@ def test_names_that_break_what_reads_them_are_made_plain() -> None:
         node.name = name
     names = [node.name for node in graphs.normalise(model).graph.node]
     assert names == ["dense_0___31m", "a" * 200, "net/1:0"]
+
+
+def test_nodes_that_are_not_of_the_opset_are_no_damage(tmp_path: Path) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { y = ReduceMax <axes = [1]> (x) }"
+    onnx.save(parsed(text, opset=18), tmp_path / "model.onnx")
+    with pytest.raises(GraphError, match=r"not a valid graph of opset 18\nNote: Unrecognized attribute: axes for op"):
+        graphs.load(tmp_path / "model.onnx")
 
 
 def test_what_draws_at_random_is_refused_by_its_node(tmp_path: Path) -> None:

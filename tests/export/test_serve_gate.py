@@ -82,9 +82,13 @@ shape = [{ name = "batch", min = 1, opt = 1, max = MAX }, 4]
 @pytest.mark.heavy
 def test_a_graph_that_answers_by_its_batch_is_published_only_to_be_asked_a_row_at_a_time(workspace: Workspace) -> None:
     root = workspace.root
-    graph = "centred (float[n, 4] x) => (float[n, 4] y) { m = ReduceMean <keepdims = 1> (x, a)  y = Sub (x, m) }"
+    graph = """centred (float[n, 4] x) => (float[n, 4] y) {
+      rows = Shape <end = 1> (x)  many = Greater (rows, a_few)  sign = Cast <to = 1> (many)
+      m = ReduceMean <keepdims = 1> (x, a)  p = Mul (m, sign)  y = Sub (x, p)
+    }"""  # of more rows than the reference is looked at with
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}')
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "a"))
+    constants = {"a": np.array([0]), "a_few": np.array([8])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in constants.items())
     onnx.save(model, root / "centred.onnx")
     np.savez(root / "x.npz", x=np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
 

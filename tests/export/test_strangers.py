@@ -145,6 +145,43 @@ def test_what_fails_when_it_is_run_is_refused_before_anything_is_written(workspa
     assert why.startswith("error: the node that gives f (Reshape) takes one sample, and fails at a batch of 8: ")
 
 
+BESIDE = {
+    "a mean": "(float[N,4] x) => (float[N,4] y) { m = ReduceMean <axes = [0], keepdims = 1> (x)  y = Sub (x, m) }",
+    "a decision": """(float[N,4] x) => (float[N,4] y) {
+      m = ReduceMax <keepdims = 0> (x)  c = Greater (m, two)
+      y = If (c) <then_branch = t () => (float[N,4] t) { t = Tanh (x) },
+                  else_branch = e () => (float[N,4] e) { e = Neg (x) }>
+    }""",
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_an_answer_that_depends_on_what_is_beside_it_is_refused(
+    workspace: Workspace, tmp_path: Path, kind: str
+) -> None:
+    model = with_weights(parsed(BESIDE[kind]), two=np.asarray(2, np.float32))
+    arguments = bring(tmp_path / "beside", model, {"x": noise(N, 4)})
+    Path(arguments[3]).write_text(Path(arguments[3]).read_text("utf-8").replace("= 0.5", "= 1e-3"), "utf-8")
+    why = refused(workspace, arguments, "beside")
+    assert why.startswith("error: the answer to a sample depends on what is in the batch beside it: 'y' is ")
+    assert "or let it be served a row at a time: max = 1 of the batch in the spec" in why
+
+
+@pytest.mark.parametrize(("limit", "published"), [("= 1e-3", False), ("= 0.5", True)])
+def test_a_scale_of_the_whole_batch_is_taken_as_far_as_the_limits_allow(
+    workspace: Workspace, tmp_path: Path, limit: str, published: bool
+) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { q, s, z = DynamicQuantizeLinear (x)  y = DequantizeLinear (q, s, z) }"
+    arguments = bring(tmp_path / "scale", parsed(text), {"x": noise(N, 4)}, more="tensorrt = false")
+    Path(arguments[3]).write_text(Path(arguments[3]).read_text("utf-8").replace("= 0.5", limit), "utf-8")
+    if published:
+        released(workspace, arguments, "scale")
+    else:
+        assert "quantize with fixed scales, a dynamic one is of the whole batch" in refused(
+            workspace, arguments, "scale"
+        )
+
+
 def test_layers_that_are_not_in_8_bits_are_named_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
     text = "(float[N,8] x) => (float[N,8] y) { a = MatMul(x, w)  t = Transpose(a)  b = MatMul(a, t)  y = MatMul(b, a) }"
     model = with_weights(parsed(text), w=noise(8, 8))
