@@ -13,10 +13,10 @@ from deploy.triton.arguments import tritonserver_command
 from deploy.triton.control import ModelVersion
 from deploy.triton.environment import Triton
 from deploy.triton.settings import Settings
-from tests.conftest import FAMILY, MODEL, Workspace, free_ports, port_options
+from tests.conftest import FAMILY, Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
 from tests.deploy.test_upgrade import code
-from tests.workspace import POSTPROCESS, PREPROCESS
+from training import families
 
 
 def model(root: Path, name: str, *, version: str | None = None, more: str = "") -> Path:
@@ -205,10 +205,15 @@ def test_only_what_was_never_loaded_is_taken_from_the_index(tmp_path: Path) -> N
     assert released.without([never, *others], groups) == others
 
 
-def test_the_repository_of_git_leaves_out_the_family_and_says_how_to_release_it(workspace: Workspace) -> None:
+def test_the_repository_of_git_leaves_out_every_family_and_says_how_to_release_it(workspace: Workspace) -> None:
+    models = [folder.name for folder in workspace.repository.iterdir()]
     write_model(workspace.repository, "other")
-    line = f"{FAMILY} is not served: no version of {MODEL} is published — python -m export {FAMILY}"
-    assert said(workspace.repository) == {line: {FAMILY, PREPROCESS, MODEL, POSTPROCESS}}
+    expected = {}
+    for family in families.FAMILIES:
+        network = families.spec(family).model
+        line = f"{family} is not served: no version of {network} is published — python -m export {family}"
+        expected[line] = {model for model in models if model.partition("_")[0] == family}
+    assert said(workspace.repository) == expected
     with pytest.raises(RepositoryError, match="is no model configuration"):
         (workspace.repository / FAMILY / "config.pbtxt").write_text("none {")
         released.config(workspace.repository / FAMILY, None)

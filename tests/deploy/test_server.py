@@ -15,6 +15,7 @@ from contracts import layout
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, processes_of, wait_for
 from tests.deploy.conftest import write_model
 from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
+from training import families
 
 
 def up(workspace: Workspace, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -93,8 +94,9 @@ def test_one_flipped_byte_in_a_published_file_is_refused_before_it_is_served(rel
 def test_a_repository_without_a_release_says_which_model_is_missing(workspace: Workspace) -> None:
     done = refused(workspace, *port_options(free_ports()))
     assert done.returncode == 1
-    assert f"error: no version of {MODEL} is published" in done.stderr
-    assert "python -m export" in done.stderr
+    missing = ", ".join(sorted(families.spec(family).model for family in families.FAMILIES))
+    assert f"error: no version of {missing} is published" in done.stderr
+    assert all(f"python -m export {family}" in done.stderr for family in families.FAMILIES)
     assert not processes_of(workspace)
 
 
