@@ -146,8 +146,14 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
     if not parser.parse_from_file(str(graph)):
         reasons = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise CompileError(f"{options.library} cannot parse {graph.name}", note="; ".join(reasons))
+    _fix_inputs(network, spec)
     config = _config(trt, builder, spec, options)
-    share, io_tensors = dtype_share(network, trt), _io_tensors(network, trt)
+    try:
+        share, io_tensors = dtype_share(network, trt), _io_tensors(network, trt)
+    except (RuntimeError, ValueError) as error:  # of branches whose shapes do not go together
+        raise CompileError(
+            f"{options.library} cannot tell the shapes in {graph.name}", note="; ".join(log.errors) or str(error)
+        ) from error
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CompileError(f"{options.library} cannot compile {graph.name}", note="; ".join(log.errors) or None)
@@ -171,6 +177,15 @@ def build(graph: Path, spec: ModelSpec, options: BuildOptions) -> BuiltEngine:
 def profile_of(spec: ModelSpec) -> Profile:
     """Return the optimization profile of a spec's inputs."""
     return {tensor.name: tuple(tensor.shape_at(end) for end in ("min", "opt", "max")) for tensor in spec.inputs}
+
+
+def _fix_inputs(network: Any, spec: ModelSpec) -> None:
+    """Give the inputs the sizes that the spec fixes: a graph with branches may have left them open."""
+    wanted = {t.name: tuple(d if isinstance(d, int) else -1 for d in t.shape) for t in spec.inputs}
+    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
+        shape, fixed = tuple(tensor.shape), wanted.get(tensor.name, ())
+        if len(shape) == len(fixed) and shape != fixed:
+            tensor.shape = tuple(f if s == -1 else s for s, f in zip(shape, fixed, strict=True))
 
 
 def _parse_error(error: Any) -> str:

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from contracts.spec import DynamicDim, Limits, ModelSpec, TensorSpec
 from export import graphs
-from export.errors import GraphError
+from export.errors import CompileError, GraphError
 from export.graphs import file as graph_file
-from export.proof import contract
+from export.proof import contract, engine
 from export.proof.runners import memory_runner, onnx_runner
 from export.source.graph_file import from_graph
 from tests.export.brought import noise, parsed, with_weights
@@ -362,6 +362,14 @@ def test_a_branch_for_another_size_than_the_specs_keeps_no_graph_from_loading(tm
     run, x = onnx_runner(tmp_path / "fp32.onnx", ["y"]), noise(1, 4)
     assert np.allclose(run({"x": x, "rate": np.asarray(16)})["y"], x @ noise(4, 3), atol=1e-5)
     assert contract.graph_gate(graphs.load(tmp_path / "fp32.onnx"), spec).passed
+    with pytest.raises(CompileError, match=r"tensorrt_rtx cannot (?:tell the shapes in|compile) fp32\.onnx\nNote: "):
+        engine.build(tmp_path / "fp32.onnx", spec, engine.BuildOptions())
+
+
+def test_an_engine_takes_the_sizes_that_the_spec_fixes_and_the_graph_leaves_open(tmp_path: Path) -> None:
+    onnx.save(parsed("(float[A,B] x) => (float[A,B] y) { y = Relu(x) }"), tmp_path / "model.onnx")
+    built = engine.build(tmp_path / "model.onnx", SPEC, engine.BuildOptions())
+    assert contract.engine_gate(built.io_tensors, SPEC).passed
 
 
 def test_an_output_of_another_rank_than_its_exporter_guessed_is_taken_for_what_it_is(tmp_path: Path) -> None:
