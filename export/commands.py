@@ -18,6 +18,7 @@ from contracts.running import record
 from contracts.spec import PRECISIONS, ModelSpec, Precision
 from export import pipeline
 from export.cache import Cache
+from export.company import alone_if_it_must
 from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import BuildOptions
@@ -39,6 +40,8 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
     own_steps = step_file.read_all(preprocess=options.preprocess, postprocess=options.postprocess)
     work = layout.artifacts() / "export"
     source = find_source(options, progress, work)
+    cache = cache_of(source.spec, work, force=options.force)
+    source = alone_if_it_must(source, cache, progress.say)
     model_directory = options.repository / source.spec.model
     with (
         configs.written(model_directory, source.spec, source.calibration) as written,
@@ -48,7 +51,7 @@ def export(options: argparse.Namespace, given: Sequence[str]) -> int:
             source,
             _request(options, given, source.spec, work),
             model_directory=model_directory,
-            cache=cache_of(source.spec, work, force=options.force),
+            cache=cache,
             progress=progress,
         )
     for path in (*written, *put_around):

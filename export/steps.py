@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.progress import Progress
-from contracts import golden, manifest
+from contracts import manifest
 from contracts.files import texts
 from contracts.judging import tasks
 from contracts.manifest import Recipe
@@ -21,16 +21,13 @@ from export.cache import Cache
 from export.context import ENDS, ExportContext
 from export.errors import GraphError
 from export.precision import fp16, int8, search
-from export.proof.compare import compare
-from export.proof.runners import Runner, predict
+from export.proof.runners import predict
 from export.source.base import ExportSource
 
 # Samples whose every intermediate tensor is looked at for FP16.
 _FP16_SAMPLES = 64
 _FP16_ALONE = 8  # where each is run alone
 _REFERENCE_BATCH = 64
-# Samples that the reference answers alone, too, and how many of them at a time in company.
-_IN_COMPANY, _COMPANY = 16, 8
 
 
 def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) -> Mapping[str, Sequence[Batch]]:
@@ -42,8 +39,7 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
         {"search", "held-out", "min", "opt" or "max": the outputs of each group, or without a batch of each sample}.
 
     Raises:
-        GraphError: it does not run, gives inf or nan itself, or shapes that the spec does not have; or it answers a
-            sample otherwise in a batch than alone.
+        GraphError: it does not run, gives inf or nan itself, or shapes that the spec does not have.
     """
     splits = {"search": source.search, "held-out": source.held_out, **{end: source.inputs_at(end) for end in ENDS}}
     spec = source.spec
@@ -56,12 +52,8 @@ def reference_outputs(source: ExportSource, cache: Cache, progress: Progress) ->
                 given = predict(run, split, min(spec.max_batch, _REFERENCE_BATCH), done.advance)
                 _check_shapes(given, spec)
                 _save(_expected(split, spec.batched) or given, given, place / f"{name}.npz")
-            apart = _apart_in_company(run, source.held_out.first(_IN_COMPANY), spec) if spec.batched else {}
-            (place / "company.json").write_text(json.dumps(apart))
 
-        sizes = [*(len(split) for split in splits.values()), _IN_COMPANY]
-        place, cached = cache.step("reference", make, data=data, sizes=sizes)
-        _check_company(json.loads((place / "company.json").read_text()), spec)
+        place, cached = cache.step("reference", make, data=data, sizes=[len(split) for split in splits.values()])
         outputs = {name: _load(place / f"{name}.npz") for name in splits}
         for name, values in ((n, v) for parts in outputs.values() for part in parts for n, v in part.items()):
             if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -81,30 +73,6 @@ def _check_shapes(given: Sequence[Batch], spec: ModelSpec) -> None:
                     f"the output {tensor.name!r} is {list(values.shape)}, and the spec says [{_listed(wanted)}]",
                     hint="mend the spec; or export the graph again, if it is the graph that is wrong",
                 )
-
-
-def _apart_in_company(run: Runner, split: Split, spec: ModelSpec) -> dict[str, tuple[float, float]]:
-    """Measure {output: how far a sample's answer in a batch is from the one that it gets alone, and of what size}."""
-    alone = predict(run, split, 1)
-    apart = compare(predict(run, split, min(spec.max_batch, _COMPANY)), alone, spec).differences
-    floats = {tensor.name for tensor in spec.outputs if np.dtype(tensor.dtype).kind == "f"}  # all else is equal or not
-    sizes = {name: max(float(np.abs(part[name]).max(initial=0.0)) for part in alone) for name in floats}
-    return {name: (difference.largest, sizes.get(name, 0.0)) for name, difference in apart.items()}
-
-
-def _check_company(apart: Mapping[str, tuple[float, float]], spec: ModelSpec) -> None:
-    """See that what a sample is batched with does not change its answer: a server batches whoever asks at once."""
-    for output, (figure, size) in apart.items():
-        allowed = spec.limits["fp32"].of(output).largest if "fp32" in spec.limits else None
-        if figure > (limit := golden.tolerance_in_company(allowed or 0.0, size)):
-            raise GraphError(
-                f"the answer to a sample depends on what is in the batch beside it: {output!r} is {figure:.3g} away "
-                f"from what the sample alone gets (limit: {limit:.3g})",
-                note="a server puts the samples of different clients into one batch",
-                hint="take no mean, softmax or decision (If) over the first dimension, and no BatchNorm in training "
-                "mode; quantize with fixed scales, a dynamic one is of the whole batch, or allow for it in "
-                "limits.fp32; or let it be served a row at a time: max = 1 of the batch in the spec",
-            )
 
 
 def _listed(dims: Sequence[object]) -> str:

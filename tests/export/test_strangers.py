@@ -156,30 +156,30 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("kind", BESIDE)
-def test_an_answer_that_depends_on_what_is_beside_it_is_refused(
+def test_what_answers_by_what_is_beside_it_is_served_a_row_at_a_time(
     workspace: Workspace, tmp_path: Path, kind: str
 ) -> None:
     model = with_weights(parsed(BESIDE[kind]), two=np.asarray(2, np.float32))
-    arguments = bring(tmp_path / "beside", model, {"x": noise(N, 4)})
-    Path(arguments[3]).write_text(Path(arguments[3]).read_text("utf-8").replace("= 0.5", "= 1e-3"), "utf-8")
-    why = refused(workspace, arguments, "beside")
-    assert why.startswith("error: the answer to a sample depends on what is in the batch beside it: 'y' is ")
-    assert "or let it be served a row at a time: max = 1 of the batch in the spec" in why
+    release, said = released(workspace, bring(tmp_path / "beside", model, {"x": noise(N, 4)}), "beside")
+    assert "warning: the answer to a sample depends on what is in the batch beside it: 'y' is " in said
+    assert "served a row at a time, as with max = 1 of the batch" in said
+    folder = workspace.root / "models" / "beside"
+    for config in (folder / "config.pbtxt", folder / "configs" / "cpu.pbtxt"):
+        assert model_config.read(config).max_batch_size == 1
+    assert {request.rows for request in golden.find(workspace.root / "models", "beside")} == {1}
+    assert passed(release)["fp32"]
 
 
-@pytest.mark.parametrize(("limit", "published"), [("= 1e-3", False), ("= 0.5", True)])
+@pytest.mark.parametrize(("limit", "batched"), [("= 1e-3", False), ("= 0.5", True)])
 def test_a_scale_of_the_whole_batch_is_taken_as_far_as_the_limits_allow(
-    workspace: Workspace, tmp_path: Path, limit: str, published: bool
+    workspace: Workspace, tmp_path: Path, limit: str, batched: bool
 ) -> None:
     text = "(float[N,4] x) => (float[N,4] y) { q, s, z = DynamicQuantizeLinear (x)  y = DequantizeLinear (q, s, z) }"
     arguments = bring(tmp_path / "scale", parsed(text), {"x": noise(N, 4)}, more="tensorrt = false")
     Path(arguments[3]).write_text(Path(arguments[3]).read_text("utf-8").replace("= 0.5", limit), "utf-8")
-    if published:
-        released(workspace, arguments, "scale")
-    else:
-        assert "quantize with fixed scales, a dynamic one is of the whole batch" in refused(
-            workspace, arguments, "scale"
-        )
+    released(workspace, arguments, "scale")
+    config = model_config.read(workspace.root / "models" / "scale" / "config.pbtxt")
+    assert (config.max_batch_size > 1) is batched
 
 
 def test_layers_that_are_not_in_8_bits_are_named_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
