@@ -7,7 +7,7 @@ its log alone which nodes it keeps, and why a conversion failed.
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,16 +51,17 @@ def converted(
             save_arrays(data / f"{number:06d}.npz", given)
         onnx.save(model, Path(scratch, fp32.name))
         try:
-            half = convert_to_mixed_precision(
-                str(Path(scratch, fp32.name)),
-                low_precision_type=low,
-                nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
-                data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
-                init_max=_MAX if low == "fp16" else np.inf,
-                keep_io_types=True,
-                calibration_data=str(data),
-                providers=["cpu"],
-            )
+            with chdir(scratch):  # onnxruntime's shape inference leaves a dump where it is, if it is at its end
+                half = convert_to_mixed_precision(
+                    str(Path(scratch, fp32.name)),
+                    low_precision_type=low,
+                    nodes_to_exclude=[f"^{re.escape(name)}$" for name in keep],
+                    data_max=_MAX * _HEADROOM if low == "fp16" else np.inf,
+                    init_max=_MAX if low == "fp16" else np.inf,
+                    keep_io_types=True,
+                    calibration_data=str(data),
+                    providers=["cpu"],
+                )
         except Exception as error:  # it fails in its own many ways on graphs that it does not know
             raise GraphError(
                 f"ModelOpt could not convert {fp32.name} to {low.upper()}",

@@ -154,23 +154,25 @@ def _with_modelopt(precision: Precision, fp32: Path, int8: Path, samples: Split,
     from modelopt.onnx.quantization import quantize
     from onnxruntime import quantization as q
 
-    model = graphs.load(fp32)
+    model, made = graphs.load(fp32), int8.resolve()
     with TemporaryDirectory() as scratch:
-        # A copy: it writes its intermediate files beside the graph it is given.
-        quantize(
-            str(shutil.copy(fp32, scratch)),
-            quantize_mode=precision,
-            calibration_data_reader=_reader(q, samples.batches(1 if batched else 0)),
-            calibration_method=method,
-            calibration_eps=["cpu"],
-            # 8 bits where the arithmetic is. Its default also takes Mul, Clip, pooling and constants: on graphs other
-            # than plain CNNs that cost accuracy (0.95 agreement instead of 0.99) and was refused by TensorRT.
-            op_types_to_quantize=_heavy_types(model),
-            high_precision_dtype="fp32",  # one graph for the CPU and the GPU
-            dq_only=True,  # weights stored in 8 bits: a quarter of the file
-            output_path=str(int8),
-            log_level="ERROR",
-        )
+        # A copy: it writes its intermediate files beside the graph it is given, and onnxruntime where it is.
+        given = shutil.copy(fp32, scratch)
+        with contextlib.chdir(scratch):
+            quantize(
+                str(given),
+                quantize_mode=precision,
+                calibration_data_reader=_reader(q, samples.batches(1 if batched else 0)),
+                calibration_method=method,
+                calibration_eps=["cpu"],
+                # 8 bits where the arithmetic is. Its default also takes Mul, Clip, pooling and constants: on graphs
+                # other than plain CNNs that cost accuracy (0.95 agreement instead of 0.99) and was refused by TensorRT.
+                op_types_to_quantize=_heavy_types(model),
+                high_precision_dtype="fp32",  # one graph for the CPU and the GPU
+                dq_only=True,  # weights stored in 8 bits: a quarter of the file
+                output_path=str(made),
+                log_level="ERROR",
+            )
 
 
 def _with_onnxruntime(fp32: Path, int8: Path, samples: Split, method: str, batched: bool) -> None:

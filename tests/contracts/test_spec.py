@@ -1,5 +1,8 @@
 """A spec in a TOML file is the same as one in Python, and says what it lacks."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +149,14 @@ def test_a_drop_may_be_called_as_it_was_when_accuracy_was_the_only_metric(path: 
     for name in ("drop", "accuracy_drop_points"):
         path.write_text(TOML.replace("agreement = 0.95", f"agreement = 0.95\n{name} = 0.5"))
         assert spec_file.read(path).limits["int8"].drop == 0.5
+
+
+def test_a_spec_is_utf_8_whatever_the_locale_is(path: Path) -> None:
+    path.write_text(TOML.replace('"blank", "a"', '"Größe", "日本"'), "utf-8")
+    code = f"import pathlib; from contracts.files import spec_file as s; print(ascii(s.read(pathlib.{path!r}).labels))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == ascii(("Größe", "日本")) + "\n", done.stderr
 
 
 def test_a_byte_order_mark_is_no_part_of_a_spec(path: Path) -> None:
