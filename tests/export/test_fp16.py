@@ -13,10 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from contracts.spec import Precision
 from export import graphs, prove
 from export.context import ExportContext
-from export.precision import fp16
+from export.errors import GraphError
+from export.precision import autocast, fp16
 from export.proof import engine
 from export.proof.runners import memory_runner, onnx_runner
 from export.source.base import ExportSource
+from tests.export.brought import noise, parsed
 
 
 def chain(dtype: int) -> onnx.ModelProto:
@@ -123,3 +125,23 @@ def test_normalising_and_softmax_stay_in_fp32(graphs_of_fashion: dict[Precision,
         assert types[by_name[name].output[0]] == TensorProto.FLOAT, name
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert {types[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+
+
+def test_a_converter_that_leaves_files_where_it_is_run_leaves_none_with_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As onnxruntime's shape inference does with what it cannot infer, weights and all."""
+
+    def dump(*_: object, **__: object) -> None:
+        Path("sym_shape_infer_temp.onnx").touch()
+        raise NameError("name 'trt' is not defined")
+
+    monkeypatch.setattr("modelopt.onnx.autocast.convert_to_mixed_precision", dump)
+    gelu = parsed("(float[N,4] x) => (float[N,4] y) { y = com.microsoft.Gelu (x) }", domains={"com.microsoft": 1})
+    onnx.save(gelu, tmp_path / "fp32.onnx")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(GraphError, match=r"takes none but ONNX's own operators, and not Gelu \(com\.microsoft\)"):
+        autocast.converted(tmp_path / "fp32.onnx", [{"x": noise(2, 4)}], [])
+    assert not list(here.iterdir())
