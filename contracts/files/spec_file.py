@@ -104,7 +104,7 @@ def _spec(raw: Table, task: Task) -> ModelSpec:
 
 
 def _card(raw: object) -> Card:
-    given: dict[str, Any] = dict(_table(raw, "card", "[card]"))
+    given = _table(raw, "card", "[card]")
     _require(given, _CARD, "[card]")
     _only(given, _CARD, "[card]")
     words: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}

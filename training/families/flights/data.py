@@ -5,7 +5,7 @@ A model is asked about flights of the future, and so is judged by flights of its
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class DataModule(pl.LightningDataModule):
     @cached_property
     def flights(self) -> pd.DataFrame:
         """All flights (departures.py), in the order of their departures."""
-        found = departures.departures(departures.read(source.locate(self.root)))
+        found, _ = _joined(source.locate(self.root))
         if self.rows is not None:
             months = found.groupby(found["departure"].dt.month)
             found = found[months.cumcount() % (months["late"].transform("size") // self.rows).clip(lower=1) == 0]
@@ -80,7 +80,7 @@ class DataModule(pl.LightningDataModule):
         last = self.flights.drop_duplicates(key, keep="last")
         schedule = {name: last[name].to_numpy(str) for name in key}
         schedule |= {name: last[name].to_numpy(np.float64) for name in ("duration", "distance", *entities.PLANE)}
-        hours = departures.weather(departures.read(source.locate(self.root)))
+        _, hours = _joined(source.locate(self.root))
         weather = {"origin": hours["origin"].to_numpy(str), "time": hours["time"].to_numpy(np.int64)}
         weather |= {name: hours[name].to_numpy(np.float64) for name in entities.WEATHER}
         return {"schedule": schedule, "weather": weather}
@@ -116,6 +116,13 @@ class DataModule(pl.LightningDataModule):
         size = self.batch_size if train else _MOST
         batches = torch.utils.data.BatchSampler(order, size, drop_last=train and len(dataset) > size)
         return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+@lru_cache(maxsize=1)
+def _joined(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return all flights, and the weather by the hour; both take seconds to read, and an export asks several times."""
+    tables = departures.read(directory)
+    return departures.departures(tables), departures.weather(tables)
 
 
 def encode(flights: pd.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """What a caller knows of a flight, and where a release looks up the rest: by the same joins as training."""
 
 from contracts.entities.declaration import AsOf, Declaration, Entity, Fill, Lookup
-from training.families.flights.features import names
+from training.families.flights.features import FAMILY, names
 
 ORIGIN_ZONE = "America/New_York"  # of all three airports
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
@@ -16,7 +16,7 @@ def _fills(columns: tuple[str, ...]) -> tuple[Fill, ...]:
 
 
 ENTITIES = Declaration(
-    "flights",
+    FAMILY,
     (
         Entity("carrier", "text", about="the airline's code of two letters, as UA"),
         Entity("flight", "text", sent=False, about="its number without the airline, as 1545"),
