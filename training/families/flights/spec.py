@@ -44,6 +44,7 @@ SPEC = ModelSpec(
         limits=(
             "It was trained on one year, with the airlines, planes and routes of 2013.",
             "Of flights that are cancelled or diverted it says nothing: they have no arrival.",
+            "Trees are better than the logistic regression over the year, and worse in November.",
             "Its probabilities are too high in months with few late flights, as October and November were.",
             "It does not know how late the plane's flight before is, nor how full the airport is.",
             "A caller who names a flight alone gets the plane that flew it last, and weather for 2013 only.",
