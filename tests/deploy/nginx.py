@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class Proxy:
 
     @property
     def log(self) -> list[str]:
-        return (self.folder / "access.log").read_text().splitlines()
+        """The lines of its access log. Half of one may be seen while nginx writes it: then all are read again."""
+        while (text := (self.folder / "access.log").read_text()) and not text.endswith("\n"):
+            time.sleep(0.01)
+        return text.splitlines()
 
     def connect(self) -> HTTPSConnection:
         """A connection of a client that trusts the proxy's authority."""
