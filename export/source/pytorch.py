@@ -34,6 +34,7 @@ _OPSET = 20
 # A graph whose answers are further from the module's than this share of their RMS computes something else. What
 # rounding may cost is the limits' to say.
 _ANOTHER_FUNCTION = 0.01
+_NOTHING = 1e-6  # a difference of this size: of a probability of 1e-9 onnxruntime makes 0
 # While it is exported a tensor is called so: an output `embedding` would have the name of an operator's result.
 _PLAIN = "__{}__"
 # Scopes that are no module of theirs.
@@ -192,9 +193,9 @@ def _compare(name: str, found: NDArray[Any], expected: NDArray[Any], where: str)
         return
     true = expected.astype(np.float64)
     scale = float(np.sqrt(np.square(true).mean())) or 1.0
-    error = float(np.sqrt(np.square(found.astype(np.float64) - true).mean())) / scale
-    if not error <= _ANOTHER_FUNCTION:
-        raise GraphError(f"{name} of the graph differs from the module's by {error:.1%} of its RMS, {where}")
+    error = float(np.sqrt(np.square(found.astype(np.float64) - true).mean()))
+    if not error <= max(_ANOTHER_FUNCTION * scale, _NOTHING):
+        raise GraphError(f"{name} of the graph differs from the module's by {error / scale:.1%} of its RMS, {where}")
 
 
 def _in_its_own_terms(model: onnx.ModelProto) -> onnx.ModelProto:
