@@ -88,6 +88,18 @@ def test_writing_in_place_keywords_and_an_input_handed_on(tmp_path: Path) -> Non
     exported(InOneGo(), tmp_path, {"scale": floats(BATCH, 3), "x": floats(BATCH, 4)})
 
 
+class Unlikely(nn.Module):
+    """Sure of a no where all is 0, as the example of an export is: onnxruntime's sigmoid gives 0 there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x - 25)
+
+
+def test_a_probability_next_to_nothing_may_be_nothing_in_the_graph(tmp_path: Path) -> None:
+    assert 0 < Unlikely()(torch.zeros(1, 1)).item() < 1e-10
+    exported(Unlikely(), tmp_path, {"x": floats(32, 1)})
+
+
 def test_state_and_a_scalar_without_a_batch(tmp_path: Path) -> None:
     arrays = {"sound": floats(40, 1, 16), "state": floats(40, 2, 1, 8), "rate": np.full(40, 16000)}
     exported(Voice(), tmp_path, arrays)
