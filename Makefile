@@ -50,7 +50,7 @@ images: setup ## build the container images and run them, over a stand-in of NVI
 	$(BIN)/python -m pytest --capture=no --verbose -m "slow or not slow" tests/images
 
 pin-images: ## write the digests of the images that the Dockerfiles stand on, as their registries have them now
-	@$(PYTHON) -m cli.base_images Dockerfile Dockerfile.triton
+	@$(PYTHON) -m cli.installing.base_images Dockerfile Dockerfile.triton
 
 lint: setup ## ruff, hadolint, actionlint and zizmor
 	$(BIN)/ruff check .
@@ -78,7 +78,7 @@ setup: $(SETUP) ## the project's environment, from requirements.lock
 
 $(SETUP): requirements.lock $(TORCH) $(if $(OTHER),of-another-python)
 	$(CHECK_PYTHON)
-	@$(PYTHON) -m cli.environments --either $(TORCH) -- $(VENV) requirements.lock $(PIP_ARGS)
+	@$(PYTHON) -m cli.installing.environments --either $(TORCH) -- $(VENV) requirements.lock $(PIP_ARGS)
 
 # What can be known before anything is installed: the server's environment has demands of its own.
 server-python:
@@ -95,10 +95,10 @@ define CHECK_PYTHON
 endef
 
 lock: setup ## bring the locks to what pyproject.toml and deploy/*.in ask, with as few new versions as that needs
-	@$(BIN)/python -m cli.locks
+	@$(BIN)/python -m cli.installing.locks
 
 upgrade: setup ## the same with the newest versions of everything
-	@$(BIN)/python -m cli.locks --upgrade
+	@$(BIN)/python -m cli.installing.locks --upgrade
 
 clean: ## remove what was made, but not the environments, the data or the releases
 	rm -rf artifacts .mypy_cache .pytest_cache .ruff_cache

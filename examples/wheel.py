@@ -6,7 +6,7 @@ overwrites the files of the `onnxruntime-gpu` that this project needs.
 
 from pathlib import Path
 
-from cli import wheels
+from cli.installing import wheels
 from contracts import layout
 from contracts.errors import ProjectError
 from contracts.manifest import sha256

@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 import pytest
 
+from cli.installing.tool_environments import programs
 from contracts import signing
 from deploy.triton.ports import free_ports
 from tests import heavy
@@ -137,6 +138,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         common = common.parent
     heavy.once(common / "shared.made", lambda: new_workspace(common / "shared"))
     return Workspace(common / "shared")
+
+
+@pytest.fixture(scope="session")
+def data_tools() -> Path:
+    """The folder of the programs for data and features, in their own environment: DVC, Great Expectations, Feast."""
+    return programs("data")
+
+
+@pytest.fixture(scope="session")
+def ray_tools() -> Path:
+    """The folder of Ray's programs, in an environment of its own."""
+    return programs("ray")
 
 
 @pytest.fixture(scope="session")

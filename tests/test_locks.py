@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cli import locks
+from cli.installing import locks
 from contracts import layout
 from tests.tracked import tracked
 

@@ -6,7 +6,7 @@ Debian's python3.11 comes without it. Where apt can be asked, the package is unp
 import tempfile
 from pathlib import Path
 
-from cli import debian
+from cli.installing import debian
 from deploy.errors import SetupError
 from deploy.installed.interpreter import Interpreter
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from cli.environments import LOG, InstallError, pip_install
+from cli.installing.environments import LOG, InstallError, pip_install
 from contracts import layout
 from contracts.files import locks
 from deploy.errors import RequirementsError

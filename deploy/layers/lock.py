@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cli.environments import LOG, InstallError
+from cli.installing.environments import LOG, InstallError
 from contracts import layout
 from deploy.errors import RequirementsError
 from deploy.layers import report, requirements

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cli.environments import LOG, InstallError, pip_install
+from cli.installing.environments import LOG, InstallError, pip_install
 from deploy.layers import requirements
 from deploy.layers.requirements import SERVERS, TEXT, Requirements
 from deploy.triton import environment

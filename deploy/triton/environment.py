@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.environments import LOG, InstallError, pip_install
+from cli.installing.environments import LOG, InstallError, pip_install
 from cli.run import run_command_line
 from contracts import layout
 from contracts.engines import library

@@ -15,7 +15,7 @@ import pytest
 from contracts import layout
 from deploy.triton.ports import free_ports
 from tests.conftest import wait_for
-from tests.packages import unpack
+from tests.packages import started_by, unpack
 
 _PACKAGES = ("docker-registry", "skopeo")
 _UNPACKED = layout.artifacts() / "tools" / "registry"
@@ -67,7 +67,7 @@ def program(name: str) -> Path:
         except OSError as error:
             install = f"sudo apt-get update && sudo apt-get install {' '.join(_PACKAGES)}"
             pytest.skip(f"needs {name}: {install} ({error})")
-    return _UNPACKED / "usr" / "bin" / name
+    return started_by(_UNPACKED, name)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.base_images import UNPINNED
+from cli.installing.base_images import UNPINNED
 from contracts import layout
 from tests.cli import registry
 from tests.cli.registry import Registry
@@ -35,7 +35,7 @@ def programs(tmp_path: Path) -> Path:
 
 def pin(folder: Path, home: Path, programs: Path, *names: str) -> "subprocess.CompletedProcess[str]":
     told = {"HOME": str(home), "PATH": str(programs), "PYTHONPATH": str(layout.ROOT)}
-    command = [sys.executable, "-m", "cli.base_images", *names]
+    command = [sys.executable, "-m", "cli.installing.base_images", *names]
     return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True, check=False)
 
 
@@ -103,7 +103,7 @@ def test_every_base_of_a_dockerfile_is_one_that_is_pinned(file: str, argument: s
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", text, re.MULTILINE)
     assert {base for base, _ in stages} - {name for _, name in stages} == {f"${{{argument}}}"}
     makefile = (layout.ROOT / "Makefile").read_text()
-    assert f"cli.base_images {' '.join(SHIPPED)}\n" in makefile
+    assert f"cli.installing.base_images {' '.join(SHIPPED)}\n" in makefile
 
 
 @pytest.mark.parametrize("file", SHIPPED)

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli import environments
-from cli.environments import HALF_MADE, LOG, MADE
+from cli.installing import environments
+from cli.installing.environments import HALF_MADE, LOG, MADE
 from contracts import layout
 from tests.conftest import wait_for
 

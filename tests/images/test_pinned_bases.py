@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import base_images
+from cli.installing import base_images
 from contracts import layout
 from tests.cli import registry
 from tests.cli.registry import Registry

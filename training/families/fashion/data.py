@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cli import debian
+from cli.installing import debian
 from cli.progress import track
 from contracts import layout
 from contracts.samples import Split

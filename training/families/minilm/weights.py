@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cli import wheels
+from cli.installing import wheels
 from contracts import layout
 from contracts.manifest import sha256
 from training.errors import DataError

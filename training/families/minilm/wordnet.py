@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli import debian
+from cli.installing import debian
 from contracts import layout
 from training.errors import DataError
 

@@ -1,6 +1,6 @@
 """Write the locks anew, each with the SHA-256 of every file that the package index has of a version.
 
-    make lock       what pyproject.toml and deploy/*.in ask, with as few new versions as that needs
+    make lock       what pyproject.toml, deploy/*.in and configs/environments/*.in ask, with few new versions
     make upgrade    the same with the newest versions of everything
 
 uv resolves. It takes no notice of pip's settings: UV_DEFAULT_INDEX names another index than the public one.
@@ -24,6 +24,8 @@ OTHERS = {
     Path("deploy/server.in"): ("--no-deps",),
     Path("deploy/server-gpu.in"): ("--no-deps",),
     Path("deploy/bindings.in"): ("--no-deps",),
+    Path("configs/environments/data.in"): (),
+    Path("configs/environments/ray.in"): (),
 }
 # All files of a version are listed, for every platform and Python. What packages need is the same from 3.11 to 3.13.
 _RESOLVED_FOR = ("--python-version=3.11", "--python-platform=x86_64-manylinux_2_35")
@@ -40,7 +42,7 @@ class LockError(Exception):
 
 def main() -> int:
     """Write every lock of the repository, from the folder that pyproject.toml is in."""
-    parser = argparse.ArgumentParser(prog="python -m cli.locks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cli.installing.locks", description=__doc__)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those that are locked")
     upgrade = parser.parse_args().upgrade
     options = ["--upgrade"] if upgrade else []

@@ -1,6 +1,6 @@
 """Pin the images that Dockerfiles stand on to what their registries have under the tag: `make pin-images`.
 
-    python3 -m cli.base_images Dockerfile Dockerfile.triton
+    python3 -m cli.installing.base_images Dockerfile Dockerfile.triton
 
 A tag can be moved, a digest cannot. In a Dockerfile `ARG NAME=IMAGE:TAG@run-make-pin-images` is an image whose digest
 nobody has looked up yet, and which no builder takes. Run it again to move to what the tag names by then.
@@ -30,7 +30,7 @@ class PinError(Exception):
 
 def main() -> int:
     """Look up every image of the Dockerfiles, then write all digests, or none."""
-    parser = argparse.ArgumentParser(prog="python3 -m cli.base_images", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m cli.installing.base_images", description=__doc__)
     parser.add_argument("dockerfiles", nargs="+", type=Path, metavar="DOCKERFILE")
     dockerfiles = parser.parse_args().dockerfiles
     texts = {path: path.read_text() for path in dockerfiles}

@@ -1,6 +1,6 @@
 """Virtual environments that are made quietly: a bar on a terminal, and pip's own words only where it fails.
 
-    python3 -m cli.environments --either torch-cpu.lock torch.lock -- .venv requirements.lock [MORE FOR PIP …]
+    python3 -m cli.installing.environments --either torch-cpu.lock torch.lock -- .venv requirements.lock [MORE …]
 
 It is of the Python that runs this: one of another is made anew. `make setup` runs this before anything is installed:
 it needs the standard library and nothing else.
@@ -77,7 +77,7 @@ class NothingFoundError(InstallError):
 
 def main() -> int:
     """Make the environment that the command line names."""
-    parser = argparse.ArgumentParser(prog="python3 -m cli.environments", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m cli.installing.environments", description=__doc__)
     parser.add_argument("home", type=Path, help="the environment's directory")
     parser.add_argument("lock", type=Path, help="the file with what goes into it")
     parser.add_argument(
