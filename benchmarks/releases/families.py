@@ -61,6 +61,8 @@ def table(measured: Sequence[Measured]) -> Table:
 
 def plot(measured: Sequence[Measured], path: Path) -> None:
     """Draw the memory of each family, and its 99th percentiles, a dot a round, with their medians."""
+    from matplotlib.ticker import LogLocator
+
     names = [plain(found.family.model) for found in measured]
     with plots.figure(11, 1.6 + 0.6 * len(measured), dpi=120) as figure:
         memory, latency = figure.subplots(1, 2, sharey=True)
@@ -75,9 +77,9 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         for colour, label in ((BLUE, "alone"), (VERMILION, "the others at half load")):
             latency.plot([], [], "o", color=colour, label=label)
         latency.set(title="99th percentile", xlabel="ms, a dot a round", xscale="log")
-        for axis in ("major", "minor"):  # 10, 20, not powers, which would be mathematics
+        latency.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        for axis in ("major", "minor"):  # 10, 20, 50, not powers, which would be mathematics
             getattr(latency.xaxis, f"set_{axis}_formatter")("{x:g}")
-        latency.tick_params(which="minor", labelsize=7)
         figure.legend(loc="outside lower right", ncols=2, frameon=False)
         latency.invert_yaxis()
         figure.savefig(path)
