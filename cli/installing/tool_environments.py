@@ -51,7 +51,11 @@ def programs(name: str, say: Callable[[str], None] | None = None) -> Path:
     stamp = home / _OF_LOCK
     with _alone(home):
         if not (home / environments.MADE).exists() or not stamp.exists() or stamp.read_text() != digest:
-            (say or _say)(f"Making the environment for {name} in {home} from {lock.name} (once; a few minutes)")
+            there = (home / environments.MADE).exists()
+            (say or _say)(
+                f"Bringing the environment for {name} in {home} to what {lock.name} says now" if there else
+                f"Making the environment for {name} in {home} from {lock.name} (once; a few minutes)"
+            )  # fmt: skip
             environments.make(home, lock)
             stamp.write_text(digest)
     return home / "bin"
