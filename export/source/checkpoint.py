@@ -18,7 +18,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
     Raises:
         SampleError: the data is not what it was trained on.
     """
-    data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    data, spec, lineage = family.data(**checkpoint.data), family.spec, checkpoint.lineage
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(
             "the data is not what the checkpoint was trained on",
@@ -48,6 +48,6 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
         search=parts["val"],
         held_out=parts["test"],
         splits={name: len(parts[part]) for part, name in _PARTS.items()},
-        raw_examples=family.raw_examples,
+        raw_examples=getattr(data, "requests", family.raw_examples),
         tables=cache(data.tables) if hasattr(data, "tables") else None,
     )
