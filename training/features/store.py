@@ -4,11 +4,11 @@ What a release says of a lookup in its manifest and what Feast knows of it so ca
 lookup's key, its features are the fills, and a row is forgotten when it is older than declared.
 """
 
+import contextlib
 import os
 import sqlite3
 import string
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,9 @@ def opened(family: str, features: Features, name: str) -> FeatureStore:
     home = declared.home(family)
     home.mkdir(parents=True, exist_ok=True)
     with reached(name):
-        store = FeatureStore(config=_configured(family, name, home))
-        _at_once_readable(store)
+        config = _configured(family, name, home)
+        _never_waited_for(config)
+        store = FeatureStore(config=config)
         store.apply(definitions(family, features.declaration))
     return store
 
@@ -81,7 +82,7 @@ def ttl(lookup: Lookup) -> timedelta:
     return timedelta(seconds=0 if most is None else most - lookup.as_of.lag_s)
 
 
-@contextmanager
+@contextlib.contextmanager
 def reached(name: str) -> Iterator[None]:
     """Turn what databases and Feast raise where a store cannot be reached into an error in words."""
     import psycopg
@@ -141,11 +142,9 @@ def _filled(value: Any, path: Path) -> Any:
     return template.substitute(os.environ)
 
 
-def _at_once_readable(store: FeatureStore) -> None:
-    """Have SQLite's readers never wait for a writer: its journal is a file's own property, and stays."""
-    if store.config.online_store.type == "sqlite":
-        connection = sqlite3.connect(store.config.online_store.path)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            connection.close()
+def _never_waited_for(config: RepoConfig) -> None:
+    """Have readers of SQLite never wait for its writer: how it keeps its journal is a file's own property, and stays."""
+    for file in (config.registry.path.removeprefix("sqlite:///"), getattr(config.online_store, "path", "")):
+        if file.endswith(".db"):
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
