@@ -16,8 +16,9 @@ import pandas as pd
 from contracts import layout
 from contracts.entities.declaration import Lookup
 from training.errors import FeatureError
+from training.families import Features
 from training.features import declared, files, leakage, store
-from training.features.declared import KNOWN, Features
+from training.features.declared import KNOWN
 
 _ROW, _MOMENT = "row", "event_timestamp"  # Feast looks for a moment of this name
 

@@ -15,7 +15,8 @@ import pandas as pd
 
 from contracts.entities.declaration import Lookup
 from training.errors import FeatureError
-from training.features.declared import KNOWN, Features
+from training.families import Features
+from training.features.declared import KNOWN
 
 MOMENTS = 8  # at which the past alone is computed with; each costs what computing everything does
 _SHOWN = 3

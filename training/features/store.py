@@ -20,8 +20,9 @@ from feast.types import Float64, Int64, String
 from contracts import layout
 from contracts.entities.declaration import FLOATS, INTEGERS, TEXT, Declaration, Lookup
 from training.errors import FeatureError
+from training.families import Features
 from training.features import declared
-from training.features.declared import KNOWN, Features
+from training.features.declared import KNOWN
 
 _TYPES: Mapping[str, Any] = {
     TEXT: String, **dict.fromkeys(INTEGERS, Int64), **dict.fromkeys(FLOATS, Float64),
@@ -143,7 +144,7 @@ def _filled(value: Any, path: Path) -> Any:
 
 
 def _never_waited_for(config: RepoConfig) -> None:
-    """Have readers of SQLite never wait for its writer: how it keeps its journal is a file's own property, and stays."""
+    """Have readers of SQLite never wait for its writer: how a file keeps its journal is its own property, and stays."""
     for file in (config.registry.path.removeprefix("sqlite:///"), getattr(config.online_store, "path", "")):
         if file.endswith(".db"):
             with contextlib.closing(sqlite3.connect(file)) as connection:
