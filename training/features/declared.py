@@ -39,7 +39,12 @@ def rows(family: str, features: Features) -> Path:
 
 def table(family: str, name: str) -> Path:
     """Return where a table of features lies."""
-    return layout.data() / "interim" / family / f"{name}.parquet"
+    return tables(family) / f"{name}.parquet"
+
+
+def tables(family: str) -> Path:
+    """Return the folder of the tables of features."""
+    return layout.data() / "interim" / family
 
 
 def joined(family: str, features: Features) -> Path:

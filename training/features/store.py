@@ -45,12 +45,12 @@ def opened(family: str, features: Features, name: str) -> FeatureStore:
         config = _configured(family, name, home)
         _never_waited_for(config)
         store = FeatureStore(config=config)
-        store.apply(definitions(family, features.declaration))
+        store.apply(definitions(features.declaration, declared.tables(family)))
     return store
 
 
 def offline(family: str, features: Features, folder: Path) -> FeatureStore:
-    """Open a store of its own in a folder, for joins alone: no server and no other registry is needed."""
+    """Open a store of its own in a folder, for joins with the tables that are put there (`table_in`)."""
     config = RepoConfig(
         project=family,
         provider="local",
@@ -61,19 +61,24 @@ def offline(family: str, features: Features, folder: Path) -> FeatureStore:
         repo_path=folder,
     )
     store = FeatureStore(config=config)
-    store.apply(definitions(family, features.declaration))
+    store.apply(definitions(features.declaration, folder))
     return store
 
 
-def definitions(family: str, declaration: Declaration) -> list[Any]:
-    """Return Feast's entities and feature views of a declaration."""
+def definitions(declaration: Declaration, folder: Path) -> list[Any]:
+    """Return Feast's entities and feature views of a declaration, whose tables lie in a folder."""
     kinds = {entity.name: entity.kind for entity in declaration.entities}
     keys: dict[str, Any] = {}
     for lookup in declaration.views:
         for column, name in lookup.key.items():
             value_type = ValueType.INT64 if kinds.get(name) == "integer" else ValueType.STRING
             keys[column] = Entity(name=column, join_keys=[column], value_type=value_type)
-    return [*keys.values(), *(_view(family, lookup, keys) for lookup in declaration.views)]
+    return [*keys.values(), *(_view(lookup, keys, folder) for lookup in declaration.views)]
+
+
+def table_in(folder: Path, lookup: Lookup) -> Path:
+    """Return where the table of a view lies in a folder."""
+    return folder / f"{lookup.table}.parquet"
 
 
 def ttl(lookup: Lookup) -> timedelta:
@@ -100,7 +105,7 @@ def reached(name: str) -> Iterator[None]:
         ) from error
 
 
-def _view(family: str, lookup: Lookup, keys: Mapping[str, Any]) -> FeatureView:
+def _view(lookup: Lookup, keys: Mapping[str, Any], folder: Path) -> FeatureView:
     assert lookup.as_of is not None  # of a view
     return FeatureView(
         name=lookup.view,
@@ -111,9 +116,7 @@ def _view(family: str, lookup: Lookup, keys: Mapping[str, Any]) -> FeatureView:
             Field(name=lookup.as_of.column, dtype=Int64),
             *(Field(name=fill.column, dtype=_TYPES[fill.dtype]) for fill in lookup.fills),
         ],
-        source=FileSource(
-            name=lookup.view, path=str(declared.table(family, lookup.table).resolve()), timestamp_field=KNOWN
-        ),
+        source=FileSource(name=lookup.view, path=str(table_in(folder, lookup).resolve()), timestamp_field=KNOWN),
         online=True,
     )
 

@@ -17,15 +17,15 @@ VIEWS = {lookup.view: lookup for lookup in FEATURES.declaration.views}
 
 # Joins {view: rows with `moment`}, a Parquet file each, as the training rows are joined.
 _JOIN = """
-import sys, tempfile, pandas as pd
+import sys, pandas as pd
 from pathlib import Path
-from training.features import building, declared, store
+from training.features import declared, joining
 folder, features = Path(sys.argv[1]), declared.of("flights")
-opened = store.offline("flights", features, Path(tempfile.mkdtemp(dir=folder)))
-for lookup in features.declaration.views:
-    rows = pd.read_parquet(folder / f"{lookup.view}.asked.parquet")
-    found = building.joined(opened, lookup, rows, "moment")
-    pd.concat([rows, found], axis=1).to_parquet(folder / f"{lookup.view}.found.parquet")
+with joining.joins("flights", features) as opened:
+    for lookup in features.declaration.views:
+        rows = pd.read_parquet(folder / f"{lookup.view}.asked.parquet")
+        found = opened.join(lookup, rows, "moment")
+        pd.concat([rows, found], axis=1).to_parquet(folder / f"{lookup.view}.found.parquet")
 """
 
 # Materialises up to each moment that it reads, and says so.
