@@ -27,7 +27,7 @@ ROOMS = {
         "drill",
     ),
     "benchmarks": ("calling", "serving", "releases", "gpu_day"),
-    "clients": ("core", "filling", "transports", "command_line"),
+    "clients": ("core", "transports", "filling", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")
 MOST_MODULES = 12  # of a folder: more have rooms with names

@@ -6,6 +6,7 @@
   python -m training test FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/best.ckpt
   python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
   python -m training compare FAMILY                  its models on the test split, beside the baseline's
+  python -m training features build FAMILY           features for training and serving, by Feast: `features --help`
   python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
   python -m training fit FAMILY --help               every flag of the trainer, the model and the data
 
@@ -35,6 +36,10 @@ _LIGHTNINGS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["features"]:
+        from training.features.command_line import in_its_environment
+
+        in_its_environment(given[1:])
     parser = _parser()
     if given[:1] and given[0] in _LIGHTNINGS and {"-h", "--help"} & set(given[2:]):  # Lightning's help, not ours
         options, flags = parser.parse_args(given[:2]), ["--help"]
@@ -61,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
         usage="python -m training {fit,validate,test,compare,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
+        "       python -m training features {build,materialize,serve,status} FAMILY\n"
         "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = chosen.add_parser("compare", help="judge its models side by side", prog="python -m training compare")
     _family(compare)
     compare.add_argument("--json", action="store_true", help="print what was found as JSON")
+    chosen.add_parser("features", help="features for training and serving: features --help", add_help=False)
     new = chosen.add_parser("new", help="make a family: a copy of another one", prog="python -m training new")
     new.add_argument("name", metavar="NAME", help="what it is called, and its folder")
     new.add_argument(

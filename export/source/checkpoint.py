@@ -18,7 +18,15 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
     Raises:
         SampleError: the data is not what it was trained on.
     """
-    data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    spec, lineage = family.spec, checkpoint.lineage
+    try:
+        data = family.data(**checkpoint.data)
+    except TypeError as error:
+        raise SampleError(
+            "the data takes no longer what the checkpoint was trained with",
+            note=f"{error}; arguments in the checkpoint: {', '.join(checkpoint.data)}",
+            hint="train again, or restore the family's data.py",
+        ) from error
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(
             "the data is not what the checkpoint was trained on",
@@ -48,6 +56,6 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
         search=parts["val"],
         held_out=parts["test"],
         splits={name: len(parts[part]) for part, name in _PARTS.items()},
-        raw_examples=family.raw_examples,
+        raw_examples=getattr(data, "requests", family.raw_examples),
         tables=cache(data.tables) if hasattr(data, "tables") else None,
     )

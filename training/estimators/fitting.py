@@ -81,7 +81,7 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         figures = _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
         for key, value in figures.items():
             client.log_metric(run_id, key, value)
-        checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came)
+        checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came, data.hparams)
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
             tracking.files_of(client, run_id).log_artifact(str(path), "checkpoint")
