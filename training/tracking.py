@@ -2,10 +2,13 @@
 
 import os
 import sqlite3
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import layout
+from contracts.trust import account as accounts
+from contracts.trust.account import Account
 from training import artifact_roots
 from training.errors import TrainingError
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:  # it takes seconds to import
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
+_CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's own basic-auth; 404 of a server without accounts
+_ASKED_S = 5  # seconds that a server may take to say so
+
 _FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
 
 
@@ -21,6 +27,12 @@ def named() -> str | None:
     """Return what MLFLOW_TRACKING_URI names: a server, or a store that is left as it is."""
     store = os.environ.get("MLFLOW_TRACKING_URI")
     return store if store and store != _ours() else None  # MLflow sets it to what it was given
+
+
+def account() -> Account:
+    """Return who this process runs as, with its account at the MLflow server where that has accounts and answers."""
+    store = named() or ""
+    return accounts.of_this_process(_current_user(store) if store.startswith(("http://", "https://")) else None)
 
 
 def database() -> Path:
@@ -71,6 +83,21 @@ def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":
     if client.tracking_uri == _ours():
         address = artifact_roots.moved(database(), _files()).now(address)
     return get_artifact_repository(address, tracking_uri=client.tracking_uri)
+
+
+def _current_user(server: str) -> str | None:
+    """Ask the server whose the credentials are that MLflow sends: a name in the environment may be anybody's."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer = http_request(
+            get_default_host_creds(server), _CURRENT_USER, "GET", timeout=_ASKED_S, max_retries=0, raise_on_status=False
+        )
+        return str(answer.json()["user"]["username"]) if answer.status_code == HTTPStatus.OK else None
+    except (MlflowException, ValueError, KeyError, TypeError):  # it is gone, or no server with accounts
+        return None
 
 
 def _ours() -> str:
