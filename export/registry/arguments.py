@@ -33,6 +33,11 @@ def _history(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _approvers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("family", metavar="FAMILY", help="its name in MLflow's registry")
+    command.add_argument("names", nargs="*", metavar="NAME", help="accounts of the MLflow server")
+
+
 def _family(command: argparse.ArgumentParser) -> None:
     command.add_argument("family", metavar="FAMILY", help="its name in MLflow's registry")
     command.add_argument("--json", action="store_true", help="JSON on stdout")
@@ -63,5 +68,11 @@ OF_REGISTRY = (
         "what each environment has, and who approved what, when and why; exit code 1 where MLflow's aliases differ",
         "export.registry.commands:history",
         _history,
+    ),
+    Command(
+        "approvers",
+        "let accounts of a MLflow server approve releases of a family; for the server's administrator",
+        "export.registry.commands:approvers",
+        _approvers,
     ),
 )

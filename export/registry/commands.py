@@ -3,6 +3,7 @@
 python -m export approve FAMILY --by NAME --reason TEXT [--environment production] [--version 3]
 python -m export revoke FAMILY --by NAME --reason TEXT [--environment production]
 python -m export history FAMILY [--json] [--repair]
+python -m export approvers FAMILY NAME…
 """
 
 import argparse
@@ -17,6 +18,7 @@ from export.errors import ApprovalError
 from export.registry import approval, rules, store
 from export.registry import history as histories
 from export.registry.approval import Decision
+from export.registry.approvers import allow
 from export.registry.history import History
 from export.registry.ledger import Entry
 from export.registry.rules import Environment
@@ -72,6 +74,16 @@ def history(options: argparse.Namespace) -> int:
     elif not found.ledger.entries:
         out.print(f"Next: python -m export approve {family} --by NAME --reason TEXT")
     return 1 if found.faults else 0
+
+
+def approvers(options: argparse.Namespace) -> int:
+    """Let accounts of a MLflow server approve releases of a family."""
+    family = _family(options)
+    with store.opened(f"let somebody approve {family}") as client:
+        allow(client, family, options.names)
+    print(f"{', '.join(options.names) or 'Nobody more'} may approve releases of {family} now")
+    print(f"Next, as one of them: python -m export approve {family} --by NAME --reason TEXT")
+    return 0
 
 
 def _tell(options: argparse.Namespace, family: str, environment: Environment, made: Decision) -> int:

@@ -117,6 +117,11 @@ def append(client: "MlflowClient", family: str, number: int, entry: Entry) -> No
             raise TakenError from error
 
 
+def begin(client: "MlflowClient", family: str) -> str:
+    """Make a family's ledger where there is none; return the id of its experiment."""
+    return str((_find(client, family) or _make(client, family)).info.experiment_id)
+
+
 def experiment(family: str) -> str:
     """Return the name of the experiment that the ledger is in: who may edit it may approve."""
     return f"{family} approvals"
@@ -132,7 +137,10 @@ def _find(client: "MlflowClient", family: str) -> "Run | None":
         raise _deleted(family, f"mlflow experiments restore --experiment-id {found.experiment_id}")
     runs = client.search_runs([found.experiment_id], f"tags.{_TAG} = '{family}'", ViewType.ALL, 1, ["start_time ASC"])
     if not runs:
-        raise _deleted(family, "look at that experiment: somebody made it by hand, or emptied it")
+        raise _deleted(
+            family,
+            "somebody made that experiment by hand, or emptied it: rename it",
+        )
     if runs[0].info.lifecycle_stage != LifecycleStage.ACTIVE:
         raise _deleted(family, f"mlflow runs restore --run-id {runs[0].info.run_id}")
     return cast("Run", runs[0])

@@ -50,8 +50,16 @@ def opened(purpose: str) -> Iterator["MlflowClient"]:
         raise RegistryError(
             f"cannot {purpose} in MLflow",
             note=_PASSWORD.sub("//", _FLUSHED.sub("", str(error)).strip().partition("\n")[0]),
-            hint=f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}",
+            hint=_hint(str(error)),
         ) from error
+
+
+def _hint(said: str) -> str:
+    if "Permission denied" in said:  # MLflow's own words, of a server with accounts
+        return "your account needs a grant there, and an administrator gives it: docs/how-to/team-mlflow.md"
+    if "'psycopg'" in said:  # what SQLAlchemy takes postgresql:// for since 2.1
+        return "name the driver that is installed: postgresql+psycopg2://…"
+    return f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}"
 
 
 def _set_defaults() -> None:

