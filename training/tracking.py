@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it takes seconds to import
 
 
 _CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's own basic-auth; 404 of a server without accounts
-_ASKED_S = 5  # seconds that a server may take to say so
+_ASKED_S = 30  # seconds that a server may take to say so
 
 _FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
 
@@ -29,10 +29,26 @@ def named() -> str | None:
     return store if store and store != _ours() else None  # MLflow sets it to what it was given
 
 
-def account() -> Account:
-    """Return who this process runs as, with its account at the MLflow server where that has accounts and answers."""
+def account(*, sure: bool = False) -> Account:
+    """Return who this process runs as, with its account at the MLflow server where that has accounts.
+
+    Args:
+        sure: Whether a server that does not answer is an error; else the account there is left away.
+
+    Raises:
+        MlflowException: it does not answer, or does not know who asks.
+    """
     store = named() or ""
-    return accounts.of_this_process(_current_user(store) if store.startswith(("http://", "https://")) else None)
+    if not store.startswith(("http://", "https://")):
+        return accounts.of_this_process()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return accounts.of_this_process(_current_user(store))
+    except MlflowException:
+        if sure:
+            raise
+        return accounts.of_this_process()
 
 
 def database() -> Path:
@@ -91,13 +107,15 @@ def _current_user(server: str) -> str | None:
     from mlflow.tracking._tracking_service.utils import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    try:
-        answer = http_request(
-            get_default_host_creds(server), _CURRENT_USER, "GET", timeout=_ASKED_S, max_retries=0, raise_on_status=False
-        )
-        return str(answer.json()["user"]["username"]) if answer.status_code == HTTPStatus.OK else None
-    except (MlflowException, ValueError, KeyError, TypeError):  # it is gone, or no server with accounts
+    answer = http_request(
+        get_default_host_creds(server), _CURRENT_USER, "GET", timeout=_ASKED_S, max_retries=0, raise_on_status=False
+    )
+    if answer.status_code == HTTPStatus.NOT_FOUND:
         return None
+    try:
+        return str(answer.json()["user"]["username"])
+    except (ValueError, KeyError, TypeError):
+        raise MlflowException(f"{answer.status_code} for {_CURRENT_USER}: {answer.text[:200]}") from None
 
 
 def _ours() -> str:

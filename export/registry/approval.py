@@ -41,7 +41,7 @@ def approve(
         RegistryError: the store does not answer, or refuses.
     """
     _check_words(by=by, reason=reason)
-    account, known = tracking.account(), ledger.read(client, family)
+    account, known = tracking.account(sure=True), ledger.read(client, family)
     found = _version(client, family, version or _challenger(client, family))
     version = str(found.version)
     if (standing := known.stack(environment.name)) and standing[-1].version == version:
@@ -71,7 +71,7 @@ def revoke(
         RegistryError: the store does not answer, or refuses.
     """
     _check_words(by=by, reason=reason)
-    account, known = tracking.account(), ledger.read(client, family)
+    account, known = tracking.account(sure=True), ledger.read(client, family)
     standing = known.stack(environment.name)
     if not standing:
         raise ApprovalError(f"nothing of {family} is approved for {environment.name}", hint=_history(family))

@@ -25,7 +25,7 @@ def allow(client: "MlflowClient", family: str, names: Sequence[str]) -> None:
         ApprovalError: the server has no accounts, or the caller is not its administrator; or it does not know one.
         MlflowException: there is no such registered model, or the store does not answer.
     """
-    if tracking.account().mlflow is None:
+    if tracking.account(sure=True).mlflow is None:
         raise ApprovalError(
             "MLflow's store has no accounts: whoever may write into it may approve",
             note="the rules of configs/approval.toml hold all the same",
