@@ -28,6 +28,11 @@ def model_params() -> Path:
     return ROOT / "configs" / "model_params"
 
 
+def approval_rules() -> Path:
+    """Return the file that says who may approve a release: APPROVAL_RULES, else the one in git."""
+    return _named("APPROVAL_RULES", "configs/approval.toml")
+
+
 def examples() -> Path:
     """Return the folder of test inputs as files: <family>/*.png and labels.csv."""
     return artifacts() / "examples"

@@ -15,6 +15,7 @@ from contracts.entities.declaration import Declaration
 from contracts.errors import ManifestError, SpecError
 from contracts.judging.card import Card
 from contracts.spec import Precision, Task
+from contracts.trust.account import Account
 
 FILE_NAME = "manifest.json"
 SIGNATURE = "model.sig"  # signs the manifest, so the manifest cannot list it
@@ -39,6 +40,7 @@ class Source:
     # What the FP32 graph was compared with: "PyTorch", "expected outputs"; None: not with its framework.
     compared_with: str | None = None
     weights: str | None = None  # which of those in the file, where it has several: "current_model_state", "model_ema"
+    trained_by: Account | None = None  # who the training ran as; None: elsewhere, or before that was written down
 
     @property
     def identity(self) -> str:
@@ -292,6 +294,7 @@ class Manifest:
     figures: tuple[Figure, ...] = ()
     card: Card | None = None  # what it is for and what not; None: nobody has said
     splits: Mapping[str, int] = field(default_factory=dict)  # {part of the data: its samples}; {}: as it was brought
+    exported_by: Account | None = None  # who the export ran as; None: before that was written down
     schema_version: int = SCHEMA_VERSION
 
     def variant_for(self, file: str) -> Variant:

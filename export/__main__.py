@@ -12,6 +12,8 @@
   python -m export show MODEL                              what one was proven to be
   python -m export verify                                  that nothing published was changed
   python -m export register MODEL                          into MLflow, where that failed before
+  python -m export approve FAMILY --by NAME --reason TEXT  it is the champion; revoke takes that back
+  python -m export history FAMILY                          who approved what, when and why
   python -m export adopt MODEL                             seal what serves and is not; with SIGNING_KEY all, signed
   python -m export prune --keep 3                          remove old versions
   python -m export new-steps MODEL                         pre- and post-processing of your own around a network
@@ -36,6 +38,7 @@ from contracts import layout
 from contracts.errors import ProjectError
 from contracts.manifest import Compatibility
 from contracts.spec import PRECISIONS
+from export.registry.arguments import OF_REGISTRY
 
 _NATIVE: Compatibility = "same_compute_capability"  # as files of plans are named
 
@@ -43,8 +46,8 @@ _NATIVE: Compatibility = "same_compute_capability"  # as files of plans are name
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export, or run the command about published versions that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in {command.name for command in OF_PUBLISHED}:
-        return commands.run("python -m export", __doc__, OF_PUBLISHED, given)
+    if given and given[0] in {command.name for command in COMMANDS}:
+        return commands.run("python -m export", __doc__, COMMANDS, given)
     parser = command_line()
     options = parser.parse_args(given)
     _check(parser, options)
@@ -270,6 +273,7 @@ OF_PUBLISHED = (
         _new_steps,
     ),
 )
+COMMANDS = (*OF_PUBLISHED, *OF_REGISTRY)
 
 if __name__ == "__main__":
     run_command_line(main, ProjectError)

@@ -22,7 +22,9 @@ from export.company import alone_if_it_must
 from export.context import ExportRequest
 from export.errors import ExportError, RegistryError
 from export.proof.engine import BuildOptions
-from export.release import configs, registry
+from export.registry import checkpoint as registered
+from export.registry import versions
+from export.release import configs
 from export.release.tables import differences_table, latency_line, reference_line, runtime_line, variants_table
 from export.scaffold import folders, step_file
 from export.source.base import ExportSource
@@ -147,7 +149,7 @@ def find_source(options: argparse.Namespace, progress: Progress, work: Path) -> 
         )
     reference = options.reference or options.run_id
     if reference:
-        path = registry.download_checkpoint(reference, work / family.name / "downloaded")
+        path = registered.download(reference, work / family.name / "downloaded")
     else:
         path = options.checkpoint or checkpoints.newest(family.name)
     checkpoint = checkpoints.read(path, family, progress.say, ema=options.ema)
@@ -183,7 +185,7 @@ def _tell(release: Manifest, directory: Path) -> None:
 
 def _register(release: Manifest, directory: Path, progress: Progress) -> None:
     try:
-        name = registry.register(release, directory)
+        name = versions.register(release, directory)
     except RegistryError as error:
         again = ["python", "-m", "export", "register", release.model, str(release.version)]
         if (repository := directory.parent.parent).resolve() != layout.model_repository():
@@ -192,4 +194,4 @@ def _register(release: Manifest, directory: Path, progress: Progress) -> None:
             f"{release.model} version {release.version} is published, but not registered: {error}",
             hint=f"when MLflow answers again: {shlex.join(again)}",
         ) from error
-    progress.say(f"Registered as {name}, alias {registry.ALIAS}")
+    progress.say(f"Registered as {name}, alias {versions.CHALLENGER}")

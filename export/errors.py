@@ -10,6 +10,7 @@ ExportError
 │   └── CompileError    TensorRT refused a graph
 ├── StepError       a Python step of an ensemble does not run here
 ├── RegistryError   MLflow's store does not answer, or has no such model, run or checkpoint
+├── ApprovalError   a release may not be approved, by this account or at all; or the rules for that cannot be read
 └── RefusedError    no variant passed its gates; nothing is published
 """
 
@@ -63,6 +64,10 @@ class StepError(ExportError):
 
 class RegistryError(ExportError):
     """MLflow's store does not answer, or has no such model, run or checkpoint."""
+
+
+class ApprovalError(ExportError):
+    """A release may not be approved, by this account or at all; or the rules for that cannot be read."""
 
 
 class RefusedError(ExportError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -208,6 +208,6 @@ def _misfit(path: Path, family: Family, lineage: Lineage, told: str) -> Checkpoi
 
 def _lineage(raw: object, path: Path) -> Lineage:
     try:
-        return Lineage(**raw)  # type: ignore[arg-type]  # what is not a mapping is a TypeError
-    except TypeError as error:
+        return cast("Lineage", manifest.decode(Lineage, raw))
+    except (TypeError, KeyError, AttributeError) as error:  # what is not a mapping, has too much or too little
         raise CheckpointError(f"{path} says where it came from in a way this version cannot read: {error}") from error

@@ -1,9 +1,10 @@
 """Where a checkpoint came from: the commit, the data, the run. `RecordLineage` (lineage_callback.py) writes it down."""
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from contracts import layout
+from contracts.trust.account import Account
 
 KEY = "lineage"  # in the checkpoint's dictionary
 
@@ -17,6 +18,11 @@ class Lineage:
     git_commit: str | None
     git_dirty: bool | None
     mlflow_run_id: str | None
+    account: Account | None = None  # who the training ran as; None in checkpoints from before that was written down
+
+    def tags(self) -> dict[str, str]:
+        """Return what the MLflow run is told of it."""
+        return {key: str(value) for key, value in asdict(self).items()} | {"account": str(self.account)}
 
 
 def git_state() -> tuple[str | None, bool | None]:

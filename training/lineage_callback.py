@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import MLFlowLogger
 
+from training import tracking
 from training.lineage import KEY, Lineage, git_state
 
 
@@ -15,11 +16,12 @@ class RecordLineage(pl.Callback):
     def __init__(self, family: str) -> None:
         self._family = family
         self._commit, self._dirty = git_state()
+        self._account = tracking.account()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tag the MLflow run, once among several processes."""
         if trainer.is_global_zero and isinstance(trainer.logger, MLFlowLogger):
-            for key, value in asdict(self._lineage(trainer)).items():
+            for key, value in self._lineage(trainer).tags().items():
                 trainer.logger.experiment.set_tag(trainer.logger.run_id, key, value)
 
     def on_save_checkpoint(
@@ -31,4 +33,4 @@ class RecordLineage(pl.Callback):
     def _lineage(self, trainer: pl.Trainer) -> Lineage:
         run_id = trainer.logger.run_id if isinstance(trainer.logger, MLFlowLogger) else None
         fingerprint = trainer.datamodule.fingerprint  # type: ignore[attr-defined]  # set by the trainer
-        return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id)
+        return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id, self._account)

@@ -2,10 +2,13 @@
 
 import os
 import sqlite3
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import layout
+from contracts.trust import account as accounts
+from contracts.trust.account import Account
 from training import artifact_roots
 from training.errors import TrainingError
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:  # it takes seconds to import
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
+_CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's own basic-auth; 404 of a server without accounts
+_ASKED_S = 30  # seconds that a server may take to say so
+
 _FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
 
 
@@ -21,6 +27,28 @@ def named() -> str | None:
     """Return what MLFLOW_TRACKING_URI names: a server, or a store that is left as it is."""
     store = os.environ.get("MLFLOW_TRACKING_URI")
     return store if store and store != _ours() else None  # MLflow sets it to what it was given
+
+
+def account(*, sure: bool = False) -> Account:
+    """Return who this process runs as, with its account at the MLflow server where that has accounts.
+
+    Args:
+        sure: Whether a server that does not answer is an error; else the account there is left away.
+
+    Raises:
+        MlflowException: it does not answer, or does not know who asks.
+    """
+    store = named() or ""
+    if not store.startswith(("http://", "https://")):
+        return accounts.of_this_process()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return accounts.of_this_process(_current_user(store))
+    except MlflowException:
+        if sure:
+            raise
+        return accounts.of_this_process()
 
 
 def database() -> Path:
@@ -71,6 +99,23 @@ def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":
     if client.tracking_uri == _ours():
         address = artifact_roots.moved(database(), _files()).now(address)
     return get_artifact_repository(address, tracking_uri=client.tracking_uri)
+
+
+def _current_user(server: str) -> str | None:
+    """Ask the server whose the credentials are that MLflow sends: a name in the environment may be anybody's."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(
+        get_default_host_creds(server), _CURRENT_USER, "GET", timeout=_ASKED_S, max_retries=0, raise_on_status=False
+    )
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        return None
+    try:
+        return str(answer.json()["user"]["username"])
+    except (ValueError, KeyError, TypeError):
+        raise MlflowException(f"{answer.status_code} for {_CURRENT_USER}: {answer.text[:200]}") from None
 
 
 def _ours() -> str:

@@ -24,6 +24,7 @@ OTHERS = {
     Path("deploy/server.in"): ("--no-deps",),
     Path("deploy/server-gpu.in"): ("--no-deps",),
     Path("deploy/bindings.in"): ("--no-deps",),
+    Path("deploy/mlflow/server.in"): ("--constraint", str(PROJECT)),
     Path("configs/environments/data.in"): (),
     Path("configs/environments/ray.in"): (),
 }

@@ -79,10 +79,10 @@ def verify(options: argparse.Namespace) -> int:
 
 def register(options: argparse.Namespace) -> int:
     """Register a version in MLflow, where that failed when it was published."""
-    from export.release import registry
+    from export.registry import versions
 
     directory = releases.one(options.repository, options.model, options.version).directory
-    print(f"Registered as {registry.register(manifest.verify(directory), directory)}, alias {registry.ALIAS}")
+    print(f"Registered as {versions.register(manifest.verify(directory), directory)}, alias {versions.CHALLENGER}")
     return 0
 
 

@@ -27,6 +27,7 @@ from export.release.golden import golden_requests
 from export.release.seal import seal
 from export.report.importance import Importance, explains, importance
 from export.tools import tool_versions
+from training import tracking
 
 
 def describe(
@@ -69,6 +70,7 @@ def describe(
         figures=tuple(figures.of_reference(source.spec, judged)),
         card=source.spec.card,
         splits=source.splits,
+        exported_by=tracking.account(),
     )
 
 

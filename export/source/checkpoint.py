@@ -48,6 +48,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
             if fitted
             else "the PyTorch module in the checkpoint",
             weights=checkpoint.weights,
+            trained_by=lineage.account,
         ),
         reference=lambda: model.predict if fitted else module_runner(model.served(), spec),
         module=None if fitted else model.served,

@@ -24,7 +24,7 @@ from cli.progress import Progress
 from contracts import layout, manifest
 from export import commands
 from export.errors import RegistryError
-from export.release import registry
+from export.registry import checkpoint, versions
 from tests.command_lines import run_here
 from tests.export.test_registry import CHECKPOINT, published
 from training import artifact_roots, tracking
@@ -58,7 +58,7 @@ def work_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def registered(root: Path, version: int) -> str:
-    return registry.register(manifest.read(root / str(version)), root / str(version))
+    return versions.register(manifest.read(root / str(version)), root / str(version))
 
 
 def looking_at(root: Path) -> "MlflowClient":
@@ -98,7 +98,7 @@ def test_a_moved_project_registers_where_it_is_and_finds_what_it_had(
 ) -> None:
     moved = project.rename(tmp_path / "neu %20 # ü?x=1&y")
     work_in(moved, monkeypatch)
-    assert registry.download_checkpoint("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
+    assert checkpoint.download("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
     assert registered(moved, 2) == "models:/fashion/2"
     assert are_complete(moved, 2) and not project.exists()
     assert looking_at(moved).get_experiment_by_name("fashion").artifact_location == (moved / HERE).as_uri()  # type: ignore[union-attr]
@@ -123,7 +123,7 @@ def test_a_mounted_folder_stays_its_owners(project: Path, tmp_path: Path, monkey
     mounted = project.rename(tmp_path / "app")
     work_in(mounted, monkeypatch)
     monkeypatch.setenv("ARTIFACTS_OUTSIDE", "/not/what/the/store/says")
-    assert registry.download_checkpoint("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
+    assert checkpoint.download("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
     assert registered(mounted, 2) == "models:/fashion/2"
     assert tracking.artifact_location() == (project / HERE).as_uri()  # of a family that is new
     assert not project.exists()
@@ -159,8 +159,8 @@ def test_a_release_registered_in_a_mount_namespace_is_found_from_outside(
         (app / folder).mkdir(parents=True)
         mounts.append(f'mount --bind "$1/{folder}" "$2/{folder}"')
     program = (
-        "import sys; from pathlib import Path; from contracts import manifest; from export.release import registry;"
-        "print(registry.register(manifest.read(Path(sys.argv[1])), Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from contracts import manifest; from export.registry import versions;"
+        "print(versions.register(manifest.read(Path(sys.argv[1])), Path(sys.argv[1])))"
     )
     script = [*mounts, 'mount -t tmpfs none "$1"', f'exec {sys.executable} -c "$3" "$2/2"']
     done = subprocess.run(
@@ -199,7 +199,7 @@ def test_what_was_written_under_the_old_path_is_found_there(
     assert list(project.rglob("best.ckpt"))
     assert registered(moved, 2) == "models:/fashion/2"
     assert are_complete(moved, 2)
-    assert registry.download_checkpoint(run_id, tmp_path / "to").read_bytes() == CHECKPOINT
+    assert checkpoint.download(run_id, tmp_path / "to").read_bytes() == CHECKPOINT
 
 
 def test_a_folder_that_a_user_gave_an_experiment_is_left_alone(
@@ -245,7 +245,7 @@ def test_links_to_the_folder_are_no_move(project: Path, tmp_path: Path, monkeypa
     work_in(project, monkeypatch)
     tracking.open_store()
     assert contents(tmp_path / "large") == before
-    assert registry.download_checkpoint("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
+    assert checkpoint.download("models:/fashion@challenger", tmp_path / "to").read_bytes() == CHECKPOINT
 
 
 def test_a_folder_that_is_not_ours_is_an_error_at_once(

@@ -9,7 +9,7 @@ import pytest
 from contracts import manifest
 from contracts.manifest import Choice, Engine, Gate, Judge, Manifest, Source, Timing, Variant
 from export.errors import RegistryError
-from export.release import registry
+from export.registry import checkpoint, versions
 
 if TYPE_CHECKING:  # it takes seconds to import
     from mlflow import MlflowClient
@@ -83,7 +83,7 @@ def test_a_release_is_registered_with_its_figures_and_files(
     client: "MlflowClient", training_run: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     release = published(tmp_path / "1", training_run)
-    assert registry.register(release, tmp_path / "1") == "models:/fashion/1"
+    assert versions.register(release, tmp_path / "1") == "models:/fashion/1"
     assert capfd.readouterr() == ("", "")  # a command prints what it made, not what MLflow logs
     version = client.get_model_version_by_alias("fashion", "challenger")
     assert version.tags == {
@@ -116,10 +116,10 @@ def test_a_release_is_registered_with_its_figures_and_files(
 
 def test_a_release_is_registered_once(client: "MlflowClient", training_run: str, tmp_path: Path) -> None:
     first, second = published(tmp_path / "1", training_run), published(tmp_path / "2", training_run, 2)
-    registry.register(first, tmp_path / "1")
+    versions.register(first, tmp_path / "1")
     client.set_registered_model_alias("fashion", "champion", "1")
-    assert registry.register(second, tmp_path / "2") == "models:/fashion/2"
-    assert registry.register(second, tmp_path / "2") == "models:/fashion/2"
+    assert versions.register(second, tmp_path / "2") == "models:/fashion/2"
+    assert versions.register(second, tmp_path / "2") == "models:/fashion/2"
     assert len(client.search_model_versions("name = 'fashion'")) == 2
     aliases = client.get_registered_model("fashion").aliases
     assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "1", "challenger": "2"}
@@ -128,30 +128,30 @@ def test_a_release_is_registered_once(client: "MlflowClient", training_run: str,
 def test_a_checkpoint_is_found_by_alias_version_and_run(
     client: "MlflowClient", training_run: str, tmp_path: Path
 ) -> None:
-    registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
+    versions.register(published(tmp_path / "1", training_run), tmp_path / "1")
     client.set_registered_model_alias("fashion", "champion", "1")
     export_run = client.get_model_version("fashion", "1").run_id
     references = ["models:/fashion@champion", "models:/fashion/1", f"runs:/{training_run}", training_run, export_run]
     for number, reference in enumerate(references):
-        path = registry.download_checkpoint(str(reference), tmp_path / f"download{number}")
+        path = checkpoint.download(str(reference), tmp_path / f"download{number}")
         assert path.read_bytes() == CHECKPOINT
         assert path.name == "best.ckpt" and path.is_relative_to(tmp_path / f"download{number}")
 
 
 def test_a_checkpoint_that_was_replaced_is_refused(client: "MlflowClient", training_run: str, tmp_path: Path) -> None:
-    registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
+    versions.register(published(tmp_path / "1", training_run), tmp_path / "1")
     (tmp_path / "best.ckpt").write_bytes(b"another one")
     client.log_artifact(training_run, str(tmp_path / "best.ckpt"), "checkpoint")
     with pytest.raises(RegistryError, match=r"is not the one that models:/fashion@challenger was exported from"):
-        registry.download_checkpoint("models:/fashion@challenger", tmp_path / "download")
+        checkpoint.download("models:/fashion@challenger", tmp_path / "download")
     assert not list((tmp_path / "download").rglob("*.ckpt"))
 
 
 def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: "MlflowClient", tmp_path: Path) -> None:
-    registry.register(published(tmp_path / "1", None), tmp_path / "1")
+    versions.register(published(tmp_path / "1", None), tmp_path / "1")
     assert not client.get_model_version("fashion", "1").tags.keys() & {"training_run_id", "checkpoint_sha256"}
     with pytest.raises(RegistryError, match="models:/fashion/1 leads to no checkpoint"):
-        registry.download_checkpoint("models:/fashion/1", tmp_path)
+        checkpoint.download("models:/fashion/1", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_a_release_of_somebody_elses_graph_leads_to_no_checkpoint(client: "Mlflo
 def test_what_does_not_exist_is_named(
     client: "MlflowClient", training_run: str, tmp_path: Path, reference: str, reason: str
 ) -> None:
-    registry.register(published(tmp_path / "1", training_run), tmp_path / "1")
+    versions.register(published(tmp_path / "1", training_run), tmp_path / "1")
     with pytest.raises(RegistryError, match=reason) as refused:
-        registry.download_checkpoint(reference, tmp_path / "download")
+        checkpoint.download(reference, tmp_path / "download")
     assert reference in str(refused.value)
 
 
@@ -184,5 +184,5 @@ def test_a_store_that_does_not_answer_is_an_error_without_its_password(
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         release = published(tmp_path / "1", None)
         with pytest.raises(RegistryError, match="the store is the one that MLFLOW_TRACKING_URI names") as refused:
-            registry.register(release, tmp_path / "1")
+            versions.register(release, tmp_path / "1")
     assert "Connection refused" in str(refused.value) and "secret" not in str(refused.value)

@@ -9,7 +9,6 @@ MLflow. A preset names the estimator, and has its arguments under `model`:
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +70,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
     try:
         parameters = dict(given.model)
         commit, dirty = git_state()
-        came = Lineage(family.name, data.fingerprint, commit, dirty, run_id)
-        for key, value in asdict(came).items():
+        came = Lineage(family.name, data.fingerprint, commit, dirty, run_id, tracking.account())
+        for key, value in came.tags().items():
             client.set_tag(run_id, key, value)
         for key, value in {"estimator": name, **parameters}.items():
             client.log_param(run_id, key, value)

@@ -1,0 +1,3 @@
+-- What the server keeps: runs and the registry, and apart from them the accounts.
+CREATE DATABASE mlflow;
+CREATE DATABASE mlflow_accounts;
