@@ -2,6 +2,7 @@
 
 TrainingError
 ├── DataError          a dataset that cannot be found, fetched or trusted
+│   └── GateError      data that is not what is expected of it
 ├── CheckpointError    a checkpoint that is missing, damaged or of another family
 └── FamilyError        a family that cannot be made
 """
@@ -15,6 +16,10 @@ class TrainingError(ProjectError):
 
 class DataError(TrainingError):
     """A dataset cannot be found, fetched or trusted."""
+
+
+class GateError(DataError):
+    """Data is not what is expected of it: the pipeline stops."""
 
 
 class CheckpointError(TrainingError):

@@ -8,6 +8,7 @@ from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training.checkpoints import Checkpoint
 from training.families import Family
+from training.lineage import data_of
 
 _PARTS = {"train": "training", "val": "validation", "test": "test"}  # as the data has them, and as people do
 
@@ -18,7 +19,8 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
     Raises:
         SampleError: the data is not what it was trained on.
     """
-    data, spec, lineage = family.data(), family.spec, checkpoint.lineage
+    spec, lineage = family.spec, checkpoint.lineage
+    data = data_of(family, lineage)
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(
             "the data is not what the checkpoint was trained on",
