@@ -1,6 +1,6 @@
 """Asks Great Expectations whether data is what is expected of it. Runs in the environment for data: gate.py starts it.
 
-    .venv-data/bin/python -m training.data.expecting FAMILY raw|processed PARAMS.yaml RESULT.json
+.venv-data/bin/python -m training.data.expecting FAMILY raw|processed PARAMS.yaml RESULT.json
 """
 
 import json

@@ -100,6 +100,5 @@ def _roc(probability: NDArray[Any], positive: NDArray[np.bool_]) -> list[Row]:
 
 def _calibration(probability: NDArray[Any], positive: NDArray[np.bool_]) -> list[Row]:
     bins = np.array_split(np.argsort(probability, kind="stable"), _BINS)
-    return [
-        (round(float(probability[rows].mean()), 6), round(float(positive[rows].mean()), 6)) for rows in bins if len(rows)
-    ]
+    means = ((probability[rows].mean(), positive[rows].mean()) for rows in bins if len(rows))
+    return [(round(float(predicted), 6), round(float(observed), 6)) for predicted, observed in means]

@@ -27,7 +27,9 @@ def read(path: Path, stage: str) -> Mapping[str, Any]:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(
-            f"{layout.shown(path)} cannot be read", note=str(error).replace("\n", " "), hint="git diff shows what changed"
+            f"{layout.shown(path)} cannot be read",
+            note=str(error).replace("\n", " "),
+            hint="git diff shows what changed",
         ) from error
     if not isinstance(held, dict) or not isinstance(held.get(stage), dict):
         raise DataError(f"{layout.shown(path)} has no parameters of {stage}", note=f"it needs a mapping `{stage}:`")

@@ -47,7 +47,8 @@ class Outcome:
         return f"{found}; expected {_short(self.expected)}"
 
     def _rows(self) -> str:
-        return f"{self.unexpected:,} rows are not so, as {_short(list(self.examples))}"
+        rows = "row is" if self.unexpected == 1 else "rows are"
+        return f"{self.unexpected:,} {rows} not so, as {_short(list(self.examples))}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Judges many folders of data in one process of the environment for data: starting one costs more than judging.
 
-    .venv-data/bin/python -m tests.training.data.judging JOBS.json
+.venv-data/bin/python -m tests.training.data.judging JOBS.json
 """
 
 import json

@@ -2,7 +2,7 @@
 
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def _source(parameters: Mapping[str, Any]) -> Path:
 
 
 def _of(text: str, months: list[int]) -> str:
-    """Return the lines of some months, below the heading. Where no column is the month, what is there: a gate sees it."""
+    """Return the lines of some months, below the heading; where no column is the month all, for the gate to see."""
     head, *lines = text.splitlines(keepends=True)
     columns = head.rstrip("\r\n").split(",")
     if "month" not in columns:

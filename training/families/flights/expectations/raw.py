@@ -60,8 +60,8 @@ def _flights(months: list[int]) -> list[Any]:
         _columns(_FLIGHTS, "date"),
         *_period(months, every_day=True),
         gx.ExpectCompoundColumnsToBeUnique(column_list=flight),
-        gx.ExpectColumnDistinctValuesToBeInSet(column="carrier", value_set=_CARRIERS),
-        gx.ExpectColumnDistinctValuesToBeInSet(column="origin", value_set=_ORIGINS),
+        gx.ExpectColumnValuesToBeInSet(column="carrier", value_set=_CARRIERS),
+        gx.ExpectColumnValuesToBeInSet(column="origin", value_set=_ORIGINS),
         gx.ExpectColumnValuesToMatchRegex(column="dest", regex=r"^[A-Z]{3}$"),
         *(gx.ExpectColumnValuesToNotBeNull(column=name) for name in ("sched_arr_time", "hour", "minute", "time_hour")),
         # 2.8 % of a year and 5.4 % of February did not arrive.
@@ -83,7 +83,7 @@ def _weather(months: list[int]) -> list[Any]:
         _columns(_WEATHER, "date"),
         *_period(months, every_day=False),  # no hour of 31 December was recorded
         gx.ExpectCompoundColumnsToBeUnique(column_list=["origin", "time_hour"]),
-        gx.ExpectColumnDistinctValuesToBeInSet(column="origin", value_set=_ORIGINS),
+        gx.ExpectColumnValuesToBeInSet(column="origin", value_set=_ORIGINS),
         # °F: every month of New York has a day above 45, and no day has ever been that warm in °C.
         gx.ExpectColumnMaxToBeBetween(column="temp", min_value=45, max_value=115),
         gx.ExpectColumnPairValuesAToBeGreaterThanB(
