@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from clients.client import Client
     from clients.core.answer import Answer
     from clients.core.tasks import Prediction
-    from clients.filling.entities import Entities
+    from clients.filling.entities import AsyncEntities, Entities
+    from clients.filling.feature_server import AsyncFeatureServer, FeatureServer
 
 Transport = TransportOptions  # its name before there were classes of that name inside; both stay
 
@@ -35,10 +36,13 @@ __all__ = [
     "AccessDeniedError",
     "Answer",
     "AsyncClient",
+    "AsyncEntities",
+    "AsyncFeatureServer",
     "Client",
     "ClientError",
     "DeadlineExceededError",
     "Entities",
+    "FeatureServer",
     "InferenceError",
     "InvalidInputError",
     "InvalidResponseError",
@@ -56,8 +60,11 @@ __all__ = [
 _LAZY = {
     "Answer": "clients.core.answer",
     "AsyncClient": "clients.aio",
+    "AsyncEntities": "clients.filling.entities",
+    "AsyncFeatureServer": "clients.filling.feature_server",
     "Client": "clients.client",
     "Entities": "clients.filling.entities",
+    "FeatureServer": "clients.filling.feature_server",
     "Prediction": "clients.core.tasks",
 }
 

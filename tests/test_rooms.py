@@ -12,7 +12,7 @@ from contracts import layout
 # From the ground floor up. "" are the modules that lie in the package itself, above and below its rooms.
 ROOMS = {
     "cli": ("installing",),
-    "training": ("families", "estimators", "lightning"),
+    "training": ("families", "estimators", "data", "features", "lightning"),
     "export": ("graphs", "scaffold", "proof", "source", "precision", "report", "release", "published"),
     "deploy": (
         "installed",
@@ -28,7 +28,7 @@ ROOMS = {
         "drill",
     ),
     "benchmarks": ("calling", "serving", "releases", "gpu_day"),
-    "clients": ("core", "filling", "transports", "command_line"),
+    "clients": ("core", "transports", "filling", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")
 MOST_MODULES = 12  # of a folder: more have rooms with names

@@ -6,6 +6,7 @@
   python -m training test FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/best.ckpt
   python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
   python -m training compare FAMILY                  its models on the test split, beside the baseline's
+  python -m training features build FAMILY           features for training and serving, by Feast: `features --help`
   python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
   python -m training data --help                     the stages from raw data to what is trained on, and their gates
   python -m training fit FAMILY --help               every flag of the trainer, the model and the data
@@ -18,8 +19,7 @@ Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); 
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 
 from cli.commands import positive_count
 from cli.run import run_command_line
@@ -32,15 +32,19 @@ _LIGHTNINGS = {
     "validate": "judge a checkpoint on the validation split",
     "test": "judge a checkpoint on the test split",
 }
-# Rooms with commands of their own, {word: module with main(arguments)}.
-_ROOMS: Mapping[str, str] = {"data": "training.data.commands"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in _ROOMS:
-        return int(import_module(_ROOMS[given[0]]).main(given[1:]))
+    if given[:1] == ["data"]:
+        from training.data import commands
+
+        return commands.main(given[1:])
+    if given[:1] == ["features"]:
+        from training.features.command_line import in_its_environment
+
+        in_its_environment(given[1:])
     parser = _parser()
     if given[:1] and given[0] in _LIGHTNINGS and {"-h", "--help"} & set(given[2:]):  # Lightning's help, not ours
         options, flags = parser.parse_args(given[:2]), ["--help"]
@@ -67,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
         usage="python -m training {fit,validate,test,compare,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
-        "       python -m training new NAME [--like FAMILY] [--network NAME]\n"
-        "       python -m training data COMMAND FAMILY",
+        "       python -m training data {ingest,validate,transform,sample,keep,released} FAMILY\n"
+        "       python -m training features {build,materialize,serve,status} FAMILY\n"
+        "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -84,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = chosen.add_parser("compare", help="judge its models side by side", prog="python -m training compare")
     _family(compare)
     compare.add_argument("--json", action="store_true", help="print what was found as JSON")
+    chosen.add_parser("features", help="features for training and serving: features --help", add_help=False)
     new = chosen.add_parser("new", help="make a family: a copy of another one", prog="python -m training new")
     new.add_argument("name", metavar="NAME", help="what it is called, and its folder")
     new.add_argument(

@@ -1,7 +1,7 @@
 """Checkpoints on disk: find the newest, read one back into its module."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from training.lineage import KEY, Lineage
 from training.states import candidates, fit, listed, not_finite, states
 
 _STATE, _HYPERPARAMETERS = "state_dict", "hyper_parameters"
+_DATA = "datamodule_hyper_parameters"  # as Lightning calls them
 _ESTIMATOR = "estimator"  # the name of one, where it is none of Lightning's
 
 
@@ -29,6 +30,7 @@ class Checkpoint:
     lineage: Lineage
     weights: str | None = None  # where in the file they are; None: its state_dict, as it stands
     estimator: str | None = None  # which of its family's; None: the module is Lightning's
+    data: Mapping[str, Any] = field(default_factory=dict)  # the arguments of its family's data
 
 
 def newest(family: str) -> Path:
@@ -81,14 +83,34 @@ def read(
     except (TypeError, ValueError) as error:
         raise _misfit(path, family, lineage, str(error).splitlines()[0]) from error
     where = _load(module, raw, path, family, lineage, say, ema)
-    return Checkpoint(path, manifest.sha256(path), module.eval(), lineage, None if where == _STATE else where)
+    weights, data = None if where == _STATE else where, _arguments(raw)
+    return Checkpoint(path, manifest.sha256(path), module.eval(), lineage, weights, data=data)
 
 
-def write(path: Path, estimator: str, parameters: Mapping[str, Any], state: Mapping[str, Any], came: Lineage) -> None:
-    """Write the checkpoint of a fitted estimator."""
+def write(
+    path: Path,
+    estimator: str,
+    parameters: Mapping[str, Any],
+    state: Mapping[str, Any],
+    came: Lineage,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the checkpoint of a fitted estimator.
+
+    Args:
+        data: The arguments of its family's data, plain values.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {_ESTIMATOR: estimator, _HYPERPARAMETERS: dict(parameters), _STATE: dict(state), KEY: asdict(came)}
-    torch.save(held, path)
+    torch.save({**held, _DATA: dict(data or {})}, path)
+
+
+def _arguments(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what its data was made with; a checkpoint of before has nothing of it."""
+    found = raw.get(_DATA)
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(name): value for name, value in found.items() if not str(name).startswith("_")}
 
 
 def _fitted(raw: Mapping[str, Any], path: Path, family: Family, lineage: Lineage) -> Checkpoint:
@@ -102,7 +124,7 @@ def _fitted(raw: Mapping[str, Any], path: Path, family: Family, lineage: Lineage
         raise
     except Exception as error:  # whatever a library says of what is not its own
         raise _misfit(path, family, lineage, (str(error) or type(error).__name__).splitlines()[0]) from error
-    return Checkpoint(path, manifest.sha256(path), estimator, lineage, estimator=name)
+    return Checkpoint(path, manifest.sha256(path), estimator, lineage, estimator=name, data=_arguments(raw))
 
 
 def _raw(path: Path, family: Family) -> Mapping[str, Any]:

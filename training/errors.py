@@ -4,7 +4,8 @@ TrainingError
 ├── DataError          a dataset that cannot be found, fetched or trusted
 │   └── GateError      data that is not what is expected of it
 ├── CheckpointError    a checkpoint that is missing, damaged or of another family
-└── FamilyError        a family that cannot be made
+├── FamilyError        a family that cannot be made
+└── FeatureError       features that cannot be had, or that would lie: computed with the future, lost, doubled
 """
 
 from contracts.errors import ProjectError
@@ -28,3 +29,7 @@ class CheckpointError(TrainingError):
 
 class FamilyError(TrainingError):
     """A new family cannot be made."""
+
+
+class FeatureError(TrainingError):
+    """Features cannot be had, or would lie: they were computed with the future, or rows were lost or doubled."""

@@ -2,8 +2,6 @@
 
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from contracts import layout
 
@@ -19,21 +17,6 @@ class Lineage:
     git_commit: str | None
     git_dirty: bool | None
     mlflow_run_id: str | None
-    prepared: str | None = None  # the file that its data was read from; None: the family's own way
-
-
-def prepared_from(data: Any) -> str | None:
-    """Return the file that a data module was told to read, relative to the repository's root where it lies below."""
-    named = getattr(data, "prepared", None)
-    if named is None:
-        return None
-    path = Path(named).resolve()
-    return str(path.relative_to(layout.ROOT)) if path.is_relative_to(layout.ROOT) else str(path)
-
-
-def data_of(family: Any, lineage: Lineage) -> Any:
-    """Make the data module of a Family anew, of the data that a checkpoint was trained on."""
-    return family.data() if lineage.prepared is None else family.data(prepared=layout.ROOT / lineage.prepared)
 
 
 def git_state() -> tuple[str | None, bool | None]:

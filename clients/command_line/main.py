@@ -98,6 +98,12 @@ def _predict(predict: argparse.ArgumentParser) -> None:
         metavar="DIRECTORY",
         help="of the version whose declaration and tables are taken (default: the newest in the model repository)",
     )
+    predict.add_argument(
+        "--features",
+        metavar="URL",
+        help="a feature server, for what the release says is in its views (default: $FEATURES_URL; without one, the "
+        "release's tables and defaults)",
+    )
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     form.add_argument(

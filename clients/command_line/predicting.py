@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from clients.client import Client
 from clients.command_line import commands, files
 from clients.core.answer import Answer
 from clients.errors import ClientError, DeadlineExceededError, InvalidInputError, ServerUnavailableError
+from clients.filling import features
 from clients.filling.entities import Entities
+from clients.filling.feature_server import FeatureServer
 from contracts import layout
 from contracts.entities import releases
 from contracts.entities.declaration import Entity
@@ -32,7 +35,11 @@ Outcome = Answer | ClientError
 
 def predict(options: argparse.Namespace) -> int:
     """Answer each row; return 1 if one was refused or failed."""
-    entities = _entities(options)
+    with _features(options) as server:
+        return _predict(options, _entities(options, server), server)
+
+
+def _predict(options: argparse.Namespace, entities: Entities, server: FeatureServer | None) -> int:
     answered, failed, versions = 0, 0, set[int]()
     with _rows(options, entities) as rows, commands.connected(options) as client:
         outputs = [tensor.name for tensor in client.metadata(options.model).outputs] if options.csv else []
@@ -47,6 +54,7 @@ def predict(options: argparse.Namespace) -> int:
         raise InvalidInputError(f"{options.rows} has no rows")
     if answered + failed > 1:
         print(f"{answered:,} answered, {failed:,} failed", file=sys.stderr)
+    _tell(server, entities)
     if strange := sorted(versions - {entities.version}):
         print(
             f"Note: version {strange[0]} answered, and the tables are those of version {entities.version}\n"
@@ -56,7 +64,34 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _entities(options: argparse.Namespace) -> Entities:
+@contextmanager
+def _features(options: argparse.Namespace) -> Iterator[FeatureServer | None]:
+    """Open the feature server that was named, if one was."""
+    url = options.features or os.environ.get("FEATURES_URL")
+    if not url:
+        yield None
+        return
+    with FeatureServer(url) as server:
+        yield server
+
+
+def _tell(server: FeatureServer | None, entities: Entities) -> None:
+    """Say what the feature server answered, and of what it did not why."""
+    if server is None:
+        return
+    if not entities.declaration.views:
+        print(f"Note: the release declares no features: {server.address} was not asked", file=sys.stderr)
+    elif server.counts:
+        print(f"Rows from {server.address}: {', '.join(features.told(server.counts))}", file=sys.stderr)
+    if server.failure:
+        print(
+            f"Note: {server.address} did not answer: {server.failure}\n"
+            "Hint: python -m training features serve FAMILY; without it rows have the release's tables and defaults",
+            file=sys.stderr,
+        )
+
+
+def _entities(options: argparse.Namespace, server: FeatureServer | None) -> Entities:
     """Find the release whose declaration is meant: the one named, or the newest of the model."""
     directory = options.release
     if directory is None:
@@ -67,7 +102,7 @@ def _entities(options: argparse.Namespace) -> Entities:
                 f"no release in {layout.shown(root)} declares entities of {options.model}",
                 hint=f"--release names the directory of one; python -m clients infer {options.model} takes its inputs",
             )
-    entities = Entities.of_release(directory)
+    entities = Entities.of_release(directory, server)
     if entities.model != options.model:
         raise InvalidInputError(f"the release in {directory} declares entities of {entities.model}")
     return entities
@@ -131,16 +166,31 @@ def _read(stream: TextIO, name: str) -> Iterator[Row]:
 
 
 def _outcomes(client: Client, entities: Entities, rows: Sequence[Row]) -> list[tuple[Filled | None, Outcome]]:
-    """Fill each row by itself and ask them together: one that is refused costs no other its answer."""
-    found: list[Filled | ClientError] = []
-    for row in rows:
-        try:
-            found.append(entities.fill([row]))
-        except InvalidInputError as error:
-            found.append(error)
+    """Fill rows and ask them together: one that is refused costs no other its answer."""
+    found = _filled(entities, rows)
     sent = [filled for filled in found if isinstance(filled, Filled)]
     answers = iter(_answers(client, sent) if sent else ())
     return [(each, next(answers)) if isinstance(each, Filled) else (None, each) for each in found]
+
+
+def _filled(entities: Entities, rows: Sequence[Row]) -> list[Filled | InvalidInputError]:
+    """Fill rows at once, as a feature server is asked once then; where that is refused, halves of them."""
+    try:
+        whole = entities.fill(rows)
+    except InvalidInputError as error:
+        if len(rows) == 1:
+            return [error]
+        middle = len(rows) // 2
+        return [*_filled(entities, rows[:middle]), *_filled(entities, rows[middle:])]
+    return [
+        Filled(
+            whole.model,
+            {name: values[row : row + 1] for name, values in whole.inputs.items()},
+            whole.defaults[row : row + 1],
+            whole.instead[row : row + 1],
+        )
+        for row in range(len(rows))
+    ]
 
 
 def _answers(client: Client, sent: Sequence[Filled]) -> list[Outcome]:
@@ -183,8 +233,9 @@ def _printer(
             print(json.dumps({"entities": row, "error": str(outcome)}))
             return
         defaults = [*filled.defaults[0]] if filled else []
+        instead = {"instead": dict(filled.instead[0])} if filled and filled.instead[0] else {}
         who = {"model": outcome.model, "version": outcome.version}
-        print(json.dumps({"entities": row, "outputs": _values(outcome), "defaults": defaults, **who}))
+        print(json.dumps({"entities": row, "outputs": _values(outcome), "defaults": defaults, **instead, **who}))
 
     def as_text(row: Row, filled: Filled | None, outcome: Outcome) -> None:
         told = " ".join(str(row[name]) for name in names if row.get(name) not in (None, ""))

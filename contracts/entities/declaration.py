@@ -128,12 +128,17 @@ class Lookup:
 
     Attributes:
         key: {column of the table: the entity, or the earlier fill, that it equals}.
+        view: The feature view that has the newest row of each key, where a server of features has one: its join keys
+            are the columns of the key, its features those of the fills, and its event time is when a row is known.
+        kept: A release has the table. False: it ages within hours, and is asked of a server of features alone.
     """
 
     table: str
     key: Mapping[str, str]
     fills: tuple[Fill, ...]
     as_of: AsOf | None = None
+    view: str = ""
+    kept: bool = True
 
     def __post_init__(self) -> None:
         if not is_model_name(self.table):
@@ -142,6 +147,12 @@ class Lookup:
             raise SpecError(f"nothing says which row of {self.table} is meant", hint="a key, or as_of")
         if not self.fills:
             raise SpecError(f"nothing is taken from {self.table}")
+        if self.view and (self.as_of is None or not self.key or not is_model_name(self.view)):
+            raise SpecError(
+                f"the feature view {self.view!r} of {self.table} has no key or no time, or cannot be called so"
+            )
+        if not self.kept and not self.view:
+            raise SpecError(f"nobody has {self.table}: no release, and no server of features", hint='view="…"')
 
 
 @dataclass(frozen=True)
@@ -177,8 +188,13 @@ class Declaration:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The tables that it needs, each once."""
-        return tuple(dict.fromkeys(lookup.table for lookup in self.lookups))
+        """The tables that a release keeps for it, each once."""
+        return tuple(dict.fromkeys(lookup.table for lookup in self.lookups if lookup.kept))
+
+    @property
+    def views(self) -> tuple[Lookup, ...]:
+        """The lookups that a server of features can answer."""
+        return tuple(lookup for lookup in self.lookups if lookup.view)
 
     @property
     def inputs(self) -> dict[str, str]:

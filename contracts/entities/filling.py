@@ -1,7 +1,7 @@
 """From what callers know to what a model takes: rows of entities, filled from a source by a declaration."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contracts.entities import given
 from contracts.entities.declaration import TEXT, Declaration, Entity, Fill, Lookup
-from contracts.entities.tables import Source
+from contracts.entities.tables import Columns, Found, Source
 from contracts.errors import EntityError
 
 Row = Mapping[str, object]  # {entity: what a caller gives}; None and "" are not given
@@ -24,11 +24,25 @@ class Filled:
     Attributes:
         inputs: {input: [B, 1]}; text as str, in arrays of objects.
         defaults: For each row the names of what is not known, so that a declared default is sent.
+        instead: For each row the tables whose row is not from where it was to come from, and why: {"tides": "stale"}.
     """
 
     model: str
     inputs: Mapping[str, NDArray[Any]]
     defaults: tuple[tuple[str, ...], ...]
+    instead: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is looked up for B rows: the keys, {column of the key: [B]}, and the times as of which, [B]."""
+
+    lookup: Lookup
+    keys: Columns
+    at: NDArray[np.int64] | None
+
+
+Steps = Generator[tuple[Question, ...], Sequence[Found], Filled]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +62,45 @@ def fill(declaration: Declaration, rows: Sequence[Row], source: Source) -> Fille
         EntityError: a row lacks an entity or has one that is none, or nothing is known of it and no default is
             declared.
     """
+    asking = steps(declaration, rows)
+    try:
+        questions = next(asking)
+        while True:
+            questions = asking.send([source.find(asked.lookup, asked.keys, asked.at) for asked in questions])
+    except StopIteration as done:
+        filled: Filled = done.value
+        return filled
+
+
+def steps(declaration: Declaration, rows: Sequence[Row]) -> Steps:
+    """Make the inputs of a model step by step: yields what can be asked at once, and is sent what was found.
+
+    Raises:
+        EntityError: as `fill`.
+    """
     if not rows:
         raise EntityError("there is nothing to fill: no rows")
     for number, row in enumerate(rows):
         _check_names(declaration, row, _where(number, rows))
     columns = {entity.name: _given(entity, rows) for entity in declaration.entities}
-    for lookup in declaration.lookups:
-        columns |= _looked_up(lookup, columns, source, rows)
+    instead: list[dict[str, str]] = [{} for _ in rows]
+    pending = [*declaration.lookups]
+    while pending:
+        now = [lookup for lookup in pending if all(name in columns for name in lookup.key.values())]
+        pending = [lookup for lookup in pending if lookup not in now]
+        found = yield tuple(_question(lookup, columns) for lookup in now)
+        for lookup, rows_of in zip(now, found, strict=True):
+            columns |= _looked_up(lookup, columns, rows_of, rows)
+            for told, why in zip(instead, () if rows_of.instead is None else rows_of.instead, strict=False):
+                told |= {lookup.table: str(why)} if why else {}
     inputs = {name: _input(columns[name], dtype) for name, dtype in declaration.inputs.items()}
     defaults = [tuple(name for name in inputs if columns[name].is_default[number]) for number in range(len(rows))]
-    return Filled(declaration.model, inputs, tuple(defaults))
+    return Filled(declaration.model, inputs, tuple(defaults), tuple(instead))
+
+
+def _question(lookup: Lookup, columns: Mapping[str, "_Column"]) -> Question:
+    keys = {column: columns[name].values for column, name in lookup.key.items()}
+    return Question(lookup, keys, columns[lookup.as_of.time].values if lookup.as_of else None)
 
 
 def _where(number: int, rows: Sequence[Row]) -> str:
@@ -100,13 +143,8 @@ def _given(entity: Entity, rows: Sequence[Row]) -> _Column:
     return _Column(seconds, known, is_default, texts if entity.dtype == TEXT else None)
 
 
-def _looked_up(
-    lookup: Lookup, columns: Mapping[str, _Column], source: Source, rows: Sequence[Row]
-) -> dict[str, _Column]:
-    """Find the fills of a lookup; what hangs on something unknown is unknown itself."""
-    keys = {column: columns[name].values for column, name in lookup.key.items()}
-    at = columns[lookup.as_of.time].values if lookup.as_of else None
-    found = source.find(lookup, keys, at)
+def _looked_up(lookup: Lookup, columns: Mapping[str, _Column], found: Found, rows: Sequence[Row]) -> dict[str, _Column]:
+    """Return the fills of a lookup; what hangs on something unknown is unknown itself."""
     usable = np.all([np.ones(len(rows), bool), *(columns[name].known for name in lookup.key.values())], axis=0)
     made = {}
     for wanted in lookup.fills:

@@ -21,10 +21,24 @@ _MOST_KEYS = 1 << 62  # that can be told apart: products of the numbers of disti
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found for n keys: the values of each fill, [n], and which of them are known; the others say nothing."""
+    """What was found for n keys: the values of each fill, [n], and which of them are known; the others say nothing.
+
+    Attributes:
+        instead: Why a row is not from where it was to come from, [n], "" where it is; None: nobody said so.
+    """
 
     values: Mapping[str, NDArray[Any]]
     known: Mapping[str, NDArray[np.bool_]]
+    instead: NDArray[np.str_] | None = None
+
+
+def nothing(lookup: Lookup, rows: int) -> Found:
+    """Return what is found for so many keys where there is nothing."""
+    kinds = {fill.name: "U1" if fill.dtype == TEXT else fill.dtype for fill in lookup.fills}
+    return Found(
+        {name: np.zeros(rows, kind) for name, kind in kinds.items()},
+        {name: np.zeros(rows, bool) for name in kinds},
+    )
 
 
 class Source(Protocol):
@@ -42,6 +56,8 @@ class Source(Protocol):
 class Tables:
     """A Source that holds the tables which a declaration names.
 
+    One that a release does not keep may be given, too; else nothing is known of it.
+
     Raises:
         SpecError: a table or a column is missing or of another type, or two rows have the same key.
     """
@@ -50,11 +66,18 @@ class Tables:
         if missing := [name for name in declaration.tables if name not in tables]:
             raise SpecError(f"there is no table {', '.join(missing)}", note=f"there are: {', '.join(tables) or 'none'}")
         # By the name of a fill, which no other lookup has.
-        self._indices = {found.fills[0].name: _Index(found, tables[found.table]) for found in declaration.lookups}
+        self._indices = {
+            found.fills[0].name: _Index(found, tables[found.table])
+            for found in declaration.lookups
+            if found.table in tables
+        }
 
     def find(self, lookup: Lookup, keys: Columns, at: NDArray[np.int64] | None) -> Found:
         """Do as `Source.find` says."""
-        return self._indices[lookup.fills[0].name].find(keys, at)
+        index = self._indices.get(lookup.fills[0].name)
+        if index is None:
+            return nothing(lookup, len(next(iter(keys.values()), () if at is None else at)))
+        return index.find(keys, at)
 
 
 class _Index:

@@ -8,7 +8,6 @@ from export.source.base import ExportSource
 from export.source.pytorch import graph_from_module, module_runner
 from training.checkpoints import Checkpoint
 from training.families import Family
-from training.lineage import data_of
 
 _PARTS = {"train": "training", "val": "validation", "test": "test"}  # as the data has them, and as people do
 
@@ -19,8 +18,7 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
     Raises:
         SampleError: the data is not what it was trained on.
     """
-    spec, lineage = family.spec, checkpoint.lineage
-    data = data_of(family, lineage)
+    data, spec, lineage = family.data(**checkpoint.data), family.spec, checkpoint.lineage
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(
             "the data is not what the checkpoint was trained on",
@@ -50,6 +48,6 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
         search=parts["val"],
         held_out=parts["test"],
         splits={name: len(parts[part]) for part, name in _PARTS.items()},
-        raw_examples=family.raw_examples,
+        raw_examples=getattr(data, "requests", family.raw_examples),
         tables=cache(data.tables) if hasattr(data, "tables") else None,
     )

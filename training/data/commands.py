@@ -21,7 +21,7 @@ from cli import commands
 from cli.commands import Command
 from contracts import layout
 from training.data import gate, parameters, places, staged, webhook
-from training.data.folders import replaced
+from training.data.folders import filled, replaced
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def validate(options: argparse.Namespace) -> int:
 def transform(options: argparse.Namespace) -> int:
     """Write the interim files."""
     where = places.of(options.family)
-    with replaced(where.interim) as folder:
+    with filled(where.interim) as folder:  # it also holds the tables that features are made of
         wrote = staged.stages(options.family).transform(where.raw, folder)
     return _done(wrote, where.interim, None)
 

@@ -1,4 +1,4 @@
-"""Folders that are replaced whole: filled beside the old one, which stays until the new one is complete."""
+"""Folders that are replaced whole, or file by file: filled beside the old one, which stays until all is complete."""
 
 import shutil
 import tempfile
@@ -29,6 +29,19 @@ def replaced(folder: Path) -> Iterator[Path]:
             made.rename(folder)
         finally:
             restore(folder)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, whose files are moved into `folder` when the block has ended without an error.
+
+    What else is in `folder` stays. Each file is replaced in one step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.files-") as scratch:
+        yield Path(scratch)
+        for path in sorted(Path(scratch).iterdir()):
+            path.replace(folder / path.name)
 
 
 def restore(folder: Path) -> None:

@@ -17,7 +17,6 @@ from training import checkpoints, families
 from training.data.folders import replaced
 from training.errors import DataError
 from training.estimators import comparing
-from training.lineage import data_of
 
 CHECKPOINT, FIGURES = "best.ckpt", "figures.json"
 _POINTS = 200  # of a curve
@@ -38,7 +37,7 @@ def write(name: str, into: Path) -> str:
     """
     family = families.load(name)
     checkpoint = checkpoints.read(checkpoints.newest(name), family)
-    data = data_of(family, checkpoint.lineage)
+    data = family.data(**checkpoint.data)
     if data.fingerprint != checkpoint.lineage.data_fingerprint:
         raise DataError(
             f"{layout.shown(checkpoint.path)} was trained on other data",

@@ -22,7 +22,7 @@ from contracts.judging import tasks
 from contracts.samples import Batch, Split
 from training import checkpoints, tracking
 from training.families import Estimator, Family
-from training.lineage import Lineage, git_state, prepared_from
+from training.lineage import Lineage, git_state
 
 _SUBCOMMANDS: Mapping[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 _CHUNK = 8192  # samples that are answered at a time
@@ -71,7 +71,7 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
     try:
         parameters = dict(given.model)
         commit, dirty = git_state()
-        came = Lineage(family.name, data.fingerprint, commit, dirty, run_id, prepared_from(data))
+        came = Lineage(family.name, data.fingerprint, commit, dirty, run_id)
         for key, value in asdict(came).items():
             client.set_tag(run_id, key, value)
         for key, value in {"estimator": name, **parameters}.items():
@@ -81,7 +81,7 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         figures = _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
         for key, value in figures.items():
             client.log_metric(run_id, key, value)
-        checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came)
+        checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came, data.hparams)
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
             tracking.files_of(client, run_id).log_artifact(str(path), "checkpoint")

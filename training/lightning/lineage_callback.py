@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import MLFlowLogger
 
-from training.lineage import KEY, Lineage, git_state, prepared_from
+from training.lineage import KEY, Lineage, git_state
 
 
 class RecordLineage(pl.Callback):
@@ -30,5 +30,5 @@ class RecordLineage(pl.Callback):
 
     def _lineage(self, trainer: pl.Trainer) -> Lineage:
         run_id = trainer.logger.run_id if isinstance(trainer.logger, MLFlowLogger) else None
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer
-        return Lineage(self._family, data.fingerprint, self._commit, self._dirty, run_id, prepared_from(data))
+        fingerprint = trainer.datamodule.fingerprint  # type: ignore[attr-defined]  # set by the trainer
+        return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 CATEGORIES = ("carrier", "origin", "destination")
 UNKNOWN = 0  # the number of a category that is in no vocabulary
 # What a request brings, and what is believed of it; the network also takes the minute of the day and the day of the
-# week, Monday is 0. In minutes, miles, years, °F, %, degrees, miles an hour, inches, millibars and miles.
+# week, Monday is 0. In minutes, miles, years, °F, %, degrees, miles an hour, inches, millibars and miles; at last how
+# late the carrier's, the route's and the airports' flights have lately arrived, in minutes, and how many did.
 RANGES: Mapping[str, tuple[float, float]] = {
     "duration": (1, 1440),
     "distance": (1, 12500),
@@ -31,6 +32,14 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "precip": (0, 20),
     "pressure": (850, 1100),
     "visib": (0, 200),
+    "carrier_delay": (-600, 3000),
+    "carrier_arrivals": (1, 10000),
+    "route_delay": (-600, 3000),
+    "route_arrivals": (1, 10000),
+    "origin_delay": (-600, 3000),
+    "origin_arrivals": (1, 10000),
+    "destination_delay": (-600, 3000),
+    "destination_arrivals": (1, 10000),
 }
 NUMBERS = ("minute", "weekday", *RANGES)  # the columns of `numbers`, in their order
 
@@ -58,7 +67,7 @@ def encode(
     numbers: Mapping[str, NDArray[np.floating]],
     vocabularies: Vocabularies,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return categories [N, 3] and numbers [N, 15] of N flights.
+    """Return categories [N, 3] and numbers [N, 23] of N flights.
 
     Args:
         texts: {category: [N]}.

@@ -19,17 +19,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from contracts import layout
 from contracts.samples import Group, Split
-from training.families.flights import departures, entities, features, source
+from training.families.flights import delays, departures, entities, features, prepared, source
 from training.families.flights.features import serving
 
 _MONTHS = {"train": range(1, 9), "val": range(9, 10), "test": range(10, 13)}
 # So many of the training flights have a category that nobody knows, for the model to learn what it then says.
 _FORGOTTEN = 0.01
+# Of so many nobody knows how late others are, as of every flight when the feature store is gone.
+_UNTOLD = 0.1
 _SEED = 0
 _MOST = 4096  # flights of a batch that is only judged
 
+_DELAYS = [serving.NUMBERS.index(name) for name in entities.DELAYS]  # their columns
+
 Part = Literal["train", "val", "test"]
-Flights = tuple[Tensor, Tensor, Tensor]  # categories [B, 3], numbers [B, 15], late [B]
+Flights = tuple[Tensor, Tensor, Tensor]  # categories [B, 3], numbers [B, 23], late [B]
 
 
 class DataModule(pl.LightningDataModule):
@@ -39,35 +43,57 @@ class DataModule(pl.LightningDataModule):
         root: Where the data lies or is put; None for the project's own place.
         batch_size: Flights a step.
         rows: About so many of each month, to try something; None for all.
+        prepared: A Parquet file of flights with all that is known of them; None: they are joined here.
     """
 
-    def __init__(self, root: Path | None = None, batch_size: int = 1024, rows: int | None = None) -> None:
+    def __init__(
+        self, root: Path | None = None, batch_size: int = 1024, rows: int | None = None, prepared: str | None = None
+    ) -> None:
         super().__init__()
-        self.root, self.batch_size, self.rows = root or layout.data(), batch_size, rows
-        self.save_hyperparameters("batch_size", "rows")
+        self.root, self.batch_size, self.rows, self.prepared = root or layout.data(), batch_size, rows, prepared
+        self.save_hyperparameters("batch_size", "rows", "prepared")  # a checkpoint has them, for whoever exports it
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the files, of how they are read and split, and of the features."""
-        how = (source.DIGESTS, sorted(_MONTHS.items(), key=str), self.rows, departures.LATE_MINUTES, _FORGOTTEN)
-        code = Path(departures.__file__).read_bytes()
-        return hashlib.sha256(repr(how).encode() + code + features.fingerprint().encode()).hexdigest()
+        """A digest of the flights, wherever they were joined, of how they are split, and of the features."""
+        how = (sorted(_MONTHS.items(), key=str), departures.LATE_MINUTES, _FORGOTTEN, _UNTOLD)
+        parts = repr(how).encode(), self._digest, features.fingerprint().encode()
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     @cached_property
     def flights(self) -> pd.DataFrame:
-        """All flights (departures.py), in the order of their departures."""
-        found, _ = _joined(source.locate(self.root))
+        """All flights (departures.py), with the delays that were known (delays.py), in the order of departures."""
+        if self.prepared is not None:
+            found = prepared.read(Path(self.prepared))
+        else:
+            found, _ = _joined(source.locate(self.root))
         if self.rows is not None:
             months = found.groupby(found["departure"].dt.month)
             found = found[months.cumcount() % (months["late"].transform("size") // self.rows).clip(lower=1) == 0]
         return found
+
+    @cached_property
+    def _digest(self) -> bytes:
+        """Digest what the flights are: the same values are the same data."""
+        found = hashlib.sha256()
+        for name in (*entities.KEY, "departure", "departure_utc", *serving.RANGES, "late"):
+            values = self.flights[name]
+            if name in serving.RANGES:
+                numbers = values.to_numpy(np.float64)
+                found.update(np.where(np.isnan(numbers), np.nan, numbers + 0.0).tobytes())  # one NaN, and one zero
+            elif name in entities.KEY:
+                found.update("\n".join(values).encode())
+            else:
+                whole = values if name == "late" else values.dt.as_unit("s")
+                found.update(whole.astype("int64").to_numpy().tobytes())
+        return found.digest()
 
     def part(self, name: Part) -> pd.DataFrame:
         """Return the flights of a split."""
         return self.flights[self.flights["departure"].dt.month.isin(_MONTHS[name])]
 
     def split(self, name: Part) -> Split:
-        """Return {"categories": int32 [N, 3], "numbers": float32 [N, 15]} and late, int64 [N]: a group each month."""
+        """Return {"categories": int32 [N, 3], "numbers": float32 [N, 23]} and late, int64 [N]: a group each month."""
         flights = self.part(name)
         return Split(tuple(self._group(name, month) for _, month in flights.groupby(flights["departure"].dt.month)))
 
@@ -85,6 +111,11 @@ class DataModule(pl.LightningDataModule):
         weather |= {name: hours[name].to_numpy(np.float64) for name in entities.WEATHER}
         return {"schedule": schedule, "weather": weather}
 
+    def requests(self, count: int) -> dict[str, NDArray[Any]]:
+        """Return `count` flights of the test split as the ensemble takes them, spread over its months, in order."""
+        flights = self.part("test")
+        return asked(flights.iloc[np.linspace(0, len(flights) - 1, min(count, len(flights))).astype(int)])
+
     def train_dataloader(self) -> DataLoader[Flights]:
         """Shuffle the flights anew each epoch; the last, smaller batch is left out."""
         return self._loader("train")
@@ -100,8 +131,10 @@ class DataModule(pl.LightningDataModule):
     def _group(self, name: Part, flights: pd.DataFrame) -> Group:
         categories, numbers = encode(flights)
         if name == "train":
-            forgotten = np.random.default_rng(_SEED).random(categories.shape) < _FORGOTTEN
+            chance = np.random.default_rng(_SEED)
+            forgotten = chance.random(categories.shape) < _FORGOTTEN
             categories = np.where(forgotten, serving.UNKNOWN, categories).astype(np.int32)
+            numbers[np.ix_(chance.random(len(numbers)) < _UNTOLD, _DELAYS)] = np.nan
         month = flights["departure"].iloc[0].month_name()
         late = flights["late"].to_numpy(np.int64)
         return Group({"categories": categories, "numbers": numbers}, late, name=month)
@@ -122,11 +155,21 @@ class DataModule(pl.LightningDataModule):
 def _joined(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return all flights, and the weather by the hour; both take seconds to read, and an export asks several times."""
     tables = departures.read(directory)
-    return departures.departures(tables), departures.weather(tables)
+    return delays.joined(departures.departures(tables)), departures.weather(tables)
+
+
+def asked(flights: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Return flights as the ensemble takes them, {input: [N, 1]}: texts as bytes, numbers as float32."""
+    texts = {name: flights[name] for name in serving.CATEGORIES}
+    texts["departure"] = flights["departure"].dt.strftime("%Y-%m-%dT%H:%M")
+    found: dict[str, NDArray[Any]] = {
+        name: np.array([text.encode() for text in values], np.object_)[:, None] for name, values in texts.items()
+    }
+    return found | {name: flights[name].to_numpy(np.float32)[:, None] for name in serving.RANGES}
 
 
 def encode(flights: pd.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return categories int32 [N, 3] and numbers float32 [N, 15] of flights, as serving makes them of requests."""
+    """Return categories int32 [N, 3] and numbers float32 [N, 23] of flights, as serving makes them of requests."""
     categories, numbers = serving.encode(
         {name: flights[name].tolist() for name in serving.CATEGORIES},
         flights["departure"].tolist(),

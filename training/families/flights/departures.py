@@ -42,7 +42,8 @@ def departures(tables: Tables) -> pd.DataFrame:
 
     Returns:
         carrier, flight, origin, destination as text; departure, naive local time; departure_utc; duration in minutes
-        and distance in miles; what is known of the plane and of the weather; late. Missing numbers are NaN.
+        and distance in miles; what is known of the plane and of the weather; the delay of the arrival in minutes, and
+        late. Missing numbers are NaN.
     """
     flights = tables.flights[tables.flights["arr_delay"].notna()]
     local, utc = _departure(flights)
@@ -57,6 +58,7 @@ def departures(tables: Tables) -> pd.DataFrame:
             "duration": (_arrival_utc(flights, local, utc, tables.airports) - utc) / pd.Timedelta(minutes=1),
             "distance": flights["distance"].astype("float64"),
             "tailnum": flights["tailnum"],
+            "delay": flights["arr_delay"].astype("float64"),
             "late": flights["arr_delay"] > LATE_MINUTES,
         }
     )
@@ -68,7 +70,8 @@ def departures(tables: Tables) -> pd.DataFrame:
 def _believed(flights: pd.DataFrame) -> pd.DataFrame:
     """Take numbers that nobody can have measured for missing: a wind of 1,048 miles an hour, say."""
     for name, (low, high) in serving.RANGES.items():
-        flights[name] = flights[name].where(flights[name].between(low, high))
+        if name in flights:
+            flights[name] = flights[name].where(flights[name].between(low, high))
     return flights
 
 
@@ -116,20 +119,23 @@ def _with_planes(flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
 
 
 def weather(tables: Tables) -> pd.DataFrame:
-    """Return origin, time, UTC seconds since 1970 at which an hour begins, and its weather."""
-    begin = pd.to_datetime(tables.weather["time_hour"], utc=True)
-    return tables.weather[["origin", *WEATHER]].assign(time=begin.dt.as_unit("s").astype("int64"))
+    """Return origin, its weather by the hour, and two moments of each hour.
+
+    They are `time`, UTC seconds since 1970 at which it begins, and `known`, the timestamp at which it is over.
+    """
+    begin = pd.to_datetime(tables.weather["time_hour"], utc=True).dt.as_unit("s")
+    known = begin + pd.Timedelta(seconds=HOUR_S)
+    return tables.weather[["origin", *WEATHER]].assign(time=begin.astype("int64"), known=known)
 
 
 def _with_weather(flights: pd.DataFrame, hours: pd.DataFrame) -> pd.DataFrame:
     """Add the weather of the last full hour: it is over when the flight departs, at 6:00 as well as at 6:59."""
-    hours = hours.assign(over=pd.to_datetime(hours["time"], unit="s", utc=True).astype(flights["departure_utc"].dtype))
-    hours["over"] += pd.Timedelta(seconds=HOUR_S)
+    hours = hours.assign(known=hours["known"].astype(flights["departure_utc"].dtype))
     return pd.merge_asof(
         flights,
-        hours.sort_values("over"),
+        hours.sort_values("known"),
         left_on="departure_utc",
-        right_on="over",
+        right_on="known",
         by="origin",
         tolerance=pd.Timedelta(seconds=STALE_S),
-    ).drop(columns=["over", "time"])
+    ).drop(columns=["known", "time"])

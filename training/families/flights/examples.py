@@ -6,15 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from training.families.flights.data import DataModule
-from training.families.flights.features import serving
+from training.families.flights.data import DataModule, asked
 from training.families.flights.spec import SPEC
-
-_TEXTS = (*serving.CATEGORIES, "departure")
 
 
 def write(directory: Path, count: int) -> int:
@@ -29,9 +24,9 @@ def write(directory: Path, count: int) -> int:
     with (directory / "labels.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["file", "label"])
-        asked = _requests(flights)
+        columns = asked(flights)
         for index, late in enumerate(flights["late"]):
-            request = {name: _plain(values[index, 0]) for name, values in asked.items()}
+            request = {name: _plain(values[index, 0]) for name, values in columns.items()}
             (directory / f"{index:05d}.json").write_text(json.dumps({name: [[v]] for name, v in request.items()}))
             rows.writerow([f"{index:05d}.json", SPEC.labels[late]])
     return len(flights)
@@ -39,18 +34,7 @@ def write(directory: Path, count: int) -> int:
 
 def requests(count: int) -> dict[str, NDArray[Any]]:
     """Return `count` flights of the test split as the ensemble takes them, spread over its months, in their order."""
-    flights = DataModule().part("test")
-    return _requests(flights.iloc[np.linspace(0, len(flights) - 1, min(count, len(flights))).astype(int)])
-
-
-def _requests(flights: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
-    for name in _TEXTS:
-        texts = flights[name].dt.strftime("%Y-%m-%dT%H:%M") if name == "departure" else flights[name]
-        found[name] = np.array([text.encode() for text in texts], np.object_)[:, None]
-    for name in serving.RANGES:
-        found[name] = flights[name].to_numpy(np.float32)[:, None]
-    return found
+    return DataModule().requests(count)
 
 
 def _plain(value: Any) -> Any:

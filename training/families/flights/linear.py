@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from contracts.samples import Batch, Split
+from training.families.flights.features import serving
 from training.families.flights.scaling import Scaling
 from training.families.flights.spec import SPEC
 
@@ -20,7 +21,7 @@ _SIZES = [len(names) for names in SPEC.vocabularies.values()]
 # A category that there is not is an unknown one, and a number that is infinite is a missing one, as for the others.
 _GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
-logistic (int32[batch, 3] categories, float[batch, 15] numbers) => (float[batch, 1] probability) {
+logistic (int32[batch, 3] categories, float[batch, NUMBERS] numbers) => (float[batch, 1] probability) {
   shifted = Sub(numbers, mean)
   scaled = Div(shifted, deviation)
   is_nan = IsNaN(numbers)
@@ -74,7 +75,7 @@ class Logistic:
 
     def write_graph(self, path: Path) -> None:
         """Write the same as an ONNX graph."""
-        model = onnx.parser.parse_model(_GRAPH)
+        model = onnx.parser.parse_model(_GRAPH.replace("NUMBERS", str(len(serving.NUMBERS))))
         dense = 2 * len(self.scaling.mean)
         coefficients = self.model.coef_[0].astype(np.float32)
         constants = {

@@ -111,7 +111,7 @@ class _Network(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, 1))
 
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
-        """Turn categories int32 [B, 3] and numbers [B, 15] into logits [B, 1].
+        """Turn categories int32 [B, 3] and numbers [B, 23] into logits [B, 1].
 
         A number that is missing is its mean, and said to be; a category that there is not is an unknown one: asked for
         all the same, it would fail the batch, with the requests of others in it.

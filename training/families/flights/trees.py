@@ -16,6 +16,7 @@ import onnx.parser
 from numpy.typing import NDArray
 
 from contracts.samples import Batch, Split
+from training.families.flights.features import serving
 
 # Below every number that there is: to a tree a number that is missing is one more branch.
 MISSING = np.float32(-9999)
@@ -24,7 +25,7 @@ _THREADS = 0  # all; the library's own default
 
 _GRAPH = """
 <ir_version: 10, opset_import: ["": 18, "ai.onnx.ml": 3]>
-trees (int32[batch, 3] categories, float[batch, 15] numbers) => (float[batch, 1] probability) {
+trees (int32[batch, 3] categories, float[batch, NUMBERS] numbers) => (float[batch, 1] probability) {
   missing = IsNaN(numbers)
   filled = Where(missing, below, numbers)
   coded = Cast<to = 1>(categories)
@@ -48,7 +49,7 @@ class _Trees:
 
     def write_graph(self, path: Path) -> None:
         """Write the trees as an ONNX graph."""
-        model = onnx.parser.parse_model(_GRAPH)
+        model = onnx.parser.parse_model(_GRAPH.replace("NUMBERS", str(len(serving.NUMBERS))))
         [ensemble] = [node for node in model.graph.node if node.op_type == _ENSEMBLE]
         [converted] = [node for node in self._converted().graph.node if node.op_type == _ENSEMBLE]
         ensemble.attribute.extend(converted.attribute)

@@ -1,0 +1,8 @@
+"""The same commands in the environment `data`: `python -m training features` starts this there."""
+
+from cli.run import run_command_line
+from contracts.errors import ProjectError
+from training.features.command_line import run_here
+
+if __name__ == "__main__":
+    run_command_line(run_here, ProjectError)

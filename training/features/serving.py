@@ -1,0 +1,48 @@
+"""Feast's feature server: `python -m training features serve FAMILY`.
+
+Of its routes those are left that read: others let whoever reaches it write values and start materialisations.
+"""
+
+import argparse
+from typing import Any
+
+import uvicorn
+from feast.feature_server import get_app
+
+from training.errors import FeatureError
+from training.features import declared, store
+from training.features.command_line import PROGRAM
+from training.features.materializing import last
+
+READING = ("/get-online-features", "/health")
+_REGISTRY_S = 5  # after so long it knows of views that were registered since
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command says, until it is stopped."""
+    features = declared.of(options.family)
+    opened = store.opened(options.family, features, options.store)
+    if not any(last(opened, lookup.view) for lookup in features.declaration.views):
+        raise FeatureError(
+            f"the online store of {options.family} is empty", hint=f"{PROGRAM} materialize {options.family}"
+        )
+    server = uvicorn.Server(
+        uvicorn.Config(app(opened), host=options.host, port=options.port, log_level="warning", access_log=False)
+    )
+    print(
+        f"Serving the features of {options.family} at http://{options.host}:{options.port}; Ctrl-C stops it", flush=True
+    )
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's own, of a port that is taken
+        raise FeatureError(
+            f"{options.host}:{options.port} cannot be listened on", hint="--port names another"
+        ) from error
+    return 0
+
+
+def app(opened: Any) -> Any:
+    """Return Feast's application with the routes that read."""
+    found = get_app(opened, registry_ttl_sec=_REGISTRY_S)
+    found.router.routes[:] = [route for route in found.router.routes if getattr(route, "path", "") in READING]
+    return found
