@@ -109,7 +109,9 @@ def _family(parser: argparse.ArgumentParser) -> None:
 
 def _chosen(parser: argparse.ArgumentParser) -> None:
     _family(parser)
-    parser.add_argument("--params", type=Path, metavar="FILE", help="default: params.yaml in the family's folder")
+    parser.add_argument(
+        "--params", type=Path, metavar="FILE", help="default: params.yaml in the family's folder pipeline"
+    )
 
 
 def _gate(parser: argparse.ArgumentParser) -> None:

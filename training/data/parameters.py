@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from contracts import layout
+from training.data.staged import FOLDER
 from training.errors import DataError
 
 FILE = "params.yaml"
@@ -14,7 +15,7 @@ FILE = "params.yaml"
 
 def path_of(family: str) -> Path:
     """Return where a family's parameters are."""
-    return Path(__file__).parent.parent / "families" / family / FILE
+    return Path(__file__).parent.parent / "families" / family / FOLDER / FILE
 
 
 def read(path: Path, stage: str) -> Mapping[str, Any]:

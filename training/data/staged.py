@@ -1,7 +1,7 @@
-"""What a family says of its data's stages, in files of fixed names in its folder.
+"""What a family says of its data's stages, in the folder `pipeline` of its own, beside dvc.yaml and params.yaml.
 
-`stages.py` has the functions of `Stages`; `expectations/raw.py` and `expectations/processed.py` those of `Gated`, and
-are read in the environment for data alone, which has Great Expectations.
+`stages.py` has the functions of `Stages`; `expected_raw.py` and `expected_processed.py` those of `Gated`, and are read
+in the environment for data alone, which has Great Expectations.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from training.errors import DataError
 from training.families import FAMILIES
 
 Gate = Literal["raw", "processed"]
+FOLDER = "pipeline"  # of a family's
 GATES: tuple[Gate, ...] = get_args(Gate)
 
 
@@ -35,7 +36,7 @@ class Stages(Protocol):
 
 
 class Gated(Protocol):
-    """The functions of a module in a family's expectations/."""
+    """The functions of a family's expected_raw.py, or expected_processed.py."""
 
     def tables(self, family: Any, parameters: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return {table: DataFrame}, as training/data/expecting.py gives them to Great Expectations.
@@ -67,7 +68,7 @@ def gated(family: str, gate: Gate) -> Gated:
     Raises:
         DataError: it says nothing of it.
     """
-    return cast(Gated, _module(family, f"expectations.{gate}"))
+    return cast(Gated, _module(family, f"expected_{gate}"))
 
 
 def with_stages() -> list[str]:
@@ -81,9 +82,9 @@ def _module(family: str, name: str) -> Any:
         raise DataError(
             f"the data of {family} has no stages", note=f"{file} is not there", hint=f"there are {with_stages()}"
         )
-    return importlib.import_module(f"{FAMILIES[family]}.{name}")
+    return importlib.import_module(f"{FAMILIES[family]}.{FOLDER}.{name}")
 
 
 def _file(family: str, name: str) -> Path:
     package = FAMILIES[family].split(".") if family in FAMILIES else ["training", "families", family]
-    return layout.ROOT.joinpath(*package, *name.split(".")).with_suffix(".py")
+    return layout.ROOT.joinpath(*package, FOLDER, f"{name}.py")

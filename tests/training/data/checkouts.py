@@ -27,10 +27,10 @@ class Checkout:
 
     @property
     def pipeline(self) -> Path:
-        return self.root / "training" / "families" / "flights"
+        return self.root / "training" / "families" / "flights" / "pipeline"
 
     def stage(self, name: str) -> str:
-        return f"training/families/flights/dvc.yaml:{name}"
+        return f"training/families/flights/pipeline/dvc.yaml:{name}"
 
     def run(self, *command: str | Path) -> "subprocess.CompletedProcess[str]":
         left = ("DATA_DIR", "ARTIFACTS_DIR", "MODEL_REPOSITORY", "MLFLOW_TRACKING_URI")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.families.flights.entities import ROLLING, Rolling
 from training.families.flights.features import serving
-from training.families.flights.stages import PREPARED
+from training.families.flights.pipeline.stages import PREPARED
 
 _FLIGHT = ["departure_utc", "carrier", "flight", "origin", "destination"]
 # How well a feature by itself may tell late flights from others, as an AUC; the best honest one, a delay of the hours
@@ -20,7 +20,7 @@ _MOST_TELLING = 0.85
 
 
 def tables(family: Any, parameters: Mapping[str, Mapping[str, Any]]) -> Mapping[str, pd.DataFrame]:
-    """Return the departures, a row each feature with what it tells, and a row each view with what was not known then."""
+    """Return the departures, a row each feature with what it tells, and a row each view with what was not yet known."""
     flights = pd.read_parquet(family.processed / PREPARED)
     before = pd.read_parquet(family.interim / PREPARED, columns=["departure"])
     month = flights["departure"].dt.month
