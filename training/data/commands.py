@@ -22,6 +22,7 @@ from cli.commands import Command
 from contracts import layout
 from training.data import gate, parameters, places, staged, webhook
 from training.data.folders import filled, replaced
+from training.errors import DataError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,6 +58,7 @@ def validate(options: argparse.Namespace) -> int:
 def transform(options: argparse.Namespace) -> int:
     """Write the interim files."""
     where = places.of(options.family)
+    _see(where.raw, f"ingest {options.family}")
     with filled(where.interim) as folder:  # it also holds the tables that features are made of
         wrote = staged.stages(options.family).transform(where.raw, folder)
     return _done(wrote, where.interim, None)
@@ -65,6 +67,7 @@ def transform(options: argparse.Namespace) -> int:
 def sample(options: argparse.Namespace) -> int:
     """Write the sample."""
     where, chosen = places.of(options.family), parameters.read(_params(options), "sample")
+    _see(where.processed, f"validate {options.family} processed")
     with replaced(where.sample) as folder:
         wrote = staged.stages(options.family).sample(where.processed, folder, chosen)
     return _done(wrote, where.sample, None)
@@ -90,6 +93,12 @@ def released(options: argparse.Namespace) -> int:
     print(f"Kept in {layout.shown(where.released)}: {told}")
     print("Next: python -m deploy up")
     return 0
+
+
+def _see(folder: Path, before: str) -> None:
+    if not folder.is_dir():
+        hint = f"python -m training data {before}; or all that comes before it: {_REPRO}"
+        raise DataError(f"there is no {layout.shown(folder)}", hint=hint)
 
 
 def _done(wrote: str, folder: Path, following: str | None) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import yaml
 
@@ -19,6 +20,7 @@ from contracts.errors import ProjectError
 from training.data import places, staged
 from training.data.folders import replaced
 from training.data.verdict import Outcome, Verdict
+from training.errors import DataError
 
 _EXAMPLES = 5  # of unexpected values that are kept
 _SAID = 300  # characters of an exception
@@ -38,7 +40,10 @@ def main() -> int:
 def judge(family: str, gate: staged.Gate, parameters: Mapping[str, Any], where: places.Places) -> Verdict:
     """Return what was found, table by table, and leave it as pages in the folder of the family's data docs."""
     expected = staged.gated(family, gate)
-    tables = expected.tables(where, parameters)
+    try:
+        tables = expected.tables(where, parameters)
+    except (OSError, ValueError, KeyError, BadZipFile) as error:  # no file, no CSV, no Parquet, no such column
+        raise DataError(f"the {gate} data of {family} cannot be read", note=str(error).splitlines()[0]) from error
     suites = expected.suites(parameters)
     with replaced(where.docs / gate) as docs:
         results = _validate(family, gate, tables, suites, docs)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,11 +64,16 @@ def _figures(metrics: Iterable[Metric], predicted: Predicted, split: Split) -> d
         scores, true = _judged(metric, predicted, split)
         for segment, rows in {"test": slice(None), **split.segments}.items():
             own = found.setdefault(segment, {"samples": len(true[rows])})
-            own[metric.name] = metric.value(scores[rows], [true[rows]])
+            own |= _finite({metric.name: metric.value(scores[rows], [true[rows]])})
             if segment == "test":
                 low, high = metric.interval_of(scores, [true])
-                own |= {f"{metric.name}_low": low, f"{metric.name}_high": high}
+                own |= _finite({f"{metric.name}_low": low, f"{metric.name}_high": high})
     return found
+
+
+def _finite(figures: Mapping[str, float]) -> Mapping[str, float]:
+    """Leave out what is none, as the AUC where all is of one class: DVC's readers of JSON know no NaN."""
+    return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
 def _curves(metric: Metric, predicted: Predicted, split: Split) -> Mapping[str, tuple[Row, list[Row]]]:

@@ -1,6 +1,7 @@
 """What a gate found: an outcome for each expectation."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, float]]:
     if outcome.column is None or outcome.exception is not None:
         return
     figure = outcome.expectation.removeprefix("expect_column_").partition("_to_be_between")[0]
-    if isinstance(outcome.observed, int | float) and not isinstance(outcome.observed, bool):
+    if isinstance(outcome.observed, int | float) and math.isfinite(outcome.observed):
         yield f"{figure}({outcome.column})", outcome.observed
     elif outcome.unexpected is not None and outcome.expectation == "expect_column_values_to_not_be_null":
         yield f"missing({outcome.column})", outcome.unexpected

@@ -13,8 +13,6 @@ import pytest
 from tests.training.data import checkouts, deliveries
 from tests.training.data.checkouts import Checkout
 
-UNCHANGED = "Data and pipelines are up to date."
-
 
 @pytest.fixture
 def heard() -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -56,8 +54,6 @@ def test_a_gate_stops_it_and_what_was_there_stays(
     checkout.must(*repro)
     raw, before = checkout.lies("raw"), checkout.lies("interim")
     assert sorted(before) == ["departures.parquet", "weather.parquet"] and not told
-    assert UNCHANGED in checkout.must(*repro)
-
     checkout.commit("a version")
     shutil.rmtree(checkout.root / "delivered")
     change = deliveries.some({"carrier": "ZZ"})
