@@ -14,6 +14,7 @@ from training.errors import TrainingError
 if TYPE_CHECKING:  # `--help` lists the families: it shall not wait for numpy and torch
     from torch import Tensor, nn
 
+    from contracts.entities.declaration import Declaration
     from contracts.samples import Batch, Split
 
 # name -> package. Strings, so that listing the families imports none of them (and not torch).
@@ -83,6 +84,25 @@ class Estimator(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a family with features says of them, in its feature_views.py: training/features makes and serves them.
+
+    Attributes:
+        declaration: What the release says of its lookups: each with a view is a feature view.
+        rows: What the file of rows is called.
+        moment: The column with the moment as of which a row's features are joined, in UTC.
+        computed: Makes those tables that are computed from rows: {table: a pandas DataFrame}.
+        known: When each row's outcome became known, a Series in UTC; NaT: it never did.
+    """
+
+    declaration: Declaration
+    rows: str
+    moment: str
+    computed: Callable[[Any], Mapping[str, Any]]
+    known: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

@@ -7,37 +7,14 @@ artifacts/features/FAMILY/             the registry, and what serves on one mach
 """
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from contracts import layout
-from contracts.entities.declaration import Declaration
 from training import families
 from training.errors import FeatureError
-from training.families import FAMILIES
+from training.families import FAMILIES, Features
 
 KNOWN = "known"  # the column of a table of features with the moment from which on a row is known, a timestamp in UTC
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a family's feature_views.py says.
-
-    Attributes:
-        declaration: What the release says of its lookups: each with a view is a feature view.
-        rows: What the file of rows is called.
-        moment: The column with the moment as of which a row's features are joined, in UTC.
-        computed: Makes those tables that are computed from rows: {table: a pandas DataFrame}.
-        known: When each row's outcome became known, a Series in UTC; NaT: it never did.
-    """
-
-    declaration: Declaration
-    rows: str
-    moment: str
-    computed: Callable[[Any], Mapping[str, Any]]
-    known: Callable[[Any], Any]
 
 
 def of(family: str) -> Features:
@@ -62,7 +39,12 @@ def rows(family: str, features: Features) -> Path:
 
 def table(family: str, name: str) -> Path:
     """Return where a table of features lies."""
-    return layout.data() / "interim" / family / f"{name}.parquet"
+    return tables(family) / f"{name}.parquet"
+
+
+def tables(family: str) -> Path:
+    """Return the folder of the tables of features."""
+    return layout.data() / "interim" / family
 
 
 def joined(family: str, features: Features) -> Path:

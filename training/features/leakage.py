@@ -15,7 +15,8 @@ import pandas as pd
 
 from contracts.entities.declaration import Lookup
 from training.errors import FeatureError
-from training.features.declared import KNOWN, Features
+from training.families import Features
+from training.features.declared import KNOWN
 
 MOMENTS = 8  # at which the past alone is computed with; each costs what computing everything does
 _SHOWN = 3
@@ -63,7 +64,7 @@ def check_computed(features: Features, rows: pd.DataFrame, moments: int = MOMENT
     """Compute the features with the past alone, as of some moments, and compare.
 
     Args:
-        moments: How many, drawn among those of the rows.
+        moments: How many, drawn among those of the rows, beside the first of all.
 
     Returns:
         How many values were compared.
@@ -75,8 +76,8 @@ def check_computed(features: Features, rows: pd.DataFrame, moments: int = MOMENT
     whole = features.computed(rows)
     views = {lookup.table: lookup for lookup in features.declaration.views if lookup.table in whole}
     chance = np.random.default_rng(seed)
-    for place in sorted(chance.choice(len(rows), min(moments, len(rows)), replace=False)):
-        moment = rows[features.moment].iloc[place]
+    places = chance.choice(len(rows), min(moments, len(rows)), replace=False)
+    for moment in (rows[features.moment].min(), *rows[features.moment].iloc[sorted(places)]):
         past = features.computed(rows[known <= moment])
         for name, lookup in views.items():
             before, after = (_newest(tables[name], lookup, moment) for tables in (past, whole))

@@ -22,9 +22,10 @@ from contracts import layout
 from contracts.entities.declaration import Lookup
 from contracts.files.locks import locked
 from training.errors import FeatureError
+from training.families import Features
 from training.features import declared, store
 from training.features.command_line import PROGRAM
-from training.features.declared import KNOWN, Features
+from training.features.declared import KNOWN
 
 # Rows that were reported so late are read again each time; later ones with --again.
 LATE = timedelta(hours=1)

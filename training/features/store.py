@@ -4,11 +4,11 @@ What a release says of a lookup in its manifest and what Feast knows of it so ca
 lookup's key, its features are the fills, and a row is forgotten when it is older than declared.
 """
 
+import contextlib
 import os
 import sqlite3
 import string
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from feast.types import Float64, Int64, String
 from contracts import layout
 from contracts.entities.declaration import FLOATS, INTEGERS, TEXT, Declaration, Lookup
 from training.errors import FeatureError
+from training.families import Features
 from training.features import declared
-from training.features.declared import KNOWN, Features
+from training.features.declared import KNOWN
 
 _TYPES: Mapping[str, Any] = {
     TEXT: String, **dict.fromkeys(INTEGERS, Int64), **dict.fromkeys(FLOATS, Float64),
@@ -41,14 +42,15 @@ def opened(family: str, features: Features, name: str) -> FeatureStore:
     home = declared.home(family)
     home.mkdir(parents=True, exist_ok=True)
     with reached(name):
-        store = FeatureStore(config=_configured(family, name, home))
-        _at_once_readable(store)
-        store.apply(definitions(family, features.declaration))
+        config = _configured(family, name, home)
+        _never_waited_for(config)
+        store = FeatureStore(config=config)
+        store.apply(definitions(features.declaration, declared.tables(family)))
     return store
 
 
 def offline(family: str, features: Features, folder: Path) -> FeatureStore:
-    """Open a store of its own in a folder, for joins alone: no server and no other registry is needed."""
+    """Open a store of its own in a folder, for joins with the tables that are put there (`table_in`)."""
     config = RepoConfig(
         project=family,
         provider="local",
@@ -59,19 +61,24 @@ def offline(family: str, features: Features, folder: Path) -> FeatureStore:
         repo_path=folder,
     )
     store = FeatureStore(config=config)
-    store.apply(definitions(family, features.declaration))
+    store.apply(definitions(features.declaration, folder))
     return store
 
 
-def definitions(family: str, declaration: Declaration) -> list[Any]:
-    """Return Feast's entities and feature views of a declaration."""
+def definitions(declaration: Declaration, folder: Path) -> list[Any]:
+    """Return Feast's entities and feature views of a declaration, whose tables lie in a folder."""
     kinds = {entity.name: entity.kind for entity in declaration.entities}
     keys: dict[str, Any] = {}
     for lookup in declaration.views:
         for column, name in lookup.key.items():
             value_type = ValueType.INT64 if kinds.get(name) == "integer" else ValueType.STRING
             keys[column] = Entity(name=column, join_keys=[column], value_type=value_type)
-    return [*keys.values(), *(_view(family, lookup, keys) for lookup in declaration.views)]
+    return [*keys.values(), *(_view(lookup, keys, folder) for lookup in declaration.views)]
+
+
+def table_in(folder: Path, lookup: Lookup) -> Path:
+    """Return where the table of a view lies in a folder."""
+    return folder / f"{lookup.table}.parquet"
 
 
 def ttl(lookup: Lookup) -> timedelta:
@@ -81,7 +88,7 @@ def ttl(lookup: Lookup) -> timedelta:
     return timedelta(seconds=0 if most is None else most - lookup.as_of.lag_s)
 
 
-@contextmanager
+@contextlib.contextmanager
 def reached(name: str) -> Iterator[None]:
     """Turn what databases and Feast raise where a store cannot be reached into an error in words."""
     import psycopg
@@ -98,7 +105,7 @@ def reached(name: str) -> Iterator[None]:
         ) from error
 
 
-def _view(family: str, lookup: Lookup, keys: Mapping[str, Any]) -> FeatureView:
+def _view(lookup: Lookup, keys: Mapping[str, Any], folder: Path) -> FeatureView:
     assert lookup.as_of is not None  # of a view
     return FeatureView(
         name=lookup.view,
@@ -109,9 +116,7 @@ def _view(family: str, lookup: Lookup, keys: Mapping[str, Any]) -> FeatureView:
             Field(name=lookup.as_of.column, dtype=Int64),
             *(Field(name=fill.column, dtype=_TYPES[fill.dtype]) for fill in lookup.fills),
         ],
-        source=FileSource(
-            name=lookup.view, path=str(declared.table(family, lookup.table).resolve()), timestamp_field=KNOWN
-        ),
+        source=FileSource(name=lookup.view, path=str(table_in(folder, lookup).resolve()), timestamp_field=KNOWN),
         online=True,
     )
 
@@ -141,11 +146,9 @@ def _filled(value: Any, path: Path) -> Any:
     return template.substitute(os.environ)
 
 
-def _at_once_readable(store: FeatureStore) -> None:
-    """Have SQLite's readers never wait for a writer: its journal is a file's own property, and stays."""
-    if store.config.online_store.type == "sqlite":
-        connection = sqlite3.connect(store.config.online_store.path)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            connection.close()
+def _never_waited_for(config: RepoConfig) -> None:
+    """Have readers of SQLite never wait for its writer: how a file keeps its journal is its own property, and stays."""
+    for file in (config.registry.path.removeprefix("sqlite:///"), getattr(config.online_store, "path", "")):
+        if file.endswith(".db"):
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
