@@ -23,13 +23,14 @@ OTHER := $(if $(filter-out file,$(origin PYTHON)),$(shell { $(SAME); } 2>/dev/nu
 # torch without CUDA where pip finds one, see PIP_ARGS, else the package index's with CUDA.
 TORCH := torch-cpu.lock torch.lock
 DOCKERFILES := Dockerfile Dockerfile.triton tests/images/triton.Dockerfile
+STAGES := $(wildcard training/families/*/pipeline/dvc.yaml)
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
 # One that fails does not end the other, nor keep it from starting. What ends `make` ends both, as long as they are the
 # only command of their line.
 BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typecheck pytest
 
-.PHONY: of-another-python server-python help setup demo quick test slow images pin-images lint format typecheck pytest lock upgrade clean
+.PHONY: of-another-python server-python help setup demo quick test slow data-tools gates images pin-images lint format typecheck pytest lock upgrade clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -45,6 +46,12 @@ test: setup lint ## everything CI checks
 
 slow: setup ## the tests that take long, or resolve packages over the network
 	$(BIN)/python -m pytest -m slow
+
+data-tools: setup ## the environment for data, .venv-data: DVC, Great Expectations, Feast
+	@$(BIN)/python -m cli.installing.tool_environments data
+
+gates: data-tools ## make the data of every family that has stages, up to its last gate
+	@$(or $(TOOL_ENVIRONMENTS),.)/.venv-data/bin/dvc repro $(STAGES:=:validate_processed)
 
 images: setup ## build the container images and run them, over a stand-in of NVIDIA's or TRITON=IMAGE; without Docker
 	$(BIN)/python -m pytest --capture=no --verbose -m "slow or not slow" tests/images

@@ -13,6 +13,7 @@ from contracts import layout
 ROOMS = {
     "cli": ("installing",),
     "export": ("graphs", "scaffold", "proof", "source", "precision", "report", "release", "registry", "published"),
+    "training": ("families", "estimators", "data", "features", "lightning"),
     "deploy": (
         "installed",
         "devices",

@@ -8,6 +8,7 @@
   python -m training compare FAMILY                  its models on the test split, beside the baseline's
   python -m training features build FAMILY           features for training and serving, by Feast: `features --help`
   python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
+  python -m training data --help                     the stages from raw data to what is trained on, and their gates
   python -m training fit FAMILY --help               every flag of the trainer, the model and the data
 
 Everything after the family goes to Lightning: --trainer.max_epochs 3, --trainer.precision bf16-mixed,
@@ -36,6 +37,10 @@ _LIGHTNINGS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that `arguments` name; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["data"]:
+        from training.data import commands
+
+        return commands.main(given[1:])
     if given[:1] == ["features"]:
         from training.features.command_line import in_its_environment
 
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         options, flags = parser.parse_known_args(given)
     if options.subcommand in _LIGHTNINGS:
-        from training import cli  # torch and Lightning take seconds to import: not for --help
+        from training.lightning import cli  # torch and Lightning take seconds to import: not for --help
 
         cli.run(options.subcommand, options.family, options.preset, flags)
         return 0
@@ -66,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
         usage="python -m training {fit,validate,test,compare,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
+        "       python -m training data {ingest,validate,transform,sample,keep,released} FAMILY\n"
         "       python -m training features {build,materialize,serve,status} FAMILY\n"
         "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,

@@ -2,6 +2,7 @@
 
 TrainingError
 ├── DataError          a dataset that cannot be found, fetched or trusted
+│   └── GateError      data that is not what is expected of it
 ├── CheckpointError    a checkpoint that is missing, damaged or of another family
 ├── FamilyError        a family that cannot be made
 └── FeatureError       features that cannot be had, or that would lie: computed with the future, lost, doubled
@@ -16,6 +17,10 @@ class TrainingError(ProjectError):
 
 class DataError(TrainingError):
     """A dataset cannot be found, fetched or trusted."""
+
+
+class GateError(DataError):
+    """Data is not what is expected of it: the pipeline stops."""
 
 
 class CheckpointError(TrainingError):

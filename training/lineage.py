@@ -1,4 +1,4 @@
-"""Where a checkpoint came from: the commit, the data, the run. `RecordLineage` (lineage_callback.py) writes it down."""
+"""Where a checkpoint came from: the commit, the data, the run. lightning/lineage_callback.py writes it down."""
 
 import subprocess
 from dataclasses import asdict, dataclass
@@ -26,10 +26,13 @@ class Lineage:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Return the commit checked out and whether tracked files differ from it; (None, None) outside git."""
+    """Return the commit checked out and whether tracked files differ from it; (None, None) outside git.
+
+    DVC writes its locks while a pipeline runs. They say which data there is, and of that there is a fingerprint.
+    """
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*dvc.lock"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -19,8 +19,9 @@ from training.errors import FamilyError
 _FAMILIES = Path(families.__file__).parent
 _STEP = re.compile(r'^\s*model_name:\s*"([^"]+)"', re.MULTILINE)  # of an ensemble
 _RELEASED = ("manifest.json", "*.onnx", "*.plan")  # what tells a release from a step's source
+_LOCK = "dvc.lock"  # which data the other family's pipeline has made
 # What stands before a family's own name where that is meant. The word alone may be anything, such as a tensor's name.
-_BEFORE = r'(?:\bfamily ?= ?"|^name: "|string_value: "|training[./]families[./]|-m (?:training \w+|export) |^# )'
+_BEFORE = r'(?:\bfamily(?:: | ?= ?")|^name: "|string_value: "|training[./]families[./]|-m (?:training \w+|export) |^# )'
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _files(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in own.parts)
         version = folder / own.parts[0]
         released = own.parts[0].isdecimal() and any(next(version.glob(kind), None) for kind in _RELEASED)
-        if path.is_file() and not hidden and not released:
+        if path.is_file() and not hidden and not released and own.name != _LOCK:
             yield own
 
 

@@ -17,7 +17,7 @@ from cli import plots, tables
 from contracts import layout
 from contracts.judging import interval, tasks
 from contracts.judging.interval import Interval
-from contracts.judging.metric import AUC, Metric
+from contracts.judging.metric import AUC, Metric, Predicted
 from contracts.judging.paired import Scores
 from contracts.samples import Batch, Split
 from training import checkpoints, families
@@ -124,11 +124,15 @@ def _newest(family: Family) -> dict[str, Checkpoint]:
     return {model: found[model] for model in order if model in found}
 
 
-def _scores(checkpoint: Checkpoint, family: Family, split: Split) -> Scores:
+def predicted(checkpoint: Checkpoint, family: Family, split: Split) -> Predicted:
+    """Return what the model in a checkpoint predicts for each sample of a split."""
     answer = checkpoint.module.predict if checkpoint.estimator else _network(checkpoint, family)
+    return tasks.predicted(fitting.answers(answer, split), family.spec)
+
+
+def _scores(checkpoint: Checkpoint, family: Family, split: Split) -> Scores:
     assert split.targets is not None
-    predicted = tasks.predicted(fitting.answers(answer, split), family.spec)
-    return family.spec.metrics[0].scores(predicted, split.targets)
+    return family.spec.metrics[0].scores(predicted(checkpoint, family, split), split.targets)
 
 
 def _network(checkpoint: Checkpoint, family: Family) -> Any:

