@@ -70,11 +70,9 @@ class Module(pl.LightningModule):
             nesterov=True,
             weight_decay=self.hparams["weight_decay"],
         )
+        steps = max(5, int(self.trainer.estimated_stepping_batches))  # of fewer it divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.hparams["lr"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.25,
+            optimizer, max_lr=self.hparams["lr"], total_steps=steps, pct_start=0.25
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -70,11 +70,17 @@ class Module(pl.LightningModule):
         return self.network
 
     def training_step(self, batch: tuple[Texts, Texts], batch_idx: int) -> Tensor:
-        """Return the cross-entropy of queries and documents, row by row of the same meaning."""
+        """Return the cross-entropy of queries and documents, row by row of the same meaning.
+
+        Among several processes each holds its own against those of all, as one process would.
+        """
         queries, documents = (self.network(**texts) for texts in batch)
-        likeness = self.hparams["scale"] * queries @ documents.T
-        own = torch.arange(len(likeness), device=likeness.device)
-        loss = (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+        scale, own = self.hparams["scale"], torch.arange(len(queries), device=queries.device)
+        if self.trainer.world_size > 1:
+            own = own + self.global_rank * len(queries)
+        to_documents = scale * queries @ self._of_all(documents).T
+        to_queries = scale * documents @ self._of_all(queries).T
+        loss = (F.cross_entropy(to_documents, own) + F.cross_entropy(to_queries, own)) / 2
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(own))
         return loss
 
@@ -97,6 +103,13 @@ class Module(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _of_all(self, embeddings: Tensor) -> Tensor:
+        """Return those of every process, [B, 384], in the order of the processes; gradients reach them all."""
+        if self.trainer.world_size == 1:
+            return embeddings
+        gathered: Tensor = self.all_gather(embeddings, sync_grads=True)  # type: ignore[assignment]  # as it was given
+        return gathered.flatten(0, 1)
 
     def _evaluate(self, batch: tuple[Texts, Tensor]) -> Evaluated:
         texts, targets = batch
