@@ -17,6 +17,9 @@ def check(trainer: Any) -> None:
     Raises:
         TrainingError: they ask for a precision that the device, or a family, does not have.
     """
+    for flag in ("max_epochs", "max_steps", "limit_train_batches", "max_time"):
+        if getattr(trainer, flag) in (0, 0.0):
+            raise TrainingError(f"--trainer.{flag} 0 trains nothing", hint="test and validate judge a checkpoint")
     precision = str(trainer.precision)
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and precision in ("16-mixed", "16"):

@@ -1,5 +1,6 @@
-"""What a run keeps to be gone on with: its configuration, every epoch's state, and the state of its random numbers."""
+"""What a run keeps to be gone on with: its configuration, every epoch's state, and random numbers that can be drawn again."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import SaveConfigCallback
-from torch import distributed
 
 from contracts import layout
-from training.batching import process, processes
+from contracts.errors import ProjectError
 from training.lightning.run_logger import RunLogger
 
 STOPS = (KeyboardInterrupt, SystemExit)  # Ctrl-C; SIGTERM and a terminal that was closed
@@ -34,12 +34,22 @@ class KeepLast(ModelCheckpoint):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, filename="last", enable_version_counter=False)
+        self.interrupted = False  # by Ctrl-C, for which Lightning exits as for a failure
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Have the last step of `max_steps` validated, though it is in the middle of an epoch."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say how the run is resumed, and to MLflow that it was stopped, not that it failed."""
+        self.interrupted = isinstance(exception, KeyboardInterrupt)
         if isinstance(exception, STOPS) and isinstance(trainer.logger, RunLogger):
             trainer.logger.ended = "KILLED"
-        if not trainer.is_global_zero or trainer.state.fn != "fit":
+        if not trainer.is_global_zero or trainer.state.fn != "fit" or isinstance(exception, ProjectError):
             return
         what = "Stopped" if isinstance(exception, STOPS) else "It failed"
         if self.best_model_path:
@@ -60,47 +70,26 @@ class StopEarly(EarlyStopping):
         """Go on from what a checkpoint has, but for its patience."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
-
-class KeepRandomNumbers(pl.Callback):
-    """A callback with which a run that was resumed draws what it would have drawn: it ends as if it had not stopped."""
-
-    def __init__(self) -> None:
-        self._to_come: dict[str, Any] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of every process that trains, [{"torch": …}, …]."""
-        own, states = _random_state(), [None] * processes()
-        if len(states) > 1:
-            distributed.all_gather_object(states, own)
-        return {"states": states if len(states) > 1 else [own]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over this process's, where as many train now as did then."""
-        states = state_dict["states"]
-        self._to_come = states[process()] if len(states) == processes() else None
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin the first epoch after a resume as the last one ended."""
-        if self._to_come is not None:
-            _set_random_state(self._to_come)
-            self._to_come = None
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the figure, unless there is no validation to have one."""
+        if any(trainer.num_val_batches):
+            super().on_train_epoch_end(trainer, pl_module)
 
 
-def _random_state() -> dict[str, Any]:
-    """Return where the generators are, as tensors and numbers, which are read without executing anything."""
-    _, keys, at, has_normal, normal = np.random.get_state(legacy=True)  # type: ignore[misc]  # of numpy's own default
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [torch.from_numpy(np.asarray(keys, np.int64)), int(at), int(has_normal), float(normal)],
-        "python": list(random.getstate()[1]),
-    }
+class SeedEpochs(pl.Callback):
+    """A callback with which an epoch's random numbers follow from the seed, the epoch and the process alone.
 
+    So a run that is resumed draws what it would have drawn, and ends as if it had not stopped.
+    """
 
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    keys, at, has_normal, normal = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), at, has_normal, normal))
-    random.setstate((3, tuple(state["python"]), None))
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed what modules draw from, before an epoch's first step."""
+        given = os.environ.get("PL_GLOBAL_SEED")  # where Lightning keeps it; none with --seed_everything false
+        if batch_idx or given is None:
+            return
+        seed = (int(given) + 1_000_003 * trainer.current_epoch + 7919 * trainer.global_rank) % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)

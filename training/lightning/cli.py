@@ -19,7 +19,7 @@ from training.checkpoints import Checkpoint
 from training.errors import TrainingError
 from training.estimators import fitting
 from training.lightning import asked, profile
-from training.lightning.checkpoint_callbacks import KeepLast, KeepRandomNumbers, SaveConfig, StopEarly
+from training.lightning.checkpoint_callbacks import KeepLast, SaveConfig, SeedEpochs, StopEarly
 from training.lightning.lineage_callback import RecordLineage
 from training.lightning.metric_callback import LogMetric, monitored
 from training.lightning.run_logger import RunLogger
@@ -58,9 +58,19 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     try:
         # What is resumed is the same run: its best checkpoint stays the one to beat.
         with held(family, resumed and resumed.path.resolve().parent) as folder:
-            _CLI(chosen, args, folder, resumed)
+            _fit(chosen, args, folder, resumed)
     except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
         raise TrainingError(" ".join(str(error).split())) from error
+
+
+def _fit(family: families.Family, args: list[str], folder: Path, resumed: Checkpoint | None) -> None:
+    keeper = KeepLast(folder)
+    try:
+        _CLI(family, args, keeper, folder, resumed)
+    except SystemExit:
+        if keeper.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 class _CLI(LightningCLI):
@@ -68,11 +78,14 @@ class _CLI(LightningCLI):
 
     Args:
         args: Lightning's arguments, without the family.
+        keeper: What keeps the last state.
         folder: The run's.
         resumed: The checkpoint that a fit goes on from, if it does.
     """
 
-    def __init__(self, family: families.Family, args: list[str], folder: Path, resumed: Checkpoint | None) -> None:
+    def __init__(
+        self, family: families.Family, args: list[str], keeper: KeepLast, folder: Path, resumed: Checkpoint | None
+    ) -> None:
         self._family, self._folder, self._resumed = family, folder, resumed
         self._started = time.monotonic()
         super().__init__(
@@ -85,8 +98,8 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(RecordLineage(family.name), LogMetric(family.spec), KeepRandomNumbers()),
-                    *(LearningRateMonitor("epoch"), asked.SameSchedule(), KeepLast(folder)),
+                    *(RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
+                    *(LearningRateMonitor("epoch"), asked.SameSchedule(), keeper),
                 ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
@@ -133,9 +146,15 @@ class _CLI(LightningCLI):
             return
         # Among several processes only the first one's directory counts; the callback knows it in each.
         [callback] = [c for c in self.trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
-        best = Path(callback.best_model_path)  # type: ignore[attr-defined]  # a ModelCheckpoint
+        validated = callback.best_model_path  # type: ignore[attr-defined]  # a ModelCheckpoint
+        best = Path(validated or self._last())
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        self._report(best, metrics)
+        self._report(best, metrics, bool(validated))
+
+    def _last(self) -> str:
+        """Take the last state for the best, where nothing was validated."""
+        self.trainer.save_checkpoint(path := self._folder / "best.ckpt")
+        return str(path)
 
     @rank_zero_only
     def _say_tried(self) -> None:
@@ -143,7 +162,7 @@ class _CLI(LightningCLI):
         print(f"Next: python -m training fit {self._family.name}")
 
     @rank_zero_only
-    def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
+    def _report(self, best: Path, metrics: Mapping[str, float], validated: bool) -> None:
         reports = profile.reports(self._folder)
         if isinstance(self.trainer.logger, RunLogger):
             outbox = self.trainer.logger.outbox
@@ -155,9 +174,9 @@ class _CLI(LightningCLI):
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")
-        print(f"Checkpoint: {layout.shown(best)}")
+        print(f"Checkpoint: {layout.shown(best)}{'' if validated else ', the last state: nothing was validated'}")
         if reports:
-            print(f"Profile: {', '.join(layout.shown(path) for path in reports)}")
+            print(f"Profile: {layout.shown(reports[0].parent)}")
         if isinstance(self.trainer.logger, RunLogger) and unsent:
             print(f"MLflow was not told all. When it is back: python -m training send {layout.shown(self._folder)}")
         print(f"Next: python -m export {self._family.name}")
@@ -194,5 +213,7 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # said in the end
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # figures of epochs are logged
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # it holds our config.yaml
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning

@@ -21,6 +21,11 @@ class RecordLineage(pl.Callback):
         if trainer.is_global_zero and isinstance(trainer.logger, RunLogger):
             trainer.logger.outbox.tags(asdict(self._lineage(trainer)))
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell MLflow that a run which is gone on with runs again: nothing has refused it by now."""
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.begin()
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:

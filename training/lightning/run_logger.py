@@ -56,6 +56,7 @@ class RunLogger(MLFlowLogger):
         self._folder, self._given = Path(folder), given
         self._outbox: Outbox | None = None
         self._told: dict[str, set[tuple[int, float]]] = {}  # {figure: what the run had when it was resumed}
+        self._begun = False  # a run that is gone on with has to be told so
         self.ended = "FAILED"  # how a fit that does not reach its end is called
 
     @property
@@ -83,10 +84,16 @@ class RunLogger(MLFlowLogger):
                 hint="start it; or MLFLOW_TRACKING_URI names another; or --trainer.logger false tracks nothing",
             ) from error
         self._outbox = Outbox(client, str(self._run_id), self._folder, _say)
-        if resumed is not None:
-            self._outbox.status("RUNNING")
-            self._outbox.tags(self._given)
+        self._begun = resumed is None
         return client
+
+    @rank_zero_only
+    def begin(self) -> None:
+        """Tell that a run which is gone on with runs again; until then it is as it was."""
+        if not self._begun:
+            self.outbox.status("RUNNING")
+            self.outbox.tags(self._given)
+            self._begun = True
 
     @property
     def outbox(self) -> Outbox:
@@ -114,7 +121,7 @@ class RunLogger(MLFlowLogger):
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Tell how the run ended."""
-        if self._initialized:
+        if self._initialized and self._begun:
             self.outbox.status("FINISHED" if status in ("success", "finished") else self.ended)
 
     def _found(self) -> "Run | None":

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts import layout
+from training import schedules
 from training.families import Evaluated
 from training.families.minilm import weights
 from training.families.minilm.spec import TOKENS, WIDTH
@@ -95,7 +96,7 @@ class Module(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW, whose learning rate rises over a tenth of the run's steps and then falls to nothing."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams["lr"], weight_decay=0.01)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = schedules.steps(self.trainer)
         warmup = max(1, steps // 10)
 
         def share(step: int) -> float:
