@@ -1,4 +1,4 @@
-"""What a run keeps to be gone on with: its configuration, every epoch's state, and random numbers that can be drawn again."""
+"""What a run keeps to be gone on with: its configuration, every epoch's state, how long it waits, what it draws."""
 
 import os
 import random

@@ -98,8 +98,8 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
-                    *(LearningRateMonitor("epoch"), asked.SameSchedule(), keeper),
+                    *(asked.SameSchedule(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
+                    *(LearningRateMonitor("epoch"), keeper),
                 ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
