@@ -1,5 +1,6 @@
 """What the flags ask for and a fit cannot do: said before it begins, where Lightning would do something else."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,6 +34,21 @@ def check(trainer: Any) -> None:
             f"--trainer.precision {precision} trains weights of 16 bits, from which no FP32 graph can be exported",
             hint=f"--trainer.precision {precision.removesuffix('-true')}-mixed keeps them in float32",
         )
+
+
+def check_model(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """Check what the flags have of the model with what is taken: of a checkpoint, where one is named.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    for name, value in given.items():
+        if taken[name] != value:
+            raise TrainingError(
+                f"--model.{name} {value} is not what the checkpoint was trained with, {taken[name]}",
+                note="its network, and its optimizer's state with the learning rate in it, are taken as they are",
+                hint=f"leave --model.{name} out, or begin a new run with it",
+            )
 
 
 class SameSchedule(pl.Callback):

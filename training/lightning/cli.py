@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -25,6 +25,8 @@ from training.lightning.metric_callback import LogMetric, monitored
 from training.lightning.run_logger import RunLogger
 from training.runs.folder import held
 from training.runs.labels import Labels
+
+_NAME = "mlflow.runName"
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
@@ -86,7 +88,7 @@ class _CLI(LightningCLI):
     def __init__(
         self, family: families.Family, args: list[str], keeper: KeepLast, folder: Path, resumed: Checkpoint | None
     ) -> None:
-        self._family, self._folder, self._resumed = family, folder, resumed
+        self._family, self._folder, self._resumed, self._args = family, folder, resumed, args
         self._started = time.monotonic()
         super().__init__(
             family.module,
@@ -122,15 +124,25 @@ class _CLI(LightningCLI):
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse them, and note what the flags have of the model: Lightning takes a checkpoint's in its place."""
+        super().parse_arguments(parser, args)
+        given = {flag.partition("=")[0].removeprefix("--model.") for flag in self._args if flag.startswith("--model.")}
+        model = self.config[self.config.subcommand].model
+        self._given = {name: model[name] for name in given if name in model}
+
     def before_instantiate_classes(self) -> None:
         """Refuse what Lightning would quietly do otherwise, and pass on what the run is called."""
         config = self.config[self.subcommand]
         asked.check(config.trainer)
+        asked.check_model(self._given, config.model)
         logger = config.trainer.logger
         if getattr(logger, "class_path", "").endswith(RunLogger.__name__):
-            for key, value in (("run_name", config.run.name), ("tags", config.run.tags), ("note", config.run.note)):
-                if value:
-                    logger.init_args[key] = value
+            labels = Labels(**config.run)
+            logger.init_args.run_name = labels.name or logger.init_args.run_name
+            logger.init_args.tags = {**(logger.init_args.tags or {}), **labels.as_tags()}
+            if labels.name:  # a run that is gone on with has one already
+                logger.init_args.tags[_NAME] = labels.name
         if logger is False:  # the learning rate has nowhere to go
             drop = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, LearningRateMonitor)]
             self.trainer_defaults["callbacks"] = drop

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # it takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_NOTE = "mlflow.note.content"  # what MLflow's page shows of a run
 # MLflow's own are 120 s and seven tries, each twice as late: training would stand still for minutes at a time.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
@@ -33,7 +32,6 @@ class RunLogger(MLFlowLogger):
         folder: The run's, where what MLflow did not take is kept.
         run_name: What it is called.
         tags: What it can be found by, {name: text}.
-        note: What MLflow's page says of it.
         run_id: The run that is gone on with; None for a new one.
     """
 
@@ -43,17 +41,16 @@ class RunLogger(MLFlowLogger):
         folder: Path,
         run_name: str | None = None,
         tags: dict[str, str] | None = None,
-        note: str | None = None,
         run_id: str | None = None,
     ) -> None:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         store = tracking.open_store()
-        given = {**(tags or {}), **({_NOTE: note} if note else {})}
         super().__init__(
-            experiment_name, run_name, store, given, run_id=run_id, artifact_location=tracking.artifact_location()
-        )
-        self._folder, self._given = Path(folder), given
+            experiment_name, run_name, store, dict(tags or {}), run_id=run_id,
+            artifact_location=tracking.artifact_location(),
+        )  # fmt: skip
+        self._folder, self._given = Path(folder), dict(tags or {})
         self._outbox: Outbox | None = None
         self._told: dict[str, set[tuple[int, float]]] = {}  # {figure: what the run had when it was resumed}
         self._begun = False  # a run that is gone on with has to be told so

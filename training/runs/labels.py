@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_NOTE = "mlflow.note.content"  # what MLflow's page shows of a run
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -16,3 +18,7 @@ class Labels:
     name: str | None = None
     tags: dict[str, str] | None = None
     note: str | None = None
+
+    def as_tags(self) -> dict[str, str]:
+        """Return tags and note as MLflow keeps both."""
+        return {**(self.tags or {}), **({_NOTE: self.note} if self.note else {})}
