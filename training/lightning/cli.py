@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
@@ -146,6 +147,17 @@ class _CLI(LightningCLI):
         if logger is False:  # the learning rate has nowhere to go
             drop = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, LearningRateMonitor)]
             self.trainer_defaults["callbacks"] = drop
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer.
+
+        Raises:
+            TrainingError: its flags contradict each other, or this machine.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+            raise TrainingError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:
         """Have the profiler, if there is one, write its report into the run's folder."""

@@ -6,7 +6,6 @@ from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
@@ -14,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from training import tracking
 from training.errors import TrainingError
-from training.runs.outbox import Outbox, first_line
+from training.runs.outbox import Outbox, first_line, without_passwords
 
 if TYPE_CHECKING:  # it takes seconds to import
     from mlflow import MlflowClient
@@ -76,7 +75,7 @@ class RunLogger(MLFlowLogger):
             client: MlflowClient = MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]  # a property
         except Exception as error:  # whatever the client of a store raises
             raise TrainingError(
-                f"MLflow does not answer at {_shown(self._tracking_uri)}",
+                f"MLflow does not answer at {without_passwords(self._tracking_uri)}",
                 note=first_line(error),
                 hint="start it; or MLFLOW_TRACKING_URI names another; or --trainer.logger false tracks nothing",
             ) from error
@@ -138,9 +137,3 @@ class RunLogger(MLFlowLogger):
 
 def _say(line: str) -> None:
     print(f"\n{line}", file=sys.stderr)
-
-
-def _shown(address: str) -> str:
-    """Return an address without the account's password."""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else address

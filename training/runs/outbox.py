@@ -5,6 +5,7 @@ A fit of days shall not end because the tracking server does. Nothing that is to
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # it takes seconds to import
 FILE = "unsent.jsonl"  # in the run's folder: a line with the run's id, then one for each thing to tell
 _AGAIN_S = 30.0  # how long a MLflow that did not answer is left alone
 _A_CALL = 100  # parameters, at most
+_ACCOUNT = re.compile(r"//[^/@\s]*:[^/@\s]*@")
 _LONGEST = 6000  # characters of a parameter
 
 Entry = dict[str, Any]  # {"what": "metrics", …}, as JSON has it
@@ -156,8 +158,13 @@ def send(folder: Path) -> int:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first; of a store behind SQLAlchemy that is the driver's own words."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return what an error says first, without the password of an address in it."""
+    return without_passwords((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with addresses in it, without their accounts: http://host of http://me:secret@host."""
+    return _ACCOUNT.sub("//", text)
 
 
 def _tell(client: "MlflowClient", run_id: str, home: Path, entry: Entry) -> None:

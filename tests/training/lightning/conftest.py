@@ -1,9 +1,11 @@
 """Fits of a second: the perceptron of `flights` on a made-up year, by the command's own code in the test's process."""
 
+import itertools
 import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,23 @@ def same(one: Path, other: Path) -> bool:
 
     first, second = weights(one), weights(other)
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@contextmanager
+def raised_in_step(number: int, error: BaseException) -> Iterator[None]:
+    """Have something happen in a step of training, counted from the first."""
+    from training.families.flights.model import Module
+
+    steps, step = itertools.count(1), Module.training_step
+
+    def counted(self: Any, batch: Any, batch_idx: int) -> Any:
+        if next(steps) == number:
+            raise error
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Module, "training_step", counted)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """A fit that was stopped goes on as if it had not been: the same weights, the same run, every figure once."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.training.lightning.conftest import Fits, same
+from tests.training.lightning.conftest import Fits, raised_in_step, same
 from training.errors import TrainingError
 
 pytestmark = pytest.mark.heavy
@@ -13,29 +12,11 @@ EPOCHS = ("--trainer.max_epochs", "4")
 
 
 @pytest.fixture
-def stopped(fits: Fits, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(fits: Fits) -> Path:
     """The folder of a run that Ctrl-C stopped in the middle of its third epoch."""
-    stop_in_step(29, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
+    with raised_in_step(29, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         fits.fit(*EPOCHS, "--run.name", "tried", "--run.tags", "{team: vision}", "--run.note", "why")
-    monkeypatch.undo_step()  # type: ignore[attr-defined]  # put there by stop_in_step
     return fits.newest()
-
-
-def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Ctrl-C come in a step."""
-    from training.families.flights.model import Module
-
-    steps, step = [0], Module.training_step
-
-    def counted(self: Any, batch: Any, batch_idx: int) -> Any:
-        steps[0] += 1
-        if steps[0] == number:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_idx)
-
-    Module.training_step = counted  # type: ignore[method-assign]
-    monkeypatch.undo_step = lambda: setattr(Module, "training_step", step)  # type: ignore[attr-defined]
 
 
 def test_the_seed_decides_the_weights(fits: Fits) -> None:
@@ -111,15 +92,12 @@ def test_a_run_that_is_not_in_mlflow_any_more_goes_on_in_a_new_one(
     assert f"{run.info.run_id}, is not there any more" in capsys.readouterr().err
 
 
-def test_two_fits_of_one_run_at_a_time_are_refused(fits: Fits, stopped: Path) -> None:
+def test_two_fits_of_one_run_at_a_time_are_refused(fits: Fits, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.runs.folder import held
 
     before = (stopped / "last.ckpt").stat().st_mtime_ns
     with held("flights", stopped):
-        import os
-
-        handed = os.environ.pop("TRAINING_RUN_FOLDER")  # as another command, which nobody told
+        monkeypatch.delenv("TRAINING_RUN_FOLDER")  # as another command, which nobody told
         with pytest.raises(TrainingError, match="another fit is writing into"):
             fits.fit(*EPOCHS, "--ckpt_path", stopped / "last.ckpt")
-        os.environ["TRAINING_RUN_FOLDER"] = handed
     assert (stopped / "last.ckpt").stat().st_mtime_ns == before
