@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -233,7 +234,15 @@ def _preset(directory: Path, name: str) -> Path:
 
 def _quieten() -> None:
     """Silence what says nothing to a user of this command line."""
-    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.loggers.mlflow", "pytorch_lightning"):
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several processes speaks
+        logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    for name in (
+        "alembic",
+        "lightning_fabric.utilities.distributed",
+        "mlflow.store.db.utils",
+        "pytorch_lightning.loggers.mlflow",
+        "pytorch_lightning",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
@@ -241,3 +250,4 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # figures of epochs are logged
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # it holds our config.yaml
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # and this
