@@ -7,12 +7,14 @@
   python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
   python -m training compare FAMILY                  its models on the test split, beside the baseline's
   python -m training features build FAMILY           features for training and serving, by Feast: `features --help`
+  python -m training send artifacts/checkpoints/FAMILY/RUN           what MLflow was not told while it was gone
   python -m training new NAME --like FAMILY          a family of your own, to begin with: a copy under a new name
   python -m training data --help                     the stages from raw data to what is trained on, and their gates
   python -m training fit FAMILY --help               every flag of the trainer, the model and the data
 
 Everything after the family goes to Lightning: --trainer.max_epochs 3, --trainer.precision bf16-mixed,
---trainer.devices 4, --model.lr 0.05, --early_stopping.patience 5, --seed_everything 7, …
+--trainer.devices 4, --model.lr 0.05, --early_stopping.patience 5, --seed_everything 7,
+--trainer.accumulate_grad_batches 4, --trainer.profiler simple, --run.name NAME, --run.tags '{team: vision}', …
 Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); look at them with
   mlflow ui --backend-store-uri sqlite:///artifacts/mlflow.db
 """
@@ -20,6 +22,7 @@ Runs are tracked by MLflow in artifacts/mlflow.db (or in $MLFLOW_TRACKING_URI); 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cli.commands import positive_count
 from cli.run import run_command_line
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         comparing.run(options.family, as_json=options.json)
         return 0
+    if options.subcommand == "send" and not flags:
+        return _send(options.run)
     if flags:
         parser.error(f"{options.subcommand} does not take {' '.join(flags)}")
     if options.subcommand == "new":
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="python -m training {fit,validate,test,compare,examples} FAMILY [--preset NAME] [Lightning's flags]\n"
         "       python -m training data {ingest,validate,transform,sample,keep,released} FAMILY\n"
         "       python -m training features {build,materialize,serve,status} FAMILY\n"
+        "       python -m training send FOLDER\n"
         "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     _family(compare)
     compare.add_argument("--json", action="store_true", help="print what was found as JSON")
     chosen.add_parser("features", help="features for training and serving: features --help", add_help=False)
+    send = chosen.add_parser("send", help="tell MLflow what it missed", prog="python -m training send")
+    send.add_argument("run", type=Path, metavar="FOLDER", help="the folder of a run's checkpoints")
     new = chosen.add_parser("new", help="make a family: a copy of another one", prog="python -m training new")
     new.add_argument("name", metavar="NAME", help="what it is called, and its folder")
     new.add_argument(
@@ -122,6 +130,14 @@ def _examples(family: str, count: int) -> int:
         command = f"classify {layout.shown(directory)}"
         command += f" --model {family}" if family != layout.DEFAULT_FAMILY else ""
     print(f"Next, with a server up: python -m clients {command}")
+    return 0
+
+
+def _send(folder: Path) -> int:
+    from training.runs import outbox
+
+    count = outbox.send(folder)
+    print(f"Told MLflow {count:,} things of {layout.shown(folder)}" if count else "There is nothing that waits")
     return 0
 
 

@@ -22,6 +22,8 @@ from contracts.samples import Batch, Split
 from training import checkpoints, tracking
 from training.families import Estimator, Family
 from training.lineage import Lineage, git_state
+from training.runs.folder import held
+from training.runs.labels import Labels
 
 _SUBCOMMANDS: Mapping[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 _CHUNK = 8192  # samples that are answered at a time
@@ -44,7 +46,8 @@ def run(subcommand: str, family: Family, name: str, preset: Path | None, flags: 
     given = parser.parse_args([*([f"--config={preset}"] if preset else []), *flags])
     data = family.data(**given.data)
     if subcommand == "fit":
-        _fit(parser, family, name, given, data)
+        with held(family.name) as directory:
+            _fit(parser, family, name, given, data, directory)
         return
     figures = _figures(checkpoints.read(Path(given.ckpt_path), family).module, family, data, _SUBCOMMANDS[subcommand])
     print(_told(figures))
@@ -56,17 +59,18 @@ def _parser(family: Family, name: str) -> ArgumentParser:
     parser.add_argument("--estimator", default=name, choices=list(family.estimators), help="which it is")
     parser.add_argument("--seed_everything", type=int, default=0, help="what all that is drawn begins with")
     parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint, to validate or test")
+    parser.add_class_arguments(Labels, "run")
     parser.add_class_arguments(family.estimators[name], "model")
     parser.add_class_arguments(family.data, "data")
     return parser
 
 
-def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: Any) -> None:
+def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: Any, directory: Path) -> None:
     from mlflow import MlflowClient
 
-    started, directory = time.monotonic(), _directory(family)
+    started = time.monotonic()
     client = MlflowClient(tracking_uri=tracking.open_store())
-    run_id = _begin(client, family, directory.name)
+    run_id = _begin(client, family, Labels(**given.run), directory.name)
     try:
         parameters = dict(given.model)
         commit, dirty = git_state()
@@ -94,17 +98,13 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
     print(f"Next: python -m export {family.name}")
 
 
-def _directory(family: Family) -> Path:
-    return layout.checkpoints() / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-
-
-def _begin(client: Any, family: Family, name: str) -> str:
+def _begin(client: Any, family: Family, labels: Labels, name: str) -> str:
     known = client.get_experiment_by_name(family.name)
     if known is not None:
         experiment = known.experiment_id
     else:
         experiment = client.create_experiment(family.name, artifact_location=tracking.artifact_location())
-    return str(client.create_run(experiment, run_name=name).info.run_id)
+    return str(client.create_run(experiment, run_name=labels.name or name, tags=labels.as_tags()).info.run_id)
 
 
 def _figures(estimator: Estimator, family: Family, data: Any, part: Literal["val", "test"]) -> dict[str, float]:

@@ -2,31 +2,40 @@
 
 import argparse
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from contracts import layout
-from training import checkpoints, families, tracking
+from training import checkpoints, families
+from training.checkpoints import Checkpoint
 from training.errors import TrainingError
 from training.estimators import fitting
+from training.lightning import asked, profile
+from training.lightning.checkpoint_callbacks import KeepLast, SaveConfig, SeedEpochs, StopEarly
 from training.lightning.lineage_callback import RecordLineage
 from training.lightning.metric_callback import LogMetric, monitored
+from training.lightning.run_logger import RunLogger
+from training.runs.folder import held
+from training.runs.labels import Labels
+
+_NAME = "mlflow.runName"
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
     """Run `subcommand` (fit, validate or test) for `family` with Lightning's own flags.
 
     Raises:
-        TrainingError: there is no such preset.
+        TrainingError: there is no such preset, or what the flags ask for cannot be done.
         CheckpointError: `--ckpt_path` names none of this family.
         DataError: the data cannot be had.
     """
@@ -35,9 +44,10 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     configs = [chosen.directory / "config.yaml"]
     if preset:
         configs.append(_preset(chosen.directory, preset))
-    checkpoint, estimator = _checkpoint_flag(flags), preset and fitting.named_in(configs[-1])
+    path, estimator = _checkpoint_flag(flags), preset and fitting.named_in(configs[-1])
+    checkpoint = checkpoints.read(path, chosen) if path is not None else None
     if checkpoint is not None:
-        estimator = checkpoints.read(checkpoint, chosen).estimator
+        estimator = checkpoint.estimator
     elif subcommand != "fit":
         raise TrainingError(
             f"{subcommand} needs a checkpoint: without one it would judge random weights",
@@ -48,31 +58,23 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
         fitting.run(subcommand, chosen, estimator, configs[-1] if preset else None, flags)
         return
     args = [subcommand, *(f"--config={path}" for path in configs), *flags]
-    _CLI(chosen, args, resumed=checkpoint if subcommand == "fit" else None)
+    resumed = checkpoint if subcommand == "fit" else None
+    try:
+        # What is resumed is the same run: its best checkpoint stays the one to beat.
+        with held(family, resumed and resumed.path.resolve().parent) as folder:
+            _fit(chosen, args, folder, resumed)
+    except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
+        raise TrainingError(" ".join(str(error).split())) from error
 
 
-class _SaveConfig(SaveConfigCallback):
-    """A callback that keeps the resolved configuration beside the checkpoints it produced."""
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write config.yaml into the run's folder; only a fit makes checkpoints."""
-        if stage == "fit":
-            directory = Path(self.config["checkpoint"]["dirpath"])
-            directory.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(directory / "config.yaml"), skip_none=False, overwrite=True)
-
-
-class _KeepLast(ModelCheckpoint):
-    """A callback that saves every epoch's state, to resume from: save_last only saves when the best is beaten."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, filename="last", enable_version_counter=False)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Say after Ctrl-C how the run is resumed."""
-        if isinstance(exception, KeyboardInterrupt) and self.best_model_path and trainer.is_global_zero:
-            last = layout.shown(Path(self.best_model_path))
-            print(f"\nStopped. Go on with the same command and --ckpt_path {last}")
+def _fit(family: families.Family, args: list[str], folder: Path, resumed: Checkpoint | None) -> None:
+    keeper = KeepLast(folder)
+    try:
+        _CLI(family, args, keeper, folder, resumed)
+    except SystemExit:
+        if keeper.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 class _CLI(LightningCLI):
@@ -80,27 +82,28 @@ class _CLI(LightningCLI):
 
     Args:
         args: Lightning's arguments, without the family.
+        keeper: What keeps the last state.
+        folder: The run's.
         resumed: The checkpoint that a fit goes on from, if it does.
     """
 
-    def __init__(self, family: families.Family, args: list[str], resumed: Path | None) -> None:
-        self._family = family
-        self._directory = layout.checkpoints() / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        if resumed is not None:  # it is the same run: its best checkpoint stays the one to beat
-            self._directory = resumed.resolve().parent
+    def __init__(
+        self, family: families.Family, args: list[str], keeper: KeepLast, folder: Path, resumed: Checkpoint | None
+    ) -> None:
+        self._family, self._folder, self._resumed, self._args = family, folder, resumed, args
         self._started = time.monotonic()
         super().__init__(
             family.module,
             family.data,
             args=args,
-            save_config_callback=_SaveConfig,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(RecordLineage(family.name), LogMetric(family.spec)),
-                    *(LearningRateMonitor("epoch"), _KeepLast(self._directory)),
+                    *(asked.SameSchedule(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
+                    *(LearningRateMonitor("epoch"), keeper),
                 ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
@@ -108,50 +111,110 @@ class _CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add early stopping and the best checkpoint, both by the family's metric on the validation split."""
+        """Add what a run is called, early stopping and the best checkpoint, both by the family's validation metric."""
         figure, mode = monitored(self._family.spec)
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_class_arguments(Labels, "run")
+        parser.add_lightning_class_args(StopEarly, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": figure, "early_stopping.mode": mode})
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.dirpath": str(self._directory),
+                "checkpoint.dirpath": str(self._folder),
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": figure,
                 "checkpoint.mode": mode,
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse them, and note what the flags have of the model: Lightning takes a checkpoint's in its place."""
+        super().parse_arguments(parser, args)
+        given = {flag.partition("=")[0].removeprefix("--model.") for flag in self._args if flag.startswith("--model.")}
+        model = self.config[self.config.subcommand].model
+        self._given = {name: model[name] for name in given if name in model}
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what Lightning would quietly do otherwise, and pass on what the run is called."""
+        config = self.config[self.subcommand]
+        asked.check(config.trainer)
+        asked.check_model(self._given, config.model)
+        logger = config.trainer.logger
+        if getattr(logger, "class_path", "").endswith(RunLogger.__name__):
+            labels = Labels(**config.run)
+            logger.init_args.run_name = labels.name or logger.init_args.run_name
+            logger.init_args.tags = {**(logger.init_args.tags or {}), **labels.as_tags()}
+            if labels.name:  # a run that is gone on with has one already
+                logger.init_args.tags[_NAME] = labels.name
+        if logger is False:  # the learning rate has nowhere to go
+            drop = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, LearningRateMonitor)]
+            self.trainer_defaults["callbacks"] = drop
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer.
+
+        Raises:
+            TrainingError: its flags contradict each other, or this machine.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+            raise TrainingError(" ".join(str(error).split())) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Have the profiler, if there is one, write its report into the run's folder."""
+        profile.write_into(self.trainer.profiler, self._folder)
+
     def after_fit(self) -> None:
         """Test the best checkpoint, log it to MLflow, and say what to do next."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            self._say_tried()
             return
         # Among several processes only the first one's directory counts; the callback knows it in each.
         [callback] = [c for c in self.trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
-        best = Path(callback.best_model_path)  # type: ignore[attr-defined]  # a ModelCheckpoint
+        validated = callback.best_model_path  # type: ignore[attr-defined]  # a ModelCheckpoint
+        best = Path(validated or self._last())
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        self._report(best, metrics)
+        self._report(best, metrics, bool(validated))
+
+    def _last(self) -> str:
+        """Take the last state for the best, where nothing was validated."""
+        self.trainer.save_checkpoint(path := self._folder / "best.ckpt")
+        return str(path)
 
     @rank_zero_only
-    def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
-        if isinstance(self.trainer.logger, MLFlowLogger):
-            files = tracking.files_of(self.trainer.logger.experiment, str(self.trainer.logger.run_id))
-            for path in (best, best.with_name("config.yaml")):
-                files.log_artifact(str(path), "checkpoint")
+    def _say_tried(self) -> None:
+        print(f"\nTried {self._family.name}: a step of each kind; nothing was kept")
+        print(f"Next: python -m training fit {self._family.name}")
+
+    @rank_zero_only
+    def _report(self, best: Path, metrics: Mapping[str, float], validated: bool) -> None:
+        reports = profile.reports(self._folder)
+        if isinstance(self.trainer.logger, RunLogger):
+            outbox = self.trainer.logger.outbox
+            for path in (best, self._folder / "config.yaml"):
+                outbox.file(path, "checkpoint")
+            for path in reports:
+                outbox.file(path, "profile")
+            unsent = not outbox.send()
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")
-        print(f"Checkpoint: {layout.shown(best)}")
+        print(f"Checkpoint: {layout.shown(best)}{'' if validated else ', the last state: nothing was validated'}")
+        if reports:
+            print(f"Profile: {layout.shown(reports[0].parent)}")
+        if isinstance(self.trainer.logger, RunLogger) and unsent:
+            print(f"MLflow was not told all. When it is back: python -m training send {layout.shown(self._folder)}")
         print(f"Next: python -m export {self._family.name}")
 
     def _mlflow(self) -> dict[str, Any]:
-        arguments = {
+        arguments: dict[str, Any] = {
             "experiment_name": self._family.name,
-            "run_name": self._directory.name,
-            "tracking_uri": tracking.open_store(),
-            "artifact_location": tracking.artifact_location(),
+            "folder": str(self._folder),
+            "run_name": self._folder.name,
         }
-        return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
+        if self._resumed is not None:
+            arguments["run_id"] = self._resumed.lineage.mlflow_run_id
+        return {"class_path": f"{RunLogger.__module__}.{RunLogger.__name__}", "init_args": arguments}
 
 
 def _checkpoint_flag(flags: list[str]) -> Path | None:
@@ -171,9 +234,20 @@ def _preset(directory: Path, name: str) -> Path:
 
 def _quieten() -> None:
     """Silence what says nothing to a user of this command line."""
-    for name in ("alembic", "mlflow.store.db.utils", "pytorch_lightning.loggers.mlflow", "pytorch_lightning"):
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several processes speaks
+        logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    for name in (
+        "alembic",
+        "lightning_fabric.utilities.distributed",
+        "mlflow.store.db.utils",
+        "pytorch_lightning.loggers.mlflow",
+        "pytorch_lightning",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data is in memory
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # said in the end
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # figures of epochs are logged
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # it holds our config.yaml
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # and this

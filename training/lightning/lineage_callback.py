@@ -4,9 +4,9 @@ from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import MLFlowLogger
 
 from training import tracking
+from training.lightning.run_logger import RunLogger
 from training.lineage import KEY, Lineage, git_state
 
 
@@ -20,9 +20,13 @@ class RecordLineage(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tag the MLflow run, once among several processes."""
-        if trainer.is_global_zero and isinstance(trainer.logger, MLFlowLogger):
-            for key, value in self._lineage(trainer).tags().items():
-                trainer.logger.experiment.set_tag(trainer.logger.run_id, key, value)
+        if trainer.is_global_zero and isinstance(trainer.logger, RunLogger):
+            trainer.logger.outbox.tags(self._lineage(trainer).tags())
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell MLflow that a run which is gone on with runs again: nothing has refused it by now."""
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.begin()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -31,6 +35,6 @@ class RecordLineage(pl.Callback):
         checkpoint[KEY] = asdict(self._lineage(trainer))
 
     def _lineage(self, trainer: pl.Trainer) -> Lineage:
-        run_id = trainer.logger.run_id if isinstance(trainer.logger, MLFlowLogger) else None
+        run_id = trainer.logger.run_id if isinstance(trainer.logger, RunLogger) else None
         fingerprint = trainer.datamodule.fingerprint  # type: ignore[attr-defined]  # set by the trainer
         return Lineage(self._family, fingerprint, self._commit, self._dirty, run_id, self._account)

@@ -5,11 +5,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 
 from contracts.judging import tasks
 from contracts.samples import Batch
 from contracts.spec import ModelSpec
+from training.batching import processes
 from training.errors import TrainingError
 
 
@@ -26,8 +27,7 @@ def monitored(spec: ModelSpec) -> tuple[str, str]:
 class LogMetric(pl.Callback):
     """A callback that logs the metric of the validation and the test split, where the spec has one.
 
-    It gathers what the steps return, as no mean over batches is an AUC. Among several processes each computes the
-    figure of its own samples, and what is logged is their mean.
+    It gathers what the steps return, as no mean over batches is an AUC, from all processes that train together.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -62,6 +62,15 @@ class LogMetric(pl.Callback):
         """Log the metric."""
         self._log("test", pl_module)
 
+    def _gather(self) -> None:
+        """Take in what the others have of the split; each then computes the same figure."""
+        if (count := processes()) == 1:
+            return
+        found: list[Any] = [None] * count
+        distributed.all_gather_object(found, (self._outputs, self._targets))
+        self._outputs = [batch for outputs, _ in found for batch in outputs]
+        self._targets = [targets for _, kept in found for targets in kept]
+
     def _forget(self) -> None:
         self._outputs, self._targets = [], []
 
@@ -85,6 +94,7 @@ class LogMetric(pl.Callback):
     def _log(self, split: str, module: pl.LightningModule) -> None:
         if self._spec.metric is None or not self._outputs:
             return
+        self._gather()
         scores = self._spec.metric.scores(tasks.predicted(self._outputs, self._spec), self._targets)
         figure = self._spec.metric.value(scores, self._targets)
         module.log(f"{split}_{self._spec.metric.name}", figure, prog_bar=True, sync_dist=True)

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from cli.installing import debian
 from cli.progress import track
 from contracts import layout
 from contracts.samples import Split
+from training import batching
 from training.errors import DataError
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -169,31 +169,13 @@ class DataModule(pl.LightningDataModule):
         return self._splits[name]
 
     def _loader(self, name: Part, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
-        # The images are in memory and fetched a batch at a time: worker processes would only copy them.
-        return DataLoader(
-            _InMemory(*self._arrays(name)),
-            batch_size=self.batch_size if shuffle else 500,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            collate_fn=lambda batch: batch,
-        )
-
-
-class _InMemory(Dataset[tuple[Tensor, Tensor]]):
-    """A dataset that answers a whole batch of indices at once; one by one costs more than the training step."""
-
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        self.images, self.labels = torch.from_numpy(images.copy()), torch.from_numpy(labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.as_tensor(indices)
-        return self.images[chosen], self.labels[chosen]
+        images, labels = self._arrays(name)
+        count = len(labels)
+        rows = batching.shuffled(count, self.batch_size, self.trainer) if shuffle else batching.in_order(count, 500)
+        # The images are in memory and fetched a batch at a time: worker processes would only copy them, and one by one
+        # they would cost more than the training step.
+        dataset = TensorDataset(torch.from_numpy(images.copy()), torch.from_numpy(labels))
+        return DataLoader(dataset, sampler=rows, batch_size=None)  # type: ignore[arg-type]  # a batch for a row
 
 
 def _flip_and_shift(images: Tensor, reach: int = 2) -> Tensor:

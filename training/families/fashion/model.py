@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import schedules
 from training.families import Evaluated
 
 # Of the 60,000 original training images, scaled to 0…1.
@@ -70,11 +71,9 @@ class Module(pl.LightningModule):
             nesterov=True,
             weight_decay=self.hparams["weight_decay"],
         )
+        steps = schedules.steps(self.trainer)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.hparams["lr"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.25,
+            optimizer, max_lr=self.hparams["lr"], total_steps=steps, pct_start=0.25
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

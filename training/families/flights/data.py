@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from contracts import layout
 from contracts.samples import Group, Split
+from training import batching
 from training.families.flights import delays, departures, entities, features, prepared, source
 from training.families.flights.features import serving
 
@@ -145,10 +146,11 @@ class DataModule(pl.LightningDataModule):
         late = np.concatenate([group.targets for group in groups if group.targets is not None])
         dataset: Any = TensorDataset(*map(torch.from_numpy, (*columns, late)))
         # Whole batches of rows at a time: one by one costs more than the training step.
-        order: Any = torch.utils.data.RandomSampler(dataset) if train else torch.utils.data.SequentialSampler(dataset)
-        size = self.batch_size if train else _MOST
-        batches = torch.utils.data.BatchSampler(order, size, drop_last=train and len(dataset) > size)
-        return DataLoader(dataset, sampler=batches, batch_size=None)
+        count = len(late)
+        rows: Any = (
+            batching.shuffled(count, self.batch_size, self.trainer) if train else batching.in_order(count, _MOST)
+        )
+        return DataLoader(dataset, sampler=rows, batch_size=None)
 
 
 @lru_cache(maxsize=1)

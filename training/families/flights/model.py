@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import schedules
 from training.families import Evaluated
 from training.families.flights.data import Flights
 from training.families.flights.scaling import Scaling
@@ -71,7 +72,7 @@ class Module(pl.LightningModule):
         """Return AdamW with a one-cycle schedule over all steps of the run (Smith and Topin 2017, arXiv:1708.07120)."""
         lr = self.hparams["lr"]
         optimizer = torch.optim.AdamW(self.parameters(), lr=lr, weight_decay=self.hparams["weight_decay"])
-        steps = max(5, int(self.trainer.estimated_stepping_batches))  # of fewer it divides by zero
+        steps = schedules.steps(self.trainer)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

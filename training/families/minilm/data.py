@@ -8,17 +8,18 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from contracts import layout
 from contracts.samples import Group, Split
+from training import batching
 from training.families.minilm import tokens, wordnet
 from training.families.minilm.tokens import Tokens
 from training.families.minilm.wordnet import Synset
@@ -103,14 +104,9 @@ class DataModule(pl.LightningDataModule):
         """Shuffle the pairs anew each epoch; the last, smaller batch is left out."""
         corpus = self.corpus("train")  # its documents begin with those of its queries
         queries, documents = (tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents))
-        pairs = list(zip(queries, documents, strict=False))
-        return DataLoader(
-            pairs,  # type: ignore[arg-type]  # a list is a dataset
-            batch_size=self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            collate_fn=lambda batch: tuple(_tensors(tokens.padded(texts)) for texts in zip(*batch, strict=True)),
-        )
+        pairs = _Pairs(queries, documents[: len(queries)])
+        rows = batching.shuffled(len(pairs), self.batch_size, self.trainer)
+        return DataLoader(pairs, sampler=rows, batch_size=None)  # type: ignore[arg-type]  # a batch for a row
 
     def val_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
         """Return the validation texts in order."""
@@ -128,13 +124,40 @@ class DataModule(pl.LightningDataModule):
         return [*(text for pair in pairs for text in pair), *corpus.documents[count:]]
 
     def _loader(self, name: Part) -> DataLoader[tuple[Texts, Tensor]]:
-        batches = []
-        for group in self.split(name).groups:
-            for start in range(0, len(group), _EVALUATED):
-                part = group.take(slice(start, start + _EVALUATED))
-                assert part.targets is not None  # every text has its own
-                batches.append((_tensors(part.inputs), torch.from_numpy(part.targets)))
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+        groups = self.split(name).groups
+        batches = [torch.tensor([[place, row] for row in rows]) for place, group in enumerate(groups)
+                   for rows in torch.arange(len(group)).split(_EVALUATED)]  # fmt: skip
+        dataset: Any = _Judged(groups)
+        return DataLoader(dataset, sampler=batching.given(batches), batch_size=None)  # type: ignore[arg-type]  # as above
+
+
+class _Pairs(Dataset[tuple[Texts, Texts]]):
+    """Queries and documents, of which a batch is padded to its own longest."""
+
+    def __init__(self, queries: Sequence[Tokens], documents: Sequence[Tokens]) -> None:
+        self._queries, self._documents = queries, documents
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Texts, Texts]:
+        """Return the pairs of `rows`, int64 [n]."""
+        queries, documents = ([texts[row] for row in rows] for texts in (self._queries, self._documents))
+        return _tensors(tokens.padded(queries)), _tensors(tokens.padded(documents))
+
+
+class _Judged(Dataset[tuple[Texts, Tensor]]):
+    """The groups of a split, of which a batch never has texts of two."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+
+    def __getitem__(self, rows: Tensor) -> tuple[Texts, Tensor]:
+        """Return the texts of `rows`, int64 [n, 2]: which group, and which row of it; one of several may get none."""
+        place = int(rows[0, 0]) if len(rows) else 0
+        part = self._groups[place].take(rows[:, 1].numpy())
+        assert part.targets is not None  # every text has its own
+        return _tensors(part.inputs), torch.from_numpy(part.targets)
 
 
 def split_up(synsets: Sequence[Synset]) -> dict[Part, Corpus]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts import layout
+from training import schedules
 from training.families import Evaluated
 from training.families.minilm import weights
 from training.families.minilm.spec import TOKENS, WIDTH
@@ -70,11 +71,17 @@ class Module(pl.LightningModule):
         return self.network
 
     def training_step(self, batch: tuple[Texts, Texts], batch_idx: int) -> Tensor:
-        """Return the cross-entropy of queries and documents, row by row of the same meaning."""
+        """Return the cross-entropy of queries and documents, row by row of the same meaning.
+
+        Among several processes each holds its own against those of all, as one process would.
+        """
         queries, documents = (self.network(**texts) for texts in batch)
-        likeness = self.hparams["scale"] * queries @ documents.T
-        own = torch.arange(len(likeness), device=likeness.device)
-        loss = (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+        scale, own = self.hparams["scale"], torch.arange(len(queries), device=queries.device)
+        if self.trainer.world_size > 1:
+            own = own + self.global_rank * len(queries)
+        to_documents = scale * queries @ self._of_all(documents).T
+        to_queries = scale * documents @ self._of_all(queries).T
+        loss = (F.cross_entropy(to_documents, own) + F.cross_entropy(to_queries, own)) / 2
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(own))
         return loss
 
@@ -89,7 +96,7 @@ class Module(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW, whose learning rate rises over a tenth of the run's steps and then falls to nothing."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams["lr"], weight_decay=0.01)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = schedules.steps(self.trainer)
         warmup = max(1, steps // 10)
 
         def share(step: int) -> float:
@@ -97,6 +104,13 @@ class Module(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _of_all(self, embeddings: Tensor) -> Tensor:
+        """Return those of every process, [B, 384], in the order of the processes; gradients reach them all."""
+        if self.trainer.world_size == 1:
+            return embeddings
+        gathered: Tensor = self.all_gather(embeddings, sync_grads=True)  # type: ignore[assignment]  # as it was given
+        return gathered.flatten(0, 1)
 
     def _evaluate(self, batch: tuple[Texts, Tensor]) -> Evaluated:
         texts, targets = batch

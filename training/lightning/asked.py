@@ -1,0 +1,67 @@
+"""What the flags ask for and a fit cannot do: said before it begins, where Lightning would do something else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from training.errors import TrainingError
+
+# Half precision without autocast: a family's own float32, of scaling or of a loss, meets weights of 16 bits.
+_WHOLLY = ("16-true", "bf16-true")
+
+
+def check(trainer: Any) -> None:
+    """Check the trainer's flags.
+
+    Raises:
+        TrainingError: they ask for a precision that the device, or a family, does not have.
+    """
+    for flag in ("max_epochs", "max_steps", "limit_train_batches", "max_time"):
+        if getattr(trainer, flag) in (0, 0.0):
+            raise TrainingError(f"--trainer.{flag} 0 trains nothing", hint="test and validate judge a checkpoint")
+    precision = str(trainer.precision)
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and precision in ("16-mixed", "16"):
+        raise TrainingError(
+            "a CPU has no mixed precision of float16",
+            note="its gradients are scaled by what GPUs alone have; Lightning would train in bfloat16 instead",
+            hint="--trainer.precision bf16-mixed",
+        )
+    if precision in _WHOLLY:
+        raise TrainingError(
+            f"--trainer.precision {precision} trains weights of 16 bits, from which no FP32 graph can be exported",
+            hint=f"--trainer.precision {precision.removesuffix('-true')}-mixed keeps them in float32",
+        )
+
+
+def check_model(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """Check what the flags have of the model with what is taken: of a checkpoint, where one is named.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    for name, value in given.items():
+        if taken[name] != value:
+            raise TrainingError(
+                f"--model.{name} {value} is not what the checkpoint was trained with, {taken[name]}",
+                note="its network, and its optimizer's state with the learning rate in it, are taken as they are",
+                hint=f"leave --model.{name} out, or begin a new run with it",
+            )
+
+
+class SameSchedule(pl.Callback):
+    """A callback that refuses to resume a run for longer than its learning rate was planned."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the schedule, which is restored by now, with what is to be done."""
+        steps = trainer.estimated_stepping_batches
+        for config in trainer.lr_scheduler_configs:
+            planned = getattr(config.scheduler, "total_steps", None)
+            if planned is not None and steps > planned:
+                raise TrainingError(
+                    f"the learning rate of this run was planned for {planned} steps, and {steps:.0f} are asked for",
+                    note="a one-cycle schedule has fallen to nothing by its end, and cannot go beyond",
+                    hint="resume with the flags that it was begun with, or begin a new run with more epochs",
+                )

@@ -1,0 +1,60 @@
+"""The folder of a run, `artifacts/checkpoints/FAMILY/TIME`: new or gone on with, and one process's at a time."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from contracts import layout
+from training.errors import TrainingError
+
+_HANDED_DOWN = "TRAINING_RUN_FOLDER"  # to the processes that this one starts, to train together with
+
+
+@contextmanager
+def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
+    """Hold the folder of a run for as long as the fit takes. A new one that nothing was written into is removed.
+
+    Args:
+        gone_on_with: The folder of the run that is resumed; None for a new one, named by the time in UTC.
+
+    Raises:
+        TrainingError: another process is writing there.
+    """
+    if handed := os.environ.get(_HANDED_DOWN):  # the process that started this one holds it
+        yield Path(handed)
+        return
+    folder = gone_on_with or _new(layout.checkpoints() / family)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.environ[_HANDED_DOWN] = str(folder)
+        yield folder
+    except BlockingIOError as error:
+        raise TrainingError(
+            f"another fit is writing into {layout.shown(folder)}",
+            note="two of one run would overwrite each other's checkpoints",
+            hint="wait until it has ended, or stop it",
+        ) from error
+    finally:
+        os.environ.pop(_HANDED_DOWN, None)
+        os.close(lock)
+        with suppress(OSError):
+            folder.rmdir()  # fails where something is in it
+
+
+def _new(parent: Path) -> Path:
+    """Make a folder that nobody else has: another fit may begin in the same second."""
+    parent.mkdir(parents=True, exist_ok=True)
+    name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
