@@ -63,8 +63,8 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(argparse.ArgumentParser, "error", refused)
     # Training leaves what it does not know to Lightning, whose own parser takes seconds to import.
     stand_in = SimpleNamespace(run=found)
-    monkeypatch.setitem(sys.modules, "training.cli", stand_in)
-    monkeypatch.setattr("training.cli", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "training.lightning.cli", stand_in)
+    monkeypatch.setattr("training.lightning.cli", stand_in, raising=False)
     monkeypatch.setattr("training.families.load", found)
     monkeypatch.setattr("training.new_family.make", found)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a program makes the process its own

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         options, flags = parser.parse_known_args(given)
     if options.subcommand in _LIGHTNINGS:
-        from training import cli  # torch and Lightning take seconds to import: not for --help
+        from training.lightning import cli  # torch and Lightning take seconds to import: not for --help
 
         cli.run(options.subcommand, options.family, options.preset, flags)
         return 0

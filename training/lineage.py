@@ -1,4 +1,4 @@
-"""Where a checkpoint came from: the commit, the data, the run. `RecordLineage` (lineage_callback.py) writes it down."""
+"""Where a checkpoint came from: the commit, the data, the run. lightning/lineage_callback.py writes it down."""
 
 import subprocess
 from dataclasses import dataclass

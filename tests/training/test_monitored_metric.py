@@ -47,13 +47,13 @@ class Trainer:
     ],
 )
 def test_what_is_monitored_and_which_end_is_best_follow_from_the_spec(of: ModelSpec, expected: tuple[str, str]) -> None:
-    from training.metric_callback import monitored
+    from training.lightning.metric_callback import monitored
 
     assert monitored(of) == expected
 
 
 def evaluated(of: ModelSpec, batches: list[dict[str, Any]], step: str = "validation", trainer: Any = None) -> Logged:
-    from training.metric_callback import LogMetric
+    from training.lightning.metric_callback import LogMetric
 
     callback, module, trainer = LogMetric(of), Logged(), trainer or Trainer()
     for _ in range(2):  # as in a second epoch: nothing of the first is left

@@ -1,7 +1,7 @@
 """Fit, validate and test models that are not Lightning's: an estimator of a family, tracked as a run of Lightning's is.
 
-What they share with Lightning's command line (training/cli.py) are presets, flags, checkpoints with their lineage, and
-MLflow. A preset names the estimator, and has its arguments under `model`:
+What they share with Lightning's command line (training/lightning/cli.py) are presets, flags, checkpoints with their
+lineage, and MLflow. A preset names the estimator, and has its arguments under `model`:
 
   estimator: lightgbm
   model: {trees: 200}

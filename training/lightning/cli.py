@@ -18,8 +18,8 @@ from contracts import layout
 from training import checkpoints, families, tracking
 from training.errors import TrainingError
 from training.estimators import fitting
-from training.lineage_callback import RecordLineage
-from training.metric_callback import LogMetric, monitored
+from training.lightning.lineage_callback import RecordLineage
+from training.lightning.metric_callback import LogMetric, monitored
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
