@@ -28,6 +28,16 @@ def model_params() -> Path:
     return ROOT / "configs" / "model_params"
 
 
+def sweeps() -> Path:
+    """Return the folder of what searches try: <family>/<preset>.yaml."""
+    return ROOT / "configs" / "sweeps"
+
+
+def searches() -> Path:
+    """Return the folder of the searches: <study>/trials/<number>/."""
+    return artifacts() / "sweeps"
+
+
 def examples() -> Path:
     """Return the folder of test inputs as files: <family>/*.png and labels.csv."""
     return artifacts() / "examples"

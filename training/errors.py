@@ -3,6 +3,7 @@
 TrainingError
 ├── DataError          a dataset that cannot be found, fetched or trusted
 ├── CheckpointError    a checkpoint that is missing, damaged or of another family
+├── SweepError         a search that cannot begin or go on
 └── FamilyError        a family that cannot be made
 """
 
@@ -19,6 +20,10 @@ class DataError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged or of another family."""
+
+
+class SweepError(TrainingError):
+    """A search cannot begin or go on."""
 
 
 class FamilyError(TrainingError):

@@ -21,8 +21,9 @@ from contracts import layout
 from contracts.judging import tasks
 from contracts.samples import Batch, Split
 from training import checkpoints, tracking
-from training.families import Estimator, Family
+from training.families import Estimator, Family, Reports
 from training.lineage import Lineage, git_state
+from training.sweep.fits import trial
 
 _SUBCOMMANDS: Mapping[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 _CHUNK = 8192  # samples that are answered at a time
@@ -65,9 +66,10 @@ def _parser(family: Family, name: str) -> ArgumentParser:
 def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: Any) -> None:
     from mlflow import MlflowClient
 
-    started, directory = time.monotonic(), _directory(family)
+    searched = trial.current()
+    started, directory = time.monotonic(), searched.directory if searched else _directory(family)
     client = MlflowClient(tracking_uri=tracking.open_store())
-    run_id = _begin(client, family, directory.name)
+    run_id = (searched and searched.mlflow_run) or _begin(client, family, directory.name)
     try:
         parameters = dict(given.model)
         commit, dirty = git_state()
@@ -77,6 +79,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         for key, value in {"estimator": name, **parameters}.items():
             client.log_param(run_id, key, value)
         estimator = family.estimators[name](**parameters)
+        if searched and isinstance(estimator, Reports):
+            estimator.report = searched.report
         estimator.fit(data.split("train"), data.split("val"), given.seed_everything)
         figures = _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
         for key, value in figures.items():
@@ -85,6 +89,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
             tracking.files_of(client, run_id).log_artifact(str(path), "checkpoint")
+        if searched:
+            _finish(searched, estimator, family, data, figures)
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
@@ -93,6 +99,15 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
     print(f"\nTrained {family.name}, {name}, in {minutes} min {seconds:02d} s: {_told(figures)}")
     print(f"Checkpoint: {layout.shown(directory / 'best.ckpt')}")
     print(f"Next: python -m export {family.name}")
+
+
+def _finish(searched: trial.Trial, estimator: Estimator, family: Family, data: Any, figures: dict[str, float]) -> None:
+    """Tell the search that this fit is a trial of what came of it."""
+    from training.sweep.fits import latency
+
+    cost = latency.of_estimator(estimator, data.split("val"), family.spec) if searched.wants_latency else None
+    value = figures[f"val_{family.spec.metrics[0].name}"]
+    searched.finish(trial.Result(value, figures, data.fingerprint, cost))
 
 
 def _directory(family: Family) -> Path:

@@ -20,6 +20,8 @@ from training.errors import TrainingError
 from training.estimators import fitting
 from training.lightning.lineage_callback import RecordLineage
 from training.lightning.metric_callback import LogMetric, monitored
+from training.lightning.trial_callback import ReportToSearch, finish
+from training.sweep.fits import trial
 
 
 def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> None:
@@ -86,6 +88,9 @@ class _CLI(LightningCLI):
     def __init__(self, family: families.Family, args: list[str], resumed: Path | None) -> None:
         self._family = family
         self._directory = layout.checkpoints() / family.name / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        self._trial = trial.current()
+        if self._trial is not None:
+            self._directory = self._trial.directory
         if resumed is not None:  # it is the same run: its best checkpoint stays the one to beat
             self._directory = resumed.resolve().parent
         self._started = time.monotonic()
@@ -101,6 +106,7 @@ class _CLI(LightningCLI):
                 "callbacks": [
                     *(RecordLineage(family.name), LogMetric(family.spec)),
                     *(LearningRateMonitor("epoch"), _KeepLast(self._directory)),
+                    *([ReportToSearch(self._trial, family.spec)] if self._trial else []),
                 ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
@@ -131,6 +137,8 @@ class _CLI(LightningCLI):
         best = Path(callback.best_model_path)  # type: ignore[attr-defined]  # a ModelCheckpoint
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         self._report(best, metrics)
+        if self._trial is not None:
+            finish(self._trial, self._family.spec, self.trainer, callback, metrics)
 
     @rank_zero_only
     def _report(self, best: Path, metrics: Mapping[str, float]) -> None:
@@ -150,6 +158,7 @@ class _CLI(LightningCLI):
             "run_name": self._directory.name,
             "tracking_uri": tracking.open_store(),
             "artifact_location": tracking.artifact_location(),
+            "run_id": self._trial.mlflow_run if self._trial else None,
         }
         return {"class_path": "pytorch_lightning.loggers.MLFlowLogger", "init_args": arguments}
 
