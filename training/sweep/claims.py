@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from contracts import layout
 from training.errors import SweepError
-from training.sweep.study import Study, locked
+from training.sweep.storage import locked
+from training.sweep.study import Study
 
 PLACE, SEEN, SAME_AS, LOST, ERROR, STARTS = "place", "seen", "same_as", "lost", "error", "starts"  # of a trial
 BEAT_S = 30  # how often a worker says that its trial is under way

@@ -12,12 +12,12 @@ import optuna
 from cli.progress import bar
 from training import families
 from training.errors import SweepError
-from training.sweep import carrying_out, claims, findings, halving, space
+from training.sweep import carrying_out, claims, findings, halving, space, storage
 from training.sweep.carrying_out import InterruptedSearch, Outcome
 from training.sweep.claims import Claim
 from training.sweep.fits.trial import Report
 from training.sweep.runs import Runs
-from training.sweep.study import Search, default_storage, open_study, storage_answers
+from training.sweep.study import Search, open_study
 from training.sweep.under_way import UnderWay, beating, end, given, show
 
 _WAIT_S = 0.5
@@ -30,11 +30,11 @@ def run(options: argparse.Namespace, flags: list[str]) -> int:
         SweepError: the search cannot begin or go on.
     """
     search = _search(options, flags)
-    address = options.storage or os.environ.get("SWEEP_STORAGE") or default_storage()
+    address = options.storage or os.environ.get("SWEEP_STORAGE") or storage.default()
     name = options.study or f"{search.family}-{search.space.name}"
     study = open_study(name, search, address, families.spec(search.family))
     begun = time.monotonic()
-    with storage_answers(address):
+    with storage.answers(address):
         opened = study.opened()
         runs = Runs(study, opened)
         status, files = "FAILED", list[Path]()

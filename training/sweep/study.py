@@ -1,12 +1,8 @@
-"""A search's study: what Optuna keeps of it, in SQLite or in the database that a URL names."""
+"""A search's study: what Optuna keeps of it, and the folder of its trials on this machine."""
 
-import fcntl
 import json
 import re
-import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +11,17 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from contracts import layout
 from contracts.spec import ModelSpec
 from training.errors import SweepError
 from training.sweep.fits.trial import QUALITY
 from training.sweep.space import Among, Range, Space
+from training.sweep.storage import opened_alone
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WHAT, _ID, _DATA = "search", "id", "data_fingerprint"  # attributes of a study
-_LOCKED_S = 60  # as long as other processes may keep SQLite locked
 _STARTUP = 10  # trials that are drawn at random, before there is something to learn from
-_DATABASE = "sweeps.db"
-_LOST = (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError)
 
 
 @dataclass(frozen=True)
@@ -87,16 +79,6 @@ def quality(spec: ModelSpec) -> tuple[str, str]:
     return f"val_{spec.metric.name}", "maximize" if spec.metric.better == "higher" else "minimize"
 
 
-def default_storage() -> str:
-    """Return the address of the file in which searches are kept, unless another database is named."""
-    return f"sqlite:///{layout.searches() / _DATABASE}"
-
-
-def shown(storage: str) -> str:
-    """Return an address without its password."""
-    return make_url(storage).render_as_string(hide_password=True)
-
-
 def open_study(name: str, search: Search, address: str, spec: ModelSpec) -> Study:
     """Open a study, or begin it.
 
@@ -105,33 +87,10 @@ def open_study(name: str, search: Search, address: str, spec: ModelSpec) -> Stud
     """
     if not _NAME.fullmatch(name):
         raise SweepError(f"a study cannot be called {name!r}", note="letters, digits, and . _ - behind the first")
-    layout.searches().mkdir(parents=True, exist_ok=True)
-    with locked(layout.searches() / ".lock"), storage_answers(address):  # two that begin at once begin one
-        storage = _storage(address)
+    with opened_alone(address) as storage:  # two that begin at once begin one
         identity = _begun(storage, name, search, spec)
         folder = layout.searches() / name
         return Study(name, search, storage, folder, _place(folder, name, identity))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file; whoever else wants it waits. It ends with the process, however that ends."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def storage_answers(address: str) -> Iterator[None]:
-    """Make an error of a database a SweepError: what has ended is in the trials' folders, and nothing is lost."""
-    try:
-        yield
-    except _LOST as error:
-        raise SweepError(
-            f"the search's storage {shown(address)} does not answer",
-            note=str(getattr(error, "orig", None) or error).strip().splitlines()[0],
-            hint="what the trials found is kept in their folders: with the storage back, run the same command again",
-        ) from error
 
 
 def same_data(study: optuna.Study, fingerprint: str) -> bool:
@@ -139,25 +98,6 @@ def same_data(study: optuna.Study, fingerprint: str) -> bool:
     if _DATA not in study.user_attrs:
         study.set_user_attr(_DATA, fingerprint)
     return bool(study.user_attrs[_DATA] == fingerprint)
-
-
-def _storage(address: str) -> RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every trial
-    try:
-        url = make_url(address)
-        if url.drivername in ("postgresql", "postgres"):  # SQLAlchemy 2.1 would take psycopg 3, which is not installed
-            url = url.set(drivername="postgresql+psycopg2")
-        arguments: dict[str, Any] = {}
-        if url.get_backend_name() == "sqlite":
-            arguments["timeout"] = _LOCKED_S
-        known = url.render_as_string(hide_password=False)
-        return RDBStorage(known, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
-        raise SweepError(
-            f"--storage {address.partition('://')[0]}… is no address of a database",
-            note=str(error).splitlines()[0],
-            hint="sqlite:///path/to/file.db or postgresql://user:password@host/database",
-        ) from error
 
 
 def _begun(storage: RDBStorage, name: str, search: Search, spec: ModelSpec) -> str:

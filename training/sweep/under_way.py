@@ -74,7 +74,8 @@ def end(way: UnderWay, opened: optuna.Study, claim: Claim, outcome: Outcome) -> 
     else:
         trial.set_user_attr(claims.ERROR, outcome.error)
         way.runs.end(run, "FAILED", {}, outcome.error or "")
-        opened.tell(trial, state=TrialState.FAIL)
+        # To Optuna's samplers one that failed was never tried, and one that was stopped is to be avoided.
+        opened.tell(trial, state=TrialState.FAIL if outcome.crashed else TrialState.PRUNED)
         told = f"failed: {outcome.error}"
     way.shown.say(f"trial {claim.number:3d}  {told}  ({_typed(trial.params)})")
     show(way, opened)

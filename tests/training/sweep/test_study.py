@@ -12,7 +12,8 @@ from training import families
 from training.errors import SweepError
 from training.families import FAMILIES
 from training.lightning.metric_callback import monitored
-from training.sweep.study import open_study, quality, shown
+from training.sweep.storage import shown
+from training.sweep.study import open_study, quality
 
 
 def test_a_study_is_opened_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
