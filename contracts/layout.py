@@ -33,6 +33,16 @@ def approval_rules() -> Path:
     return _named("APPROVAL_RULES", "configs/approval.toml")
 
 
+def sweeps() -> Path:
+    """Return the folder of what searches try: <family>/<preset>.yaml."""
+    return ROOT / "configs" / "sweeps"
+
+
+def searches() -> Path:
+    """Return the folder of the searches: <study>/trials/<number>/."""
+    return artifacts() / "sweeps"
+
+
 def examples() -> Path:
     """Return the folder of test inputs as files: <family>/*.png and labels.csv."""
     return artifacts() / "examples"

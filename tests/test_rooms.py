@@ -13,7 +13,7 @@ from contracts import layout
 ROOMS = {
     "cli": ("installing",),
     "export": ("graphs", "scaffold", "proof", "source", "precision", "report", "release", "registry", "published"),
-    "training": ("families", "runs", "estimators", "data", "features", "lightning"),
+    "training": ("families", "runs", "sweep", "estimators", "data", "features", "lightning"),
     "deploy": (
         "installed",
         "devices",

@@ -5,6 +5,7 @@
   python -m training fit FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/last.ckpt    resume
   python -m training test FAMILY --ckpt_path artifacts/checkpoints/FAMILY/RUN/best.ckpt
   python -m training examples FAMILY --count 100     test inputs as files, with labels.csv, to try a server with
+  python -m training sweep FAMILY --preset NAME      a search for better parameters, resumed by the same command
   python -m training compare FAMILY                  its models on the test split, beside the baseline's
   python -m training features build FAMILY           features for training and serving, by Feast: `features --help`
   python -m training send artifacts/checkpoints/FAMILY/RUN           what MLflow was not told while it was gone
@@ -29,6 +30,8 @@ from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
 from training.families import FAMILIES
+from training.sweep import options as searches
+from training.sweep.fits import trial
 
 _LIGHTNINGS = {
     "fit": "train, and test the best checkpoint",
@@ -39,6 +42,7 @@ _LIGHTNINGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that `arguments` name; return the exit code."""
+    trial.end_with_the_search()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["data"]:
         from training.data import commands
@@ -58,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         cli.run(options.subcommand, options.family, options.preset, flags)
         return 0
+    if options.subcommand == "sweep":
+        from training.sweep import searching
+
+        return searching.run(options, flags)
     if options.subcommand == "compare" and not flags:
         from training.estimators import comparing
 
@@ -79,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "       python -m training data {ingest,validate,transform,sample,keep,released} FAMILY\n"
         "       python -m training features {build,materialize,serve,status} FAMILY\n"
         "       python -m training send FOLDER\n"
+        "       python -m training sweep FAMILY [--help]\n"
         "       python -m training new NAME [--like FAMILY] [--network NAME]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,6 +98,16 @@ def _parser() -> argparse.ArgumentParser:
         lightnings = chosen.add_parser(name, help=what, prog=f"python -m training {name}", allow_abbrev=False)
         _family(lightnings)
         lightnings.add_argument("--preset", help="a named variation in the family's folder, e.g. demo")
+    sweep = chosen.add_parser(
+        "sweep",
+        help="search for better parameters",
+        prog="python -m training sweep",
+        allow_abbrev=False,
+        description=searches.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _family(sweep)
+    searches.add(sweep)
     examples = chosen.add_parser("examples", help="write test inputs as files", prog="python -m training examples")
     _family(examples)
     examples.add_argument("--count", type=positive_count, default=100, metavar="N", help="how many (default: 100)")

@@ -5,7 +5,8 @@ TrainingError
 │   └── GateError      data that is not what is expected of it
 ├── CheckpointError    a checkpoint that is missing, damaged or of another family
 ├── FamilyError        a family that cannot be made
-└── FeatureError       features that cannot be had, or that would lie: computed with the future, lost, doubled
+├── FeatureError       features that cannot be had, or that would lie: computed with the future, lost, doubled
+└── SweepError         a search that cannot begin or go on
 """
 
 from contracts.errors import ProjectError
@@ -25,6 +26,10 @@ class GateError(DataError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged or of another family."""
+
+
+class SweepError(TrainingError):
+    """A search cannot begin or go on."""
 
 
 class FamilyError(TrainingError):

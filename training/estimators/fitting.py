@@ -20,10 +20,11 @@ from contracts import layout
 from contracts.judging import tasks
 from contracts.samples import Batch, Split
 from training import checkpoints, tracking
-from training.families import Estimator, Family
+from training.families import Estimator, Family, Reports
 from training.lineage import Lineage, git_state
 from training.runs.folder import held
 from training.runs.labels import Labels
+from training.sweep.fits import trial
 
 _SUBCOMMANDS: Mapping[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 _CHUNK = 8192  # samples that are answered at a time
@@ -46,7 +47,8 @@ def run(subcommand: str, family: Family, name: str, preset: Path | None, flags: 
     given = parser.parse_args([*([f"--config={preset}"] if preset else []), *flags])
     data = family.data(**given.data)
     if subcommand == "fit":
-        with held(family.name) as directory:
+        searched = trial.current()
+        with held(family.name, searched and searched.directory) as directory:
             _fit(parser, family, name, given, data, directory)
         return
     figures = _figures(checkpoints.read(Path(given.ckpt_path), family).module, family, data, _SUBCOMMANDS[subcommand])
@@ -70,7 +72,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
 
     started = time.monotonic()
     client = MlflowClient(tracking_uri=tracking.open_store())
-    run_id = _begin(client, family, Labels(**given.run), directory.name)
+    searched = trial.current()
+    run_id = (searched and searched.mlflow_run) or _begin(client, family, Labels(**given.run), directory.name)
     try:
         parameters = dict(given.model)
         commit, dirty = git_state()
@@ -80,6 +83,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         for key, value in {"estimator": name, **parameters}.items():
             client.log_param(run_id, key, value)
         estimator = family.estimators[name](**parameters)
+        if searched and isinstance(estimator, Reports):
+            estimator.report = searched.report
         estimator.fit(data.split("train"), data.split("val"), given.seed_everything)
         figures = _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
         for key, value in figures.items():
@@ -88,6 +93,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
             tracking.files_of(client, run_id).log_artifact(str(path), "checkpoint")
+        if searched:
+            _finish(searched, estimator, family, data, figures)
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
@@ -96,6 +103,15 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
     print(f"\nTrained {family.name}, {name}, in {minutes} min {seconds:02d} s: {_told(figures)}")
     print(f"Checkpoint: {layout.shown(directory / 'best.ckpt')}")
     print(f"Next: python -m export {family.name}")
+
+
+def _finish(searched: trial.Trial, estimator: Estimator, family: Family, data: Any, figures: dict[str, float]) -> None:
+    """Tell the search that this fit is a trial of what came of it."""
+    from training.sweep.fits import latency
+
+    cost = latency.of_estimator(estimator, data.split("val"), family.spec) if searched.wants_latency else None
+    value = figures[f"val_{family.spec.metrics[0].name}"]
+    searched.finish(trial.Result(value, figures, data.fingerprint, cost))
 
 
 def _begin(client: Any, family: Family, labels: Labels, name: str) -> str:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from contracts.spec import ModelSpec
 from training.errors import TrainingError
@@ -84,6 +84,13 @@ class Estimator(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What an Estimator offers as well that can tell how good it is before it is done: a search may then stop it."""
+
+    report: Callable[[int, int, float], None] | None  # (step from 1, the last there will be, metric on validation)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from training.lightning.checkpoint_callbacks import KeepLast, SaveConfig, SeedEp
 from training.lightning.lineage_callback import RecordLineage
 from training.lightning.metric_callback import LogMetric, monitored
 from training.lightning.run_logger import RunLogger
+from training.lightning.trial_callback import ReportToSearch, finish
 from training.runs.folder import held
 from training.runs.labels import Labels
+from training.sweep.fits import trial
 
 _NAME = "mlflow.runName"
 
@@ -60,8 +62,10 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     args = [subcommand, *(f"--config={path}" for path in configs), *flags]
     resumed = checkpoint if subcommand == "fit" else None
     try:
-        # What is resumed is the same run: its best checkpoint stays the one to beat.
-        with held(family, resumed and resumed.path.resolve().parent) as folder:
+        # What is resumed is the same run: its best checkpoint stays the one to beat. A search has folders of its own.
+        searched = trial.current()
+        there = resumed.path.resolve().parent if resumed else searched and searched.directory
+        with held(family, there) as folder:
             _fit(chosen, args, folder, resumed)
     except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
         raise TrainingError(" ".join(str(error).split())) from error
@@ -91,7 +95,7 @@ class _CLI(LightningCLI):
         self, family: families.Family, args: list[str], keeper: KeepLast, folder: Path, resumed: Checkpoint | None
     ) -> None:
         self._family, self._folder, self._resumed, self._args = family, folder, resumed, args
-        self._started = time.monotonic()
+        self._started, self._trial = time.monotonic(), trial.current()
         super().__init__(
             family.module,
             family.data,
@@ -104,6 +108,7 @@ class _CLI(LightningCLI):
                 "callbacks": [
                     *(asked.SameSchedule(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
                     *(LearningRateMonitor("epoch"), keeper),
+                    *([ReportToSearch(self._trial, family.spec)] if self._trial else []),
                 ],
                 "enable_model_summary": False,
                 "log_every_n_steps": 100,
@@ -175,6 +180,8 @@ class _CLI(LightningCLI):
         best = Path(validated or self._last())
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         self._report(best, metrics, bool(validated))
+        if self._trial is not None:
+            finish(self._trial, self._family.spec, self.trainer, callback, metrics)
 
     def _last(self) -> str:
         """Take the last state for the best, where nothing was validated."""
@@ -214,6 +221,8 @@ class _CLI(LightningCLI):
         }
         if self._resumed is not None:
             arguments["run_id"] = self._resumed.lineage.mlflow_run_id
+        elif self._trial is not None:
+            arguments["run_id"] = self._trial.mlflow_run
         return {"class_path": f"{RunLogger.__module__}.{RunLogger.__name__}", "init_args": arguments}
 
 

@@ -6,7 +6,7 @@ above a value that was above it, which so takes the other branch. It is rounded 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.families.flights.features import serving
 MISSING = np.float32(-9999)
 _ENSEMBLE = "TreeEnsembleClassifier"
 _THREADS = 0  # all; the library's own default
+_REPORTED = 10  # trees from one report to the next
 
 _GRAPH = """
 <ir_version: 10, opset_import: ["": 18, "ai.onnx.ml": 3]>
@@ -41,6 +42,12 @@ class _Trees:
 
     library: str
     model: Any = None
+    trees: int
+    report: Callable[[int, int, float], None] | None = None  # told of every so many trees: how many, of how many, AUC
+
+    def _tell(self, grown: int, auc: float) -> None:
+        if self.report is not None and (grown % _REPORTED == 0 or grown == self.trees):
+            self.report(grown, self.trees, auc)
 
     def predict(self, inputs: Batch) -> Batch:
         """Return what the library itself answers."""
@@ -111,8 +118,9 @@ class LightGBM(_Trees):
         data, judge = (lightgbm.Dataset(*_labelled(split)) for split in (train, validation))
         keep = lightgbm.early_stopping(self.trees, first_metric_only=True, verbose=False)
         self.model = lightgbm.train(
-            {**self.parameters, "seed": seed}, data, self.trees, valid_sets=[judge], callbacks=[keep]
-        )
+            {**self.parameters, "seed": seed}, data, self.trees, valid_sets=[judge],
+            callbacks=[keep, lambda grown: self._tell(grown.iteration + 1, grown.evaluation_result_list[0][2])],
+        )  # fmt: skip
 
     def state(self) -> Mapping[str, Any]:
         """Return the trees as LightGBM's text."""
@@ -177,10 +185,17 @@ class XGBoost(_Trees):
         """Grow the trees."""
         import xgboost
 
+        tell = self._tell
+
+        class Telling(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # it has no types
+            def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
+                tell(epoch + 1, evals_log["val"]["auc"][-1])
+                return False
+
         data, judge = (xgboost.DMatrix(rows, late) for rows, late in map(_labelled, (train, validation)))
         found = xgboost.train(
             {**self.parameters, "seed": seed}, data, self.trees, evals=[(judge, "val")],
-            early_stopping_rounds=self.trees, verbose_eval=False,
+            early_stopping_rounds=self.trees, verbose_eval=False, callbacks=[Telling()],
         )  # fmt: skip
         self.model = found[: found.best_iteration + 1]
 

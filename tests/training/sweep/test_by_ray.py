@@ -1,0 +1,82 @@
+"""Ray Tune carries out a search with ASHA on two worker processes, is killed, and goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from contracts import layout
+from tests.conftest import wait_for
+from tests.training.sweep.searches import HALVING, TEXT
+from tests.workspace import FAMILY, Workspace, new_workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_tools")]
+TRIALS = 12
+
+
+def command(place: Workspace, *arguments: str) -> list[str]:
+    space = place.root / "known.yaml"
+    space.write_text(HALVING + TEXT)
+    own = ("--space", str(space), "--study", "rays", "--with", "ray", "--workers", "2", "--trials", str(TRIALS))
+    return [sys.executable, "-m", "tests.training.sweep.quick_search", "sweep", FAMILY, *own, *arguments]
+
+
+def rays_of(place: Workspace) -> list[psutil.Process]:
+    """Processes of Ray's and fits that belong to a search in this place."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        if str(place.root) in str(process.info["environ"]) and process.info["cmdline"]:
+            found.append(process)
+    return found
+
+
+def notes(place: Workspace) -> list[list[str]]:
+    return [path.read_text().split() for path in place.root.glob("artifacts/sweeps/rays/trials/*/notes")]
+
+
+def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
+    place = new_workspace(tmp_path)
+    slow = ("--pause=0.5",)
+    search = subprocess.Popen(
+        command(place, *slow), cwd=layout.ROOT, env=place.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: sum("ended" in lines for lines in notes(place)) >= 2)
+    workers = {process.parent().pid for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"])}
+    assert len(workers) == 2, "two worker processes of Ray's have a fit each"
+    search.send_signal(signal.SIGKILL)
+    search.wait()
+    wait_for(lambda: not rays_of(place), 60)
+    before = sum("ended" in lines for lines in notes(place))
+    done = subprocess.run(
+        command(place, "--json", *slow), cwd=layout.ROOT, env=place.environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    states = [trial["state"] for trial in found["trials"]]
+    assert len(states) == TRIALS and states.count("pruned") >= 2 and states.count("complete") >= 2
+    assert all(lines.count("ended") <= 1 for lines in notes(place)), "a fit that had ended was run again"
+    assert sum("ended" in lines for lines in notes(place)) >= before
+    wait_for(lambda: not rays_of(place), 60)
+
+
+def test_a_worker_that_is_killed_costs_its_trial_a_new_start(tmp_path: Path) -> None:
+    place = new_workspace(tmp_path)
+    search = subprocess.Popen(
+        command(place, "--json", "--pause=0.5"), cwd=layout.ROOT, env=place.environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: [p for p in rays_of(place) if "quick_fit" in " ".join(p.info["cmdline"])])
+    fit = next(p for p in rays_of(place) if "quick_fit" in " ".join(p.info["cmdline"]))
+    fit.parent().send_signal(signal.SIGKILL)
+    said, errors = search.communicate(timeout=300)
+    assert search.returncode == 0, errors
+    found = json.loads(said)
+    assert {trial["state"] for trial in found["trials"]} <= {"complete", "pruned"}
+    assert max(lines.count("begun") for lines in notes(place)) == 2

@@ -1,0 +1,1 @@
+"""A search that Ray Tune carries out."""
