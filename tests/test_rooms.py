@@ -73,7 +73,7 @@ def test_a_room_imports_only_rooms_below_it(package: str) -> None:
 
     def room(name: str) -> str:
         parts = name.split(".")
-        return parts[1] if len(parts) > 2 or (layout.ROOT / package / parts[-1]).is_dir() else ""
+        return parts[1] if len(parts) > 2 or (layout.ROOT / package / parts[-1] / "__init__.py").exists() else ""
 
     assert {room(name) for name in known} - {""} == set(order), "a room that is not in the list"
     for name, path in known.items():
