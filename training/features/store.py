@@ -8,6 +8,7 @@ import contextlib
 import os
 import sqlite3
 import string
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,8 @@ def opened(family: str, features: Features, name: str) -> FeatureStore:
     Raises:
         FeatureError: a variable that it names is not set, or it cannot be reached.
     """
+    os.environ["TZ"] = "UTC"  # Feast's SQLite store keeps times in the zone of its process
+    time.tzset()
     home = declared.home(family)
     home.mkdir(parents=True, exist_ok=True)
     with reached(name):
