@@ -46,7 +46,7 @@ class Store:
 
     @property
     def variables(self) -> dict[str, str]:
-        own = {"DATA_DIR": str(self.data), "ARTIFACTS_DIR": str(self.root / "artifacts"), "TZ": "UTC"}
+        own = {"DATA_DIR": str(self.data), "ARTIFACTS_DIR": str(self.root / "artifacts")}
         return {**os.environ, **own, "PYTHONPATH": str(layout.ROOT), **self.environment}
 
     def run(self, command: str, *options: object) -> "subprocess.CompletedProcess[str]":
