@@ -38,10 +38,15 @@ def filled(folder: Path) -> Iterator[Path]:
     What else is in `folder` stays. Each file is replaced in one step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.files-") as scratch:
-        yield Path(scratch)
-        for path in sorted(Path(scratch).iterdir()):
-            path.replace(folder / path.name)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        restore(folder)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
+        try:
+            yield scratch
+            for path in sorted(scratch.iterdir()):
+                path.replace(folder / path.name)
+        finally:
+            restore(folder)
 
 
 def restore(folder: Path) -> None:

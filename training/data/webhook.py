@@ -2,10 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from contracts import layout
 from contracts.errors import ProjectError
 from training.data.verdict import Verdict
 
@@ -50,5 +52,5 @@ def payload(verdict: Verdict) -> dict[str, object]:
         "family": verdict.family,
         "gate": verdict.gate,
         "failed": failed,
-        "docs": verdict.docs,
+        "docs": layout.shown(Path(verdict.docs)),
     }

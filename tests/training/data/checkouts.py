@@ -63,9 +63,10 @@ class Checkout:
         path.write_text(yaml.safe_dump(held))
 
     def lies(self, stage: str) -> dict[str, bytes]:
-        """What a stage has left: {file: its content}."""
+        """What a stage has left: {file: its content}; no locks."""
         folder = self.root / "data" / stage / "flights"
-        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files = (path for path in folder.rglob("[!.]*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def new(root: Path, programs: Path) -> Checkout:

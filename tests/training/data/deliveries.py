@@ -37,7 +37,9 @@ def write(folder: Path, hours: tuple[int, ...] = (8, 14, 20)) -> Path:
 def changed(delivery: Path, into: Path, name: str, change: Callable[[list[Row]], list[Row]]) -> Path:
     """Copy a delivery with the rows of one file changed."""
     shutil.copytree(delivery, into)
-    _write(into / name, change(_rows(delivery / name)))
+    rows = _rows(delivery / name)
+    changed = change(rows)
+    _write(into / name, list((changed or rows)[0]), changed)
     return into
 
 
@@ -75,9 +77,9 @@ def _text(path: Path) -> str:
         return archive.read(archive.namelist()[0]).decode()
 
 
-def _write(path: Path, rows: list[Row]) -> None:
+def _write(path: Path, columns: list[str], rows: list[Row]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     if path.suffix != ".zip":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
-from training.data.folders import replaced
+from training.data.folders import filled, replaced
 
 
 @pytest.fixture
@@ -70,3 +70,14 @@ def test_two_who_replace_it_wait_for_each_other(folder: Path) -> None:
         other.join()
     assert [other.exitcode for other in others] == [0, 0]
     assert held(folder) in (["a", "a-too"], ["b", "b-too"])
+
+
+def test_files_are_put_beside_those_that_are_there_or_none_is(folder: Path) -> None:
+    (folder.parent / ".data.made-killed").mkdir()
+    with pytest.raises(RuntimeError), filled(folder) as new:
+        (new / "new").touch()
+        raise RuntimeError
+    assert held(folder) == ["old"] and held(folder.parent) == [".data.lock", "data"]
+    with filled(folder) as new:
+        (new / "new").touch()
+    assert held(folder) == ["new", "old"] and held(folder.parent) == [".data.lock", "data"]

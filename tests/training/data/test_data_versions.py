@@ -1,6 +1,11 @@
 """Two branches hold two versions of the data, in the cache and in remotes, and what differs can be shown."""
 
 import json
+import os
+import random
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -88,6 +93,33 @@ def test_a_changed_feature_redoes_only_what_depends_on_it(versions: Checkout) ->
         versions.must("git", "checkout", "--quiet", ".")
         versions.dvc("checkout", "--allow-missing")
     assert {stage: versions.lies(stage) for stage in STAGES} == before
+
+
+def test_what_is_killed_goes_on_and_ends_as_if_it_had_not_been(versions: Checkout) -> None:
+    switch(versions, "main")
+    versions.set("ingest", months=list(range(3, 13)))
+    chance = random.Random(0)
+    command = [versions.programs / "dvc", "repro", versions.stage("sample")]
+    try:
+        for _ in range(5):
+            started = subprocess.Popen(
+                command, cwd=versions.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env={**os.environ, "TOOL_ENVIRONMENTS": str(versions.programs.parent.parent)}, start_new_session=True,
+            )  # fmt: skip
+            with suppress(subprocess.TimeoutExpired):
+                started.wait(chance.uniform(1, 12))
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+        versions.dvc("repro", versions.stage("sample"))
+        after = {stage: versions.lies(stage) for stage in STAGES}
+        assert months(versions, "sample") == list(range(3, 13))
+        versions.dvc("repro", "--force", versions.stage("sample"))
+        assert {stage: versions.lies(stage) for stage in STAGES} == after
+        assert not list((versions.root / "data").rglob(".*.made-*")), "nor does it leave anything lying about"
+    finally:
+        versions.must("git", "checkout", "--quiet", ".")
+        versions.dvc("checkout", "--allow-missing")
 
 
 @pytest.mark.parametrize("remote", ["a folder", "S3"])

@@ -45,6 +45,12 @@ def _celsius(fahrenheit: str) -> str:
 COLUMNS = "expect_table_columns_to_match_set()"
 RAW = (
     Fault("a column is missing", without_column("tailnum"), (f"flights.{COLUMNS}",)),
+    Fault("a column is missing that others are asked of", without_column("arr_delay"), (
+        f"flights.{COLUMNS}",
+        "flights.expect_column_values_to_not_be_null(arr_delay)",
+        "flights.expect_column_stdev_to_be_between(arr_delay)",
+        "flights.expect_column_median_to_be_between(arr_delay)",
+    )),
     Fault("a column is new", lambda rows: [r | {"gate": "A1"} for r in rows], (f"flights.{COLUMNS}",)),
     Fault("kilometres", each("distance", _km), ("flights.expect_column_mean_to_be_between(distance)",)),
     Fault("seconds", each("arr_delay", lambda v: 60 * int(v)), (
@@ -79,6 +85,11 @@ RAW = (
         "flights.expect_column_max_to_be_between(time_hour)",)),
     Fault("a plane of the future", some({"year": "2031"}), (
         "planes.expect_column_values_to_be_between(year)",), "planes.csv"),
+    Fault("no rows", lambda rows: [], (
+        "planes.expect_table_row_count_to_be_between()",), "planes.csv"),
+    Fault("a carrier is missing", some({"carrier": ""}), ("flights.expect_column_values_to_not_be_null(carrier)",)),
+    Fault("no pressure at all", each("pressure", lambda v: "NA"), (
+        "weather.expect_column_values_to_not_be_null(pressure)",), WEATHER),
     Fault("nothing arrives", each("arr_delay", lambda v: "NA"), (
         "flights.expect_column_values_to_not_be_null(arr_delay)",
         "flights.expect_column_stdev_to_be_between(arr_delay)",

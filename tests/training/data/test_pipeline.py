@@ -65,6 +65,8 @@ def test_a_gate_stops_it_and_what_was_there_stays(
     [message] = told
     assert [each["expectation"] for each in message["failed"]] == [name] and "carrier" in message["text"]
     assert checkout.lies("interim") == before, "what was made of the data before is as it was"
+    changed = checkout.must("git", "diff", "--name-only").split()
+    assert changed == ["training/families/flights/pipeline/dvc.lock"], "DVC takes back nothing that git knows"
 
     checkout.must("git", "checkout", "--quiet", ".")
     checkout.dvc("checkout", "--allow-missing")
