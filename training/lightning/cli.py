@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from contracts import layout
 from training import checkpoints, families
@@ -61,7 +61,7 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     resumed = checkpoint if subcommand == "fit" else None
     try:
         # What is resumed is the same run: its best checkpoint stays the one to beat.
-        with held(family, resumed and resumed.path.resolve().parent) as folder:
+        with held(family, None if resumed is None else resumed.path.resolve().parent) as folder:
             _fit(chosen, args, folder, resumed)
     except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
         raise TrainingError(" ".join(str(error).split())) from error
@@ -102,7 +102,7 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(asked.SameSchedule(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
+                    *(asked.CheckSteps(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
                     *(LearningRateMonitor("epoch"), keeper),
                 ],
                 "enable_model_summary": False,
@@ -162,7 +162,7 @@ class _CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Have the profiler, if there is one, write its report into the run's folder."""
-        profile.write_into(self.trainer.profiler, self._folder)
+        profile.write_into(self.trainer.profiler, self._folder)  # type: ignore[attr-defined]  # Lightning sets it
 
     def after_fit(self) -> None:
         """Test the best checkpoint, log it to MLflow, and say what to do next."""
