@@ -178,8 +178,9 @@ class _CLI(LightningCLI):
 
     def _last(self) -> str:
         """Take the last state for the best, where nothing was validated."""
-        self.trainer.save_checkpoint(path := self._folder / "best.ckpt")
-        return str(path)
+        path = str(self.trainer.strategy.broadcast(str(self._folder / "best.ckpt")))
+        self.trainer.save_checkpoint(path)
+        return path
 
     @rank_zero_only
     def _say_tried(self) -> None:
@@ -191,7 +192,7 @@ class _CLI(LightningCLI):
         reports = profile.reports(self._folder)
         if isinstance(self.trainer.logger, RunLogger):
             outbox = self.trainer.logger.outbox
-            for path in (best, self._folder / "config.yaml"):
+            for path in (best, best.with_name("config.yaml")):
                 outbox.file(path, "checkpoint")
             for path in reports:
                 outbox.file(path, "profile")
