@@ -69,7 +69,8 @@ def shuffled(count: int, size: int, trainer: Trainer | None) -> Batches:
             note="a step learns from data.batch_size samples, of which each process gets its share",
             hint=f"--data.batch_size {-(-size // processes()) * processes()}",
         )
-    still, seed = trainer is not None and trainer.overfit_batches > 0, int(os.environ.get("PL_GLOBAL_SEED", 0))
+    seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning keeps it
+    still = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]  # Lightning sets it
 
     def batches(epoch: int) -> Sequence[Tensor]:
         chance = torch.Generator().manual_seed(seed + (0 if still else 1_000_003 * epoch))

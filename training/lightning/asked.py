@@ -51,11 +51,18 @@ def check_model(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
             )
 
 
-class SameSchedule(pl.Callback):
-    """A callback that refuses to resume a run for longer than its learning rate was planned."""
+class CheckSteps(pl.Callback):
+    """A callback that refuses steps that are none as they were asked for."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the schedule, which is restored by now, with what is to be done."""
+        """Check how many batches make a step, and a resumed run's plan for its learning rate, restored by now."""
+        batches, together = trainer.num_training_batches, trainer.accumulate_grad_batches
+        if together > batches:
+            raise TrainingError(
+                f"a step of {together} batches is more than an epoch's {batches}",
+                note="gradients are not accumulated beyond an epoch: every step would be of fewer than was asked for",
+                hint=f"--trainer.accumulate_grad_batches {batches} at most, or a larger --data.batch_size",
+            )
         steps = trainer.estimated_stepping_batches
         for config in trainer.lr_scheduler_configs:
             planned = getattr(config.scheduler, "total_steps", None)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from contracts import layout
 from training import checkpoints, families
@@ -106,7 +106,7 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(asked.SameSchedule(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
+                    *(asked.CheckSteps(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
                     *(LearningRateMonitor("epoch"), keeper),
                     *([ReportToSearch(self._trial, family.spec)] if self._trial else []),
                 ],
@@ -167,7 +167,7 @@ class _CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Have the profiler, if there is one, write its report into the run's folder."""
-        profile.write_into(self.trainer.profiler, self._folder)
+        profile.write_into(self.trainer.profiler, self._folder)  # type: ignore[attr-defined]  # Lightning sets it
 
     def after_fit(self) -> None:
         """Test the best checkpoint, log it to MLflow, and say what to do next."""
@@ -185,8 +185,9 @@ class _CLI(LightningCLI):
 
     def _last(self) -> str:
         """Take the last state for the best, where nothing was validated."""
-        self.trainer.save_checkpoint(path := self._folder / "best.ckpt")
-        return str(path)
+        path = str(self.trainer.strategy.broadcast(str(self._folder / "best.ckpt")))
+        self.trainer.save_checkpoint(path)
+        return path
 
     @rank_zero_only
     def _say_tried(self) -> None:
@@ -198,7 +199,7 @@ class _CLI(LightningCLI):
         reports = profile.reports(self._folder)
         if isinstance(self.trainer.logger, RunLogger):
             outbox = self.trainer.logger.outbox
-            for path in (best, self._folder / "config.yaml"):
+            for path in (best, best.with_name("config.yaml")):
                 outbox.file(path, "checkpoint")
             for path in reports:
                 outbox.file(path, "profile")

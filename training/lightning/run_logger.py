@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import MLFlowLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]  # not in its __all__
 from pytorch_lightning.utilities import rank_zero_only
 
 from training import tracking
@@ -124,7 +124,7 @@ class RunLogger(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         try:
-            run = self._mlflow_client.get_run(self._run_id)
+            run = self._mlflow_client.get_run(str(self._run_id))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -132,7 +132,9 @@ class RunLogger(MLFlowLogger):
         return run if run.info.lifecycle_stage == "active" else None
 
     def _history(self, name: str) -> set[tuple[int, float]]:
-        return {(metric.step, metric.value) for metric in self._mlflow_client.get_metric_history(self._run_id, name)}
+        return {
+            (metric.step, metric.value) for metric in self._mlflow_client.get_metric_history(str(self._run_id), name)
+        }
 
 
 def _say(line: str) -> None:

@@ -61,8 +61,10 @@ class Outbox:
         self._put({"what": "tags", "values": {key: str(value) for key, value in values.items()}})
 
     def file(self, path: Path, folder: str) -> None:
-        """Upload a file of the run's folder into a folder of its artifacts."""
-        self._put({"what": "file", "path": str(path.relative_to(self._path.parent)), "folder": folder})
+        """Upload a file into a folder of the run's artifacts. One of its own folder is found if that is moved."""
+        home = self._path.parent
+        where = path.relative_to(home) if path.is_relative_to(home) else path.resolve()
+        self._put({"what": "file", "path": str(where), "folder": folder})
 
     def status(self, name: str) -> None:
         """Tell how it is with the run: RUNNING, FINISHED, FAILED or KILLED."""

@@ -56,6 +56,16 @@ def test_a_run_that_is_done_is_left_as_it_is_by_a_resume_that_is_refused(fits: F
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
 
 
+def test_a_run_that_is_done_has_nothing_left_to_train(fits: Fits) -> None:
+    """Not where its last step was an epoch's last, either, as by Lightning #19617."""
+    done = fits.fit("--trainer.max_steps", "12")
+    before = [run.info.end_time for run in fits.runs()], (done / "last.ckpt").read_bytes()
+    fits.fit("--trainer.max_steps", "12", "--ckpt_path", done / "last.ckpt")
+    [run] = fits.runs()
+    assert (run.info.status, len(fits.history(run, "val_auc"))) == ("FINISHED", 1)
+    assert ([run.info.end_time], (done / "last.ckpt").read_bytes()) == before
+
+
 def test_what_a_resume_changes_is_told_by_a_tag_as_a_parameter_never_changes(fits: Fits, stopped: Path) -> None:
     fits.fit(*EPOCHS, "--ckpt_path", stopped / "last.ckpt", "--data.batch_size", "256")
     [run] = fits.runs()

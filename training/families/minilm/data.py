@@ -106,7 +106,7 @@ class DataModule(pl.LightningDataModule):
         queries, documents = (tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents))
         pairs = _Pairs(queries, documents[: len(queries)])
         rows = batching.shuffled(len(pairs), self.batch_size, self.trainer)
-        return DataLoader(pairs, sampler=rows, batch_size=None)  # type: ignore[arg-type]  # a batch for a row
+        return DataLoader(pairs, sampler=rows, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
         """Return the validation texts in order."""
@@ -125,10 +125,12 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, name: Part) -> DataLoader[tuple[Texts, Tensor]]:
         groups = self.split(name).groups
-        batches = [torch.tensor([[place, row] for row in rows]) for place, group in enumerate(groups)
-                   for rows in torch.arange(len(group)).split(_EVALUATED)]  # fmt: skip
+        batches = []
+        for place, group in enumerate(groups):
+            rows = [[place, row] for row in range(len(group))]
+            batches += [torch.tensor(rows[at : at + _EVALUATED]) for at in range(0, len(rows), _EVALUATED)]
         dataset: Any = _Judged(groups)
-        return DataLoader(dataset, sampler=batching.given(batches), batch_size=None)  # type: ignore[arg-type]  # as above
+        return DataLoader(dataset, sampler=batching.given(batches), batch_size=None)
 
 
 class _Pairs(Dataset[tuple[Texts, Texts]]):
