@@ -12,7 +12,7 @@ from contracts import layout
 # From the ground floor up. "" are the modules that lie in the package itself, above and below its rooms.
 ROOMS = {
     "cli": ("installing",),
-    "training": ("families", "estimators", "lightning"),
+    "training": ("families", "sweep", "estimators", "lightning"),
     "export": ("graphs", "scaffold", "proof", "source", "precision", "report", "release", "published"),
     "deploy": (
         "installed",
