@@ -66,6 +66,7 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "training.lightning.cli", stand_in)
     monkeypatch.setattr("training.lightning.cli", stand_in, raising=False)
     monkeypatch.setattr("training.families.load", found)
+    monkeypatch.setattr("training.sweep.searching.run", found)
     monkeypatch.setattr("training.new_family.make", found)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a program makes the process its own
 

@@ -57,8 +57,9 @@ def make(name: str, like: str, network: str | None = None) -> NewFamily:
     if network is not None:
         renamed[spec.model] = f"{name}_{network}"
     copies = {_FAMILIES / like: _FAMILIES / name}
-    if (presets := layout.model_params() / like).is_dir():
-        copies[presets] = layout.model_params() / name
+    for configs in (layout.model_params(), layout.sweeps()):
+        if (configs / like).is_dir():
+            copies[configs / like] = configs / name
     copies |= {repository / model: repository / new for model, new in renamed.items()}
     if there := [new for new in copies.values() if new.exists()]:
         raise FamilyError(

@@ -1,5 +1,6 @@
 """The searches in MLflow: a run for each, with a run for each trial below it."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -28,6 +29,8 @@ class Runs:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        for name in ("alembic", "mlflow.store.db.utils"):  # they tell of every table
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._family = study.search.family
         try:
             self._client = MlflowClient(tracking_uri=tracking.open_store())

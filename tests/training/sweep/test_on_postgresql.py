@@ -13,8 +13,11 @@ import pytest
 
 from contracts import layout
 from tests.conftest import wait_for
-from tests.training.sweep.searches import HALVING, TEXT
+from tests.training.sweep.searches import HALVING, TEXT, search
 from tests.workspace import FAMILY, Workspace, new_workspace
+from training import families
+from training.sweep.claims import claim
+from training.sweep.study import open_study
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +39,31 @@ def searching(place: Workspace, storage: str, *arguments: str) -> "subprocess.Po
     )  # fmt: skip
 
 
+def test_a_search_in_postgresql_is_as_any_other(
+    tmp_path: Path, postgresql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    spec = families.spec(FAMILY)
+    known = [open_study("known", search(tmp_path), postgresql.get_uri(), spec) for _ in range(2)][1]
+    opened = known.opened()
+    for number, done in ((0, False), (0, True), (1, True)):  # the first was begun by somebody who died
+        with claim(known, opened, 2) as taken:
+            assert taken is not None and taken.number == number
+            if done:
+                opened.tell(taken.trial, 1.0)
+    assert [trial.state.name for trial in opened.trials] == ["COMPLETE"] * 2
+
+
+@pytest.mark.slow
 def test_two_machines_carry_out_one_search(tmp_path: Path, postgresql: Any) -> None:
     """Two, as they have folders of their own; MLflow's runs are where each has its store."""
     machines = [new_workspace(tmp_path / name) for name in ("one", "other")]
     common = ("--study", "shared", "--trials", "16", "--pause=0.05")
     searches = [searching(machine, postgresql.get_uri(), *common) for machine in machines]
     found = []
-    for search in searches:
-        said, errors = search.communicate(timeout=300)
-        assert search.returncode == 0, errors
+    for each in searches:
+        said, errors = each.communicate(timeout=300)
+        assert each.returncode == 0, errors
         found.append(json.loads(said))
     assert found[0]["trials"] == found[1]["trials"] and len(found[0]["trials"]) == 16
     ran = [{path.parent.name for path in machine.root.glob("artifacts/sweeps/shared/trials/*/notes")}
@@ -53,15 +72,16 @@ def test_two_machines_carry_out_one_search(tmp_path: Path, postgresql: Any) -> N
     assert sorted(ran[0] | ran[1]) == [f"{number:04d}" for number in range(16)]
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_costs_no_trial(tmp_path: Path, postgresql: Any) -> None:
     place = new_workspace(tmp_path)
     common = ("--study", "gone", "--trials", "6", "--pause=0.3")
-    search = searching(place, postgresql.get_uri(), *common)
+    begun = searching(place, postgresql.get_uri(), *common)
     trials = place.root / "artifacts" / "sweeps" / "gone" / "trials"
     wait_for(lambda: list(trials.glob("*/notes")))
     postgresql._stop()
-    _, errors = search.communicate(timeout=300)
-    assert search.returncode == 1
+    _, errors = begun.communicate(timeout=300)
+    assert begun.returncode == 1
     assert "does not answer" in errors and "run the same command again" in errors and "Traceback" not in errors
     postgresql.start()
     again = searching(place, postgresql.get_uri(), *common)

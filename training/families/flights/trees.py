@@ -187,7 +187,7 @@ class XGBoost(_Trees):
 
         tell = self._tell
 
-        class Telling(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # it has no types
+        class Telling(xgboost.callback.TrainingCallback):
             def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
                 tell(epoch + 1, evals_log["val"]["auc"][-1])
                 return False

@@ -91,7 +91,7 @@ def _carry_out(config: Mapping[str, Any], trials: Mapping[int, Mapping[str, Any]
             trial.fail(fit.returncode)
 
 
-class _KeepWhatBecame(tune.Callback):
+class _KeepWhatBecame(tune.Callback):  # type: ignore[misc]  # Ray is in another environment
     """Leaves in the folders of trials which ones were stopped, and which could not be carried out."""
 
     def __init__(self, trials: Mapping[int, Mapping[str, Any]]) -> None:
