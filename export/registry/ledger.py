@@ -39,7 +39,7 @@ class Entry:
     reason: str
     account: Account  # the command ran as
     at: str  # UTC, ISO 8601
-    release: str = ""  # "flights_delay version 4": what that version is; "" without one
+    release: str = ""  # its model and version in the model repository; "" without one
     manifest_sha256: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)  # {"auc": 0.75, "gates passed": 42}
     trained_by: Account | None = None  # None: nobody wrote that down
