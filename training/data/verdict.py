@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """Return "flights.expect_column_values_to_be_unique(tailnum)"."""
+        """Return "weather.expect_column_values_to_be_unique(hour)"."""
         return f"{self.table}.{self.expectation}({self.column or ''})"
 
     @property
