@@ -68,7 +68,7 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.families.load", found)
     monkeypatch.setattr("training.sweep.searching.run", found)
     monkeypatch.setattr("training.new_family.make", found)
-    monkeypatch.setattr("training.__main__._send", found)
+    monkeypatch.setattr("training.runs.outbox.send", found)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a program makes the process its own
 
 
