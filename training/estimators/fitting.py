@@ -48,7 +48,7 @@ def run(subcommand: str, family: Family, name: str, preset: Path | None, flags: 
     data = family.data(**given.data)
     if subcommand == "fit":
         searched = trial.current()
-        with held(family.name, searched and searched.directory) as directory:
+        with held(family.name, searched.directory if searched else None) as directory:
             _fit(parser, family, name, given, data, directory)
         return
     figures = _figures(checkpoints.read(Path(given.ckpt_path), family).module, family, data, _SUBCOMMANDS[subcommand])
@@ -78,8 +78,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         parameters = dict(given.model)
         commit, dirty = git_state()
         came = Lineage(family.name, data.fingerprint, commit, dirty, run_id, tracking.account())
-        for key, value in came.tags().items():
-            client.set_tag(run_id, key, value)
+        for key, text in came.tags().items():
+            client.set_tag(run_id, key, text)
         for key, value in {"estimator": name, **parameters}.items():
             client.log_param(run_id, key, value)
         estimator = family.estimators[name](**parameters)

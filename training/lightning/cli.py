@@ -64,7 +64,7 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
     try:
         # What is resumed is the same run: its best checkpoint stays the one to beat. A search has folders of its own.
         searched = trial.current()
-        there = resumed.path.resolve().parent if resumed else searched and searched.directory
+        there = resumed.path.resolve().parent if resumed else searched.directory if searched else None
         with held(family, there) as folder:
             _fit(chosen, args, folder, resumed)
     except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
