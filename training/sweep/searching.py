@@ -18,7 +18,7 @@ from training.sweep.claims import Claim
 from training.sweep.fits.trial import Report
 from training.sweep.runs import Runs
 from training.sweep.study import Search, open_study
-from training.sweep.under_way import UnderWay, beating, end, given, show
+from training.sweep.under_way import UnderWay, beating, end, given, given_up, show
 
 _WAIT_S = 0.5
 
@@ -95,7 +95,8 @@ def work(way: UnderWay, number: int) -> None:
             show(way, opened)
             with claims.claim(way.study, opened, way.trials) as claim:
                 if claim is not None:
-                    end(way, opened, claim, _follow(way, opened, claim, number))
+                    with given_up(way, claim):
+                        end(way, opened, claim, _follow(way, opened, claim, number))
                     continue
             if claims.is_done(opened, way.trials):
                 return

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from contracts import layout
+from tests.conftest import wait_for
 from tests.training.sweep.searches import BOTH, HALVING, TEXT
 from tests.workspace import FAMILY, Workspace, new_workspace
 
-TRIALS = 14
+TRIALS = 20
 PAUSED = ("--pause=0.1",)  # a trial takes a second
 
 
@@ -43,17 +44,23 @@ def told(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: value for name, value in trial.items() if name != "seconds"} for trial in found["trials"]]
 
 
-def kill_at_random(place: Workspace, workers: int, kills: int, chance: random.Random) -> int:
-    """Kill the search as often, each time later in it; return how many trials had ended by then."""
+def kill_at_random(place: Workspace, workers: int, kills: int, chance: random.Random) -> None:
+    """Kill the search as often: some while it starts, the others somewhere within the next trials."""
     for _ in range(kills):
         search = subprocess.Popen(
             command(place, workers), cwd=layout.ROOT, env=place.environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(chance.uniform(3, 9))  # to start it takes some of this
+        if chance.random() > 0.2:
+            before = begun(place)
+            wait_for(lambda: begun(place) > before or search.poll() is not None)  # noqa: B023  # within the turn
+        time.sleep(chance.uniform(0, 2.5))
         search.send_signal(signal.SIGKILL)
         search.wait()
-    return sum("ended" in lines for lines in notes(place).values())
+
+
+def begun(place: Workspace) -> int:
+    return sum(lines.count("begun") for lines in notes(place).values())
 
 
 @pytest.mark.slow
