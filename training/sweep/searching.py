@@ -15,7 +15,6 @@ from training.errors import SweepError
 from training.sweep import carrying_out, claims, findings, halving, space, storage
 from training.sweep.carrying_out import InterruptedSearch, Outcome
 from training.sweep.claims import Claim
-from training.sweep.fits.trial import Report
 from training.sweep.runs import Runs
 from training.sweep.study import Search, open_study
 from training.sweep.under_way import UnderWay, beating, end, given, given_up, show
@@ -109,10 +108,6 @@ def work(way: UnderWay, number: int) -> None:
 
 
 def _follow(way: UnderWay, opened: optuna.Study, claim: Claim, worker: int) -> Outcome:
-    by = halving.pruner(way.study.search.space.halving)
-
-    def is_worse(reports: list[Report]) -> bool:
-        return halving.is_worse(opened, claim.trial, reports, by)
-
+    judge = halving.Judge(opened, claim.trial, way.study.search.space.halving)
     folder, started = way.study.trial_folder(claim.number), given(way, claim, worker)
-    return carrying_out.follow(folder, started, is_worse, beating(claim), way.ended)
+    return carrying_out.follow(folder, started, judge.is_worse, beating(claim), way.ended)

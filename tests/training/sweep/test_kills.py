@@ -27,9 +27,14 @@ def command(place: Workspace, workers: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.training.sweep.quick_search", "sweep", FAMILY, *own, *arguments]
 
 
-def finished(place: Workspace) -> dict[str, Any]:
+def finished(place: Workspace, workers: int) -> dict[str, Any]:
     done = subprocess.run(
-        command(place, 2, "--json"), cwd=layout.ROOT, env=place.environment, capture_output=True, text=True, check=True
+        command(place, workers, "--json"),
+        cwd=layout.ROOT,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -71,7 +76,7 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int)
     for place in (killed, undisturbed):
         place.root.mkdir(exist_ok=True)
     kill_at_random(killed, workers, 10, chance)
-    found = finished(killed)
+    found = finished(killed, workers)
     assert len(found["trials"]) == TRIALS
     lines = notes(killed)
     assert all(own.count("ended") <= 1 for own in lines.values()), "a fit that had ended was run again"
@@ -79,7 +84,5 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int)
     assert complete <= {number for number, own in lines.items() if "ended" in own}
     assert sum(own.count("begun") for own in lines.values()) > len(lines), "no kill struck a trial"
     if workers == 1:  # then nothing depends on which of two trials was quicker
-        searched = command(undisturbed, 1)
-        subprocess.run(searched, cwd=layout.ROOT, env=undisturbed.environment, check=True, capture_output=True)
-        same = [{k: v for k, v in trial.items() if k != "trial"} for trial in told(finished(undisturbed))]
+        same = [{k: v for k, v in trial.items() if k != "trial"} for trial in told(finished(undisturbed, 1))]
         assert [{k: v for k, v in trial.items() if k != "trial"} for trial in told(found)] == same
