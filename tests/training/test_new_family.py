@@ -18,11 +18,12 @@ from training.errors import FamilyError, TrainingError
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The families and the model repository as git has them, in a folder of their own."""
-    for path in (*tracked("training/families"), *tracked("model_repository")):
+    for path in (*tracked("training/families"), *tracked("model_repository"), *tracked("configs/sweeps")):
         copy = tmp_path / path.relative_to(layout.ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
     monkeypatch.setattr(new_family, "_FAMILIES", tmp_path / "training" / "families")
+    monkeypatch.setattr(layout, "sweeps", lambda: tmp_path / "configs" / "sweeps")
     monkeypatch.setenv("MODEL_REPOSITORY", str(tmp_path / "model_repository"))
     return tmp_path
 

@@ -6,43 +6,61 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from training.sweep.fits.trial import Report
 from training.sweep.space import Halving
 
 
-def pruner(halving: Halving | None) -> BasePruner:
-    """Return Optuna's pruner: at `first`, `first` × `factor`, … steps one trial in `factor` goes on."""
+class Judge:
+    """What decides, for one start of a trial, after each of its reports.
+
+    Optuna prunes studies of one objective. With several, trials are held against each other by the first, their
+    quality; what an answer costs does not change while a model learns. And to Optuna a trial has passed the rungs that
+    an earlier start of it has reached, also the one at which it was killed before it could be stopped.
+    """
+
+    def __init__(self, opened: optuna.Study, trial: optuna.Trial, halving: Halving | None) -> None:
+        self._opened, self._trial, self._pruner = opened, trial, _pruner(halving)
+        self._others = _ByQuality(opened, trial)
+
+    def is_worse(self, reports: list[Report]) -> bool:
+        """Tell whether the trial is to stop at the last of its reports."""
+        last = reports[-1]
+        if last.step >= last.of:  # it has cost what it costs
+            return False
+        held = self._trial.storage.get_trial(self._trial._trial_id)
+        if len(self._opened.directions) == 1 and last.step not in held.intermediate_values:
+            self._trial.report(last.value, last.step)
+        own = copy(held)
+        own.intermediate_values = {report.step: report.value for report in reports}
+        own.system_attrs = dict(self._others.rungs)
+        return self._pruner.prune(self._others, own)  # type: ignore[arg-type]  # a study to it
+
+
+def _pruner(halving: Halving | None) -> BasePruner:
+    """Return Optuna's: at `first`, `first` × `factor`, … steps one trial in `factor` goes on."""
     if halving is None:
         return NopPruner()
     return SuccessiveHalvingPruner(min_resource=halving.first, reduction_factor=halving.factor)
 
 
-def is_worse(opened: optuna.Study, trial: optuna.Trial, reports: list[Report], by: BasePruner) -> bool:
-    """Tell whether a trial is to stop at the last of its reports.
-
-    Optuna prunes studies of one objective. With several, trials are held against each other by the first, their
-    quality; what an answer costs does not change while a model learns.
-    """
-    last = reports[-1]
-    if last.step >= last.of:  # it has cost what it costs
-        return False
-    if len(opened.directions) == 1 and last.step not in trial.storage.get_trial(trial._trial_id).intermediate_values:
-        trial.report(last.value, last.step)
-    frozen = copy(trial.storage.get_trial(trial._trial_id))
-    frozen.intermediate_values = {report.step: report.value for report in reports}
-    return by.prune(_ByQuality(opened), frozen)  # type: ignore[arg-type]  # a study but for its directions
-
-
 class _ByQuality:
-    """A study as it would be with its first objective alone."""
+    """A study as a pruner sees it: its first objective, and all trials but one, whose rungs are of this start alone."""
 
-    def __init__(self, opened: optuna.Study) -> None:
-        self._opened = opened
+    def __init__(self, opened: optuna.Study, trial: optuna.Trial) -> None:
+        self._opened, self._own = opened, trial._trial_id
+        self.rungs: dict[str, Any] = {}  # that it has passed, {name: value}
+        self._storage = self
 
     @property
     def direction(self) -> StudyDirection:
         return self._opened.directions[0]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened, name)
+    def get_trials(self, *, deepcopy: bool = True) -> list[FrozenTrial]:
+        return [trial for trial in self._opened.get_trials(deepcopy=deepcopy) if trial._trial_id != self._own]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Keep that a rung was reached, for this start and for the other trials."""
+        self.rungs[key] = value
+        self._opened._storage.set_trial_system_attr(trial_id, key, value)

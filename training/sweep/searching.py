@@ -15,10 +15,9 @@ from training.errors import SweepError
 from training.sweep import carrying_out, claims, findings, halving, space, storage
 from training.sweep.carrying_out import InterruptedSearch, Outcome
 from training.sweep.claims import Claim
-from training.sweep.fits.trial import Report
 from training.sweep.runs import Runs
 from training.sweep.study import Search, open_study
-from training.sweep.under_way import UnderWay, beating, end, given, show
+from training.sweep.under_way import UnderWay, beating, end, given, given_up, show
 
 _WAIT_S = 0.5
 
@@ -95,7 +94,8 @@ def work(way: UnderWay, number: int) -> None:
             show(way, opened)
             with claims.claim(way.study, opened, way.trials) as claim:
                 if claim is not None:
-                    end(way, opened, claim, _follow(way, opened, claim, number))
+                    with given_up(way, claim):
+                        end(way, opened, claim, _follow(way, opened, claim, number))
                     continue
             if claims.is_done(opened, way.trials):
                 return
@@ -108,10 +108,6 @@ def work(way: UnderWay, number: int) -> None:
 
 
 def _follow(way: UnderWay, opened: optuna.Study, claim: Claim, worker: int) -> Outcome:
-    by = halving.pruner(way.study.search.space.halving)
-
-    def is_worse(reports: list[Report]) -> bool:
-        return halving.is_worse(opened, claim.trial, reports, by)
-
+    judge = halving.Judge(opened, claim.trial, way.study.search.space.halving)
     folder, started = way.study.trial_folder(claim.number), given(way, claim, worker)
-    return carrying_out.follow(folder, started, is_worse, beating(claim), way.ended)
+    return carrying_out.follow(folder, started, judge.is_worse, beating(claim), way.ended)

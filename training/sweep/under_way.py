@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,18 @@ def end(way: UnderWay, opened: optuna.Study, claim: Claim, outcome: Outcome) -> 
             note=str(outcome.error),
             hint=f"what it printed: {layout.shown(way.study.trial_folder(claim.number) / process.LOG)}",
         )
+
+
+@contextmanager
+def given_up(way: UnderWay, claim: Claim) -> Iterator[None]:
+    """Leave a trial that another machine gave up, as this one was not heard of for long: it is tried again there."""
+    try:
+        yield
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        held = claim.trial.storage.get_trial(claim.trial._trial_id)
+        if claims.LOST not in held.user_attrs:
+            raise
+        way.shown.say(f"trial {claim.number:3d}  was given up by another machine, which tries its parameters again")
 
 
 def beating(claim: Claim) -> Callable[[], None]:

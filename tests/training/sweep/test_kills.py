@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from contracts import layout
+from tests.conftest import wait_for
 from tests.training.sweep.searches import BOTH, HALVING, TEXT
 from tests.workspace import FAMILY, Workspace, new_workspace
 
-TRIALS = 14
+TRIALS = 20
 PAUSED = ("--pause=0.1",)  # a trial takes a second
 
 
@@ -26,9 +27,14 @@ def command(place: Workspace, workers: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.training.sweep.quick_search", "sweep", FAMILY, *own, *arguments]
 
 
-def finished(place: Workspace) -> dict[str, Any]:
+def finished(place: Workspace, workers: int) -> dict[str, Any]:
     done = subprocess.run(
-        command(place, 2, "--json"), cwd=layout.ROOT, env=place.environment, capture_output=True, text=True, check=True
+        command(place, workers, "--json"),
+        cwd=layout.ROOT,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -43,17 +49,23 @@ def told(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: value for name, value in trial.items() if name != "seconds"} for trial in found["trials"]]
 
 
-def kill_at_random(place: Workspace, workers: int, kills: int, chance: random.Random) -> int:
-    """Kill the search as often, each time later in it; return how many trials had ended by then."""
+def kill_at_random(place: Workspace, workers: int, kills: int, chance: random.Random) -> None:
+    """Kill the search as often: some while it starts, the others somewhere within the next trials."""
     for _ in range(kills):
         search = subprocess.Popen(
             command(place, workers), cwd=layout.ROOT, env=place.environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(chance.uniform(3, 9))  # to start it takes some of this
+        if chance.random() > 0.2:
+            before = begun(place)
+            wait_for(lambda: begun(place) > before or search.poll() is not None)  # noqa: B023  # within the turn
+        time.sleep(chance.uniform(0, 2.5))
         search.send_signal(signal.SIGKILL)
         search.wait()
-    return sum("ended" in lines for lines in notes(place).values())
+
+
+def begun(place: Workspace) -> int:
+    return sum(lines.count("begun") for lines in notes(place).values())
 
 
 @pytest.mark.slow
@@ -64,7 +76,7 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int)
     for place in (killed, undisturbed):
         place.root.mkdir(exist_ok=True)
     kill_at_random(killed, workers, 10, chance)
-    found = finished(killed)
+    found = finished(killed, workers)
     assert len(found["trials"]) == TRIALS
     lines = notes(killed)
     assert all(own.count("ended") <= 1 for own in lines.values()), "a fit that had ended was run again"
@@ -72,7 +84,5 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int)
     assert complete <= {number for number, own in lines.items() if "ended" in own}
     assert sum(own.count("begun") for own in lines.values()) > len(lines), "no kill struck a trial"
     if workers == 1:  # then nothing depends on which of two trials was quicker
-        searched = command(undisturbed, 1)
-        subprocess.run(searched, cwd=layout.ROOT, env=undisturbed.environment, check=True, capture_output=True)
-        same = [{k: v for k, v in trial.items() if k != "trial"} for trial in told(finished(undisturbed))]
+        same = [{k: v for k, v in trial.items() if k != "trial"} for trial in told(finished(undisturbed, 1))]
         assert [{k: v for k, v in trial.items() if k != "trial"} for trial in told(found)] == same

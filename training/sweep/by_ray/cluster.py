@@ -25,7 +25,7 @@ from training.sweep.claims import Claim
 from training.sweep.fits.trial import SEARCH, Trial
 from training.sweep.space import Halving
 from training.sweep.study import Study
-from training.sweep.under_way import UnderWay, beating, end, given
+from training.sweep.under_way import UnderWay, beating, end, given, given_up
 
 _LOG = "ray.log"
 
@@ -111,10 +111,12 @@ def _wait(way: UnderWay, opened: optuna.Study, left: dict[int, Claim], driver: s
             if trial is None or not trial.is_of({"parameters": claim.trial.params}):
                 continue  # not begun
             if trial.stopped or trial.failed is not None or trial.result() is not None:
-                end(way, opened, claim, carrying_out.judged(trial, trial.failed or 0))
+                with given_up(way, claim):
+                    end(way, opened, claim, carrying_out.judged(trial, trial.failed or 0))
                 del left[number]
             else:
-                beats[number]()
+                with given_up(way, claim):
+                    beats[number]()
         if not running and left:
             log = way.study.folder / _LOG
             said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["nothing"]
