@@ -29,6 +29,11 @@ def check(trainer: Any) -> None:
             note="its gradients are scaled by what GPUs alone have; Lightning would train in bfloat16 instead",
             hint="--trainer.precision bf16-mixed",
         )
+    if on_cpu and trainer.sync_batchnorm:
+        raise TrainingError(
+            "batch normalisation over several processes is for GPUs alone: torch has none for a CPU",
+            hint="leave --trainer.sync_batchnorm out: each process then has the statistics of its share",
+        )
     if precision in _WHOLLY:
         raise TrainingError(
             f"--trainer.precision {precision} trains weights of 16 bits, from which no FP32 graph can be exported",
