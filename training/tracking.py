@@ -104,7 +104,7 @@ def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":
 def _current_user(server: str) -> str | None:
     """Ask the server whose the credentials are that MLflow sends: a name in the environment may be anybody's."""
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     answer = http_request(

@@ -39,7 +39,7 @@ def allow(client: "MlflowClient", family: str, names: Sequence[str]) -> None:
 
 
 def _grant(client: "MlflowClient", name: str, kind: str, resource: str, permission: str) -> None:
-    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     told = {"username": name, "resource_type": kind, "resource_id": resource, "permission": permission}

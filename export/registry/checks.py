@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contracts import manifest, signing
-from contracts.errors import ManifestError
+from contracts.errors import ManifestError, SignatureError
 from contracts.manifest import Gate, Manifest
 from contracts.trust import account as accounts
 from contracts.trust import identity
@@ -70,7 +70,7 @@ def files(client: "MlflowClient", found: "ModelVersion") -> Checked:
                 raise ManifestError("its manifest is another one", note=f"SHA-256 {lies}, registered was {digest}")
             told = manifest.read(directory)
             identity.verify(directory, told.model, told.version, trust)
-        except (ManifestError, signing.SignatureError, OSError) as error:
+        except (ManifestError, SignatureError, OSError) as error:
             raise ApprovalError(
                 f"{name} is not what was exported: {str(error).replace(scratch, '')}", hint=_export(found.name)
             ) from error

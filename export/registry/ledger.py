@@ -143,7 +143,7 @@ def _find(client: "MlflowClient", family: str) -> "Run | None":
         )
     if runs[0].info.lifecycle_stage != LifecycleStage.ACTIVE:
         raise _deleted(family, f"mlflow runs restore --run-id {runs[0].info.run_id}")
-    return cast("Run", runs[0])
+    return runs[0]
 
 
 def _make(client: "MlflowClient", family: str) -> "Run":
@@ -162,7 +162,7 @@ def _make(client: "MlflowClient", family: str) -> "Run":
         if found is None:
             raise
         return found
-    return cast("Run", run)
+    return run
 
 
 def _entry(text: str) -> Entry | None:

@@ -59,10 +59,24 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
-    if not client.search_registered_models(f"name = '{release.family}'"):
-        client.create_registered_model(release.family)
+    if not _is_registered(client, release.family):
+        _begin(client, release.family)
     source = f"{run.info.artifact_uri}/{FOLDER}"
     return str(client.create_model_version(release.family, source, run_id, tags=tags).version)
+
+
+def _is_registered(client: "MlflowClient", family: str) -> bool:
+    return bool(client.search_registered_models(f"name = '{family}'"))
+
+
+def _begin(client: "MlflowClient", family: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(family)
+    except MlflowException:
+        if not _is_registered(client, family):  # else somebody else was just doing so
+            raise
 
 
 def _complete(client: "MlflowClient", run_id: str | None, directory: Path) -> None:

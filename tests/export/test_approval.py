@@ -4,74 +4,36 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from contracts import layout, manifest
+from contracts import manifest
 from contracts.manifest import Manifest
 from contracts.trust import account as accounts
 from contracts.trust.account import Account
-from export.registry import versions
 from tests.attackers import UID, open_up
-from tests.command_lines import run_here
-from tests.export.test_registry import client, published, training_run
+from tests.export.approvals import (
+    ALICE,
+    BY,
+    ME,
+    aliases,
+    approve,
+    client,
+    export,
+    refused,
+    register,
+    rules_file,
+    training_run,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["client", "training_run"]  # fixtures
-
-BY = ("--by", "Ada", "--reason", "better on every month")
-ME = accounts.of_this_process()
-ALICE = Account("alice")
-
-
-@pytest.fixture(autouse=True)
-def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The rules as they are shipped, to be changed by a test."""
-    path = tmp_path / "approval.toml"
-    path.write_text((layout.ROOT / "configs" / "approval.toml").read_text())
-    monkeypatch.setenv("APPROVAL_RULES", str(path))
-    return path
-
-
-@pytest.fixture
-def register(client: "MlflowClient", training_run: str, tmp_path: Path) -> Callable[..., Manifest]:
-    """Export and register the next release, trained by alice."""
-
-    def make(trained_by: Account | None = ALICE, **changes: Any) -> Manifest:
-        number = len([*tmp_path.glob("[0-9]*")]) + 1
-        made = published(tmp_path / str(number), training_run, number)
-        source = dataclasses.replace(made.source, trained_by=trained_by)
-        made = dataclasses.replace(made, **{"source": source, "served": "2.51.0", **changes})
-        manifest.write(made, tmp_path / str(number))
-        assert versions.register(made, tmp_path / str(number)) == f"models:/fashion/{number}"
-        return made
-
-    return make
-
-
-def export(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return run_here(("export", *arguments), os.environ)
-
-
-def approve(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return export("approve", "fashion", *BY, *arguments)
-
-
-def refused(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 1 and not done.stdout, done.stdout
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def aliases(client: "MlflowClient") -> dict[str, str]:
-    return {alias: str(version) for alias, version in client.get_registered_model("fashion").aliases.items()}
+__all__ = ["client", "register", "rules_file", "training_run"]  # fixtures
 
 
 def test_the_challenger_becomes_the_champion_and_it_is_written_down_by_whom(
@@ -169,7 +131,7 @@ def test_files_that_are_not_those_of_the_manifest_are_refused(
     assert "log them again: python -m export register fashion_classifier 1" in refused(approve("--environment", "dev"))
 
 
-def test_whoever_trained_it_cannot_approve_it(register: Callable[..., Manifest], rules: Path) -> None:
+def test_whoever_trained_it_cannot_approve_it(register: Callable[..., Manifest], rules_file: Path) -> None:
     register(trained_by=ME)
     told = refused(approve())
     assert "whoever trained fashion_classifier version 1 cannot approve it for production" in told
@@ -177,7 +139,7 @@ def test_whoever_trained_it_cannot_approve_it(register: Callable[..., Manifest],
     assert "whoever trained" in refused(approve("--environment", "staging"))
     allowed = approve("--environment", "dev")  # as the rules say
     assert allowed.returncode == 0 and "Noted: approved by its trainer" in allowed.stdout
-    rules.write_text(rules.read_text().replace("by_its_trainer = false", "by_its_trainer = true"))
+    rules_file.write_text(rules_file.read_text().replace("by_its_trainer = false", "by_its_trainer = true"))
     assert approve().returncode == 0
     entries = json.loads(export("history", "fashion", "--json").stdout)["entries"]
     assert [entry["remarks"] for entry in entries] == [["approved by its trainer"]] * 2
@@ -299,8 +261,8 @@ def test_an_alias_that_somebody_moved_by_hand_is_found_and_moved_back(
     assert aliases(client) == {"challenger": "2", "champion": "1", "production": "1"}
 
 
-def test_an_environment_may_ask_for_another_before_it(register: Callable[..., Manifest], rules: Path) -> None:
-    rules.write_text(rules.read_text().replace('# after = "staging"', 'after = "staging"'))
+def test_an_environment_may_ask_for_another_before_it(register: Callable[..., Manifest], rules_file: Path) -> None:
+    rules_file.write_text(rules_file.read_text().replace('# after = "staging"', 'after = "staging"'))
     register()
     assert "models:/fashion/1 was not approved for staging" in refused(approve())
     assert approve("--environment", "staging").returncode == 0
@@ -322,16 +284,17 @@ def test_an_environment_may_ask_for_another_before_it(register: Callable[..., Ma
         (None, "No such file"),
     ],
 )
-def test_rules_that_cannot_be_read_approve_nothing(rules: Path, text: str | None, reason: str) -> None:
-    rules.unlink()
+def test_rules_that_cannot_be_read_approve_nothing(rules_file: Path, text: str | None, reason: str) -> None:
+    rules_file.unlink()
     if text is not None:
-        rules.write_text(text)
+        rules_file.write_text(text)
     done = approve()
     assert done.returncode == 1
     assert re.search(reason, done.stderr), done.stderr
 
 
-def test_a_family_that_nobody_registered_and_names_that_are_none(client: "MlflowClient") -> None:
+@pytest.mark.usefixtures("client", "rules_file")
+def test_a_family_that_nobody_registered_and_names_that_are_none() -> None:
     assert "shoes" in refused(export("approve", "shoes", *BY))
     assert "a family cannot be called \"x' or" in refused(export("approve", "x' or", *BY))
     assert refused(export("history", "shoes"))

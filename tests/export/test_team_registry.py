@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +22,10 @@ from tests.export.team import Team
 from tests.export.test_registry import CHECKPOINT, published
 from training import tracking
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 USERS = ("alice", "bob", "carol")
-PASSWORDS = {name: f"{name} has a long password" for name in USERS} | dict([team.ADMIN])
+PASSWORDS = {name: f"{name}: a pässwörd, 100% long" for name in USERS} | dict([team.ADMIN])
 BY = ("--reason", "better on every month")
 
 
@@ -172,3 +174,34 @@ def test_of_many_approvals_at_the_same_moment_each_is_whole(server: Team, releas
     assert told["environments"]["production"]["version"] == before and not told["faults"]
     for said, code in ended:
         assert code == 0 or "somebody else decided about production at the same moment" in said, said
+
+
+def test_who_may_register_cannot_delete_where_the_administrator_made_the_model(server: Team, tmp_path: Path) -> None:
+    """Whoever makes a registered model may do anything with it, so it is not a trainer who makes it."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    family = "of_the_administrator"
+    server.call("POST", "2.0/mlflow/registered-models/create", {"name": family})
+    told = {"username": "alice", "resource_type": "registered_model", "resource_id": family, "permission": "EDIT"}
+    server.call("POST", "3.0/mlflow/users/permissions/grant", told)
+    with acting(server, "alice"):
+        add(family, tmp_path, 1)
+        client = MlflowClient(tracking.open_store())
+        for deletes in (client.delete_registered_model, lambda name: client.delete_model_version(name, "1")):
+            with pytest.raises(MlflowException, match="Permission denied"):
+                deletes(family)
+
+
+def test_the_server_is_asked_by_the_names_that_it_knows_alone(server: Team) -> None:
+    asked = urllib.request.Request(f"{server.address}/version", headers={"Host": "mlflow.example.org"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=60)
+
+
+def test_a_database_that_is_gone_is_said_and_one_that_is_back_is_taken(server: Team, released: str) -> None:
+    server.database.stop()
+    gone = approve(server, "bob", released)
+    server.database.ensure_postgres_running()
+    assert gone.returncode == 1 and "cannot approve" in gone.stderr and "Traceback" not in gone.stderr
+    assert approve(server, "bob", released).returncode == 0

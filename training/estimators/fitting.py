@@ -78,8 +78,8 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         parameters = dict(given.model)
         commit, dirty = git_state()
         came = Lineage(family.name, data.fingerprint, commit, dirty, run_id, tracking.account())
-        for key, text in came.tags().items():
-            client.set_tag(run_id, key, text)
+        for key, tag in came.tags().items():
+            client.set_tag(run_id, key, tag)
         for key, value in {"estimator": name, **parameters}.items():
             client.log_param(run_id, key, value)
         estimator = family.estimators[name](**parameters)
