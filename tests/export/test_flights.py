@@ -27,9 +27,9 @@ from tests.conftest import free_ports, port_options
 from tests.training import made_up_flights as made_up
 from tests.workspace import Workspace, new_workspace
 from training import checkpoints, families
-from training.families.flights import source as files
 from training.families.flights.entities import DELAYS, PLANE, WEATHER
 from training.families.flights.estimators import ESTIMATORS
+from training.families.flights.tables import source as files
 from training.lineage import Lineage
 
 MODELS = ("flights", "flights_preprocess", "flights_delay")

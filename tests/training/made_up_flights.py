@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from training.families.flights import departures, source
-from training.families.flights.departures import Tables
+from training.families.flights.tables import departures, source
+from training.families.flights.tables.departures import Tables
 
 NEW_YORK = ZoneInfo("America/New_York")
 ROUTES = {"EWR": ("UA", 1, "IAH", "N1"), "JFK": ("B6", 2, "LAX", "N2"), "LGA": ("DL", 3, "XXX", "N9")}

@@ -10,9 +10,10 @@ import pytest
 from tests.training import made_up_flights as made_up
 from tests.training.made_up_flights import NEW_YORK, flight, weather
 from training.errors import DataError
-from training.families.flights import data, departures, features, source
+from training.families.flights import data, features
 from training.families.flights.examples import requests
 from training.families.flights.features import serving
+from training.families.flights.tables import departures, source
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=NEW_YORK)
 

@@ -11,9 +11,10 @@ import pytest
 from tests.training import made_up_flights as made_up
 from tests.training.made_up_flights import NEW_YORK, flight
 from training.errors import DataError
-from training.families.flights import data, delays, departures, prepared, source
+from training.families.flights import data
 from training.families.flights.entities import DELAYS, HOUR_S, ROLLING
 from training.families.flights.features import serving
+from training.families.flights.tables import delays, departures, prepared, source
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=NEW_YORK)
 HOUR = timedelta(hours=1)

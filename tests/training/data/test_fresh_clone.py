@@ -11,7 +11,7 @@ from contracts import layout
 from tests.conftest import free_ports, port_options
 from tests.training.data import checkouts
 from tests.training.data.checkouts import Checkout
-from training.families.flights import source
+from training.families.flights.tables import source
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 

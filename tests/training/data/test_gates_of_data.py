@@ -17,8 +17,8 @@ from tests.training.data import deliveries
 from tests.training.data.deliveries import FLIGHTS, WEATHER, each, some, twice, without_column, without_month
 from training.data import verdict
 from training.data.verdict import Verdict
-from training.families.flights import delays
 from training.families.flights.pipeline import stages
+from training.families.flights.tables import delays
 
 FAMILY = "flights"
 EVERY_MONTH = {"ingest": {"months": list(range(1, 13))}}

@@ -14,7 +14,7 @@ from typing import Any
 
 from contracts import layout
 from tests.conftest import free_ports, wait_for
-from training.families.flights import departures
+from training.families.flights.tables import departures
 
 FAMILY = "flights"
 

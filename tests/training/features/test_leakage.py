@@ -11,8 +11,8 @@ import pytest
 from tests.training import made_up_flights as made_up
 from training.errors import FeatureError
 from training.families import Features
-from training.families.flights import delays, departures
 from training.families.flights.feature_views import FEATURES
+from training.families.flights.tables import delays, departures
 from training.features import leakage
 
 Tables = Mapping[str, pd.DataFrame]

@@ -10,8 +10,9 @@ from contracts import layout
 from tests.training import made_up_flights as made_up
 from tests.training.features import pairs
 from tests.training.features.stores import Running, Store, ingest, post, running
-from training.families.flights import data, source
+from training.families.flights import data
 from training.families.flights.features import serving
+from training.families.flights.tables import source
 
 SOME = pd.to_datetime(["2013-06-08T15:00Z", "2013-06-08T18:30Z", "2013-06-09T04:10Z"])
 

@@ -84,7 +84,7 @@ def raised_in_step(number: int, error: BaseException) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made_up_year(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from training.families.flights import source
+    from training.families.flights.tables import source
 
     return made_up_flights.write_year(tmp_path_factory.mktemp("data") / source.FOLDER)
 

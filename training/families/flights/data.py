@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from contracts import layout
 from contracts.samples import Group, Split
 from training import batching
-from training.families.flights import delays, departures, entities, features, prepared, source
+from training.families.flights import entities, features
 from training.families.flights.features import serving
+from training.families.flights.tables import delays, departures, prepared, source
 
 _MONTHS = {"train": range(1, 9), "val": range(9, 10), "test": range(10, 13)}
 # So many of the training flights have a category that nobody knows, for the model to learn what it then says.

@@ -12,7 +12,7 @@ from typing import Any
 import great_expectations.expectations as gx
 import pandas as pd
 
-from training.families.flights import departures
+from training.families.flights.tables import departures
 
 _YEAR = 2013
 _CARRIERS = ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"]

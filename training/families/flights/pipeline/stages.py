@@ -10,7 +10,7 @@ import pandas as pd
 
 from contracts import layout
 from training.errors import DataError
-from training.families.flights import departures, source
+from training.families.flights.tables import departures, source
 
 PREPARED = "departures.parquet"
 _FLIGHTS = "flights.csv.zip"
