@@ -78,7 +78,7 @@ def test_what_a_change_of_data_did_is_shown(versions: Checkout) -> None:
 
 def test_a_changed_feature_redoes_only_what_depends_on_it(versions: Checkout) -> None:
     switch(versions, "main")
-    source = versions.root / "training" / "families" / "flights" / "delays.py"
+    source = versions.root / "training" / "families" / "flights" / "tables" / "delays.py"
     text = source.read_text()
     before = {stage: versions.lies(stage) for stage in STAGES}
     try:
