@@ -111,7 +111,7 @@ def draw(found: Findings, path: Path) -> None:
         front = sorted(found.front, key=lambda trial: trial.values[1]) if several else [found.best]
         at = [trial.values[1] if several else trial.number for trial in front]
         style = {"marker": "o", "markersize": 5, "color": plots.BLUE, "drawstyle": "steps-post"}
-        axes.plot(at, [t.values[0] for t in front], label="no other is better in both" if several else "best", **style)
+        axes.plot(at, [t.values[0] for t in front], label="Pareto front" if several else "best", **style)
         for trial, place in zip(front, at, strict=True):
             axes.annotate(str(trial.number), (place, trial.values[0]), xytext=(4, 5), textcoords="offset points")
         axes.set_xlabel("milliseconds of one thread for one sample" if several else "trial")
@@ -131,7 +131,9 @@ def tell(found: Findings, asked: int, took_s: float, *, as_json: bool) -> None:
     shown = list(found.study.search.space.search)[:_COLUMNS]
     units = [found.figure, "ms"][: len(found.best.values)]
     tests = sorted({name for trial in found.front for name in _figures(trial) if name.startswith("test_")})[:1]
-    table = tables.table("trial", *units, *tests, *shown, title="No other trial is better in all of these")
+    table = tables.table(
+        "trial", *units, *tests, *shown, title="The Pareto front: no other trial is better in all of these"
+    )
     for trial in found.front:
         figures = [f"{value:.4g}" for value in trial.values]
         others = [f"{_figures(trial).get(name, float('nan')):.4f}" for name in tests]
