@@ -57,6 +57,8 @@ def opened(purpose: str) -> Iterator["MlflowClient"]:
 def _hint(said: str) -> str:
     if "Permission denied" in said:  # MLflow's own words, of a server with accounts
         return "your account needs a grant there, and an administrator gives it: docs/how-to/team-mlflow.md"
+    if "not authenticated" in said:  # where files are concerned, MLflow 3.17 decodes passwords as ASCII
+        return "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who you are; a password is of ASCII alone"
     if "'psycopg'" in said:  # what SQLAlchemy takes postgresql:// for since 2.1
         return "name the driver that is installed: postgresql+psycopg2://…"
     return f"the store is {_NAMED if tracking.named() else layout.shown(tracking.database())}"

@@ -40,10 +40,12 @@ class Team:
         account = {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
         return {**mine, **account, "MLFLOW_TRACKING_URI": self.address}
 
-    def call(self, method: str, path: str, body: Mapping[str, object]) -> dict[str, object]:
-        """Ask the server as its administrator."""
+    def call(self, method: str, path: str, body: Mapping[str, object], host: str | None = None) -> dict[str, object]:
+        """Ask the server as its administrator, maybe by another name than its own."""
         request = urllib.request.Request(f"{self.address}/api/{path}", json.dumps(body).encode(), method=method)
         request.add_header("Content-Type", "application/json")
+        if host is not None:
+            request.add_header("Host", host)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Basic(*ADMIN))
         with opener.open(request, timeout=60) as answer:
             told: dict[str, object] = json.load(answer) if answer.headers.get("Content-Length") != "0" else {}
