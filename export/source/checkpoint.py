@@ -18,7 +18,15 @@ def from_checkpoint(family: Family, checkpoint: Checkpoint, calibration_samples:
     Raises:
         SampleError: the data is not what it was trained on.
     """
-    data, spec, lineage = family.data(**checkpoint.data), family.spec, checkpoint.lineage
+    spec, lineage = family.spec, checkpoint.lineage
+    try:
+        data = family.data(**checkpoint.data)
+    except TypeError as error:
+        raise SampleError(
+            "the data takes no longer what the checkpoint was trained with",
+            note=f"{error}; arguments in the checkpoint: {', '.join(checkpoint.data)}",
+            hint="train again, or restore the family's data.py",
+        ) from error
     if data.fingerprint != lineage.data_fingerprint:
         raise SampleError(
             "the data is not what the checkpoint was trained on",

@@ -28,7 +28,7 @@ from tests.training import made_up_flights as made_up
 from tests.workspace import Workspace, new_workspace
 from training import checkpoints, families
 from training.families.flights import source as files
-from training.families.flights.entities import PLANE, WEATHER
+from training.families.flights.entities import DELAYS, PLANE, WEATHER
 from training.families.flights.estimators import ESTIMATORS
 from training.lineage import Lineage
 
@@ -175,7 +175,9 @@ def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(publishe
     assert filled.inputs.keys() == raw.keys()
     for name in (*WEATHER, *PLANE, "distance"):
         np.testing.assert_array_equal(filled.inputs[name], raw[name], err_msg=name)
+    without = {name: filled.inputs[name] for name in ("duration", *DELAYS)}
+    assert all(np.isnan(without[name]).all() for name in DELAYS)  # which no release has
     with Client(f"grpc://{address}") as client:
         found = client.infer("flights", filled.inputs)["probability"]
-        whole = client.infer("flights", {**raw, "duration": filled.inputs["duration"]})["probability"]
+        whole = client.infer("flights", {**raw, **without})["probability"]
     np.testing.assert_array_equal(found, whole)

@@ -5,6 +5,6 @@ command_line.py  the commands; what they do runs in the environment `data`, wher
 store.py         Feast's objects, made of the declaration; its configuration from configs/features/
 building.py      what is computed and joined, for training; joining.py: Feast's point-in-time join
 leakage.py       whether a feature was computed with the future
-materializing.py the newest row of each key into the online store, for serving
+materializing.py the newest row of each key into the online store, for serving; intervals.py: since when
 serving.py       Feast's feature server; reporting.py: how fresh everything is
 """

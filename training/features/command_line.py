@@ -36,8 +36,7 @@ def in_its_environment(arguments: Sequence[str]) -> NoReturn:
 
     python = programs("data") / "python"
     places = [str(layout.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Feast's SQLite store keeps times in the zone of its process.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "TZ": "UTC"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     sys.stdout.flush()
     os.execve(python, [str(python), "-m", "training.features", *arguments], environment)  # noqa: S606  # in its place
 

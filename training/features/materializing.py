@@ -1,7 +1,8 @@
 """The newest row of each key into the online store: `python -m training features materialize FAMILY`.
 
-It goes on where the last one ended, and reads no further back than rows may still be served. To do it twice writes the
-same; one that was killed is done again from where it began, as its end is noted last. One runs at a time.
+It goes on where the last one ended, and reads no further back than rows may still be served (intervals.py). To do it
+twice writes the same; one that was killed is done again from where it began, as its end is noted last. One runs at a
+time.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -26,9 +27,7 @@ from training.families import Features
 from training.features import declared, store
 from training.features.command_line import PROGRAM
 from training.features.declared import KNOWN
-
-# Rows that were reported so late are read again each time; later ones with --again.
-LATE = timedelta(hours=1)
+from training.features.intervals import interval, told
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([asdict(each) for each in written], default=datetime.isoformat))
         return 0
     until = max((each.until for each in written), default=None)
-    print(f"The online store has what was known by {_told(until)}, in {time.monotonic() - started:.1f} s")
+    print(f"The online store has what was known by {told(until)}, in {time.monotonic() - started:.1f} s")
     print(f"Next: {PROGRAM} serve {options.family}{'' if options.store == 'sqlite' else f' --store {options.store}'}")
     return 0
 
@@ -71,14 +70,14 @@ def materialize(
 
     Args:
         name: Of the store's configuration.
-        to: Up to when; None: the newest row that is known by now.
+        to: Up to when; None, or later: the newest row that is known by now.
         again: Also what was written before, as far back as it may be served.
         anew: Empty the online store first.
 
     Raises:
         FeatureError: a table is not there, the store cannot be reached, or it is further already.
     """
-    until = min(to or max(newest(family, lookup) for lookup in features.declaration.views), datetime.now(UTC))
+    ends = {lookup.view: newest(family, lookup) for lookup in features.declaration.views}
     home = declared.home(family)
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / "materialize.lock"):
@@ -90,8 +89,14 @@ def materialize(
                 opened = store.opened(family, features, name)
             written = []
             for lookup in features.declaration.views:
-                written.append(_view(opened, family, lookup, until, again=again))
-                say(f"  {lookup.view}: {written[-1].keys:,} keys, since {_told(written[-1].since)}")
+                before, served = last(opened, lookup.view), store.ttl(lookup)
+                since, until = interval(
+                    lookup.view, newest=ends[lookup.view], before=before, served=served, to=to, again=again
+                )
+                written.append(Written(lookup.view, since, until, _keys(family, lookup, since, until)))
+                with _silenced():
+                    opened.materialize(since, until, [lookup.view])
+                say(f"  {lookup.view}: {written[-1].keys:,} keys, since {told(since)}")
     return written
 
 
@@ -118,23 +123,6 @@ def newest(family: str, lookup: Lookup) -> datetime:
     return pd.Timestamp(pyarrow.compute.max(column).as_py()).to_pydatetime().astimezone(UTC)
 
 
-def _view(opened: Any, family: str, lookup: Lookup, until: datetime, *, again: bool) -> Written:
-    before, ttl = last(opened, lookup.view), store.ttl(lookup)
-    if before is not None and until < before:
-        raise FeatureError(
-            f"{lookup.view} has what was known by {_told(before)}, and would be turned back to {_told(until)}",
-            note="rows of the future would stay in it",
-            hint="--anew empties the online store first",
-        )
-    since = until - ttl if ttl else datetime.fromtimestamp(0, UTC)
-    if before is not None and not again:
-        since = max(since, before - LATE)
-    keys = _keys(family, lookup, since, until)
-    with _silenced():
-        opened.materialize(since, until, [lookup.view])
-    return Written(lookup.view, since, until, keys)
-
-
 def _keys(family: str, lookup: Lookup, since: datetime, until: datetime) -> int:
     within = [(KNOWN, ">=", pd.Timestamp(since)), (KNOWN, "<=", pd.Timestamp(until))]
     table = pyarrow.parquet.read_table(declared.table(family, lookup.table), columns=list(lookup.key), filters=within)
@@ -146,7 +134,3 @@ def _silenced() -> Iterator[None]:
     """Keep Feast's own lines and bars away."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def _told(moment: datetime | None) -> str:
-    return "nothing" if moment is None else moment.strftime("%Y-%m-%dT%H:%MZ")

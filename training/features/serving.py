@@ -4,6 +4,7 @@ Of its routes those are left that read: others let whoever reaches it write valu
 """
 
 import argparse
+import logging
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,7 @@ from training.features.command_line import PROGRAM
 from training.features.materializing import last
 
 READING = ("/get-online-features", "/health")
+_NOT_STARTED = (1, 3)  # uvicorn's own exit codes
 _REGISTRY_S = 5  # after so long it knows of views that were registered since
 
 
@@ -29,15 +31,15 @@ def run(options: argparse.Namespace) -> int:
     server = uvicorn.Server(
         uvicorn.Config(app(opened), host=options.host, port=options.port, log_level="warning", access_log=False)
     )
-    print(
-        f"Serving the features of {options.family} at http://{options.host}:{options.port}; Ctrl-C stops it", flush=True
-    )
+    logging.getLogger("uvicorn.error").addFilter(_in_a_line)
+    where = f"{options.host}:{options.port}"
+    print(f"Serving the features of {options.family} at http://{where}; Ctrl-C stops it", flush=True)
     try:
         server.run()
-    except SystemExit as error:  # uvicorn's own, of a port that is taken
-        raise FeatureError(
-            f"{options.host}:{options.port} cannot be listened on", hint="--port names another"
-        ) from error
+    except SystemExit as error:
+        if error.code not in _NOT_STARTED:  # it was told to stop
+            raise
+        raise FeatureError(f"{where} cannot be listened on", hint="--port names another") from error
     return 0
 
 
@@ -46,3 +48,10 @@ def app(opened: Any) -> Any:
     found = get_app(opened, registry_ttl_sec=_REGISTRY_S)
     found.router.routes[:] = [route for route in found.router.routes if getattr(route, "path", "") in READING]
     return found
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """Have a request that nobody can answer cost a line of the log, and no traceback."""
+    if record.exc_info and (error := record.exc_info[1]) is not None:
+        record.msg, record.args, record.exc_info = f"{type(error).__name__}: {error}", (), None
+    return True

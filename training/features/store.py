@@ -8,6 +8,7 @@ import contextlib
 import os
 import sqlite3
 import string
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.features.declared import KNOWN
 _TYPES: Mapping[str, Any] = {
     TEXT: String, **dict.fromkeys(INTEGERS, Int64), **dict.fromkeys(FLOATS, Float64),
 }  # fmt: skip
+_DATABASES = {"redis", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}  # the packages whose errors are theirs
 _DEFAULTS = {"PGPORT": "5432", "PGSSLMODE": "require"}
 
 
@@ -39,6 +41,8 @@ def opened(family: str, features: Features, name: str) -> FeatureStore:
     Raises:
         FeatureError: a variable that it names is not set, or it cannot be reached.
     """
+    os.environ["TZ"] = "UTC"  # Feast's SQLite store keeps times in the zone of its process
+    time.tzset()
     home = declared.home(family)
     home.mkdir(parents=True, exist_ok=True)
     with reached(name):
@@ -91,13 +95,12 @@ def ttl(lookup: Lookup) -> timedelta:
 @contextlib.contextmanager
 def reached(name: str) -> Iterator[None]:
     """Turn what databases and Feast raise where a store cannot be reached into an error in words."""
-    import psycopg
-    import redis
-    import sqlalchemy.exc
-
     try:
         yield
-    except (redis.RedisError, psycopg.Error, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, ConnectionError) as error:
+    except Exception as error:
+        raised_by = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        if not (raised_by & _DATABASES or isinstance(error, ConnectionError)):
+            raise
         raise FeatureError(
             f"the feature store {name} cannot be used",
             note=(str(error).strip() or type(error).__name__).splitlines()[0],

@@ -10,35 +10,10 @@ import pandas as pd
 from clients import FeatureServer
 from contracts.entities.declaration import Lookup
 from contracts.entities.filling import Question
-from tests.training.features.stores import Store
+from tests.training.features.stores import Running, Store
 from training.families.flights.feature_views import FEATURES
 
 VIEWS = {lookup.view: lookup for lookup in FEATURES.declaration.views}
-
-# Joins {view: rows with `moment`}, a Parquet file each, as the training rows are joined.
-_JOIN = """
-import sys, pandas as pd
-from pathlib import Path
-from training.features import declared, joining
-folder, features = Path(sys.argv[1]), declared.of("flights")
-with joining.joins("flights", features) as opened:
-    for lookup in features.declaration.views:
-        rows = pd.read_parquet(folder / f"{lookup.view}.asked.parquet")
-        found = opened.join(lookup, rows, "moment")
-        pd.concat([rows, found], axis=1).to_parquet(folder / f"{lookup.view}.found.parquet")
-"""
-
-# Materialises up to each moment that it reads, and says so.
-_MATERIALIZE = """
-import sys
-from datetime import datetime
-from training.features import declared, materializing
-features = declared.of("flights")
-for line in sys.stdin:
-    moment = datetime.fromisoformat(line.strip())
-    materializing.materialize("flights", features, sys.argv[1], to=moment, say=lambda _: None)
-    print("done", flush=True)
-"""
 
 
 def asked(store: Store, moments: Sequence[pd.Timestamp], of_each: int, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -56,36 +31,23 @@ def asked(store: Store, moments: Sequence[pd.Timestamp], of_each: int, seed: int
     return found
 
 
-def offline(store: Store, rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def offline(up: Running, rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Join by Feast with DuckDB."""
-    folder = store.root / "pairs"
+    folder = up.store.root / "pairs"
     folder.mkdir(exist_ok=True)
     for view, frame in rows.items():
         frame.to_parquet(folder / f"{view}.asked.parquet")
-    store.here(_JOIN, folder)
+    up.join(folder)
     return {view: pd.read_parquet(folder / f"{view}.found.parquet") for view in rows}
 
 
-def online(store: Store, url: str, rows: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+def online(up: Running, rows: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Materialise up to each moment, and ask the server then as clients do; (view, rows with the values)."""
-    import subprocess
-
-    process = subprocess.Popen(
-        [str(store.tools / "python"), "-W", "ignore", "-c", _MATERIALIZE, store.name],
-        env=store.variables, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    try:
-        with FeatureServer(url, timeout_s=30) as server:
-            for moment in sorted({moment for frame in rows.values() for moment in frame["moment"]}):
-                process.stdin.write(f"{moment.isoformat()}\n")
-                process.stdin.flush()
-                assert process.stdout.readline() == "done\n"
-                for view, frame in rows.items():
-                    yield view, _answered(server, VIEWS[view], frame[frame["moment"] == moment])
-    finally:
-        process.stdin.close()
-        process.wait(30)
+    with FeatureServer(up.url, timeout_s=30) as server:
+        for moment in sorted({moment for frame in rows.values() for moment in frame["moment"]}):
+            up.materialize(moment.isoformat())
+            for view, frame in rows.items():
+                yield view, _answered(server, VIEWS[view], frame[frame["moment"] == moment])
 
 
 def _answered(server: FeatureServer, lookup: Lookup, rows: pd.DataFrame) -> pd.DataFrame:

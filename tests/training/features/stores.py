@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Store:
 
     @property
     def variables(self) -> dict[str, str]:
-        own = {"DATA_DIR": str(self.data), "ARTIFACTS_DIR": str(self.root / "artifacts"), "TZ": "UTC"}
+        own = {"DATA_DIR": str(self.data), "ARTIFACTS_DIR": str(self.root / "artifacts")}
         return {**os.environ, **own, "PYTHONPATH": str(layout.ROOT), **self.environment}
 
     def run(self, command: str, *options: object) -> "subprocess.CompletedProcess[str]":
@@ -94,6 +95,81 @@ class Store:
             server.wait(20)
 
 
+# Does what the commands do, in one process: builds, serves, and does what it reads, a JSON object a line.
+_PROGRAM = """
+import json, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+from datetime import datetime
+from pathlib import Path
+import pandas as pd, uvicorn
+from training.features import building, declared, joining, materializing, serving, store
+family, name, port, build = "flights", sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+features = declared.of(family)
+quiet = lambda line: None
+if build:
+    building.build(family, features, quiet)
+server = uvicorn.Server(uvicorn.Config(serving.app(store.opened(family, features, name)), port=port, log_level="error"))
+threading.Thread(target=server.run, daemon=True).start()
+while not server.started:
+    time.sleep(0.01)
+
+def materialize(to):
+    materializing.materialize(family, features, name, to=datetime.fromisoformat(to), say=quiet)
+
+def join(folder):
+    with joining.joins(family, features) as opened:
+        for lookup in features.declaration.views:
+            rows = pd.read_parquet(Path(folder) / f"{lookup.view}.asked.parquet")
+            found = opened.join(lookup, rows, "moment")
+            pd.concat([rows, found], axis=1).to_parquet(Path(folder) / f"{lookup.view}.found.parquet")
+
+print("up", flush=True)
+for line in sys.stdin:
+    command, argument = json.loads(line)
+    {"materialize": materialize, "join": join}[command](argument)
+    print("done", flush=True)
+"""
+
+
+class Running:
+    """A store with its feature server, in one process that materialises and joins when it is told."""
+
+    def __init__(self, store: Store, url: str, process: "subprocess.Popen[str]") -> None:
+        self.store, self.url, self._process = store, url, process
+
+    def materialize(self, to: str) -> None:
+        """Do as the command, up to a moment in ISO 8601."""
+        self._do("materialize", to)
+
+    def join(self, folder: Path) -> None:
+        """Join the rows in VIEW.asked.parquet as of their `moment`, into VIEW.found.parquet."""
+        self._do("join", str(folder))
+
+    def _do(self, command: str, argument: str) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([command, argument]) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n", (self.store.root / "running.log").read_text()
+
+
+@contextmanager
+def running(store: Store, *, build: bool) -> Iterator[Running]:
+    """Start a store's process, build what it serves first if that is asked for, and stop it in the end."""
+    port = free_ports(1)[0]
+    words = [str(store.tools / "python"), "-c", _PROGRAM, store.name, str(port), str(build)]
+    with (store.root / "running.log").open("w") as log:
+        process = subprocess.Popen(
+            words, env=store.variables, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    assert process.stdin and process.stdout
+    try:
+        assert process.stdout.readline() == "up\n", (store.root / "running.log").read_text()
+        yield Running(store, f"http://127.0.0.1:{port}", process)
+    finally:
+        process.stdin.close()
+        process.wait(30)
+
+
 def ingest(store: Store, raw: Path) -> None:
     """Write what the stages before make of the raw files."""
     store.interim.mkdir(parents=True)
@@ -110,10 +186,6 @@ def post(url: str, body: Mapping[str, Any]) -> tuple[int, Any]:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, None
-
-
-def names(values: Sequence[object]) -> list[str]:
-    return [str(value) for value in values]
 
 
 def _is_up(url: str) -> bool:
