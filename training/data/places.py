@@ -47,5 +47,5 @@ def of(family: str) -> Places:
             hint="unset DATA_DIR; to have the data on a larger disk, make that folder a mount",
         )
     stages = ("raw", "interim", "processed", "sample", "gates", "trained", "released")
-    folders = (home / stage / family for stage in stages)
-    return Places(*folders, layout.artifacts() / "data_docs" / family)
+    folders = {stage: home / stage / family for stage in stages}
+    return Places(**folders, docs=layout.artifacts() / "data_docs" / family)

@@ -3,6 +3,7 @@
 import argparse
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from training.features import declared, store
 from training.features.command_line import PROGRAM
@@ -13,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     """Print of each view the newest row that there is, and up to when the online store has them."""
     features = declared.of(options.family)
     opened = store.opened(options.family, features, options.store)
-    views = {}
+    views: dict[str, dict[str, Any]] = {}
     with store.reached(options.store):
         for lookup in features.declaration.views:
             there, written = newest(options.family, lookup), last(opened, lookup.view)

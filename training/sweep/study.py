@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 
 from contracts import layout
 from contracts.spec import ModelSpec
@@ -103,7 +104,8 @@ def same_data(study: optuna.Study, fingerprint: str) -> bool:
 def _begun(storage: RDBStorage, name: str, search: Search, spec: ModelSpec) -> str:
     """Return what the study is known by; begin it where it is not there."""
     direction = quality(spec)[1]
-    directions = [direction if objective == QUALITY else "minimize" for objective in search.space.objectives]
+    wanted = [direction if objective == QUALITY else "minimize" for objective in search.space.objectives]
+    directions = [StudyDirection[name.upper()] for name in wanted]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     # One that was killed as it was begun has no trials, and perhaps not all of its attributes.
     if _ID not in study.user_attrs and not study.get_trials(deepcopy=False):
