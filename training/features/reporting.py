@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"family": options.family, "store": options.store, "now": now, "views": views}, indent=2))
         return 0
     for view, told in views.items():
-        written = told["materialized"] or "never"
-        print(f"{view}: materialised up to {written}, the newest row is of {told['newest']}")
+        upto = told["materialized"] or "never"
+        print(f"{view}: materialised up to {upto}, the newest row is of {told['newest']}")
     if any(told["behind_s"] is None or told["behind_s"] > 0 for told in views.values()):
         print(f"Next: {PROGRAM} materialize {options.family}")
     return 0

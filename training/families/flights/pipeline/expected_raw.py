@@ -13,6 +13,7 @@ import great_expectations.expectations as gx
 import pandas as pd
 
 from training.families.flights.entities import WEATHER
+from training.families.flights.tables import departures
 
 _YEAR = 2013
 _CARRIERS = ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"]
