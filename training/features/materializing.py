@@ -85,7 +85,7 @@ def materialize(
         with store.reached(name):
             if anew:
                 with _silenced():
-                    opened.teardown()
+                    opened.apply(opened.list_entities(), objects_to_delete=opened.list_feature_views(), partial=False)
                 opened = store.opened(family, features, name)
             written = []
             for lookup in features.declaration.views:
