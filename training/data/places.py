@@ -46,6 +46,13 @@ def of(family: str) -> Places:
             note=f"found {home}, expected {expected}",
             hint="unset DATA_DIR; to have the data on a larger disk, make that folder a mount",
         )
-    stages = ("raw", "interim", "processed", "sample", "gates", "trained", "released")
-    folders = {stage: home / stage / family for stage in stages}
-    return Places(**folders, docs=layout.artifacts() / "data_docs" / family)
+    return Places(
+        raw=home / "raw" / family,
+        interim=home / "interim" / family,
+        processed=home / "processed" / family,
+        sample=home / "sample" / family,
+        gates=home / "gates" / family,
+        trained=home / "trained" / family,
+        released=home / "released" / family,
+        docs=layout.artifacts() / "data_docs" / family,
+    )

@@ -23,7 +23,7 @@ _FLIGHTS = (
     *("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay"),
     *("carrier", "flight", "tailnum", "origin", "dest", "air_time", "distance", "hour", "minute", "time_hour"),
 )
-_WEATHER = (*_PLACE_AND_HOUR, *WEATHER, "time_hour")
+_HOURS = (*_PLACE_AND_HOUR, *WEATHER, "time_hour")
 _PLANES = ("tailnum", "year", "type", "manufacturer", "model", "engines", "seats", "speed", "engine")
 _AIRPORTS = ("faa", "name", "lat", "lon", "alt", "tz", "dst", "tzone")
 
@@ -88,7 +88,7 @@ def _flights(months: list[int]) -> list[Any]:
 
 def _weather(months: list[int]) -> list[Any]:
     return [
-        *_table(_WEATHER, "date"),
+        *_table(_HOURS, "date"),
         *_known("origin", "month", "date", "time_hour"),
         # A tenth of a year has no pressure; of wind_dir and wind_gust there may be none.
         *_known("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", mostly=0.5),
