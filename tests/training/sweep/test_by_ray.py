@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,44 +41,47 @@ def notes(place: Workspace) -> list[list[str]]:
     return [path.read_text().split() for path in place.root.glob("artifacts/sweeps/rays/trials/*/notes")]
 
 
+def fits(place: Workspace) -> list[psutil.Process]:
+    return [process for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"])]
+
+
+@contextmanager
+def searching(place: Workspace) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        command(place, "--json", "--pause=0.5"), cwd=layout.ROOT, env=place.environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as search:  # fmt: skip
+        try:
+            yield search
+        finally:
+            search.kill()
+    wait_for(lambda: not rays_of(place), 60)  # all of Ray's ends with it
+
+
 def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
     place = new_workspace(tmp_path)
-    slow = ("--pause=0.5",)
-    search = subprocess.Popen(
-        command(place, *slow), cwd=layout.ROOT, env=place.environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    wait_for(lambda: sum("ended" in lines for lines in notes(place)) >= 2)
-    workers = {process.parent().pid for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"])}
-    assert len(workers) == 2, "two worker processes of Ray's have a fit each"
-    search.send_signal(signal.SIGKILL)
-    search.wait()
-    wait_for(lambda: not rays_of(place), 60)
+    with searching(place):
+        # Two of Ray's worker processes have a fit each, and some trials have ended.
+        wait_for(lambda: sum("ended" in lines for lines in notes(place)) >= 2)
+        wait_for(lambda: len({fit.ppid() for fit in fits(place)}) == 2)
     before = sum("ended" in lines for lines in notes(place))
-    done = subprocess.run(
-        command(place, "--json", *slow), cwd=layout.ROOT, env=place.environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    with searching(place) as again:
+        said, errors = again.communicate(timeout=500)
+    assert again.returncode == 0, errors
+    found: dict[str, Any] = json.loads(said)
     states = [trial["state"] for trial in found["trials"]]
     assert len(states) == TRIALS and states.count("pruned") >= 2 and states.count("complete") >= 2
     assert all(lines.count("ended") <= 1 for lines in notes(place)), "a fit that had ended was run again"
     assert sum("ended" in lines for lines in notes(place)) >= before
-    wait_for(lambda: not rays_of(place), 60)
+    assert max(lines.count("begun") for lines in notes(place)) == 2, "those that were under way were begun again"
 
 
 def test_a_worker_that_is_killed_costs_its_trial_a_new_start(tmp_path: Path) -> None:
     place = new_workspace(tmp_path)
-    search = subprocess.Popen(
-        command(place, "--json", "--pause=0.5"), cwd=layout.ROOT, env=place.environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for(lambda: [p for p in rays_of(place) if "quick_fit" in " ".join(p.info["cmdline"])])
-    fit = next(p for p in rays_of(place) if "quick_fit" in " ".join(p.info["cmdline"]))
-    fit.parent().send_signal(signal.SIGKILL)
-    said, errors = search.communicate(timeout=300)
+    with searching(place) as search:
+        wait_for(lambda: fits(place))
+        fits(place)[0].parent().send_signal(signal.SIGKILL)
+        said, errors = search.communicate(timeout=500)
     assert search.returncode == 0, errors
-    found = json.loads(said)
-    assert {trial["state"] for trial in found["trials"]} <= {"complete", "pruned"}
+    assert {trial["state"] for trial in json.loads(said)["trials"]} <= {"complete", "pruned"}
     assert max(lines.count("begun") for lines in notes(place)) == 2
