@@ -28,6 +28,7 @@ class Decision:
     number: int  # of the ledger's entry
     entry: Entry
     new: bool  # False: it was so already, and nothing was written
+    replaced: Entry | None = None  # the approval that stood before
 
 
 def approve(
@@ -56,6 +57,8 @@ def approve(
     say(f"Checking the files and gates of models:/{family}/{version}")
     checked = checks.files(client, found)
     checks.proven(checked)
+    for warning in checked.release.warnings:
+        say(f"Warning: {warning}")
     trainer, remarks = checks.apart(client, checked, account, environment, rules.shared_accounts)
     entry = _entry(checked, environment, known, account, by, reason, trainer, remarks)
     return _write(client, family, environment, known, entry)
@@ -125,7 +128,8 @@ def _write(client: "MlflowClient", family: str, environment: Environment, known:
             known = now
             continue
         _follow_at_last(client, family, environment, known.next)
-        return Decision(known.next, entry, new=True)
+        standing = known.stack(environment.name)
+        return Decision(known.next, entry, new=True, replaced=standing[-1] if standing else None)
 
 
 def _follow_at_last(client: "MlflowClient", family: str, environment: Environment, number: int) -> None:

@@ -98,6 +98,8 @@ def _tell(options: argparse.Namespace, family: str, environment: Environment, ma
     print(f"{environment.name} has {has} {since}".replace(", (", " ("))
     if entry.figures:
         print(f"Figures: {_figures(entry)}")
+    if made.replaced is not None:
+        print(f"Before: {_figures(made.replaced)}")
     for remark in entry.remarks:
         print(f"Noted: {remark}")
     print(f"Aliases: {', '.join(environment.aliases)}. The account: {entry.account}, beside {entry.by}")

@@ -87,6 +87,15 @@ def postgres(data: Path) -> Iterator[PostgresServer]:
         up.cleanup()
 
 
+def kill(database: PostgresServer) -> None:
+    """End PostgreSQL as a power cut does."""
+    postmaster = psutil.Process(database.get_pid())
+    family = [postmaster, *postmaster.children(recursive=True)]
+    for one in family:
+        one.kill()
+    psutil.wait_procs(family, 30)
+
+
 def socket_of(database: PostgresServer) -> str:
     """The folder of the socket by which it is reached."""
     return str(database.get_postmaster_info().socket_dir)

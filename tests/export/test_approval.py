@@ -80,8 +80,10 @@ def test_a_revoked_approval_gives_the_environment_what_it_had_before(
     client: "MlflowClient", register: Callable[..., Manifest]
 ) -> None:
     for number in ("1", "2", "3"):
-        register()
-        approve("--version", number)
+        register(warnings=("few nights",))
+        told = approve("--version", number)
+        assert told.stderr.endswith("Warning: few nights\n")
+        assert ("Before: accuracy, int8 0.9, " in told.stdout) == (number != "1")
     assert "production has models:/fashion/2" in export("revoke", "fashion", *BY).stdout
     assert aliases(client)["champion"] == "2"
     client.delete_model_version("fashion", "1")

@@ -211,8 +211,8 @@ def test_the_server_is_asked_by_the_names_that_it_knows_alone(server: Team) -> N
         server.call("GET", asked, {}, host="mlflow.example.org")
 
 
-def test_a_database_that_is_gone_is_said_and_one_that_is_back_is_taken(server: Team, released: str) -> None:
-    server.database.stop()
+def test_a_database_that_was_killed_is_said_and_one_that_is_back_is_taken(server: Team, released: str) -> None:
+    team.kill(server.database)
     gone = approve(server, "bob", released)
     server.database.ensure_postgres_running()
     assert gone.returncode == 1 and "cannot approve" in gone.stderr and "Traceback" not in gone.stderr
