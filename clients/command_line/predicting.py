@@ -144,14 +144,18 @@ def _listed(known: Iterable[Entity]) -> str:
 
 
 def _read(stream: TextIO, name: str) -> Iterator[Row]:
-    """Yield the rows of a CSV file with a header, or of JSON objects, one a line."""
+    """Yield the rows of a CSV file with a header, or of JSON objects, one a line.
+
+    Spreadsheets of half the world separate by semicolons or tabs: whichever the line of names has.
+    """
     try:
         first = stream.readline()
         lines = (line for start in ([first], stream) for line in start)
         if first.lstrip().startswith("{"):
             yield from (dict(json.loads(line)) for line in lines if line.strip())
             return
-        table = csv.DictReader(lines, restkey="")
+        separator = next((mark for mark in ",;\t" if mark in first), ",")
+        table = csv.DictReader(lines, restkey="", delimiter=separator)
         if len({*(table.fieldnames or ())}) < len(table.fieldnames or ()):
             raise InvalidInputError(f"{name}: two of its columns have the same name")
         for row in table:

@@ -42,6 +42,8 @@ def value(entity: Entity, raw: object) -> Value:
 
 
 def _text(entity: Entity, raw: object) -> str:
+    if isinstance(raw, Integral) and not isinstance(raw, bool):  # a number of a flight, as JSON and tables have it
+        raw = str(int(raw))
     if not isinstance(raw, str):
         raise _is_no(entity, raw)
     strange = [character for character in raw if unicodedata.category(character) in _NO_CHARACTERS]

@@ -96,6 +96,16 @@ def test_one_row_is_asked_on_the_command_line(run: Run, server: Server, release:
     assert (told["model"], told["version"]) == ("ferries", 1)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_file_is_separated_as_its_line_of_names_is(
+    separator: str, run: Run, server: Server, release: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("".join(separator.join(map(str, cells)) + "\r\n" for cells in (ROW, ROW.values())))
+    done = run("predict", "ferries", "--rows", path, "--release", release, "--csv")
+    assert [row["late"] for row in csv.DictReader(io.StringIO(done.stdout.decode()))] == ["2.5"], done.stderr
+
+
 def test_a_row_that_is_refused_costs_no_other_its_answer(
     run: Run, server: Server, release: Path, tmp_path: Path
 ) -> None:

@@ -156,6 +156,8 @@ def test_a_time_is_sent_with_its_offset_or_as_seconds() -> None:
         ({"line": "A" * 300}, "1 to 256 characters"),
         ({"line": "   "}, "1 to 256 characters"),
         ({"line": b"A"}, "must be a text"),
+        ({"line": True}, "must be a text"),
+        ({"line": 1.0}, "must be a text"),
         ({"line": None}, r"line \(the letter on its bow\) is missing"),
         ({"line": ""}, "is missing"),
         ({"lines": "A"}, "has no entity 'lines'\nNote: .*\nHint: is line meant"),
@@ -186,6 +188,11 @@ def test_absurd_numbers_are_refused(wrong: object) -> None:
 
 def test_text_of_any_script_is_a_text() -> None:
     assert sent("line", {"line": "Перевоз ⛴️"}, {"line": "کشتی‌رانی"}) == ["Перевоз ⛴️", "کشتی‌رانی"]
+
+
+def test_a_number_that_is_a_name_is_a_text() -> None:
+    """As tables and JSON have the numbers of flights."""
+    assert sent("line", {"line": 1545}, {"line": np.int32(7)}) == ["1545", "7"]
 
 
 def test_another_source_takes_the_place_of_the_tables() -> None:

@@ -14,7 +14,7 @@ from contracts import layout
 from contracts.samples import Batch, Group, Split
 from export.proof import contract
 from training import checkpoints, families
-from training.errors import CheckpointError
+from training.errors import CheckpointError, TrainingError
 from training.estimators import comparing
 from training.families.flights import trees
 from training.families.flights.estimators import ESTIMATORS
@@ -129,6 +129,30 @@ def test_a_threshold_between_two_neighbouring_float32_is_rounded_down() -> None:
 
     assert apart(model) > 0.01
     assert apart(rounded) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "more", [{"boosting": "rf"}, {"linear_tree": True}, {"sigmoid": 2.0}, {"zero_as_missing": True}], ids=str
+)
+def test_what_the_converter_gets_wrong_is_far_from_the_library(more: Mapping[str, Any], tmp_path: Path) -> None:
+    """Near enough to be taken for right it would be worse: the comparison before publishing refuses what is far off."""
+    model = trees.LightGBM(trees=20, fewest=20)
+    model.parameters.update(more)
+    train = split(1)
+    for group in train.groups:
+        group.inputs["numbers"][::3] = 0
+    model.fit(train, split(2), 0)
+    graph = graph_of(model, tmp_path / "graph.onnx")
+    inputs = train.groups[0].inputs
+    assert np.abs(graph(inputs)["probability"] - model.predict(inputs)["probability"]).max() > 0.01
+
+
+def test_trees_that_cannot_be_converted_are_refused_with_the_reason(tmp_path: Path) -> None:
+    model = trees.XGBoost(trees=5)
+    model.parameters["booster"] = "dart"
+    model.fit(split(1), split(2), 0)
+    with pytest.raises(TrainingError, match=r"makes no graph of these trees\nNote: KeyError"):
+        model.write_graph(tmp_path / "graph.onnx")
 
 
 def test_xgboost_is_given_categories_as_numbers() -> None:
