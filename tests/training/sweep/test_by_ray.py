@@ -1,11 +1,12 @@
 """Ray Tune carries out a search with ASHA on two worker processes, is killed, and goes on."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.workspace import FAMILY, Workspace, new_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_tools")]
 TRIALS = 12
+_sessions: set[int] = set()  # of Ray's, by what began them
 
 
 def command(place: Workspace, *arguments: str) -> list[str]:
@@ -29,12 +31,15 @@ def command(place: Workspace, *arguments: str) -> list[str]:
 
 
 def rays_of(place: Workspace) -> list[psutil.Process]:
-    """Processes of Ray's and fits that belong to a search in this place."""
+    """Fits of a search in this place, and whatever is in a session that Ray's side of it has begun."""
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
-        if str(place.root) in str(process.info["environ"]) and process.info["cmdline"]:
-            found.append(process)
-    return found
+        with suppress(ProcessLookupError):
+            if str(place.root) in f"{process.info['environ']}" or os.getsid(process.pid) in _sessions:
+                found.append(process)
+                if "by_ray.tuning" in " ".join(process.info["cmdline"] or []):
+                    _sessions.add(os.getsid(process.pid))
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def notes(place: Workspace) -> list[list[str]]:
@@ -42,7 +47,7 @@ def notes(place: Workspace) -> list[list[str]]:
 
 
 def fits(place: Workspace) -> list[psutil.Process]:
-    return [process for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"])]
+    return [process for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"] or [])]
 
 
 @contextmanager
@@ -52,6 +57,7 @@ def searching(place: Workspace) -> Iterator["subprocess.Popen[str]"]:
         stderr=subprocess.PIPE, text=True,
     ) as search:  # fmt: skip
         try:
+            wait_for(lambda: rays_of(place) and _sessions)
             yield search
         finally:
             search.kill()

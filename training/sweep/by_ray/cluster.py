@@ -22,6 +22,7 @@ from contracts import layout
 from training.errors import SweepError
 from training.sweep import carrying_out, claims
 from training.sweep.claims import Claim
+from training.sweep.fits import process
 from training.sweep.fits.trial import SEARCH, Trial
 from training.sweep.space import Halving
 from training.sweep.study import Study
@@ -95,10 +96,8 @@ def _driver(ray: Path, order: Path, log: Path) -> Iterator[subprocess.Popen[byte
     try:
         yield driver
     finally:
-        if driver.poll() is None:
-            driver.terminate()
+        process.end(driver)
         os.close(ours)
-        driver.wait()
 
 
 def _wait(way: UnderWay, opened: optuna.Study, left: dict[int, Claim], driver: subprocess.Popen[bytes]) -> None:

@@ -6,6 +6,7 @@ of it is left in the trial's folder, where the search finds it.
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -113,13 +114,13 @@ class _KeepWhatBecame(tune.Callback):  # type: ignore[misc]  # Ray is in another
 
 
 def _end_with_the_search() -> None:
-    """End this process, and Ray's with it, when the search that started it has died."""
+    """End this process and Ray's, some of which would outlive it, when the search that started it has died."""
     descriptor = int(os.environ.pop(SEARCH))
 
     def wait() -> None:
         while os.read(descriptor, 1):
             pass
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -16,7 +16,7 @@ from contracts import layout
 from training.sweep.fits.trial import DIRECTORY, SEARCH, Trial
 
 LOG = "log.txt"  # in the trial's folder
-_PATIENCE_S = 10  # a fit that was told to end has so long
+_PATIENCE_S = 10  # what was told to end has so long
 
 
 @contextmanager
@@ -41,8 +41,20 @@ def fit(directory: Path, given: Mapping[str, Any]) -> Iterator[tuple[Trial, "sub
         try:
             yield trial, process
         finally:
-            _end(process)
+            end(process)
             os.close(ours)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that has a session of its own, and what it started: politely, then not."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it left behind, too
+    process.wait()
 
 
 def _start(trial: Trial, lock: int) -> tuple["subprocess.Popen[bytes]", int]:
@@ -61,15 +73,3 @@ def _start(trial: Trial, lock: int) -> tuple["subprocess.Popen[bytes]", int]:
     finally:
         os.close(theirs)
     return process, ours
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the fit and what it started: politely, as it may be writing to a tracking server, then not."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it left behind, too
-    process.wait()
