@@ -22,23 +22,22 @@ def check(trainer: Any) -> None:
         if getattr(trainer, flag) in (0, 0.0):
             raise TrainingError(f"--trainer.{flag} 0 trains nothing", hint="test and validate judge a checkpoint")
     precision = str(trainer.precision)
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and precision in ("16-mixed", "16"):
+    if on_cpu(trainer) and precision in ("16-mixed", "16"):
         raise TrainingError(
             "a CPU has no mixed precision of float16",
             note="its gradients are scaled by what GPUs alone have; Lightning would train in bfloat16 instead",
             hint="--trainer.precision bf16-mixed",
-        )
-    if on_cpu and trainer.sync_batchnorm:
-        raise TrainingError(
-            "batch normalisation over several processes is for GPUs alone: torch has none for a CPU",
-            hint="leave --trainer.sync_batchnorm out: each process then has the statistics of its share",
         )
     if precision in _WHOLLY:
         raise TrainingError(
             f"--trainer.precision {precision} trains weights of 16 bits, from which no FP32 graph can be exported",
             hint=f"--trainer.precision {precision.removesuffix('-true')}-mixed keeps them in float32",
         )
+
+
+def on_cpu(trainer: Any) -> bool:
+    """Tell whether the trainer's flags mean the CPU."""
+    return bool(trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available()))
 
 
 def check_model(given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:

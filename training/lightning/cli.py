@@ -21,6 +21,7 @@ from training.checkpoints import Checkpoint
 from training.errors import TrainingError
 from training.estimators import fitting
 from training.lightning import asked, profile
+from training.lightning.batch_norm import SharedBatchNorm
 from training.lightning.checkpoint_callbacks import KeepLast, SaveConfig, SeedEpochs, StopEarly
 from training.lightning.lineage_callback import RecordLineage
 from training.lightning.metric_callback import LogMetric, monitored
@@ -160,6 +161,10 @@ class _CLI(LightningCLI):
         Raises:
             TrainingError: its flags contradict each other, or this machine.
         """
+        asked_for = self.config_init[self.subcommand].trainer
+        if asked_for.sync_batchnorm and asked.on_cpu(asked_for):
+            others = asked_for.plugins if isinstance(asked_for.plugins, list) else [asked_for.plugins]
+            kwargs |= {"sync_batchnorm": False, "plugins": [SharedBatchNorm(), *filter(None, others)]}
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:

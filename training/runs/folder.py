@@ -23,7 +23,8 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     Raises:
         TrainingError: another process is writing there.
     """
-    if handed := os.environ.get(_HANDED_DOWN):  # the process that started this one holds it
+    handed = os.environ.get(_HANDED_DOWN)
+    if handed and os.environ.get("LOCAL_RANK", "0") != "0":  # the process that started this one holds it
         yield Path(handed)
         return
     folder = gone_on_with or _new(layout.checkpoints() / family)

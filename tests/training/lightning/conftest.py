@@ -109,7 +109,12 @@ def fits(made_up_year: Path, empty_store: Path, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     before, environment = signal.getsignal(signal.SIGINT), dict(os.environ)
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more wait for each other longer than they compute, on a machine that is busy
     yield Fits(tmp_path / "artifacts")
+    torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, before)  # Lightning takes no second Ctrl-C
     os.environ.clear()
     os.environ.update(environment)

@@ -74,7 +74,6 @@ def test_a_run_to_try_everything_once_leaves_nothing(fits: Fits, capsys: pytest.
             ("--trainer.precision", "16-mixed", "--trainer.accelerator", "cpu"),
             "a CPU has no mixed precision of",
         ),
-        (("--trainer.sync_batchnorm", "true", "--trainer.accelerator", "cpu"), "is for GPUs alone"),
         (("--trainer.precision", "bf16-true"), "trains weights of 16 bits"),
         (("--trainer.strategy", "nothing"), "invalid strategy name"),
         (("--trainer.accumulate_grad_batches", "13"), "a step of 13 batches is more than an epoch's 12"),

@@ -17,7 +17,10 @@ QUIET = ("--trainer.enable_progress_bar", "false")
 SHORT = ("--preset", "demo", "--trainer.limit_train_batches", "4", "--trainer.max_epochs", "1", *QUIET)
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", "2")
 FITS = {
-    "fashion": ("--preset", "demo", "--trainer.limit_train_batches", "40", "--trainer.max_epochs", "2"),
+    "fashion": (
+        "--preset", "demo", "--trainer.limit_train_batches", "40", "--trainer.max_epochs", "2",
+        "--data.augment", "false", "--trainer.sync_batchnorm", "true",  # else each process has its own chance
+    ),
     "minilm": (
         "--model.layers", "2", "--model.wider", "64", "--model.pretrained", "false", "--model.dropout", "0",
         "--model.lr", "0.001", "--data.pairs", "512", "--data.batch_size", "32", "--trainer.max_epochs", "2",
