@@ -89,7 +89,7 @@ def test_trials_that_fail_are_told_of_and_three_in_a_row_end_it(place: Workspace
 
 
 def test_one_that_did_not_learn_is_no_reason_to_stop_but_to_look_elsewhere(place: Workspace) -> None:
-    mostly = "search:\n  model.x: {low: 0.8, high: 1.8}\n"
+    mostly = "search:\n  model.x: {low: 0.4, high: 1.4}\n"
     done = found(place, "--study", "mostly", "--trials", "6", text=mostly)
     states = {trial["error"]: trial["state"] for trial in done["trials"]}
     # Those that failed are nothing to TPE; those that were stopped are what it keeps away from.
