@@ -12,6 +12,7 @@ from typing import Any
 
 from training.sweep.fits import process
 from training.sweep.fits.trial import Report, Result, Trial
+from training.sweep.space import flags
 from training.sweep.study import Search
 
 LOOK_S = 0.1
@@ -36,7 +37,8 @@ class Outcome:
 def command(search: Search, parameters: Mapping[str, Any]) -> list[str]:
     """Return the command of a fit with these parameters, behind `python`."""
     preset = ["--preset", search.preset] if search.preset else []
-    return ["-m", "training", "fit", search.family, *preset, *search.flags, *search.space.flags(parameters)]
+    shared = [*flags(search.space.fit), *search.flags]  # what is typed counts, of two
+    return ["-m", "training", "fit", search.family, *preset, *shared, *flags(parameters)]
 
 
 def given(search: Search, parameters: Mapping[str, Any], workers: int, worker: int) -> dict[str, Any]:

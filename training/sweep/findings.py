@@ -59,7 +59,8 @@ class Findings:
 
     def export(self, trial: FrozenTrial) -> str:
         """Return the command that makes a release of a trial."""
-        return f"python -m export {self.study.search.family} --checkpoint {layout.shown(self.checkpoint(trial))}"
+        checkpoint = layout.shown(self.checkpoint(trial))
+        return shlex.join(["python", "-m", "export", self.study.search.family, "--checkpoint", checkpoint])
 
     def reproduce(self, trial: FrozenTrial) -> str:
         """Return the command that trains it once more, alone."""

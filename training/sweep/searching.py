@@ -5,11 +5,13 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 
 from cli.progress import bar
+from contracts import layout
 from training import families
 from training.errors import SweepError
 from training.sweep import carrying_out, claims, findings, halving, space, storage
@@ -62,7 +64,11 @@ def _search(options: argparse.Namespace, flags: list[str]) -> Search:
             chosen = space.objectives(options.objectives)
         except ValueError as error:
             raise SweepError(f"--objectives {' '.join(options.objectives)}", note=str(error)) from error
-        read = space.Space(read.name, read.search, read.fit, chosen, read.halving)
+        read = replace(read, objectives=chosen)
+    if both := sorted(read.search.keys() & {flag.partition("=")[0].removeprefix("--") for flag in flags}):
+        raise SweepError(
+            f"--{both[0]} is given, and searched", hint=f"leave it away, or take it out of {layout.shown(path)}"
+        )
     return Search(options.family, options.preset, tuple(flags), read, options.seed)
 
 

@@ -70,10 +70,6 @@ class Space:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return found
 
-    def flags(self, parameters: Mapping[str, Any]) -> list[str]:
-        """Return the flags of a fit with these values of what is searched."""
-        return [f"--{name}={typed(value)}" for name, value in {**self.fit, **parameters}.items()]
-
 
 def locate(family: str, preset: str | None, given: str | None) -> Path:
     """Find the file: a path, a name in the family's folder, or the one that is named after the preset.
@@ -128,6 +124,11 @@ def objectives(given: Any) -> tuple[str, ...]:
     if not given or set(given) - {QUALITY, LATENCY} or given[0] != QUALITY or len(set(given)) < len(given):
         raise ValueError(f"objectives are [{QUALITY}] or [{QUALITY}, {LATENCY}], not {given}")
     return tuple(given)
+
+
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """Return the flags of a fit with these values, as they are typed."""
+    return [f"--{name}={typed(value)}" for name, value in values.items()]
 
 
 def typed(value: Any) -> str:

@@ -7,11 +7,12 @@ from cli.run import run_command_line
 from contracts.errors import ProjectError
 from training.__main__ import main
 from training.sweep import carrying_out
+from training.sweep.space import flags
 from training.sweep.study import Search
 
 
 def quick(search: Search, parameters: Mapping[str, Any]) -> list[str]:
-    return ["-m", "tests.training.sweep.quick_fit", *search.flags, *search.space.flags(parameters)]
+    return ["-m", "tests.training.sweep.quick_fit", *search.flags, *flags(parameters)]
 
 
 if __name__ == "__main__":

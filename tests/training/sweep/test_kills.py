@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts import layout
@@ -86,3 +87,21 @@ def test_ten_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int)
     if workers == 1:  # then nothing depends on which of two trials was quicker
         same = [{k: v for k, v in trial.items() if k != "trial"} for trial in told(finished(undisturbed, 1))]
         assert [{k: v for k, v in trial.items() if k != "trial"} for trial in told(found)] == same
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_what_is_under_way_and_says_how_to_go_on(tmp_path: Path) -> None:
+    place = new_workspace(tmp_path)
+    search = subprocess.Popen(
+        command(place, 2), cwd=layout.ROOT, env=place.environment, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: begun(place) >= 2)
+    search.send_signal(signal.SIGINT)
+    _, errors = search.communicate(timeout=60)
+    assert search.returncode == 130
+    assert "Stopped. The same command goes on." in errors and "Traceback" not in errors
+    assert not [p for p in psutil.process_iter(["environ"]) if str(place.root) in str(p.info["environ"])]
+    found = finished(place, 2)
+    assert len(found["trials"]) == TRIALS
+    assert all(own.count("ended") <= 1 for own in notes(place).values())

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.training.sweep.quick_search import quick
-from tests.training.sweep.searches import BOTH, HALVING, TEXT
+from tests.training.sweep.searches import BOTH, HALVING, TEXT, search
 from tests.workspace import FAMILY, Workspace, new_workspace
 from training.sweep import carrying_out, claims
 
@@ -89,7 +90,7 @@ def test_trials_that_fail_are_told_of_and_three_in_a_row_end_it(place: Workspace
 
 
 def test_one_that_did_not_learn_is_no_reason_to_stop_but_to_look_elsewhere(place: Workspace) -> None:
-    mostly = "search:\n  model.x: {low: 0.4, high: 1.4}\n"
+    mostly = "search:\n  model.x: {low: 0.8, high: 1.2}\n"
     done = found(place, "--study", "mostly", "--trials", "6", text=mostly)
     states = {trial["error"]: trial["state"] for trial in done["trials"]}
     # Those that failed are nothing to TPE; those that were stopped are what it keeps away from.
@@ -106,6 +107,16 @@ def test_trials_of_other_data_are_not_compared(place: Workspace) -> None:
     done = sweep(place, *flags, "2")
     assert done.returncode == 1
     assert "trial 1 was trained on other data than the trials before it" in done.stderr
+
+
+def test_what_is_typed_counts_before_what_the_space_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    known = search(tmp_path, "fit: {trainer.max_epochs: 6}\n" + TEXT, ("--trainer.max_epochs=2",))
+    words = carrying_out.command(replace(known, preset="demo"), {"model.x": 0.5})
+    assert words == [
+        *("-m", "training", "fit", FAMILY, "--preset", "demo"),
+        *("--trainer.max_epochs=6", "--trainer.max_epochs=2", "--model.x=0.5"),
+    ]
 
 
 def test_a_trial_that_another_machine_gave_up_does_not_end_the_search(
@@ -135,6 +146,7 @@ def test_a_trial_that_another_machine_gave_up_does_not_end_the_search(
     [
         (["--objectives", "latency"], "objectives are [quality] or [quality, latency]"),
         (["--space", "nope"], "nope.yaml does not exist"),
+        (["--model.lr", "0.1"], "--model.lr is given, and searched"),
         (["--storage", "nonsense"], "is no address of a database"),
     ],
 )

@@ -33,7 +33,8 @@ def test_a_file_says_what_is_searched_and_what_all_trials_share(tmp_path: Path) 
     assert found.search["model.lr"] == Range(1e-4, 0.1, log=True)
     assert found.search["model.widths"] == Among(("[64, 32]", "[128]"))
     assert found.search["model.kind"] == Among(("a", "true", "null"))
-    assert found.flags({"model.lr": 0.1 + 0.2}) == ["--trainer.max_epochs=6", "--model.lr=0.30000000000000004"]
+    assert space.flags(found.fit) == ["--trainer.max_epochs=6"]
+    assert space.flags({"model.lr": 0.1 + 0.2, "model.w": "[1]"}) == ["--model.lr=0.30000000000000004", "--model.w=[1]"]
 
 
 @pytest.mark.parametrize(
