@@ -102,12 +102,10 @@ def test_a_run_that_is_not_in_mlflow_any_more_goes_on_in_a_new_one(
     assert f"{run.info.run_id}, is not there any more" in capsys.readouterr().err
 
 
-def test_two_fits_of_one_run_at_a_time_are_refused(fits: Fits, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_fits_of_one_run_at_a_time_are_refused(fits: Fits, stopped: Path) -> None:
     from training.runs.folder import held
 
     before = (stopped / "last.ckpt").stat().st_mtime_ns
-    with held("flights", stopped):
-        monkeypatch.delenv("TRAINING_RUN_FOLDER")  # as another command, which nobody told
-        with pytest.raises(TrainingError, match="another fit is writing into"):
-            fits.fit(*EPOCHS, "--ckpt_path", stopped / "last.ckpt")
+    with held("flights", stopped), pytest.raises(TrainingError, match="another fit is writing into"):
+        fits.fit(*EPOCHS, "--ckpt_path", stopped / "last.ckpt")
     assert (stopped / "last.ckpt").stat().st_mtime_ns == before
