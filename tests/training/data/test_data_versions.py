@@ -15,7 +15,7 @@ from tests import object_store
 from tests.training.data import checkouts, deliveries
 from tests.training.data.checkouts import Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 STAGES = ("raw", "interim", "processed", "sample", "gates")
 ALL_DONE = "Data and pipelines are up to date."

@@ -13,7 +13,7 @@ from tests.training.data import checkouts
 from tests.training.data.checkouts import Checkout
 from training.families.flights.tables import source
 
-pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(3600)]
 
 STAGES = ["ingest", "validate_raw", "transform", "features", "validate_processed", "sample", "train", "export"]
 FLIGHT = ("carrier=UA", "flight=1545", "origin=EWR", "destination=IAH", "departure=2013-11-05T05:15")
@@ -27,7 +27,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory, data_tools: Path) -> Checkou
     return made
 
 
-@pytest.mark.timeout(3600)
 def test_three_commands_serve_it_and_a_change_redoes_what_depends_on_it(clone: Checkout) -> None:
     said = clone.dvc("repro", "-P")
     assert [name for name in STAGES if f"dvc.yaml:{name}':" in said] == STAGES
