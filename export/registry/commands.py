@@ -92,10 +92,10 @@ def _tell(options: argparse.Namespace, family: str, environment: Environment, ma
         told = {"number": made.number, "new": made.new, **asdict(entry), "aliases": environment.aliases}
         print(json.dumps(told, indent=2))
         return 0
-    has = f"models:/{family}/{entry.version}, {entry.release}," if entry.version else "nothing"
+    has = f"models:/{family}/{entry.version}, {entry.release}" if entry.version else "nothing"
     before = f"; before: models:/{family}/{entry.before}" if entry.before else ""
-    since = f"(entry {made.number}{before})" if made.new else f"already, since entry {made.number} by {entry.by}"
-    print(f"{environment.name} has {has} {since}".replace(", (", " ("))
+    since = f" (entry {made.number}{before})" if made.new else f": already, since entry {made.number} by {entry.by}"
+    print(f"{environment.name} has {has}{since}")
     if entry.figures:
         print(f"Figures: {_figures(entry)}")
     if made.replaced is not None:
