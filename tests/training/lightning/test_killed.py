@@ -135,9 +135,9 @@ def test_a_server_that_is_killed_in_the_middle_is_told_all_of_it_later(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     folder = workspace.root / "artifacts" / "checkpoints" / FAMILY
     with started(workspace) as process:
-        wait_for(lambda: list(folder.glob("*/last.ckpt")))
+        wait_for(lambda: list(folder.glob("*/last.ckpt")), timeout_s=550)
         server.kill()
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=550)
     assert process.returncode == 0, said
     assert said.count("MLflow did not take what it was told") == 1
     [run_folder] = folder.iterdir()
