@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -52,6 +53,11 @@ def started(workspace: Workspace, *more: str | Path) -> Iterator["subprocess.Pop
             process.kill()
 
 
+def ended_or_saved(process: "subprocess.Popen[str]", folder: Path, before: dict[Path, int]) -> bool:
+    saved = {path: path.stat().st_mtime_ns for path in folder.glob("*/last.ckpt")}
+    return process.poll() is not None or saved != before
+
+
 def test_a_fit_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
     chance, place, other = random.Random(0), Workspace(tmp_path / "killed"), Workspace(tmp_path / "whole")
     other.must(*FIT)
@@ -62,12 +68,7 @@ def test_a_fit_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path:
     for _ in range(KILLS):
         before = {path: path.stat().st_mtime_ns for path in folder.glob("*/last.ckpt")}
         with started(place, *resumed) as process:
-            wait_for(
-                lambda before=before: (
-                    process.poll() is not None  # type: ignore[misc]  # mypy cannot infer the default
-                    or any(before.get(path) != path.stat().st_mtime_ns for path in folder.glob("*/last.ckpt"))
-                )
-            )
+            wait_for(partial(ended_or_saved, process, folder, before), timeout_s=550)
             time.sleep(chance.random())  # in the middle of a step, a validation, or a file that is written
             process.kill()
         [last] = folder.glob("*/last.ckpt")
@@ -135,9 +136,9 @@ def test_a_server_that_is_killed_in_the_middle_is_told_all_of_it_later(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     folder = workspace.root / "artifacts" / "checkpoints" / FAMILY
     with started(workspace) as process:
-        wait_for(lambda: list(folder.glob("*/last.ckpt")))
+        wait_for(lambda: list(folder.glob("*/last.ckpt")), timeout_s=550)
         server.kill()
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=550)
     assert process.returncode == 0, said
     assert said.count("MLflow did not take what it was told") == 1
     [run_folder] = folder.iterdir()

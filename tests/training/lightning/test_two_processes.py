@@ -94,7 +94,7 @@ def test_none_of_two_processes_stays_behind_and_the_run_goes_on(workspace: Works
         workspace.command(*fit), cwd=layout.ROOT, env=workspace.environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as process:  # fmt: skip
-        wait_for(lambda: list(runs.glob("*/last.ckpt")))
+        wait_for(lambda: list(runs.glob("*/last.ckpt")), timeout_s=550)
         both = processes(workspace)
         assert len(both) == 2
         [second] = [other for other in both if other.pid != process.pid]
@@ -105,8 +105,8 @@ def test_none_of_two_processes_stays_behind_and_the_run_goes_on(workspace: Works
             process.send_signal(signal.SIGTERM)
         else:
             (process if how == "the first is killed" else second).kill()
-        said, _ = process.communicate(timeout=120)
-    wait_for(lambda: not processes(workspace), timeout_s=60)
+        said, _ = process.communicate(timeout=500)
+    wait_for(lambda: not processes(workspace), timeout_s=300)
     [last] = runs.glob("*/last.ckpt")
     if how == "Ctrl-C":
         assert process.returncode == 130
