@@ -26,6 +26,7 @@ BORROWED = (
     "contracts/entities/tables.py",
     "contracts/errors.py",
     "contracts/files/__init__.py",
+    "contracts/files/decoded.py",
     "contracts/files/locks.py",
     "contracts/files/texts.py",
     "contracts/judging/__init__.py",

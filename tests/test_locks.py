@@ -23,7 +23,7 @@ PIP = "pip>=26"  # an image brings a recent one, which refuses what older ones l
 # Published as source alone. pip resolves for another Python than its own only what has wheels.
 WITHOUT_WHEELS = {"cppimport", "tensorrt-rtx-cu13"}
 
-LOCKS = [path for path in tracked() if path.suffix == ".lock"]
+LOCKS = [path for path in tracked() if path.suffix == ".lock" and path.name != "dvc.lock"]
 DOCKERFILES = [path for path in tracked() if path.name.partition(".")[0] == "Dockerfile"]
 PROJECT, TORCH, TORCH_CPU = (layout.ROOT / name for name in (locks.PROJECT, locks.TORCH, locks.TORCH_CPU))
 DEPLOY = layout.ROOT / "deploy"

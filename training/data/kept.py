@@ -1,6 +1,5 @@
 """What was trained, kept where DVC finds it: the checkpoint, figures that `dvc metrics diff` compares, and curves."""
 
-import csv
 import json
 import math
 import shutil
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.terminal import Rows
 from contracts import layout
 from contracts.judging.metric import Metric, Predicted
 from contracts.samples import Split
@@ -53,7 +53,9 @@ def write(name: str, into: Path) -> str:
         (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         for curve, (heading, rows) in _curves(family.spec.metrics[0], predicted, split).items():
             with (folder / f"{curve}.csv").open("w", newline="", encoding="utf-8") as stream:
-                csv.writer(stream).writerows([heading, *rows])
+                written = Rows(stream)
+                for row in (heading, *rows):
+                    written.write(row)
     return ", ".join(f"{metric.name} {figures['test'][metric.name]:.4f}" for metric in family.spec.metrics)
 
 

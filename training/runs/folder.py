@@ -42,19 +42,22 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     finally:
         os.environ.pop(_HANDED_DOWN, None)
         os.close(lock)
-        with suppress(OSError):
-            folder.rmdir()  # fails where something is in it
+        with suppress(OSError):  # of one in which there is something
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def _new(parent: Path) -> Path:
     """Make a folder that nobody else has: another fit may begin in the same second."""
-    parent.mkdir(parents=True, exist_ok=True)
     name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
         try:
+            parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
+        except FileNotFoundError:
+            continue  # a fit that came to nothing has just removed the empty parent
         except FileExistsError:
             number += 1
         else:
