@@ -78,5 +78,6 @@ def new(root: Path, programs: Path) -> Checkout:
     (root / ".venv").symlink_to(sys.prefix)
     made = Checkout(root, programs)
     made.must("git", "init", "--quiet", "--initial-branch", "main")
+    (root / ".git" / "info" / "exclude").write_text("/.venv\n")  # .gitignore means a folder
     made.commit("as it is")
     return made

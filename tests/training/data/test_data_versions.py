@@ -153,18 +153,6 @@ def _through(source: Checkout, url: str, settings: dict[str, str], clone: Path, 
     assert not (clone / ".dvc" / "config.local").read_text().count("a key of this test")
 
 
-def test_a_family_made_from_this_one_has_a_pipeline_beside_it(versions: Checkout, data_tools: Path) -> None:
-    clone = versions.root.with_name("new-family")
-    versions.must("git", "clone", "--quiet", versions.root, clone)
-    other = Checkout(clone, data_tools)
-    (clone / ".venv").symlink_to((versions.root / ".venv").readlink())
-    other.python("training", "new", "ferries", "--like", "flights")
-    listed = other.dvc("stage", "list", "--recursive", ".")
-    for family in ("flights", "ferries"):
-        assert f"families/{family}/pipeline/dvc.yaml:ingest " in listed and f"data/raw/{family}" in listed
-    assert not (clone / "training" / "families" / "ferries" / "pipeline" / "dvc.lock").exists()
-
-
 def ran(said: str) -> list[str]:
     """The stages that `dvc repro` ran, in order."""
     return [line.split(":")[1].rstrip("'") for line in said.splitlines() if line.startswith("Running stage ")]

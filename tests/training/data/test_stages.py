@@ -71,3 +71,12 @@ def test_a_gate_stops_it_and_what_was_there_stays(
     checkout.must("git", "checkout", "--quiet", ".")
     checkout.dvc("checkout", "--allow-missing")
     assert checkout.lies("raw") == raw, "and of the raw data DVC has the version before"
+
+
+def test_a_family_made_from_this_one_has_a_pipeline_beside_it(checkout: Checkout) -> None:
+    (checkout.pipeline / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    checkout.python("training", "new", "ferries", "--like", "flights")
+    listed = checkout.dvc("stage", "list", "--recursive", ".")
+    for family in ("flights", "ferries"):
+        assert f"families/{family}/pipeline/dvc.yaml:ingest " in listed and f"data/raw/{family}" in listed
+    assert not (checkout.root / "training" / "families" / "ferries" / "pipeline" / "dvc.lock").exists()
