@@ -111,7 +111,7 @@ def draw(found: Findings, path: Path) -> None:
         axes.scatter(x, [trial.values[0] for trial in done], s=16, color=plots.GREY, label="trials")
         front = sorted(found.front, key=lambda trial: trial.values[1]) if several else [found.best]
         at = [trial.values[1] if several else trial.number for trial in front]
-        style = {"marker": "o", "markersize": 5, "color": plots.BLUE, "drawstyle": "steps-post"}
+        style: dict[str, Any] = {"marker": "o", "markersize": 5, "color": plots.BLUE, "drawstyle": "steps-post"}
         axes.plot(at, [t.values[0] for t in front], label="Pareto front" if several else "best", **style)
         for trial, place in zip(front, at, strict=True):
             axes.annotate(str(trial.number), (place, trial.values[0]), xytext=(4, 5), textcoords="offset points")
