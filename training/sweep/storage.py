@@ -24,7 +24,8 @@ _LOST = (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError)
 
 def default() -> str:
     """Return the address of the file in which searches are kept, unless another database is named."""
-    return f"sqlite:///{layout.searches() / _FILE}"
+    path = str(layout.searches() / _FILE)  # it may have % and ? in it
+    return URL.create("sqlite", database=path).render_as_string()
 
 
 def shown(address: str) -> str:

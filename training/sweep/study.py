@@ -5,13 +5,12 @@ import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 
 from contracts import layout
 from contracts.spec import ModelSpec
@@ -20,8 +19,11 @@ from training.sweep.fits.trial import QUALITY
 from training.sweep.space import Among, Range, Space
 from training.sweep.storage import opened_alone
 
+Direction = Literal["minimize", "maximize"]
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WHAT, _ID, _DATA = "search", "id", "data_fingerprint"  # attributes of a study
+_LESS: Direction = "minimize"
 _STARTUP = 10  # trials that are drawn at random, before there is something to learn from
 
 
@@ -73,7 +75,7 @@ class Study:
         return self.folder / "trials" / f"{number:04d}"
 
 
-def quality(spec: ModelSpec) -> tuple[str, str]:
+def quality(spec: ModelSpec) -> tuple[str, Direction]:
     """Return the figure that trials are judged by, as a fit reports it, and its direction as Optuna says it."""
     if spec.metric is None:
         return "val_loss", "minimize"
@@ -104,8 +106,7 @@ def same_data(study: optuna.Study, fingerprint: str) -> bool:
 def _begun(storage: RDBStorage, name: str, search: Search, spec: ModelSpec) -> str:
     """Return what the study is known by; begin it where it is not there."""
     direction = quality(spec)[1]
-    wanted = [direction if objective == QUALITY else "minimize" for objective in search.space.objectives]
-    directions = [StudyDirection[name.upper()] for name in wanted]
+    directions = [direction if objective == QUALITY else _LESS for objective in search.space.objectives]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     # One that was killed as it was begun has no trials, and perhaps not all of its attributes.
     if _ID not in study.user_attrs and not study.get_trials(deepcopy=False):

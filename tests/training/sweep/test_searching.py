@@ -43,10 +43,10 @@ def found(place: Workspace, *arguments: str, text: str = TEXT) -> dict[str, Any]
 
 
 def test_a_search_finds_what_is_best_and_keeps_all_of_it(place: Workspace) -> None:
-    both = found(place, "--study", "both", "--trials", "16", "--workers", "2", text=BOTH + HALVING + TEXT)
-    assert len(both["trials"]) == 16
+    both = found(place, "--study", "both", "--trials", "12", "--workers", "2", text=BOTH + HALVING + TEXT)
+    assert len(both["trials"]) == 12
     states = [trial["state"] for trial in both["trials"]]
-    assert states.count("pruned") >= 3 and states.count("complete") >= 3
+    assert states.count("pruned") >= 2 and states.count("complete") >= 2
     figures = [(point["val_accuracy"], point["latency_ms"]) for point in both["front"]]
     assert figures == sorted(figures, reverse=True), "what is better costs more, or it would not be on the front"
     assert all(Path(point["checkpoint"]).read_text().split()[0] for point in both["front"])
@@ -56,7 +56,7 @@ def test_a_search_finds_what_is_best_and_keeps_all_of_it(place: Workspace) -> No
     [experiment] = [e.experiment_id for e in client.search_experiments() if e.name == FAMILY]
     [above] = client.search_runs([experiment], "tags.sweep = 'both' and tags.trial IS NULL")
     below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{above.info.run_id}'")
-    assert sorted(int(run.data.tags["trial"]) for run in below) == list(range(16))
+    assert sorted(int(run.data.tags["trial"]) for run in below) == list(range(12))
     assert {run.info.status for run in below} == {"FINISHED", "KILLED"}
     assert above.info.status == "FINISHED"
     assert above.data.metrics["best_val_accuracy"] == both["front"][0]["val_accuracy"]
