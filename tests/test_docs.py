@@ -67,6 +67,7 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.lightning.cli", stand_in, raising=False)
     monkeypatch.setattr("training.families.load", found)
     monkeypatch.setattr("training.new_family.make", found)
+    monkeypatch.setattr("training.runs.outbox.send", found)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a program makes the process its own
 
 
