@@ -42,7 +42,7 @@ def value(entity: Entity, raw: object) -> Value:
 
 
 def _text(entity: Entity, raw: object) -> str:
-    if isinstance(raw, Integral) and not isinstance(raw, bool):  # a number of a flight, as JSON and tables have it
+    if isinstance(raw, Integral) and not isinstance(raw, bool):  # a number that is a name, as JSON and tables have it
         raw = str(int(raw))
     if not isinstance(raw, str):
         raise _is_no(entity, raw)

@@ -191,7 +191,7 @@ def test_text_of_any_script_is_a_text() -> None:
 
 
 def test_a_number_that_is_a_name_is_a_text() -> None:
-    """As tables and JSON have the numbers of flights."""
+    """As tables and JSON have the number of a bus."""
     assert sent("line", {"line": 1545}, {"line": np.int32(7)}) == ["1545", "7"]
 
 
