@@ -84,9 +84,10 @@ def _knows(declared: Declaration | None) -> list[tuple[str, str, str]]:
     rows = [(entity.name, entity.about or entity.kind, "its caller") for entity in declared.entities]
     for lookup in declared.lookups:
         age = " as of then" if lookup.as_of else ""
+        places = [*([lookup.table] if lookup.kept else []), *([f"the feature view {lookup.view}"] * bool(lookup.view))]
         for fill in lookup.fills:
             sent = "NaN" if fill.default == NAN else fill.default
             default = "" if fill.default is None else f"; {sent} where it is not known"
             what = "text" if fill.dtype == TEXT else fill.dtype
-            rows.append((fill.name, what, f"{lookup.table}, by {', '.join(lookup.key.values())}{age}{default}"))
+            rows.append((fill.name, what, f"{' or '.join(places)}, by {', '.join(lookup.key.values())}{age}{default}"))
     return rows

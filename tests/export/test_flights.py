@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 
 from cli.progress import Progress
-from clients import Client, ClientError, Entities
+from clients import Client, ClientError, Entities, FeatureServer
 from contracts import golden, manifest
 from contracts.manifest import Manifest
 from contracts.samples import Batch
@@ -25,8 +26,10 @@ from export.source.base import ExportSource
 from export.source.checkpoint import from_checkpoint
 from tests.conftest import free_ports, port_options
 from tests.training import made_up_flights as made_up
+from tests.training.features.stores import Store, ingest, running
 from tests.workspace import Workspace, new_workspace
 from training import checkpoints, families
+from training.families.flights import data as flights_data
 from training.families.flights import source as files
 from training.families.flights.entities import DELAYS, PLANE, WEATHER
 from training.families.flights.estimators import ESTIMATORS
@@ -181,3 +184,31 @@ def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(publishe
         found = client.infer("flights", filled.inputs)["probability"]
         whole = client.infer("flights", {**raw, **without})["probability"]
     np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.slow
+def test_what_a_feature_server_says_is_answered_as_the_training_row_of_that_moment(
+    published: Published, address: str, data_tools: Path, tmp_path: Path
+) -> None:
+    """From a carrier, a flight number and a departure to the probability of the row that training would have had."""
+    store = Store(tmp_path, data_tools)
+    ingest(store, made_up.write_year(tmp_path / "raw"))
+    rows = pd.read_parquet(store.interim / "departures.parquet")
+    rows = rows[(rows["departure"].dt.month >= 10) & (rows["departure"].dt.hour > 12)].iloc[[0, 40, 300]]
+    with running(store, build=True) as up, FeatureServer(up.url, timeout_s=30) as features:
+        joined = pd.read_parquet(store.data / "processed" / "flights" / "departures.parquet").loc[rows.index]
+        entities = Entities.of_release(published.directory, features)
+        for index, row in rows.iterrows():
+            up.materialize(row["departure_utc"].isoformat())
+            asked = {name: row[name] for name in ("carrier", "flight", "origin", "destination")}
+            filled = entities.fill([{**asked, "departure": row["departure"].isoformat()}])
+            assert filled.instead == ({},)
+            known = flights_data.asked(joined.loc[[index]])
+            assert not any(np.isnan(known[name]).any() for name in DELAYS)
+            for name in (*DELAYS, *WEATHER):
+                np.testing.assert_array_equal(filled.inputs[name], known[name], err_msg=name)
+            with Client(f"grpc://{address}") as client:
+                online = client.infer("flights", filled.inputs)["probability"]
+                offline = client.infer("flights", {**known, "duration": filled.inputs["duration"]})["probability"]
+            np.testing.assert_array_equal(online, offline)
+        assert {why for _, why in features.counts} == {""}

@@ -16,9 +16,9 @@ from export.proof import contract
 from training import checkpoints, families
 from training.errors import CheckpointError
 from training.estimators import comparing
-from training.families.flights import trees
 from training.families.flights.estimators import ESTIMATORS
 from training.families.flights.model import Module
+from training.families.flights.models import trees
 from training.families.flights.spec import SPEC
 from training.lineage import Lineage
 

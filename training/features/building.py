@@ -8,6 +8,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 from contracts import layout
 from training.errors import FeatureError
@@ -48,7 +49,8 @@ def build(family: str, features: Features, say: Callable[[str], None] = print) -
     for name, table in features.computed(rows).items():
         files.write(table, declared.table(family, name))
         say(f"  {name}: {len(table):,} rows")
-    known, columns = {}, {}
+    known: dict[str, float] = {}
+    columns: dict[str, Any] = {}
     with joins(family, features) as opened:
         for lookup in features.declaration.views:
             found = opened.join(lookup, rows, features.moment)

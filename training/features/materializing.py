@@ -85,7 +85,7 @@ def materialize(
         with store.reached(name):
             if anew:
                 with _silenced():
-                    opened.teardown()
+                    opened.apply(opened.list_entities(), objects_to_delete=opened.list_feature_views(), partial=False)
                 opened = store.opened(family, features, name)
             written = []
             for lookup in features.declaration.views:
@@ -120,7 +120,8 @@ def newest(family: str, lookup: Lookup) -> datetime:
         raise FeatureError(f"there is no table {layout.shown(path)}", note=str(error)[:200], hint=hint) from error
     if not len(column):
         raise FeatureError(f"{layout.shown(path)} has no rows")
-    return pd.Timestamp(pyarrow.compute.max(column).as_py()).to_pydatetime().astimezone(UTC)
+    found: datetime = pd.Timestamp(pyarrow.compute.max(column).as_py()).to_pydatetime()
+    return found.astimezone(UTC)
 
 
 def _keys(family: str, lookup: Lookup, since: datetime, until: datetime) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from training.features import declared, store
 from training.features.command_line import PROGRAM
@@ -13,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     """Print of each view the newest row that there is, and up to when the online store has them."""
     features = declared.of(options.family)
     opened = store.opened(options.family, features, options.store)
-    views = {}
+    views: dict[str, dict[str, Any]] = {}
     with store.reached(options.store):
         for lookup in features.declaration.views:
             there, written = newest(options.family, lookup), last(opened, lookup.view)
@@ -29,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"family": options.family, "store": options.store, "now": now, "views": views}, indent=2))
         return 0
     for view, told in views.items():
-        written = told["materialized"] or "never"
-        print(f"{view}: materialised up to {written}, the newest row is of {told['newest']}")
+        up_to = told["materialized"] or "never"
+        print(f"{view}: materialised up to {up_to}, the newest row is of {told['newest']}")
     if any(told["behind_s"] is None or told["behind_s"] > 0 for told in views.values()):
         print(f"Next: {PROGRAM} materialize {options.family}")
     return 0

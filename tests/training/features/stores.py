@@ -163,10 +163,12 @@ def running(store: Store, *, build: bool) -> Iterator[Running]:
         )
     assert process.stdin and process.stdout
     try:
-        assert process.stdout.readline() == "up\n", (store.root / "running.log").read_text()
+        said = process.stdout.readline()
+        assert said == "up\n", said + (store.root / "running.log").read_text()
         yield Running(store, f"http://127.0.0.1:{port}", process)
     finally:
         process.stdin.close()
+        process.terminate()
         process.wait(30)
 
 

@@ -86,4 +86,5 @@ def _arrays(table: pd.DataFrame) -> Mapping[str, NDArray[Any]]:
 
 
 def _seconds(moments: "pd.Series[Any]") -> NDArray[np.int64]:
-    return moments.dt.as_unit("s").astype("int64").to_numpy()
+    seconds: NDArray[np.int64] = moments.dt.as_unit("s").astype("int64").to_numpy()
+    return seconds

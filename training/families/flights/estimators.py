@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from training.families import Estimator
-from training.families.flights.linear import Logistic
-from training.families.flights.trees import LightGBM, XGBoost
+from training.families.flights.models.linear import Logistic
+from training.families.flights.models.trees import LightGBM, XGBoost
 
 ESTIMATORS: Mapping[str, type[Estimator]] = {"logistic": Logistic, "lightgbm": LightGBM, "xgboost": XGBoost}

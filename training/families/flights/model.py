@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.families import Evaluated
 from training.families.flights.data import Flights
-from training.families.flights.scaling import Scaling
+from training.families.flights.models.scaling import Scaling
 from training.families.flights.spec import SPEC
 
 _SIZES = [len(names) for names in SPEC.vocabularies.values()]  # what is unknown included

@@ -41,7 +41,7 @@ def read(path: Path) -> pd.DataFrame:
     return found.sort_values([*ORDER], kind="stable", ignore_index=True)
 
 
-def _numbers(values: "pd.Series", path: Path) -> "pd.Series":  # type: ignore[type-arg]  # of whatever it is
+def _numbers(values: "pd.Series", path: Path) -> "pd.Series":
     if values.dtype.kind not in "iuf":
         raise DataError(f"{values.name} in {layout.shown(path)} is {values.dtype}, not a number")
     low, high = serving.RANGES[str(values.name)]

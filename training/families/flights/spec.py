@@ -45,7 +45,7 @@ SPEC = ModelSpec(
         limits=(
             "It was trained on one year, with the airlines, planes and routes of 2013.",
             "Of flights that are cancelled or diverted it says nothing: they have no arrival.",
-            "Trees are better than the logistic regression over the year, and worse in November.",
+            "Without the delays of other flights it is worth less: the AUC of trees falls from 0.77 to 0.72.",
             "Its probabilities are too high in months with few late flights, as October and November were.",
             "It does not know how late the plane's flight before is, nor how full the airport is.",
             "Of other flights' delays it knows those of flights from New York alone, and when they have arrived.",

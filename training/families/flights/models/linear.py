@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from contracts.samples import Batch, Split
 from training.families.flights.features import serving
-from training.families.flights.scaling import Scaling
+from training.families.flights.models.scaling import Scaling
 from training.families.flights.spec import SPEC
 
 _SIZES = [len(names) for names in SPEC.vocabularies.values()]
