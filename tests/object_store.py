@@ -56,6 +56,7 @@ def running(folder: Path) -> Iterator[ObjectStore]:
     command = [
         *(Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", f"-dir={folder / 'weed'}", "-s3"),
         *(f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=64", *flags),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # else they are fixed: a second server would die of that
     ]
     store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
     with (folder / "weed.log").open("wb") as log:
