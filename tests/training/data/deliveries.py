@@ -25,7 +25,7 @@ def write(folder: Path, hours: tuple[int, ...] = (8, 14, 20)) -> Path:
         for hour in hours:
             at = datetime(2013, 1, 1, hour, tzinfo=NEW_YORK) + timedelta(days=day)
             for origin, (carrier, number, destination, tail) in ROUTES.items():
-                wind = float(chance.integers(0, 30))
+                wind = float(chance.integers(0, 22))  # as in New York, about 10 miles an hour
                 weathers.append(weather(at - timedelta(hours=2), origin, 45 + day % 30, wind))
                 delay = 45 if chance.random() < 0.02 * wind else -5
                 clock = (at + timedelta(hours=3)).strftime("%H%M")

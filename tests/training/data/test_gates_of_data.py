@@ -111,7 +111,7 @@ def _of_the_next(flights: pd.DataFrame) -> pd.DataFrame:
 ONLY = "departures.expect_column_"
 PROCESSED = (
     Fault("a column is missing", lambda t: t.drop(columns="temp"), (
-        f"{ONLY}to_exist(temp)", f"{ONLY}values_to_be_between(temp)")),
+        f"{ONLY}to_exist(temp)", f"{ONLY}values_to_not_be_null(temp)", f"{ONLY}values_to_be_between(temp)")),
     Fault("hours", lambda t: t.assign(duration=t["duration"] / 60), (f"{ONLY}mean_to_be_between(duration)",)),
     Fault("rows twice", lambda t: pd.concat([t, t[:50]]), (
         f"{ONLY}pair_values_to_be_equal()", "departures.expect_compound_columns_to_be_unique()")),
@@ -123,7 +123,10 @@ PROCESSED = (
     Fault("no serving would take it", lambda t: t.assign(humid=t["humid"].where(t.index > t.index.min(), 101.0)), (
         f"{ONLY}values_to_be_between(humid)",)),
     Fault("a feature that knows the answer", _leaks, ("features.expect_column_values_to_be_between(telling)",)),
-    Fault("what nobody knows yet", _of_the_next, ("views.expect_column_values_to_be_between(not_of_then)",)),
+    Fault("what nobody knows yet", _of_the_next, (
+        "views.expect_column_values_to_be_between(not_of_then)",
+        "features.expect_column_values_to_be_between(telling)",
+    )),
 )  # fmt: skip
 
 # One of each kind, which do not hide each other: found in one look, as each costs seconds.

@@ -1,6 +1,7 @@
 """The pipeline does what something has changed for, and a gate stops it by name; nothing is lost that was there."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,7 +10,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 
+from contracts import layout
 from tests.training.data import checkouts, deliveries
 from tests.training.data.checkouts import Checkout
 
@@ -80,3 +83,17 @@ def test_a_family_made_from_this_one_has_a_pipeline_beside_it(checkout: Checkout
     for family in ("flights", "ferries"):
         assert f"families/{family}/pipeline/dvc.yaml:ingest " in listed and f"data/raw/{family}" in listed
     assert not (checkout.root / "training" / "families" / "ferries" / "pipeline" / "dvc.lock").exists()
+
+
+def test_every_file_that_a_stage_depends_on_is_there() -> None:
+    """A file that was moved would stop the pipeline of everybody."""
+    folder = layout.ROOT / "training" / "families" / "flights" / "pipeline"
+    held = yaml.safe_load((folder / "dvc.yaml").read_text())
+    names = held["vars"][0] | {"ingest.source": "training", "train.preset": "lightgbm"}
+    found = [
+        re.sub(r"\$\{([\w.]+)\}", lambda match: names[match[1]], path)
+        for stage in held["stages"].values()
+        for path in stage["deps"]
+    ]
+    ours = [path for path in found if not path.startswith("data/")]
+    assert len(ours) > 15 and [path for path in ours if not (layout.ROOT / path).exists()] == []
