@@ -87,6 +87,13 @@ def test_samples_of_different_lengths_and_sixteen_bits_are_judged() -> None:
     np.testing.assert_allclose(figure, (1 + 1 + 16) / 3)
 
 
+def test_a_batch_of_which_this_process_has_no_rows_counts_for_nothing() -> None:
+    import torch
+
+    batches = [{"outputs": {"y": torch.ones(n, 1)}, "targets": torch.zeros(n, 1)} for n in (2, 0)]
+    assert evaluated(spec("regression"), batches).figures == {"val_squared_error": 1.0}
+
+
 def test_the_few_batches_that_are_tried_first_are_not_judged() -> None:
     import torch
 

@@ -79,9 +79,10 @@ class LogMetric(pl.Callback):
             return
         try:
             outputs, targets = returned["outputs"], returned["targets"]
-            self._outputs.append({name: _array(tensor) for name, tensor in outputs.items()})
-            self._targets.append(_array(targets))
             missing = self._spec.answer_output not in outputs
+            if len(targets) or missing:  # else the others of several processes have the few rows of this batch
+                self._outputs.append({name: _array(tensor) for name, tensor in outputs.items()})
+                self._targets.append(_array(targets))
         except (TypeError, KeyError, AttributeError):
             missing = True
         if missing:

@@ -73,12 +73,15 @@ class Outbox:
     def send(self) -> bool:
         """Send what waits; return whether all of it is sent."""
         self._not_before = 0.0
-        return self._send()
+        sent = self._send()
+        if not sent:
+            self._keep()
+        return sent
 
     def _put(self, entry: Entry) -> None:
         self._waiting.append(entry)
         if not self._send():
-            self._keep(entry)
+            self._keep()
 
     def _send(self) -> bool:
         if time.monotonic() < self._not_before:
@@ -103,12 +106,14 @@ class Outbox:
             self._kept = 0
         return True
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self) -> None:
         """Have the file hold what waits: a line more, or all anew where some of it was sent since."""
+        if self._kept == len(self._waiting):
+            return
         try:
             if self._kept == len(self._waiting) - 1 and self._kept:
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                    file.write(json.dumps(self._waiting[-1]) + "\n")
             else:
                 lines = [{"run_id": self.run_id}, *self._waiting]
                 aside = self._path.with_suffix(".partial")

@@ -84,6 +84,21 @@ def test_a_mlflow_that_is_away_is_not_asked_at_every_step(store: Any, tmp_path: 
     assert (len(asked), away.waiting) == (1, 50)
 
 
+def test_what_was_sent_before_mlflow_went_again_is_not_sent_twice(store: Any, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    run_id = store.create_run("0").info.run_id
+    away = Outbox(gone(), run_id, tmp_path, lambda line: None)
+    away.metrics({"loss": 1.0}, 0)
+    away.status("FINISHED")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(MlflowClient, "set_terminated")
+        with pytest.raises(TrainingError, match="did not take"):
+            outbox.send(tmp_path)
+    assert outbox.send(tmp_path) == 1
+    assert len(store.get_metric_history(run_id, "loss")) == 1
+
+
 def test_a_line_that_a_killed_process_left_half_written_costs_no_other(store: Any, tmp_path: Path) -> None:
     run_id = store.create_run("0").info.run_id
     away = Outbox(gone(), run_id, tmp_path, lambda line: None)
