@@ -211,10 +211,11 @@ def test_a_recent_pip_needs_no_package_and_no_file_that_a_lock_does_not_name(
 @pytest.mark.slow
 def test_the_locks_are_what_their_command_writes(tmp_path: Path) -> None:
     shutil.copytree(layout.ROOT / "cli", tmp_path / "cli", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "deploy").mkdir()
     sources = [layout.ROOT / source for source in locks.OTHERS]
     for path in (layout.ROOT / "Makefile", layout.ROOT / "pyproject.toml", *sources, *LOCKS):
-        shutil.copy2(path, tmp_path / path.relative_to(layout.ROOT))
+        copy = tmp_path / path.relative_to(layout.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     (tmp_path / ".venv").symlink_to(layout.ROOT / ".venv")
     setup = ".venv/.made-from-lock"  # it is set up, whatever the copies' age says
     done = subprocess.run(
