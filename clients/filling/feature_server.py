@@ -43,9 +43,9 @@ class _Told:
         failure: Why it did not answer the last time that it was asked; "" where it did.
     """
 
-    def __init__(self, url: str, timeout_s: float, transport: TransportOptions | None) -> None:
+    def __init__(self, url: str, timeout_s: float | None, transport: TransportOptions | None) -> None:
         self.address, self._options = _address(url), transport or TransportOptions()
-        self.timeout_s = timeout_s
+        self.timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self.counts: Counter[tuple[str, str]] = Counter()
         self.failure = ""
         self._rests_until, self._lock = 0.0, threading.Lock()
@@ -84,14 +84,14 @@ class FeatureServer(_Told):
 
     Args:
         url: http://HOST:PORT, or https://.
-        timeout_s: For an answer, the connection included.
+        timeout_s: For an answer, the connection included; None: half a second.
         transport: Headers, such as a token, and TLS.
 
     Raises:
         InvalidInputError: it is no such URL.
     """
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, transport: TransportOptions | None = None) -> None:
+    def __init__(self, url: str, timeout_s: float | None = None, transport: TransportOptions | None = None) -> None:
         super().__init__(url, timeout_s, transport)
         self._pool = Pool(self.address, self._tls, self._proxy, _MOST_BYTES)
 
@@ -126,7 +126,7 @@ class FeatureServer(_Told):
 class AsyncFeatureServer(_Told):
     """A feature server for one event loop; the arguments are FeatureServer's."""
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, transport: TransportOptions | None = None) -> None:
+    def __init__(self, url: str, timeout_s: float | None = None, transport: TransportOptions | None = None) -> None:
         super().__init__(url, timeout_s, transport)
         self._session: aiohttp.ClientSession | None = None
 

@@ -97,6 +97,12 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
     handler.wfile.write(body)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take its time, where that is not what a test is about."""
+    monkeypatch.setattr(feature_server, "TIMEOUT_S", 20.0)
+
+
 @pytest.fixture
 def features() -> Iterator[Features]:
     made = Features()
@@ -207,12 +213,14 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[BaseHTTPReq
     ],
 )
 def test_one_that_is_gone_or_says_nonsense_costs_no_prediction(
-    features: Features, instead: Callable[[BaseHTTPRequestHandler], None]
+    features: Features, instead: Callable[[BaseHTTPRequestHandler], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if instead is hang:
+        monkeypatch.setattr(feature_server, "TIMEOUT_S", 0.5)
     features.instead = instead
     begin = time.monotonic()
     found, counts = filled(features.url)
-    assert time.monotonic() - begin < 2 * feature_server.TIMEOUT_S + 1
+    assert time.monotonic() - begin < 2 * feature_server.TIMEOUT_S + 5
     assert found.inputs["tide"] == 1.5 and np.isnan(found.inputs["waiting"])
     assert counts == {("tides", "unanswered"): 1, ("crowds", "unanswered"): 1}
     assert found.instead[0] == {"tides": "unanswered", "crowds": "unanswered"}

@@ -82,7 +82,7 @@ def test_no_flight_knows_of_itself_and_each_row_is_what_a_loop_over_the_past_fin
     begin = datetime(2013, 7, 1, 10, tzinfo=UTC)
     lines = [
         to_boston(begin + timedelta(minutes=int(minute)), int(chance.integers(-60, 400)), number, carrier, origin)
-        for number, minute in enumerate(chance.integers(0, 3000, 100))
+        for number, minute in enumerate(chance.integers(0, 1800, 60))
         for carrier, origin in [(str(chance.choice(["UA", "DL"])), str(chance.choice(["EWR", "JFK"])))]
     ]
     found = delays.joined(flights(tmp_path, *lines))

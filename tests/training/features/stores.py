@@ -156,7 +156,9 @@ class Running:
 def running(store: Store, *, build: bool) -> Iterator[Running]:
     """Start a store's process, build what it serves first if that is asked for, and stop it in the end."""
     port = free_ports(1)[0]
-    words = [str(store.tools / "python"), "-c", _PROGRAM, store.name, str(port), str(build)]
+    program = store.root / "running.py"  # DuckDB takes `-c` for a person, and draws how far it is
+    program.write_text(_PROGRAM)
+    words = [str(store.tools / "python"), str(program), store.name, str(port), str(build)]
     with (store.root / "running.log").open("w") as log:
         process = subprocess.Popen(
             words, env=store.variables, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log

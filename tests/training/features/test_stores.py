@@ -60,6 +60,6 @@ def test_of_all_flights_no_row_is_lost_and_ten_thousand_pairs_are_the_same_onlin
     moments = sorted(begin + pd.Timedelta(minutes=int(minute)) for minute in chance.integers(0, 363 * 24 * 60, 40))
     with running(store, build=True) as up:
         assert_same(store)
-        rows = pairs.asked(store, moments, 90)
+        rows = pairs.asked(store, moments, 170)
         count, known = pairs.compare(pairs.offline(up, rows), pairs.online(up, rows))
     assert count >= 10_000 and 0.2 < known / count < 0.98
