@@ -15,8 +15,8 @@ from training.families.flights.pipeline.stages import PREPARED
 
 _OFTEN_KNOWN = ("duration", "temp", "wind_speed", "pressure", *(name for each in ROLLING for name in each.features))
 _FLIGHT = ["departure_utc", "carrier", "flight", "origin", "destination"]
-# How well a feature by itself may tell late flights from others, as an AUC: the best honest one, how late the carrier has
-# been in the last hours, reaches 0.71, and one that knows the answer 1.
+# How well a feature by itself may tell late flights from others, as an AUC: the best honest one, how late the carrier
+# has been in the last hours, reaches 0.71, and one that knows the answer 1.
 _MOST_TELLING = 0.85
 
 
