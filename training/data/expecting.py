@@ -42,8 +42,9 @@ def judge(family: str, gate: staged.Gate, parameters: Mapping[str, Any], where: 
     expected = staged.gated(family, gate)
     try:
         tables = expected.tables(where, parameters)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:  # no file, no CSV, no Parquet, no such column
-        raise DataError(f"the {gate} data of {family} cannot be read", note=str(error).splitlines()[0]) from error
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:  # no file, no CSV, no such column, or type
+        note = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"the {gate} data of {family} cannot be read", note=note) from error
     suites = expected.suites(parameters)
     with replaced(where.docs / gate) as docs:
         results = _validate(family, gate, tables, suites, docs)
