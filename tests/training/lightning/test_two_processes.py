@@ -88,7 +88,8 @@ def processes(workspace: Workspace) -> list[psutil.Process]:
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "the first is killed", "the second is killed"])
 def test_none_of_two_processes_stays_behind_and_the_run_goes_on(workspace: Workspace, how: str) -> None:
     fit = ("training", "fit", FAMILY, "--preset", "demo", "--trainer.max_epochs", "6", *QUIET, *TWO,
-           "--trainer.limit_train_batches", "40", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1")  # fmt: skip
+           "--trainer.limit_train_batches", "40", "--trainer.limit_val_batches", "1",
+           "--trainer.limit_test_batches", "1")  # fmt: skip
     runs = workspace.root / "artifacts" / "checkpoints" / FAMILY
     with subprocess.Popen(
         workspace.command(*fit), cwd=layout.ROOT, env=workspace.environment, stdout=subprocess.PIPE,
