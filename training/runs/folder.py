@@ -18,7 +18,7 @@ _HANDED_DOWN = "TRAINING_RUN_FOLDER"  # to the processes that this one starts, t
 
 @contextmanager
 def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
-    """Hold the folder of a run for as long as the fit takes. A new one that nothing was written into is removed.
+    """Hold the folder of a run for as long as the fit takes. One that nothing was written into is removed.
 
     Args:
         gone_on_with: The folder of the run that is resumed; None for a new one, named by the time in UTC.
@@ -48,18 +48,18 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
         os.environ.pop(_HANDED_DOWN, None)
         os.close(lock)
         with suppress(OSError):
-            folder.rmdir()  # fails where something is in it
+            folder.rmdir()  # fails where something is in it, and so does the next
+            folder.parent.rmdir()
 
 
 def _new(parent: Path) -> Path:
     """Make a folder that nobody else has: another fit may begin in the same second."""
-    parent.mkdir(parents=True, exist_ok=True)
     name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
         except FileExistsError:
             number += 1
         else:

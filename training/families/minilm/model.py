@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from contracts import layout
 from training import schedules
+from training.batching import process, processes
 from training.families import Evaluated
 from training.families.minilm import weights
 from training.families.minilm.spec import TOKENS, WIDTH
@@ -77,8 +78,7 @@ class Module(pl.LightningModule):
         """
         queries, documents = (self.network(**texts) for texts in batch)
         scale, own = self.hparams["scale"], torch.arange(len(queries), device=queries.device)
-        if self.trainer.world_size > 1:
-            own = own + self.global_rank * len(queries)
+        own = own + process() * len(queries)
         to_documents = scale * queries @ self._of_all(documents).T
         to_queries = scale * documents @ self._of_all(queries).T
         loss = (F.cross_entropy(to_documents, own) + F.cross_entropy(to_queries, own)) / 2
@@ -107,7 +107,7 @@ class Module(pl.LightningModule):
 
     def _of_all(self, embeddings: Tensor) -> Tensor:
         """Return those of every process, [B, 384], in the order of the processes; gradients reach them all."""
-        if self.trainer.world_size == 1:
+        if processes() == 1:
             return embeddings
         gathered: Tensor = self.all_gather(embeddings, sync_grads=True)  # type: ignore[assignment]  # as it was given
         return gathered.flatten(0, 1)
