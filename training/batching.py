@@ -1,6 +1,6 @@
 """Which samples a step gets: an epoch cut into batches, and of each batch the share of one of several processes.
 
-  DataLoader(dataset, sampler=batching.shuffled(len(dataset), 128, self.trainer), batch_size=None)
+  batching.loader(dataset, batching.shuffled(len(dataset), 128, self.trainer))
 
 A batch is what a step learns from, however many processes take it: two do the same steps as one, each with half of
 every batch. So a fit is the same fit on one device and on several, and its schedule counts the same steps.
@@ -8,11 +8,12 @@ every batch. So a fit is the same fit on one device and on several, and its sche
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 from torch import Tensor, distributed
-from torch.utils.data import DistributedSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from training.errors import DataError, TrainingError
 
@@ -42,6 +43,14 @@ class Batches(DistributedSampler[Tensor], SequentialSampler):
     def __len__(self) -> int:
         """Return how many batches an epoch has."""
         return self._count
+
+
+def loader(dataset: Dataset[Any], batches: Batches) -> DataLoader[Any]:
+    """Load batches of `dataset`, whose `__getitem__` takes the rows of one.
+
+    It draws nothing of the random numbers that modules draw from: an epoch has the same, whenever its loader was made.
+    """
+    return DataLoader(dataset, sampler=batches, batch_size=None, generator=torch.Generator())
 
 
 def processes() -> int:

@@ -30,7 +30,8 @@ class Failure(Exception):  # noqa: N818  # the outcome of one attempt; callers g
 
     Attributes:
         message: What the server, or the library below, said.
-        transient: The server responded, and another attempt may still succeed: a worker that died is being replaced.
+        transient: The server responded, and another attempt may still succeed: a worker that died is being replaced,
+            or the memory that it is to unmap is still a request's, which may have its response already.
         wrong_address: The server redirects. It is not followed, as the headers, keys among them, are for this one.
     """
 
@@ -106,7 +107,10 @@ _MESSAGES: tuple[tuple[frozenset[Status], str, Kind], ...] = (
     (frozenset({"UNAVAILABLE"}), "http2 header with status: 503", Kind.OVERLOADED),
     (frozenset({"UNAVAILABLE"}), "http2 header with status: 504", Kind.DEADLINE_EXCEEDED),
 )
-_DEAD_WORKER = "Stub process", "is not healthy"  # python_backend/src/python_be.cc, stub_launcher.cc
+_TRANSIENT = (
+    ("Stub process", "is not healthy"),  # python_backend/src/python_be.cc, stub_launcher.cc
+    ("Cannot unregister shared memory region", "in use"),  # server/src/shared_memory_manager.cc
+)
 _REDIRECTS = "http2 header with status: 3"  # gRPC, as above
 
 _HINTS = {
@@ -130,7 +134,8 @@ def failure_of(status: Status, message: str) -> Failure:
     if not message:
         message = f"HTTP status {status}" if isinstance(status, int) else status
     redirects = status in range(300, 400) if isinstance(status, int) else _REDIRECTS in message
-    return Failure(kind, message, all(part in message for part in _DEAD_WORKER), redirects)
+    transient = any(all(part in message for part in parts) for parts in _TRANSIENT)
+    return Failure(kind, message, transient, redirects)
 
 
 def is_unknown_region(error: ClientError) -> bool:

@@ -2,7 +2,7 @@
 
 import random
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 _LOWEST, _USUAL_FIRST_OUTGOING = 10_000, 32_768
@@ -10,22 +10,40 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int = 3) -> list[int]:
-    """Find `count` different ports, by default for HTTP, gRPC and metrics. Another process may be faster to take one.
+    """Find `count` different ports, by default for HTTP, gRPC and metrics, and keep them for whoever asked.
 
-    None is among those that the system gives to outgoing connections, each of which could be that process.
+    For a minute no other process finds them here, nor can it take them unless it means to (SO_REUSEADDR), as servers
+    do. None is among those that the system gives to outgoing connections, each of which could take one.
 
     Raises:
         OSError: too few are free.
     """
     found: list[int] = []
-    with ExitStack() as held:
-        for port in random.sample(range(_LOWEST, _first_outgoing()), 1000):
-            with suppress(OSError):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == count:
-                return found
+    for port in random.sample(range(_LOWEST, _first_outgoing()), 1000):
+        with suppress(OSError):
+            _keep(port)
+            found.append(port)
+        if len(found) == count:
+            return found
     raise OSError("no port is free")
+
+
+def _keep(port: int) -> None:
+    """Have a connection of its own be over on the port, which the system remembers for a minute (TIME_WAIT).
+
+    Raises:
+        OSError: somebody has it, or is to have it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or the server that is to have it could not
+        listening.bind(("127.0.0.1", port))
+        listening.listen(1)
+        with socket.create_connection(("127.0.0.1", port)) as calling:
+            answering, _ = listening.accept()
+            answering.close()  # first: it is this side that remembers
+            calling.recv(1)
 
 
 def _first_outgoing() -> int:

@@ -39,3 +39,17 @@ def test_what_a_failure_means_is_read_from_its_message_where_the_status_does_not
     failure: Failure, kind: Kind
 ) -> None:
     assert failure.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("message", "transient"),
+    [
+        ("Stub process 'steps_0_0' is not healthy.", True),
+        ("Cannot unregister shared memory region 'clients-1', it is currently in use.", True),
+        ("Cannot unregister shared memory region 'clients-1': no such device", False),
+        ("?", False),
+    ],
+)
+@pytest.mark.parametrize("status", ["INTERNAL", 500, 400])
+def test_what_passes_by_itself_may_be_asked_for_again(status: str | int, message: str, transient: bool) -> None:
+    assert failure_of(status, message).transient is transient

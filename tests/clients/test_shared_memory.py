@@ -158,6 +158,15 @@ def test_a_server_that_has_forgotten_the_region_is_told_again(admin: Client, pix
         assert regions(admin) == {name}
 
 
+def test_what_a_response_was_just_made_of_can_be_unmapped(admin: Client, pixels: np.ndarray) -> None:
+    """Triton may still have it when the response is here."""
+    with SharedMemory(admin, 1 << 20, mode=0o666) as region:
+        for _ in range(200):
+            region.infer(CLASSIFIER, {"pixels": pixels[:1]})
+            [name] = regions(admin)
+            admin.unregister_shared_memory(name)
+
+
 def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(nobody: str) -> None:
     folder = os.statvfs("/dev/shm")
     if not folder.f_blocks:

@@ -82,12 +82,10 @@ class SeedEpochs(pl.Callback):
     So a run that is resumed draws what it would have drawn, and ends as if it had not stopped.
     """
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Seed what modules draw from, before an epoch's first step."""
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed what modules draw from, before an epoch's first batch is there to be augmented."""
         given = os.environ.get("PL_GLOBAL_SEED")  # where Lightning keeps it; none with --seed_everything false
-        if batch_idx or given is None:
+        if given is None:
             return
         seed = (int(given) + 1_000_003 * trainer.current_epoch + 7919 * trainer.global_rank) % 2**32
         random.seed(seed)

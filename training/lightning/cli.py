@@ -43,6 +43,8 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
         DataError: the data cannot be had.
     """
     _quieten()
+    if subcommand != "fit":  # it keeps nothing: its own folder is none that a checkpoint could be missed in
+        warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
     chosen = families.load(family)
     configs = [chosen.directory / "config.yaml"]
     if preset:

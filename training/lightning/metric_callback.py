@@ -93,9 +93,11 @@ class LogMetric(pl.Callback):
             )
 
     def _log(self, split: str, module: pl.LightningModule) -> None:
-        if self._spec.metric is None or not self._outputs:
+        if self._spec.metric is None:
             return
-        self._gather()
+        self._gather()  # first: the others wait for one that has nothing
+        if not self._outputs:
+            return
         scores = self._spec.metric.scores(tasks.predicted(self._outputs, self._spec), self._targets)
         figure = self._spec.metric.value(scores, self._targets)
         module.log(f"{split}_{self._spec.metric.name}", figure, prog_bar=True, sync_dist=True)

@@ -1,7 +1,9 @@
 """The folder of a run, `artifacts/checkpoints/FAMILY/TIME`: new or gone on with, and one process's at a time."""
 
+import ctypes
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,12 +12,13 @@ from pathlib import Path
 from contracts import layout
 from training.errors import TrainingError
 
+_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _HANDED_DOWN = "TRAINING_RUN_FOLDER"  # to the processes that this one starts, to train together with
 
 
 @contextmanager
 def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
-    """Hold the folder of a run for as long as the fit takes. A new one that nothing was written into is removed.
+    """Hold the folder of a run for as long as the fit takes. One that nothing was written into is removed.
 
     Args:
         gone_on_with: The folder of the run that is resumed; None for a new one, named by the time in UTC.
@@ -25,6 +28,8 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     """
     handed = os.environ.get(_HANDED_DOWN)
     if handed and os.environ.get("LOCAL_RANK", "0") != "0":  # the process that started this one holds it
+        # It may be killed while this one still looks for it, which it would do for half an hour.
+        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         yield Path(handed)
         return
     folder = gone_on_with or _new(layout.checkpoints() / family)
@@ -42,8 +47,8 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     finally:
         os.environ.pop(_HANDED_DOWN, None)
         os.close(lock)
-        with suppress(OSError):  # of one in which there is something
-            folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()  # fails where something is in it, and so does the next
             folder.parent.rmdir()
 
 

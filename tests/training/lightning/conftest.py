@@ -89,16 +89,6 @@ def made_up_year(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_up_flights.write_year(tmp_path_factory.mktemp("data") / source.FOLDER)
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's with all its tables, which take longer than a fit."""
-    from mlflow import MlflowClient
-
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
-
-
 @pytest.fixture
 def fits(made_up_year: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fits]:
     made_up_flights.take_for_the_real_ones(made_up_year, monkeypatch)

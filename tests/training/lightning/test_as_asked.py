@@ -34,12 +34,11 @@ def test_a_fit_of_any_number_of_steps_has_a_learning_rate_in_each(family: str, s
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("steps", [2, 4])
-def test_the_last_of_a_few_steps_is_validated_in_the_middle_of_an_epoch(fits: Fits, steps: int) -> None:
+def test_the_last_of_four_steps_is_validated_in_the_middle_of_an_epoch(fits: Fits) -> None:
     import torch
 
-    folder = fits.fit("--trainer.max_steps", str(steps))
-    assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == steps
+    folder = fits.fit("--trainer.max_steps", "4")
+    assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == 4
     [run] = fits.runs()
     assert len(fits.history(run, "val_auc")) == 1
     assert same(folder / "best.ckpt", folder / "last.ckpt")
@@ -59,7 +58,7 @@ def test_a_run_to_try_everything_once_leaves_nothing(fits: Fits, capsys: pytest.
     from training.lightning import cli
 
     cli.run("fit", "flights", None, ["--data.batch_size", "128", "--trainer.fast_dev_run", "true"])
-    assert not list((fits.artifacts / "checkpoints").glob("flights/*"))
+    assert not (fits.artifacts / "checkpoints" / "flights").exists()
     assert fits.runs() == []
     assert "nothing was kept" in capsys.readouterr().out
 
@@ -111,9 +110,8 @@ def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(fits: Fits
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("profiler", ["simple", "advanced"])
-def test_the_profilers_report_is_an_artifact_of_the_run(fits: Fits, profiler: str) -> None:
-    folder = fits.fit("--trainer.max_steps", "2", "--trainer.profiler", profiler)
+def test_the_profilers_report_is_an_artifact_of_the_run(fits: Fits) -> None:
+    folder = fits.fit("--trainer.max_steps", "2", "--trainer.profiler", "simple")
     [run] = fits.runs()
     found = {artifact.path for artifact in fits.client.list_artifacts(run.info.run_id, "profile")}
     assert {"profile/fit-profile.txt", "profile/test-profile.txt"} <= found

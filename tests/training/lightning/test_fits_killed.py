@@ -101,9 +101,10 @@ class Server:
         store = ("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1")
         files = ("--artifacts-destination", str(self.folder / "files"), "--host", "127.0.0.1", "--port", str(self.port))
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *store, *files], cwd=self.folder, env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         wait_for(self.answers)
 

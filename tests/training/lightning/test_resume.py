@@ -1,6 +1,7 @@
 """A fit that was stopped goes on as if it had not been: the same weights, the same run, every figure once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,21 @@ EPOCHS = ("--trainer.max_epochs", "4")
 
 
 @pytest.fixture
-def stopped(fits: Fits) -> Path:
+def augmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the numbers of every batch disturbed at random, as images are: before the step that learns from it."""
+    import torch
+
+    from training.families.flights.data import DataModule
+
+    def disturbed(self: Any, batch: Any, dataloader_idx: int) -> Any:
+        categories, numbers, late = batch
+        return categories, numbers + 0.1 * torch.randn_like(numbers) if self.trainer.training else numbers, late
+
+    monkeypatch.setattr(DataModule, "on_after_batch_transfer", disturbed)
+
+
+@pytest.fixture
+def stopped(fits: Fits, augmented: None) -> Path:
     """The folder of a run that Ctrl-C stopped in the middle of its third epoch."""
     with raised_in_step(29, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         fits.fit(*EPOCHS, "--run.name", "tried", "--run.tags", "{team: vision}", "--run.note", "why")

@@ -1,6 +1,7 @@
 """What MLflow is told arrives, in order and once, however long MLflow is away meanwhile."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ NOBODY = "http://127.0.0.1:9"  # the port of "discard", on which nobody answers
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A store of its own, and a run in it."""
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A store of its own."""
     from mlflow import MlflowClient
 
     monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    shutil.copy(empty_store, tmp_path)
     for name, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")):
         monkeypatch.setenv(name, value)
     return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

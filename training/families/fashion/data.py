@@ -175,7 +175,7 @@ class DataModule(pl.LightningDataModule):
         # The images are in memory and fetched a batch at a time: worker processes would only copy them, and one by one
         # they would cost more than the training step.
         dataset = TensorDataset(torch.from_numpy(images.copy()), torch.from_numpy(labels))
-        return DataLoader(dataset, sampler=rows, batch_size=None)  # type: ignore[arg-type]  # a batch for a row
+        return batching.loader(dataset, rows)
 
 
 def _flip_and_shift(images: Tensor, reach: int = 2) -> Tensor:

@@ -145,13 +145,11 @@ class DataModule(pl.LightningDataModule):
         groups, train = self.split(name).groups, name == "train"
         columns = [np.concatenate([group.inputs[key] for group in groups]) for key in ("categories", "numbers")]
         late = np.concatenate([group.targets for group in groups if group.targets is not None])
-        dataset: Any = TensorDataset(*map(torch.from_numpy, (*columns, late)))
+        dataset = TensorDataset(*map(torch.from_numpy, (*columns, late)))
         # Whole batches of rows at a time: one by one costs more than the training step.
         count = len(late)
-        rows: Any = (
-            batching.shuffled(count, self.batch_size, self.trainer) if train else batching.in_order(count, _MOST)
-        )
-        return DataLoader(dataset, sampler=rows, batch_size=None)
+        rows = batching.shuffled(count, self.batch_size, self.trainer) if train else batching.in_order(count, _MOST)
+        return batching.loader(dataset, rows)
 
 
 @lru_cache(maxsize=1)

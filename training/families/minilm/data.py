@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -106,7 +106,7 @@ class DataModule(pl.LightningDataModule):
         queries, documents = (tokens.encode(texts[: self.pairs]) for texts in (corpus.queries, corpus.documents))
         pairs = _Pairs(queries, documents[: len(queries)])
         rows = batching.shuffled(len(pairs), self.batch_size, self.trainer)
-        return DataLoader(pairs, sampler=rows, batch_size=None)
+        return batching.loader(pairs, rows)
 
     def val_dataloader(self) -> DataLoader[tuple[Texts, Tensor]]:
         """Return the validation texts in order."""
@@ -129,8 +129,7 @@ class DataModule(pl.LightningDataModule):
         for place, group in enumerate(groups):
             rows = [[place, row] for row in range(len(group))]
             batches += [torch.tensor(rows[at : at + _EVALUATED]) for at in range(0, len(rows), _EVALUATED)]
-        dataset: Any = _Judged(groups)
-        return DataLoader(dataset, sampler=batching.given(batches), batch_size=None)
+        return batching.loader(_Judged(groups), batching.given(batches))
 
 
 class _Pairs(Dataset[tuple[Texts, Texts]]):

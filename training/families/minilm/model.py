@@ -8,10 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from contracts import layout
 from training import schedules
+from training.batching import process, processes
 from training.families import Evaluated
 from training.families.minilm import weights
 from training.families.minilm.spec import TOKENS, WIDTH
@@ -77,8 +78,7 @@ class Module(pl.LightningModule):
         """
         queries, documents = (self.network(**texts) for texts in batch)
         scale, own = self.hparams["scale"], torch.arange(len(queries), device=queries.device)
-        if _processes() > 1:
-            own = own + self.global_rank * len(queries)
+        own = own + process() * len(queries)
         to_documents = scale * queries @ self._of_all(documents).T
         to_queries = scale * documents @ self._of_all(queries).T
         loss = (F.cross_entropy(to_documents, own) + F.cross_entropy(to_queries, own)) / 2
@@ -107,7 +107,7 @@ class Module(pl.LightningModule):
 
     def _of_all(self, embeddings: Tensor) -> Tensor:
         """Return those of every process, [B, 384], in the order of the processes; gradients reach them all."""
-        if _processes() == 1:
+        if processes() == 1:
             return embeddings
         gathered: Tensor = self.all_gather(embeddings, sync_grads=True)  # type: ignore[assignment]  # as it was given
         return gathered.flatten(0, 1)
@@ -115,10 +115,6 @@ class Module(pl.LightningModule):
     def _evaluate(self, batch: tuple[Texts, Tensor]) -> Evaluated:
         texts, targets = batch
         return {"outputs": {"embedding": self.network(**texts)}, "targets": targets}
-
-
-def _processes() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 class _Encoder(nn.Module):
