@@ -12,8 +12,8 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 def free_ports(count: int = 3) -> list[int]:
     """Find `count` different ports, by default for HTTP, gRPC and metrics, and keep them for whoever asked.
 
-    For a minute no other process finds them here, nor can it take them unless it means to (SO_REUSEADDR), as servers
-    do. None is among those that the system gives to outgoing connections, each of which could take one.
+    For a minute no other process finds them here, nor can it bind them unless it sets SO_REUSEADDR or SO_REUSEPORT, as
+    servers do. None is among those that the system gives to outgoing connections, each of which could take one.
 
     Raises:
         OSError: too few are free.
@@ -37,7 +37,8 @@ def _keep(port: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))
     with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or the server that is to have it could not
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # or a server that sets the one alone could not
+            listening.setsockopt(socket.SOL_SOCKET, option, 1)
         listening.bind(("127.0.0.1", port))
         listening.listen(1)
         with socket.create_connection(("127.0.0.1", port)) as calling:

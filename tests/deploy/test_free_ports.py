@@ -20,13 +20,17 @@ def test_another_process_does_not_find_a_port_that_was_found_here() -> None:
     assert "no port is free" in done.stderr
 
 
-def test_whoever_asked_can_listen_on_them() -> None:
+@pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
+def test_whoever_asked_can_listen_on_them(option: int) -> None:
     found = ports.free_ports(4)
     assert len(set(found)) == 4
     for port in found:
-        address = ("127.0.0.1", port)
-        with socket.create_server(address) as server, socket.create_connection(address):  # SO_REUSEADDR, as servers do
-            server.accept()[0].close()
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, option, 1)  # one of the two, as servers do
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            with socket.create_connection(("127.0.0.1", port)):
+                server.accept()[0].close()
 
 
 def test_a_port_that_somebody_listens_on_or_holds_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
