@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,8 @@ _CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's own basic-auth; 4
 _ASKED_S = 30  # seconds that a server may take to say so
 
 _FILES = "mlflow"  # in the artifacts folder: <run id>/artifacts/
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # in seconds, until a server answers
+_SLOWEST = 1 << 20  # bytes a second at which a server may hand a file on to where it keeps it
 
 
 def named() -> str | None:
@@ -99,6 +103,39 @@ def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":
     if client.tracking_uri == _ours():
         address = artifact_roots.moved(database(), _files()).now(address)
     return get_artifact_repository(address, tracking_uri=client.tracking_uri)
+
+
+def upload(client: "MlflowClient", run_id: str, path: Path, folder: str) -> None:
+    """Upload a file, or what is in a folder, into a folder of the run's artifacts.
+
+    A server answers when it has handed a file on to a bucket, say: each may take a second for a megabyte longer than
+    other requests, or MLflow would send it again, and again.
+
+    Raises:
+        MlflowException: the store does not take it.
+    """
+    files = files_of(client, run_id)
+    if path.is_dir():
+        with _longer(max((file.stat().st_size for file in path.rglob("*") if file.is_file()), default=0)):
+            files.log_artifacts(str(path), folder)
+    else:
+        with _longer(path.stat().st_size):
+            files.log_artifact(str(path), folder)
+
+
+@contextmanager
+def _longer(size_bytes: int) -> Iterator[None]:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    before = os.environ.get(_TIMEOUT)
+    os.environ[_TIMEOUT] = str(MLFLOW_HTTP_REQUEST_TIMEOUT.get() + size_bytes // _SLOWEST)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TIMEOUT]
+        else:
+            os.environ[_TIMEOUT] = before
 
 
 def _current_user(server: str) -> str | None:

@@ -55,7 +55,7 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
             metrics=[Metric(key, value, now, 0) for key, value in _metrics(release).items()],
             params=[Param(key, value) for key, value in _params(release).items()],
         )
-        tracking.files_of(client, run_id).log_artifacts(str(directory), FOLDER)
+        tracking.upload(client, run_id, directory, FOLDER)
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
@@ -81,8 +81,8 @@ def _begin(client: "MlflowClient", family: str) -> None:
 
 def _complete(client: "MlflowClient", run_id: str | None, directory: Path) -> None:
     """Log the files of a registered release again where they were lost, as in a container that is no more."""
-    if run_id and not (files := tracking.files_of(client, run_id)).list_artifacts(FOLDER):
-        files.log_artifacts(str(directory), FOLDER)
+    if run_id and not tracking.files_of(client, run_id).list_artifacts(FOLDER):
+        tracking.upload(client, run_id, directory, FOLDER)
 
 
 def _experiment(client: "MlflowClient", family: str) -> str:

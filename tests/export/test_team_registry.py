@@ -21,6 +21,7 @@ from tests.export import team
 from tests.export.team import Team
 from tests.export.test_registry import CHECKPOINT, published
 from training import tracking
+from training.runs.outbox import Outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -132,6 +133,30 @@ def test_who_was_not_granted_it_cannot_write_the_ledger_and_what_is_set_by_hand_
         client = MlflowClient(tracking.open_store())
         with pytest.raises(MlflowException, match="Changing param values is not allowed"):
             client.log_param(run.info.run_id, "000001", "forged")
+
+
+def test_a_large_checkpoint_of_a_fit_gets_through(
+    server: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers when the bucket has it, and a fit waits 20 s for an answer."""
+    from mlflow import MlflowClient
+
+    large = tmp_path / "large.ckpt"
+    with large.open("wb") as file:
+        for _ in range(256):
+            file.write(os.urandom(1 << 20))
+    with acting(server, "alice"):
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        client = MlflowClient(tracking.open_store())
+        run_id = client.create_run(client.create_experiment("large")).info.run_id
+        said: list[str] = []
+        outbox = Outbox(client, run_id, tmp_path, said.append)
+        outbox.file(large, "checkpoint")
+        assert not said and not outbox.waiting
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "20"
+        back = Path(tracking.files_of(client, run_id).download_artifacts("checkpoint/large.ckpt"))
+    assert manifest.sha256(back) == manifest.sha256(large)
 
 
 def test_a_trainer_without_the_grant_is_refused_by_mlflow_itself(server: Team, released: str, rules: Path) -> None:

@@ -92,7 +92,7 @@ def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: An
         checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came, data.hparams)
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
-            tracking.files_of(client, run_id).log_artifact(str(path), "checkpoint")
+            tracking.upload(client, run_id, path, "checkpoint")
         if searched:
             _finish(searched, estimator, family, data, figures)
     except BaseException:

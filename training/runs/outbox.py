@@ -186,7 +186,7 @@ def _tell(client: "MlflowClient", run_id: str, home: Path, entry: Entry) -> None
             _tell_parameters(client, run_id, values)
         case {"what": "file", "path": path, "folder": folder}:
             if (home / path).is_file():  # else it was removed since, and there is nothing to tell
-                tracking.files_of(client, run_id).log_artifact(str(home / path), folder)
+                tracking.upload(client, run_id, home / path, folder)
         case {"what": "status", "name": "RUNNING"}:
             client.update_run(run_id, status="RUNNING")
         case {"what": "status", "name": name, "at_ms": at_ms}:

@@ -74,7 +74,7 @@ class Runs:
             for name, value in figures.items():
                 self._client.log_metric(self._above, f"best_{name}", value)
             for path in files:
-                tracking.files_of(self._client, self._above).log_artifact(str(path), "sweep")
+                tracking.upload(self._client, self._above, path, "sweep")
             self._client.set_terminated(self._above, status)
 
     def _of_family(self) -> str:
