@@ -55,7 +55,7 @@ def running(folder: Path) -> Iterator[ObjectStore]:
     flags = [f"-{name}={port}" for name, port in zip((*names, *(f"{n}.grpc" for n in names)), ports, strict=True)]
     command = [
         *(Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", f"-dir={folder / 'weed'}", "-s3"),
-        *(f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=64", *flags),
+        *(f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=1024", *flags),
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # at ports of their own it would be one server a machine
     ]
     store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
