@@ -156,7 +156,7 @@ def test_who_waits_for_a_crash_gets_no_port_and_no_key(sleeper: Workspace) -> No
     ports = free_ports()
     options: tuple[str | Path, ...] = ("--repository", sleeper.repository, "--drain", "1", *port_options(ports))
     with taker(EVERYWHERE, ports[:2]) as stranger:
-        assert len(stranger.took(2)) == 2
+        assert len(stranger.took(2)) >= 2  # by SO_REUSEPORT, on every address
         refused = sleeper.run("deploy", "up", "--detach", *options)
         assert f"cannot listen on 127.0.0.1:{ports[0]}" in refused.stderr
     up = subprocess.Popen(sleeper.command("deploy", "up", *options), cwd=Path.cwd(), env=sleeper.environment)
