@@ -149,9 +149,9 @@ def _configurations(release: Taken, triton: Triton) -> Iterator[str | None]:
     Where the CPU's has an ensemble run in one process, it is served as the ensemble, too, which is what a GPU has.
     """
     one_process = any(model_config.is_in_process(folder, _CPU) for folder in release.models.values())
-    if not triton.native:
+    if not (triton.native and one_process):  # which has no such backend
         yield _CPU
-    if triton.native or one_process:
+    if one_process:
         yield _AS_ENSEMBLES
     if arguments.config_name(triton, Settings()) is None and _fits_gpu(release):
         yield None
