@@ -1,0 +1,51 @@
+"""Ray Serve: replicas behind its proxy, each with dynamic batching.
+
+https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html and /performance.html
+"""
+
+import signal
+import sys
+
+import ray
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+from work import Work, settings
+
+SETTINGS = settings()
+
+
+@serve.deployment(
+    num_replicas=SETTINGS["replicas"],
+    max_ongoing_requests=SETTINGS["max_ongoing_requests"],
+    ray_actor_options={"num_cpus": 0.1},
+    logging_config={"enable_access_log": False, "log_level": "WARNING"},
+)
+class Task:
+    """The task behind Ray Serve's batching."""
+
+    def __init__(self) -> None:
+        """Load the task in a replica."""
+        self.work = Work.of_environment()
+
+    @serve.batch(
+        max_batch_size=SETTINGS["max_batch_size"], batch_wait_timeout_s=SETTINGS["batch_wait_timeout_s"]
+    )
+    async def many(self, bodies: list[bytes]) -> list[bytes]:
+        """Answer a batch."""
+        return self.work.many(bodies)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        body = await request.body()
+        answer = await self.many(body) if SETTINGS["max_batch_size"] > 1 else self.work.one(body)
+        return Response(answer, media_type=self.work.media_type)
+
+
+if __name__ == "__main__":
+    ray.init(include_dashboard=False, logging_level="warning", configure_logging=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+    serve.run(Task.bind(), route_prefix="/predict")
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    serve.shutdown()
+    ray.shutdown()

@@ -1,0 +1,2 @@
+MODEL = "photo"
+def repository(): raise NotImplementedError

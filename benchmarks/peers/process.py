@@ -1,0 +1,141 @@
+"""A server's processes: started, ended, halted while another is measured, and what they took of the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.errors import MeasurementError
+from benchmarks.peers.peer import APPS, Peer, Settings
+from benchmarks.peers.task import Task
+from benchmarks.peers.wrk import Generator
+from cli.installing import tool_environments
+from deploy.triton.ports import free_ports
+
+_START_S = 90
+_END_S = 10
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A process with all below it."""
+
+    pid: int
+
+    def processes(self) -> list[psutil.Process]:
+        """Return those that there are now."""
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        return []
+
+    def cpu_s(self) -> float:
+        """Return what they have taken of the CPU, with what they have waited for."""
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory_mb(self) -> float:
+        """Return their memory, what they share counted once."""
+        total = 0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().pss
+        return total / 1e6
+
+    def halt(self) -> None:
+        """Stop them where they are: what is idle still takes some of the CPU, one more than another."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let them run again."""
+        self._signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """End them, whatever they do."""
+        processes = self.processes()
+        self.go_on()
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes[:1] if how == signal.SIGTERM else processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(how)
+            _, processes = psutil.wait_procs(processes, timeout=_END_S)
+
+    def _signal(self, number: int) -> None:
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+@contextmanager
+def serving(
+    peer: Peer, settings: Settings, task: Task, scratch: Path, generator: Generator
+) -> Iterator[tuple[str, Tree]]:
+    """Run a peer for as long as the block does; yield its address and its processes.
+
+    Raises:
+        MeasurementError: it does not answer right, with the end of what it said.
+        InstallError: its environment cannot be made.
+    """
+    programs = tool_environments.programs(peer.environment)
+    [port] = free_ports(1)
+    log = scratch / f"{peer.name}.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            peer.command(programs, port, settings),
+            cwd=APPS,
+            env=_environment(programs, settings, task, scratch),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours
+        )
+    tree = Tree(process.pid)
+    try:
+        try:
+            generator.wait_until_ready(f"127.0.0.1:{port}", _START_S, process)
+        except MeasurementError as error:
+            told = "\n  ".join(log.read_text(errors="replace").strip().splitlines()[-15:])
+            raise MeasurementError(f"{peer.label} does not serve with {dict(settings)}: {error}", note=told) from error
+        yield f"127.0.0.1:{port}", tree
+    finally:
+        tree.end()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+
+
+def versions(peer: Peer) -> dict[str, str]:
+    """Return the versions of what a peer is made of, and of what runs the graph in it."""
+    python = tool_environments.programs(peer.environment) / "python"
+    names = (*peer.packages, "onnxruntime", "numpy", "pillow")
+    code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
+    found: dict[str, str] = json.loads(
+        subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    )
+    return found
+
+
+def _environment(programs: Path, settings: Settings, task: Task, scratch: Path) -> dict[str, str]:
+    """Return what a peer is told; of ours it gets what any program needs, and a home of its own."""
+    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+    return {
+        **kept,
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "PYTHONPATH": str(APPS),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": str(settings.get("threads", 1)),
+        "PEER_TASK": str(task.folder),
+        "PEER_SETTINGS": json.dumps(dict(settings)),
+    }
