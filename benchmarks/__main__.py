@@ -17,6 +17,7 @@
   python -m benchmarks switch                                 releases that differ in everything, under load
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
+  python -m benchmarks limit                                  what this machine could answer without any server
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -179,6 +180,12 @@ def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
 
 
+def _limit(limit: argparse.ArgumentParser) -> None:
+    _rounds(limit, 5)
+    _seconds(limit, 1, "of each of the five measurements in a round")
+    _model(limit)
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -313,6 +320,12 @@ COMMANDS = (
         "versions, plans, CUDA graphs, answers, upgrades and crashes on a GPU: ten minutes, a bundle of evidence",
         "benchmarks.gpu_day.commands:main",
         _gpu_day,
+    ),
+    Command(
+        "limit",
+        "the release's own steps and graph in process, without a server: what all figures are a share of",
+        "benchmarks.limit:main",
+        _limit,
     ),
 )
 
