@@ -18,6 +18,7 @@
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks limit                                  what this machine could answer without any server
+  python -m benchmarks peers                                  this server, its peers and the machine's limits, in one run
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -216,6 +217,18 @@ def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     )
 
 
+def _peers(peers: argparse.ArgumentParser) -> None:
+    from benchmarks.peers.names import MODELS, PEERS
+
+    peers.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="default: all, of %(choices)s")
+    peers.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], help="default: all, of %(choices)s")
+    _rounds(peers, 5)
+    _seconds(peers, 3, "of each measurement, whole ones: three a system in a round")
+    peers.add_argument(
+        "--search", action="store_true", help="look for each peer's best settings first; an hour for all"
+    )
+
+
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=layout.DEFAULT_FAMILY, help="default: the ensemble %(default)s")
 
@@ -315,6 +328,12 @@ COMMANDS = (
         _startup,
     ),
     Command("export", "wall time and peak memory of an export", "benchmarks.export:main", _export),
+    Command(
+        "peers",
+        "this server beside FastAPI, LitServe, BentoML, Ray Serve and MLServer, as shares of the machine's limit",
+        "benchmarks.peers.command:main",
+        _peers,
+    ),
     Command(
         "gpu-day",
         "versions, plans, CUDA graphs, answers, upgrades and crashes on a GPU: ten minutes, a bundle of evidence",

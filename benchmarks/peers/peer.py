@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Peer:
     space: Mapping[str, tuple[Any, ...]]  # {setting: values that are tried}, the first is where the search starts
     source: str  # what it is set up after
     wire: Wire = wire.PLAIN
+    variables: Mapping[str, str] = field(default_factory=dict)  # of its environment
 
     @property
     def start(self) -> dict[str, Any]:
@@ -104,12 +105,13 @@ PEERS = {
             {
                 "workers": (2, 1),
                 "batchable": (True, False),
-                "max_batch_size": (64, 16),
-                "max_latency_ms": (100, 20, 1000),
+                "max_batch_size": (100, 16),
+                "max_latency_ms": (60_000, 1000),
                 "threads": (1, 2),
             },
             "https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html",
             wire.LISTS,
+            {"BENTOML_DO_NOT_TRACK": "True"},
         ),
         Peer(
             "ray",
@@ -118,6 +120,7 @@ PEERS = {
             ("ray",),
             _script("ray_app"),
             {
+                "haproxy": (True, False),
                 "replicas": (2, 1),
                 "max_ongoing_requests": (100, 32),
                 "max_batch_size": (8, 16, 1),
@@ -125,6 +128,7 @@ PEERS = {
                 "threads": (1, 2),
             },
             "https://docs.ray.io/en/latest/serve/advanced-guides/performance.html",
+            variables={"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"},
         ),
         Peer(
             "mlserver",

@@ -18,7 +18,7 @@ from benchmarks.peers.wrk import Generator
 from cli.installing import tool_environments
 from deploy.triton.ports import free_ports
 
-_START_S = 90
+_START_S = 180  # Ray takes its time where the machine is busy
 _END_S = 10
 
 
@@ -93,7 +93,7 @@ def serving(
         process = subprocess.Popen(
             peer.command(programs, port, settings),
             cwd=APPS,
-            env=_environment(programs, settings, task, scratch),
+            env={**_environment(programs, settings, task, scratch), **peer.variables},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

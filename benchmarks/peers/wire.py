@@ -64,6 +64,18 @@ def _lists_answer(question: Question, body: bytes) -> Tensors:
     return _plain_answer(question, answer if answer.startswith(b"{") else base64.b64decode(answer))
 
 
+def _v2_request(question: Question) -> bytes:
+    data = base64.b64encode(question.body).decode()
+    given = {"name": "body", "shape": [1, 1], "datatype": "BYTES", "data": [data]}
+    body = json.dumps({"id": "1", "inputs": [given]}).encode()  # without an id it makes one up
+    return _http("/v2/models/task/infer", body, "Content-Type: application/json\r\n")
+
+
+def _v2_answer(question: Question, body: bytes) -> Tensors:
+    [answer] = json.loads(body)["outputs"][0]["data"]
+    return _lists_answer(question, json.dumps([answer]).encode())
+
+
 def _http(path: str, body: bytes, headers: str) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -72,4 +84,4 @@ def _http(path: str, body: bytes, headers: str) -> bytes:
 PLAIN = Wire("the sample as the body, JSON or raw numbers back", _plain_request, _plain_answer)
 TRITON = Wire("Open Inference Protocol with binary tensors", _triton_request, _triton_answer)
 LISTS = Wire("a JSON list with the sample in base64, a list of strings back", _lists_request, _lists_answer)
-V2 = Wire("Open Inference Protocol", _plain_request, _plain_answer)
+V2 = Wire("Open Inference Protocol, the sample in base64", _v2_request, _v2_answer)

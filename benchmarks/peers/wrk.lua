@@ -1,9 +1,11 @@
 -- What wrk does for `python -m benchmarks peers`: it sends whole requests that lie in files, and keeps every answer.
---   wrk … URL -- FOLDER FIRST
--- FOLDER holds 1.request … COUNT.request and gets `found`. With one connection the requests are sent in turn. With
--- more, each thread sends one of them, FIRST its number in the first thread: wrk does not tell a script which
+--   IN_TURN=0|1 FOUND=FILE wrk … URL -- FOLDER FIRST
+-- FOLDER holds 1.request, 2.request, …; what was found is written to FILE. IN_TURN=1, for one connection, sends one after
+-- the other. Else each thread sends one of them, FIRST its number in the first thread: wrk does not tell a script which
 -- connection an answer came over, and so it is known all the same which request it is an answer to.
--- Answers are counted by their bytes: what is the same is judged once, by whoever reads `found`.
+-- Answers are counted by their bytes: what is the same is judged once, by whoever reads FILE.
+-- What `done` reads of a thread are numbers and strings in global variables: wrk 4's thread:get() of a table takes one
+-- value too many off the thread's stack, and ends with a segmentation fault a few tables later.
 
 local threads = {}
 local most = 20000 -- different answers of a thread: more is no answer any more, and would fill the memory
@@ -15,19 +17,15 @@ end
 
 function init(args)
   local folder, first = args[1], tonumber(args[2])
-  requests, seen, refused = {}, {}, {}
+  requests, places = {}, {}
   local file = io.open(folder .. "/1.request", "rb")
   while file do
     table.insert(requests, file:read("*a"))
+    table.insert(places, {})
     file:close()
     file = io.open(folder .. "/" .. (#requests + 1) .. ".request", "rb")
   end
-  for place = 1, #requests do
-    seen[place] = {}
-    _G["seen" .. place] = seen[place] -- wrk's thread:get() ends with a table that holds tables
-  end
-  count = #requests
-  sent, different = 0, 0
+  sent, different, refused_status = 0, 0, 0
   fixed = os.getenv("IN_TURN") ~= "1" and (first - 1 + number) % #requests + 1
 end
 
@@ -37,21 +35,22 @@ function request()
 end
 
 function response(status, headers, body)
-  local of = fixed or (sent - 1) % #requests + 1 -- one connection: the last that was sent
   if status ~= 200 then
-    refused[status] = body
+    refused_status, refused_body = status, body
     return
   end
-  local answers = seen[of]
-  local count = answers[body]
+  local of = fixed or (sent - 1) % #requests + 1 -- one connection: the last that was sent
+  local count = places[of][body]
   if not count then
     different = different + 1
     if different > most then
       error("too many different answers")
     end
-    count = 0
+    count = "count" .. different
+    places[of][body], _G[count] = count, 0
+    _G["of" .. different], _G["body" .. different] = of, body
   end
-  answers[body] = count + 1
+  _G[count] = _G[count] + 1
 end
 
 local function hex(text)
@@ -64,13 +63,12 @@ function done(summary, latency, rates)
   file:write(string.format("summary %d %d %d %d %d %d %d\n", summary.duration, summary.requests, errors.connect,
     errors.read, errors.write, errors.timeout, errors.status))
   for _, thread in ipairs(threads) do
-    for of = 1, thread:get("count") do
-      for body, count in pairs(thread:get("seen" .. of)) do
-        file:write(string.format("answer %d %d %s\n", of, count, hex(body)))
-      end
+    for place = 1, thread:get("different") do
+      local of, count, body = thread:get("of" .. place), thread:get("count" .. place), thread:get("body" .. place)
+      file:write(string.format("answer %d %d %s\n", of, count, hex(body)))
     end
-    for status, body in pairs(thread:get("refused")) do
-      file:write(string.format("refused %d %s\n", status, hex(body)))
+    if thread:get("refused_status") > 0 then
+      file:write(string.format("refused %d %s\n", thread:get("refused_status"), hex(thread:get("refused_body"))))
     end
   end
   for place = 1, #latency do

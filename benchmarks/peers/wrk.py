@@ -211,3 +211,15 @@ def as_measured(corrected: dict[int, int], duration_us: int, requests: int, conn
         for other in range(latency - expected, expected, -expected):
             found[other] = found.get(other, 0) - count
     return {latency: count for latency, count in sorted(found.items()) if count > 0}
+
+
+def described() -> dict[str, str]:
+    """Return what the generator is, for a result."""
+    path, variables = program()
+    said = subprocess.run([path, "-v"], env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    name = next(iter((said.stdout + said.stderr).splitlines()), "wrk")
+    return {
+        "program": name.partition(" [")[0],
+        "threads": f"{THREADS}, one at one connection",
+        "checked": "every answer, by its bytes: each different one is compared with the reference's",
+    }

@@ -3,16 +3,35 @@
 https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html and /performance.html
 """
 
+import os
 import signal
 import sys
+from tempfile import gettempdir
 
-import ray
-from ray import serve
-from starlette.requests import Request
-from starlette.responses import Response
 from work import Work, settings
 
 SETTINGS = settings()
+# What the performance guide has for throughput. Ray reads it when it is imported.
+os.environ |= {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+if SETTINGS["haproxy"]:
+    os.environ |= {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{gettempdir()}/haproxy/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{gettempdir()}/haproxy/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{gettempdir()}/haproxy",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{gettempdir()}/haproxy/server-state",
+    }
+
+import ray  # noqa: E402  # see above
+from ray import serve  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
 
 
 @serve.deployment(
