@@ -19,6 +19,8 @@
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks limit                                  what this machine could answer without any server
   python -m benchmarks peers                                  this server, its peers and the machine's limits, in one run
+  python -m benchmarks report                                 the newest result of `peers` as a page with pictures
+  python -m benchmarks compare BEFORE AFTER                   what has changed between two results, and what is noise
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -229,6 +231,26 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     )
 
 
+def _report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("result", type=Path, nargs="?", metavar="RESULT", help="default: the newest of `peers`")
+    report.add_argument(
+        "--folder", type=Path, metavar="DIRECTORY", help="where it goes (default: artifacts/benchmarks/report-RESULT)"
+    )
+    report.add_argument(
+        "--price-per-core-hour", type=positive, metavar="PRICE", help="adds what the CPU of a million answers costs"
+    )
+
+
+def _compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("before", type=Path, metavar="BEFORE")
+    compare.add_argument("after", type=Path, metavar="AFTER")
+    compare.add_argument("--system", metavar="NAME", help="tell of this one alone, as in `ours` (default: of all)")
+    compare.add_argument(
+        "--least", type=positive, default=5, metavar="PERCENT", help="a change that matters (default: %(default)g)"
+    )
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=layout.DEFAULT_FAMILY, help="default: the ensemble %(default)s")
 
@@ -333,6 +355,18 @@ COMMANDS = (
         "this server beside FastAPI, LitServe, BentoML, Ray Serve and MLServer, as shares of the machine's limit",
         "benchmarks.peers.command:main",
         _peers,
+    ),
+    Command(
+        "report",
+        "a result as one page that needs nothing else, and as Markdown with pictures",
+        "benchmarks.reporting.page:main",
+        _report,
+    ),
+    Command(
+        "compare",
+        "two results: what is better or worse, and what cannot be told from noise",
+        "benchmarks.reporting.comparing:main",
+        _compare,
     ),
     Command(
         "gpu-day",

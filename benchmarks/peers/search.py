@@ -59,9 +59,7 @@ def search(
     return best.settings, tries
 
 
-def _try(
-    peer: Peer, settings: dict[str, Any], task: Task, scratch: Path, generator: Generator, seconds: float
-) -> Try:
+def _try(peer: Peer, settings: dict[str, Any], task: Task, scratch: Path, generator: Generator, seconds: float) -> Try:
     try:
         with process.serving(peer, settings, task, scratch, generator) as (address, _):
             generator.closed_loop(address, CONNECTIONS, _WARM_UP_S)

@@ -123,7 +123,9 @@ def _find(release: Bundle, name: str) -> Path:
 
 def _rows(request: GoldenRequest) -> Sequence[GoldenRequest]:
     scale = {
-        name: float(np.abs(values).max(initial=0)) for name, values in request.answers.items() if values.dtype.kind == "f"
+        name: float(np.abs(values).max(initial=0))
+        for name, values in request.answers.items()
+        if values.dtype.kind == "f"
     }
     tolerance = {
         name: golden.tolerance_in_company(request.tolerance.get(name, 0.0), scale[name]) for name in scale

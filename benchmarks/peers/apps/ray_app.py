@@ -47,9 +47,7 @@ class Task:
         """Load the task in a replica."""
         self.work = Work.of_environment()
 
-    @serve.batch(
-        max_batch_size=SETTINGS["max_batch_size"], batch_wait_timeout_s=SETTINGS["batch_wait_timeout_s"]
-    )
+    @serve.batch(max_batch_size=SETTINGS["max_batch_size"], batch_wait_timeout_s=SETTINGS["batch_wait_timeout_s"])
     async def many(self, bodies: list[bytes]) -> list[bytes]:
         """Answer a batch."""
         return self.work.many(bodies)
