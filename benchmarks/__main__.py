@@ -18,7 +18,7 @@
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks limit                                  what this machine could answer without any server
-  python -m benchmarks peers                                  this server, its peers and the machine's limits, in one run
+  python -m benchmarks peers                                  this server, its peers and the limits, in one run
   python -m benchmarks report                                 the newest result of `peers` as a page with pictures
   python -m benchmarks compare BEFORE AFTER                   what has changed between two results, and what is noise
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence

@@ -1,8 +1,8 @@
 """Where raw figures are kept, each with where it comes from.
 
 A result file is one JSON object: `schema`; `what`, the command; `origin`, see `origin.py`; and what that command found.
-Those that `report` and `compare` read have `measurements`, a list of {what tells it from the others…, "rounds": [{figure:
-a number}, …]}.
+Those that `report` and `compare` read have `measurements`, a list of {what tells it from the others…,
+"rounds": [{figure: a number}, …]}.
 """
 
 import json

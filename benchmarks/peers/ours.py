@@ -31,12 +31,14 @@ ANSWER = {answer}
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.answer = [
-            pb_utils.Tensor(name, np.array(values, dtype)) for name, (values, dtype) in ANSWER.items()
-        ]
+        self.answer = {{name: np.array(values, dtype) for name, (values, dtype) in ANSWER.items()}}
 
     def execute(self, requests):
-        return [pb_utils.InferenceResponse(self.answer) for _ in requests]
+        # Tensors of its own for each: one that two responses share is torn.
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in self.answer.items()])
+            for _ in requests
+        ]
 '''
 
 

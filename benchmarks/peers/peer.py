@@ -9,13 +9,14 @@ from typing import Any
 from benchmarks.peers import wire
 from benchmarks.peers.wire import Wire
 
+_FOR_EVER_MS = "86400000"
 APPS = Path(__file__).with_name("apps")
 Settings = Mapping[str, Any]
 # Programs of its environment, the port, the settings -> the command.
 Command = Callable[[Path, int, Settings], list[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Peer:
     """A server that people would take in place of this one."""
 
@@ -128,7 +129,17 @@ PEERS = {
                 "threads": (1, 2),
             },
             "https://docs.ray.io/en/latest/serve/advanced-guides/performance.html",
-            variables={"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"},
+            variables={
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+                # It is halted while others are measured, and shall not take itself for dead then.
+                "RAY_health_check_period_ms": _FOR_EVER_MS,
+                "RAY_health_check_timeout_ms": _FOR_EVER_MS,
+                "RAY_raylet_start_wait_time_s": "120",
+                "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "3600",
+                "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3600",
+                "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+            },
         ),
         Peer(
             "mlserver",

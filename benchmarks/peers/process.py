@@ -77,9 +77,7 @@ class Tree:
 
 
 @contextmanager
-def serving(
-    peer: Peer, settings: Settings, task: Task, scratch: Path, generator: Generator
-) -> Iterator[tuple[str, Tree]]:
+def serving(peer: Peer, settings: Settings, task: Task, log: Path, generator: Generator) -> Iterator[tuple[str, Tree]]:
     """Run a peer for as long as the block does; yield its address and its processes.
 
     Raises:
@@ -88,14 +86,13 @@ def serving(
     """
     programs = tool_environments.programs(peer.environment)
     [port] = free_ports(1)
-    log = scratch / f"{peer.name}.log"
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             peer.command(programs, port, settings),
             cwd=APPS,
-            env={**_environment(programs, settings, task, scratch), **peer.variables},
+            env={**_environment(programs, settings, task, log.parent), **peer.variables},
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is ours
         )
@@ -104,13 +101,19 @@ def serving(
         try:
             generator.wait_until_ready(f"127.0.0.1:{port}", _START_S, process)
         except MeasurementError as error:
-            told = "\n  ".join(log.read_text(errors="replace").strip().splitlines()[-15:])
-            raise MeasurementError(f"{peer.label} does not serve with {dict(settings)}: {error}", note=told) from error
+            raise MeasurementError(
+                f"{peer.label} does not serve with {dict(settings)}: {error}", note=said(log)
+            ) from error
         yield f"127.0.0.1:{port}", tree
     finally:
         tree.end()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
+
+
+def said(log: Path) -> str:
+    """Return the end of what a server said."""
+    return "\n  ".join(log.read_text(errors="replace").strip().splitlines()[-15:])
 
 
 def versions(peer: Peer) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import limit
+from benchmarks.errors import MeasurementError
 from benchmarks.peers import ours, process, wire
 from benchmarks.peers.peer import Peer, Settings
 from benchmarks.peers.process import Tree
@@ -50,6 +51,7 @@ class System:
     told: Mapping[str, Any]  # settings, wire, versions
     tree: Tree | None = None
     connections: Sequence[int] = CONNECTIONS
+    log: Path | None = None  # of what it says
     found: dict[int, list[Measured]] = field(default_factory=dict)
     latency_us: dict[int, dict[int, int]] = field(default_factory=dict)  # of all rounds
 
@@ -70,11 +72,15 @@ class System:
 
 def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> None:
     """Measure all systems, a round each in another order."""
-    order = random.Random(0)
+    order = random.Random(0)  # noqa: S311  # no secret
     for number in range(rounds):
         for system in order.sample(systems, len(systems)):
             bar.now(f"round {number + 1} of {rounds}, {system.label}")
-            system.once(seconds)
+            try:
+                system.once(seconds)
+            except MeasurementError as error:
+                said = process.said(system.log) if system.log else None
+                raise MeasurementError(f"{system.label}, round {number + 1}: {error}", note=said) from error
             bar.advance()
 
 
@@ -147,7 +153,8 @@ def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
 
 def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: ExitStack) -> System:
     generator = Generator(task.questions, peer.wire, scratch / f"{peer.name}-requests")
-    address, tree = opened.enter_context(process.serving(peer, settings, task, scratch, generator))
+    log = scratch / f"{peer.name}.log"
+    address, tree = opened.enter_context(process.serving(peer, settings, task, log, generator))
     tree.halt()
     told = {
         "settings": dict(settings),
@@ -155,7 +162,7 @@ def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: Exi
         "source": peer.source,
         "versions": process.versions(peer),
     }
-    return System(peer.name, peer.label, _served(generator, address, tree), told, tree)
+    return System(peer.name, peer.label, _served(generator, address, tree), told, tree, log=log)
 
 
 def _served(generator: Generator, address: str, tree: Tree) -> Callable[[int, float], tuple[Measured, dict[int, int]]]:

@@ -1,8 +1,8 @@
 """The search for a peer's settings: one setting after another, whatever answers most at 64 connections.
 
-It starts at what the peer's documentation recommends (the first value of each). Each setting in turn is tried at each of
-its other values, and a value is kept that answers more than 2 % more than the best so far. With more than one pass, the
-next begins at what the last one found. All tries are in the result.
+It starts at what the peer's documentation recommends (the first value of each). Each setting in turn is tried at each
+of its other values, and a value is kept that answers more than 2 % more than the best so far. With more than one pass,
+the next begins at what the last one found. All tries are in the result.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def search(
 
 def _try(peer: Peer, settings: dict[str, Any], task: Task, scratch: Path, generator: Generator, seconds: float) -> Try:
     try:
-        with process.serving(peer, settings, task, scratch, generator) as (address, _):
+        with process.serving(peer, settings, task, scratch / f"{peer.name}.log", generator) as (address, _):
             generator.closed_loop(address, CONNECTIONS, _WARM_UP_S)
             load = generator.closed_loop(address, CONNECTIONS, seconds)
     except MeasurementError as error:

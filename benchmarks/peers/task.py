@@ -122,14 +122,12 @@ def _find(release: Bundle, name: str) -> Path:
 
 
 def _rows(request: GoldenRequest) -> Sequence[GoldenRequest]:
-    scale = {
-        name: float(np.abs(values).max(initial=0))
-        for name, values in request.answers.items()
-        if values.dtype.kind == "f"
-    }
+    numbers = {name: values for name, values in request.answers.items() if values.dtype.kind == "f"}
+    # What a row is batched with moves the last digits.
     tolerance = {
-        name: golden.tolerance_in_company(request.tolerance.get(name, 0.0), scale[name]) for name in scale
-    }  # what a row is batched with moves the last digits
+        name: golden.tolerance_in_company(request.tolerance.get(name, 0.0), float(np.abs(values).max(initial=0)))
+        for name, values in numbers.items()
+    }
     return [
         GoldenRequest(
             request.model,

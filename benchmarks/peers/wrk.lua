@@ -4,11 +4,15 @@
 -- the other. Else each thread sends one of them, FIRST its number in the first thread: wrk does not tell a script which
 -- connection an answer came over, and so it is known all the same which request it is an answer to.
 -- Answers are counted by their bytes: what is the same is judged once, by whoever reads FILE.
--- What `done` reads of a thread are numbers and strings in global variables: wrk 4's thread:get() of a table takes one
--- value too many off the thread's stack, and ends with a segmentation fault a few tables later.
+-- What `done` reads of a thread are numbers and hexadecimal strings in global variables: wrk 4's thread:get() of a table
+-- takes one value too many off the thread's stack, which ends in a segmentation fault, and cuts strings at a zero byte.
 
 local threads = {}
 local most = 20000 -- different answers of a thread: more is no answer any more, and would fill the memory
+
+local function hex(text)
+  return (text:gsub(".", function(c) return string.format("%02x", c:byte()) end))
+end
 
 function setup(thread)
   thread:set("number", #threads)
@@ -36,7 +40,7 @@ end
 
 function response(status, headers, body)
   if status ~= 200 then
-    refused_status, refused_body = status, body
+    refused_status, refused_body = status, hex(body)
     return
   end
   local of = fixed or (sent - 1) % #requests + 1 -- one connection: the last that was sent
@@ -48,13 +52,9 @@ function response(status, headers, body)
     end
     count = "count" .. different
     places[of][body], _G[count] = count, 0
-    _G["of" .. different], _G["body" .. different] = of, body
+    _G["of" .. different], _G["body" .. different] = of, hex(body)
   end
   _G[count] = _G[count] + 1
-end
-
-local function hex(text)
-  return (text:gsub(".", function(c) return string.format("%02x", c:byte()) end))
 end
 
 function done(summary, latency, rates)
@@ -65,10 +65,10 @@ function done(summary, latency, rates)
   for _, thread in ipairs(threads) do
     for place = 1, thread:get("different") do
       local of, count, body = thread:get("of" .. place), thread:get("count" .. place), thread:get("body" .. place)
-      file:write(string.format("answer %d %d %s\n", of, count, hex(body)))
+      file:write(string.format("answer %d %d %s\n", of, count, body))
     end
     if thread:get("refused_status") > 0 then
-      file:write(string.format("refused %d %s\n", thread:get("refused_status"), hex(thread:get("refused_body"))))
+      file:write(string.format("refused %d %s\n", thread:get("refused_status"), thread:get("refused_body")))
     end
   end
   for place = 1, #latency do

@@ -1,8 +1,9 @@
 """`python -m benchmarks compare A B`: what has changed from one result to another, and what is noise.
 
-Two runs see two machines, or one at two times. So a system's change is what is left of it when that of all others of the
-same run is taken off: a peer's locked release does not change, only what it runs on. Intervals are of the logarithms of
-the rounds (Welch's t), for all figures together: of as many as are compared, a single one is told wrong in 5 % of runs.
+Two runs see two machines, or one at two times. So a system's change is what is left of it when that of all others of
+the same run is taken off: a peer's locked release does not change, only what it runs on. Intervals are of the
+logarithms of the rounds (Welch's t), wide enough for all figures together: where nothing has changed, one of twenty
+comparisons finds a change (Bonferroni).
 """
 
 import argparse

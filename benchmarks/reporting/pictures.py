@@ -44,9 +44,14 @@ def throughput_and_tail(figure: Figure, result: Result, task: str) -> None:
         y = [one.median("p99_ms").median for one in points]
         own = system == OURS
         axes.plot(
-            x, y, marker=_marker(result, task, system), color=colour(result, task, system), linewidth=2.5 if own else 1.2,
-            label=plain(result.label(system)), zorder=3 if own else 2,
-        )  # fmt: skip
+            x,
+            y,
+            marker=_marker(result, task, system),
+            color=colour(result, task, system),
+            linewidth=2.5 if own else 1.2,
+            label=plain(result.label(system)),
+            zorder=3 if own else 2,
+        )
         if own:
             for one, at in zip(points, zip(x, y, strict=True), strict=True):
                 axes.annotate(f" {one.connections}", at, color=INK, fontsize=8)

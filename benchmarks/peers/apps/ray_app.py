@@ -38,6 +38,8 @@ from starlette.responses import Response  # noqa: E402
     num_replicas=SETTINGS["replicas"],
     max_ongoing_requests=SETTINGS["max_ongoing_requests"],
     ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=3600,
+    health_check_timeout_s=3600,
     logging_config={"enable_access_log": False, "log_level": "WARNING"},
 )
 class Task:
