@@ -29,6 +29,7 @@ class Peer:
     source: str  # what it is set up after
     wire: Wire = wire.PLAIN
     variables: Mapping[str, str] = field(default_factory=dict)  # of its environment
+    last_words: str = ""  # of its start, where it answers before that is over, and must not be halted then
 
     @property
     def start(self) -> dict[str, Any]:
@@ -140,6 +141,7 @@ PEERS = {
                 "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3600",
                 "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
             },
+            last_words="is started, all of it",
         ),
         Peer(
             "mlserver",

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def serving(peer: Peer, settings: Settings, task: Task, log: Path, generator: Ge
     try:
         try:
             generator.wait_until_ready(f"127.0.0.1:{port}", _START_S, process)
+            _hear(peer.last_words, log)
         except MeasurementError as error:
             raise MeasurementError(
                 f"{peer.label} does not serve with {dict(settings)}: {error}", note=said(log)
@@ -109,6 +111,14 @@ def serving(peer: Peer, settings: Settings, task: Task, log: Path, generator: Ge
         tree.end()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
+
+
+def _hear(last_words: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while last_words not in log.read_text(errors="replace"):
+        if time.monotonic() > deadline:
+            raise MeasurementError(f"it did not say {last_words!r} within {_START_S} s")
+        time.sleep(0.2)
 
 
 def said(log: Path) -> str:

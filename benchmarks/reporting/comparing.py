@@ -1,9 +1,9 @@
 """`python -m benchmarks compare A B`: what has changed from one result to another, and what is noise.
 
 Two runs see two machines, or one at two times. So a system's change is what is left of it when that of all others of
-the same run is taken off: a peer's locked release does not change, only what it runs on. Intervals are of the
-logarithms of the rounds (Welch's t), wide enough for all figures together: where nothing has changed, one of twenty
-comparisons finds a change (Bonferroni).
+the same run, their median, is taken off: a peer's locked release does not change, only what it runs on. Intervals are
+of the logarithms of the rounds (Welch's t), wide enough for all figures together: where nothing has changed, one of
+twenty comparisons finds a change (Bonferroni).
 """
 
 import argparse
@@ -155,9 +155,9 @@ def _change(key: _Key, figure: str, pairs: _Pairs, alpha: float, least: float) -
         for other, pair in pairs.items()
         if (other[0], other[2]) == (task, connections) and other[1] != system
     ]
-    drift = float(np.mean([_difference(one) for one in others])) if others else 0.0
+    drift = float(np.median([_difference(one) for one in others])) if others else 0.0
     middle = _difference(own) - drift
-    width = _half_width([own], alpha) if not others else _half_width([own, *others], alpha)
+    width = _half_width([own, *others], alpha)
     low, high = middle - width, middle + width
     return Change(
         task,
@@ -193,10 +193,14 @@ def _difference(two: _Two) -> float:
 
 
 def _half_width(all_: Sequence[_Two], alpha: float) -> float:
-    """Return half of the interval of the first's difference less the mean of the others' (Welch–Satterthwaite)."""
+    """Return half of the interval of the first's difference less the median of the others' (Welch–Satterthwaite).
+
+    The median, as one of them may have changed itself; its variance is π/2 of the mean's.
+    """
     from scipy.stats import t
 
-    weights = [1.0] + [1.0 / (len(all_) - 1)] * (len(all_) - 1)
+    others = len(all_) - 1
+    weights = [1.0] + [math.sqrt(math.pi / 2) / max(others, 1)] * others
     parts = [
         (weight**2 * float(rounds.var(ddof=1)) / len(rounds), len(rounds) - 1)
         for weight, two in zip(weights, all_, strict=True)

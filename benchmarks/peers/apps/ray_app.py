@@ -65,6 +65,7 @@ if __name__ == "__main__":
     ray.init(include_dashboard=False, logging_level="warning", configure_logging=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
     serve.run(Task.bind(), route_prefix="/predict")
+    print("Ray Serve is started, all of it", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
     ray.shutdown()
