@@ -45,8 +45,9 @@ def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Pat
         began: When the measurement did; its `versions` may be in the summary.
     """
     record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    found = origin.describe(began, summary.pop("versions", None))
-    whole.write(record, json.dumps({"schema": SCHEMA, "what": name, "origin": found, **summary}, indent=1) + "\n")
+    told = {key: value for key, value in summary.items() if key != "versions"}
+    found = {"schema": SCHEMA, "what": name, "origin": origin.describe(began, summary.get("versions")), **told}
+    whole.write(record, json.dumps(found, indent=1) + "\n")
     return record
 
 
