@@ -17,6 +17,10 @@
   python -m benchmarks switch                                 releases that differ in everything, under load
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
+  python -m benchmarks limit                                  what this machine could answer without any server
+  python -m benchmarks peers                                  this server, its peers and the limits, in one run
+  python -m benchmarks report                                 the newest result of `peers` as a page with pictures
+  python -m benchmarks compare BEFORE AFTER                   what has changed between two results, and what is noise
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -179,6 +183,12 @@ def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
 
 
+def _limit(limit: argparse.ArgumentParser) -> None:
+    _rounds(limit, 5)
+    _seconds(limit, 1, "of each of the five measurements in a round")
+    _model(limit)
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -207,6 +217,38 @@ def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     gpu_day.add_argument(
         "--folder", type=Path, metavar="DIRECTORY", help="for the evidence (default: artifacts/gpu-day/TIME)"
     )
+
+
+def _peers(peers: argparse.ArgumentParser) -> None:
+    from benchmarks.peers.names import MODELS, PEERS
+
+    peers.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="default: all, of %(choices)s")
+    peers.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], help="default: all, of %(choices)s")
+    _rounds(peers, 5)
+    _seconds(peers, 3, "of each measurement, whole ones: three a system in a round")
+    peers.add_argument(
+        "--search", action="store_true", help="look for each peer's best settings first; an hour for all"
+    )
+
+
+def _report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("result", type=Path, nargs="?", metavar="RESULT", help="default: the newest of `peers`")
+    report.add_argument(
+        "--folder", type=Path, metavar="DIRECTORY", help="where it goes (default: artifacts/benchmarks/report-RESULT)"
+    )
+    report.add_argument(
+        "--price-per-core-hour", type=positive, metavar="PRICE", help="adds what the CPU of a million answers costs"
+    )
+
+
+def _compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("before", type=Path, metavar="BEFORE")
+    compare.add_argument("after", type=Path, metavar="AFTER")
+    compare.add_argument("--system", metavar="NAME", help="tell of this one alone, as in `ours` (default: of all)")
+    compare.add_argument(
+        "--least", type=positive, default=5, metavar="PERCENT", help="a change that matters (default: %(default)g)"
+    )
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -309,10 +351,34 @@ COMMANDS = (
     ),
     Command("export", "wall time and peak memory of an export", "benchmarks.export:main", _export),
     Command(
+        "peers",
+        "this server beside FastAPI, LitServe, BentoML, Ray Serve and MLServer, as shares of the machine's limit",
+        "benchmarks.peers.command:main",
+        _peers,
+    ),
+    Command(
+        "report",
+        "a result as one page that needs nothing else, and as Markdown with pictures",
+        "benchmarks.reporting.page:main",
+        _report,
+    ),
+    Command(
+        "compare",
+        "two results: what is better or worse, and what cannot be told from noise",
+        "benchmarks.reporting.comparing:main",
+        _compare,
+    ),
+    Command(
         "gpu-day",
         "versions, plans, CUDA graphs, answers, upgrades and crashes on a GPU: ten minutes, a bundle of evidence",
         "benchmarks.gpu_day.commands:main",
         _gpu_day,
+    ),
+    Command(
+        "limit",
+        "the release's own steps and graph in process, without a server: what all figures are a share of",
+        "benchmarks.limit:main",
+        _limit,
     ),
 )
 

@@ -1,0 +1,179 @@
+"""The run: every system up, one measured while the others are halted, round after round in another order.
+
+What is idle is stopped (SIGSTOP), so that a server with busy housekeeping harms itself alone.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import limit
+from benchmarks.errors import MeasurementError
+from benchmarks.peers import ours, process, wire
+from benchmarks.peers.peer import Peer, Settings
+from benchmarks.peers.process import Tree
+from benchmarks.peers.task import Task
+from benchmarks.peers.wrk import Generator, Load
+from cli.progress import Bar
+
+OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
+CONNECTIONS = (1, 16, 64)
+_WARM_UP_S = 1.0
+_LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system at a number of connections in one round."""
+
+    per_s: float  # samples a second
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    most_ms: float
+    cpu_us: float  # of the server's processes, a sample
+    generator_us: float  # of the generator, a sample
+    answers: int  # all of them judged
+    different: int  # of them
+    load: float  # of the machine when the round began: processes that ran or waited, over a minute
+
+
+@dataclass
+class System:
+    """What is measured: a server that is up, or the limit."""
+
+    name: str
+    label: str
+    measure: Callable[[int, float], tuple[Measured, dict[int, int]]]  # connections, seconds
+    told: Mapping[str, Any]  # settings, wire, versions
+    tree: Tree | None = None
+    connections: Sequence[int] = CONNECTIONS
+    log: Path | None = None  # of what it says
+    found: dict[int, list[Measured]] = field(default_factory=dict)
+    latency_us: dict[int, dict[int, int]] = field(default_factory=dict)  # of all rounds
+
+    def once(self, seconds: float) -> None:
+        """Measure it at every number of connections, behind a warm-up."""
+        if self.tree:
+            self.tree.go_on()
+            self.measure(max(self.connections), _WARM_UP_S)
+        for connections in self.connections:
+            one, latency_us = self.measure(connections, seconds)
+            self.found.setdefault(connections, []).append(one)
+            merged = self.latency_us.setdefault(connections, {})
+            for value, count in latency_us.items():
+                merged[value] = merged.get(value, 0) + count
+        if self.tree:
+            self.tree.halt()
+
+
+def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> None:
+    """Measure all systems, a round each in another order."""
+    order = random.Random(0)  # noqa: S311  # no secret
+    for number in range(rounds):
+        for system in order.sample(systems, len(systems)):
+            bar.now(f"round {number + 1} of {rounds}, {system.label}")
+            try:
+                system.once(seconds)
+            except MeasurementError as error:
+                said = process.said(system.log) if system.log else None
+                raise MeasurementError(f"{system.label}, round {number + 1}: {error}", note=said) from error
+            bar.advance()
+
+
+def serve(
+    peers: Mapping[Peer, Settings], task: Task, scratch: Path, opened: ExitStack, say: Callable[[str], None]
+) -> list[System]:
+    """Start the limits, this project's server and the peers, each halted once it has answered right.
+
+    Raises:
+        MeasurementError: one does not answer right.
+    """
+    systems = [_limit(task, opened)]
+    say("this project's server")
+    systems += _ours(task, scratch, opened)
+    for peer, settings in peers.items():
+        say(peer.label)
+        systems.append(_peer(peer, settings, task, scratch, opened))
+    return systems
+
+
+def measured(load: Load, cpu_s: float, machine: float) -> Measured:
+    """Put together what a generator saw and what the server took."""
+    seen = asdict(load)
+    del seen["latency_us"]
+    return Measured(**seen, cpu_us=1e6 * cpu_s / load.answers, load=machine)
+
+
+def _limit(task: Task, opened: ExitStack) -> System:
+    one = opened.enter_context(limit.opened(task.repository, task.shape.model))
+    all_ = opened.enter_context(limit.opened(task.repository, task.shape.model, limit.cores()))
+    rows = [count for count in _LIMIT_ROWS if all_.takes(count)]
+
+    def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        """Call one at a time for one connection, else in all processes: alone and in batches, whichever is more."""
+        load = machine_load()
+        found = [one.measure(1, seconds)] if connections == 1 else [all_.measure(n, seconds / len(rows)) for n in rows]
+        best = max(found, key=lambda each: each.per_s)
+        alone = found[0]
+        made = Measured(
+            per_s=best.per_s,
+            p50_ms=alone.p50_ms,
+            p90_ms=alone.p99_ms,
+            p99_ms=alone.p99_ms,
+            most_ms=alone.p99_ms,
+            cpu_us=min(each.cpu_us for each in found),
+            generator_us=0.0,
+            answers=round(best.per_s * seconds),
+            different=0,
+            load=load,
+        )
+        return made, {}
+
+    told = {"processes": limit.cores(), "samples_a_call": rows, "wire": "none: called directly"}
+    return System(LIMIT, "in-process limit", measure, told, connections=(1, max(CONNECTIONS)))
+
+
+def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
+    up = opened.enter_context(ours.serving(task))
+    made = []
+    questions = {OURS: task.questions, NOTHING: ours.nothing_questions(task)}
+    for name, label in ((OURS, "this project"), (NOTHING, "this project, a model that does nothing")):
+        generator = Generator(questions[name], wire.TRITON, scratch / f"{name}-requests")
+        generator.wait_until_ready(up.http, 60)
+        told = {"settings": "as shipped", "wire": wire.TRITON.name, "versions": ours.versions()}
+        made.append(System(name, label, _served(generator, up.http, up.tree), told, up.tree))
+    up.tree.halt()
+    opened.callback(up.tree.go_on)  # before it is told to end
+    return made
+
+
+def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: ExitStack) -> System:
+    generator = Generator(task.questions, peer.wire, scratch / f"{peer.name}-requests")
+    log = scratch / f"{peer.name}.log"
+    address, tree = opened.enter_context(process.serving(peer, settings, task, log, generator))
+    tree.halt()
+    told = {
+        "settings": dict(settings),
+        "wire": peer.wire.name,
+        "source": peer.source,
+        "versions": process.versions(peer),
+    }
+    return System(peer.name, peer.label, _served(generator, address, tree), told, tree, log=log)
+
+
+def _served(generator: Generator, address: str, tree: Tree) -> Callable[[int, float], tuple[Measured, dict[int, int]]]:
+    def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        machine, before_s = machine_load(), tree.cpu_s()
+        load = generator.closed_loop(address, connections, seconds)
+        return measured(load, tree.cpu_s() - before_s, machine), load.latency_us
+
+    return measure
+
+
+def machine_load() -> float:
+    """Return how many processes ran or waited, over the last minute."""
+    return float(Path("/proc/loadavg").read_text().split()[0])
