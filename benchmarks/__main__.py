@@ -18,6 +18,7 @@
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks limit                                  what this machine could answer without any server
+  python -m benchmarks speed --against COMMIT                 has a request become slower? the gate: `make speed`
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -186,6 +187,20 @@ def _limit(limit: argparse.ArgumentParser) -> None:
     _model(limit)
 
 
+def _speed(speed: argparse.ArgumentParser) -> None:
+    speed.add_argument(
+        "--against", metavar="COMMIT", help="also compare with this commit, or checkout, in the same run"
+    )
+    _seconds(speed, 0.4, "of each of the three measurements of a side in a round")
+    speed.add_argument(
+        "--budget", type=positive, default=60, metavar="SECONDS", help="for all rounds, nine at least (default: 60)"
+    )
+    speed.add_argument(
+        "--keep", action="store_true", help="write the figures to benchmarks/results/speed.json, for later runs"
+    )
+    speed.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -326,6 +341,12 @@ COMMANDS = (
         "the release's own steps and graph in process, without a server: what all figures are a share of",
         "benchmarks.limit:main",
         _limit,
+    ),
+    Command(
+        "speed",
+        "the gate: latency and CPU of a request, served against in process, may not grow",
+        "benchmarks.speed.command:main",
+        _speed,
     ),
 )
 
