@@ -19,6 +19,8 @@
   python -m benchmarks export                                 time and memory of an export, with and without search
   python -m benchmarks limit                                  what this machine could answer without any server
   python -m benchmarks speed --against COMMIT                 has a request become slower? the gate: `make speed`
+  python -m benchmarks scenario spike --rate 200 --p99-ms 50  load as it comes in life, by Locust or k6: does it hold?
+  python -m benchmarks scenario --traffic FILE                recorded traffic, at its own times
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -201,6 +203,37 @@ def _speed(speed: argparse.ArgumentParser) -> None:
     speed.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
+def _scenario(scenario: argparse.ArgumentParser) -> None:
+    scenario.add_argument(
+        "scenario",
+        nargs="?",
+        default="steady",
+        help="steady, ramp, spike, or mixed: a fifth of the requests has priority 1 (default: %(default)s)",
+    )
+    scenario.add_argument(
+        "--rate", type=positive, default=50, metavar="PER_S", help="requests a second at its height (default: 50)"
+    )
+    _seconds(scenario, 30, "that it takes")
+    scenario.add_argument(
+        "--traffic", type=Path, metavar="FILE", help="recorded traffic in place of a scenario: docs/how-to/load.md"
+    )
+    scenario.add_argument("--speed", type=positive, default=1, help="of recorded traffic; 2: twice (default: 1)")
+    scenario.add_argument("--with", dest="with_", choices=["locust", "k6"], default="locust", help="default: locust")
+    scenario.add_argument("--p95-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
+    scenario.add_argument("--p99-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
+    scenario.add_argument(
+        "--max-errors", type=float, default=0.0, metavar="SHARE", help="of wrong, refused and lost ones (default: 0)"
+    )
+    scenario.add_argument(
+        "--connections", type=positive_count, default=64, metavar="N", help="requests under way at most (default: 64)"
+    )
+    scenario.add_argument("--grpc", action="store_true", help="Locust over gRPC, not HTTP")
+    scenario.add_argument("--processes", type=positive_count, metavar="N", help="Locust's workers, below a master")
+    scenario.add_argument("--page", type=positive_count, metavar="PORT", help="Locust's page, until Ctrl-C")
+    scenario.add_argument("--keep", type=Path, metavar="DIRECTORY", help="for k6's plan, or Locust's outcome")
+    scenario.add_argument("--model", nargs="+", default=[layout.DEFAULT_FAMILY], help="in turn (default: %(default)s)")
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -347,6 +380,12 @@ COMMANDS = (
         "the gate: latency and CPU of a request, served against in process, may not grow",
         "benchmarks.speed.command:main",
         _speed,
+    ),
+    Command(
+        "scenario",
+        "steady, ramp, spike, mixed priorities or recorded traffic, by Locust or k6: pass or fail",
+        "benchmarks.scenarios.command:main",
+        _scenario,
     ),
 )
 

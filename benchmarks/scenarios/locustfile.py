@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import grpc.experimental.gevent as grpc_gevent
 from gevent.event import Event
 from locust import User, events, task
 from locust.exception import StopUser
@@ -149,6 +150,8 @@ def prepare(environment: Any, **_: object) -> None:
             gevent.spawn(_end_of_all, environment, settings)
             return
         host = environment.host or Caller.host
+        if host.startswith("grpc"):
+            grpc_gevent.init_gevent()  # else a call blocks all callers of its process
         calls = plan.calls(host, settings)
         _load.client = Client(host, retry=Retry(max_attempts=1))
     except ProjectError as error:

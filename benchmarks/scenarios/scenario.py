@@ -92,7 +92,7 @@ def spike(per_s: float, seconds: float) -> Scenario:
             Stage(edge, per_s),
             Stage(0.2 * seconds - edge, per_s),
             Stage(edge, quiet),
-            Stage(0.4 * seconds - edge, quiet),
+            Stage(0.4 * seconds, quiet),
         ),
     )
 

@@ -6,7 +6,7 @@ Latencies are counted in classes of 1 % of width, so that percentiles are as exa
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 _WIDTH = math.log(1.01)
@@ -27,7 +27,9 @@ class Tally:
         return cls(Counter({int(k): n for k, n in read["latencies"].items()}), Counter(read["errors"]), read["late"])
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return it as JSON has it, with text for keys."""
+        latencies = {str(place): count for place, count in self.latencies.items()}
+        return {"latencies": latencies, "errors": dict(self.errors), "late": self.late}
 
     def answered(self, latency_ms: float) -> None:
         """Count a right answer."""
