@@ -64,7 +64,7 @@ class Load:
         self.planned: Iterator[Planned] = iter(())
         self.tallies: dict[str, Tally] = {}
         self.left = 0  # not answered yet
-        self.spawned, self.callers = Event(), 0
+        self.spawned = Event()
         self.client: Client | None = None
 
     def begin(self, planned: list[Planned]) -> None:
@@ -147,6 +147,7 @@ def prepare(environment: Any, **_: object) -> None:
     try:
         settings = Settings.of_options(environment.parsed_options)
         if isinstance(runner, MasterRunner):
+            environment.parsed_options.parts = runner.worker_count  # with the other options they get it, too
             gevent.spawn(_end_of_all, environment, settings)
             return
         host = environment.host or Caller.host
@@ -163,9 +164,8 @@ def prepare(environment: Any, **_: object) -> None:
 
 
 @events.spawning_complete.add_listener  # type: ignore[untyped-decorator]  # as above
-def go(user_count: int, **_: object) -> None:
-    """Take note of how many callers all processes have together."""
-    _load.callers = user_count
+def go(**_: object) -> None:
+    """Begin in all processes at about the same time."""
     _load.spawned.set()
 
 
@@ -173,8 +173,8 @@ def _run(environment: Any, settings: Settings, calls: Sequence[Call], load: Load
     """Send this process's part of the load, and tell what became of it."""
     load.spawned.wait()
     runner = environment.runner
-    processes = max(1, round(load.callers / max(1, runner.user_count)))
-    part = slice(getattr(runner, "worker_index", 0) % processes, None, processes)
+    parts = getattr(environment.parsed_options, "parts", 1)
+    part = slice(getattr(runner, "worker_index", 0) % parts, None, parts)
     load.begin(plan.planned(settings, calls)[part])
     load.over.wait(settings.seconds + _PATIENCE_S)
     if load.left:
