@@ -21,6 +21,7 @@
   python -m benchmarks speed --against COMMIT                 has a request become slower? the gate: `make speed`
   python -m benchmarks scenario spike --rate 200 --p99-ms 50  load as it comes in life, by Locust or k6: does it hold?
   python -m benchmarks scenario --traffic FILE                recorded traffic, at its own times
+  python -m benchmarks tune MODEL --p99-ms 20                 settings that answer most within an objective
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -234,6 +235,17 @@ def _scenario(scenario: argparse.ArgumentParser) -> None:
     scenario.add_argument("--model", nargs="+", default=[layout.DEFAULT_FAMILY], help="in turn (default: %(default)s)")
 
 
+def _tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("model", metavar="MODEL", help="an ensemble, or a network that is asked by itself")
+    tune.add_argument("--p99-ms", type=positive, required=True, metavar="MS", help="what has to hold")
+    tune.add_argument("--rate", type=positive, metavar="PER_S", help="at which it has to hold, in an open loop, too")
+    tune.add_argument(
+        "--budget", type=positive, default=900, metavar="SECONDS", help="of the search; it goes on later (default: 900)"
+    )
+    _seconds(tune, 1.5, "of each of the levels of load of a trial")
+    _rounds(tune, 9, "of the winner beside today's settings")
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -386,6 +398,12 @@ COMMANDS = (
         "steady, ramp, spike, mixed priorities or recorded traffic, by Locust or k6: pass or fail",
         "benchmarks.scenarios.command:main",
         _scenario,
+    ),
+    Command(
+        "tune",
+        "batch sizes, delays, instances, threads, queues: a search on a real server, a patch with its evidence",
+        "benchmarks.tuning.command:main",
+        _tune,
     ),
 )
 
