@@ -22,6 +22,7 @@
   python -m benchmarks scenario spike --rate 200 --p99-ms 50  load as it comes in life, by Locust or k6: does it hold?
   python -m benchmarks scenario --traffic FILE                recorded traffic, at its own times
   python -m benchmarks tune MODEL --p99-ms 20                 settings that answer most within an objective
+  python -m benchmarks growth connections versions            how cost grows with one thing at a time
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
@@ -246,6 +247,20 @@ def _tune(tune: argparse.ArgumentParser) -> None:
     _rounds(tune, 9, "of the winner beside today's settings")
 
 
+def _growth(growth: argparse.ArgumentParser) -> None:
+    growth.add_argument(
+        "what",
+        nargs="*",
+        choices=["batch", "image", "text", "models", "connections", "versions", []],
+        metavar="WHAT",
+        help="batch, image, text, models, connections, versions (default: all, in some ten minutes)",
+    )
+    growth.add_argument("--sizes", type=positive_count, nargs="+", metavar="N", help="in place of the usual ones")
+    growth.add_argument("--most", type=positive_count, metavar="N", help="no size above it")
+    growth.add_argument("--model", help="of the repository (default: the stand-in of the default family; text: minilm)")
+    _seconds(growth, 2, "of each measurement under load")
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -404,6 +419,12 @@ COMMANDS = (
         "batch sizes, delays, instances, threads, queues: a search on a real server, a patch with its evidence",
         "benchmarks.tuning.command:main",
         _tune,
+    ),
+    Command(
+        "growth",
+        "throughput and memory against batch, image and text size, models, connections, versions",
+        "benchmarks.growth.command:main",
+        _growth,
     ),
 )
 

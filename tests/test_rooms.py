@@ -27,7 +27,7 @@ ROOMS = {
         "versions",
         "drill",
     ),
-    "benchmarks": ("calling", "serving", "releases", "speed", "scenarios", "tuning", "gpu_day"),
+    "benchmarks": ("calling", "serving", "releases", "speed", "scenarios", "tuning", "growth", "gpu_day"),
     "clients": ("core", "transports", "filling", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")

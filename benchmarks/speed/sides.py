@@ -14,7 +14,7 @@ from benchmarks import limit
 from benchmarks.errors import MeasurementError
 from benchmarks.limit import InProcess
 from benchmarks.releases.checkout import Checkout
-from benchmarks.serving import cpu, load
+from benchmarks.serving import load, processes
 from benchmarks.speed import stand_in
 from contracts import golden, layout
 
@@ -67,9 +67,9 @@ class Side:
         )
 
     def _ask(self, connections: int, seconds: float) -> tuple[load.Log, float]:
-        before_s = cpu.used_s(self.pid)
+        before_s = processes.cpu_s(self.pid)
         log = load.closed_loop(self.http, self.requests, connections, seconds)
-        used_s = cpu.used_s(self.pid) - before_s
+        used_s = processes.cpu_s(self.pid) - before_s
         if bad := int((log.outcome != load.Outcome.OK).sum()):
             raise MeasurementError(f"{bad} of {len(log.outcome)} answers of {self.http} were wrong or none")
         return log, used_s

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.errors import MeasurementError
 from benchmarks.releases.checkout import Checkout, Up
-from benchmarks.serving import cpu, load
+from benchmarks.serving import load, processes
 from benchmarks.serving.load import Log, Outcome, Request
 from benchmarks.tuning.settings_of_model import Configured, Tunable
 from contracts import bundle, copying, golden, layout, manifest, model_config
@@ -97,9 +97,9 @@ def requests(http: str, repository: Path, model: str) -> list[Request]:
 
 def closed(up: Up, asked: Sequence[Request], connections: int, seconds: float) -> Level:
     """Ask in a closed loop."""
-    before_s = cpu.used_s(up.pid)
+    before_s = processes.cpu_s(up.pid)
     log = load.closed_loop(up.http, asked, connections, seconds)
-    return _level(connections, log, cpu.used_s(up.pid) - before_s, seconds)
+    return _level(connections, log, processes.cpu_s(up.pid) - before_s, seconds)
 
 
 def at_rate(up: Up, asked: Sequence[Request], per_s: float, seconds: float) -> Level:
@@ -107,9 +107,9 @@ def at_rate(up: Up, asked: Sequence[Request], per_s: float, seconds: float) -> L
     random = np.random.default_rng(0)
     count = max(20, round(per_s * seconds))
     schedule = np.sort(random.uniform(0, count / per_s, count))
-    before_s = cpu.used_s(up.pid)
+    before_s = processes.cpu_s(up.pid)
     log = load.open_loop(up.http, asked, schedule, np.arange(count) % len(asked))
-    return _level(0, log, cpu.used_s(up.pid) - before_s, count / per_s)
+    return _level(0, log, processes.cpu_s(up.pid) - before_s, count / per_s)
 
 
 def _level(connections: int, log: Log, cpu_s: float, seconds: float) -> Level:
