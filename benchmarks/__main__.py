@@ -195,7 +195,7 @@ def _speed(speed: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "--against", metavar="COMMIT", help="also compare with this commit, or checkout, in the same run"
     )
-    _seconds(speed, 0.4, "of each of the three measurements of a side in a round")
+    _seconds(speed, 0.4, "of each of the two measurements of a side in a round")
     speed.add_argument(
         "--budget", type=positive, default=60, metavar="SECONDS", help="for all rounds, nine at least (default: 60)"
     )

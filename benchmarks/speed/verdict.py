@@ -22,7 +22,7 @@ SLACK = 1.03  # two servers of the same files differ by up to 2 %, by where thei
 # Of another machine than the kept figures'. What a server costs and what a network costs do not grow alike.
 OTHER_MACHINE = 1.25
 FIGURES = ("latency", "cpu")
-_TITLES = {"latency": "latency of one connection", "cpu": "CPU of a request"}
+_TITLES = {"latency": "latency of a request", "cpu": "CPU of a request"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.errors import MeasurementError
-from benchmarks.tuning import candidate, settings_of_model
+from benchmarks.tuning import candidate, settings_of_model, space
 from benchmarks.tuning.candidate import CONNECTIONS, Level, Objective
-from benchmarks.tuning.settings_of_model import Configured, Tunable
+from benchmarks.tuning.settings_of_model import ONE_PROCESS, Configured, Tunable
 from benchmarks.tuning.space import Space
 from contracts import manifest
 from contracts.bundle import Bundle
@@ -209,4 +209,6 @@ def configured(release: Bundle) -> dict[str, Configured]:
     found = {
         name: settings_of_model.read(name, folder, candidate.CONFIG_NAME) for name, folder in release.models.items()
     }
-    return {name: each for name, each in found.items() if any(v is not None for v in vars(each.settings).values())}
+    inside = {step for each in found.values() if each.backend == ONE_PROCESS for step in each.steps}
+    found = {name: replace(each, only=("threads",)) if name in inside else each for name, each in found.items()}
+    return {name: each for name, each in found.items() if space.values_of(each)}

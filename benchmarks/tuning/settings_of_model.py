@@ -13,7 +13,7 @@ from contracts import layout, model_config
 from contracts.model_config import ModelConfig
 
 THREADS = "intra_op_thread_count"
-_GRAPH_BACKENDS = ("onnxruntime", "inprocess")  # which have threads of ONNX Runtime's
+ONE_PROCESS = "inprocess"  # the backend that runs an ensemble's steps, so that they are no models of their own
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Configured:
     settings: Tunable
     max_batch_size: int
     has_policy: bool  # of its queue
+    backend: str
+    steps: tuple[str, ...] = ()  # of an ensemble, whichever its backend
+    only: tuple[str, ...] = ()  # the settings that have an effect; none: all
 
     def changed(self, settings: Tunable) -> str:
         """Return the text with other settings.
@@ -70,8 +73,9 @@ def read(model: str, folder: Path, config_name: str | None) -> Configured:
         ModelConfigError: it is missing, or is none.
     """
     path = model_config.chosen(folder, config_name)
+    steps = model_config.steps(model_config.read(folder / model_config.FILE_NAME))
     model_config.read(path)
-    return of_text(model, path, path.read_text())
+    return replace(of_text(model, path, path.read_text()), steps=steps)
 
 
 def of_text(model: str, path: Path, text: str) -> Configured:
@@ -92,7 +96,7 @@ def of_text(model: str, path: Path, text: str) -> Configured:
         queue=int(batching.default_queue_policy.max_queue_size) or None if batches else None,
         threads=_threads(config),
     )
-    return Configured(model, path, text, found, int(config.max_batch_size), policy)
+    return Configured(model, path, text, found, int(config.max_batch_size), policy, config.backend)
 
 
 def described(settings: Mapping[str, Tunable], before: Mapping[str, Tunable]) -> list[str]:
@@ -106,11 +110,6 @@ def described(settings: Mapping[str, Tunable], before: Mapping[str, Tunable]) ->
     return lines
 
 
-def without(settings: Tunable, name: str, like: Tunable) -> Tunable:
-    """Return the settings with one of them as it is elsewhere."""
-    return replace(settings, **{name: getattr(like, name)})
-
-
 def _shown(value: object) -> str:
     return "none" if value in ((), None) else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -121,7 +120,7 @@ def _has_policy(config: ModelConfig) -> bool:
 
 
 def _threads(config: ModelConfig) -> int | None:
-    if config.backend not in _GRAPH_BACKENDS:
+    if config.backend != "onnxruntime":
         return None
     text = config.parameters[THREADS].string_value if THREADS in config.parameters else "0"
     return int(text) if text.isdecimal() else None

@@ -27,7 +27,7 @@ class Space:
         """{"MODEL.setting": its values}; today's are among them."""
         found: dict[str, tuple[Any, ...]] = {}
         for model, configured in self.models.items():
-            for name, values in _values(configured).items():
+            for name, values in values_of(configured).items():
                 now = _key(getattr(configured.settings, name))
                 found[f"{model}.{name}"] = tuple(dict.fromkeys([*values, now]))
         return found
@@ -52,7 +52,8 @@ class Space:
         return found
 
 
-def _values(configured: Configured) -> dict[str, list[Any]]:
+def values_of(configured: Configured) -> dict[str, list[Any]]:
+    """Return {setting: what is tried}, of those that the model has; none: there is nothing to tune."""
     settings, most = configured.settings, 2 * cores() + 1
     found: dict[str, list[Any]] = {}
     if settings.instances is not None:
@@ -67,7 +68,7 @@ def _values(configured: Configured) -> dict[str, list[Any]]:
         found["delay_us"] = [*_DELAYS_US]
     if settings.queue is not None:
         found["queue"] = [*_QUEUES]
-    return found
+    return {name: values for name, values in found.items() if not configured.only or name in configured.only}
 
 
 def _key(value: Any) -> Any:
