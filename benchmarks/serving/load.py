@@ -119,6 +119,12 @@ def responses(address: str, requests: Sequence[Request]) -> list[bytes]:
         raise MeasurementError(f"no answer from {address}: {error}", hint="python -m deploy status") from error
 
 
+def header_length(head: bytes) -> int | None:
+    """Return how long the JSON in a response's body is, as its head says; None where it does not: all of it."""
+    length = _HEADER_LENGTH.search(head)
+    return int(length[1]) if length else None
+
+
 def closed_loop(address: str, requests: Sequence[Request], concurrency: int, duration_s: float) -> Log:
     """Keep `concurrency` requests under way for that long, the requests in turn."""
     run = _Run(address, requests)
@@ -318,8 +324,7 @@ def _is_right(request: Request, response: bytes) -> bool:
 
 def _tensors(response: bytes) -> Tensors:
     head, _, body = response.partition(b"\r\n\r\n")
-    length = _HEADER_LENGTH.search(head)
-    return wire.answer(body, int(length[1]) if length else None)
+    return wire.answer(body, header_length(head))
 
 
 def _response(connection: socket.socket, request: Request) -> bytes:
