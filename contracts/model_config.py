@@ -1,6 +1,7 @@
 """Triton's model configurations: config.pbtxt, and the others of a model that `--model-config-name` chooses."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,16 @@ def chosen(folder: Path, config_name: str | None) -> Path:
     other = folder / OTHERS / f"{plain(config_name)}.pbtxt"
     if config_name is None or not other.is_file():
         return folder / FILE_NAME
-    return folder / FILE_NAME if config_name != plain(config_name) and _is_in_process(other) else other
+    if _is_in_process(other) and (config_name != plain(config_name) or _caches(folder / FILE_NAME)):
+        return folder / FILE_NAME
+    return other
 
 
 def is_in_process(folder: Path, config_name: str | None) -> bool:
-    """Tell whether the model in `folder` is an ensemble whose steps one process runs in that configuration."""
+    """Tell whether the model in `folder` is an ensemble whose steps one process runs in that configuration.
+
+    Not one that caches its answers: of a model that is no ensemble Triton 2.51 keeps failures, too, as empty answers.
+    """
     return _is_in_process(chosen(folder, config_name))
 
 
@@ -89,7 +95,12 @@ def steps(config: ModelConfig) -> tuple[str, ...]:
 
 
 def _is_in_process(path: Path) -> bool:
-    try:
-        return bool(read(path).backend == IN_PROCESS)
-    except ModelConfigError:  # whoever needs it is told
-        return False
+    with suppress(ModelConfigError, OSError):  # whoever needs it is told
+        return IN_PROCESS.encode() in path.read_bytes() and bool(read(path).backend == IN_PROCESS)
+    return False
+
+
+def _caches(path: Path) -> bool:
+    with suppress(ModelConfigError):
+        return bool(read(path).response_cache.enable)
+    return False

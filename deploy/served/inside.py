@@ -47,6 +47,11 @@ def put(folder: Path, version: Path, release: Bundle, config_name: str | None) -
     Raises:
         ModelConfigError: a configuration is missing or is none, or one process cannot run the ensemble.
     """
+    if model_config.read(model_config.chosen(folder, config_name)).response_cache.enable:
+        raise ModelConfigError(
+            f"{folder.name}: response_cache in configs/cpu.pbtxt would keep failures, too, as answers without outputs",
+            hint="enable it in config.pbtxt: the ensemble is served then, which keeps answers alone",
+        )
     own = {f.name: f for f in (*release.models.values(), *release.inside.values())}
     described = []
     for step in _in_order(model_config.read(folder / model_config.FILE_NAME)):

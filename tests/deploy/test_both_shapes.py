@@ -3,6 +3,7 @@
 import dataclasses
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.small_releases import release_of
 from tests.tracked import MODEL_REPOSITORY
 
 ADAPTER = (MODEL_REPOSITORY / "fashion_preprocess" / "1" / "model.py").read_text()
-# Marks a row as of its release; refuses what is below 0. A row of 0.5 takes so long that others wait.
+# Marks a row as of its release; refuses what is below 0. A request of less than 1 takes as many seconds.
 BEFORE = """
 import time
 import numpy as np
@@ -45,8 +46,8 @@ class Step:
         return [self.one(request["IN"]) for request in requests]
 
     def one(self, x):
-        if (x == 0.5).any():
-            time.sleep(0.3)
+        if 0 < x[0, 0] < 1:
+            time.sleep(float(x[0, 0]))
         if (x < 0).any():
             return Refused(f"{{x.min():g}} is below 0")
         if (x == 999).any():
@@ -78,7 +79,6 @@ TENSORS = """
 max_batch_size: 8
 input [ { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] } ]
 output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
-response_cache { enable: true }
 """
 ENSEMBLE = f"""
 platform: "ensemble" {TENSORS}
@@ -91,15 +91,19 @@ ensemble_scheduling {{ step [
 """
 QUEUE = """
 dynamic_batching { priority_levels: 2 default_priority_level: 2
-  default_queue_policy { max_queue_size: 2 default_timeout_microseconds: 5000000 allow_timeout_override: true } }
+  default_queue_policy { max_queue_size: 16 default_timeout_microseconds: 5000000 allow_timeout_override: true } }
 instance_group [ { kind: KIND_CPU count: 3 } ]
 """
 ONE_PROCESS = f'backend: "inprocess" {TENSORS} {QUEUE}'
 SHAPES = ("ensemble", "one process")
 
 
-def publish(root: Path, shape: str, factor: int | None = None) -> int:
-    """The next release, in the one shape or the other without a GPU; its number."""
+def publish(root: Path, shape: str, factor: int | None = None, more: str = "") -> int:
+    """The next release, in the one shape or the other without a GPU; its number.
+
+    Args:
+        more: Of the ensemble's configuration.
+    """
     with repository.new_version(root / "network") as staged:
         n = staged.version
         files = {
@@ -109,7 +113,7 @@ def publish(root: Path, shape: str, factor: int | None = None) -> int:
             "release/before/config.pbtxt": STEP.format(batching=QUEUE, given="IN", made="TAGGED"),
             "release/before/1/step.py": BEFORE.format(n=n),
             "release/before/1/model.py": ADAPTER,
-            "release/whole/config.pbtxt": ENSEMBLE,
+            "release/whole/config.pbtxt": f"{ENSEMBLE} {more}",
         }
         if shape == "one process":
             files["release/whole/configs/cpu.pbtxt"] = ONE_PROCESS
@@ -146,7 +150,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Ru
     workspace.down()
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(scope="module", params=SHAPES)
 def shaped(up: tuple[Workspace, Running], request: pytest.FixtureRequest) -> tuple[Running, int]:
     """A server with a release of that shape."""
     workspace, server = up
@@ -177,42 +181,7 @@ def statistics(server: Running) -> dict[str, Any]:
     return dict(found)
 
 
-def test_releases_of_both_shapes_are_switched_as_one_and_each_names_itself(up: tuple[Workspace, Running]) -> None:
-    """From each shape to each: no request fails, and every answer is of the release that it names."""
-    workspace, server = up
-    root, load, begun = workspace.repository, Load(connections=8), repository.versions(workspace.repository / "network")
-    choosing.promote(server, root, "network", 2)
-    with load.on(server):
-        load.more(100)
-        third = publish(root, "one process")
-        reloading.reload(server, (), lambda _: None)
-        assert served(server) == of_release(third, "one process")
-        load.more(100)
-        for number in (2, 1):
-            assert choosing.rollback(server, root, "network", number).after == number
-            load.more(100)
-        fourth = publish(root, "ensemble")
-        reloading.reload(server, (), lambda _: None)
-        assert served(server) == of_release(fourth, "ensemble")
-        load.more(100)
-        choosing.promote(server, root, "network", third)
-        load.more(100)
-    assert not load.errors
-    assert set(load.answers) == {(float(n), str(n)) for n in (*begun[:2], third, fourth)}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Running], shape: str) -> None:
-    workspace, server = up
-    root, load = workspace.repository, Load(connections=2)
-    before = choosing.promote(server, root, "network", 2).after
-    bad = publish(root, shape, factor=40)
-    with load.on(server), pytest.raises(ChangeError, match=f"version {bad} never served and is parked"):
-        reloading.reload(server, (), lambda _: None)
-    assert not load.errors and set(load.answers) == {(float(before), str(before))}
-    assert served(server) == of_release(2, "one process")
-
-
+@pytest.mark.slow
 def test_a_release_of_the_other_shape_stands_beside(shaped: tuple[Running, int], up: tuple[Workspace, Running]) -> None:
     (server, number), (workspace, _) = shaped, up
     other = 3 - number
@@ -240,17 +209,15 @@ def test_a_bad_request_is_told_in_the_same_words_and_fails_no_other(shaped: tupl
 
 
 def test_a_full_queue_refuses_and_who_has_priority_overtakes(shaped: tuple[Running, int]) -> None:
-    """Three instances at work, two requests of each priority wait; more are refused, and the first are the urgent."""
+    """Three batches are at work, 16 requests of each priority wait: more are refused, and no urgent one is."""
     server, _ = shaped
-    row = np.array([[0.5]], np.float32)
     ended: list[tuple[int, str]] = []
-    with triton.InferenceServerClient(server.http, concurrency=64, network_timeout=30) as client:
-        tensor = triton.InferInput("IN", [1, 1], "FP32")
-        tensor.set_data_from_numpy(row)
+    with triton.InferenceServerClient(server.http, concurrency=96, network_timeout=30) as client:
         sent = []
-        for priority in (2,) * 30 + (1,) * 2:
-            tensor.set_data_from_numpy(row)
-            sent.append((priority, client.async_infer("whole", [tensor], priority=priority, request_id=str(len(sent)))))
+        for number, priority in enumerate((2,) * 80 + (1,) * 8):
+            tensor = triton.InferInput("IN", [1, 1], "FP32")
+            tensor.set_data_from_numpy(np.array([[0.1 + number / 1e5]], np.float32))  # none that the cache knows
+            sent.append((priority, client.async_infer("whole", [tensor], priority=priority)))
         for priority, each in sent:
             try:
                 each.get_result()
@@ -266,20 +233,17 @@ def test_a_request_may_ask_to_wait_for_less(shaped: tuple[Running, int]) -> None
     server, _ = shaped
     with triton.InferenceServerClient(server.http, concurrency=16, network_timeout=30) as client:
         tensor = triton.InferInput("IN", [8, 1], "FP32")
-        tensor.set_data_from_numpy(np.full((8, 1), 0.5, np.float32))
-        busy = [client.async_infer("whole", [tensor]) for _ in range(4)]
-        assert "Request timeout expired" in told(server, 0.5, 1.5, timeout=1000)
+        busy = []
+        for number in range(4):
+            tensor.set_data_from_numpy(np.full((8, 1), 0.5 + number / 100, np.float32))
+            busy.append(client.async_infer("whole", [tensor]))
+        time.sleep(0.1)
+        assert "Request timeout expired" in told(server, 321, timeout=1000)
         for each in busy:
             each.get_result()
 
 
-def test_the_cache_answers_what_was_answered(shaped: tuple[Running, int]) -> None:
-    server, number = shaped
-    before = statistics(server)["inference_stats"]["cache_hit"]["count"]
-    assert {float(ask(server, 123.25).as_numpy("OUT")[0, 0]) for _ in range(5)} == {123.25 * number}
-    assert statistics(server)["inference_stats"]["cache_hit"]["count"] >= before + 4
-
-
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(shaped: tuple[Running, int], up: tuple[Workspace, Running]) -> None:
     server, _ = shaped
     model = "whole" if "before" not in {name.split()[0] for name in served(server)} else "before"
@@ -293,6 +257,56 @@ def test_a_worker_that_dies_is_replaced(shaped: tuple[Running, int], up: tuple[W
     next(iter(before)).kill()
     wait_for(lambda: len(own()) == 3 and before - own(), 60)
     wait_for(lambda: _answers(server), 60)
+
+
+def test_releases_of_both_shapes_are_switched_as_one_and_each_names_itself(up: tuple[Workspace, Running]) -> None:
+    """From each shape to each: no request fails, and every answer is of the release that it names."""
+    workspace, server = up
+    root, load = workspace.repository, Load(connections=8)
+    choosing.promote(server, root, "network", 2)
+    with load.on(server):
+        load.more(100)
+        third = publish(root, "one process")
+        reloading.reload(server, (), lambda _: None)
+        assert served(server) == of_release(third, "one process")
+        load.more(100)
+        for number in (2, 1):
+            assert choosing.rollback(server, root, "network", number).after == number
+            load.more(100)
+        fourth = publish(root, "ensemble")
+        reloading.reload(server, (), lambda _: None)
+        assert served(server) == of_release(fourth, "ensemble")
+        load.more(100)
+        choosing.promote(server, root, "network", third)
+        load.more(100)
+    assert not load.errors
+    assert set(load.answers) == {(float(n), str(n)) for n in (1, 2, third, fourth)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_release_whose_answers_are_wrong_never_serves(up: tuple[Workspace, Running], shape: str) -> None:
+    workspace, server = up
+    root, load = workspace.repository, Load(connections=2)
+    before = choosing.promote(server, root, "network", 2).after
+    bad = publish(root, shape, factor=40)
+    with load.on(server), pytest.raises(ChangeError, match=f"version {bad} never served and is parked"):
+        reloading.reload(server, (), lambda _: None)
+    assert not load.errors and set(load.answers) == {(float(before), str(before))}
+    assert served(server) == of_release(2, "one process")
+
+
+@pytest.mark.slow
+def test_the_cache_keeps_answers_and_no_failures(up: tuple[Workspace, Running]) -> None:
+    """An ensemble that caches is served as one, whatever configs/cpu.pbtxt says."""
+    workspace, server = up
+    cached = publish(workspace.repository, "one process", more="response_cache { enable: true }")
+    reloading.reload(server, (), lambda _: None)
+    assert served(server) == of_release(cached, "ensemble")
+    before = statistics(server)["inference_stats"]["cache_hit"]["count"]
+    assert {float(ask(server, 123.25).as_numpy("OUT")[0, 0]) for _ in range(5)} == {123.25 * cached}
+    assert statistics(server)["inference_stats"]["cache_hit"]["count"] >= before + 4
+    assert {told(server, -5) for _ in range(3)} == {"400 in ensemble 'whole', -5 is below 0"}
 
 
 def _answers(server: Running) -> bool:

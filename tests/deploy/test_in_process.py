@@ -23,6 +23,7 @@ from training.families import FAMILIES
 
 BACKENDS = layout.ROOT / "deploy" / "backends"
 ONE_PROCESS = 'name: "whole" backend: "inprocess" max_batch_size: 8'
+CACHE = "response_cache { enable: true }"
 ENSEMBLE = """
 name: "whole" platform: "ensemble" max_batch_size: 8
 input [ { name: "IN" data_type: TYPE_STRING dims: [ 1 ] } ]
@@ -167,6 +168,11 @@ def test_as_an_ensemble_and_without_cpu_pbtxt_it_is_what_it_ever_was(release: Bu
     assert model_config.read(served / "whole" / "config.pbtxt").platform == "ensemble"
 
 
+def test_an_ensemble_that_caches_its_answers_is_served_as_one(release: Bundle, tmp_path: Path) -> None:
+    (release.models["whole"] / "config.pbtxt").write_text(f"{ENSEMBLE} {CACHE}")
+    assert {path.name for path in placed(release, tmp_path).iterdir()} == {"net", "whole", "before"}
+
+
 def test_a_step_that_another_ensemble_needs_stays_a_model(release: Bundle) -> None:
     other = written(release.models["whole"].parent / "other", {"config.pbtxt": ENSEMBLE.replace("whole", "other")})
     both = Bundle("net", 3, release.directory, {**release.models, "other": other}, False)
@@ -189,11 +195,12 @@ def test_what_is_left_out_knows_its_steps(release: Bundle, tmp_path: Path) -> No
     ("file", "text", "told"),
     [
         ("net/configs/cpu.pbtxt", NET.replace("onnxruntime", "tensorrt"), "net has the backend 'tensorrt'"),
+        ("whole/configs/cpu.pbtxt", f"{ONE_PROCESS} {CACHE}", "would keep failures, too"),
         ("whole/config.pbtxt", ENSEMBLE.replace('"before"', '"absent"'), "has absent as a step, which"),
         ("whole/config.pbtxt", ENSEMBLE.replace('value: "IN"', 'value: "NONE"'), "waits for a tensor that no step"),
         ("whole/config.pbtxt", ENSEMBLE.replace('name: "OUT" data', 'name: "MORE" data'), "makes the output MORE"),
     ],
-    ids=["backend", "absent", "waits", "lacks"],
+    ids=["backend", "cache", "absent", "waits", "lacks"],
 )
 def test_what_one_process_cannot_run_is_refused_with_the_way_out(
     release: Bundle, tmp_path: Path, file: str, text: str, told: str
