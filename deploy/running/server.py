@@ -336,7 +336,7 @@ def _configuration(triton: Triton, settings: Settings, say: Callable[[str], None
     say(str(found))
     if settings.allow_client_shm and not arguments.asks_for_client_memory(triton):
         say("This Triton maps its clients' shared memory unasked: it is not given --allow-client-shm")
-    return found.config_name
+    return arguments.config_name(triton, settings)
 
 
 def _look_at_gpus(triton: Triton, settings: Settings, repository: Path, say: Callable[[str], None]) -> dict[str, str]:

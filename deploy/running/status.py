@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from deploy.errors import RepositoryError
 from deploy.neighbours import direct
 from deploy.running import hold, warm_up, workers
-from deploy.served import arms, missing, unsealed
+from deploy.served import arms, inside, missing, unsealed
 from deploy.served.arms import Arm
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
@@ -206,6 +206,7 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
     if not models:  # it does not answer
         return groups
     there = {path.parent.name for path in root.glob("*/config.pbtxt")}
+    there -= {step for folder in Path(server.served).glob("*/") for step in inside.steps_of(folder)}
     never_loaded = there - {model.name for model in models if not model.never_loaded}
     groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
