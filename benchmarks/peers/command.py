@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.origin import Began
 from benchmarks.peers import run, search, task, wrk
 from benchmarks.peers.peer import PEERS, Peer
 from benchmarks.peers.run import LIMIT, OURS, System
 from benchmarks.peers.task import SHAPES, Task
+from benchmarks.results import Began
 from benchmarks.rounds import median_interval, ratios
 from cli import progress, tables
 from cli.tables import Table, console

@@ -107,7 +107,7 @@ def _tensors(config: object) -> str:
     bare = type(config)()
     bare.input.extend(config.input)  # type: ignore[attr-defined]
     bare.output.extend(config.output)  # type: ignore[attr-defined]
-    return text_format.MessageToString(bare)
+    return str(text_format.MessageToString(bare))
 
 
 def versions() -> dict[str, str]:

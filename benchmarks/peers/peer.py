@@ -9,7 +9,6 @@ from typing import Any
 from benchmarks.peers import wire
 from benchmarks.peers.wire import Wire
 
-_FOR_EVER_MS = "86400000"
 APPS = Path(__file__).with_name("apps")
 Settings = Mapping[str, Any]
 # Programs of its environment, the port, the settings -> the command.
@@ -29,7 +28,8 @@ class Peer:
     source: str  # what it is set up after
     wire: Wire = wire.PLAIN
     variables: Mapping[str, str] = field(default_factory=dict)  # of its environment
-    last_words: str = ""  # of its start, where it answers before that is over, and must not be halted then
+    last_words: str = ""  # of its start, where it answers before that is over
+    halts: bool = True  # it goes on after it was stopped for minutes; else it is started for each of its turns
 
     @property
     def start(self) -> dict[str, Any]:
@@ -133,15 +133,10 @@ PEERS = {
             variables={
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-                # It is halted while others are measured, and shall not take itself for dead then.
-                "RAY_health_check_period_ms": _FOR_EVER_MS,
-                "RAY_health_check_timeout_ms": _FOR_EVER_MS,
                 "RAY_raylet_start_wait_time_s": "120",
-                "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "3600",
-                "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3600",
-                "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
             },
             last_words="is started, all of it",
+            halts=False,
         ),
         Peer(
             "mlserver",

@@ -61,6 +61,15 @@ class Tree:
         """Let them run again."""
         self._signal(signal.SIGCONT)
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let them run for as long as the block does."""
+        self.go_on()
+        try:
+            yield
+        finally:
+            self.halt()
+
     def end(self) -> None:
         """End them, whatever they do."""
         processes = self.processes()

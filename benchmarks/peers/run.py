@@ -1,12 +1,14 @@
 """The run: every system up, one measured while the others are halted, round after round in another order.
 
-What is idle is stopped (SIGSTOP), so that a server with busy housekeeping harms itself alone.
+What is idle is stopped (SIGSTOP), so that a server with busy housekeeping harms itself alone. Ray takes itself for dead
+after that, and is started for each of its turns.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from cli.progress import Bar
 
 OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
 CONNECTIONS = (1, 16, 64)
-_WARM_UP_S = 1.0
+_WARM_UP_S = 2.0
 _LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
 
 
@@ -41,15 +43,19 @@ class Measured:
     load: float  # of the machine when the round began: processes that ran or waited, over a minute
 
 
+# Of connections and seconds, and the latencies beside.
+Measure = Callable[[int, float], tuple[Measured, dict[int, int]]]
+
+
 @dataclass
 class System:
     """What is measured: a server that is up, or the limit."""
 
     name: str
     label: str
-    measure: Callable[[int, float], tuple[Measured, dict[int, int]]]  # connections, seconds
+    measure: Measure
     told: Mapping[str, Any]  # settings, wire, versions
-    tree: Tree | None = None
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext  # in which it may run
     connections: Sequence[int] = CONNECTIONS
     log: Path | None = None  # of what it says
     found: dict[int, list[Measured]] = field(default_factory=dict)
@@ -57,17 +63,14 @@ class System:
 
     def once(self, seconds: float) -> None:
         """Measure it at every number of connections, behind a warm-up."""
-        if self.tree:
-            self.tree.go_on()
+        with self.turn():
             self.measure(max(self.connections), _WARM_UP_S)
-        for connections in self.connections:
-            one, latency_us = self.measure(connections, seconds)
-            self.found.setdefault(connections, []).append(one)
-            merged = self.latency_us.setdefault(connections, {})
-            for value, count in latency_us.items():
-                merged[value] = merged.get(value, 0) + count
-        if self.tree:
-            self.tree.halt()
+            for connections in self.connections:
+                one, latency_us = self.measure(connections, seconds)
+                self.found.setdefault(connections, []).append(one)
+                merged = self.latency_us.setdefault(connections, {})
+                for value, count in latency_us.items():
+                    merged[value] = merged.get(value, 0) + count
 
 
 def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> None:
@@ -145,7 +148,7 @@ def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
         generator = Generator(questions[name], wire.TRITON, scratch / f"{name}-requests")
         generator.wait_until_ready(up.http, 60)
         told = {"settings": "as shipped", "wire": wire.TRITON.name, "versions": ours.versions()}
-        made.append(System(name, label, _served(generator, up.http, up.tree), told, up.tree))
+        made.append(System(name, label, _served(generator, up.http, up.tree), told, up.tree.running))
     up.tree.halt()
     opened.callback(up.tree.go_on)  # before it is told to end
     return made
@@ -154,18 +157,41 @@ def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
 def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: ExitStack) -> System:
     generator = Generator(task.questions, peer.wire, scratch / f"{peer.name}-requests")
     log = scratch / f"{peer.name}.log"
-    address, tree = opened.enter_context(process.serving(peer, settings, task, log, generator))
-    tree.halt()
     told = {
         "settings": dict(settings),
         "wire": peer.wire.name,
         "source": peer.source,
         "versions": process.versions(peer),
     }
-    return System(peer.name, peer.label, _served(generator, address, tree), told, tree, log=log)
+    server = _Started(peer, settings, task, log, generator)
+    if peer.halts:
+        opened.enter_context(server.started())
+        server.tree.halt()
+    turn = server.running if peer.halts else server.started
+    return System(peer.name, peer.label, server.measure, told, turn, log=log)
 
 
-def _served(generator: Generator, address: str, tree: Tree) -> Callable[[int, float], tuple[Measured, dict[int, int]]]:
+class _Started:
+    """A peer that is up, for the whole run or for one turn."""
+
+    def __init__(self, peer: Peer, settings: Settings, task: Task, log: Path, generator: Generator) -> None:
+        self._start = partial(process.serving, peer, settings, task, log, generator)
+        self._generator = generator
+        self.address, self.tree = "", Tree(0)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        with self._start() as (self.address, self.tree):
+            yield
+
+    def running(self) -> AbstractContextManager[object]:
+        return self.tree.running()
+
+    def measure(self, connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        return _served(self._generator, self.address, self.tree)(connections, seconds)
+
+
+def _served(generator: Generator, address: str, tree: Tree) -> Measure:
     def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
         machine, before_s = machine_load(), tree.cpu_s()
         load = generator.closed_loop(address, connections, seconds)

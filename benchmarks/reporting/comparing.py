@@ -167,8 +167,10 @@ def _change(key: _Key, figure: str, pairs: _Pairs, alpha: float, least: float) -
         math.exp(own[0].mean()),
         math.exp(own[1].mean()),
         math.exp(drift) if others else None,
-        *(math.exp(each) for each in (middle, low, high)),
-        verdict=_verdict(low, high, math.log1p(least), FIGURES[figure]),
+        math.exp(middle),
+        math.exp(low),
+        math.exp(high),
+        _verdict(low, high, math.log1p(least), FIGURES[figure]),
     )
 
 

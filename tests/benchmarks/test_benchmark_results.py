@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.errors import MeasurementError
-from benchmarks.origin import Began
+from benchmarks.results import Began
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

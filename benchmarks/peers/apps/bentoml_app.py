@@ -1,3 +1,5 @@
+# mypy: disable-error-code="import-not-found, misc, untyped-decorator, no-any-return, attr-defined"
+# What it imports is in an environment of its own.
 """BentoML: a batchable API, which puts the lists of several requests together.
 
 https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html

@@ -1,7 +1,7 @@
 """FastAPI by hand: the graph runs in the event loop itself, in as many processes as uvicorn has workers."""
 
 from fastapi import FastAPI, Request, Response
-from work import Work
+from work import Work  # type: ignore[import-not-found]  # beside it, where it runs
 
 work = Work.of_environment()
 app = FastAPI()

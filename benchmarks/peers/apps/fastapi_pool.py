@@ -9,7 +9,7 @@ from typing import Annotated
 
 import anyio.to_thread
 from fastapi import Body, FastAPI, Response
-from work import BINARY, Work, settings
+from work import BINARY, Work, settings  # type: ignore[import-not-found]  # beside it, where it runs
 
 work = Work.of_environment()
 

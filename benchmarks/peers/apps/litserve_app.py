@@ -1,3 +1,5 @@
+# mypy: disable-error-code="import-not-found, misc, untyped-decorator, no-any-return, attr-defined"
+# What it imports is in an environment of its own.
 """LitServe: requests are read, batched and computed in workers, apart from the processes that speak HTTP.
 
 https://lightning.ai/docs/litserve/features/batching and /features/performance

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="import-not-found, misc, untyped-decorator, no-any-return, attr-defined"
+# What it imports is in an environment of its own.
 """MLServer: a runtime of one's own behind its adaptive batching and its pool of inference workers.
 
 https://mlserver.readthedocs.io/en/latest/user-guide/adaptive-batching.html and /parallel-inference.html

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="import-not-found, misc, untyped-decorator, no-any-return, attr-defined"
+# What it imports is in an environment of its own.
 """Ray Serve: replicas behind its proxy, each with dynamic batching.
 
 https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html and /performance.html
@@ -38,8 +40,6 @@ from starlette.responses import Response  # noqa: E402
     num_replicas=SETTINGS["replicas"],
     max_ongoing_requests=SETTINGS["max_ongoing_requests"],
     ray_actor_options={"num_cpus": 0.1},
-    health_check_period_s=3600,
-    health_check_timeout_s=3600,
     logging_config={"enable_access_log": False, "log_level": "WARNING"},
 )
 class Task:

@@ -10,13 +10,13 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-import orjson
+import orjson  # type: ignore[import-not-found]  # in the environments of the peers
 from numpy.typing import NDArray
 
 JSON, BINARY = "application/json", "application/octet-stream"
@@ -187,7 +187,7 @@ class Flights:
         return [orjson.dumps({"probability": row}) for row in results["probability"].tolist()]
 
 
-KINDS = {"images": Images, "photos": Photos, "texts": Texts, "flights": Flights}
+KINDS: dict[str, Callable[[Path], Kind]] = {"images": Images, "photos": Photos, "texts": Texts, "flights": Flights}
 
 
 def _module(folder: Path, name: str) -> Any:
