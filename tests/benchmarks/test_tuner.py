@@ -87,7 +87,8 @@ def test_what_differs_is_said() -> None:
 
 
 def tune(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return workspace.run_here("benchmarks", "tune", "words", "--seconds", "0.3", *arguments)
+    where = ("--repository", str(workspace.repository))
+    return workspace.run_here("benchmarks", "tune", "words", "--seconds", "0.3", *where, *arguments)
 
 
 @pytest.fixture
@@ -112,7 +113,8 @@ def test_a_search_that_was_stopped_goes_on(badly_set: Workspace) -> None:
     [trials] = [line for line in second.stdout.splitlines() if " trials, " in line]
     assert int(trials.split()[0]) > 1, "the first one is not tried again"
     assert "\n  0  " not in second.stdout
-    nothing = badly_set.run_here("benchmarks", "tune", "nobody", "--p99-ms", "1")
+    where = ("--repository", str(badly_set.repository))
+    nothing = badly_set.run_here("benchmarks", "tune", "nobody", "--p99-ms", "1", *where)
     assert nothing.returncode == 1 and "belongs to no release" in nothing.stderr
 
 
