@@ -246,6 +246,12 @@ def _tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--budget", type=positive, default=900, metavar="SECONDS", help="of the search; it goes on later (default: 900)"
     )
+    tune.add_argument(
+        "--repository",
+        type=Path,
+        metavar="DIRECTORY",
+        help="default: that of the server that is up, or model_repository",
+    )
     _seconds(tune, 1.5, "of each of the levels of load of a trial")
     _rounds(tune, 9, "of the winner beside today's settings")
 

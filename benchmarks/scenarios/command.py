@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import results, target
+from benchmarks import results, target, workload
 from benchmarks.errors import MeasurementError
 from benchmarks.scenarios import recording, scenario, with_k6
 from benchmarks.scenarios.scenario import ALL
@@ -37,6 +37,8 @@ def main(options: argparse.Namespace) -> int:
         name, judged, seconds = f"{chosen.name}, up to {options.rate:g}/s", chosen.judged, chosen.seconds
     limits = Limits(options.p95_ms, options.p99_ms, options.max_errors)
     up = target.running()
+    for model in () if options.traffic else options.model:
+        workload.find(up.http_url, model, target.repository())  # what is wrong with it is said before anything starts
     with nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory(prefix="scenario-") as scratch:
         folder = Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,7 @@ def _with_locust(url: str, options: argparse.Namespace, outcome: Path) -> list[O
         check=False,
     )
     if not outcome.is_file():
-        note = (done.stderr or "").strip().splitlines()[-5:]
-        raise MeasurementError(f"Locust ended with {done.returncode}, and nothing was counted", note="\n".join(note))
+        lines = (done.stderr or "").splitlines()
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines[-3:]
+        raise MeasurementError(f"Locust ended with {done.returncode}, and nothing was counted", note="\n".join(said))
     return [Outcome(**each) for each in json.loads(outcome.read_text())]

@@ -17,6 +17,7 @@ from benchmarks import results
 from benchmarks.releases.checkout import Checkout
 from benchmarks.speed import verdict
 from benchmarks.speed.sides import Round, Side, checked_out, stand_in_side
+from benchmarks.speed.sides import measure as measure_round
 from benchmarks.speed.verdict import Verdict
 from cli import tables
 from cli.progress import bar
@@ -66,8 +67,8 @@ def measure(sides: dict[str, Side], seconds: float, budget_s: float) -> dict[str
     began = time.monotonic()
     with bar("measuring", budget_s) as drawn:
         while len(found["this"]) < FEWEST or (time.monotonic() < began + budget_s and not _is_enough(found)):
-            for name, side in sides.items():
-                found[name].append(side.measure(seconds))
+            for name, one in measure_round(sides, seconds).items():
+                found[name].append(one)
             drawn.now(f"round {len(found['this'])}")
             drawn.reach(time.monotonic() - began)
     return found

@@ -1,14 +1,15 @@
 """What is compared: this checkout and, if one is named, another; of each a server, and the same release without one."""
 
+import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from statistics import median
 
 from benchmarks import limit
 from benchmarks.errors import MeasurementError
@@ -17,6 +18,9 @@ from benchmarks.releases.checkout import Checkout
 from benchmarks.serving import load, processes
 from benchmarks.speed import stand_in
 from contracts import golden, layout
+
+_FEWEST = 50  # requests to each server in a round
+_PATIENCE_S = 10.0  # for an answer
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,57 @@ class Round:
 class Side:
     """A server that is up, and the same release in process."""
 
-    http: str
+    connection: socket.socket
     pid: int
     requests: Sequence[load.Request]
     bound: InProcess
 
-    def measure(self, seconds: float) -> Round:
-        """Measure both ways for that long each.
+    def latency_s(self, turn: int) -> float:
+        """Send a request; return how long its answer took.
 
         Raises:
-            MeasurementError: an answer is wrong or missing.
+            MeasurementError: it is wrong, or there is none.
         """
-        alone = self.bound.measure(1, seconds)
-        before_s = processes.cpu_s(self.pid)
-        log = load.closed_loop(self.http, self.requests, 1, seconds)
-        used_s = processes.cpu_s(self.pid) - before_s
-        if bad := int((log.outcome != load.Outcome.OK).sum()):
-            raise MeasurementError(f"{bad} of {len(log.outcome)} answers of {self.http} were wrong or none")
-        return Round(
-            in_process_ms=alone.p50_ms,
-            in_process_cpu_us=alone.cpu_us,
-            served_ms=1e3 * float(np.median(log.latency_s)),
-            served_cpu_us=1e6 * used_s / len(log.outcome),
+        request = self.requests[turn % len(self.requests)]
+        began = time.perf_counter()
+        try:
+            answer = load.exchange(self.connection, request)
+        except OSError as error:
+            raise MeasurementError(f"the server does not answer: {error}") from error
+        took_s = time.perf_counter() - began
+        if answer != request.answer and not load.is_right(request, answer):
+            raise MeasurementError("the server answers wrong", note=answer[:200].decode(errors="replace"))
+        return took_s
+
+
+def measure(sides: Mapping[str, Side], seconds: float) -> dict[str, Round]:
+    """Measure one round: each side in process, then all servers, a request of each in strict turn.
+
+    So whatever else the machine does, it does to all of them.
+
+    Args:
+        seconds: Of each side in process, and of each server.
+
+    Raises:
+        MeasurementError: an answer is wrong or missing.
+    """
+    alone = {name: side.bound.measure(1, seconds) for name, side in sides.items()}
+    latencies_s: dict[str, list[float]] = {name: [] for name in sides}
+    before_s = {name: processes.cpu_s(side.pid) for name, side in sides.items()}
+    turn, until = 0, time.perf_counter() + len(sides) * seconds
+    while time.perf_counter() < until or turn < _FEWEST:
+        for name, side in sides.items():
+            latencies_s[name].append(side.latency_s(turn))
+        turn += 1
+    return {
+        name: Round(
+            in_process_ms=alone[name].p50_ms,
+            in_process_cpu_us=alone[name].cpu_us,
+            served_ms=1e3 * median(latencies_s[name]),
+            served_cpu_us=1e6 * (processes.cpu_s(side.pid) - before_s[name]) / turn,
         )
+        for name, side in sides.items()
+    }
 
 
 @contextmanager
@@ -84,7 +116,8 @@ def opened(checkout: Checkout, served: Path, model: str, called: Path | None = N
     """
     with checkout.serving(served) as up, limit.opened(called or served, model) as bound:
         requests = [load.build(request) for request in golden.find(served, model) if request.rows == 1]
-        yield Side(up.http, up.pid, load.with_answers(up.http, requests), bound)
+        with socket.create_connection(load.host_and_port(up.http), timeout=_PATIENCE_S) as connection:
+            yield Side(connection, up.pid, load.with_answers(up.http, requests), bound)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Comparison:
 def main(options: argparse.Namespace) -> int:
     """Search, compare, write; return 0 also where nothing beats today's settings."""
     objective = Objective(options.p99_ms, options.rate)
-    release = _release(target.repository(), options.model)
+    release = _release((options.repository or target.repository()).resolve(), options.model)
     models = search.configured(release)
     if not models:
         raise MeasurementError(f"{options.model} has no setting to tune", note="no batching, no instances, no threads")
