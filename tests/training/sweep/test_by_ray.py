@@ -50,6 +50,21 @@ def fits(place: Workspace) -> list[psutil.Process]:
     return [process for process in rays_of(place) if "quick_fit" in " ".join(process.info["cmdline"] or [])]
 
 
+def halted_in_the_middle(place: Workspace) -> bool:
+    """Halt the fits that there are; let them go on unless each has begun, and none has ended."""
+    found = fits(place)
+    for fit in found:
+        with suppress(psutil.NoSuchProcess):
+            fit.suspend()
+    under_way = [lines for lines in notes(place) if "begun" in lines and "ended" not in lines]
+    if found and len(under_way) >= len(found):
+        return True
+    for fit in found:
+        with suppress(psutil.NoSuchProcess):
+            fit.resume()
+    return False
+
+
 @contextmanager
 def searching(place: Workspace) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
@@ -85,8 +100,11 @@ def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_costs_its_trial_a_new_start(tmp_path: Path) -> None:
     place = new_workspace(tmp_path)
     with searching(place) as search:
-        wait_for(lambda: fits(place))
-        fits(place)[0].parent().send_signal(signal.SIGKILL)
+        wait_for(lambda: halted_in_the_middle(place))
+        found = fits(place)
+        found[0].parent().send_signal(signal.SIGKILL)
+        for fit in found:  # the one whose worker is gone ends by itself
+            fit.resume()
         said, errors = search.communicate(timeout=500)
     assert search.returncode == 0, errors
     assert {trial["state"] for trial in json.loads(said)["trials"]} <= {"complete", "pruned"}
