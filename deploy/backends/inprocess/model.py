@@ -7,6 +7,7 @@ a server is given, with the steps beside it (deploy/served/inside.py). Knows of 
 Runs inside Triton.
 """
 
+import gc
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,8 @@ class TritonPythonModel:
             [answer] = self.pipeline.answer([given])
             if isinstance(answer, Exception):
                 raise ModelError(f"model_warmup: {sample!r} would fail: {answer}")
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection has to walk over it
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, in their order."""
