@@ -2,7 +2,7 @@
 
 A client sees what the ensemble would give it: the same tensors, and the same errors with the same words before them.
 What the ensemble does is read from steps.json, which `python -m deploy` writes into the version when it assembles what
-a server is given, with the steps beside it (deploy/served/inside.py). Knows of config.pbtxt:
+a server is given, with the steps beside it (deploy/served/inside.py); else from config.pbtxt. Knows of its own:
   max_batch_size, inputs, outputs, dynamic_batching, instance_group KIND_CPU, model_warmup
 Runs inside Triton.
 """
