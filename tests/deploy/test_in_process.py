@@ -18,7 +18,7 @@ from deploy.served import assemble, content, inside
 from deploy.triton import released
 from export.scaffold import render
 from tests.small_releases import files, written
-from tests.tracked import MODEL_REPOSITORY
+from tests.tracked import MODEL_REPOSITORY, tracked_models
 from training.families import FAMILIES
 
 BACKENDS = layout.ROOT / "deploy" / "backends"
@@ -270,11 +270,45 @@ def test_a_step_that_does_not_load_is_named(
         pipeline(placed(release, tmp_path) / "whole" / "3")
 
 
-def test_a_folder_that_nobody_assembled_says_who_would(tmp_path: Path, backend: None) -> None:
+def test_in_a_repository_that_nobody_assembled_the_steps_are_those_beside(release: Bundle, backend: None) -> None:
+    """A plain tritonserver serves that, as it does the ensemble."""
+    version = release.models["whole"] / "1"
+    good, bad = pipeline(version).answer([sent(b"1 2"), sent(b"bad")])
+    assert good["OUT"].tolist() == [[6]] and str(bad) == "no numbers: bad"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("whole/config.pbtxt", "{", "whole/config.pbtxt is no model configuration"),
+        ("whole/config.pbtxt", 'name: "whole" backend: "python"', "its config.pbtxt is no ensemble"),
+        ("whole/config.pbtxt", ENSEMBLE.replace('"before"', '"absent"'), "absent/config.pbtxt is not there"),
+        ("whole/config.pbtxt", ENSEMBLE.replace('value: "IN"', 'value: "NONE"'), "waits for a tensor"),
+    ],
+    ids=["none", "no ensemble", "absent", "waits"],
+)
+def test_what_is_wrong_beside_is_named(release: Bundle, backend: None, file: str, text: str, told: str) -> None:
     from python_based.errors import ModelError
 
-    with pytest.raises(ModelError, match="python -m deploy up"):
-        pipeline(tmp_path)
+    (release.models["whole"].parent / file).write_text(text)
+    with pytest.raises(ModelError, match=told):
+        pipeline(release.models["whole"] / "1")
+
+
+@pytest.mark.parametrize(
+    "path", [*tracked_models("*/config.pbtxt"), *tracked_models("*/configs/*")], ids=lambda p: "/".join(p.parts[-3:])
+)
+def test_a_configuration_is_read_as_protobuf_reads_it(path: Path, backend: None) -> None:
+    from one_process import text
+
+    found, right = text.parse(path.read_text(), path.name), model_config.read(path)
+    assert found["max_batch_size"] == right.max_batch_size
+    for role, tensors in (("input", right.input), ("output", right.output)):
+        assert [(t["name"], t["dims"]) for t in found[role]] == [(t.name, list(t.dims)) for t in tensors]
+    steps = [(s["model_name"], s["input_map"]) for s in found.get("ensemble_scheduling", {}).get("step", [])]
+    assert steps == [(s.model_name, dict(s.input_map)) for s in right.ensemble_scheduling.step]
+    values = {name: value["string_value"] for name, value in found.get("parameters", {}).items()}
+    assert values == {name: value.string_value for name, value in right.parameters.items()}
 
 
 def test_every_step_in_git_has_the_same_adapter() -> None:

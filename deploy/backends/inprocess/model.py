@@ -2,11 +2,12 @@
 
 A client sees what the ensemble would give it: the same tensors, and the same errors with the same words before them.
 What the ensemble does is read from steps.json, which `python -m deploy` writes into the version when it assembles what
-a server is given, with the steps beside it (deploy/served/inside.py). Knows of config.pbtxt:
+a server is given, with the steps beside it (deploy/served/inside.py); else from config.pbtxt. Knows of its own:
   max_batch_size, inputs, outputs, dynamic_batching, instance_group KIND_CPU, model_warmup
 Runs inside Triton.
 """
 
+import gc
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,8 @@ class TritonPythonModel:
             [answer] = self.pipeline.answer([given])
             if isinstance(answer, Exception):
                 raise ModelError(f"model_warmup: {sample!r} would fail: {answer}")
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection has to walk over it
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, in their order."""

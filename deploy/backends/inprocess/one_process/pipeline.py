@@ -37,8 +37,9 @@ class Pipeline:
                 break
             answers = step.answer([dict(_inward(call, tensors)) for _, tensors in alive])
             for (place, tensors), answer in zip(alive, answers, strict=True):
-                if isinstance(answer, Exception) or (answer := _outward(call, answer, tensors)) is not None:
-                    found[place] = answer
+                failure = answer if isinstance(answer, Exception) else _outward(call, answer, tensors)
+                if failure is not None:
+                    found[place] = failure
         return found
 
 
