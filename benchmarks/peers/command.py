@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from benchmarks.errors import MeasurementError
 from benchmarks.peers import run, search, task, wrk
 from benchmarks.peers.peer import PEERS, Peer
 from benchmarks.peers.run import LIMIT, OURS, System
@@ -36,40 +37,61 @@ def main(options: argparse.Namespace) -> int:
         "systems": [],
         "searches": [],
         "measurements": [],
+        "failed": [],
     }
-    for name in options.models:
-        with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
-            Path(scratch).chmod(0o755)  # root's server becomes somebody else
-            prepared = task.prepare(SHAPES[name], Path(scratch))
-            settings = _settings(prepared, options, Path(scratch), kept)
-            systems = _measure(prepared, settings, options, Path(scratch))
-        console(150).print(table(prepared, systems))
-        _keep(prepared, systems, kept)
-    record = results.write("peers", kept, began)
-    print(f"Kept in {layout.shown(record)}")
-    print(f"See it: python -m benchmarks report {layout.shown(record)}")
-    return 0
+    try:
+        for name in options.models:
+            _one(name, options, kept)
+    finally:  # what was measured before something failed
+        if kept["measurements"]:
+            record = results.write("peers", kept, began)
+            print(f"Kept in {layout.shown(record)}")
+            print(f"See it: python -m benchmarks report {layout.shown(record)}")
+    return 1 if kept["failed"] else 0
+
+
+def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
+        Path(scratch).chmod(0o755)  # root's server becomes somebody else
+        prepared = task.prepare(SHAPES[name], Path(scratch))
+        settings = _settings(prepared, options, Path(scratch), kept)
+        systems = _measure(prepared, settings, options, Path(scratch))
+    whole_ones = [system for system in systems if not system.failed]
+    console(150).print(table(prepared, whole_ones))
+    for system in systems:
+        if system.failed:
+            print(f"✗ {system.label} is left out. {system.failed}")
+            kept["failed"].append({"task": name, "system": system.name, "why": system.failed})
+    _keep(prepared, whole_ones, kept)
 
 
 def table(prepared: Task, systems: Sequence[System]) -> Table:
     """Lay out the systems, a row each, the fastest first; medians of the rounds, with 95 % intervals."""
-    headings = ("", "64:\nsamples/s (95 %)", "of the\nlimit", "p99 ms", "CPU µs\na sample", "16:\nsamples/s")
+    middle, many = prepared.shape.connections[1:]
+    headings = (
+        "",
+        f"{many}:\nsamples/s (95 %)",
+        "of the\nlimit",
+        "p99 ms",
+        "CPU µs\na sample",
+        f"{middle}:\nsamples/s",
+    )
     rounds = len(next(iter(systems[0].found.values())))
     title = f"{prepared.shape.name}: {prepared.shape.what}; {rounds} rounds"
     shown = tables.table(*headings, "1:\np50 ms", "CPU µs", title=title)
     limit = next(system for system in systems if system.name == LIMIT)
-    most, many = _figures(limit, "per_s", 64), max(run.CONNECTIONS)
+    most = _figures(limit, "per_s", many)
     for system in sorted(systems, key=lambda each: -median_interval(_figures(each, "per_s", many)).median):
         per_s = median_interval(_figures(system, "per_s", many))
         share = median_interval(ratios(_figures(system, "per_s", many), most)).median
-        middle = f"{median_interval(_figures(system, 'per_s', 16)).median:,.0f}" if 16 in system.found else "–"
+        some = f"{median_interval(_figures(system, 'per_s', middle)).median:,.0f}" if middle in system.found else "–"
         shown.add_row(
             system.label,
             f"{per_s.median:,.0f} ({per_s.low:,.0f} … {per_s.high:,.0f})",
             f"{share:.0%}",
             f"{median_interval(_figures(system, 'p99_ms', many)).median:.1f}",
             f"{median_interval(_figures(system, 'cpu_us', many)).median:,.0f}",
-            middle,
+            some,
             f"{median_interval(_figures(system, 'p50_ms', 1)).median:.2f}",
             f"{median_interval(_figures(system, 'cpu_us', 1)).median:,.0f}",
         )
@@ -80,13 +102,17 @@ def _settings(
     prepared: Task, options: argparse.Namespace, scratch: Path, kept: dict[str, Any]
 ) -> dict[Peer, Mapping[str, Any]]:
     """Return the settings of each peer: searched for now, or what the last search found."""
-    shown = progress.Progress()
+    shown, seconds = progress.Progress(), prepared.shape.times * options.seconds
     known = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
     found: dict[Peer, Mapping[str, Any]] = {}
     for peer in (PEERS[name] for name in options.peers):
         found[peer] = {**peer.start, **known.get(prepared.shape.name, {}).get(peer.name, {})}
         if options.search:
-            found[peer], tries = search.search(peer, prepared, scratch, options.seconds, shown.say)
+            try:
+                found[peer], tries = search.search(peer, prepared, scratch, seconds, shown.say)
+            except MeasurementError as error:
+                shown.say(f"{peer.label} is not searched: {error}")
+                continue
             entry = {"task": prepared.shape.name, "system": peer.name, "tries": [asdict(one) for one in tries]}
             kept["searches"].append(entry)
             known.setdefault(prepared.shape.name, {})[peer.name] = found[peer]
@@ -101,9 +127,9 @@ def _measure(
     with ExitStack() as opened:
         with shown.step(f"{prepared.shape.name}: servers") as step:
             systems = run.serve(settings, prepared, scratch, opened, step.now)
-            step(f"{len(systems)} systems answer right")
+            step(f"{sum(not system.failed for system in systems)} systems answer right")
         with shown.step(f"{prepared.shape.name}: rounds", len(systems) * options.rounds) as step:
-            run.run(systems, options.rounds, options.seconds, step)
+            run.run(systems, options.rounds, prepared.shape.times * options.seconds, step)
             step(f"{options.rounds} rounds")
         return systems
 

@@ -22,8 +22,6 @@ from benchmarks.peers.wrk import Generator, Load
 from cli.progress import Bar
 
 OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
-CONNECTIONS = (1, 16, 64)
-_WARM_UP_S = 2.0
 _LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
 
 
@@ -55,16 +53,17 @@ class System:
     label: str
     measure: Measure
     told: Mapping[str, Any]  # settings, wire, versions
+    connections: Sequence[int]
     turn: Callable[[], AbstractContextManager[object]] = nullcontext  # in which it may run
-    connections: Sequence[int] = CONNECTIONS
     log: Path | None = None  # of what it says
+    failed: str = ""  # why it was left out
     found: dict[int, list[Measured]] = field(default_factory=dict)
     latency_us: dict[int, dict[int, int]] = field(default_factory=dict)  # of all rounds
 
     def once(self, seconds: float) -> None:
         """Measure it at every number of connections, behind a warm-up."""
         with self.turn():
-            self.measure(max(self.connections), _WARM_UP_S)
+            self.measure(max(self.connections), seconds)  # what is warm is measured
             for connections in self.connections:
                 one, latency_us = self.measure(connections, seconds)
                 self.found.setdefault(connections, []).append(one)
@@ -74,17 +73,29 @@ class System:
 
 
 def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> None:
-    """Measure all systems, a round each in another order."""
+    """Measure all systems, a round each in another order.
+
+    A peer that fails is left out from then on, and says why.
+
+    Raises:
+        MeasurementError: it was this project's server, or the limit, that failed.
+    """
     order = random.Random(0)  # noqa: S311  # no secret
     for number in range(rounds):
         for system in order.sample(systems, len(systems)):
             bar.now(f"round {number + 1} of {rounds}, {system.label}")
-            try:
-                system.once(seconds)
-            except MeasurementError as error:
-                said = process.said(system.log) if system.log else None
-                raise MeasurementError(f"{system.label}, round {number + 1}: {error}", note=said) from error
+            if not system.failed:
+                _take_turn(system, number + 1, seconds)
             bar.advance()
+
+
+def _take_turn(system: System, number: int, seconds: float) -> None:
+    try:
+        system.once(seconds)
+    except MeasurementError as error:
+        if system.log is None:
+            raise
+        system.failed = f"round {number}: {error}\n  it said: {process.said(system.log)}"
 
 
 def serve(
@@ -93,7 +104,7 @@ def serve(
     """Start the limits, this project's server and the peers, each halted once it has answered right.
 
     Raises:
-        MeasurementError: one does not answer right.
+        MeasurementError: this project's server does not answer right.
     """
     systems = [_limit(task, opened)]
     say("this project's server")
@@ -137,18 +148,19 @@ def _limit(task: Task, opened: ExitStack) -> System:
         return made, {}
 
     told = {"processes": limit.cores(), "samples_a_call": rows, "wire": "none: called directly"}
-    return System(LIMIT, "in-process limit", measure, told, connections=(1, max(CONNECTIONS)))
+    ends = (task.shape.connections[0], task.shape.connections[-1])
+    return System(LIMIT, "in-process limit", measure, told, ends)
 
 
 def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
     up = opened.enter_context(ours.serving(task))
-    made = []
+    made, connections = [], task.shape.connections
     questions = {OURS: task.questions, NOTHING: ours.nothing_questions(task)}
     for name, label in ((OURS, "this project"), (NOTHING, "this project, a model that does nothing")):
         generator = Generator(questions[name], wire.TRITON, scratch / f"{name}-requests")
         generator.wait_until_ready(up.http, 60)
         told = {"settings": "as shipped", "wire": wire.TRITON.name, "versions": ours.versions()}
-        made.append(System(name, label, _served(generator, up.http, up.tree), told, up.tree.running))
+        made.append(System(name, label, _served(generator, up.http, up.tree), told, connections, up.tree.running))
     up.tree.halt()
     opened.callback(up.tree.go_on)  # before it is told to end
     return made
@@ -164,11 +176,15 @@ def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: Exi
         "versions": process.versions(peer),
     }
     server = _Started(peer, settings, task, log, generator)
-    if peer.halts:
-        opened.enter_context(server.started())
-        server.tree.halt()
     turn = server.running if peer.halts else server.started
-    return System(peer.name, peer.label, server.measure, told, turn, log=log)
+    made = System(peer.name, peer.label, server.measure, told, task.shape.connections, turn, log)
+    if peer.halts:
+        try:
+            opened.enter_context(server.started())
+            server.tree.halt()
+        except MeasurementError as error:
+            made.failed = str(error)
+    return made
 
 
 class _Started:

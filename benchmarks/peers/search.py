@@ -1,4 +1,4 @@
-"""The search for a peer's settings: one setting after another, whatever answers most at 64 connections.
+"""The search for a peer's settings: one setting after another, whatever answers most at the most connections.
 
 It starts at what the peer's documentation recommends (the first value of each). Each setting in turn is tried at each
 of its other values, and a value is kept that answers more than 2 % more than the best so far. With more than one pass,
@@ -16,9 +16,7 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.task import Task
 from benchmarks.peers.wrk import Generator
 
-CONNECTIONS = 64
 GAIN = 1.02
-_WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,9 @@ def search(
 def _try(peer: Peer, settings: dict[str, Any], task: Task, scratch: Path, generator: Generator, seconds: float) -> Try:
     try:
         with process.serving(peer, settings, task, scratch / f"{peer.name}.log", generator) as (address, _):
-            generator.closed_loop(address, CONNECTIONS, _WARM_UP_S)
-            load = generator.closed_loop(address, CONNECTIONS, seconds)
+            most = task.shape.connections[-1]
+            generator.closed_loop(address, most, seconds / 2)
+            load = generator.closed_loop(address, most, seconds)
     except MeasurementError as error:
         return Try(settings, 0.0, 0.0, str(error).splitlines()[0])
     return Try(settings, load.per_s, load.p99_ms)

@@ -33,13 +33,15 @@ class Shape:
     model: str  # that is asked in Triton
     what: str
     files: tuple[str, ...]  # of the release, that the peers read a request with
+    connections: tuple[int, ...] = (1, 16, 64)  # of the closed loop, ascending
+    times: float = 1.0  # as long as others it is measured, as its answers take longer
 
 
 SHAPES = {
     shape.name: shape
     for shape in (
         Shape("small", "images", "fashion", "28×28 PNG to a label", ("images.py", "labels.txt")),
-        Shape("large", "photos", large.MODEL, "224×224 JPEG, ResNet-50", ("photos.py",)),
+        Shape("large", "photos", large.MODEL, "224×224 JPEG, ResNet-50", ("photos.py",), (1, 4, 16), 3),
         Shape("text", "texts", "minilm", "a sentence to an embedding", ("texts.py", "tokenizer.json")),
         Shape("table", "flights", "flights", "a flight to a probability", ("features.py", "vocabularies.json")),
     )

@@ -188,7 +188,7 @@ class Generator:
         question = self._questions[place]
         try:
             told = question.fault(self._wire.answer(question, body))
-        except (ValueError, KeyError, UnicodeDecodeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             told = f"not an answer: {error!r}"
         if told:
             raise MeasurementError(f"request {place} got {told}", note=body[:200].decode(errors="replace"))

@@ -1,9 +1,10 @@
 """`python -m benchmarks compare A B`: what has changed from one result to another, and what is noise.
 
 Two runs see two machines, or one at two times. So a system's change is what is left of it when that of all others of
-the same run, their median, is taken off: a peer's locked release does not change, only what it runs on. Intervals are
-of the logarithms of the rounds (Welch's t), wide enough for all figures together: where nothing has changed, one of
-twenty comparisons finds a change (Bonferroni).
+the same run, their median, is taken off: a peer's locked release does not change, only what it runs on. How far a
+system is from one run to the next although nothing has changed, the others show, too: rounds of one run cannot. So an
+interval is the wider one of two, of logarithms: of the rounds (Welch's t), and of the others' changes. It is wide
+enough for all figures together (Bonferroni): where nothing has changed, one of twenty comparisons finds a change.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from contracts import layout
 
 FIGURES = {"per_s": True, "p50_ms": False, "p99_ms": False, "cpu_us": False}  # {figure: whether more is better}
 LEAST = 0.05  # a change that matters
+_FEWEST_OTHERS = 3  # whose changes tell how far a system is from run to run
 _ALPHA = 0.05
 _COLOURS = {"better": "green", "worse": "red", "the same": "", "unknown": "yellow"}
 Verdict = Literal["better", "worse", "the same", "unknown"]
@@ -155,9 +157,10 @@ def _change(key: _Key, figure: str, pairs: _Pairs, alpha: float, least: float) -
         for other, pair in pairs.items()
         if (other[0], other[2]) == (task, connections) and other[1] != system
     ]
-    drift = float(np.median([_difference(one) for one in others])) if others else 0.0
+    changes = [_difference(one) for one in others]
+    drift = float(np.median(changes)) if others else 0.0
     middle = _difference(own) - drift
-    width = _half_width([own, *others], alpha)
+    width = max(_of_rounds([own, *others], alpha), _of_runs(changes, alpha))
     low, high = middle - width, middle + width
     return Change(
         task,
@@ -194,7 +197,7 @@ def _difference(two: _Two) -> float:
     return float(two[1].mean() - two[0].mean())
 
 
-def _half_width(all_: Sequence[_Two], alpha: float) -> float:
+def _of_rounds(all_: Sequence[_Two], alpha: float) -> float:
     """Return half of the interval of the first's difference less the median of the others' (Welch–Satterthwaite).
 
     The median, as one of them may have changed itself; its variance is π/2 of the mean's.
@@ -213,6 +216,17 @@ def _half_width(all_: Sequence[_Two], alpha: float) -> float:
         return 0.0
     freedom = variance**2 / sum(part**2 / own for part, own in parts)
     return float(t.ppf(1 - alpha / 2, freedom)) * math.sqrt(variance)
+
+
+def _of_runs(changes: Sequence[float], alpha: float) -> float:
+    """Return half of the interval of one more change like these, less their median; 0 where they are too few."""
+    from scipy.stats import t
+
+    count = len(changes)
+    if count < _FEWEST_OTHERS:
+        return 0.0
+    spread = float(np.std(changes, ddof=1)) * math.sqrt(1 + math.pi / 2 / count)
+    return float(t.ppf(1 - alpha / 2, count - 1)) * spread
 
 
 def _short(told: object) -> str:

@@ -47,10 +47,9 @@ class Result:
         """What was asked."""
         return list(dict.fromkeys(one.task for one in self.measurements))
 
-    @property
-    def most_connections(self) -> int:
-        """The largest number of connections."""
-        return max(one.connections for one in self.measurements)
+    def most_connections(self, task: str) -> int:
+        """Return the largest number of connections of a task."""
+        return max(one.connections for one in self.of(task))
 
     def label(self, system: str) -> str:
         """Return what a system is called."""

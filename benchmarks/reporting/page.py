@@ -13,7 +13,7 @@ from contracts.files import whole
 
 _FOLDER = Path(__file__).parent
 CAPTIONS = {
-    "throughput-and-tail": "Right and down is better. A line runs from 1 over 16 to 64 connections.",
+    "throughput-and-tail": "Right and down is better. A line begins at one connection; the numbers are of connections.",
     "share-of-the-limit": "The dashed line: the same steps and graph, called directly in a process a core, no server.",
     "latencies": "A line that stays low to the right has no tail. Wherever it jumps, some callers wait that long.",
     "cpu": "Below are what the machine must spend at least, and what this server spends on a model that does nothing.",
@@ -63,7 +63,7 @@ def rows(result: Result, task: str, price: float | None = None) -> list[Row]:
         price: Of an hour of one core.
     """
     found = []
-    for one in result.of(task, result.most_connections):
+    for one in result.of(task, result.most_connections(task)):
         alone = result.one(task, one.system, min(each.connections for each in result.measurements)) or one
         found.append(
             Row(

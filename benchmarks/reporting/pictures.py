@@ -13,7 +13,7 @@ from cli.plots import AMBER, BLUE, GREEN, GREY, INK, VERMILION
 from cli.terminal import plain
 
 _OTHERS = (AMBER, GREEN, "#56b4e9", "#cc79a7", "#000000", "#f0e442")
-_PERCENTILES = (0, 50, 90, 99, 99.9, 99.99)
+_PERCENTILES = (50, 90, 99, 99.9, 99.99)
 _MARKERS = "osD^vPX*"
 
 
@@ -55,8 +55,9 @@ def throughput_and_tail(figure: Figure, result: Result, task: str) -> None:
         if own:
             for one, at in zip(points, zip(x, y, strict=True), strict=True):
                 axes.annotate(f" {one.connections}", at, color=INK, fontsize=8)
-    axes.set(yscale="log", xlabel="answers a second  → better", ylabel="99th percentile, ms  ← better below")
-    axes.set_title("How much, and how long the slowest 1 % wait (1, 16, 64 connections)")
+    axes.set(yscale="log", xlabel="answers a second  → better", ylabel="99th percentile, ms  ↓ better")
+    numbers = sorted({one.connections for one in result.of(task)})
+    axes.set_title(f"How much, and how long the slowest 1 % wait ({', '.join(map(str, numbers))} connections)")
     _plain_numbers(axes.yaxis)
     axes.set_xlim(left=0)
     figure.legend(loc="outside right upper", frameon=False)
@@ -65,7 +66,7 @@ def throughput_and_tail(figure: Figure, result: Result, task: str) -> None:
 def latencies(figure: Figure, result: Result, task: str) -> None:
     """Draw what share of the answers took how long, at the most connections; both axes show the tail."""
     axes = figure.subplots()
-    for one in result.of(task, result.most_connections):
+    for one in result.of(task, result.most_connections(task)):
         if not one.latency_us:
             continue
         values, counts = np.array([*one.latency_us]), np.array([*one.latency_us.values()])
@@ -77,10 +78,10 @@ def latencies(figure: Figure, result: Result, task: str) -> None:
             -np.log10(1 - np.clip(at, 0, 1 - 1e-9)), values[order] / 1e3, color=colour(result, task, one.system),
             linewidth=2.5 if own else 1.2, label=plain(result.label(one.system)), zorder=3 if own else 2,
         )  # fmt: skip
-    axes.set(yscale="log", ylabel="latency, ms  ← better below", xlabel="percentile of the answers")
-    axes.set_title(f"How long answers take, {result.most_connections} connections")
+    axes.set(yscale="log", ylabel="latency, ms  ↓ better", xlabel="percentile of the answers")
+    axes.set_title(f"How long answers take, {result.most_connections(task)} connections")
     axes.xaxis.set_major_locator(FixedLocator([float(-np.log10(1 - each / 100)) for each in _PERCENTILES]))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{each:g} %" if each else "fastest" for each in _PERCENTILES]))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{each:g} %" for each in _PERCENTILES]))
     _plain_numbers(axes.yaxis)
     figure.legend(loc="outside right upper", frameon=False)
 
@@ -88,7 +89,7 @@ def latencies(figure: Figure, result: Result, task: str) -> None:
 def shares(figure: Figure, result: Result, task: str) -> None:
     """Draw what each system answers of the limit in process, with its interval."""
     axes = figure.subplots()
-    found = [one for one in result.of(task, result.most_connections) if one.system not in (LIMIT, NOTHING)]
+    found = [one for one in result.of(task, result.most_connections(task)) if one.system not in (LIMIT, NOTHING)]
     found.sort(key=lambda one: one.median("per_s").median)
     for row, one in enumerate(found):
         share = result.share(one)
@@ -102,14 +103,14 @@ def shares(figure: Figure, result: Result, task: str) -> None:
     axes.set_yticks(range(len(found)), [plain(result.label(one.system)) for one in found])
     axes.set_xlim(0, 125)
     axes.set(xlabel="% of what this machine answers without any server (dashed)  → better")
-    axes.set_title(f"Share of the limit, {result.most_connections} connections")
+    axes.set_title(f"Share of the limit, {result.most_connections(task)} connections")
     axes.grid(visible=False, axis="y")
 
 
 def cpu(figure: Figure, result: Result, task: str) -> None:
     """Draw the CPU that a sample costs on the server's side, at the most connections."""
     axes = figure.subplots()
-    found = sorted(result.of(task, result.most_connections), key=lambda one: -one.median("cpu_us").median)
+    found = sorted(result.of(task, result.most_connections(task)), key=lambda one: -one.median("cpu_us").median)
     for row, one in enumerate(found):
         taken = one.median("cpu_us")
         axes.barh(row, taken.median, color=colour(result, task, one.system), height=0.6)
@@ -118,7 +119,7 @@ def cpu(figure: Figure, result: Result, task: str) -> None:
     axes.set_yticks(range(len(found)), [plain(result.label(one.system)) for one in found])
     axes.set_xlim(0, 1.2 * max(one.median("cpu_us").high for one in found))
     axes.set(xlabel="µs of CPU, all processes of the server  ← better")
-    axes.set_title(f"What an answer costs, {result.most_connections} connections")
+    axes.set_title(f"What an answer costs, {result.most_connections(task)} connections")
     axes.grid(visible=False, axis="y")
 
 

@@ -22,16 +22,22 @@ def result(
     rounds: int = 5,
     systems: tuple[str, ...] = SYSTEMS,
     noise: float = 0.04,
+    by_run: float = 0.0,
 ) -> Result:
-    """A run on a machine of its own speed; of "ours" throughput is `change` times what it was."""
+    """A run on a machine of its own speed; of "ours" throughput is `change` times what it was.
+
+    Args:
+        noise: Of each round.
+        by_run: Of each system in this run, the same in all of its rounds.
+    """
     machine = random.normal(0, 0.15)
     found = []
     for system in systems:
         for connections in (1, 16, 64):
-            figures = []
+            figures, own = [], random.normal(0, by_run)
             for _ in range(rounds):
                 drawn = {
-                    name: float(np.exp(5 + (1 if more else -1) * machine + random.normal(0, noise)))
+                    name: float(np.exp(5 + (1 if more else -1) * machine + own + random.normal(0, noise)))
                     for name, more in FIGURES.items()
                 }
                 drawn["per_s"] *= change if system == "ours" else 1
@@ -47,6 +53,18 @@ def test_two_runs_of_the_same_are_seldom_told_apart_although_the_machine_is_anot
         for _ in range(30)
     )
     assert wrong <= 4, "of 30, where one or two are what it is made for"
+
+
+def test_what_a_system_is_by_chance_in_one_run_is_no_change_however_alike_its_rounds_are() -> None:
+    random = np.random.default_rng(7)
+    wrong = sum(
+        any(
+            change.verdict in ("better", "worse")
+            for change in compare(result(random, noise=0.01, by_run=0.1), result(random, noise=0.01, by_run=0.1))
+        )
+        for _ in range(20)
+    )
+    assert wrong <= 4
 
 
 @pytest.mark.parametrize(("by", "verdict"), [(0.8, "worse"), (1.25, "better")])

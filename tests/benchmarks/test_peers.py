@@ -1,15 +1,23 @@
 """The peers: what is declared of them fits together, and what they serve is the release's graph, answered right."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from benchmarks import results
-from benchmarks.peers import command, names, task
+from benchmarks.errors import MeasurementError
+from benchmarks.peers import command, names, run, search, task
 from benchmarks.peers.peer import PEERS, Peer
+from benchmarks.peers.run import Measured, System
 from benchmarks.peers.task import SHAPES
 from benchmarks.reporting import measurements
+from cli import progress
 from cli.installing import locks, tool_environments
 from contracts import golden, layout, manifest
 from tests.workspace import Workspace
@@ -42,6 +50,81 @@ def test_the_settings_that_are_kept_are_among_those_that_are_searched() -> None:
         for name, settings in peers.items():
             assert settings.keys() == PEERS[name].space.keys()
             assert all(value in PEERS[name].space[setting] for setting, value in settings.items())
+
+
+def one_round(per_s: float) -> Measured:
+    return Measured(per_s, 1.0, 1.0, 1.0, 1.0, cpu_us=1.0, generator_us=1.0, answers=10, different=1, load=0.0)
+
+
+def test_systems_are_measured_in_turn_each_alone_and_one_that_fails_costs_no_figure_of_the_others(
+    tmp_path: Path,
+) -> None:
+    (log := tmp_path / "log").write_text("it is broken\n")
+    running: list[str] = []
+    taken: list[tuple[str, int]] = []
+
+    def system(name: str, fails_at: int | None = None) -> System:
+        @contextmanager
+        def turn() -> Iterator[None]:
+            assert not running
+            running.append(name)
+            yield
+            running.remove(name)
+
+        def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+            assert running == [name] and seconds == 0.5
+            taken.append((name, connections))
+            if fails_at is not None and len([one for one in taken if one[0] == name]) > fails_at:
+                running.remove(name)
+                raise MeasurementError("a wrong answer")
+            return one_round(100.0), {1000: 5, 2000: 5}
+
+        return System(name, name, measure, {}, (1, 16), turn, log)
+
+    systems = [system("a"), system("b", fails_at=4), system("c")]
+    with progress.bar("", 9, hidden=True) as bar:
+        run.run(systems, 3, 0.5, bar)
+    assert [len(each.found[16]) for each in systems] == [3, 1, 3]
+    assert systems[0].latency_us[16] == {1000: 15, 2000: 15}
+    assert "round 2: a wrong answer" in systems[1].failed and "it is broken" in systems[1].failed
+    assert not systems[0].failed and not systems[2].failed
+    # Each is warmed up at most connections in each of its turns.
+    assert [one for one in taken if one[0] == "a"] == [("a", 16), ("a", 1), ("a", 16)] * 3
+
+
+def test_without_this_project_there_is_nothing_to_compare() -> None:
+    def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        raise MeasurementError("a wrong answer")
+
+    with progress.bar("", 1, hidden=True) as bar, pytest.raises(MeasurementError, match="a wrong answer"):
+        run.run([System("ours", "ours", measure, {}, (1,))], 1, 0.5, bar)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((30, 60, 45), {"fast": True, "batch": 64}),  # fast is better, then 64, then 4 is not
+        ((0, 0, 0), {"fast": False, "batch": 16}),
+    ],
+)
+def test_a_search_keeps_what_answers_more_and_goes_on_from_there(
+    values: tuple[int, ...], told: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[dict[str, object]] = []
+
+    def answers(peer: Peer, settings: dict[str, object], *_: object) -> search.Try:
+        tried.append(settings)
+        per_s = 20 + values[0] * bool(settings["fast"]) + values[1] * (settings["batch"] == 64)
+        return search.Try(settings, per_s, 1.0)
+
+    monkeypatch.setattr(search, "_try", answers)
+    monkeypatch.setattr(search, "Generator", lambda *_: None)
+    space = {"fast": (False, True), "batch": (16, 64, 4)}
+    peer = replace(PEERS["litserve"], space=space)
+    found, tries = search.search(peer, cast(task.Task, SimpleNamespace(questions=())), tmp_path, 1.0, lambda _: None)
+    assert found == told
+    assert [one.settings for one in tries] == tried and tried[0] == {"fast": False, "batch": 16}
+    assert {"fast": told["fast"], "batch": 4} in tried, "what was found is gone on from"
 
 
 @pytest.mark.slow

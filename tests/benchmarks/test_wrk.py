@@ -123,6 +123,17 @@ def cut_at_a_zero_byte() -> Answer:
     return lambda body: ok(b'{"y": [%s.0]}\0more' % body)
 
 
+def of_all_in_the_first() -> Answer:
+    """As a batch that is not taken apart again: one gets the answers of all, and the others none."""
+    count = itertools.count()
+    return lambda body: right(body) if next(count) % 50 != 49 else ok(b'{"y": [%s.0, 2.0, 3.0]}' % body)
+
+
+def of_nothing() -> Answer:
+    count = itertools.count()
+    return lambda body: right(body) if next(count) % 50 != 49 else ok(b"[]")
+
+
 def refusing() -> Answer:
     count = itertools.count()
     return lambda body: b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nfull" if next(count) % 50 == 49 else right(body)
@@ -139,6 +150,8 @@ def closing() -> Answer:
         (wrong_now_and_then, "a wrong answer: y is 7"),
         (of_another_request, "a wrong answer: y is "),
         (cut_at_a_zero_byte, "not an answer"),
+        (of_all_in_the_first, r"a wrong answer: y has shape \[3\], not \[1, 1\]"),
+        (of_nothing, "not an answer|without the output"),
         (refusing, "refused with status 503: full"),
         (closing, "requests got no answer: [1-9][0-9]* while reading"),
     ],
