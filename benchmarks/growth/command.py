@@ -123,7 +123,8 @@ def _slope(points: Sequence[tuple[float, float]]) -> str:
     usable = [(size, value) for size, value in points if size > 0 and 0 < value < float("inf")]
     if len(usable) < 3 or len(usable) < len(points):
         return "–"
-    slope, _ = np.polyfit(*np.log(usable).T, 1)
+    sizes, values = np.log(np.array(usable)).T
+    slope, _ = np.polyfit(sizes, values, 1)
     return f"{slope:.2f}"
 
 
