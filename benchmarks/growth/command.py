@@ -125,7 +125,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> str:
         return "–"
     sizes, values = np.log(np.array(usable)).T
     slope, _ = np.polyfit(sizes, values, 1)
-    return f"{slope:.2f}"
+    return f"{round(float(slope), 2) + 0.0:.2f}"  # no -0.00
 
 
 def _home() -> Path:
