@@ -47,8 +47,8 @@ test: setup lint ## everything CI checks
 slow: setup ## the tests that take long, or resolve packages over the network
 	$(BIN)/python -m pytest -m slow
 
-speed: server-python setup ## has a request become slower? in two minutes; AGAINST=COMMIT: than at that commit, too
-	@$(BIN)/python -m benchmarks speed $(if $(AGAINST),--against "$(AGAINST)")
+speed: server-python setup ## has a request become slower than at the commit before, or AGAINST=COMMIT? in two minutes
+	@$(BIN)/python -m benchmarks speed --against "$(or $(AGAINST),HEAD~1)"
 
 data-tools: setup ## the environment for data, .venv-data: DVC, Great Expectations, Feast
 	@$(BIN)/python -m cli.installing.tool_environments data

@@ -29,10 +29,10 @@
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
 Those from `drill` on start what they need, `drill` and `cache` over a copy of the model repository; the export
-publishes nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME,
-are the golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY,
-or those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
-machine's cores.
+publishes nothing. For the others start a server (python -m deploy up --detach). What they send to a model, that
+--model names, are the golden requests of its release, with the answers that they check; where it has none, images:
+--images DIRECTORY, or those of `python -m training examples FAMILY`. Every figure is what a client sees; client and
+server share this machine's cores.
 """
 
 import argparse

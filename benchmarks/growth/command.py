@@ -123,8 +123,9 @@ def _slope(points: Sequence[tuple[float, float]]) -> str:
     usable = [(size, value) for size, value in points if size > 0 and 0 < value < float("inf")]
     if len(usable) < 3 or len(usable) < len(points):
         return "–"
-    slope, _ = np.polyfit(*np.log(usable).T, 1)
-    return f"{slope:.2f}"
+    sizes, values = np.log(np.array(usable)).T
+    slope, _ = np.polyfit(sizes, values, 1)
+    return f"{round(float(slope), 2) + 0.0:.2f}"  # no -0.00
 
 
 def _home() -> Path:

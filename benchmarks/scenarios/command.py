@@ -29,6 +29,9 @@ _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 def main(options: argparse.Namespace) -> int:
     """Run, print and keep; return 0 if it holds the limits."""
+    if options.with_ == "k6" and (options.traffic or options.page or options.processes or options.grpc):
+        told = "recorded traffic, gRPC, a page and several processes are Locust's"
+        raise MeasurementError(told, hint="--with locust")
     if options.traffic:
         recorded = recording.read(options.traffic, options.speed)
         name, judged, seconds = f"{options.traffic.name}, {len(recorded):,} requests", ALL, recorded[-1].at_s

@@ -17,9 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import gevent
+import gevent  # type: ignore[import-untyped]  # its stubs are a package of their own
 import grpc.experimental.gevent as grpc_gevent
-from gevent.event import Event
+from gevent.event import Event  # type: ignore[import-untyped]  # as above
 from locust import User, events, task
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
@@ -119,7 +119,7 @@ class Caller(User):
             error = plain(str(failure).splitlines()[0])
         latency_ms = 1e3 * (_load.now_s() - planned.due_s)
         _load.count(planned.of, latency_ms, error, late=late)
-        events.request.fire(
+        events.request.fire(  # type: ignore[no-untyped-call]  # locust has no types here
             request_type="infer",
             name=f"{call.request.model}{', priority 1' if planned.priority else ''}",
             response_time=latency_ms,

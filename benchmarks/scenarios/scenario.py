@@ -52,7 +52,7 @@ class Scenario:
         random = np.random.default_rng(seed)
         times, expected = self._cumulated()
         count = random.poisson(expected[-1])
-        return np.interp(np.sort(random.uniform(0, expected[-1], count)), expected, times)
+        return np.asarray(np.interp(np.sort(random.uniform(0, expected[-1], count)), expected, times), np.float64)
 
     def are_urgent(self, count: int, seed: int) -> NDArray[np.bool_]:
         """Draw which of the requests are urgent."""

@@ -88,9 +88,9 @@ def _outcome(metrics: Mapping[str, Any], of: str, dropped: int, seconds: float) 
         "a wrong answer": int(values("wrong").get("count", 0)),
         "refused, or no answer": int(values("refused").get("count", 0)),
     }
-    percentiles = (float(latency.get(name, float("nan"))) for name in ("med", "p(95)", "p(99)"))
+    p50_ms, p95_ms, p99_ms = (float(latency.get(name, float("nan"))) for name in ("med", "p(95)", "p(99)"))
     kept = {error: count for error, count in errors.items() if count}
-    return Outcome(of, right + sum(kept.values()), right / seconds, *percentiles, late=dropped, errors=kept)
+    return Outcome(of, right + sum(kept.values()), right / seconds, p50_ms, p95_ms, p99_ms, dropped, kept)
 
 
 def _classes(scenario: Scenario) -> list[str]:

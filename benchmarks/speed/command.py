@@ -41,6 +41,8 @@ def main(options: argparse.Namespace) -> int:
         rounds = measure(sides, options.seconds, options.budget)
         found = verdict.judge(rounds["this"], rounds.get("other", []), known, allowance)
     findings = [finding for one in found for finding in one.findings]
+    if not (known or options.against or options.keep):
+        findings.append("there is nothing to compare with: --against COMMIT, or --keep at a commit that is good")
     figures = {
         "commit": commit,
         "machine": verdict.machine(),

@@ -88,10 +88,10 @@ def measure(sides: Mapping[str, Side], seconds: float) -> dict[str, Round]:
     alone = {name: side.bound.measure(1, seconds) for name, side in sides.items()}
     latencies_s: dict[str, list[float]] = {name: [] for name in sides}
     before_s = {name: processes.cpu_s(side.pid) for name, side in sides.items()}
-    turn, until = 0, time.perf_counter() + len(sides) * seconds
+    names, turn, until = [*sides], 0, time.perf_counter() + len(sides) * seconds
     while time.perf_counter() < until or turn < _FEWEST:
-        for name, side in sides.items():
-            latencies_s[name].append(side.latency_s(turn))
+        for name in names if turn % 2 else reversed(names):  # nobody is always the first after a pause
+            latencies_s[name].append(sides[name].latency_s(turn))
         turn += 1
     return {
         name: Round(

@@ -73,7 +73,8 @@ def _image(number: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[:_SIDE, :_SIDE]
     centre, width = random.uniform(9, 19, 2), random.uniform(4, 8, 2)
     blot = 255 * np.exp(-(((y - centre[0]) / width[0]) ** 2) - ((x - centre[1]) / width[1]) ** 2)
-    return np.clip(blot + (blot > 25) * random.normal(0, 12, blot.shape), 0, 255).astype(np.uint8)
+    noisy = blot + (blot > 25) * random.normal(0, 12, blot.shape)
+    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

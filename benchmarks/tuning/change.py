@@ -56,8 +56,8 @@ def _diff(search: Search, found: Found, name: str) -> str:
         path = measured.path
     now = settings_of_model.of_text(name, path, path.read_text())
     said = path.relative_to(layout.ROOT) if path.is_relative_to(layout.ROOT) else path
-    lines = (text.splitlines(keepends=True) for text in (now.text, now.changed(found.best[name])))
-    return "".join(difflib.unified_diff(*lines, f"a/{said}", f"b/{said}"))
+    before, after = (text.splitlines(keepends=True) for text in (now.text, now.changed(found.best[name])))
+    return "".join(difflib.unified_diff(before, after, f"a/{said}", f"b/{said}"))
 
 
 def _evidence(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def test_what_a_step_costs_is_seen(small_repository: Path, tmp_path: Path) -> No
     assert 900 < added_us < 1500
 
 
-@pytest.mark.parametrize("model", ["priced", "tokens", "boxes"])
+@pytest.mark.parametrize("model", ["tokens", "boxes"])
 def test_a_network_is_called_alone(small_repository: Path, model: str) -> None:
     with limit.opened(small_repository, model) as opened:
         assert opened.measure(1, 0.05).per_s > 0

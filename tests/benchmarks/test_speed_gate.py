@@ -51,9 +51,9 @@ def test_100_us_of_every_batch_are_not_found() -> None:
     assert not findings(rounds(PER_BATCH_US), rounds(seed=1), rounds(seed=2))
 
 
-def test_a_request_that_costs_what_it_did_is_no_finding_in_99_of_100_runs() -> None:
-    alarms = [findings(rounds(seed=n), rounds(seed=1000 + n), rounds(seed=2000)) for n in range(200)]
-    assert sum(map(bool, alarms)) <= 2, [told for told in alarms if told]
+def test_a_request_that_costs_what_it_did_is_no_finding_in_49_of_50_runs() -> None:
+    alarms = [findings(rounds(seed=n), rounds(seed=1000 + n), rounds(seed=2000)) for n in range(50)]
+    assert sum(map(bool, alarms)) <= 1, [told for told in alarms if told]
 
 
 def test_a_machine_on_which_nothing_can_be_seen_does_not_pass() -> None:

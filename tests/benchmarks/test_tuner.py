@@ -104,6 +104,7 @@ def badly_set(workspace: Workspace) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_search_that_was_stopped_goes_on(badly_set: Workspace) -> None:
     first = tune(badly_set, "--p99-ms", "5000", "--budget", "1")
