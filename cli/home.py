@@ -16,7 +16,17 @@ def settle() -> None:
     """Set what is missing in the environment, also for the processes that we start.
 
     MLflow does not import without a home (HOME is unset, and the uid has no account), and asks who the user is.
+    Where nothing can be written at all it stays as it is: what has to be written says so.
     """
+    with suppress(OSError):
+        _set_home()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # before Python 3.13, and since
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
+def _set_home() -> None:
     try:
         home = Path.home()
     except RuntimeError:
@@ -25,10 +35,6 @@ def settle() -> None:
         missing = [name for name in _CACHES if name not in os.environ]
         if missing and not os.access(home, os.W_OK):
             os.environ.update(dict.fromkeys(missing, _scratch()))
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):  # before Python 3.13, and since
-        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def _scratch() -> str:

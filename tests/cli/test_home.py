@@ -51,6 +51,19 @@ def test_caches_of_a_home_that_cannot_be_written_go_elsewhere(
 
 
 @pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize("given", [None, "/nonexistent"])
+def test_where_nothing_can_be_written_a_command_gets_to_say_so(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    if given:
+        monkeypatch.setenv("HOME", given)
+    before = dict(os.environ)
+    home.settle()
+    assert dict(os.environ) == before | {"LOGNAME": f"uid-{os.getuid()}"}
+
+
+@pytest.mark.usefixtures("nobody")
 def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USER", "me")
