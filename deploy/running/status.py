@@ -206,7 +206,7 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
     if not models:  # it does not answer
         return groups
     there = {path.parent.name for path in root.glob("*/config.pbtxt")}
-    there -= {step for folder in Path(server.served).glob("*/") for step in inside.steps_of(folder)}
+    there -= {step for steps in inside.run_in(Path(server.served)).values() for step in steps}
     never_loaded = there - {model.name for model in models if not model.never_loaded}
     groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):

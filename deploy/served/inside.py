@@ -72,6 +72,11 @@ def steps_of(model: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in model.glob(f"[0-9]*/{_STEPS}/*")))
 
 
+def run_in(repository: Path) -> dict[str, tuple[str, ...]]:
+    """Return {model of a private repository that runs steps itself: those steps}; none where we may not look."""
+    return {folder.name: steps for folder in repository.glob("*") if (steps := steps_of(folder))}
+
+
 def _in_order(ensemble: ModelConfig) -> Iterator[Any]:
     """Yield the steps of an ensemble, each behind those that make what it takes.
 
