@@ -58,6 +58,7 @@ def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
         systems = _measure(prepared, settings, options, Path(scratch))
     whole_ones = [system for system in systems if not system.failed]
     console(150).print(table(prepared, whole_ones))
+    print(run.neighbours(whole_ones))
     for system in systems:
         if system.failed:
             print(f"✗ {system.label} is left out. {system.failed}")

@@ -5,12 +5,15 @@ after that, and is started for each of its turns.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks import limit
 from benchmarks.errors import MeasurementError
@@ -22,6 +25,7 @@ from benchmarks.peers.wrk import Generator, Load
 from cli.progress import Bar
 
 OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
+_MUCH = 0.1  # of the machine, taken by others
 _LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
 
 
@@ -39,6 +43,7 @@ class Measured:
     answers: int  # all of them judged
     different: int  # of them
     load: float  # of the machine when the round began: processes that ran or waited, over a minute
+    others: float = 0.0  # share of the machine's CPU that neither server nor generator took, nor was idle
 
 
 # Of connections and seconds, and the latencies beside.
@@ -65,7 +70,7 @@ class System:
         with self.turn():
             self.measure(max(self.connections), seconds)  # what is warm is measured
             for connections in self.connections:
-                one, latency_us = self.measure(connections, seconds)
+                one, latency_us = _watched(partial(self.measure, connections, seconds))
                 self.found.setdefault(connections, []).append(one)
                 merged = self.latency_us.setdefault(connections, {})
                 for value, count in latency_us.items():
@@ -87,6 +92,14 @@ def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> Non
             if not system.failed:
                 _take_turn(system, number + 1, seconds)
             bar.advance()
+
+
+def neighbours(systems: Sequence[System]) -> str:
+    """Say how much of the machine somebody else took while it was measured."""
+    found = sorted(one.others for system in systems for rounds in system.found.values() for one in rounds)
+    middle, most = found[len(found) // 2], found[-1]
+    said = f"others took {middle:.0%} of the machine's CPU meanwhile (median of {len(found)}), {most:.0%} at most"
+    return f"{said}: shares of the limit are not to be trusted" if middle > _MUCH else said
 
 
 def _take_turn(system: System, number: int, seconds: float) -> None:
@@ -214,6 +227,21 @@ def _served(generator: Generator, address: str, tree: Tree) -> Measure:
         return measured(load, tree.cpu_s() - before_s, machine), load.latency_us
 
     return measure
+
+
+def _watched(measure: Callable[[], tuple[Measured, dict[int, int]]]) -> tuple[Measured, dict[int, int]]:
+    """Measure, and see what share of the machine's CPU somebody else took meanwhile."""
+    began, busy_s, own_s = time.monotonic(), _busy_s(), time.process_time()
+    one, latency_us = measure()
+    taken_s = _busy_s() - busy_s - (time.process_time() - own_s) - 1e-6 * (one.cpu_us + one.generator_us) * one.answers
+    share = taken_s / (limit.cores() * (time.monotonic() - began))
+    return replace(one, others=round(min(max(share, 0.0), 1.0), 3)), latency_us
+
+
+def _busy_s() -> float:
+    """Return the CPU that was not idle since the machine's start, stolen by a hypervisor's other guests included."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def machine_load() -> float:

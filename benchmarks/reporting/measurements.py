@@ -51,6 +51,12 @@ class Result:
         """Return the largest number of connections of a task."""
         return max(one.connections for one in self.of(task))
 
+    @property
+    def others(self) -> float | None:
+        """What share of the machine somebody else took, in the median measurement; None where nobody looked."""
+        found = sorted(each["others"] for one in self.measurements for each in one.rounds if "others" in each)
+        return found[len(found) // 2] if found else None
+
     def label(self, system: str) -> str:
         """Return what a system is called."""
         return next((one["label"] for one in self.told.get("systems", ()) if one["name"] == system), system)

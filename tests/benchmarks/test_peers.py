@@ -1,6 +1,10 @@
 """The peers: what is declared of them fits together, and what they serve is the release's graph, answered right."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -90,6 +94,24 @@ def test_systems_are_measured_in_turn_each_alone_and_one_that_fails_costs_no_fig
     assert not systems[0].failed and not systems[2].failed
     # Each is warmed up at most connections in each of its turns.
     assert [one for one in taken if one[0] == "a"] == [("a", 16), ("a", 1), ("a", 16)] * 3
+
+
+def test_what_others_take_of_the_machine_is_told() -> None:
+    def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        time.sleep(seconds)
+        return one_round(100.0), {}
+
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        system = System("ours", "ours", measure, {}, (1,))
+        system.once(0.5)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    [[one]] = system.found.values()
+    assert one.others > 0.5
+    assert "shares of the limit are not to be trusted" in run.neighbours([system])
 
 
 def test_without_this_project_there_is_nothing_to_compare() -> None:
