@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,14 @@ def served(repository: Path, place: Path) -> Iterator[Up]:
             yield up
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def clear(place: Path) -> None:
+    """Remove what a search that was killed left in a place, its server among it."""
+    if (place / "artifacts").is_dir():
+        with suppress(MeasurementError):  # none is up
+            Checkout(layout.ROOT, place).deploy("down")
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def requests(http: str, repository: Path, model: str) -> list[Request]:

@@ -98,6 +98,7 @@ def _compare(of: Search, found: Found, today: Mapping[str, Tunable], rounds: int
         ways = {}
         for name, settings in (("today", today), ("winner", found.best)):
             place = of.folder / f"compared-{name}"
+            candidate.clear(place)
             candidate.write(of.release, of.space.models, settings, place / "model_repository")
             up = opened.enter_context(candidate.served(place / "model_repository", place))
             asked = candidate.requests(up.http, place / "model_repository", of.model)

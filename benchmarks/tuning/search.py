@@ -6,7 +6,6 @@ ends when its time is over, or when a dozen trials in a row brought nothing.
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -79,8 +78,9 @@ def run(search: Search, budget_s: float, say: Callable[[str], None]) -> Found:
     """
     study = _opened(search)
     until, ended = time.monotonic() + budget_s, "its time was over"
-    if not study.trials:
-        study.enqueue_trial(search.space.today())
+    today = search.space.today()
+    if not any(trial.params == today for trial in _complete(study)):  # it may have been killed
+        study.enqueue_trial(today)
     while time.monotonic() < until or not _complete(study):
         if (stale := _since_better(study)) >= _STALE:
             ended = f"{stale} trials in a row brought nothing"
@@ -88,8 +88,8 @@ def run(search: Search, budget_s: float, say: Callable[[str], None]) -> Found:
         trial = study.ask()
         settings = search.space.suggested(trial)
         if repeated := _same(study, trial.params):
-            study.tell(trial, repeated.value if repeated.value is not None else 0.0)
             trial.set_user_attr(_LEVELS, repeated.user_attrs.get(_LEVELS, []))
+            study.tell(trial, repeated.value if repeated.value is not None else 0.0)
             continue
         _try(search, study, trial, settings, say)
     return _found(search, study, ended)
@@ -122,7 +122,7 @@ def _try(
     except ProjectError as error:
         trial.set_user_attr(_ERROR, str(error))
         study.tell(trial, state=TrialState.FAIL)
-        if trial.number == 0:
+        if trial.params == search.space.today():
             raise MeasurementError("today's settings cannot be measured", note=str(error)) from error
         say(f"{trial.number:3}  failed: {str(error).splitlines()[0]}")
         return
@@ -135,7 +135,7 @@ def _try(
 
 
 def _measured(search: Search, settings: Mapping[str, Tunable], place: Path, best: Mapping[int, float]) -> list[Level]:
-    shutil.rmtree(place, ignore_errors=True)
+    candidate.clear(place)
     repository, found = place / "model_repository", list[Level]()
     candidate.write(search.release, search.space.models, settings, repository)
     with candidate.served(repository, place) as up:

@@ -165,6 +165,15 @@ def test_locust_sees_wrong_answers(any_model: Site) -> None:
 
 
 @pytest.mark.heavy
+def test_what_waits_to_be_sent_is_part_of_the_latency(any_model: Site) -> None:
+    """One caller, a model that takes 2 ms, a request each 1 ms: counted from when it was sent, all would look well."""
+    done = any_model.bench("scenario", "--rate", "1000", "--seconds", "1", "--model", "swapping", "--connections", "1")
+    found = outcomes(done)["all"]
+    assert found["late"] > 0.8 * found["requests"] == 0.8 * sent(scenario.steady(1000, 1))
+    assert found["p99_ms"] > 300 and found["errors"] == {}
+
+
+@pytest.mark.heavy
 def test_recorded_traffic_is_sent_at_its_own_times(any_model: Site, tmp_path: Path) -> None:
     requests = [*any_model.sent("words").rows, *any_model.sent("tokens").rows]
     lines = [recording.line(0.1 * place, request) for place, request in enumerate(requests)]
@@ -205,6 +214,9 @@ def test_k6_holds_what_it_is_asked_and_sees_wrong_answers(any_model: Site, tmp_p
     assert json.loads((folder / "plan.json").read_text())["urgent"] == 0.2
     failing = any_model.bench("scenario", "--rate", "60", "--model", "words", "--p99-ms", "0.001", *common)
     assert failing.returncode == 1 and re.search(r"p99 is .* \(limit: 0.001 ms\)", failing.stdout)
+    dropping = any_model.bench("scenario", "--rate", "1000", "--model", "swapping", "--connections", "1", *common)
+    assert dropping.returncode == 1
+    assert outcomes(dropping)["all"]["errors"]["no free caller"] > 500
     wrong = any_model.bench("scenario", "--rate", "400", "--model", "swapping", *common)
     assert wrong.returncode == 1
     assert outcomes(wrong)["all"]["errors"]["a wrong answer"] > 0

@@ -121,9 +121,10 @@ def test_a_search_that_was_stopped_goes_on(badly_set: Workspace) -> None:
 
 @pytest.mark.slow
 @pytest.mark.heavy
+@pytest.mark.timeout(1500)
 def test_better_settings_are_found_and_written_as_a_patch_with_evidence(badly_set: Workspace) -> None:
     """More instances of the step that sleeps: nothing else can bring much."""
-    done = tune(badly_set, "--p99-ms", "5000", "--budget", "240", "--rounds", "5")
+    done = tune(badly_set, "--p99-ms", "5000", "--budget", "150", "--rounds", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "words_counts: instances 1 -> " in done.stdout, done.stdout
     [patch] = (badly_set.root / "artifacts" / "tuning" / "words").glob("*/settings.patch")
