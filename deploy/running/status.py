@@ -27,6 +27,7 @@ from deploy.triton.state import Running
 
 EXIT_LEFT_OUT = 3  # of a command: what is left serves, and a model that should serve does not
 
+_FAILED_INSIDE = "one_process_request_failures"  # of deploy/backends/inprocess
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 
@@ -266,11 +267,13 @@ def _version(
     compute_ns = sum(times[f"compute_{part}"]["ns"] for part in ("input", "infer", "output"))
     batches = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in statistics["batch_stats"]}
     own = [s for s in samples if (s.labels.get("model"), s.labels.get("version")) == (model.name, str(model.version))]
+    # Of an ensemble in one process Triton counts them among the others.
+    failed_inside = sum(int(s.value) for s in _named(own, _FAILED_INSIDE))
     return VersionStatus(
         model,
         WorkDone(
-            requests=max(0, times["success"]["count"] - warmed["requests"]),
-            failures=times["fail"]["count"],
+            requests=max(0, times["success"]["count"] - warmed["requests"] - failed_inside),
+            failures=times["fail"]["count"] + failed_inside,
             rows=max(0, statistics["inference_count"] - warmed["rows"]),
             executions=max(0, statistics["execution_count"] - warmed["executions"]),
             queue_s=max(0, times["queue"]["ns"] - warmed["queue_ns"]) / 1e9,

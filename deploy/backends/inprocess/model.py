@@ -36,7 +36,7 @@ class TritonPythonModel:
         if config.kind != "CPU":
             raise ModelError(f"instance_group: kind is KIND_{config.kind}; one process computes on the CPU, KIND_CPU")
         self.outputs = [each["name"] for each in json.loads(args["model_config"])["output"]]
-        self.failures = Failures(args["model_name"])
+        self.failures = Failures(args["model_name"], args["model_version"])
         self.pipeline = Pipeline(call.read(config.directory))
         for sample, given in warm_up.samples(config):
             [answer] = self.pipeline.answer([given])
@@ -49,6 +49,7 @@ class TritonPythonModel:
         """Answer the requests of one dynamic batch, in their order."""
         given = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
         answers = self.pipeline.answer(given)
+        self.failures.count(sum(isinstance(answer, Exception) for answer in answers))
         return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     def _response(self, request: Any, answer: Any) -> Any:

@@ -7,6 +7,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 LOG_LINES_PER_S = 10
+# Triton counts a response with an error as a success of the model, unless it is an ensemble: deploy/running/status.py
+# reads this one.
+METRIC = "one_process_request_failures"
 
 
 class Failure(Exception):  # noqa: N818  # what becomes of a request; nobody raises it
@@ -29,9 +32,15 @@ class Failures:
         ensemble: What it is called on the server.
     """
 
-    def __init__(self, ensemble: str) -> None:
+    def __init__(self, ensemble: str, version: str) -> None:
         self._ensemble = ensemble
+        self._family, self._counter = _counter({"model": ensemble, "version": version})
         self._second, self._lines, self._left_out = 0, 0, 0
+
+    def count(self, failed: int) -> None:
+        """Count requests of a batch that get no answer: a call to the server, so once a batch."""
+        if failed and self._counter is not None:
+            self._counter.increment(failed)
 
     def response(self, request: Any, failure: Exception) -> Any:
         """Make the response to a request, and write a line about it."""
@@ -52,6 +61,19 @@ class Failures:
         before = f" (after {self._left_out:,} failures that are not logged)" if self._left_out else ""
         self._left_out = 0
         log(f"[request id: {printable(request.request_id()) or '<id_unknown>'}]{before} {line}")
+
+
+def _counter(labels: dict[str, str]) -> tuple[Any, Any]:
+    """Return a family of the server's metrics, which has to live as long, and its counter; None where it has none."""
+    try:
+        family = pb_utils.MetricFamily(
+            name=METRIC,
+            description="Number of requests that steps in one process refused or failed",
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        return family, family.Metric(labels=labels)
+    except Exception:  # Triton's exceptions share no base class; its metrics may be off, as in the serve gate
+        return None, None
 
 
 def printable(text: object, longest: int = 64) -> str:
