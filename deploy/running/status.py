@@ -27,7 +27,7 @@ from deploy.triton.state import Running
 
 EXIT_LEFT_OUT = 3  # of a command: what is left serves, and a model that should serve does not
 
-_FAILED_INSIDE = "one_process_request_failures"  # of deploy/backends/inprocess
+_FAILED_INSIDE = "one_process_request_failures_total"  # of deploy/backends/inprocess; its reader adds the end
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 

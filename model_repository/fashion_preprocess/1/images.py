@@ -116,6 +116,7 @@ def _end_of_jpeg(encoded: bytes) -> tuple[int | None, int]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as it says that it is to be turned; Pillow alone would copy one that is to stay as it is."""
+    image.load()  # what is wrong with it shows here, as it would in a copy
     _note_orientation(image)
     return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
 

@@ -72,7 +72,8 @@ def _counter(labels: dict[str, str]) -> tuple[Any, Any]:
             kind=pb_utils.MetricFamily.COUNTER,
         )
         return family, family.Metric(labels=labels)
-    except Exception:  # Triton's exceptions share no base class; its metrics may be off, as in the serve gate
+    except Exception as error:  # Triton's exceptions share no base class; its metrics may be off, as in the serve gate
+        pb_utils.Logger.log_warn(f"{METRIC} is not counted: {error}")
         return None, None
 
 
