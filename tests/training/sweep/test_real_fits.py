@@ -17,8 +17,8 @@ def searched(place: Workspace, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def again(place: Workspace, command: str) -> dict[str, float]:
-    """Train once more by the command that is told; what the new checkpoint's run has in MLflow."""
+def again(place: Workspace, command: str) -> float:
+    """Train once more by the command that is told; the val_auc of the epoch that was kept, which is the best."""
     from mlflow import MlflowClient
 
     program, dash, module, *rest = [word for word in shlex.split(command) if "=" not in word or word.startswith("-")]
@@ -27,7 +27,7 @@ def again(place: Workspace, command: str) -> dict[str, float]:
     client = MlflowClient(f"sqlite:///{place.root / 'artifacts' / 'mlflow.db'}")
     [experiment] = [e.experiment_id for e in client.search_experiments() if e.name == rest[1]]
     newest, *_ = client.search_runs([experiment], "tags.trial IS NULL and tags.sweep IS NULL")
-    return dict(newest.data.metrics)
+    return max(epoch.value for epoch in client.get_metric_history(newest.info.run_id, "val_auc"))
 
 
 @pytest.mark.parametrize("preset", ["lightgbm", "xgboost", "logistic", "mlp"])
@@ -40,6 +40,6 @@ def test_every_kind_of_model_is_searched_reproduced_and_exported(tmp_path: Path,
     assert best["state"] == "complete" and 0.5 < best["val_auc"] < 1
     if preset != "logistic":
         assert 0 < best["latency_ms"] < 50
-    assert again(place, best["reproduce"])["val_auc"] == pytest.approx(best["val_auc"], abs=1e-6)
+    assert again(place, best["reproduce"]) == pytest.approx(best["val_auc"], abs=1e-6)
     checkpoint = shlex.split(best["export"])[-1]
     assert Path(checkpoint).is_file()
