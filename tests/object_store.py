@@ -1,15 +1,13 @@
 """A real S3 server, SeaweedFS's, with a bucket that takes one key alone."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from tests.background import background
 from tests.conftest import free_ports, wait_for
 
 BUCKET = "store"
@@ -59,17 +57,6 @@ def running(folder: Path) -> Iterator[ObjectStore]:
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # at ports of their own it would be one server a machine
     ]
     store = ObjectStore(f"http://127.0.0.1:{ports[0]}")
-    with (folder / "weed.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
+    with background(command, folder / "weed.log"):
         wait_for(store.make_bucket, 60)
         yield store
-    finally:
-        family = [*psutil.Process(server.pid).children(recursive=True), server] if server.poll() is None else []
-        for process in family:
-            process.terminate()
-        for process in family:
-            try:
-                process.wait(10)
-            except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
-                process.kill()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from psycopg2 import connect
 
 from contracts import layout
 from tests import object_store
+from tests.background import background
 from tests.conftest import free_ports, wait_for
 from tests.object_store import ObjectStore
 
@@ -120,7 +120,7 @@ def server(folder: Path, database: PostgresServer, store: ObjectStore) -> Iterat
     command = [Path(sys.executable).with_name("mlflow"), *words, "--host=127.0.0.1", f"--port={port}"]
     address = f"http://127.0.0.1:{port}"
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PG", "MLFLOW_"))}
-    with process(command, folder / "mlflow.log", {**mine, **settings, "HOME": str(folder)}, cwd=folder) as up:
+    with background(command, folder / "mlflow.log", {**mine, **settings, "HOME": str(folder)}, cwd=folder) as up:
         wait_for(lambda: up.poll() is not None or answers(f"{address}/health"), 400)
         assert up.poll() is None, (folder / "mlflow.log").read_text()[-2000:]
         yield address
@@ -129,26 +129,6 @@ def server(folder: Path, database: PostgresServer, store: ObjectStore) -> Iterat
 def substituted(text: str, told: Mapping[str, str]) -> str:
     """What compose makes of ${NAME:?}, ${NAME?} and ${NAME:-default}."""
     return re.sub(r"\$\{(\w+)(?::?\?|:-([^}]*))\}", lambda found: told.get(found[1], found[2] or ""), text)
-
-
-@contextmanager
-def process(
-    command: list[str | Path], log: Path, environment: Mapping[str, str], cwd: Path = layout.ROOT
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process, which is gone with its children when the block ends; what it said is in the log."""
-    with log.open("wb") as said:
-        started = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), cwd=cwd)
-    try:
-        yield started
-    finally:
-        family = [*psutil.Process(started.pid).children(recursive=True), started] if started.poll() is None else []
-        for one in family:
-            one.terminate()
-        for one in family:
-            try:
-                one.wait(10)
-            except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
-                one.kill()
 
 
 def answers(address: str) -> bool:
