@@ -108,7 +108,8 @@ def draw(standings: list[Standing], metric: Metric, path: Path) -> None:
             axes.set_xticks(range(len(segments)), segments)
             axes.set_title(title)
         right.axhline(0, color=plots.INK, linewidth=0.8)
-        left.legend(loc="best", frameon=False)
+        # Outside: within, it would lie over some model's interval.
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(models), frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 

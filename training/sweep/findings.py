@@ -118,7 +118,7 @@ def draw(found: Findings, path: Path) -> None:
         axes.set_xlabel("milliseconds of one thread for one sample" if several else "trial")
         axes.set_ylabel(f"{found.figure}, validation split")
         axes.set_title(f"{found.study.name}: {len(done)} trials that ran to their end")
-        axes.legend(loc="best", frameon=False)
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
         half = path.with_name(f".{path.stem}.half.png")
         figure.savefig(half)
     half.replace(path)
