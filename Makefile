@@ -30,7 +30,7 @@ IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py
 # only command of their line.
 BESIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target typecheck pytest
 
-.PHONY: of-another-python server-python help setup demo quick test slow data-tools gates images pin-images lint format typecheck pytest lock upgrade clean
+.PHONY: of-another-python server-python help setup demo quick test slow speed data-tools gates images pin-images lint format typecheck pytest lock upgrade clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -46,6 +46,9 @@ test: setup lint ## everything CI checks
 
 slow: setup ## the tests that take long, or resolve packages over the network
 	$(BIN)/python -m pytest -m slow
+
+speed: server-python setup ## has a request become slower than at the commit before, or AGAINST=COMMIT? in two minutes
+	@$(BIN)/python -m benchmarks speed --against "$(or $(AGAINST),HEAD~1)"
 
 data-tools: setup ## the environment for data, .venv-data: DVC, Great Expectations, Feast
 	@$(BIN)/python -m cli.installing.tool_environments data

@@ -17,13 +17,22 @@
   python -m benchmarks switch                                 releases that differ in everything, under load
   python -m benchmarks startup --against DIRECTORY            `up` with ten releases, `reload` of one
   python -m benchmarks export                                 time and memory of an export, with and without search
+  python -m benchmarks limit                                  what this machine could answer without any server
+  python -m benchmarks peers                                  this server, its peers and the limits, in one run
+  python -m benchmarks report                                 the newest result of `peers` as a page with pictures
+  python -m benchmarks compare BEFORE AFTER                   what has changed between two results, and what is noise
+  python -m benchmarks speed --against COMMIT                 has a request become slower? the gate: `make speed`
+  python -m benchmarks scenario spike --rate 200 --p99-ms 50  load as it comes in life, by Locust or k6: does it hold?
+  python -m benchmarks scenario --traffic FILE                recorded traffic, at its own times
+  python -m benchmarks tune MODEL --p99-ms 20                 settings that answer most within an objective
+  python -m benchmarks growth connections versions            how cost grows with one thing at a time
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
-The last nine start what they need, `drill` and `cache` over a copy of the model repository; the export publishes
-nothing. For the others start a server (python -m deploy up --detach). What they send to a model, --model NAME, are the
-golden requests of its release, with the answers that they check; where it has none, images: --images DIRECTORY, or
-those of `python -m training examples FAMILY`. Every figure is what a client sees; client and server share this
-machine's cores.
+Those from `drill` on start what they need, `drill` and `cache` over a copy of the model repository; the export
+publishes nothing. For the others start a server (python -m deploy up --detach). What they send to a model, that
+--model names, are the golden requests of its release, with the answers that they check; where it has none, images:
+--images DIRECTORY, or those of `python -m training examples FAMILY`. Every figure is what a client sees; client and
+server share this machine's cores.
 """
 
 import argparse
@@ -179,6 +188,88 @@ def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--checkpoint", type=Path, help="default: best.ckpt of the newest run of the family")
 
 
+def _limit(limit: argparse.ArgumentParser) -> None:
+    _rounds(limit, 5)
+    _seconds(limit, 1, "of each of the five measurements in a round")
+    _model(limit)
+
+
+def _speed(speed: argparse.ArgumentParser) -> None:
+    speed.add_argument(
+        "--against", metavar="COMMIT", help="also compare with this commit, or checkout, in the same run"
+    )
+    _seconds(speed, 0.4, "of each of the two measurements of a side in a round")
+    speed.add_argument(
+        "--budget", type=positive, default=60, metavar="SECONDS", help="for all rounds, nine at least (default: 60)"
+    )
+    speed.add_argument(
+        "--keep", action="store_true", help="write the figures to benchmarks/results/speed.json, for later runs"
+    )
+    speed.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _scenario(scenario: argparse.ArgumentParser) -> None:
+    scenario.add_argument(
+        "scenario",
+        nargs="?",
+        default="steady",
+        help="steady, ramp, spike, or mixed: a fifth of the requests has priority 1 (default: %(default)s)",
+    )
+    scenario.add_argument(
+        "--rate", type=positive, default=50, metavar="PER_S", help="requests a second at its height (default: 50)"
+    )
+    _seconds(scenario, 30, "that it takes")
+    scenario.add_argument(
+        "--traffic", type=Path, metavar="FILE", help="recorded traffic in place of a scenario: docs/how-to/load.md"
+    )
+    scenario.add_argument("--speed", type=positive, default=1, help="of recorded traffic; 2: twice (default: 1)")
+    scenario.add_argument("--with", dest="with_", choices=["locust", "k6"], default="locust", help="default: locust")
+    scenario.add_argument("--p95-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
+    scenario.add_argument("--p99-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
+    scenario.add_argument(
+        "--max-errors", type=float, default=0.0, metavar="SHARE", help="of wrong, refused and lost ones (default: 0)"
+    )
+    scenario.add_argument(
+        "--connections", type=positive_count, default=64, metavar="N", help="requests under way at most (default: 64)"
+    )
+    scenario.add_argument("--grpc", action="store_true", help="Locust over gRPC, not HTTP")
+    scenario.add_argument("--processes", type=positive_count, metavar="N", help="Locust's workers, below a master")
+    scenario.add_argument("--page", type=positive_count, metavar="PORT", help="Locust's page, until Ctrl-C")
+    scenario.add_argument("--keep", type=Path, metavar="DIRECTORY", help="for k6's plan, or Locust's outcome")
+    scenario.add_argument("--model", nargs="+", default=[layout.DEFAULT_FAMILY], help="in turn (default: %(default)s)")
+
+
+def _tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("model", metavar="MODEL", help="an ensemble, or a network that is asked by itself")
+    tune.add_argument("--p99-ms", type=positive, required=True, metavar="MS", help="what has to hold")
+    tune.add_argument("--rate", type=positive, metavar="PER_S", help="at which it has to hold, in an open loop, too")
+    tune.add_argument(
+        "--budget", type=positive, default=900, metavar="SECONDS", help="of the search; it goes on later (default: 900)"
+    )
+    tune.add_argument(
+        "--repository",
+        type=Path,
+        metavar="DIRECTORY",
+        help="default: that of the server that is up, or model_repository",
+    )
+    _seconds(tune, 1.5, "of each of the levels of load of a trial")
+    _rounds(tune, 9, "of the winner beside today's settings")
+
+
+def _growth(growth: argparse.ArgumentParser) -> None:
+    growth.add_argument(
+        "what",
+        nargs="*",
+        choices=["batch", "image", "text", "models", "connections", "versions", []],
+        metavar="WHAT",
+        help="batch, image, text, models, connections, versions (default: all, in some ten minutes)",
+    )
+    growth.add_argument("--sizes", type=positive_count, nargs="+", metavar="N", help="in place of the usual ones")
+    growth.add_argument("--most", type=positive_count, metavar="N", help="no size above it")
+    growth.add_argument("--model", help="of the repository (default: the stand-in of the default family; text: minilm)")
+    _seconds(growth, 2, "of each measurement under load")
+
+
 def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     from benchmarks.gpu_day.steps import STEPS
 
@@ -207,6 +298,38 @@ def _gpu_day(gpu_day: argparse.ArgumentParser) -> None:
     gpu_day.add_argument(
         "--folder", type=Path, metavar="DIRECTORY", help="for the evidence (default: artifacts/gpu-day/TIME)"
     )
+
+
+def _peers(peers: argparse.ArgumentParser) -> None:
+    from benchmarks.peers.names import MODELS, PEERS
+
+    peers.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="default: all, of %(choices)s")
+    peers.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], help="default: all, of %(choices)s")
+    _rounds(peers, 5)
+    _seconds(peers, 3, "of each measurement, whole ones: three a system in a round")
+    peers.add_argument(
+        "--search", action="store_true", help="look for each peer's best settings first; an hour for all"
+    )
+
+
+def _report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("result", type=Path, nargs="?", metavar="RESULT", help="default: the newest of `peers`")
+    report.add_argument(
+        "--folder", type=Path, metavar="DIRECTORY", help="where it goes (default: artifacts/benchmarks/report-RESULT)"
+    )
+    report.add_argument(
+        "--price-per-core-hour", type=positive, metavar="PRICE", help="adds what the CPU of a million answers costs"
+    )
+
+
+def _compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("before", type=Path, metavar="BEFORE")
+    compare.add_argument("after", type=Path, metavar="AFTER")
+    compare.add_argument("--system", metavar="NAME", help="tell of this one alone, as in `ours` (default: of all)")
+    compare.add_argument(
+        "--least", type=positive, default=5, metavar="PERCENT", help="a change that matters (default: %(default)g)"
+    )
+    compare.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -309,10 +432,58 @@ COMMANDS = (
     ),
     Command("export", "wall time and peak memory of an export", "benchmarks.export:main", _export),
     Command(
+        "peers",
+        "this server beside FastAPI, LitServe, BentoML, Ray Serve and MLServer, as shares of the machine's limit",
+        "benchmarks.peers.command:main",
+        _peers,
+    ),
+    Command(
+        "report",
+        "a result as one page that needs nothing else, and as Markdown with pictures",
+        "benchmarks.reporting.page:main",
+        _report,
+    ),
+    Command(
+        "compare",
+        "two results: what is better or worse, and what cannot be told from noise",
+        "benchmarks.reporting.comparing:main",
+        _compare,
+    ),
+    Command(
         "gpu-day",
         "versions, plans, CUDA graphs, answers, upgrades and crashes on a GPU: ten minutes, a bundle of evidence",
         "benchmarks.gpu_day.commands:main",
         _gpu_day,
+    ),
+    Command(
+        "limit",
+        "the release's own steps and graph in process, without a server: what all figures are a share of",
+        "benchmarks.limit:main",
+        _limit,
+    ),
+    Command(
+        "speed",
+        "the gate: latency and CPU of a request, served against in process, may not grow",
+        "benchmarks.speed.command:main",
+        _speed,
+    ),
+    Command(
+        "scenario",
+        "steady, ramp, spike, mixed priorities or recorded traffic, by Locust or k6: pass or fail",
+        "benchmarks.scenarios.command:main",
+        _scenario,
+    ),
+    Command(
+        "tune",
+        "batch sizes, delays, instances, threads, queues: a search on a real server, a patch with its evidence",
+        "benchmarks.tuning.command:main",
+        _tune,
+    ),
+    Command(
+        "growth",
+        "throughput and memory against batch, image and text size, models, connections, versions",
+        "benchmarks.growth.command:main",
+        _growth,
     ),
 )
 

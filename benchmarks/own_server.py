@@ -29,8 +29,13 @@ def scratch_repository() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(repository: Path, cache_bytes: int = 0, http_max_bytes: int | None = None) -> Iterator[Running]:
+def serving(
+    repository: Path, cache_bytes: int = 0, http_max_bytes: int | None = None, *, ensembles: bool = False
+) -> Iterator[Running]:
     """Run Triton over `repository`, on free ports, for as long as the block runs.
+
+    Args:
+        ensembles: Each step of an ensemble is a model of its own, on a CPU, too.
 
     Raises:
         DeployError, ManifestError: as `deploy.running.server.serving`.
@@ -43,6 +48,7 @@ def serving(repository: Path, cache_bytes: int = 0, http_max_bytes: int | None =
         metrics_port=metrics,
         cache_bytes=cache_bytes,
         http_max_bytes=http_max_bytes,
+        ensembles=ensembles,
     )
     with server.serving(settings, say=lambda line: None) as up:
         yield up

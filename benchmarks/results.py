@@ -1,11 +1,64 @@
-"""Where raw figures are kept."""
+"""Where raw figures are kept, each with where it comes from: the commit, the machine, what else that did, versions.
+
+A result file is one JSON object: `schema`; `what`, the command; `origin`; and what that command found. Those that
+`report` and `compare` read have `measurements`, a list of {what tells it from the others…,
+"rounds": [{figure: a number}, …]}.
+"""
 
 import json
+import os
+import platform
+import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from benchmarks.errors import MeasurementError
 from contracts import layout
+from contracts.files import whole
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Began:
+    """When a measurement began, and the load of the machine then."""
+
+    at: float  # seconds since the epoch
+    load: tuple[float, float, float]  # processes that ran or waited, over 1, 5 and 15 minutes
+
+    @classmethod
+    def now(cls) -> "Began":
+        """Look at the machine before anything is measured."""
+        return cls(time.time(), os.getloadavg())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware, as far as the kernel tells."""
+
+    cpu: str
+    cores: int  # that this process may use
+    memory_gb: float
+    kernel: str
+    virtual: bool  # below a hypervisor: neighbours that no load average shows
+
+    @classmethod
+    def this(cls) -> "Machine":
+        """Describe the machine that this runs on."""
+        told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+        return cls(
+            names[0] if names else platform.processor() or platform.machine(),
+            len(os.sched_getaffinity(0)),
+            round(psutil.virtual_memory().total / 1e9, 1),
+            platform.release(),
+            " hypervisor" in told,
+        )
 
 
 def directory() -> Path:
@@ -15,20 +68,75 @@ def directory() -> Path:
     return made
 
 
-def keep(name: str, summary: dict[str, Any]) -> Path:
+def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path:
     """Write the raw figures into a file, and print them as the last line, for machines.
 
     Returns:
         The file.
     """
-    record = write(name, summary)
+    record = write(name, summary, began)
     print(f"Kept in {layout.shown(record)}")
     print(json.dumps(summary))
     return record
 
 
-def write(name: str, summary: dict[str, Any]) -> Path:
-    """Write the raw figures into a file; return it."""
+def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Path:
+    """Write the raw figures into a file, with where they come from; return it.
+
+    Args:
+        began: When the measurement did; its `versions` may be in the summary.
+    """
     record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    record.write_text(json.dumps(summary, indent=2) + "\n")
+    told = {key: value for key, value in summary.items() if key != "versions"}
+    found = {"schema": SCHEMA, "what": name, "origin": _origin(began, summary.get("versions")), **told}
+    whole.write(record, json.dumps(found, indent=1) + "\n")
     return record
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        MeasurementError: there is none, or it is none, or of a later schema.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"{layout.shown(path)} is no result: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("schema"), int):
+        raise MeasurementError(f"{layout.shown(path)} is no result that says where it comes from")
+    if found["schema"] > SCHEMA:
+        raise MeasurementError(f"{layout.shown(path)} is of schema {found['schema']}, this reads up to {SCHEMA}")
+    return found
+
+
+def _origin(began: Began | None = None, versions: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Describe where the figures of this run come from; to be called when they are all there."""
+    commit, dirty = _commit()
+    return {
+        "began": _utc(began.at) if began else None,
+        "ended": _utc(time.time()),
+        "commit": commit,
+        "dirty": dirty,
+        "machine": asdict(Machine.this()),
+        "load_before": list(began.load) if began else None,
+        "load_after": list(os.getloadavg()),
+        "versions": {"python": platform.python_version(), **(versions or {})},
+    }
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Return the commit, and whether tracked files differ from it; (None, None) outside of git."""
+    try:
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(layout.ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

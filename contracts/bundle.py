@@ -14,7 +14,7 @@ served as it lies in the repository.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts import copying, layout, manifest, model_config, repository
@@ -34,6 +34,7 @@ class Bundle:
     directory: Path  # the version's, parked or not
     models: Mapping[str, Path]  # {model: the folder with its config.pbtxt}, the network first
     sealed: bool  # False: published before bundles; the models are the repository's of today
+    inside: Mapping[str, Path] = field(default_factory=dict)  # of those, steps that other models of it run themselves
 
 
 def of(root: Path, network: str, version: int) -> Bundle:
@@ -174,7 +175,8 @@ def _is_network(folder: Path, configs: Iterable[ModelConfig]) -> bool:
     """Tell whether an export makes the versions of a model, as it did or as nothing else will: it has none yet."""
     if numbers := [*repository.versions(folder), *repository.parked(folder)]:
         return any((repository.directory(folder, n) / manifest.FILE_NAME).is_file() for n in numbers)
-    return any(not config.ensemble_scheduling.step and config.backend != "python" for config in configs)
+    own = ("python", model_config.IN_PROCESS)
+    return any(not config.ensemble_scheduling.step and config.backend not in own for config in configs)
 
 
 def _has_graph(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Triton's model configurations: config.pbtxt, and the others of a model that `--model-config-name` chooses."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from contracts.errors import ModelConfigError
 
 FILE_NAME = "config.pbtxt"
 OTHERS = "configs"  # the folder of the others, such as configs/cpu.pbtxt
+IN_PROCESS = "inprocess"  # the backend of an ensemble whose steps one process runs
+_AS_ENSEMBLE = "-ensemble"  # behind the name of a configuration: the same, but for those
 
 ModelConfig = Any  # tritonclient.grpc.model_config_pb2.ModelConfig: to import it costs 0.3 s
 
@@ -51,10 +54,32 @@ def parse(content: bytes, name: str) -> ModelConfig:
         raise ModelConfigError(f"{name} is no model configuration", note=str(error)) from error
 
 
+def as_ensembles(config_name: str) -> str:
+    """Return the name by which configurations are chosen like `config_name`, and no ensemble runs in one process."""
+    return f"{config_name}{_AS_ENSEMBLE}"
+
+
+def plain(config_name: str | None) -> str | None:
+    """Return the name that Triton knows: what `as_ensembles` was given."""
+    return config_name and config_name.removesuffix(_AS_ENSEMBLE)
+
+
 def chosen(folder: Path, config_name: str | None) -> Path:
     """Return the configuration of the model in `folder` that Triton takes for `--model-config-name`."""
-    other = folder / OTHERS / f"{config_name}.pbtxt"
-    return other if config_name is not None and other.is_file() else folder / FILE_NAME
+    other = folder / OTHERS / f"{plain(config_name)}.pbtxt"
+    if config_name is None or not other.is_file():
+        return folder / FILE_NAME
+    if _is_in_process(other) and (config_name != plain(config_name) or _caches(folder / FILE_NAME)):
+        return folder / FILE_NAME
+    return other
+
+
+def is_in_process(folder: Path, config_name: str | None) -> bool:
+    """Tell whether the model in `folder` is an ensemble whose steps one process runs in that configuration.
+
+    Not one that caches its answers: of a model that is no ensemble Triton 2.51 keeps failures, too, as empty answers.
+    """
+    return _is_in_process(chosen(folder, config_name))
 
 
 def paths(folder: Path) -> Iterator[Path]:
@@ -67,3 +92,15 @@ def paths(folder: Path) -> Iterator[Path]:
 def steps(config: ModelConfig) -> tuple[str, ...]:
     """Return the models that an ensemble is made of, in its order; none of a model that is no ensemble."""
     return tuple(step.model_name for step in config.ensemble_scheduling.step)
+
+
+def _is_in_process(path: Path) -> bool:
+    with suppress(ModelConfigError, OSError):  # whoever needs it is told
+        return IN_PROCESS.encode() in path.read_bytes() and bool(read(path).backend == IN_PROCESS)
+    return False
+
+
+def _caches(path: Path) -> bool:
+    with suppress(ModelConfigError):
+        return bool(read(path).response_cache.enable)
+    return False

@@ -50,6 +50,12 @@ def _up(up: argparse.ArgumentParser) -> None:
         help="cpu serves configs/cpu.pbtxt (ONNX Runtime), gpu config.pbtxt (TensorRT)",
     )
     up.add_argument(
+        "--ensembles",
+        action="store_true",
+        help="on a CPU, too, serve each step of an ensemble as a model of its own; else one process runs them all, "
+        "where configs/cpu.pbtxt says so",
+    )
+    up.add_argument(
         "--load-timeout", type=positive, default=120, metavar="SECONDS", help="for each model; a slower one is left out"
     )
     up.add_argument("--strict", action="store_true", help="serve all of the repository or nothing; leave no model out")

@@ -27,7 +27,7 @@ RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backe
 # Beside what lies in the same folder; `python_based` is what our own backends share.
 ALLOWED_IN_TRITON = {
     *("numpy", "PIL", "tokenizers", "onnxruntime", "tensorrt", "cuda"),
-    *("triton_python_backend_utils", "python_based", "ort_session"),
+    *("triton_python_backend_utils", "python_based", "ort_session", "one_process"),
 }
 
 

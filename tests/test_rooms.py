@@ -27,7 +27,18 @@ ROOMS = {
         "versions",
         "drill",
     ),
-    "benchmarks": ("calling", "serving", "releases", "gpu_day"),
+    "benchmarks": (
+        "calling",
+        "serving",
+        "releases",
+        "speed",
+        "scenarios",
+        "tuning",
+        "growth",
+        "peers",
+        "reporting",
+        "gpu_day",
+    ),
     "clients": ("core", "transports", "filling", "command_line"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")

@@ -1,5 +1,6 @@
 """A checkout, of this commit or of another, whose `python -m deploy` is run as a user would, in a place of its own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import MeasurementError
+from deploy.triton import environment
 from deploy.triton.ports import free_ports
 
 
@@ -20,6 +22,7 @@ class Up:
 
     seconds: float  # that the command took
     http: str  # host:port
+    pid: int  # of tritonserver
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,7 @@ class Checkout:
             MeasurementError: it failed.
         """
         began = time.monotonic()
-        done = subprocess.run(
-            [self._python, "-m", "deploy", *map(str, arguments)],
-            cwd=self.root,
-            env={**os.environ, "ARTIFACTS_DIR": str(self.place / "artifacts")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            command = f"python -m deploy {' '.join(map(str, arguments))}"
-            raise MeasurementError(f"{command} failed in {self.root}", note=(done.stderr or done.stdout).strip())
+        self._run(*arguments)
         return time.monotonic() - began
 
     @contextmanager
@@ -67,7 +59,7 @@ class Checkout:
         served = repository or self._copy()
         try:
             seconds = self.deploy("up", "--detach", "--repository", served, "--drain", "3", *ports)
-            yield Up(seconds, f"127.0.0.1:{http}")
+            yield Up(seconds, f"127.0.0.1:{http}", int(json.loads(self._run("status", "--json"))["pid"]))
         finally:
             with suppress(MeasurementError):  # whatever went wrong before is said
                 self.deploy("down")
@@ -89,6 +81,23 @@ class Checkout:
         """Return the commit that is checked out, as far as git tells."""
         command = ["git", "-C", str(self.root), "describe", "--always", "--dirty", "--abbrev=10"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    def _run(self, *arguments: str | Path) -> str:
+        """Run `python -m deploy ARGUMENTS…` there; return what it said."""
+        shared = {} if (self.root / ".venv-server").exists() else {"SERVER_ENVIRONMENT": str(environment.HOME)}
+        done = subprocess.run(
+            [self._python, "-m", "deploy", *map(str, arguments)],
+            cwd=self.root,
+            env={**shared, **os.environ, "ARTIFACTS_DIR": str(self.place / "artifacts")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            command = f"python -m deploy {' '.join(map(str, arguments))}"
+            raise MeasurementError(f"{command} failed in {self.root}", note=(done.stderr or done.stdout).strip())
+        return done.stdout
 
     @property
     def _python(self) -> str:

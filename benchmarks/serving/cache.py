@@ -115,7 +115,7 @@ def _server(ensemble: str) -> Iterator[tuple[Running, dict[str, str]]]:
     with own_server.scratch_repository() as root:
         shutil.copytree(layout.model_repository(), root, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         ensembles = {on: _ensemble(root, ensemble, on) for on in (_NOTHING, ensemble, *_steps(root, ensemble))}
-        with own_server.serving(root, cache_bytes=CACHE_MB * 1024 * 1024) as up:
+        with own_server.serving(root, cache_bytes=CACHE_MB * 1024 * 1024, ensembles=True) as up:
             yield up, ensembles
 
 

@@ -113,10 +113,16 @@ def responses(address: str, requests: Sequence[Request]) -> list[bytes]:
         MeasurementError: it says nothing.
     """
     try:
-        with socket.create_connection(_host_and_port(address), timeout=_PATIENCE_S) as connection:
-            return [_response(connection, request) for request in requests]
+        with socket.create_connection(host_and_port(address), timeout=_PATIENCE_S) as connection:
+            return [exchange(connection, request) for request in requests]
     except OSError as error:
         raise MeasurementError(f"no answer from {address}: {error}", hint="python -m deploy status") from error
+
+
+def header_length(head: bytes) -> int | None:
+    """Return how long the JSON in a response's body is, as its head says; None where it does not: all of it."""
+    length = _HEADER_LENGTH.search(head)
+    return int(length[1]) if length else None
 
 
 def closed_loop(address: str, requests: Sequence[Request], concurrency: int, duration_s: float) -> Log:
@@ -186,7 +192,7 @@ class _Run:
     """The state of one load."""
 
     def __init__(self, address: str, requests: Sequence[Request]) -> None:
-        self.address, self.requests = _host_and_port(address), requests
+        self.address, self.requests = host_and_port(address), requests
         self.scheduled: list[float] = []
         self.sent: list[float] = []
         self.done: list[float] = []
@@ -230,7 +236,7 @@ class _Run:
             return _refusal(response)
         right = self.right.setdefault(which, set())
         if (seen := hash(response)) not in right:  # of 64 bits, and salted
-            if not _is_right(self.requests[which], response):
+            if not is_right(self.requests[which], response):
                 return Outcome.WRONG
             right.add(seen)
         return Outcome.OK
@@ -306,7 +312,8 @@ def _refusal(response: bytes) -> Outcome:
     return Outcome.FAILED
 
 
-def _is_right(request: Request, response: bytes) -> bool:
+def is_right(request: Request, response: bytes) -> bool:
+    """Tell whether a response is what the idle server said, but for the last digits."""
     if not request.answer:  # nobody has asked the idle server
         return False
     try:
@@ -318,11 +325,15 @@ def _is_right(request: Request, response: bytes) -> bool:
 
 def _tensors(response: bytes) -> Tensors:
     head, _, body = response.partition(b"\r\n\r\n")
-    length = _HEADER_LENGTH.search(head)
-    return wire.answer(body, int(length[1]) if length else None)
+    return wire.answer(body, header_length(head))
 
 
-def _response(connection: socket.socket, request: Request) -> bytes:
+def exchange(connection: socket.socket, request: Request) -> bytes:
+    """Send a request; return the response, head and body.
+
+    Raises:
+        OSError: the connection broke, or is closed.
+    """
     connection.sendall(request.data)
     response = b""
     while not _whole(response):
@@ -338,6 +349,7 @@ def _whole(response: bytes) -> bool:
     return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the parts of host:port."""
     parts = urlsplit(f"//{address}")
     return parts.hostname or "127.0.0.1", parts.port or 80

@@ -27,6 +27,11 @@ OTHERS = {
     Path("deploy/mlflow/server.in"): ("--constraint", str(PROJECT)),
     Path("configs/environments/data.in"): (),
     Path("configs/environments/ray.in"): (),
+    Path("configs/environments/k6.in"): (),
+    **{
+        Path(f"configs/environments/peer-{name}.in"): ()
+        for name in ("fastapi", "litserve", "bentoml", "ray", "mlserver")
+    },
 }
 # All files of a version are listed, for every platform and Python. What packages need is the same from 3.11 to 3.13.
 _RESOLVED_FOR = ("--python-version=3.11", "--python-platform=x86_64-manylinux_2_35")

@@ -8,13 +8,14 @@ import psutil
 
 from deploy.drill.server_copy import DrillCopy, Status
 from deploy.errors import DrillError
+from deploy.served import inside
 
 _MOST_KILLS = 4  # in a row, and the supervisor calls it a loop, whatever happened before
 _LOOP = "crash loop"  # the phase
 
 
 def kill_worker(copy: DrillCopy) -> str:
-    """Kill a Python worker, one of the upgraded model if it has any.
+    """Kill a Python worker, one that runs the upgraded model if there is any: inside an ensemble, or by itself.
 
     Raises:
         DrillError: the server has none.
@@ -22,10 +23,12 @@ def kill_worker(copy: DrillCopy) -> str:
     workers = list(_processes("triton_python_backend_stub", f"{copy.artifacts}/"))
     if not workers:
         raise DrillError("there is no Python worker to kill")
-    of_the_model = [worker for worker in workers if f"/{copy.model}/" in worker.info["cmdline"][1]]
-    victim = (of_the_model or workers)[0]
+    models = {worker: Path(worker.info["cmdline"][1]).parent.parent for worker in workers}
+    around = [worker for worker, folder in models.items() if copy.model in inside.steps_of(folder)]
+    alone = [worker for worker, folder in models.items() if folder.name == copy.model]
+    victim = (around or alone or workers)[0]
     victim.kill()
-    return f"SIGKILL to {Path(victim.info['cmdline'][1]).parent.parent.name}'s process {victim.pid}"
+    return f"SIGKILL to {models[victim].name}'s process {victim.pid}"
 
 
 def kill_server(copy: DrillCopy) -> str:

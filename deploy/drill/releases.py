@@ -6,6 +6,7 @@ from pathlib import Path
 from tritonclient.http import InferenceServerClient
 
 from contracts import bundle, model_config, repository
+from contracts.bundle import Bundle
 from deploy.drill.server_copy import DrillCopy, next_version
 from deploy.errors import DrillError
 from deploy.served import content
@@ -90,13 +91,25 @@ def as_released(copy: DrillCopy, said: str) -> str:
     """
     newest = repository.versions(copy.directory)[-1]
     with InferenceServerClient(copy.http) as client:
-        for name, folder in content.release(copy.repository, copy.model, newest).models.items():
+        release = content.release(copy.repository, copy.model, newest)
+        inside = _run_by_others(client, release)
+        for name, folder in [(name, folder) for name, folder in release.models.items() if name not in inside]:
             wanted = model_config.read(folder / model_config.FILE_NAME).metric_tags.get(_MARK, "")
             found = client.get_model_config(name).get("metric_tags", {}).get(_MARK, "")
             if found != wanted:
                 note = f"it is marked {found!r} where it runs, and {wanted!r} in the release"
                 raise DrillError(f"{name} does not run with the configuration of release {newest}", note=note)
     return said
+
+
+def _run_by_others(client: InferenceServerClient, release: Bundle) -> set[str]:
+    """Return the steps that ensembles of the release run in one process: no models of the server."""
+    inside = set[str]()
+    for name, folder in release.models.items():
+        steps = model_config.steps(model_config.read(folder / model_config.FILE_NAME))
+        if steps and client.get_model_config(name).get("backend") == model_config.IN_PROCESS:
+            inside.update(steps)
+    return inside - {release.network}
 
 
 def _change(folder: Path, mark: str) -> None:

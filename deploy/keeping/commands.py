@@ -26,7 +26,7 @@ from deploy.running import logs, trace_relay
 from deploy.running.commands import addresses, models_table
 from deploy.running.server import Server
 from deploy.running.status import EXIT_LEFT_OUT
-from deploy.served import unsealed
+from deploy.served import inside, unsealed
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.released import LeftOut
@@ -131,7 +131,8 @@ def _call(versions: Sequence[ModelVersion], running: state.Running) -> str:
     secured = " --ca FILE" if running.grpc_tls else ""
     if layout.DEFAULT_FAMILY in served:
         return f"python -m clients classify IMAGE…{secured}"
-    steps = {step for path in Path(running.served).glob("*/config.pbtxt") for step in standing.steps(path.parent)}
+    folders = [path.parent for path in Path(running.served).glob("*/config.pbtxt")]
+    steps = {step for folder in folders for step in (*standing.steps(folder), *inside.steps_of(folder))}
     called = [name for name in served if name not in steps] or served
     if not called:
         return "python -m deploy status"
@@ -156,6 +157,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         repository=options.repository.resolve(),
         device=options.device,
+        ensembles=options.ensembles,
         host=hosts.address_of(options.host),
         http_port=options.http_port,
         grpc_port=options.grpc_port,

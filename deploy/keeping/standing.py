@@ -110,7 +110,7 @@ def _stand(server: Server, control: Control, arm: Arm, timeout_s: float) -> dict
     state = server.state
     served, suffix = Path(state.served), arms.suffix(arm.version)
     root = Path(state.repository)
-    found = content.named(bundle.of(root, arm.network, arm.version), root, served)
+    found = content.named(bundle.of(root, arm.network, arm.version), root, served, state.config_name)
     release = replace(found, models={name: folder for name, folder in found.models.items() if name in arm.models})
     with private.scratch(served) as scratch:
         taken = assemble.take(release, scratch / "release", state.trust)

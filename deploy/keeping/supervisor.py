@@ -16,7 +16,7 @@ from deploy.keeping.replacing import Replacing
 from deploy.running import hold, logs, server
 from deploy.running.server import Server
 from deploy.running.warm_up import WarmUps
-from deploy.served import missing
+from deploy.served import inside, missing
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
 from deploy.triton.settings import Settings
@@ -230,6 +230,9 @@ class Supervisor:
         """Return the models that the server before did not serve as they are now: nobody has seen them load."""
         root = self._settings.repository
         proven = {name for name, (_, then) in self._served.items() if fingerprint(root / name) == then}
+        if self._up is not None and (served := Path(self._up.state.served)).is_dir():
+            for model, steps in inside.run_in(served).items():
+                proven |= {step for step in steps if model in proven and not (served / step).is_dir()}
         return {path.parent.name for path in root.glob("*/config.pbtxt")} - proven
 
     def _leave_out(self, failed: Mapping[str, str]) -> None:

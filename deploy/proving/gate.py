@@ -2,7 +2,8 @@
 
 The server works on a private copy and listens on a Unix socket, where nobody else can reach it. It answers the golden
 requests alone, in full batches, in odd mixtures and all at once, with the same answers each time; it refuses what is
-outside of the proven range; it unloads the release again. The first thing that goes wrong ends it.
+outside of the proven range; it unloads the release again. An ensemble that one process runs is asked as the ensemble,
+too, and answers alike: so what is proven here is what a GPU serves. The first thing that goes wrong ends it.
 """
 
 import os
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from contracts import model_config
@@ -22,11 +24,14 @@ from deploy.neighbours import identity
 from deploy.proving import isolated, questions, scratch
 from deploy.proving.isolated import Isolated
 from deploy.proving.questions import Examination
-from deploy.served import assemble
+from deploy.served import assemble, inside
 from deploy.served.assemble import Taken
 from deploy.triton import arguments, checks
 from deploy.triton.environment import Triton
 from deploy.triton.settings import Settings
+
+_CPU = "cpu"
+_AS_ENSEMBLES = model_config.as_ensembles(_CPU)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str  # "in full batches"
-    device: str  # whose configuration: "cpu", "gpu"
+    device: str  # whose configuration: "cpu", "cpu-ensemble", "gpu"
     count: int  # of models or requests
     fault: str = ""  # what went wrong
 
@@ -73,25 +78,40 @@ def prove(release: Bundle, triton: Triton, say: Callable[[str], None], timeout_s
     started, done, version = time.monotonic(), list[Check](), ""
     unasked: tuple[str, ...] = ()
     with scratch.private() as place:
-        taken = assemble.take(release, place / "release")
+        taken, first = assemble.take(release, place / "release"), None
         for config_name in _configurations(taken, triton):
-            served = place / f"{config_name or 'gpu'}"
-            assemble.place(taken, served, config_name)
+            served, shaped = place / f"{config_name or 'gpu'}", inside.shaped(taken, config_name)
+            assemble.place(shaped, served, config_name)
             layer.ensure(served, say)
             layer.check_found(served, triton)
             with _server(triton, place, served, release, timeout_s) as server:
                 version = server.version()
-                examination = Examination.of(taken, served, server.infer, native=triton.native)
+                examination = Examination.of(shaped, served, server.infer, native=triton.native)
                 unasked = examination.unasked
-                done += _checks(server, examination, config_name or "gpu")
+                other = first if config_name == _AS_ENSEMBLES else None
+                done += _checks(server, examination, config_name or "gpu", other)
+                first = first or examination
             if done[-1].fault:
                 break
     return Verdict(release.network, release.version, version, tuple(done), unasked, time.monotonic() - started)
 
 
-def _checks(server: Isolated, examination: Examination, device: str) -> Iterator[Check]:
-    """Yield a check after the other, up to the first that fails."""
+def _checks(
+    server: Isolated, examination: Examination, device: str, other: Examination | None = None
+) -> Iterator[Check]:
+    """Yield a check after the other, up to the first that fails.
+
+    Args:
+        other: The same release with its ensembles in one process each; what those have answered is asked again, and
+            shall be answered alike.
+    """
     in_order = _in_order(examination.configs)
+    asked = dict(questions.ALL)
+    if other is not None:
+        examination.requests = [
+            request for request in examination.requests if questions.runs_steps(other, request.model)
+        ]
+        asked["as in one process"] = partial(questions.alike, other)
 
     def load(_: Examination) -> int:
         for model in in_order:  # one by one: what does not load or hangs is known by name
@@ -102,7 +122,7 @@ def _checks(server: Isolated, examination: Examination, device: str) -> Iterator
         server.unload(in_order[::-1])
         return len(in_order)
 
-    for name, check in {"loads": load, **questions.ALL, "unloads": unload}.items():
+    for name, check in {"loads": load, **asked, "unloads": unload}.items():
         try:
             yield Check(name, device, check(examination))
         except ModelError as error:
@@ -124,8 +144,15 @@ def _server(triton: Triton, place: Path, served: Path, release: Bundle, timeout_
 
 
 def _configurations(release: Taken, triton: Triton) -> Iterator[str | None]:
-    """Yield the configurations that can be served here: the CPU's, and the GPU's (None) where it has one that fits."""
-    yield "cpu"
+    """Yield the configurations that can be served here: the CPU's, and the GPU's (None) where it has one that fits.
+
+    Where the CPU's has an ensemble run in one process, it is served as the ensemble, too, which is what a GPU has.
+    """
+    one_process = any(model_config.is_in_process(folder, _CPU) for folder in release.models.values())
+    if not (triton.native and one_process):  # which has no such backend
+        yield _CPU
+    if one_process:
+        yield _AS_ENSEMBLES
     if arguments.config_name(triton, Settings()) is None and _fits_gpu(release):
         yield None
 

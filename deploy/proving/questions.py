@@ -71,7 +71,7 @@ class Examination:
     @property
     def unasked(self) -> tuple[str, ...]:
         """The models that clients call and for which there are no golden requests."""
-        called = [n for n in self.release.models if n == self.release.network or model_config.steps(self.configs[n])]
+        called = [n for n in self.release.models if n == self.release.network or is_called(self.configs[n])]
         asked = {request.model for request in self.requests}
         return tuple(name for name in called if name not in asked)
 
@@ -93,6 +93,11 @@ class Examination:
         if answer.version != str(self.release.version):
             raise ModelError(f"version {answer.version} of {model} answers, not {self.release.version}")
         return answer.outputs
+
+
+def is_called(config: ModelConfig) -> bool:
+    """Tell whether clients call a model, although it is no network: an ensemble, also in one process."""
+    return bool(model_config.steps(config)) or config.backend == model_config.IN_PROCESS
 
 
 def at(address: str, timeout_s: float) -> Ask:
@@ -201,6 +206,26 @@ def out_of_range(examination: Examination) -> int:
     if told := known[0].fault(examination.answer(model, inputs, " after one that was refused")):
         raise WrongAnswerError(f"{examination.named(model)}, after a request that was refused, gives {told}")
     return len(sent)
+
+
+def runs_steps(examination: Examination, model: str) -> bool:
+    """Tell whether a model of the release runs the steps of its ensemble in one process."""
+    return model in examination.configs and bool(examination.configs[model].backend == model_config.IN_PROCESS)
+
+
+def alike(one: Examination, other: Examination) -> int:
+    """Hold what the other was asked alone against what the one, another shape of it, answered; return how many.
+
+    Raises:
+        WrongAnswerError: they differ.
+    """
+    count = 0
+    for model, several in other.answered.items():
+        for before, after in zip(one.answered.get(model, ()), several, strict=True):
+            if told := before.alone.fault(after.alone.answers):
+                raise WrongAnswerError(f"{other.named(model)}, as an ensemble, gives {told}, from one process's answer")
+            count += 1
+    return count
 
 
 IN_COMPANY: Mapping[str, Callable[[Examination], int]] = {

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from deploy.neighbours.identity import Identity
 from deploy.running import hold, logs, pulse, workers
 from deploy.running.memory import Limit
 from deploy.running.progress import Progress
-from deploy.served import content, missing, private
+from deploy.served import content, inside, missing, private
 from deploy.served.private import PrivateDirectory
 from deploy.triton import arguments, checks, environment, launch, released, state
 from deploy.triton.control import Control, ModelVersion, models_not_ready
@@ -120,7 +120,9 @@ def start(
             layer.ensure(served.repository, say)  # what releases have locked, whatever git has by now
             layer.check_found(served.repository, triton)
             out = released.names(left_out)
-            held_back = released.with_all_above(served.repository, set(later) - out, name)
+            held_back = released.with_all_above(
+                served.repository, _loaded_with(set(later), served.repository) - out, name
+            )
             if held_back or (held and wanted.releases):
                 hold.put(served.repository)
             given = replace(settings, repository=served.repository)
@@ -336,7 +338,7 @@ def _configuration(triton: Triton, settings: Settings, say: Callable[[str], None
     say(str(found))
     if settings.allow_client_shm and not arguments.asks_for_client_memory(triton):
         say("This Triton maps its clients' shared memory unasked: it is not given --allow-client-shm")
-    return found.config_name
+    return arguments.config_name(triton, settings)
 
 
 def _look_at_gpus(triton: Triton, settings: Settings, repository: Path, say: Callable[[str], None]) -> dict[str, str]:
@@ -357,6 +359,12 @@ def _look_at_gpus(triton: Triton, settings: Settings, repository: Path, say: Cal
     if wrong and settings.strict:
         raise RepositoryError("; ".join(f"{model}: {why}" for model, why in wrong.items()))
     return wrong
+
+
+def _loaded_with(models: Set[str], served: Path) -> set[str]:
+    """Return the models of a private repository with which these are loaded: themselves, and those that run them."""
+    around = {name for name, steps in inside.run_in(served).items() if not models.isdisjoint(steps)}
+    return around | {model for model in models if (served / model).is_dir()}
 
 
 def _or_nothing(settings: Settings, groups: list[LeftOut]) -> list[LeftOut]:

@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from deploy.errors import RepositoryError
 from deploy.neighbours import direct
 from deploy.running import hold, warm_up, workers
-from deploy.served import arms, missing, unsealed
+from deploy.served import arms, inside, missing, unsealed
 from deploy.served.arms import Arm
 from deploy.triton import released, state
 from deploy.triton.control import Control, ModelVersion
@@ -27,6 +27,7 @@ from deploy.triton.state import Running
 
 EXIT_LEFT_OUT = 3  # of a command: what is left serves, and a model that should serve does not
 
+_FAILED_INSIDE = "one_process_request_failures_total"  # of deploy/backends/inprocess; its reader adds the end
 _QUANTILES = {"0.5": "p50", "0.95": "p95", "0.99": "p99"}  # of those that Triton keeps
 
 
@@ -206,6 +207,7 @@ def _left_out(server: Running, models: Sequence[ModelVersion], kept: Sequence[Ar
     if not models:  # it does not answer
         return groups
     there = {path.parent.name for path in root.glob("*/config.pbtxt")}
+    there -= {step for steps in inside.run_in(Path(server.served)).values() for step in steps}
     never_loaded = there - {model.name for model in models if not model.never_loaded}
     groups = [group for group in groups if group.failed or group.name in never_loaded]
     if since := sorted(never_loaded - released.names(groups)):
@@ -265,11 +267,13 @@ def _version(
     compute_ns = sum(times[f"compute_{part}"]["ns"] for part in ("input", "infer", "output"))
     batches = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in statistics["batch_stats"]}
     own = [s for s in samples if (s.labels.get("model"), s.labels.get("version")) == (model.name, str(model.version))]
+    # Of an ensemble in one process Triton counts them among the others.
+    failed_inside = sum(int(s.value) for s in _named(own, _FAILED_INSIDE))
     return VersionStatus(
         model,
         WorkDone(
-            requests=max(0, times["success"]["count"] - warmed["requests"]),
-            failures=times["fail"]["count"],
+            requests=max(0, times["success"]["count"] - warmed["requests"] - failed_inside),
+            failures=times["fail"]["count"] + failed_inside,
             rows=max(0, statistics["inference_count"] - warmed["rows"]),
             executions=max(0, statistics["execution_count"] - warmed["executions"]),
             queue_s=max(0, times["queue"]["ns"] - warmed["queue_ns"]) / 1e9,

@@ -18,7 +18,7 @@ from contracts.bundle import Bundle
 from contracts.errors import ManifestError, ModelConfigError, SignatureError
 from contracts.model_config import ModelConfig
 from contracts.trust import identity
-from deploy.served import bytecode
+from deploy.served import bytecode, inside
 from deploy.served.links import link
 
 _VERSION, _MODELS = "version", "models"  # the folders of a private copy
@@ -60,13 +60,14 @@ def take(release: Bundle, into: Path, trust: signing.Trust | None = None) -> Tak
         raise type(error)(told.replace(layout.shown(version), layout.shown(release.directory))) from error
     place = version / bundle.FOLDER if release.sealed else into / _MODELS
     models = {name: place / folder.name for name, folder in release.models.items()}
+    within = {name: place / folder.name for name, folder in release.inside.items()}
     if not release.sealed:
         pinned = _pinned(release)
-        for name, folder in release.models.items():
+        for name, folder in {**release.models, **release.inside}.items():
             versions = _version_folders(folder)
             kept = {pinned.get(folder.name, max(versions, key=int, default=""))} if name != release.network else set()
-            copying.copy(folder, models[name], set(versions) - kept, outside=True)
-    return Taken(release.network, release.version, version, models, release.sealed)
+            copying.copy(folder, place / folder.name, set(versions) - kept, outside=True)
+    return Taken(release.network, release.version, version, models, release.sealed, within)
 
 
 def place(release: Taken, into: Path, config_name: str | None, suffix: str = "") -> tuple[str, ...]:
@@ -94,6 +95,8 @@ def place(release: Taken, into: Path, config_name: str | None, suffix: str = "")
         for own in versions:  # one at most: what the bundle has of an ensemble or a step
             link(folder / own, version)
         config = model_config.read(model_config.chosen(folder, config_name))
+        if config.backend == model_config.IN_PROCESS:
+            inside.put(folder, version, release, config_name)
         _write(_adapted(config, folder.name, release, suffix), target / model_config.FILE_NAME)
         _note(target, f"{release.network}{suffix}")
         bytecode.keep_out(target)
@@ -147,9 +150,8 @@ def _verify(release: Bundle, copy: Path, trust: signing.Trust | None) -> None:
     if trust is None and not release.sealed and not (copy / manifest.FILE_NAME).is_file():
         return
     told = identity.verify_sealed(copy, release.network, release.version, trust)
-    if bool(told.models) != release.sealed or (
-        release.sealed and not {folder.name for folder in release.models.values()} <= {*told.models}
-    ):
+    models = {folder.name for folder in (*release.models.values(), *release.inside.values())}
+    if bool(told.models) != release.sealed or (release.sealed and not models <= {*told.models}):
         raise ManifestError(f"{copy} changed while it was copied", hint="run the same command again")
 
 
@@ -188,7 +190,7 @@ def _write(config: ModelConfig, path: Path) -> None:
 def _pinned(release: Bundle) -> dict[str, str]:
     """Return {step: the version of it that an ensemble of the release asks for}, where it asks for one."""
     found: dict[str, str] = {}
-    for path in (path for folder in release.models.values() for path in model_config.paths(folder)):
+    for path in (p for f in (*release.models.values(), *release.inside.values()) for p in model_config.paths(f)):
         with suppress(ModelConfigError):  # it is found when it is placed
             steps = model_config.read(path).ensemble_scheduling.step
             found |= {step.model_name: str(step.model_version) for step in steps if step.model_version > 0}

@@ -20,7 +20,7 @@ from contracts.errors import ManifestError, ModelConfigError, ProjectError
 from contracts.names import is_model_name
 from contracts.trust import identity
 from deploy.errors import SettingsError
-from deploy.served import assemble, beside, bytecode, private
+from deploy.served import assemble, beside, bytecode, inside, private
 from deploy.triton.settings import SERVED_VARIABLE
 
 _WORTH_SAYING_S, _WORTH_SAYING_BYTES = 2.0, 256 << 20
@@ -81,14 +81,17 @@ def release(root: Path, network: str, version: int, without: Set[str] = frozense
     return replace(found, models=own)
 
 
-def named(release: Bundle, root: Path, repository: Path) -> Bundle:
-    """Give the models of a release the names that they are served under: their own, unless those are taken.
+def named(release: Bundle, root: Path, repository: Path, config_name: str | None) -> Bundle:
+    """Shape a release as `inside.shaped` does, and give its models the names that they are served under.
+
+    Those are their own, unless they are taken.
 
     A step that the ensembles of two networks share is in the bundles of both, and each serves what it sealed: the
     release that comes second has it as STEP.of_NETWORK. A network's name belongs to its own release.
 
     Args:
         repository: The private one.
+        config_name: Which of a model's configurations is taken.
     """
 
     def is_free(name: str) -> bool:
@@ -102,7 +105,8 @@ def named(release: Bundle, root: Path, repository: Path) -> Bundle:
             own += "_"
         return own
 
-    return replace(release, models={name(model): folder for model, folder in release.models.items()})
+    shaped = inside.shaped(release, config_name)
+    return replace(shaped, models={name(model): folder for model, folder in shaped.models.items()})
 
 
 def released_version(folder: Path) -> int | None:
@@ -173,7 +177,7 @@ def put_release(
         ModelConfigError: a configuration is missing or is none.
     """
     with private.scratch(into) as scratch:
-        taken = assemble.take(named(release, root, into), scratch / "release", trust)
+        taken = assemble.take(named(release, root, into, config_name), scratch / "release", trust)
         assemble.place(taken, into, config_name)
         put_earlier(root, taken, into, config_name, trust, say)
 
@@ -236,6 +240,8 @@ def put_loose(
     numbers = {path.name for path in folder.iterdir() if path.name.isdecimal()}
     left_out = numbers - {str(version) for version in served if version in there}
     copying.copy(folder, target, left_out, outside=True)
+    if model_config.is_in_process(target, config_name):  # of a release alone, which holds all of its steps
+        model_config.chosen(target, config_name).unlink()
     for version in served:
         if version not in there:
             copying.copy(repository.directory(folder, version), target / str(version), outside=True)

@@ -33,7 +33,7 @@ def tritonserver_command(
         str(triton.executable),
         *triton.arguments,
         f"--model-repository={settings.repository}",
-        *([f"--model-config-name={name}"] if (name := config_name(triton, settings)) else []),
+        *([f"--model-config-name={model_config.plain(name)}"] if (name := config_name(triton, settings)) else []),
         # Explicit: in the other modes one bad model ends the server, or every file change is a reload.
         "--model-control-mode=explicit",
         *_models(settings.repository, left_out),
@@ -54,8 +54,12 @@ def tritonserver_command(
 
 
 def config_name(triton: Triton, settings: Settings) -> str | None:
-    """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU."""
-    return chosen.choose(settings.device, native=triton.native).config_name
+    """Return which of a model's configurations to take: None is config.pbtxt, which is for a GPU.
+
+    Only the pip-installed server has the backend that runs an ensemble in one process.
+    """
+    name = chosen.choose(settings.device, native=triton.native).config_name
+    return model_config.as_ensembles(name) if name and (settings.ensembles or triton.native) else name
 
 
 def asks_for_client_memory(triton: Triton) -> bool:

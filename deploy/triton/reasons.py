@@ -32,10 +32,22 @@ def explained(said: str, directory: Path) -> str:
     reason, _, traceback = said.partition("\n\nAt:")
     reason = reason.strip()
     own = [(Path(file), line) for file, line in _FRAME.findall(traceback) if Path(file).is_relative_to(directory)]
-    where = f" ({own[0][0].relative_to(directory)}, line {own[0][1]})" if own else ""  # the innermost is the first
+    where = ""
+    if own:  # the innermost is the first
+        directory, place = _place(own[0][0], directory)
+        where = f" ({place}, line {own[0][1]})"
     if (missing := _MISSING.search(reason)) and own:
         module = missing[1]
         package = f"the package {_PACKAGES[module]}" if module in _PACKAGES else "its package"
         text = layout.shown(directory / "requirements.txt")
         return f"{missing[0]}{where}: add {package} to {text}, with its version"
     return f"{reason}{where}"
+
+
+def _place(file: Path, directory: Path) -> tuple[Path, Path]:
+    """Return the folder of the model that a file is of, and where it lies there; a step may lie in its ensemble."""
+    place = file.relative_to(directory)
+    _, *inside = place.parts  # VERSION/steps/STEP/VERSION/FILE
+    if len(inside) > 2 and inside[0] == "steps":
+        return directory.parent / inside[1], Path(*inside[2:])
+    return directory, place

@@ -97,11 +97,15 @@ def without(versions: Sequence[ModelVersion], groups: list[LeftOut]) -> list[Mod
 def config(directory: Path, config_name: str | None) -> Any:
     """Read the configuration of a model: a ModelConfig of Triton's.
 
+    Of an ensemble that one process runs, it is the ensemble's.
+
     Raises:
         RepositoryError: it is missing, or is none.
     """
     try:
-        return model_config.read(model_config.chosen(directory, config_name))
+        found = model_config.read(model_config.chosen(directory, config_name))
+        other = directory / model_config.FILE_NAME
+        return model_config.read(other) if found.backend == model_config.IN_PROCESS else found
     except ModelConfigError as error:
         raise RepositoryError(f"nothing was loaded: {error}") from error
 

@@ -39,6 +39,7 @@ class Settings:
 
     repository: Path = field(default_factory=layout.model_repository)
     device: Device = "auto"
+    ensembles: bool = False  # on a CPU, too, each step of an ensemble is a model of its own, as on a GPU
     host: str = "127.0.0.1"  # an IP address
     http_port: int = 8000
     grpc_port: int = 8001

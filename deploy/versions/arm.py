@@ -43,7 +43,7 @@ def put_up(server: Running, root: Path, model: str, version: int, say: Callable[
             note="a release has a manifest: python -m export publishes one",
         )
     served = Path(server.served)
-    release = content.named(content.release(root, directory.name, version), root, served)
+    release = content.named(content.release(root, directory.name, version), root, served, server.config_name)
     arm = Arm(directory.name, version, tuple(release.models))
     if taken := [name for name in arm.names if (root / name).is_dir()]:
         raise RepositoryError(f"the name {taken[0]} is that of a model in the repository")

@@ -14,7 +14,7 @@ from contracts import golden, manifest, model_config
 from contracts.errors import ManifestError, ModelConfigError
 from contracts.manifest import Manifest
 from contracts.model_config import ModelConfig
-from deploy.served import content
+from deploy.served import arms, assemble, content
 
 _MOST_LINES, _MOST_NAMES, _LONGEST_VALUE = 12, 6, 60
 _PAPERS = {manifest.FILE_NAME, manifest.SIGNATURE, golden.FILE_NAME, "report.html", "report.md", "MODEL_CARD.md"}
@@ -67,13 +67,14 @@ class _Model:
     def read(cls, folder: Path, config_name: str | None) -> "_Model":
         numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
         version = str(numbers[-1]) if numbers else ""
-        files = {}
+        files, network = {}, arms.plain(assemble.owner(folder) or "")
         for name, path in content.copied(folder).items():
             first, *rest = Path(name).parts
-            shown = "/".join(rest) if first == version else name
+            shown = "/".join(part for part in rest if part != version) if first == version else name
             is_of_another = first.isdecimal() and first != version
             is_ours = path.name.startswith(".") or path.name == "__pycache__"
-            if not (is_of_another or is_ours or first in _CONFIGURATIONS or shown in _PAPERS):
+            is_the_networks = shown.startswith(f"steps/{network}/")  # in a model that runs it; it is told of itself
+            if not (is_of_another or is_ours or is_the_networks or first in _CONFIGURATIONS or shown in _PAPERS):
                 files[shown] = path
         release = None
         with suppress(ManifestError):  # of a model that was made by hand

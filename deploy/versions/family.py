@@ -6,8 +6,9 @@
 3. The models get the new release under their own names, and the ensembles are pointed back at those.
 4. The arm is unloaded, and what only the release before had: its ensembles before 3, its steps after it.
 
-A network without an ensemble needs no more than 1, 4 and a load of its own. What goes wrong in 1 has changed nothing
-that serves; after it, everything is put back.
+A network without an ensemble needs no more than 1, 4 and a load of its own, and so does one whose ensemble one process
+runs: that has all of its steps in itself. What goes wrong in 1 has changed nothing that serves; after it, everything
+is put back.
 """
 
 import re
@@ -22,7 +23,7 @@ from deploy.keeping import readiness, standing
 from deploy.layers import layer
 from deploy.proving import questions
 from deploy.proving.questions import Examination
-from deploy.served import arms, assemble, content, private
+from deploy.served import arms, assemble, content, inside, private
 from deploy.served.assemble import Taken
 from deploy.served.private import Replaced
 from deploy.triton.control import Control
@@ -48,7 +49,7 @@ def switch(control: Control, root: Path, release: Bundle, say: Callable[[str], N
     """
     server = control.server
     served = Path(server.served)
-    release = content.named(release, root, served)
+    release = content.named(release, root, served, server.config_name)
     with private.scratch(served) as scratch:
         new = scratch / "repository"
         new.mkdir()
@@ -153,9 +154,12 @@ class _Change:
         for name in ensembles:
             self._remove(name)
         others = [name for name in self._order if name not in self.ensembles]
-        for name in others:
-            self.replaced.put(name, self._new / name)
-        self._control.load_all(others)
+        whole = [name for name in others if inside.steps_of(self._new / name)]
+        # First what has all of its steps in itself: what it takes the place of may be an ensemble over the others.
+        for names in (whole, [name for name in others if name not in whole]):
+            for name in names:
+                self.replaced.put(name, self._new / name)
+            self._control.load_all(names)
         for name in self.ensembles:
             self._put(name, self._new / name)
         for name in [name for name in self._leaves if name not in ensembles]:

@@ -86,6 +86,13 @@ def _listen(lines: IO[str], say: Callable[[str], None]) -> str:
 def _told(verdict: Mapping[str, Any]) -> str:
     """Say what was looked at: "Triton 2.51.0: alone 36, in full batches 4, …"."""
     checks: Sequence[Mapping[str, Any]] = verdict["checks"]
-    asked = [f"{check['name']} {check['count']}" for check in checks if check["name"] not in ("loads", "unloads")]
+    known = [check for check in checks if check["name"] not in ("loads", "unloads")]
+    asked = [f"{check['name']} {check['count']}" for check in known if not _is_of_ensembles(check)]
+    if of_ensembles := [check["count"] for check in known if check["name"] == "alone" and _is_of_ensembles(check)]:
+        asked.append(f"as an ensemble {of_ensembles[0]}")
     unasked = "".join(f"; {model} has no golden requests" for model in verdict["unasked"])
     return f"Triton {verdict['triton']}: {', '.join(asked)}{unasked}"
+
+
+def _is_of_ensembles(check: Mapping[str, Any]) -> bool:
+    return str(check["device"]).endswith("-ensemble")

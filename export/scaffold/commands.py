@@ -47,8 +47,11 @@ def new_steps(options: argparse.Namespace) -> int:
 
 def _write_configs(root: Path, net: Network) -> int:
     steps = folders.read_steps(root, net.model)
+    callers = [root / render.step_name(net.model, role) / render.VERSION / render.STEP for role in steps]
     for path, content in render.configs(net, steps).items():
-        (root / path).parent.mkdir(exist_ok=True)
+        if path.endswith(render.CPU_CONFIG) and not all(caller.is_file() for caller in callers):
+            continue  # of steps from before one process could run them
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
         print(f"Wrote {layout.shown(root / path)}")
     print("Next: python -m deploy up --detach   (or, with a server up: python -m deploy reload)")

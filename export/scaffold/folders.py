@@ -1,8 +1,9 @@
 """The folders of a network's steps in the model repository: found, read, written, and put back if an export fails.
 
-  MODEL_preprocess/     config.pbtxt, requirements.txt, 1/model.py, 1/preprocess.py and what that imports beside it
+  MODEL_preprocess/     config.pbtxt, requirements.txt, 1/preprocess.py and what that imports beside it, 1/step.py that
+                        calls it, and 1/model.py that lets Triton run that
   MODEL_postprocess/    the same
-  MODEL_pipeline/       the ensemble that clients call: config.pbtxt
+  MODEL_pipeline/       the ensemble that clients call: config.pbtxt, and configs/cpu.pbtxt that has one process run it
 MODEL itself, the network, keeps its name: it is what was proven, and can be called without the steps.
 """
 
@@ -16,7 +17,19 @@ from contracts import layout, model_config
 from export.errors import StepFileError
 from export.scaffold import network, step_file
 from export.scaffold.network import Network
-from export.scaffold.render import CONFIG, REQUIREMENTS, ROLES, VERSION, Steps, contents, pipeline_name, step_name
+from export.scaffold.render import (
+    CONFIG,
+    CPU_CONFIG,
+    REQUIREMENTS,
+    ROLES,
+    STEP,
+    VERSION,
+    Steps,
+    adapter,
+    contents,
+    pipeline_name,
+    step_name,
+)
 from export.scaffold.step_file import Role, StepFile
 
 
@@ -87,15 +100,17 @@ def written(root: Path, net: Network, steps: Steps) -> Iterator[list[Path]]:
         ModelConfigError: a configuration that is there is none.
     """
     before: dict[Path, bytes | None] = {}
-    kept = {CONFIG, REQUIREMENTS, "README"}
+    configs = {CONFIG, Path(CPU_CONFIG).name}
+    kept = {*configs, REQUIREMENTS, "README"}
+    own_caller = any(_is_own_caller(root / step_name(net.model, role) / VERSION / "model.py") for role in steps)
     try:
         for path, content in contents(net, steps).items():
             place = root / path
             there = place.read_bytes() if place.is_file() else None
-            if there == content:
+            if there == content or (there is None and own_caller and path.endswith((STEP, CPU_CONFIG))):
                 continue
             if there is not None and (place.name in kept or _is_own_caller(place)):
-                if place.name == CONFIG:
+                if place.name in configs:
                     _check_same_tensors(place, content)
                 continue
             before[place] = there
@@ -114,8 +129,15 @@ def written(root: Path, net: Network, steps: Steps) -> Iterator[list[Path]]:
 
 
 def _is_own_caller(place: Path) -> bool:
-    """Tell whether it is a model.py that calls the function of a file beside it, perhaps changed since."""
-    return place.name == "model.py" and any(place.with_name(f"{role}.py").is_file() for role in ROLES)
+    """Tell whether it is a model.py or step.py that calls the function of a file beside it, perhaps changed since.
+
+    A model.py that does so by itself is from before there was a step.py: one process could not run the same.
+    """
+    if place.name not in ("model.py", STEP) or not place.is_file():
+        return False
+    if place.name == "model.py" and place.read_text("utf-8") == adapter():
+        return False
+    return any(place.with_name(f"{role}.py").is_file() for role in ROLES)
 
 
 def _pin(module: str) -> str:

@@ -1,6 +1,6 @@
 """What lies in the folders of a network's steps: their code, their configurations, and those of the ensemble.
 
-The files are templates, in templates/: a step's model.py, what is in it for a user to write, and the configurations.
+The files are templates, in templates/: a step's step.py, what is in it for a user to write, and the configurations.
 """
 
 import keyword
@@ -16,7 +16,9 @@ from export.scaffold.network import Network, Tensor
 from export.scaffold.step_file import Role, StepFile
 
 ROLES: tuple[Role, ...] = get_args(Role)
-CONFIG, REQUIREMENTS = "config.pbtxt", "requirements.txt"
+CONFIG, CPU_CONFIG, REQUIREMENTS = "config.pbtxt", "configs/cpu.pbtxt", "requirements.txt"
+STEP = "step.py"
+_TEMPLATES = Path(__file__).parent / "templates"
 VERSION = "1"
 _NO_REQUIREMENTS = """\
 # What {role}.py imports beside numpy and Pillow, which the server has: exact versions, e.g. soundfile==0.13.1
@@ -66,9 +68,9 @@ def contents(net: Network, steps: Steps) -> dict[str, bytes]:
     for role, step in steps.items():
         _check_fit(net, step)
         folder = step_name(net.model, role)
-        code = {"model.py": step.text} if step.whole else {"model.py": _template("model.py", role=role)}
+        code = {"model.py": step.text}
         if not step.whole:
-            code[f"{role}.py"] = step.text
+            code = {"model.py": adapter(), STEP: _template(STEP, role=role), f"{role}.py": step.text}
         texts |= {f"{folder}/{VERSION}/{name}": text.encode() for name, text in code.items()}
         texts |= {f"{folder}/{VERSION}/{name}": text for name, text in step.helpers.items()}
         texts[f"{folder}/{REQUIREMENTS}"] = _NO_REQUIREMENTS.format(role=role).encode()
@@ -89,8 +91,17 @@ def configs(net: Network, steps: Steps) -> dict[str, bytes]:
     name, calls = pipeline_name(net.model), _calls(net, steps)
     taken = tensors_of(net, steps["preprocess"])[0] if "preprocess" in steps else net.inputs
     given = tensors_of(net, steps["postprocess"])[1] if "postprocess" in steps else net.outputs
-    found[name] = _template("pipeline.pbtxt", network=net, name=name, steps=calls, inputs=taken, outputs=given)
-    return {f"{name}/{CONFIG}": text.encode() for name, text in found.items()}
+    tensors: dict[str, Any] = {"inputs": taken, "outputs": given}
+    found[name] = _template("pipeline.pbtxt", network=net, name=name, steps=calls, **tensors)
+    written = {f"{name}/{CONFIG}": text.encode() for name, text in found.items()}
+    if not any(step.whole for step in steps.values()):
+        written[f"{name}/{CPU_CONFIG}"] = _template("one_process.pbtxt", network=net, name=name, **tensors).encode()
+    return written
+
+
+def adapter() -> str:
+    """Return the model.py that lets Triton's Python backend run a step.py: the same for every step."""
+    return _template("model.py")
 
 
 def tensors_of(net: Network, step: StepFile) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -148,7 +159,7 @@ def _environment() -> Any:
     import jinja2
 
     return jinja2.Environment(  # noqa: S701  # Python and pbtxt, not HTML
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

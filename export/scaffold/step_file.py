@@ -65,7 +65,7 @@ def read(path: Path, role: Role) -> StepFile:
     except OSError as error:
         raise StepFileError(f"cannot read {path}: {error.strerror}") from error
     helpers = dict(_helpers(path, content, {path}))
-    if taken := sorted(name for name in helpers if name.partition("/")[0] in ("model.py", f"{role}.py")):
+    if taken := sorted(name for name in helpers if name.partition("/")[0] in ("model.py", "step.py", f"{role}.py")):
         raise StepFileError(
             f"{path.name} imports {taken[0]}, which would lie where the step itself does",
             hint="give that file another name",

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.serving import memory
 from benchmarks.serving.memory import Growth, Sample
 from tests.conftest import RunningServer, wait_for
-from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
+from tests.workspace import FAMILY, MODEL
 
 MINUTE_S = 60.0
 
@@ -98,11 +98,7 @@ def test_a_soak_of_the_server_reports_every_process_and_keeps_all_it_saw(server:
     assert summary["reloads"][0]["model"] == FAMILY
     names = {growth["name"].partition(",")[0] for growth in summary["growth"]}
     assert names >= {"tritonserver", "supervisor", "shared memory"}
-    assert {name.rpartition("_")[0].rpartition("_")[0] for name in names if FAMILY in name} == {
-        PREPROCESS,
-        MODEL,
-        POSTPROCESS,
-    }
+    assert {name.rpartition("_")[0].rpartition("_")[0] for name in names if FAMILY in name} == {FAMILY, MODEL}
     with Path(summary["samples"]).open() as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {field.name for field in fields(Sample)}

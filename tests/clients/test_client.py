@@ -35,7 +35,7 @@ from tests.clients.conftest import CLASSIFIER
 from tests.clients.small_models import Small
 from tests.clients.tcp_proxy import tcp_proxy
 from tests.conftest import wait_for
-from tests.workspace import FAMILY, POSTPROCESS
+from tests.workspace import FAMILY
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -334,7 +334,7 @@ def test_admin_calls_need_the_key_and_have_it(url: str, admin_key: str) -> None:
         client.repository_index()
     with Client(url, transport=Transport(admin_key=admin_key)) as client:
         assert {model["name"] for model in client.repository_index()} >= {FAMILY, CLASSIFIER}
-        client.load_model(POSTPROCESS)
+        client.load_model(CLASSIFIER)
     assert admin_key not in repr(Transport(admin_key=admin_key))
 
 

@@ -24,7 +24,7 @@ from deploy.drill.traffic import SentRequest
 from deploy.errors import DrillError
 from deploy.triton import payload
 from deploy.triton.settings import ADMIN_HEADER
-from tests.conftest import MODEL, Workspace, new_workspace
+from tests.conftest import FAMILY, MODEL, Workspace, new_workspace
 
 
 def requests(connection: int, *moments: tuple[float, float], error: str = "") -> list[SentRequest]:
@@ -199,8 +199,8 @@ def unload_and_load(copy: DrillCopy) -> str:
     """The upgrade that drops requests: Triton's own unload before the load."""
     key = (copy.root / "artifacts" / "server" / "admin.key").read_text().strip()
     with InferenceServerClient(copy.http) as client:
-        client.unload_model(copy.model, headers={ADMIN_HEADER: key})
-        client.load_model(copy.model, headers={ADMIN_HEADER: key})
+        client.unload_model(FAMILY, headers={ADMIN_HEADER: key})
+        client.load_model(FAMILY, headers={ADMIN_HEADER: key})
     return "unloaded and loaded"
 
 

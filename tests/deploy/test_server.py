@@ -14,7 +14,7 @@ import pytest
 from contracts import layout
 from tests.conftest import RunningServer, Workspace, free_ports, port_options, processes_of, wait_for
 from tests.deploy.conftest import write_model
-from tests.workspace import FAMILY, MODEL, POSTPROCESS, PREPROCESS
+from tests.workspace import FAMILY, MODEL
 from training import families
 
 
@@ -39,9 +39,7 @@ def test_status_names_every_model_and_version(server: RunningServer) -> None:
     assert status["running"] and status["ready"]
     assert {(m["name"], m["version"], m["state"]) for m in status["models"]} == {
         (FAMILY, 1, "READY"),
-        (PREPROCESS, 1, "READY"),
         (MODEL, 1, "READY"),
-        (POSTPROCESS, 1, "READY"),
     }
     assert MODEL in server.workspace.must("deploy", "status")
     assert "Started GRPCInferenceService" in server.workspace.must("deploy", "logs", "--lines", "500")

@@ -14,7 +14,7 @@ from contracts import golden, layout
 from contracts.errors import ModelConfigError
 from contracts.golden import GoldenRequest
 from export.release import ensemble
-from export.scaffold import network, render
+from export.scaffold import folders, network, render
 from tests.conftest import Workspace
 from tests.export.networks import asked, texts, write_network
 
@@ -131,7 +131,7 @@ def test_outputs_whose_names_are_no_names_of_python_are_taken_all_at_once(tmp_pa
 def test_what_is_written_is_clean_python(repository: Path, takes: str) -> None:
     new_steps(repository, "--takes", takes)
     files = sorted(repository.rglob("*.py"))
-    assert len(files) == 4
+    assert len(files) == 6
     for file in files:
         py_compile.compile(str(file), doraise=True)
     ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", str(layout.ROOT / "pyproject.toml")]
@@ -163,5 +163,21 @@ def test_a_configuration_that_is_none_is_named(repository: Path) -> None:
 
 
 def test_every_template_is_used() -> None:
-    used = {f"{name}.j2" for name in ("model.py", "preprocess.py", "postprocess.py", "step.pbtxt", "pipeline.pbtxt")}
+    code = ("model.py", "step.py", "preprocess.py", "postprocess.py")
+    used = {f"{name}.j2" for name in (*code, "step.pbtxt", "pipeline.pbtxt", "one_process.pbtxt")}
     assert {path.name for path in (Path(render.__file__).parent / "templates").iterdir()} == used
+
+
+def test_steps_from_before_one_process_could_run_them_stay_as_they_are(repository: Path) -> None:
+    """Their model.py calls the function itself, and may have been changed."""
+    new_steps(repository)
+    version, pipeline = repository / "net_preprocess" / "1", repository / "net_pipeline"
+    (version / "model.py").write_text("class TritonPythonModel:\n    def execute(self, requests): ...\n")
+    (version / "step.py").unlink()
+    (pipeline / "configs" / "cpu.pbtxt").unlink()
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    steps = folders.read_steps(repository, "net")
+    with folders.written(repository, network.read(repository / "net"), steps) as made:
+        assert not made
+    assert new_steps(repository, "--configs").returncode == 0
+    assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before

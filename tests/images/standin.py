@@ -33,6 +33,7 @@ PIP = "pip>=26"
 
 _HERE = Path(__file__).parent
 _BACKENDS = layout.ROOT / "deploy" / "backends"
+_SHARED = ("ort_session", "python_based")  # what our backends share, beside the Python backend
 _SERVER_LOCK = layout.ROOT / "deploy" / "server.lock"
 _NOT_COPIED = shutil.ignore_patterns("test", "tests", "site-packages", "__pycache__", "idlelib", "*.a", "config-3*")
 _ENTRY_POINT = '#!/bin/sh\n# NVIDIA\'s looks at the driver and prints a banner.\nexec "$@"\n'
@@ -99,7 +100,8 @@ def _digest(python: Python) -> str:
 
 
 def _backends() -> Iterable[Path]:
-    return [*(_BACKENDS / "onnxruntime").rglob("*.py"), *(_BACKENDS / "python" / "python_based").glob("*.py")]
+    ours = [_BACKENDS / "onnxruntime", *(_BACKENDS / "python" / package for package in _SHARED)]
+    return [path for each in ours for path in each.rglob("*.py")]
 
 
 def _fill(root: Path, python: Python) -> None:
@@ -153,7 +155,8 @@ def _add_onnxruntime(backends: Path, packages: Path) -> None:
     compiled = os.environ.get("TRITON_ONNXRUNTIME")
     if not compiled:
         shutil.copytree(_BACKENDS / "onnxruntime", backends / "onnxruntime")
-        shutil.copytree(_BACKENDS / "python" / "python_based", backends / "python" / "python_based")
+        for package in _SHARED:
+            shutil.copytree(_BACKENDS / "python" / package, backends / "python" / package)
         return
     place = backends / "onnxruntime"
     place.mkdir()

@@ -1,6 +1,8 @@
 """The preprocessor by itself, on the real server."""
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -9,7 +11,7 @@ import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import RunningServer
+from tests.conftest import RunningServer, Workspace, free_ports, port_options
 from tests.workspace import PREPROCESS
 
 Preprocess = Callable[..., NDArray[np.uint8]]
@@ -31,6 +33,17 @@ def workers_of(server: RunningServer) -> set[psutil.Process]:
     """The processes that run the preprocessor."""
     processes = psutil.Process(server.pid).children(recursive=True)
     return {process for process in processes if PREPROCESS in " ".join(process.cmdline())}
+
+
+@pytest.fixture(scope="session")
+def server(shared: Workspace, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real Triton that serves the release with each step as a model of its own, as on a GPU."""
+    own = Workspace(tmp_path_factory.mktemp("steps"))
+    ports = ("--drain", "3", *port_options(free_ports()))
+    own.must("deploy", "up", "--detach", "--ensembles", "--repository", shared.repository, *ports)
+    status = json.loads(own.must("deploy", "status", "--json"))
+    yield RunningServer(own, status["http"], status["grpc"], status["pid"])
+    own.down()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import importlib.util
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,15 @@ KNOWN = {"carrier": b"UA", "origin": b"EWR", "destination": b"IAH", "departure":
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The model as Triton's Python backend would have it, with a stand-in for what that gives it."""
-    stub: Any = ModuleType("triton_python_backend_utils")
-    stub.TritonError = lambda message, code: SimpleNamespace(message=message, code=code)
-    stub.TritonError.INVALID_ARG, stub.TritonError.INTERNAL = "invalid", "internal"
-    stub.Tensor = lambda name, values: (name, values)
-    stub.InferenceResponse = lambda tensors=(), error=None: SimpleNamespace(tensors=dict(tensors), error=error)
-    stub.Logger = SimpleNamespace(log_error=lambda line: None)
-    stub.get_input_tensor_by_name = lambda request, name: SimpleNamespace(as_numpy=lambda: request[name])
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)
+    """The step as the backends have it."""
     monkeypatch.setitem(sys.modules, "features", serving)
-    found = importlib.util.spec_from_file_location("flights_step", STEP / "1" / "model.py")
+    found = importlib.util.spec_from_file_location("flights_step", STEP / "1" / "step.py")
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    model = module.TritonPythonModel()
-    model.initialize({"model_repository": str(STEP)})
-    return model
+    made = module.Step(STEP, {})
+    made.module = module
+    return made
 
 
 def request(*rows: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -69,30 +60,29 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_what_no_flight_can_be_is_refused_and_its_neighbours_are_answered(
     step: Any, row: dict[str, Any], told: str
 ) -> None:
-    before, refused, among, after = step.execute([request({}), request(row), request({}, row), request({})])
-    assert refused.error.code == "invalid" and told in refused.error.message
-    assert refused.error.message.isascii() and "\n" not in refused.error.message and len(refused.error.message) < 200
-    assert among.error.message == f"flight 1 of 2, from 0: {refused.error.message}"
+    before, refused, among, after = step.answer([request({}), request(row), request({}, row), request({})])
+    assert isinstance(refused, step.module.Refused) and told in (said := str(refused))
+    assert said.isascii() and "\n" not in said and len(said) < 200
+    assert isinstance(among, step.module.Refused) and str(among) == f"flight 1 of 2, from 0: {said}"
     for answered in (before, after):
-        assert answered.error is None
-        np.testing.assert_array_equal(answered.tensors["categories"], before.tensors["categories"])
+        np.testing.assert_array_equal(answered["categories"], before["categories"])
 
 
 @pytest.mark.parametrize("name", ["carrier", "destination"])
 @pytest.mark.parametrize("value", [b"", b"ZZ", b"ua", b"\x00", "\U0001f6eb".encode(), b"U" * 100_000])
 def test_a_category_that_nobody_knows_is_the_unknown_one(step: Any, name: str, value: bytes) -> None:
-    [answered] = step.execute([request({name: value})])
+    [answered] = step.answer([request({name: value})])
     column = serving.CATEGORIES.index(name)
-    known = step.execute([request({})])[0].tensors["categories"]
-    assert answered.error is None and answered.tensors["categories"][0, column] == serving.UNKNOWN
+    known = step.answer([request({})])[0]["categories"]
+    assert answered["categories"][0, column] == serving.UNKNOWN
     assert known[0, column] != serving.UNKNOWN
-    assert (np.delete(answered.tensors["categories"], column) == np.delete(known, column)).all()
+    assert (np.delete(answered["categories"], column) == np.delete(known, column)).all()
 
 
 def test_what_is_not_known_is_nan_and_the_rest_is_as_it_was_sent(step: Any) -> None:
-    [answered] = step.execute([request({"temp": 50.5}, {"visib": 0.0})])
-    numbers = dict(zip(serving.NUMBERS, answered.tensors["numbers"].T.tolist(), strict=True))
-    assert answered.tensors["numbers"].dtype == np.float32 and answered.tensors["categories"].dtype == np.int32
+    [answered] = step.answer([request({"temp": 50.5}, {"visib": 0.0})])
+    numbers = dict(zip(serving.NUMBERS, answered["numbers"].T.tolist(), strict=True))
+    assert answered["numbers"].dtype == np.float32 and answered["categories"].dtype == np.int32
     assert numbers["minute"] == [315, 315] and numbers["weekday"] == [1, 1]  # a Tuesday
     assert numbers["temp"][0] == 50.5 and np.isnan(numbers["temp"][1]) and numbers["visib"][1] == 0
     assert np.isnan(numbers["pressure"]).all()

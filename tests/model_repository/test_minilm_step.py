@@ -35,16 +35,15 @@ STRANGE = {
 def step() -> Iterator[tuple[Any, ModuleType]]:
     """The preprocessor, as its backend would make it, and its module `texts`."""
     modules: dict[str, ModuleType] = {"triton_python_backend_utils": stand_in()}
-    before = {name: sys.modules.get(name) for name in ("triton_python_backend_utils", "texts")}
+    before = {name: sys.modules.get(name) for name in ("triton_python_backend_utils", "texts", "step", "model")}
     sys.modules.update(modules)
     try:
         loaded = {}
-        for name in ("texts", "model"):
+        for name in ("texts", "step", "model"):
             spec = importlib.util.spec_from_file_location(name, STEP / "1" / f"{name}.py")
             assert spec is not None and spec.loader is not None
             loaded[name] = importlib.util.module_from_spec(spec)
-            if name == "texts":
-                sys.modules["texts"] = loaded[name]
+            sys.modules[name] = loaded[name]
             spec.loader.exec_module(loaded[name])
         found = loaded["model"].TritonPythonModel()
         found.initialize({"model_config": json.dumps({}), "model_repository": str(STEP)})
@@ -114,7 +113,7 @@ def test_the_limits_are_those_of_the_configuration_and_of_the_spec(step: tuple[A
     from training.families.minilm.spec import TOKENS
 
     config = model_config.read(STEP / "config.pbtxt")
-    assert config.parameters["max_tokens"].string_value == str(TOKENS.max) == str(step[0].texts.limits.tokens)
+    assert config.parameters["max_tokens"].string_value == str(TOKENS.max) == str(step[0].step.texts.limits.tokens)
     assert config.parameters["max_text_bytes"].string_value == str(step[1].Limits().text_bytes)
 
 

@@ -56,15 +56,14 @@ def decode(encoded: bytes, limits: Limits) -> NDArray[np.uint8]:
                     f"at most {limits.pixels:,} in all are allowed (max_pixels)"
                 )
             _require_understood(image, encoded)
-            _note_orientation(image)
-            grey = _grey(ImageOps.exif_transpose(image))
+            grey = _grey(_upright(image))
     except ImageError:
         raise
     except Exception as error:  # Pillow raises whatever the decoder met, from OSError to SyntaxError
         raise ImageError(f"not a readable PNG or JPEG image ({size}): {_reason(error)}") from error
     if grey.size != SIZE:
         grey = grey.resize(SIZE, Image.Resampling.BILINEAR)
-    return np.asarray(grey, dtype=np.uint8)[np.newaxis]
+    return np.frombuffer(grey.tobytes(), np.uint8).reshape(1, *SIZE[::-1])
 
 
 def _whole(encoded: bytes) -> bytes:
@@ -113,6 +112,13 @@ def _end_of_jpeg(encoded: bytes) -> tuple[int | None, int]:
         if marker not in _ALONE:
             at += int.from_bytes(encoded[at : at + 2], "big")
     return None, scans
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as it says that it is to be turned; Pillow alone would copy one that is to stay as it is."""
+    image.load()  # what is wrong with it shows here, as it would in a copy
+    _note_orientation(image)
+    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
 
 
 def _note_orientation(image: Image.Image) -> None:

@@ -1,8 +1,10 @@
-"""Encoded images to uint8 [B, 1, 28, 28]. Runs inside Triton; imports nothing of this project.
+"""Lets Triton's Python backend run step.py beside it. The same file in every step; imports nothing of this project.
 
 One response a request: what is wrong with a request fails it, and no other of its batch. Understands in config.pbtxt:
-  parameters  max_encoded_bytes, max_pixels: limits of one image, see images.py
-              nice: what is added to the niceness of the thread that decodes
+  parameters  nice: what is added to the niceness of the thread that works
+
+step.py has CALLED, what a client is told of it; the class Step, of a folder with config.pbtxt and of what stands in
+that; and, where requests can fail otherwise than by a bug, Refused, by their own fault, and Failed, by another's.
 """
 
 import json
@@ -10,12 +12,11 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import images
-import numpy as np
+import step
 import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
 
 LOG_LINES_PER_S = 10
 
@@ -24,43 +25,37 @@ class TritonPythonModel:
     """The class that Triton's Python backend looks for: one object per instance of the model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the limits from config.pbtxt's parameters; what is raised here is why the model did not load."""
-        parameters = json.loads(args["model_config"]).get("parameters", {})
-        usual = images.Limits()
-        self.limits = images.Limits(
-            encoded_bytes=_number(parameters, "max_encoded_bytes", usual.encoded_bytes),
-            pixels=_number(parameters, "max_pixels", usual.pixels),
-        )
-        os.nice(_number(parameters, "nice", 0))
+        """Make the step; what is raised here is why the model did not load."""
+        config = json.loads(args["model_config"])
+        try:
+            self.step = step.Step(Path(args["model_repository"]), config)
+            os.nice(int(config.get("parameters", {}).get("nice", {}).get("string_value", "0")))
+        except ValueError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
         self.log = _Log()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request of the batch, in their order."""
-        return [self._respond(request) for request in requests]
-
-    def _respond(self, request: Any) -> Any:
         try:
-            encoded = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().ravel()
-            pixels = self._decode(encoded)
-        except images.ImageError as error:
-            self.log.write(pb_utils.Logger.log_info, request, f"refused: {error}")
-            return _failure(str(error), pb_utils.TritonError.INVALID_ARG)
+            given = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
+            answers = self.step.answer(given)
         except Exception as error:  # a bug of ours, which the other requests need not suffer from
-            where = "".join(traceback.format_tb(error.__traceback__))
-            self.log.write(pb_utils.Logger.log_error, request, f"{type(error).__name__}: {_printable(error)}\n{where}")
-            return _failure(f"the preprocessor failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("pixels", pixels)])
+            if len(requests) > 1:
+                return [response for request in requests for response in self.execute([request])]
+            answers = [error]
+        return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
-    def _decode(self, encoded: NDArray[np.object_]) -> NDArray[np.uint8]:
-        pixels = []
-        for index, image in enumerate(encoded):
-            try:
-                pixels.append(images.decode(image, self.limits))
-            except images.ImageError as error:
-                if len(encoded) == 1:
-                    raise
-                raise images.ImageError(f"image {index} of {len(encoded)}, from 0: {error}") from error
-        return np.stack(pixels)
+    def _response(self, request: Any, answer: Any) -> Any:
+        if not isinstance(answer, Exception):
+            return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in answer.items()])
+        if isinstance(answer, getattr(step, "Refused", ())):
+            self.log.write(pb_utils.Logger.log_info, request, f"refused: {_printable(answer, 400)}")
+            return _failure(str(answer), pb_utils.TritonError.INVALID_ARG)
+        if isinstance(answer, getattr(step, "Failed", ())):
+            return _failure(str(answer), pb_utils.TritonError.INTERNAL)
+        where = "".join(traceback.format_tb(answer.__traceback__))
+        self.log.write(pb_utils.Logger.log_error, request, f"{type(answer).__name__}: {_printable(answer)}\n{where}")
+        return _failure(f"{step.CALLED} failed: {type(answer).__name__}", pb_utils.TritonError.INTERNAL)
 
 
 class _Log:
@@ -82,17 +77,10 @@ class _Log:
         log(f"[request id: {_printable(request.request_id()) or '<id_unknown>'}]{before} {line}")
 
 
-def _printable(text: object) -> str:
+def _printable(text: object, longest: int = 64) -> str:
     """Return the start of a client's text in ASCII and on one line: clients do not write log lines of their own."""
-    return str(text)[:64].encode("unicode_escape").decode()
+    return str(text)[:longest].encode("unicode_escape").decode()
 
 
 def _failure(message: str, code: int) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-
-
-def _number(parameters: dict[str, dict[str, str]], name: str, usual: int) -> int:
-    text = parameters[name]["string_value"] if name in parameters else str(usual)
-    if not text.isdecimal():
-        raise pb_utils.TritonModelException(f"{name} must be a whole number, not {text!r}")
-    return int(text)

@@ -1,0 +1,1 @@
+"""The tuner: batch sizes, delays, instances, threads and queue limits, found on a real server."""

@@ -1,0 +1,83 @@
+"""The winner as a change that can be reviewed: a patch of the configurations in git, and the evidence beside it."""
+
+import difflib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.limit import cores
+from benchmarks.tuning import settings_of_model
+from benchmarks.tuning.search import Found, Search
+from contracts import layout
+from contracts.files import whole
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where it lies."""
+
+    patch: Path  # for `git apply`
+    evidence: Path  # as people read it; the same as JSON beside it
+
+
+def write(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str], folder: Path) -> Written:
+    """Write the patch and its evidence into the new folder.
+
+    Raises:
+        MeasurementError: a setting has no place in a configuration's text.
+    """
+    folder.mkdir(parents=True)
+    patch, evidence = folder / "settings.patch", folder / "evidence.md"
+    whole.write(patch, "".join(_diff(search, found, name) for name in found.best))
+    figures = {
+        "model": search.model,
+        "release": f"{search.release.network}/{search.release.version}",
+        "study": search.name,
+        "objective": asdict(search.objective),
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": cores()},
+        "changes": [*changes],
+        "search": asdict(found),
+        "compared": compared,
+    }
+    whole.write(folder / "evidence.json", json.dumps(figures, indent=2) + "\n")
+    whole.write(evidence, _evidence(search, found, compared, changes))
+    return Written(patch, evidence)
+
+
+def _diff(search: Search, found: Found, name: str) -> str:
+    """Return the change of one model's configuration: of git's file, which the next release is made from."""
+    measured = search.space.models[name]
+    of = measured.path.relative_to(search.release.models[name])
+    path = layout.ROOT / "model_repository" / name / of
+    if not path.is_file():  # a brought model's, in a repository of its own
+        path = measured.path
+    now = settings_of_model.of_text(name, path, path.read_text())
+    said = path.relative_to(layout.ROOT) if path.is_relative_to(layout.ROOT) else path
+    before, after = (text.splitlines(keepends=True) for text in (now.text, now.changed(found.best[name])))
+    return "".join(difflib.unified_diff(before, after, f"a/{said}", f"b/{said}"))
+
+
+def _evidence(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str]) -> str:
+    ratio = compared["throughput"]
+    levels = "\n".join(
+        f"| {level.connections or 'open loop'} | {level.per_s:,.0f} | {level.p50_ms:.2f} | {level.p99_ms:.2f} "
+        f"| {level.cpu_us:,.0f} |"
+        for level in found.levels
+    )
+    return f"""# {search.model}: {search.objective}
+
+Tuned on {cores()} cores, {found.trials} trials ({found.failed} failed); it ended as {found.ended}.
+
+{"".join(f"- {change}" + chr(10) for change in changes)}
+Beside today's settings, asked in turn: {ratio["median"]:.3f} ({ratio["low"]:.3f} … {ratio["high"]:.3f}) of their
+throughput within the objective.
+
+| connections | requests/s | p50 ms | p99 ms | CPU µs a request |
+|---|---|---|---|---|
+{levels}
+
+The same again: `python -m benchmarks tune {search.model} --p99-ms {search.objective.p99_ms:g}`
+"""

@@ -1,0 +1,128 @@
+"""Find the settings with which a release answers most within an objective, on this machine, and write them down.
+
+Each trial is a real server over a copy of the release with other settings. The winner is compared with today's
+settings once more, both up at the same time and asked in turn; only what is better there for sure is written: a patch
+of the configurations, and the evidence beside it. Nothing is changed by itself.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks import target
+from benchmarks.errors import MeasurementError
+from benchmarks.rounds import Interval, in_turn, median_interval, ratios
+from benchmarks.tuning import candidate, change, search, settings_of_model
+from benchmarks.tuning.candidate import Level, Objective
+from benchmarks.tuning.search import Found, Search
+from benchmarks.tuning.settings_of_model import Tunable
+from benchmarks.tuning.space import Space
+from cli import tables
+from cli.tables import Table, console
+from contracts import bundle, golden, layout, repository
+from contracts.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner beside today's settings, in one run."""
+
+    throughput: Interval  # winner/today
+    today: tuple[Level, ...]  # a round each
+    winner: tuple[Level, ...]
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it is so for sure."""
+        return self.throughput.low > 1.0
+
+
+def main(options: argparse.Namespace) -> int:
+    """Search, compare, write; return 0 also where nothing beats today's settings."""
+    objective = Objective(options.p99_ms, options.rate)
+    release = _release((options.repository or target.repository()).resolve(), options.model)
+    models = search.configured(release)
+    if not models:
+        raise MeasurementError(f"{options.model} has no setting to tune", note="no batching, no instances, no threads")
+    folder = layout.artifacts() / "tuning" / options.model
+    of = Search(release, options.model, Space(models), objective, options.seconds, folder)
+    print(f"{options.model}: {objective}; {len(of.space.values)} settings, {options.budget:g} s, {of.name}")
+    try:
+        found = search.run(of, options.budget, functools.partial(print, flush=True))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where it was")
+        return 130
+    print(f"{found.trials} trials, {found.failed} failed; it ended as {found.ended}")
+    if found.trials < search.FEWEST:
+        print("Too few to say anything. Next: the same command, which goes on where it was")
+        return 1
+    today = {name: configured.settings for name, configured in models.items()}
+    if found.throughput == 0.0:
+        print(f"✗ Nothing that was tried holds {objective}: a looser one, or a machine with more cores")
+        return 1
+    if not (changes := settings_of_model.described(found.best, today)):
+        print(f"✓ Nothing beats today's settings: {found.today:,.0f} requests/s within the objective")
+        return 0
+    compared = _compare(of, found, today, options.rounds)
+    console().print(table(compared, objective))
+    if not compared.is_better:
+        print(f"✓ Nothing beats today's settings for sure: the best is {compared.throughput} of them")
+        return 0
+    written = change.write(of, found, asdict(compared), changes, folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
+    print("\n".join(changes))
+    print(f"Evidence: {layout.shown(written.evidence)}")
+    print(f"Next: git apply {layout.shown(written.patch)} && python -m export, for a release that has them")
+    return 0
+
+
+def table(compared: Comparison, objective: Objective) -> Table:
+    """Lay out both, medians over the rounds."""
+    shown = tables.table("", "requests/s", "p50 ms", "p99 ms", "CPU µs a request", title=f"Asked in turn: {objective}")
+    for name, levels in (("today", compared.today), ("winner", compared.winner)):
+        columns = zip(*((level.per_s, level.p50_ms, level.p99_ms, level.cpu_us) for level in levels), strict=True)
+        per_s, p50_ms, p99_ms, cpu_us = map(median, columns)
+        shown.add_row(name, f"{per_s:,.0f}", f"{p50_ms:.2f}", f"{p99_ms:.2f}", f"{cpu_us:,.0f}")
+    shown.add_row("winner/today", str(compared.throughput), "", "", "")
+    return shown
+
+
+def _compare(of: Search, found: Found, today: Mapping[str, Tunable], rounds: int) -> Comparison:
+    """Serve both at the same time, and ask them in turn at the load at which the winner won."""
+    connections = max((v for v in found.levels if v.connections and v.holds(of.objective)), key=lambda v: v.per_s)
+    with ExitStack() as opened:
+        ways = {}
+        for name, settings in (("today", today), ("winner", found.best)):
+            place = of.folder / f"compared-{name}"
+            candidate.clear(place)
+            candidate.write(of.release, of.space.models, settings, place / "model_repository")
+            up = opened.enter_context(candidate.served(place / "model_repository", place))
+            asked = candidate.requests(up.http, place / "model_repository", of.model)
+            ways[name] = functools.partial(candidate.closed, up, asked, connections.connections, of.seconds)
+        by_round = in_turn(ways, rounds)
+    winner, before = by_round["winner"], by_round["today"]
+    held = [level.per_s if level.holds(of.objective) else 0.0 for level in winner]
+    return Comparison(
+        median_interval(ratios(held, [max(level.per_s, 1e-9) for level in before])), tuple(before), tuple(winner)
+    )
+
+
+def _release(root: Path, model: str) -> Bundle:
+    """Return the newest release that `model` belongs to.
+
+    Raises:
+        MeasurementError: it belongs to none, or has no golden requests.
+    """
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        versions = repository.versions(folder)
+        if not versions or not golden.read(folder / str(versions[-1])):
+            continue
+        if model in (found := bundle.of(root, folder.name, versions[-1])).models:
+            return found
+    raise MeasurementError(
+        f"{model} belongs to no release with golden requests in {layout.shown(root)}", hint="python -m export"
+    )

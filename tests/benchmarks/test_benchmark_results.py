@@ -1,0 +1,43 @@
+"""What a result file says of where its figures come from."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+from benchmarks.errors import MeasurementError
+from benchmarks.results import Began
+
+
+def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    began = Began.now()
+    path = results.write("some", {"figures": [1, 2], "versions": {"wrk": "4.1.0"}}, began)
+    found = results.read(path)
+    origin = found["origin"]
+    assert (found["schema"], found["what"], found["figures"]) == (results.SCHEMA, "some", [1, 2])
+    assert origin["machine"]["cores"] == len(os.sched_getaffinity(0)) and origin["machine"]["cpu"]
+    assert origin["load_before"] == list(began.load) and len(origin["load_after"]) == 3
+    assert origin["versions"]["wrk"] == "4.1.0" and origin["began"] <= origin["ended"]
+    assert origin["commit"] is None or len(origin["commit"]) == 40
+    assert origin["dirty"] in (True, False, None)
+
+
+def test_what_is_kept_leaves_the_summary_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    summary = {"figures": [1], "versions": {"wrk": "4.1.0"}}
+    results.keep("some", summary)
+    assert (
+        json.loads(capsys.readouterr().out.splitlines()[-1])
+        == summary
+        == {"figures": [1], "versions": {"wrk": "4.1.0"}}
+    )
+
+
+def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match=r"nothing\.json is no result: .*No such file"):
+        results.read(tmp_path / "nothing.json")

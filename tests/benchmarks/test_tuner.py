@@ -1,0 +1,144 @@
+"""The tuner: settings in a configuration's text, what is tried, and a search on a real server."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.errors import MeasurementError
+from benchmarks.limit import cores
+from benchmarks.tuning import settings_of_model
+from benchmarks.tuning.settings_of_model import Configured, Tunable, of_text
+from benchmarks.tuning.space import FEWEST_WITH_POLICY, Space, values_of
+from contracts import model_config
+from tests.benchmarks import small_releases
+from tests.conftest import Workspace
+from tests.tracked import tracked_models
+
+PLAIN = """
+backend: "onnxruntime"  # kept
+max_batch_size: 16
+dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 500 }
+"""
+
+
+def configured(text: str) -> Configured:
+    return of_text("model", Path("config.pbtxt"), text)
+
+
+def test_settings_are_read_and_written_and_comments_are_kept() -> None:
+    plain = configured(PLAIN)
+    assert plain.settings == Tunable(instances=1, preferred=(4,), delay_us=500, queue=None, threads=0)
+    wanted = Tunable(instances=3, preferred=(8, 16), delay_us=0, queue=None, threads=2)
+    text = plain.changed(wanted)
+    assert configured(text).settings == wanted
+    assert "# kept" in text and "max_queue_delay" not in text
+    assert configured(text).changed(plain.settings).count("instance_group") == 1
+    assert plain.changed(plain.settings) == PLAIN
+
+
+def test_every_configuration_of_git_can_be_changed_to_everything_that_is_tried() -> None:
+    paths = [*tracked_models("*/configs/cpu.pbtxt"), *tracked_models("*/config.pbtxt")]
+    looked_at = 0
+    for path in paths:
+        each = of_text(path.parent.name, path, path.read_text())
+        for name, values in values_of(each).items():
+            for value in values:
+                if name == "preferred":
+                    value = tuple(int(size) for size in value.split(",") if size)
+                wanted = replace(each.settings, **{name: value})
+                assert of_text("", path, each.changed(wanted)).settings == wanted, path
+                looked_at += 1
+    assert looked_at > 50
+
+
+def test_what_cannot_be_changed_by_itself_is_said() -> None:
+    twice = PLAIN.replace("}", "default_queue_policy { max_queue_size: 4 } priority_levels: 1 }") + (
+        "# max_queue_size: 4 is what it was\n"
+    )
+    with pytest.raises(MeasurementError, match="cannot be changed by itself"):
+        configured(twice).changed(replace(configured(twice).settings, queue=8))
+
+
+def test_beside_a_queue_policy_there_is_no_delay_and_no_fewer_than_three_instances() -> None:
+    """With two, and with a delay, Triton 2.51 stalls."""
+    policy = PLAIN.replace("max_queue_delay_microseconds: 500", "default_queue_policy { max_queue_size: 64 }")
+    values = values_of(configured(policy))
+    assert min(values["instances"]) == FEWEST_WITH_POLICY == 3
+    assert "delay_us" not in values and 64 in values["queue"]
+    assert min(values_of(configured(PLAIN))["instances"]) == 1
+
+
+def test_todays_values_are_among_those_that_are_tried() -> None:
+    odd = PLAIN.replace("500", "777").replace("[ 4 ]", "[ 3, 5 ]")
+    space = Space({"model": configured(odd)})
+    assert space.settings(space.today()) == {"model": configured(odd).settings}
+    assert 777 in space.values["model.delay_us"] and "3,5" in space.values["model.preferred"]
+    assert cores() in space.values["model.threads"]
+
+
+def test_what_differs_is_said() -> None:
+    before = {"model": configured(PLAIN).settings}
+    after = {"model": replace(before["model"], instances=2, preferred=())}
+    assert settings_of_model.described(after, before) == ["model: instances 1 -> 2", "model: preferred 4 -> none"]
+
+
+def tune(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    where = ("--repository", str(workspace.repository))
+    return workspace.run_here("benchmarks", "tune", "words", "--seconds", "0.3", *where, *arguments)
+
+
+@pytest.fixture
+def badly_set(workspace: Workspace) -> Workspace:
+    """An ensemble whose first step takes 5 ms, without any CPU, in one instance."""
+    shutil.rmtree(workspace.repository, ignore_errors=True)
+    small_releases.write(workspace.repository)
+    source = workspace.repository / "words_counts" / "1" / "model.py"
+    source.write_text(source.read_text().replace("values =", "time.sleep(0.005)\n        values =", 1))
+    for path in workspace.repository.glob("words_*/config.pbtxt"):
+        settings = of_text(path.parent.name, path, path.read_text())
+        path.write_text(settings.changed(replace(settings.settings, instances=1)))
+    return workspace
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_search_that_was_stopped_goes_on(badly_set: Workspace) -> None:
+    first = tune(badly_set, "--p99-ms", "5000", "--budget", "1")
+    assert first.returncode == 1
+    assert "1 trials" in first.stdout and "goes on where it was" in first.stdout
+    second = tune(badly_set, "--p99-ms", "5000", "--budget", "8")
+    [trials] = [line for line in second.stdout.splitlines() if " trials, " in line]
+    assert int(trials.split()[0]) > 1, "the first one is not tried again"
+    assert "\n  0  " not in second.stdout
+    where = ("--repository", str(badly_set.repository))
+    nothing = badly_set.run_here("benchmarks", "tune", "nobody", "--p99-ms", "1", *where)
+    assert nothing.returncode == 1 and "belongs to no release" in nothing.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+def test_better_settings_are_found_and_written_as_a_patch_with_evidence(badly_set: Workspace) -> None:
+    """More instances of the step that sleeps: nothing else can bring much."""
+    done = tune(badly_set, "--p99-ms", "5000", "--budget", "150", "--rounds", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "words_counts: instances 1 -> " in done.stdout, done.stdout
+    [patch] = (badly_set.root / "artifacts" / "tuning" / "words").glob("*/settings.patch")
+    evidence = json.loads(patch.with_name("evidence.json").read_text())
+    assert evidence["compared"]["throughput"]["low"] > 1.2
+    assert "instances 1 -> " in patch.with_name("evidence.md").read_text()
+    config = badly_set.repository / "words_counts" / "config.pbtxt"
+    subprocess.run(["patch", "--quiet", str(config)], input=_of(patch.read_text(), config), text=True, check=True)
+    model_config.read(config)
+    assert of_text("", config, config.read_text()).settings.instances in range(2, 2 * cores() + 2)
+    assert not list((badly_set.root / "artifacts" / "tuning" / "words").glob("compared-*")), "nothing is left behind"
+
+
+def _of(patch: str, config: Path) -> str:
+    """The part of a patch that is of one file."""
+    parts = patch.split("--- ")
+    return "".join(f"--- {part}" for part in parts if part.startswith(f"a/{config}"))
