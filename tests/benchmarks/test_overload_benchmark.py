@@ -118,7 +118,7 @@ def test_every_request_past_saturation_is_answered_or_refused_and_accounted_for(
     assert not any(c["failed"] for c in figures["by_priority"])
     assert set(result.log.outcome[result.log.scheduled_s < overload_run.BEFORE_S]) == {Outcome.OK}
     assert figures["peak_per_s"] == max(loop["per_s"] for loop in figures["closed_loops"])
-    assert figures["limit_ms"] > 60_000  # the queue's timeout, and more
+    assert figures["limit_ms"] > 1_000  # the timeout of the queue at the door, and more
     assert figures["memory_mb"] == {}
 
     with (tmp_path / "table.txt").open("w") as file:

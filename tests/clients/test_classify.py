@@ -64,7 +64,7 @@ def test_requests_were_really_batched(server: RunningServer, examples: Path) -> 
     with Client(url(server, "grpc"), concurrency=64) as client:
 
         def counts() -> tuple[int, int]:
-            [found] = client.statistics(MODEL)
+            [found] = client.statistics(FAMILY)
             return found["execution_count"], found["inference_count"]
 
         executions, inferences = counts()
