@@ -22,7 +22,7 @@ SAME = [ "$$($(PYTHON) $(WHICH))" = "$$($(BIN)/python $(WHICH))" ]
 OTHER := $(if $(filter-out file,$(origin PYTHON)),$(shell { $(SAME); } 2>/dev/null || echo other),$(if $(wildcard $(BIN)/python),,gone))
 # torch without CUDA where pip finds one, see PIP_ARGS, else the package index's with CUDA.
 TORCH := torch-cpu.lock torch.lock
-DOCKERFILES := Dockerfile Dockerfile.triton tests/images/triton.Dockerfile
+DOCKERFILES := Dockerfile Dockerfile.triton deploy/mlflow/Dockerfile
 STAGES := $(wildcard training/families/*/pipeline/dvc.yaml)
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
@@ -60,12 +60,12 @@ images: setup ## build the container images and run them, over a stand-in of NVI
 	$(BIN)/python -m pytest --capture=no --verbose -m "slow or not slow" tests/images
 
 pin-images: ## write the digests of the images that the Dockerfiles stand on, as their registries have them now
-	@$(PYTHON) -m cli.installing.base_images Dockerfile Dockerfile.triton
+	@$(PYTHON) -m cli.installing.base_images $(DOCKERFILES)
 
 lint: setup ## ruff, hadolint, actionlint and zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/hadolint --config deploy/hadolint.yaml $(DOCKERFILES)
+	$(BIN)/hadolint --config deploy/hadolint.yaml $(DOCKERFILES) tests/images/triton.Dockerfile
 	$(BIN)/actionlint
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github
 

@@ -14,7 +14,11 @@ from contracts import layout
 from tests.cli import registry
 from tests.cli.registry import Registry
 
-SHIPPED = {"Dockerfile": "PYTHON", "Dockerfile.triton": "TRITON"}
+SHIPPED = {
+    "Dockerfile": ["PYTHON"],
+    "Dockerfile.triton": ["TRITON"],
+    "deploy/mlflow/Dockerfile": ["POSTGRES", "PYTHON"],
+}
 OTHER = f"sha256:{'0' * 64}"
 
 
@@ -95,18 +99,20 @@ def test_what_a_program_says_that_is_no_digest_is_not_written(tmp_path: Path) ->
     assert (tmp_path / "one").read_text() == dockerfile("python:3.11")
 
 
-@pytest.mark.parametrize(("file", "argument"), SHIPPED.items())
-def test_every_base_of_a_dockerfile_is_one_that_is_pinned(file: str, argument: str) -> None:
+@pytest.mark.parametrize(("file", "arguments"), SHIPPED.items())
+def test_every_base_of_a_dockerfile_is_one_that_is_pinned(file: str, arguments: list[str]) -> None:
     text = (layout.ROOT / file).read_text()
-    [default] = re.findall(rf"^ARG {argument}=(.*)$", text, re.MULTILINE)
-    assert re.fullmatch(rf"\S+:[\w.-]+@(?:{UNPINNED}|sha256:[0-9a-f]{{64}})", default)
+    for argument in arguments:
+        [default] = re.findall(rf"^ARG {argument}=(.*)$", text, re.MULTILINE)
+        assert re.fullmatch(rf"\S+:[\w.-]+@(?:{UNPINNED}|sha256:[0-9a-f]{{64}})", default)
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", text, re.MULTILINE)
-    assert {base for base, _ in stages} - {name for _, name in stages} == {f"${{{argument}}}"}
+    assert {base for base, _ in stages} - {name for _, name in stages} == {f"${{{name}}}" for name in arguments}
     makefile = (layout.ROOT / "Makefile").read_text()
-    assert f"cli.installing.base_images {' '.join(SHIPPED)}\n" in makefile
+    assert f"DOCKERFILES := {' '.join(SHIPPED)}\n" in makefile
+    assert "cli.installing.base_images $(DOCKERFILES)\n" in makefile
 
 
-@pytest.mark.parametrize("file", SHIPPED)
+@pytest.mark.parametrize(("file", "argument"), [(file, each) for file, named in SHIPPED.items() for each in named])
 @pytest.mark.parametrize(
     ("base", "code"),
     [
@@ -121,9 +127,8 @@ def test_every_base_of_a_dockerfile_is_one_that_is_pinned(file: str, argument: s
         ("", 1),
     ],
 )
-def test_a_build_refuses_a_tag_of_a_registry_alone(file: str, base: str, code: int) -> None:
+def test_a_build_refuses_a_tag_of_a_registry_alone(file: str, argument: str, base: str, code: int) -> None:
     """What every stage on a base runs first, before anything is copied or installed."""
-    argument = SHIPPED[file]
     text = (layout.ROOT / file).read_text()
     stages = re.findall(
         rf"^FROM \$\{{{argument}\}} AS \w+\nARG {argument}\n(?:#.*\n)*RUN ((?:.*\\\n)*.*)$", text, re.MULTILINE
