@@ -98,8 +98,8 @@ def next_steps(made: NewFamily) -> str:
 _TENSORS = "its tensors, as the spec has them; and configs/cpu.pbtxt beside it, where there is one"
 _TO_EDIT = {
     "": "the way from a request to an answer: the steps, and which tensor goes where",
-    "preprocess": "what a request brings; and 1/model.py, which makes the network's inputs of it",
-    "postprocess": "what an answer is; and 1/model.py, which makes it of the network's outputs",
+    "preprocess": "what a request brings; and 1/step.py, which makes the network's inputs of it",
+    "postprocess": "what an answer is; and 1/step.py, which makes it of the network's outputs",
 }
 
 
