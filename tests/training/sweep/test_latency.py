@@ -19,13 +19,20 @@ def split() -> Split:
     return Split((Group({"categories": categories, "numbers": numbers}, late),))
 
 
+@pytest.mark.slow  # so many that no busy neighbour outweighs them: 9 and 46 µs
 def test_more_trees_cost_more() -> None:
     data, costs = split(), []
-    for trees in (5, 120):
+    for trees in (5, 1000):
         model = ESTIMATORS["lightgbm"](trees=trees, leaves=31, fewest=2, rate=0.01)
         model.fit(data, data, seed=0)
         costs.append(latency.of_estimator(model, data, SPEC))
-    assert 0 < costs[0] < costs[1] < 20
+    assert 0 < costs[0] < costs[1] < 200
+
+
+def test_an_answer_costs_something_and_less_than_a_second() -> None:
+    model = ESTIMATORS["lightgbm"](trees=5, leaves=31, fewest=2, rate=0.01)
+    model.fit(split(), split(), seed=0)
+    assert 0 < latency.of_estimator(model, split(), SPEC) < 1000
 
 
 @pytest.mark.slow
