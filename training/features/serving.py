@@ -11,6 +11,7 @@ import uvicorn
 from feast.feature_server import get_app
 
 from training.errors import FeatureError
+from training.families import Features
 from training.features import declared, store
 from training.features.command_line import PROGRAM
 from training.features.materializing import last
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
         raise FeatureError(
             f"the online store of {options.family} is empty", hint=f"{PROGRAM} materialize {options.family}"
         )
+    _ask_once(opened, features, options.store)
     server = uvicorn.Server(
         uvicorn.Config(app(opened), host=options.host, port=options.port, log_level="warning", access_log=False)
     )
@@ -41,6 +43,14 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise FeatureError(f"{where} cannot be listened on", hint="--port names another") from error
     return 0
+
+
+def _ask_once(opened: Any, features: Features, name: str) -> None:
+    """Ask every view for what nobody has, so that no caller waits for a first connection, or finds a store gone."""
+    with store.reached(name):
+        for lookup in features.declaration.views:
+            wanted = [f"{lookup.view}:{fill.column}" for fill in lookup.fills]
+            opened.get_online_features(features=wanted, entity_rows=[store.nobody(features.declaration, lookup)])
 
 
 def app(opened: Any) -> Any:

@@ -71,13 +71,18 @@ def offline(family: str, features: Features, folder: Path) -> FeatureStore:
 
 def definitions(declaration: Declaration, folder: Path) -> list[Any]:
     """Return Feast's entities and feature views of a declaration, whose tables lie in a folder."""
-    kinds = {entity.name: entity.kind for entity in declaration.entities}
     keys: dict[str, Any] = {}
     for lookup in declaration.views:
-        for column, name in lookup.key.items():
-            value_type = ValueType.INT64 if kinds.get(name) == "integer" else ValueType.STRING
+        for column, value in nobody(declaration, lookup).items():
+            value_type = ValueType.INT64 if isinstance(value, int) else ValueType.STRING
             keys[column] = Entity(name=column, join_keys=[column], value_type=value_type)
     return [*keys.values(), *(_view(lookup, keys, folder) for lookup in declaration.views)]
+
+
+def nobody(declaration: Declaration, lookup: Lookup) -> dict[str, int | str]:
+    """Return a key of a view that no row has, of the types that its keys have."""
+    kinds = {entity.name: entity.kind for entity in declaration.entities}
+    return {column: -1 if kinds.get(name) == "integer" else "" for column, name in lookup.key.items()}
 
 
 def table_in(folder: Path, lookup: Lookup) -> Path:
