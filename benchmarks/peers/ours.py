@@ -82,9 +82,9 @@ def _copy(task: Task, root: Path) -> None:
         if task.shape.model not in release.models:
             continue
         for name in release.models:
-            left_out = {str(v) for v in versions[:-1]} if name == network.name else set()
-            ignored = shutil.ignore_patterns(".*", "__pycache__", *left_out)
-            shutil.copytree(task.repository / name, root / name, ignore=ignored)
+            shutil.copytree(task.repository / name, root / name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for older in versions[:-1]:
+            shutil.rmtree(root / network.name / str(older))
         return
 
 
