@@ -266,7 +266,9 @@ def _growth(growth: argparse.ArgumentParser) -> None:
     )
     growth.add_argument("--sizes", type=positive_count, nargs="+", metavar="N", help="in place of the usual ones")
     growth.add_argument("--most", type=positive_count, metavar="N", help="no size above it")
-    growth.add_argument("--model", help="of the repository (default: the stand-in of the default family; text: minilm)")
+    growth.add_argument(
+        "--model", help="of the repository (default: the stand-in of the default family; text: that of `peers`)"
+    )
     _seconds(growth, 2, "of each measurement under load")
 
 

@@ -3,7 +3,7 @@
 A release's own steps and its graph, called on its golden requests in processes of their own, with the Python and the
 packages that the server's models have: no protocol, no queue, no copy. Every server's figures are a share of these.
 
-  with limit.opened(repository, "fashion", processes=2) as limit:
+  with limit.opened(repository, "shirts", processes=2) as limit:
       limit.measure(rows=16, seconds=2).per_s
 """
 

@@ -1,7 +1,7 @@
 """How throughput, latency and memory grow with one thing at a time, and how steeply.
 
   batch, image, connections   a server over the stand-in of the default family, or over --model of the repository
-  text                        minilm, or --model, of the repository
+  text                        the model of `peers --models text`, or --model, of the repository
   models                      small networks, all in one server
   versions                    the newest release of the default family, or of --model, linked to again and again
 
@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import results, target
 from benchmarks.errors import MeasurementError
 from benchmarks.growth import asked, inputs, models, versions
+from benchmarks.peers.task import SHAPES
 from benchmarks.speed import stand_in
 from cli import tables
 from cli.tables import Table, console
@@ -42,7 +43,6 @@ _WHAT = {
     "connections": "connections",
     "versions": "versions of a model",
 }
-_TEXT_MODEL = "minilm"
 
 
 def main(options: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ def _measured(axis: str, sizes: Sequence[int], options: argparse.Namespace, plac
 def _served(axis: str, model: str | None, place: Path) -> tuple[str, Path]:
     """Return the model that is asked, and the repository that has it."""
     if model or axis == "text":
-        return model or _TEXT_MODEL, target.repository()
+        return model or SHAPES["text"].model, target.repository()
     stand_in.write(layout.ROOT / "model_repository", place / "model_repository")
     return stand_in.MODEL, place / "model_repository"
 

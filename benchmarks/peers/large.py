@@ -20,7 +20,8 @@ from contracts.manifest import Choice, Manifest, Source, Variant
 
 MODEL, NETWORK = "photo", "photo_network"
 _SOURCES = Path(__file__).with_name("photo_repository")
-_ADAPTER = layout.ROOT / "model_repository" / "fashion_preprocess" / "1" / "model.py"  # the same in every step
+# The same in every step.
+_ADAPTER = layout.ROOT / "model_repository" / f"{layout.DEFAULT_FAMILY}_preprocess" / "1" / "model.py"
 _PHOTOS = 16
 _SIZE = 224
 _LEAST_GAP = 1e-2  # between two of the likeliest: what a batch is does not change their order

@@ -1,14 +1,15 @@
 """What is asked of every system alike: a graph, and requests with the reference's answers.
 
-Small, text and table are the releases of the model repository with their golden requests, a sample a request. Large is
-made by `large.py`.
+Small, text and table are releases of the model repository with their golden requests, a sample a request: of the
+families that have a folder in configs/peers/. Large is made by `large.py`.
 """
 
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks.errors import MeasurementError
 from benchmarks.peers import large
+from benchmarks.peers.names import MODELS
 from contracts import bundle, golden, layout, manifest, repository
 from contracts.bundle import Bundle
 from contracts.golden import GoldenRequest
@@ -37,15 +39,15 @@ class Shape:
     times: float = 1.0  # as long as others it is measured, as its answers take longer
 
 
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("small", "images", "fashion", "28×28 PNG to a label", ("images.py", "labels.txt")),
-        Shape("large", "photos", large.MODEL, "224×224 JPEG, ResNet-50", ("photos.py",), (1, 4, 16), 3),
-        Shape("text", "texts", "minilm", "a sentence to an embedding", ("texts.py", "tokenizer.json")),
-        Shape("table", "flights", "flights", "a flight to a probability", ("features.py", "vocabularies.json")),
-    )
-}
+def _of_families() -> Iterator[Shape]:
+    """Read configs/peers/FAMILY/task.toml of each family that is compared."""
+    for path in (layout.ROOT / "configs" / "peers").glob("*/task.toml"):
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield Shape(told["name"], told["kind"], path.parent.name, told["what"], tuple(told["files"]))
+
+
+_LARGE = Shape("large", "photos", large.MODEL, "224×224 JPEG, ResNet-50", ("photos.py",), (1, 4, 16), 3)
+SHAPES = {shape.name: shape for shape in sorted((_LARGE, *_of_families()), key=lambda each: MODELS.index(each.name))}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Recorded traffic: a JSON object a line, in the order of its times.
 
-  {"at_s": 0.0, "model": "fashion", "inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES",
+  {"at_s": 0.0, "model": "shirts", "inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES",
    "b64": ["iVBORw0KGgo…"]}]}
-  {"at_s": 0.013, "model": "minilm", "priority": 1, "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES",
+  {"at_s": 0.013, "model": "words", "priority": 1, "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES",
    "data": ["a word"]}]}
 
   at_s      seconds since the recording began; any start will do, the first request is sent at once

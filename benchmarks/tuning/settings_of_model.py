@@ -100,7 +100,7 @@ def of_text(model: str, path: Path, text: str) -> Configured:
 
 
 def described(settings: Mapping[str, Tunable], before: Mapping[str, Tunable]) -> list[str]:
-    """Say what differs, a line each: "fashion_classifier: instances 3 -> 2"."""
+    """Say what differs, a line each: "shirts_network: instances 3 -> 2"."""
     lines = []
     for model, own in settings.items():
         for name, now in vars(own).items():

@@ -11,6 +11,7 @@ from benchmarks.errors import MeasurementError
 from contracts import golden, manifest
 from tests.benchmarks import small_releases
 from tests.conftest import Workspace
+from tests.workspace import FAMILY
 
 pytestmark = pytest.mark.heavy  # as it needs the server's environment
 
@@ -75,6 +76,6 @@ def test_a_model_without_golden_requests_is_refused(tmp_path: Path) -> None:
 
 def test_a_published_release_has_a_limit(shared: Workspace, release: Path) -> None:
     """Steps with modules of their own beside them, one of which lowers its priority."""
-    with limit.opened(shared.repository, "fashion") as opened:
+    with limit.opened(shared.repository, FAMILY) as opened:
         assert opened.measure(16, 0.1).per_s > 0
         assert opened.graph_sha256 == manifest.sha256(release / "model.onnx")

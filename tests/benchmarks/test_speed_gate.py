@@ -95,7 +95,7 @@ def test_a_commit_is_unpacked_as_long_as_it_is_needed() -> None:
 
 
 def test_a_checkout_without_the_family_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match="has no fashion"):
+    with pytest.raises(MeasurementError, match=f"has no {layout.DEFAULT_FAMILY}"):
         stand_in.write(tmp_path, tmp_path / "made")
 
 

@@ -24,8 +24,9 @@ from tests.deploy.test_switch import Load, served
 from tests.deploy.test_upgrade import running
 from tests.small_releases import release_of
 from tests.tracked import MODEL_REPOSITORY
+from tests.workspace import PREPROCESS
 
-ADAPTER = (MODEL_REPOSITORY / "fashion_preprocess" / "1" / "model.py").read_text()
+ADAPTER = (MODEL_REPOSITORY / PREPROCESS / "1" / "model.py").read_text()
 # Marks a row as of its release; refuses what is below 0. A request of less than 1 takes as many seconds.
 BEFORE = """
 import time

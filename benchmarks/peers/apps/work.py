@@ -157,7 +157,7 @@ class Texts:
         return [row.tobytes() for row in results["embedding"]]
 
 
-class Flights:
+class Rows:
     """A flight as a JSON object to a probability, as JSON; read by the release's features.py."""
 
     media_type = JSON
@@ -187,7 +187,7 @@ class Flights:
         return [orjson.dumps({"probability": row}) for row in results["probability"].tolist()]
 
 
-KINDS: dict[str, Callable[[Path], Kind]] = {"images": Images, "photos": Photos, "texts": Texts, "flights": Flights}
+KINDS: dict[str, Callable[[Path], Kind]] = {"images": Images, "photos": Photos, "texts": Texts, "rows": Rows}
 
 
 def _module(folder: Path, name: str) -> Any:

@@ -1,6 +1,6 @@
 """The steps of an ensemble and how they are wired: steps.json of a version, and the steps in the folder beside it.
 
-  steps.json       [{"model": "fashion_preprocess", "inputs": {own name: the ensemble's}, "outputs": …, "config": …}]
+  steps.json       [{"model": "shirts_preprocess", "inputs": {own name: the ensemble's}, "outputs": …, "config": …}]
   steps/MODEL/     the model as it lies in the release, its version under the release's number
 
 Without them, in a repository that nobody has assembled, it is the ensemble in config.pbtxt over the folders beside its
