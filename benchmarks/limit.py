@@ -28,6 +28,7 @@ from cli.tables import console
 from clients.core.metadata import ModelMetadata
 from contracts import bundle, golden, layout, manifest, model_config, repository
 from contracts.bundle import Bundle
+from contracts.golden import GoldenRequest
 from deploy.triton import environment
 
 ROWS = (1, 4, 16, 64)  # samples in a call, of which the best is the limit
@@ -113,18 +114,21 @@ class InProcess:
 
 
 @contextmanager
-def opened(root: Path, model: str, processes: int = 1, threads: int = 1) -> Iterator[InProcess]:
+def opened(
+    root: Path, model: str, processes: int = 1, threads: int = 1, asked: Sequence[GoldenRequest] = ()
+) -> Iterator[InProcess]:
     """Load the newest release of `model`, an ensemble or a network of the repository, for as long as the block runs.
 
     Args:
         threads: Of ONNX Runtime in each process.
+        asked: What it is called with; by default all golden requests of its release.
 
     Raises:
         MeasurementError: it has no golden requests, or a step that only a server can run.
         ManifestError, ModelConfigError: the release is damaged.
         SetupError: the server's environment cannot be made.
     """
-    requests = golden.find(root, model)
+    requests = tuple(asked) or golden.find(root, model)
     if not requests:
         raise MeasurementError(f"{model} has no golden requests in {layout.shown(root)}", hint="python -m export")
     release = _release(root, model)

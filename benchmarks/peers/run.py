@@ -136,8 +136,9 @@ def measured(load: Load, cpu_s: float, machine: float) -> Measured:
 
 
 def _limit(task: Task, opened: ExitStack) -> System:
-    one = opened.enter_context(limit.opened(task.repository, task.shape.model))
-    all_ = opened.enter_context(limit.opened(task.repository, task.shape.model, limit.cores()))
+    asked = [question.golden for question in task.questions]  # not others, which may be longer
+    one = opened.enter_context(limit.opened(task.repository, task.shape.model, asked=asked))
+    all_ = opened.enter_context(limit.opened(task.repository, task.shape.model, limit.cores(), asked=asked))
     rows = [count for count in _LIMIT_ROWS if all_.takes(count)]
 
     def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
