@@ -133,7 +133,7 @@ def pipeline(version: Path) -> Any:
     from one_process import call
     from one_process.pipeline import Pipeline
 
-    return Pipeline(call.read(version))
+    return Pipeline(call.read(version, ("OUT",)))
 
 
 def sent(*texts: bytes) -> Mapping[str, Any]:
