@@ -272,6 +272,7 @@ def _drill(drill: argparse.ArgumentParser) -> None:
         help="what to take the copy of (default: model_repository)",
     )
     drill.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="as of up (default: auto)")
+    drill.add_argument("--ensembles", action="store_true", help="as of up")
     drill.add_argument(
         "--only", action="append", default=[], metavar="EVENT", help='one of its events, "server killed"; repeatable'
     )

@@ -17,6 +17,7 @@ def run_drill(options: argparse.Namespace) -> int:
         requests=options.requests,
         connections=options.connections,
         device=options.device,
+        ensembles=options.ensembles,
     )
     result = drill(settings, events.chosen(options.only))
     folder = results.save(result, layout.artifacts() / "drill")

@@ -1,18 +1,22 @@
 """Releases in a drill: published, overwritten, changed in all that lies around their graphs, rolled back, promoted."""
 
 import shutil
+from http.client import HTTPException
 from pathlib import Path
 
 from tritonclient.http import InferenceServerClient
 
-from contracts import bundle, model_config, repository
+from contracts import bundle, golden, model_config, repository
 from contracts.bundle import Bundle
+from contracts.golden import GoldenRequest
 from deploy.drill.server_copy import DrillCopy, next_version
 from deploy.errors import DrillError
+from deploy.proving import rest
 from deploy.served import content
 
 _MARK = "drill"  # a tag that the drill puts into configurations, which Triton gives to metrics alone
 _MORE_DELAY_US = 100  # that the batches of a changed release wait
+_TIMEOUT_S = 10.0  # of a request
 
 
 def publish_new_version(copy: DrillCopy) -> str:
@@ -84,7 +88,7 @@ def promote(copy: DrillCopy) -> str:
 
 
 def as_released(copy: DrillCopy, said: str) -> str:
-    """Return what a command said, once it is seen that every model runs with the configuration of its release.
+    """Return what a command said, once it is seen that the newest release answers, each model with its configuration.
 
     Raises:
         DrillError: one does not.
@@ -99,7 +103,27 @@ def as_released(copy: DrillCopy, said: str) -> str:
             if found != wanted:
                 note = f"it is marked {found!r} where it runs, and {wanted!r} in the release"
                 raise DrillError(f"{name} does not run with the configuration of release {newest}", note=note)
+    asked = {request.model: request for request in golden.read(release.directory) if request.model in release.models}
+    for model, request in asked.items():
+        found = _answering(copy, model, request)
+        if found != str(newest):
+            raise DrillError(f"release {newest} of {model} does not answer", note=f"it is {found} that does")
     return said
+
+
+def _answering(copy: DrillCopy, model: str, request: GoldenRequest) -> str:
+    """Return the number of the release that answers a request, as the answer says.
+
+    Raises:
+        DrillError: none does.
+    """
+    try:
+        answer = rest.infer(copy.http, model, request.inputs, _TIMEOUT_S)
+    except (OSError, HTTPException) as error:
+        raise DrillError(f"{model} does not answer", note=str(error) or type(error).__name__) from error
+    if isinstance(answer, rest.Refusal):
+        raise DrillError(f"{model} does not answer", note=answer.reason)
+    return answer.version
 
 
 def _run_by_others(client: InferenceServerClient, release: Bundle) -> set[str]:

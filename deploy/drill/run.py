@@ -39,6 +39,7 @@ class DrillSettings:
     requests: int = 20_000  # at least
     connections: int = 8
     device: Device = "auto"
+    ensembles: bool = False  # as of up
     quiet_s: float = 3.0  # at least, between the events
 
 
@@ -62,7 +63,9 @@ def drill(
     done: list[Event] = []
     with (
         bar("drill", settings.requests, "requests") as shown,
-        server_over_a_copy(settings.repository, settings.model, shown.say, settings.device) as copy,
+        server_over_a_copy(
+            settings.repository, settings.model, shown.say, settings.device, ensembles=settings.ensembles
+        ) as copy,
     ):
         sends = _payload(copy, settings)
         shown.say(f"{settings.connections} connections send requests to {sends.model}; {copy.model} is upgraded")

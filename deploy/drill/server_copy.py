@@ -116,13 +116,19 @@ class DrillCopy:
 
 @contextmanager
 def server_over_a_copy(
-    source: Path, model: str | None, say: Callable[[str], None], device: Device = "auto"
+    source: Path,
+    model: str | None,
+    say: Callable[[str], None],
+    device: Device = "auto",
+    *,
+    ensembles: bool = False,
 ) -> Iterator[DrillCopy]:
     """Start a server over a copy of the repository `source`, and stop it when the block ends.
 
     Args:
         model: The one to upgrade; None for the first that was released.
         device: What it serves on.
+        ensembles: Whether it serves each step of an ensemble as a model of its own on a CPU, too.
 
     Raises:
         DrillError: nothing is published, or the server does not start.
@@ -139,7 +145,7 @@ def server_over_a_copy(
         try:
             ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
             up = ("up", "--detach", "--device", device, "--longest-pause", str(_LONGEST_PAUSE_S))
-            copy.must(*up, *map(str, ports))
+            copy.must(*up, *map(str, ports), *(["--ensembles"] if ensembles else []))
             yield copy
         finally:
             down = copy.start("down")

@@ -1,10 +1,12 @@
 """Small model repositories for tests that need a model with a certain behaviour."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from contracts import layout
 from tests.conftest import Workspace
 from tests.deploy import echoes
 
@@ -61,3 +63,19 @@ def echoing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[echoes.Front]:
     """The shipped proxy in front of a Triton with two models that answer with what they were asked."""
     with echoes.front(tmp_path_factory.mktemp("echoing")) as running:
         yield running
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the backend `inprocess` imports, as in the server."""
+    from export.release.python_step import stand_in
+
+    for folder in ("python", "inprocess"):
+        monkeypatch.syspath_prepend(layout.ROOT / "deploy" / "backends" / folder)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in())
+    before, path = {*sys.modules}, [*sys.path]
+    yield
+    sys.path[:] = path
+    for name in {*sys.modules} - before:
+        if name.partition(".")[0] in ("one_process", "python_based", "ort_session"):
+            del sys.modules[name]

@@ -53,6 +53,8 @@ class Step:
             return Refused(f"{{x.min():g}} is below 0")
         if (x == 999).any():
             1 // 0
+        if (x == 998).any():
+            return {{"TAGGED": "no array"}}
         return {{"TAGGED": x + np.float32(1000 * self.n)}}
 """
 NETWORK = """
@@ -201,10 +203,13 @@ def test_a_bad_request_is_told_in_the_same_words_and_fails_no_other(shaped: tupl
     server, number = shaped
     assert told(server, -3) == "400 in ensemble 'whole', -3 is below 0"
     assert told(server, 999) == "500 in ensemble 'whole', the marker failed: ZeroDivisionError"
+    no_array = told(server, 998)
+    assert no_array.startswith("500 in ensemble 'whole', ") and "model.py" not in no_array
     load = Load(connections=6)
     with load.on(server):
         for _ in range(20):
             assert "400 in ensemble 'whole', " in told(server, 4, -1)
+            assert "500 in ensemble 'whole', " in told(server, 998)
         load.more(50)
     assert not load.errors and set(load.answers) == {(float(number), str(number))}
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from deploy.drill import releases, results
 from deploy.drill.events import EVENTS, Action, chosen
 from deploy.drill.results import DrillResult, Event
 from deploy.drill.run import DrillSettings, drill
-from deploy.drill.server_copy import DrillCopy
+from deploy.drill.server_copy import DrillCopy, next_version
 from deploy.drill.traffic import SentRequest
 from deploy.errors import DrillError
 from deploy.triton import payload
@@ -183,8 +184,9 @@ def test_upgrades_and_crashes_are_drilled_on_a_copy(
 
 
 @pytest.mark.slow
-def test_a_whole_drill_holds(settings: DrillSettings) -> None:
-    result = drill(settings, PATIENT)
+@pytest.mark.parametrize("ensembles", [False, True], ids=["one process", "ensembles"])
+def test_a_whole_drill_holds(settings: DrillSettings, ensembles: bool) -> None:
+    result = drill(replace(settings, ensembles=ensembles), PATIENT)
     assert result.passed, result.verdict()
     details = {found.event: found.detail for found in result.event_results}
     assert details["changes rolled back"] == f"{MODEL}: version 4 → 1"
@@ -213,6 +215,12 @@ def change_behind_its_back(copy: DrillCopy) -> str:
     return releases.as_released(copy, "")
 
 
+def publish_and_do_not_load(copy: DrillCopy) -> str:
+    with next_version(copy.directory):
+        pass
+    return releases.as_released(copy, "")
+
+
 @pytest.fixture(scope="module")
 def troubled(release: Path, tmp_path_factory: pytest.TempPathFactory) -> DrillResult:
     """A drill of a command that fails, and of an upgrade that drops requests."""
@@ -220,6 +228,7 @@ def troubled(release: Path, tmp_path_factory: pytest.TempPathFactory) -> DrillRe
     shutil.copytree(release, workspace.model / "1")
     events: list[tuple[str, Action, float | None]] = [
         ("nonsense", lambda copy: copy.must("rollback", "nothing"), None),
+        ("not loaded", publish_and_do_not_load, None),
         ("unload", unload_and_load, None),
         ("changed", change_behind_its_back, None),
     ]
@@ -227,8 +236,8 @@ def troubled(release: Path, tmp_path_factory: pytest.TempPathFactory) -> DrillRe
 
 
 def test_an_upgrade_that_drops_requests_is_found_out(troubled: DrillResult) -> None:
-    assert not troubled.passed and not troubled.event_results[1].held
-    assert troubled.event_results[1].failures > 0
+    assert not troubled.passed and not troubled.event_results[2].held
+    assert troubled.event_results[2].failures > 0
     assert troubled.verdict().startswith("FAILED")
     assert "unload: " in troubled.verdict()
 
@@ -240,9 +249,14 @@ def test_a_command_that_fails_is_found_out(troubled: DrillResult) -> None:
 
 
 def test_a_configuration_that_is_not_its_releases_is_found_out(troubled: DrillResult) -> None:
-    assert not troubled.event_results[2].held
-    assert f"{MODEL} does not run with the configuration of release 2" in troubled.event_results[2].problem
-    assert troubled.event_results[2].failures == 0
+    assert not troubled.event_results[3].held
+    assert f"{MODEL} does not run with the configuration of release 3" in troubled.event_results[3].problem
+    assert troubled.event_results[3].failures == 0
+
+
+def test_another_release_that_answers_is_found_out(troubled: DrillResult) -> None:
+    problem = troubled.event_results[1].problem
+    assert "release 2 of " in problem and "it is 1 that does" in problem
 
 
 def test_without_a_release_there_is_nothing_to_drill(workspace: Workspace) -> None:

@@ -1,8 +1,7 @@
 """An ensemble that one process runs: where its steps lie, and that clients see what the ensemble would give."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from contracts import layout, model_config
+from contracts import model_config
 from contracts.bundle import Bundle
 from contracts.errors import ModelConfigError
 from deploy.served import assemble, content, inside
@@ -21,7 +20,6 @@ from tests.small_releases import files, written
 from tests.tracked import MODEL_REPOSITORY, tracked_models
 from training.families import FAMILIES
 
-BACKENDS = layout.ROOT / "deploy" / "backends"
 ONE_PROCESS = 'name: "whole" backend: "inprocess" max_batch_size: 8'
 CACHE = "response_cache { enable: true }"
 ENSEMBLE = """
@@ -105,22 +103,6 @@ def release(tmp_path: Path) -> Bundle:
     return Bundle("net", 3, root / "net" / "3", {name: root / name for name in ("net", "whole", "before")}, False)
 
 
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the backend imports, as in the server."""
-    from export.release.python_step import stand_in
-
-    for folder in ("python", "inprocess"):
-        monkeypatch.syspath_prepend(BACKENDS / folder)
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in())
-    before, path = {*sys.modules}, [*sys.path]
-    yield
-    sys.path[:] = path
-    for name in {*sys.modules} - before:
-        if name.partition(".")[0] in ("one_process", "python_based", "ort_session"):
-            del sys.modules[name]
-
-
 def placed(release: Bundle, tmp_path: Path, config_name: str = "cpu", suffix: str = "") -> Path:
     """A private repository with the release in it."""
     shaped = inside.shaped(release, config_name)
@@ -133,7 +115,7 @@ def pipeline(version: Path) -> Any:
     from one_process import call
     from one_process.pipeline import Pipeline
 
-    return Pipeline(call.read(version))
+    return Pipeline(call.read(version, ("OUT",)))
 
 
 def sent(*texts: bytes) -> Mapping[str, Any]:

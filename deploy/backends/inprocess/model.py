@@ -14,7 +14,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from one_process import call
-from one_process.failures import Failures
+from one_process.failures import Failures, unexpected
 from one_process.pipeline import Pipeline
 from python_based import warm_up
 from python_based.config import ModelConfig, refuse
@@ -37,7 +37,7 @@ class TritonPythonModel:
             raise ModelError(f"instance_group: kind is KIND_{config.kind}; one process computes on the CPU, KIND_CPU")
         self.outputs = [each["name"] for each in json.loads(args["model_config"])["output"]]
         self.failures = Failures(args["model_name"], args["model_version"])
-        self.pipeline = Pipeline(call.read(config.directory))
+        self.pipeline = Pipeline(call.read(config.directory, self.outputs))
         for sample, given in warm_up.samples(config):
             [answer] = self.pipeline.answer([given])
             if isinstance(answer, Exception):
@@ -47,10 +47,17 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, in their order."""
-        given = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
-        answers = self.pipeline.answer(given)
+        try:
+            given = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
+            answers = self.pipeline.answer(given)
+            responses = [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        except Exception as error:  # of one, which the others need not suffer from
+            if len(requests) > 1:
+                return [response for request in requests for response in self.execute([request])]
+            answers = [unexpected(error)]
+            responses = [self.failures.response(requests[0], answers[0])]
         self.failures.count(sum(isinstance(answer, Exception) for answer in answers))
-        return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        return responses
 
     def _response(self, request: Any, answer: Any) -> Any:
         if isinstance(answer, Exception):

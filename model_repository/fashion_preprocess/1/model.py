@@ -39,11 +39,11 @@ class TritonPythonModel:
         try:
             given = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
             answers = self.step.answer(given)
+            return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
         except Exception as error:  # a bug of ours, which the other requests need not suffer from
             if len(requests) > 1:
                 return [response for request in requests for response in self.execute([request])]
-            answers = [error]
-        return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+            return [self._response(requests[0], error)]
 
     def _response(self, request: Any, answer: Any) -> Any:
         if not isinstance(answer, Exception):

@@ -8,8 +8,9 @@ own, each by its newest version: a plain `tritonserver --model-config-name cpu` 
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Port:
     dtype: np.dtype[Any]
     dims: tuple[int, ...]  # between the steps; -1 where one may vary; without the batch
     reshaped: tuple[int, ...] | None  # within the step, where config.pbtxt has it otherwise there
+    optional: bool  # an input that the step can do without, an output that no other step needs and no client gets
+    copied: bool = False  # an input that others have, too: a step may write into what it is given
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,34 @@ class Call:
     @property
     def batched(self) -> bool:
         """Whether the first dimension of its tensors is the batch."""
-        return bool(self.config["max_batch_size"] > 0)
+        return self.max_batch_size > 0
+
+    @property
+    def max_batch_size(self) -> int:
+        """The rows that it takes at most."""
+        return int(self.config["max_batch_size"])
+
+    @property
+    def is_python(self) -> bool:
+        """Whether its code is in Python, and so may do with arrays what it likes."""
+        return bool(self.config["backend"] == "python")
 
 
-def read(version: Path) -> list[Call]:
+def read(version: Path, outputs: Collection[str]) -> list[Call]:
     """Read the steps of a version, in an order in which each has what it needs.
+
+    Args:
+        outputs: The ensemble's.
 
     Raises:
         ModelError: one is not there, or has a tensor of a type that numpy has not.
     """
     if (version / FILE_NAME).is_file():
         described = json.loads((version / FILE_NAME).read_bytes())
-        return [_call(each, version / FOLDER / each["model"], version.name) for each in described]
-    return [_call(each, *_newest(version.parent.parent / each["model"])) for each in _beside(version.parent)]
+        calls = [_call(each, version / FOLDER / each["model"], version.name) for each in described]
+    else:
+        calls = [_call(each, *_newest(version.parent.parent / each["model"])) for each in _beside(version.parent)]
+    return _wired(calls, outputs)
 
 
 def fits(array: NDArray[Any], port: Port, dims: tuple[int, ...], batched: bool) -> bool:
@@ -123,4 +141,30 @@ def _port(tensor: Mapping[str, Any], names: Mapping[str, str]) -> Port:
         raise ModelError(f"{tensor['name']!r} is BF16, which steps in one process cannot hand on")
     reshaped = tuple(tensor["reshape"].get("shape", ())) if "reshape" in tensor else None
     kind = np.dtype(_NUMPY.get(dtype, dtype.lower()))
-    return Port(tensor["name"], names[tensor["name"]], kind, tuple(tensor["dims"]), reshaped)
+    optional = bool(tensor.get("optional", False))
+    return Port(tensor["name"], names[tensor["name"]], kind, tuple(tensor["dims"]), reshaped, optional)
+
+
+def _wired(calls: Sequence[Call], outputs: Collection[str]) -> list[Call]:
+    """Say of each tensor whether it may be absent, and whether a step that takes it needs one of its own.
+
+    Between two models Triton hands on a copy, in C order and with bytes for texts. So what a Python step made is copied
+    for the next one, and what others read, too; a network writes into nothing, and takes any order.
+    """
+    readers = Counter(port.shared for call in calls for port in call.inputs)
+    needed = {*outputs} | {port.shared for call in calls for port in call.inputs if not port.optional}
+    made = {port.shared for call in calls if call.is_python for port in call.outputs}
+
+    def taken(call: Call, port: Port) -> Port:
+        alone = readers[port.shared] == 1 and port.shared not in outputs
+        copied = port.shared in made or not alone if call.is_python else port.shared in made and port.dtype.kind == "O"
+        return replace(port, copied=copied)
+
+    return [
+        replace(
+            call,
+            inputs=tuple(taken(call, port) for port in call.inputs),
+            outputs=tuple(replace(port, optional=port.shared not in needed) for port in call.outputs),
+        )
+        for call in calls
+    ]

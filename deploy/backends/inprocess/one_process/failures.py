@@ -1,6 +1,7 @@
 """Why a request gets no answer, and what its client and the server's log are told of it."""
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,12 @@ class Failure(Exception):  # noqa: N818  # what becomes of a request; nobody rai
     def __init__(self, message: str, log: str = "", *, its_fault: bool = False) -> None:
         super().__init__(message)
         self.its_fault, self.log = its_fault, log
+
+
+def unexpected(error: Exception) -> Failure:
+    """Tell of what nobody has foreseen: its client that it happened, the log where."""
+    log = "".join(traceback.format_exception(error))
+    return Failure(f"the backend failed: {type(error).__name__}; the server's log says where", log)
 
 
 class Failures:

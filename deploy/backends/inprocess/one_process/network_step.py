@@ -1,7 +1,6 @@
 """The network of an ensemble in this process, run by onnxruntime over all requests that have one shape."""
 
 import json
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from python_based.config import ModelConfig
 from python_based.errors import ModelError, RequestError
 
 from one_process.call import Call
-from one_process.failures import Failure
+from one_process.failures import Failure, unexpected
 
 if TYPE_CHECKING:
     from one_process.pipeline import Arrays
@@ -20,17 +19,20 @@ if TYPE_CHECKING:
 class NetworkStep:
     """A graph that its own configuration describes.
 
+    Args:
+        wanted: The outputs that are asked of it.
+
     Raises:
         ModelError: it does not load.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, wanted: Sequence[str]) -> None:
         where = {"model_repository": str(call.folder), "model_version": call.version}
         kind = {"model_instance_kind": "CPU", "model_instance_device_id": "0"}
         config = ModelConfig.of({"model_config": json.dumps(call.config), **where, **kind})
         self._network = Network(config)
         self._batched = call.batched
-        self._wanted = [port.name for port in call.outputs]
+        self._wanted = wanted
         self._dims = {tensor.name: tensor.dims for tensor in config.outputs}
         self._varies = any(-1 in tensor.dims[call.batched :] for tensor in config.inputs)
 
@@ -88,7 +90,4 @@ class NetworkStep:
 def _told(error: Exception) -> Failure:
     if isinstance(error, RequestError):
         return Failure(str(error), its_fault=True)
-    if isinstance(error, ModelError):
-        return Failure(str(error), str(error))
-    log = "".join(traceback.format_exception(error))
-    return Failure(f"the backend failed: {type(error).__name__}; the server's log says where", log)
+    return Failure(str(error), str(error)) if isinstance(error, ModelError) else unexpected(error)

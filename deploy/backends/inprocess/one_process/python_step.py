@@ -3,7 +3,7 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ class PythonStep:
         """Return what each request gets. Where the step has a bug they are asked by themselves. Raises nothing."""
         try:
             answers: Sequence[Any] = self._step.answer(requests)
+            if len(answers) != len(requests) or not all(isinstance(each, Mapping | Exception) for each in answers):
+                raise TypeError("an answer or an exception for each request is expected")
         except Exception as error:
             if len(requests) > 1:
                 return [answer for request in requests for answer in self.answer([request])]
