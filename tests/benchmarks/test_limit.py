@@ -79,3 +79,13 @@ def test_a_published_release_has_a_limit(shared: Workspace, release: Path) -> No
     with limit.opened(shared.repository, FAMILY) as opened:
         assert opened.measure(16, 0.1).per_s > 0
         assert opened.graph_sha256 == manifest.sha256(release / "model.onnx")
+
+
+def test_it_is_called_with_what_it_is_given_and_nothing_else(small_repository: Path) -> None:
+    first, *_ = golden.find(small_repository, "priced")
+    other = replace(first, answers={name: values + np.float32(1) for name, values in first.answers.items()})
+    with limit.opened(small_repository, "priced", asked=[first]) as opened:
+        assert opened.measure(1, 0.05).per_s > 0
+    wrong = pytest.raises(MeasurementError, match="wrong answer")
+    with limit.opened(small_repository, "priced", asked=[other]) as opened, wrong:
+        opened.measure(1, 0.05)
