@@ -54,8 +54,8 @@ class TritonPythonModel:
         except Exception as error:  # of one, which the others need not suffer from
             if len(requests) > 1:
                 return [response for request in requests for response in self.execute([request])]
-            answers = [unexpected(error)]
-            responses = [self.failures.response(requests[0], answers[0])]
+            failure = unexpected(error)
+            answers, responses = [failure], [self.failures.response(requests[0], failure)]
         self.failures.count(sum(isinstance(answer, Exception) for answer in answers))
         return responses
 
