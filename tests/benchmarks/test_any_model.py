@@ -167,7 +167,7 @@ def drilled(
     root = site.workspace.root if repository is None else repository.parent
     copy = DrillCopy(root, model, site.up.http, site.up.grpc)
     monkeypatch.setattr(run, "_PATIENCE_S", 0.3)
-    monkeypatch.setattr(run, "server_over_a_copy", lambda *given: nullcontext(copy))
+    monkeypatch.setattr(run, "server_over_a_copy", lambda *given, **also: nullcontext(copy))
     settings = DrillSettings(images=images, requests=100, connections=4, quiet_s=0.1)
     return drill(settings, [("nothing", lambda copy: "nothing was done", None)])
 
