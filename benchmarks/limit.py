@@ -60,8 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
     for (processes, rows), by_round in found.items():
         columns = ([getattr(one, name) for one in by_round] for name in ("per_s", "p50_ms", "cpu_us"))
         per_s, p50_ms, cpu_us = map(median_interval, columns)
-        spread = f"{per_s.median:,.0f} ({per_s.low:,.0f} … {per_s.high:,.0f})"
-        shown.add_row(str(processes), str(rows), spread, f"{p50_ms.median:.3f}", f"{cpu_us.median:,.0f}")
+        shown.add_row(str(processes), str(rows), per_s.spread, f"{p50_ms.median:.3f}", f"{cpu_us.median:,.0f}")
     console().print(shown)
     kept = {"model": arguments.model, "graph": one.graph_sha256}
     results.keep("limit", {**kept, "rounds": [asdict(one) for by_round in found.values() for one in by_round]})

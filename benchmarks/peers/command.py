@@ -14,10 +14,10 @@ from benchmarks import results
 from benchmarks.errors import MeasurementError
 from benchmarks.peers import run, search, task, wrk
 from benchmarks.peers.peer import PEERS, Peer
-from benchmarks.peers.run import LIMIT, OURS, System
+from benchmarks.peers.run import LIMIT, NOTHING, OURS, System
 from benchmarks.peers.task import SHAPES, Task
 from benchmarks.results import Began
-from benchmarks.rounds import median_interval, ratios
+from benchmarks.rounds import doubts, median_interval, ratios
 from cli import progress, tables
 from cli.tables import Table, console
 from contracts import layout
@@ -59,10 +59,12 @@ def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
     whole_ones = [system for system in systems if not system.failed]
     console(150).print(table(prepared, whole_ones))
     print(run.neighbours(whole_ones))
+    if told := doubts(options.rounds):
+        print(told)
     for system in systems:
         if system.failed:
             print(f"✗ {system.label} is left out. {system.failed}")
-            kept["failed"].append({"task": name, "system": system.name, "why": system.failed})
+            kept["failed"].append({"task": name, "system": system.name, "label": system.label, "why": system.failed})
     _keep(prepared, whole_ones, kept)
 
 
@@ -85,11 +87,12 @@ def table(prepared: Task, systems: Sequence[System]) -> Table:
     for system in sorted(systems, key=lambda each: -median_interval(_figures(each, "per_s", many)).median):
         per_s = median_interval(_figures(system, "per_s", many))
         share = median_interval(ratios(_figures(system, "per_s", many), most)).median
+        of_limit = "–" if system.name == NOTHING else f"{share:.0%}"
         some = f"{median_interval(_figures(system, 'per_s', middle)).median:,.0f}" if middle in system.found else "–"
         shown.add_row(
             system.label,
-            f"{per_s.median:,.0f} ({per_s.low:,.0f} … {per_s.high:,.0f})",
-            f"{share:.0%}",
+            per_s.spread,
+            of_limit,
             f"{median_interval(_figures(system, 'p99_ms', many)).median:.1f}",
             f"{median_interval(_figures(system, 'cpu_us', many)).median:,.0f}",
             some,

@@ -22,10 +22,10 @@ from benchmarks.peers.peer import Peer, Settings
 from benchmarks.peers.process import Tree
 from benchmarks.peers.task import Task
 from benchmarks.peers.wrk import Generator, Load
+from benchmarks.results import NOISY
 from cli.progress import Bar
 
 OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
-_MUCH = 0.1  # of the machine, taken by others
 _LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
 
 
@@ -99,7 +99,7 @@ def neighbours(systems: Sequence[System]) -> str:
     found = sorted(one.others for system in systems for rounds in system.found.values() for one in rounds)
     middle, most = found[len(found) // 2], found[-1]
     said = f"others took {middle:.0%} of the machine's CPU meanwhile (median of {len(found)}), {most:.0%} at most"
-    return f"{said}: shares of the limit are not to be trusted" if middle > _MUCH else said
+    return f"{said}: shares of the limit are not to be trusted" if middle > NOISY else said
 
 
 def _take_turn(system: System, number: int, seconds: float) -> None:
