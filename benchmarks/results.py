@@ -65,9 +65,20 @@ class Machine:
 
 def directory() -> Path:
     """Return the folder of all results; make it if need be."""
-    made = layout.artifacts() / "benchmarks"
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+    return made(layout.artifacts() / "benchmarks")
+
+
+def made(folder: Path) -> Path:
+    """Make a folder that somebody named, if need be.
+
+    Raises:
+        MeasurementError: something else is there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise MeasurementError(f"{layout.shown(folder)} cannot be a folder: {error.strerror}") from error
+    return folder
 
 
 def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path:
@@ -78,7 +89,7 @@ def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path
     """
     record = write(name, summary, began)
     print(f"Kept in {layout.shown(record)}")
-    print(json.dumps(_plain(summary)))
+    print(json.dumps(plain(summary)))
     return record
 
 
@@ -90,7 +101,7 @@ def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Pat
     """
     told = {key: value for key, value in summary.items() if key != "versions"}
     found = {"schema": SCHEMA, "what": name, "origin": _origin(began, summary.get("versions")), **told}
-    text = json.dumps(_plain(found), indent=1) + "\n"
+    text = json.dumps(plain(found), indent=1) + "\n"
     try:
         record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
         whole.write(record, text)
@@ -98,6 +109,15 @@ def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Pat
         print(text)
         raise
     return record
+
+
+def plain(told: Any) -> Any:
+    """Return it without numbers that JSON has not: null, as there is no percentile of no answers."""
+    if isinstance(told, Mapping):
+        return {key: plain(value) for key, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [plain(value) for value in told]
+    return None if isinstance(told, float) and not math.isfinite(told) else told
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -115,15 +135,6 @@ def read(path: Path) -> dict[str, Any]:
     if found["schema"] > SCHEMA:
         raise MeasurementError(f"{layout.shown(path)} is of schema {found['schema']}, this reads up to {SCHEMA}")
     return found
-
-
-def _plain(told: Any) -> Any:
-    """Return it without numbers that JSON has not: null, as there is no percentile of no answers."""
-    if isinstance(told, Mapping):
-        return {key: _plain(value) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [_plain(value) for value in told]
-    return None if isinstance(told, float) and not math.isfinite(told) else told
 
 
 def _origin(began: Began | None = None, versions: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def main(options: argparse.Namespace) -> int:
     from benchmarks.reporting import pictures  # matplotlib takes half a second
 
     result = measurements.read(options.result or measurements.newest("peers"))
-    folder = options.folder or results.directory() / f"report-{result.path.stem}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = results.made(options.folder or results.directory() / f"report-{result.path.stem}")
     price = options.price_per_core_hour
     for task in result.tasks:
         for name, draw in pictures.PICTURES.items():

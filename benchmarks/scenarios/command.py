@@ -41,8 +41,7 @@ def main(options: argparse.Namespace) -> int:
     for model in () if options.traffic else options.model:
         workload.find(up.http_url, model, target.repository())  # what is wrong with it is said before anything starts
     with nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory(prefix="scenario-") as scratch:
-        folder = Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = results.made(Path(scratch))
         try:
             if options.with_ == "k6":
                 found = with_k6.run(up.http, chosen, options.model, options.connections, folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import target, wire, workload
 from benchmarks.errors import MeasurementError, ToolError
-from benchmarks.scenarios import child
+from benchmarks.releases import child
 from benchmarks.scenarios.scenario import ALL, URGENT, Scenario
 from benchmarks.scenarios.tally import Outcome
 from benchmarks.serving import load

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.errors import MeasurementError
-from benchmarks.scenarios import child
+from benchmarks.releases import child
 from benchmarks.scenarios.tally import Outcome
 from contracts import layout
 from deploy.triton.ports import free_ports

@@ -52,9 +52,16 @@ def test_figures_are_not_lost_with_the_room_on_a_disk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ARTIFACTS_DIR", "/proc")  # where nobody makes a folder
-    with pytest.raises(OSError, match="benchmarks"):
+    with pytest.raises(OSError, match="No such file"):
         results.write("some", {"figures": [1, 2]})
     assert json.loads(capsys.readouterr().out)["figures"] == [1, 2]
+
+
+def test_a_file_in_a_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MeasurementError, match="cannot be a folder"):
+            results.made(folder)
 
 
 def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks.errors import MeasurementError
-from benchmarks.scenarios import child, command, plan, recording, scenario, with_locust
+from benchmarks.releases import child
+from benchmarks.scenarios import command, plan, recording, scenario, with_locust
 from benchmarks.scenarios.plan import Call, Settings
 from benchmarks.scenarios.scenario import SCENARIOS, Scenario
 from benchmarks.scenarios.tally import Limits, Tally, findings, merged, outcome
