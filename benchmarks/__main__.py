@@ -40,7 +40,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import commands
-from cli.commands import Command, positive, positive_count
+from cli.commands import Command, port, positive, positive_count, share
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -81,7 +81,7 @@ def _overload(overload: argparse.ArgumentParser) -> None:
         help="samples; one measurement each (default: 1)",
     )
     overload.add_argument(
-        "--priority-share", type=float, default=0, metavar="SHARE", help="of requests with priority 1 (default: 0)"
+        "--priority-share", type=share, default=0, metavar="SHARE", help="of requests with priority 1 (default: 0)"
     )
     _model(overload)
     _images(overload)
@@ -227,14 +227,14 @@ def _scenario(scenario: argparse.ArgumentParser) -> None:
     scenario.add_argument("--p95-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
     scenario.add_argument("--p99-ms", type=positive, metavar="MS", help="the limit; for mixed, that of priority 1")
     scenario.add_argument(
-        "--max-errors", type=float, default=0.0, metavar="SHARE", help="of wrong, refused and lost ones (default: 0)"
+        "--max-errors", type=share, default=0.0, metavar="SHARE", help="of wrong, refused and lost ones (default: 0)"
     )
     scenario.add_argument(
         "--connections", type=positive_count, default=64, metavar="N", help="requests under way at most (default: 64)"
     )
     scenario.add_argument("--grpc", action="store_true", help="Locust over gRPC, not HTTP")
     scenario.add_argument("--processes", type=positive_count, metavar="N", help="Locust's workers, below a master")
-    scenario.add_argument("--page", type=positive_count, metavar="PORT", help="Locust's page, until Ctrl-C")
+    scenario.add_argument("--page", type=port, metavar="PORT", help="Locust's page, until Ctrl-C")
     scenario.add_argument("--keep", type=Path, metavar="DIRECTORY", help="for k6's plan, or Locust's outcome")
     scenario.add_argument("--model", nargs="+", default=[layout.DEFAULT_FAMILY], help="in turn (default: %(default)s)")
 

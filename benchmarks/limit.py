@@ -21,12 +21,13 @@ from typing import Any
 
 from benchmarks import results, target
 from benchmarks.errors import MeasurementError
+from benchmarks.releases import released
 from benchmarks.rounds import in_turn, median_interval
 from benchmarks.workload import Workload
 from cli import tables
 from cli.tables import console
 from clients.core.metadata import ModelMetadata
-from contracts import bundle, golden, layout, manifest, model_config, repository
+from contracts import golden, layout, manifest, model_config
 from contracts.bundle import Bundle
 from contracts.golden import GoldenRequest
 from deploy.triton import environment
@@ -61,8 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
     for (processes, rows), by_round in found.items():
         columns = ([getattr(one, name) for one in by_round] for name in ("per_s", "p50_ms", "cpu_us"))
         per_s, p50_ms, cpu_us = map(median_interval, columns)
-        spread = f"{per_s.median:,.0f} ({per_s.low:,.0f} … {per_s.high:,.0f})"
-        shown.add_row(str(processes), str(rows), spread, f"{p50_ms.median:.3f}", f"{cpu_us.median:,.0f}")
+        shown.add_row(str(processes), str(rows), per_s.spread, f"{p50_ms.median:.3f}", f"{cpu_us.median:,.0f}")
     console().print(shown)
     kept = {"model": arguments.model, "graph": one.graph_sha256}
     results.keep("limit", {**kept, "rounds": [asdict(one) for by_round in found.values() for one in by_round]})
@@ -128,10 +128,8 @@ def opened(
         ManifestError, ModelConfigError: the release is damaged.
         SetupError: the server's environment cannot be made.
     """
+    release = released.asked(root, model)
     requests = tuple(asked) or golden.find(root, model)
-    if not requests:
-        raise MeasurementError(f"{model} has no golden requests in {layout.shown(root)}", hint="python -m export")
-    release = _release(root, model)
     steps = _steps(release, model)
     outputs = list(dict.fromkeys(name for request in requests for name in request.answers))
     described = {"steps": steps, "outputs": outputs, "threads": threads}
@@ -141,15 +139,6 @@ def opened(
         workers = [opened_.enter_context(_worker(described, model)) for _ in range(processes)]
         [graph] = [step["graph"] for step in steps if step["graph"]][:1] or [""]
         yield InProcess(workload, workers, threads, Path(graph), Path(scratch))
-
-
-def _release(root: Path, model: str) -> Bundle:
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        versions = repository.versions(folder)
-        found = bundle.of(root, folder.name, versions[-1]) if versions else None
-        if found and model in found.models and any(r.model == model for r in golden.read(found.directory)):
-            return found
-    raise MeasurementError(f"{model} belongs to no release in {layout.shown(root)}", hint="python -m export")
 
 
 def _steps(release: Bundle, model: str) -> list[dict[str, Any]]:

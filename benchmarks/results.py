@@ -6,6 +6,7 @@ A result file is one JSON object: `schema`; `what`, the command; `origin`; and w
 """
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -22,6 +23,7 @@ from contracts import layout
 from contracts.files import whole
 
 SCHEMA = 1
+NOISY = 0.1  # of the machine's CPU, taken by others: with more, shares of a limit are not to be trusted
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,20 @@ class Machine:
 
 def directory() -> Path:
     """Return the folder of all results; make it if need be."""
-    made = layout.artifacts() / "benchmarks"
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+    return made(layout.artifacts() / "benchmarks")
+
+
+def made(folder: Path) -> Path:
+    """Make a folder that somebody named, if need be.
+
+    Raises:
+        MeasurementError: something else is there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise MeasurementError(f"{layout.shown(folder)} cannot be a folder: {error.strerror}") from error
+    return folder
 
 
 def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path:
@@ -76,7 +89,7 @@ def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path
     """
     record = write(name, summary, began)
     print(f"Kept in {layout.shown(record)}")
-    print(json.dumps(summary))
+    print(json.dumps(plain(summary)))
     return record
 
 
@@ -86,11 +99,25 @@ def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Pat
     Args:
         began: When the measurement did; its `versions` may be in the summary.
     """
-    record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     told = {key: value for key, value in summary.items() if key != "versions"}
     found = {"schema": SCHEMA, "what": name, "origin": _origin(began, summary.get("versions")), **told}
-    whole.write(record, json.dumps(found, indent=1) + "\n")
+    text = json.dumps(plain(found), indent=1) + "\n"
+    try:
+        record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+        whole.write(record, text)
+    except OSError:  # an hour's figures are not lost with the room on a disk
+        print(text)
+        raise
     return record
+
+
+def plain(told: Any) -> Any:
+    """Return it without numbers that JSON has not: null, as there is no percentile of no answers."""
+    if isinstance(told, Mapping):
+        return {key: plain(value) for key, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [plain(value) for value in told]
+    return None if isinstance(told, float) and not math.isfinite(told) else told
 
 
 def read(path: Path) -> dict[str, Any]:

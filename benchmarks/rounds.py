@@ -52,6 +52,22 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.low:.3f} … {self.high:.3f})"
 
+    @property
+    def spread(self) -> str:
+        """Whole numbers, as in 3,000 (2,700 … 3,300); the median alone where there is no interval, of one round."""
+        return f"{self.median:,.0f} ({self.low:,.0f} … {self.high:,.0f})" if self.width else f"{self.median:,.0f}"
+
+
+def doubts(rounds: int) -> str:
+    """Say what intervals of so few rounds are worth; nothing, if they are what they say.
+
+    Of n rounds all are on one side of the true median by a chance of 2^(1-n): so sure their whole range is at most.
+    """
+    if rounds == 1:
+        return "one round: nobody knows its noise"
+    sure = 1 - 2.0 ** (1 - rounds)
+    return f"of {rounds} rounds no interval is surer than {sure:.0%}" if sure < 0.9 else ""
+
 
 def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
     """Divide round by round."""

@@ -93,6 +93,17 @@ def positive(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """Read an argument that is a share of something, 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share, 0 to 1")
+    return number
+
+
 def day(text: str) -> date:
     """Read an argument that is a day, as in 2026-11-30."""
     try:

@@ -10,6 +10,7 @@ size, 0 that it stays.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -22,10 +23,12 @@ from benchmarks import results, target
 from benchmarks.errors import MeasurementError
 from benchmarks.growth import asked, inputs, models, versions
 from benchmarks.peers.task import SHAPES
+from benchmarks.releases import released
 from benchmarks.speed import stand_in
 from cli import tables
 from cli.tables import Table, console
-from contracts import bundle, layout, repository
+from contracts import layout
+from contracts.errors import ProjectError
 
 SIZES: Mapping[str, Sequence[int]] = {
     "batch": (1, 2, 4, 8, 16, 32, 64, 128, 256),
@@ -46,18 +49,24 @@ _WHAT = {
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure what was asked for; print and keep it."""
-    kept = {}
-    for axis in options.what or SIZES:
-        sizes = [size for size in options.sizes or SIZES[axis] if size <= (options.most or size)]
-        print(f"{_WHAT[axis]}: {', '.join(map(str, sizes))}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="growth-", dir=_home()) as scratch:
-            Path(scratch).chmod(0o755)  # root's server becomes somebody else
-            found = list(_said(_measured(axis, sizes, options, Path(scratch))))
-        console().print(table(found, _WHAT[axis]))
-        kept[axis] = [asdict(one) for one in found]
-    results.keep("growth", kept)
-    return 0
+    """Measure what was asked for; print and keep it, as far as it went. Return 1 if something could not be measured."""
+    kept: dict[str, list[dict[str, Any]]] = {}
+    left, failed = [*(options.what or SIZES)], False
+    try:
+        while left:
+            try:
+                _one(left[0], options, kept)
+            except ProjectError as error:  # the others can be measured all the same
+                failed = True
+                print(f"✗ {_WHAT[left[0]]}: {error}", flush=True)
+            left.pop(0)
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is left: python -m benchmarks growth {' '.join(left)}", file=sys.stderr)
+        raise
+    finally:
+        if kept:
+            results.keep("growth", kept)
+    return 1 if failed else 0
 
 
 def table(found: Sequence[Any], what: str) -> Table:
@@ -68,6 +77,28 @@ def table(found: Sequence[Any], what: str) -> Table:
         shown.add_row(f"{one.size:,}", *(f"{getattr(one, name):,.4g}" for name in names))
     shown.add_row("slope", *(_slope([(one.size, getattr(one, name)) for one in found]) for name in names))
     return shown
+
+
+def _one(axis: str, options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> None:
+    """Measure one thing, and put its points among what is kept, also those behind which it failed."""
+    sizes = [size for size in options.sizes or SIZES[axis] if size <= (options.most or size)]
+    if not sizes:
+        raise MeasurementError(f"no size is left up to {options.most}", hint="a larger --most, or other --sizes")
+    print(f"{_WHAT[axis]}: {', '.join(map(str, sizes))}", flush=True)
+    found = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="growth-", dir=_home()) as scratch:
+            Path(scratch).chmod(0o755)  # root's server becomes somebody else
+            for one in _measured(axis, sizes, options, Path(scratch)):
+                figures = ", ".join(f"{name} {value:,.4g}" for name, value in vars(one).items() if name != "size")
+                print(f"  {one.size:6,}: {figures}", flush=True)  # some take minutes
+                found.append(one)
+        if not found:
+            raise MeasurementError("the model takes none of these sizes", hint="smaller --sizes")
+    finally:
+        if found:
+            console().print(table(found, _WHAT[axis]))
+            kept[axis] = [asdict(one) for one in found]
 
 
 def _measured(axis: str, sizes: Sequence[int], options: argparse.Namespace, place: Path) -> Iterator[Any]:
@@ -102,20 +133,10 @@ def _version(model: str) -> Path:
         MeasurementError: it belongs to none.
     """
     root = target.repository()
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        numbers = repository.versions(folder)
-        found = bundle.of(root, folder.name, numbers[-1]) if numbers else None
-        if found and found.sealed and model in found.models:
-            return found.directory
+    for release in released.newest(root):
+        if release.sealed and model in release.models:
+            return release.directory
     raise MeasurementError(f"{model} belongs to no sealed release in {layout.shown(root)}", hint="python -m export")
-
-
-def _said(found: Iterator[Any]) -> Iterator[Any]:
-    """Say each point as it comes: some take minutes."""
-    for one in found:
-        figures = ", ".join(f"{name} {value:,.4g}" for name, value in vars(one).items() if name != "size")
-        print(f"  {one.size:6,}: {figures}", flush=True)
-        yield one
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,14 +15,17 @@ from benchmarks import results
 from benchmarks.errors import MeasurementError
 from benchmarks.peers import run, search, task, wrk
 from benchmarks.peers.peer import PEERS, Peer
-from benchmarks.peers.run import LIMIT, OURS, System
+from benchmarks.peers.run import LIMIT, NOTHING, OURS, System
 from benchmarks.peers.task import SHAPES, Task
+from benchmarks.releases import released
 from benchmarks.results import Began
-from benchmarks.rounds import median_interval, ratios
+from benchmarks.rounds import doubts, median_interval, ratios
 from cli import progress, tables
+from cli.installing.environments import InstallError
 from cli.tables import Table, console
 from contracts import layout
 from contracts.files import whole
+from contracts.running import record
 
 SETTINGS = Path(__file__).with_name("settings.json")  # what the last search found: {model: {peer: settings}}
 
@@ -39,14 +43,22 @@ def main(options: argparse.Namespace) -> int:
         "measurements": [],
         "failed": [],
     }
+    for name in {*options.models} - {"large"}:  # what is missing is said now, not an hour later
+        released.asked(layout.model_repository(), SHAPES[name].model)
+    if record.running():
+        print("! A server is up, and takes its share of the machine: python -m deploy down", file=sys.stderr)
     try:
         for name in options.models:
             _one(name, options, kept)
-    finally:  # what was measured before something failed
+    except KeyboardInterrupt:
+        whole = "Whole rounds are kept" if kept["measurements"] else "No round was whole, and nothing is kept"
+        print(f"\nStopped. {whole}. Fewer --models, --peers or --rounds take less time", file=sys.stderr)
+        raise
+    finally:  # what was measured before something failed, or before Ctrl-C
         if kept["measurements"]:
-            record = results.write("peers", kept, began)
-            print(f"Kept in {layout.shown(record)}")
-            print(f"See it: python -m benchmarks report {layout.shown(record)}")
+            path = results.write("peers", kept, began)
+            print(f"Kept in {layout.shown(path)}")
+            print(f"See it: python -m benchmarks report {layout.shown(path)}")
     return 1 if kept["failed"] else 0
 
 
@@ -55,15 +67,19 @@ def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
         Path(scratch).chmod(0o755)  # root's server becomes somebody else
         prepared = task.prepare(SHAPES[name], Path(scratch))
         settings = _settings(prepared, options, Path(scratch), kept)
-        systems = _measure(prepared, settings, options, Path(scratch))
+        systems, stopped = _measure(prepared, settings, options, Path(scratch))
     whole_ones = [system for system in systems if not system.failed]
     console(150).print(table(prepared, whole_ones))
     print(run.neighbours(whole_ones))
+    if told := doubts(options.rounds):
+        print(told)
     for system in systems:
         if system.failed:
             print(f"✗ {system.label} is left out. {system.failed}")
-            kept["failed"].append({"task": name, "system": system.name, "why": system.failed})
+            kept["failed"].append({"task": name, "system": system.name, "label": system.label, "why": system.failed})
     _keep(prepared, whole_ones, kept)
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def table(prepared: Task, systems: Sequence[System]) -> Table:
@@ -85,11 +101,12 @@ def table(prepared: Task, systems: Sequence[System]) -> Table:
     for system in sorted(systems, key=lambda each: -median_interval(_figures(each, "per_s", many)).median):
         per_s = median_interval(_figures(system, "per_s", many))
         share = median_interval(ratios(_figures(system, "per_s", many), most)).median
+        of_limit = "–" if system.name == NOTHING else f"{share:.0%}"
         some = f"{median_interval(_figures(system, 'per_s', middle)).median:,.0f}" if middle in system.found else "–"
         shown.add_row(
             system.label,
-            f"{per_s.median:,.0f} ({per_s.low:,.0f} … {per_s.high:,.0f})",
-            f"{share:.0%}",
+            per_s.spread,
+            of_limit,
             f"{median_interval(_figures(system, 'p99_ms', many)).median:.1f}",
             f"{median_interval(_figures(system, 'cpu_us', many)).median:,.0f}",
             some,
@@ -111,7 +128,7 @@ def _settings(
         if options.search:
             try:
                 found[peer], tries = search.search(peer, prepared, scratch, seconds, shown.say)
-            except MeasurementError as error:
+            except (MeasurementError, InstallError) as error:
                 shown.say(f"{peer.label} is not searched: {error}")
                 continue
             entry = {"task": prepared.shape.name, "system": peer.name, "tries": [asdict(one) for one in tries]}
@@ -123,16 +140,22 @@ def _settings(
 
 def _measure(
     prepared: Task, settings: Mapping[Peer, Mapping[str, Any]], options: argparse.Namespace, scratch: Path
-) -> list[System]:
-    shown = progress.Progress()
+) -> tuple[list[System], bool]:
+    """Return the systems with their rounds, and whether Ctrl-C came behind the last of them."""
+    shown, stopped = progress.Progress(), False
     with ExitStack() as opened:
         with shown.step(f"{prepared.shape.name}: servers") as step:
             systems = run.serve(settings, prepared, scratch, opened, step.now)
             step(f"{sum(not system.failed for system in systems)} systems answer right")
         with shown.step(f"{prepared.shape.name}: rounds", len(systems) * options.rounds) as step:
-            run.run(systems, options.rounds, prepared.shape.times * options.seconds, step)
-            step(f"{options.rounds} rounds")
-        return systems
+            try:
+                run.run(systems, options.rounds, prepared.shape.times * options.seconds, step)
+            except KeyboardInterrupt:
+                if not (stopped := run.cut_to_whole_rounds(systems) > 0):
+                    raise
+            rounds = len(systems[0].found[1])
+            step(f"{rounds} rounds")
+        return systems, stopped
 
 
 def _keep(prepared: Task, systems: Sequence[System], kept: dict[str, Any]) -> None:

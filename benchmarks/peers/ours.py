@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks import own_server
 from benchmarks.peers.process import Tree
 from benchmarks.peers.task import Question, Task
+from benchmarks.releases import released
 from cli.installing import locks
-from contracts import bundle, layout, model_config, repository
+from contracts import layout, model_config, repository
 from contracts.golden import GoldenRequest
 
 NOTHING = "nothing"
@@ -73,19 +74,13 @@ def nothing_questions(task: Task) -> list[Question]:
 
 
 def _copy(task: Task, root: Path) -> None:
-    """Copy what the release is made of; of the network the newest version."""
-    for network in sorted(path for path in task.repository.iterdir() if path.is_dir()):
-        versions = repository.versions(network)
-        if not versions or not (network / str(versions[-1]) / "manifest.json").exists():
-            continue
-        release = bundle.of(task.repository, network.name, versions[-1])
-        if task.shape.model not in release.models:
-            continue
-        for name in release.models:
-            shutil.copytree(task.repository / name, root / name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        for older in versions[:-1]:
-            shutil.rmtree(root / network.name / str(older))
-        return
+    """Copy what the release is made of; of the network this version alone."""
+    release = released.asked(task.repository, task.shape.model)
+    for name in release.models:
+        shutil.copytree(task.repository / name, root / name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for version in repository.versions(root / release.network):
+        if version != release.version:
+            shutil.rmtree(root / release.network / str(version))
 
 
 def _write_nothing(task: Task, folder: Path) -> None:

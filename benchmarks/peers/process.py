@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +74,21 @@ class Tree:
         """End them, whatever they do."""
         processes = self.processes()
         self.go_on()
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            for process in processes[:1] if how == signal.SIGTERM else processes:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(how)
+        try:
+            _tell(processes[:1], signal.SIGTERM)
             _, processes = psutil.wait_procs(processes, timeout=_END_S)
+        finally:  # also where Ctrl-C is pressed once more
+            _tell(processes, signal.SIGKILL)
+            psutil.wait_procs(processes, timeout=_END_S)
 
     def _signal(self, number: int) -> None:
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        _tell(self.processes(), number)
+
+
+def _tell(processes: Sequence[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 @contextmanager
@@ -136,13 +141,21 @@ def said(log: Path) -> str:
 
 
 def versions(peer: Peer) -> dict[str, str]:
-    """Return the versions of what a peer is made of, and of what runs the graph in it."""
-    python = tool_environments.programs(peer.environment) / "python"
+    """Return the versions of what a peer is made of, and of what runs the graph in it.
+
+    Raises:
+        InstallError: its environment cannot be made.
+        MeasurementError: it lacks something.
+    """
+    programs = tool_environments.programs(peer.environment)
+    python = programs / "python"
     names = (*peer.packages, "onnxruntime", "numpy", "pillow")
     code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
-    found: dict[str, str] = json.loads(
-        subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
-    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        hint = f"remove {programs.parent}: it is made anew"
+        raise MeasurementError(f"the environment of {peer.label} is damaged", note=done.stderr[-500:], hint=hint)
+    found: dict[str, str] = json.loads(done.stdout)
     return found
 
 

@@ -22,10 +22,11 @@ from benchmarks.peers.peer import Peer, Settings
 from benchmarks.peers.process import Tree
 from benchmarks.peers.task import Task
 from benchmarks.peers.wrk import Generator, Load
+from benchmarks.results import NOISY
+from cli.installing.environments import InstallError
 from cli.progress import Bar
 
 OURS, NOTHING, LIMIT = "ours", "nothing", "in-process"
-_MUCH = 0.1  # of the machine, taken by others
 _LIMIT_ROWS = (1, 16)  # samples a call: what a server without batching can reach, and one with
 
 
@@ -94,12 +95,20 @@ def run(systems: Sequence[System], rounds: int, seconds: float, bar: Bar) -> Non
             bar.advance()
 
 
+def cut_to_whole_rounds(systems: Sequence[System]) -> int:
+    """Leave out what a run that was stopped has of a round that not all have; return how many rounds are left."""
+    whole = min(len(system.found.get(max(system.connections), ())) for system in systems if not system.failed)
+    for system in systems:
+        system.found = {connections: rounds[:whole] for connections, rounds in system.found.items()}
+    return whole
+
+
 def neighbours(systems: Sequence[System]) -> str:
     """Say how much of the machine somebody else took while it was measured."""
     found = sorted(one.others for system in systems for rounds in system.found.values() for one in rounds)
     middle, most = found[len(found) // 2], found[-1]
     said = f"others took {middle:.0%} of the machine's CPU meanwhile (median of {len(found)}), {most:.0%} at most"
-    return f"{said}: shares of the limit are not to be trusted" if middle > _MUCH else said
+    return f"{said}: shares of the limit are not to be trusted" if middle > NOISY else said
 
 
 def _take_turn(system: System, number: int, seconds: float) -> None:
@@ -183,21 +192,17 @@ def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
 def _peer(peer: Peer, settings: Settings, task: Task, scratch: Path, opened: ExitStack) -> System:
     generator = Generator(task.questions, peer.wire, scratch / f"{peer.name}-requests")
     log = scratch / f"{peer.name}.log"
-    told = {
-        "settings": dict(settings),
-        "wire": peer.wire.name,
-        "source": peer.source,
-        "versions": process.versions(peer),
-    }
+    told = {"settings": dict(settings), "wire": peer.wire.name, "source": peer.source}
     server = _Started(peer, settings, task, log, generator)
     turn = server.running if peer.halts else server.started
     made = System(peer.name, peer.label, server.measure, told, task.shape.connections, turn, log)
-    if peer.halts:
-        try:
+    try:
+        made.told = {**told, "versions": process.versions(peer)}
+        if peer.halts:
             opened.enter_context(server.started())
             server.tree.halt()
-        except MeasurementError as error:
-            made.failed = str(error)
+    except (MeasurementError, InstallError) as error:
+        made.failed = str(error)
     return made
 
 

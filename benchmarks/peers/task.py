@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.errors import MeasurementError
 from benchmarks.peers import large
 from benchmarks.peers.names import MODELS
-from contracts import bundle, golden, layout, manifest, repository
+from benchmarks.releases import released
+from contracts import golden, layout, manifest
 from contracts.bundle import Bundle
 from contracts.golden import GoldenRequest
 from deploy.triton.payload import Tensors
@@ -96,7 +97,7 @@ def prepare(shape: Shape, scratch: Path) -> Task:
         ManifestError: its release is damaged.
     """
     root = large.repository() if shape.name == "large" else layout.model_repository()
-    release = _release(root, shape.model)
+    release = released.asked(root, shape.model)
     folder = scratch / shape.name
     folder.mkdir()
     graph = release.directory / "model.onnx"
@@ -108,14 +109,6 @@ def prepare(shape: Shape, scratch: Path) -> Task:
     rows = [row for request in samples if request.model == shape.model for row in _rows(request)]
     questions = tuple(Question(row, _body(row)) for row in rows[:_MOST_QUESTIONS])
     return Task(shape, root, folder, manifest.sha256(graph), questions)
-
-
-def _release(root: Path, model: str) -> Bundle:
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        versions = repository.versions(folder)
-        if versions and any(request.model == model for request in golden.read(folder / str(versions[-1]))):
-            return bundle.of(root, folder.name, versions[-1])
-    raise MeasurementError(f"no release of {model} with golden requests", hint=f"python -m export {model}")
 
 
 def _find(release: Bundle, name: str) -> Path:

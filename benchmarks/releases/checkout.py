@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import MeasurementError
+from benchmarks.releases import child
 from deploy.triton import environment
 from deploy.triton.ports import free_ports
 
@@ -62,7 +63,7 @@ class Checkout:
             yield Up(seconds, f"127.0.0.1:{http}", int(json.loads(self._run("status", "--json"))["pid"]))
         finally:
             with suppress(MeasurementError):  # whatever went wrong before is said
-                self.deploy("down")
+                self._run("down", finish=True)  # also if Ctrl-C is pressed once more
 
     def release(self, model: str | None) -> Path:
         """Return the directory of the newest version that was released there, of one model or of the first.
@@ -82,17 +83,14 @@ class Checkout:
         command = ["git", "-C", str(self.root), "describe", "--always", "--dirty", "--abbrev=10"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    def _run(self, *arguments: str | Path) -> str:
+    def _run(self, *arguments: str | Path, finish: bool = False) -> str:
         """Run `python -m deploy ARGUMENTS…` there; return what it said."""
         shared = {} if (self.root / ".venv-server").exists() else {"SERVER_ENVIRONMENT": str(environment.HOME)}
-        done = subprocess.run(
+        done = child.run(
             [self._python, "-m", "deploy", *map(str, arguments)],
-            cwd=self.root,
-            env={**shared, **os.environ, "ARTIFACTS_DIR": str(self.place / "artifacts")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            self.root,
+            {**shared, **os.environ, "ARTIFACTS_DIR": str(self.place / "artifacts")},
+            finish=finish,
         )
         if done.returncode:
             command = f"python -m deploy {' '.join(map(str, arguments))}"

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import MeasurementError
 from benchmarks.reporting import measurements
-from benchmarks.reporting.measurements import Measurement, Result
+from benchmarks.reporting.measurements import FIGURES, Measurement, Result
 from cli import tables
 from cli.tables import Table, Text, console
 from contracts import layout
 
-FIGURES = {"per_s": True, "p50_ms": False, "p99_ms": False, "cpu_us": False}  # {figure: whether more is better}
 LEAST = 0.05  # a change that matters
 _FEWEST_OTHERS = 3  # whose changes tell how far a system is from run to run
 _ALPHA = 0.05
+_WIDEST = 50.0  # half of an interval, of logarithms: of two rounds nothing is known, and no float holds how little
 _COLOURS = {"better": "green", "worse": "red", "the same": "", "unknown": "yellow"}
 Verdict = Literal["better", "worse", "the same", "unknown"]
 
@@ -160,7 +160,7 @@ def _change(key: _Key, figure: str, pairs: _Pairs, alpha: float, least: float) -
     changes = [_difference(one) for one in others]
     drift = float(np.median(changes)) if others else 0.0
     middle = _difference(own) - drift
-    width = max(_of_rounds([own, *others], alpha), _of_runs(changes, alpha))
+    width = min(max(_of_rounds([own, *others], alpha), _of_runs(changes, alpha)), _WIDEST)
     low, high = middle - width, middle + width
     return Change(
         task,

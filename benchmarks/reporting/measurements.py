@@ -1,5 +1,6 @@
 """The measurements of a result file: systems that were asked the same, at several numbers of connections, in rounds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchmarks.rounds import Interval, median_interval, ratios
 from contracts import layout
 
 OURS, LIMIT, NOTHING = "ours", "in-process", "nothing"
+FIGURES = {"per_s": True, "p50_ms": False, "p99_ms": False, "cpu_us": False}  # {figure: whether more is better}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Result:
         return max(one.connections for one in self.of(task))
 
     @property
+    def rounds(self) -> int:
+        """How many rounds the measurement with the fewest has."""
+        return min(len(one.rounds) for one in self.measurements)
+
+    @property
     def others(self) -> float | None:
         """What share of the machine somebody else took, in the median measurement; None where nobody looked."""
         found = sorted(each["others"] for one in self.measurements for each in one.rounds if "others" in each)
@@ -71,9 +78,12 @@ class Result:
         return next((each for each in self.of(task, connections) if each.system == system), None)
 
     def share(self, one: Measurement) -> Interval | None:
-        """Return what a system answers of the limit in process, round by round; None where that was not measured."""
+        """Return what a system answers of the limit in process, round by round.
+
+        None where that was not measured in the same rounds, and of what does nothing and has no limit.
+        """
         limit = self.one(one.task, LIMIT, one.connections)
-        if limit is None:
+        if limit is None or one.system == NOTHING or len(limit.rounds) != len(one.rounds):
             return None
         return median_interval(ratios(one.figures("per_s"), limit.figures("per_s")))
 
@@ -85,13 +95,16 @@ def read(path: Path) -> Result:
         MeasurementError: it is none, or has none.
     """
     told = results.read(path)
+    origin = told.get("origin")
     try:
         found = tuple(_measurement(one) for one in told["measurements"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _none_in(path, f"{type(error).__name__}: {error}") from error
     if not found:
         raise _none_in(path, "its list of measurements is empty")
-    return Result(path, told.get("what", ""), told.get("origin", {}), told, found)
+    if not isinstance(origin, dict):
+        raise _none_in(path, "it does not say where they come from")
+    return Result(path, str(told.get("what", "")), origin, told, found)
 
 
 def newest(what: str) -> Path:
@@ -113,6 +126,12 @@ def _measurement(one: dict[str, Any]) -> Measurement:
     rounds = tuple({name: float(figure) for name, figure in each.items()} for each in one["rounds"])
     if not rounds:
         raise ValueError("a measurement without rounds")
+    for each in rounds:
+        for figure in FIGURES:
+            if not 0 <= each[figure] < math.inf:
+                raise ValueError(f"{figure} is {each[figure]}")
+        if not each["per_s"]:
+            raise ValueError("nothing was answered")
     latency_us = {int(value): int(count) for value, count in one.get("latency_us", {}).items()}
     return Measurement(str(one["task"]), str(one["system"]), int(one["connections"]), rounds, latency_us)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks.reporting import measurements
 from benchmarks.reporting.measurements import LIMIT, Measurement, Result
-from benchmarks.rounds import Interval
+from benchmarks.rounds import Interval, doubts
 from contracts import layout
 from contracts.files import whole
 
@@ -16,7 +16,7 @@ CAPTIONS = {
     "throughput-and-tail": "Right and down is better. A line begins at one connection; the numbers are of connections.",
     "share-of-the-limit": "The dashed line: the same steps and graph, called directly in a process a core, no server.",
     "latencies": "A line that stays low to the right has no tail. Wherever it jumps, some callers wait that long.",
-    "cpu": "Below are what the machine must spend at least, and what this server spends on a model that does nothing.",
+    "cpu": "Grey: the same called directly, which costs least, and this server with a model that does nothing.",
 }
 
 
@@ -39,12 +39,11 @@ def main(options: argparse.Namespace) -> int:
     from benchmarks.reporting import pictures  # matplotlib takes half a second
 
     result = measurements.read(options.result or measurements.newest("peers"))
-    folder = options.folder or results.directory() / f"report-{result.path.stem}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = results.made(options.folder or results.directory() / f"report-{result.path.stem}")
     price = options.price_per_core_hour
     for task in result.tasks:
         for name, draw in pictures.PICTURES.items():
-            (folder / f"{task}-{name}.png").write_bytes(pictures.png(draw, result, task))
+            whole.write(folder / f"{task}-{name}.png", pictures.png(draw, result, task))
     drawn = {
         (task, name): pictures.svg(draw, result, task)
         for task in result.tasks
@@ -54,6 +53,38 @@ def main(options: argparse.Namespace) -> int:
         whole.write(folder / file, rendered(template, result, price, drawn))
     print(f"The page: {layout.shown(folder / 'report.html')}; as Markdown: {layout.shown(folder / 'report.md')}")
     return 0
+
+
+def circumstances(result: Result) -> list[str]:
+    """Say where, when and how it was measured."""
+    origin, told = result.origin, result.told
+    machine, commit = origin.get("machine") or {}, origin.get("commit") or "unknown"
+    before, after = (f"{origin[name][0]:.1f}" if origin.get(name) else "?" for name in ("load_before", "load_after"))
+    others, shown = result.others, "on a machine that nobody described"
+    if machine:
+        shown = f"{machine['cpu']}, {machine['cores']} cores{', a virtual machine' if machine.get('virtual') else ''}"
+    seconds = f"{told['seconds']:g}" if "seconds" in told else "?"
+    found = [
+        shown,
+        f"load {before} before and {after} after",
+        "" if others is None else f"others took {others:.0%} of the CPU meanwhile (median)",
+        f"{origin.get('began') or '?'} to {origin.get('ended') or '?'}",
+        f"commit {commit}{' with changes beside it' if origin.get('dirty') else ''}",
+        f"medians of {result.rounds} interleaved rounds of {seconds} s, 95 % intervals over the rounds",
+        "generator, servers and models share the cores",
+    ]
+    return [line for line in found if line]
+
+
+def warnings(result: Result) -> list[str]:
+    """Say what speaks against the figures, and what is not among them."""
+    found = [f"{told}." for told in (doubts(result.rounds),) if told]
+    if (result.others or 0) > results.NOISY:
+        found.append(f"Others took {result.others:.0%} of the CPU: shares of the limit are not to be trusted.")
+    for one in result.told.get("failed", ()):
+        why = str(one["why"]).partition("\n")[0]
+        found.append(f"{one['task']}: {one.get('label', one['system'])} is left out: {why}")
+    return [line[0].upper() + line[1:] for line in found]
 
 
 def rows(result: Result, task: str, price: float | None = None) -> list[Row]:
@@ -98,6 +129,9 @@ def rendered(template: str, result: Result, price: float | None, drawn: dict[tup
     )
     return templates.get_template(template).render(
         result=result,
+        title="Speed: this server, its peers and the limits" if result.what == "peers" else result.what,
+        circumstances=circumstances(result),
+        warnings=warnings(result),
         tasks={task["name"]: task for task in result.told.get("tasks", ())},
         rows={task: rows(result, task, price) for task in result.tasks},
         systems=result.told.get("systems", ()),

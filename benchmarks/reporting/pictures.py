@@ -2,19 +2,23 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from benchmarks.reporting.measurements import LIMIT, NOTHING, OURS, Measurement, Result
+from benchmarks.rounds import Interval
 from cli import plots
 from cli.plots import AMBER, BLUE, GREEN, GREY, INK, VERMILION
 from cli.terminal import plain
 
-_OTHERS = (AMBER, GREEN, "#56b4e9", "#cc79a7", "#000000", "#f0e442")
+_OTHERS = (AMBER, GREEN, "#56b4e9", "#cc79a7", "#882255", "#f0e442")  # none is black, as intervals are
 _PERCENTILES = (50, 90, 99, 99.9, 99.99)
 _MARKERS = "osD^vPX*"
+_DOWN = "←"  # on the axis, whose label is turned
 
 
 def svg(draw: Callable[[Figure, Result, str], None], result: Result, task: str, height_in: float = 4.2) -> str:
@@ -54,8 +58,10 @@ def throughput_and_tail(figure: Figure, result: Result, task: str) -> None:
         )
         if own:
             for one, at in zip(points, zip(x, y, strict=True), strict=True):
-                axes.annotate(f" {one.connections}", at, color=INK, fontsize=8)
-    axes.set(yscale="log", xlabel="answers a second  → better", ylabel="99th percentile, ms  ↓ better")
+                axes.annotate(
+                    str(one.connections), at, (0, 7), textcoords="offset points", ha="center", color=INK, fontsize=8
+                )
+    axes.set(yscale="log", xlabel="answers a second  → better", ylabel=f"99th percentile, ms  {_DOWN} better")
     numbers = sorted({one.connections for one in result.of(task)})
     axes.set_title(f"How much, and how long the slowest 1 % wait ({', '.join(map(str, numbers))} connections)")
     _plain_numbers(axes.yaxis)
@@ -78,7 +84,7 @@ def latencies(figure: Figure, result: Result, task: str) -> None:
             -np.log10(1 - np.clip(at, 0, 1 - 1e-9)), values[order] / 1e3, color=colour(result, task, one.system),
             linewidth=2.5 if own else 1.2, label=plain(result.label(one.system)), zorder=3 if own else 2,
         )  # fmt: skip
-    axes.set(yscale="log", ylabel="latency, ms  ↓ better", xlabel="percentile of the answers")
+    axes.set(yscale="log", ylabel=f"latency, ms  {_DOWN} better", xlabel="percentile of the answers")
     axes.set_title(f"How long answers take, {result.most_connections(task)} connections")
     axes.xaxis.set_major_locator(FixedLocator([float(-np.log10(1 - each / 100)) for each in _PERCENTILES]))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{each:g} %" for each in _PERCENTILES]))
@@ -88,39 +94,28 @@ def latencies(figure: Figure, result: Result, task: str) -> None:
 
 def shares(figure: Figure, result: Result, task: str) -> None:
     """Draw what each system answers of the limit in process, with its interval."""
-    axes = figure.subplots()
-    found = [one for one in result.of(task, result.most_connections(task)) if one.system not in (LIMIT, NOTHING)]
-    found.sort(key=lambda one: one.median("per_s").median)
-    for row, one in enumerate(found):
-        share = result.share(one)
-        if share is None:
-            continue
-        axes.barh(row, 100 * share.median, color=colour(result, task, one.system), height=0.6)
-        axes.plot([100 * share.low, 100 * share.high], [row, row], color=INK, linewidth=1.5)
-        told = f" {share.median:.0%} ({one.median('per_s').median:,.0f}/s)"
-        axes.annotate(told, (100 * max(share.median, share.high), row), va="center", fontsize=8.5)
+    found = [(one, share) for one in result.of(task, result.most_connections(task)) if (share := result.share(one))]
+    found = sorted(((one, share) for one, share in found if one.system != LIMIT), key=lambda pair: pair[1].median)
+    axes = _bars(figure, result, [one for one, _ in found])
+    for row, (one, share) in enumerate(found):
+        told = f"{share.median:.0%} ({one.median('per_s').median:,.0f}/s)"
+        _bar(axes, row, Interval(*(100 * each for each in astuple(share))), told, colour(result, task, one.system))
     axes.axvline(100, color=INK, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(found)), [plain(result.label(one.system)) for one in found])
-    axes.set_xlim(0, 125)
+    axes.set_xlim(0, max(105, 1.2 * max((100 * share.high for _, share in found), default=0)))
     axes.set(xlabel="% of what this machine answers without any server (dashed)  → better")
     axes.set_title(f"Share of the limit, {result.most_connections(task)} connections")
-    axes.grid(visible=False, axis="y")
 
 
 def cpu(figure: Figure, result: Result, task: str) -> None:
     """Draw the CPU that a sample costs on the server's side, at the most connections."""
-    axes = figure.subplots()
     found = sorted(result.of(task, result.most_connections(task)), key=lambda one: -one.median("cpu_us").median)
+    axes = _bars(figure, result, found)
     for row, one in enumerate(found):
         taken = one.median("cpu_us")
-        axes.barh(row, taken.median, color=colour(result, task, one.system), height=0.6)
-        axes.plot([taken.low, taken.high], [row, row], color=INK, linewidth=1.5)
-        axes.annotate(f" {taken.median:,.0f} µs", (max(taken.median, taken.high), row), va="center", fontsize=8.5)
-    axes.set_yticks(range(len(found)), [plain(result.label(one.system)) for one in found])
+        _bar(axes, row, taken, f"{taken.median:,.0f} µs", colour(result, task, one.system))
     axes.set_xlim(0, 1.2 * max(one.median("cpu_us").high for one in found))
     axes.set(xlabel="µs of CPU, all processes of the server  ← better")
     axes.set_title(f"What an answer costs, {result.most_connections(task)} connections")
-    axes.grid(visible=False, axis="y")
 
 
 PICTURES: dict[str, Callable[[Figure, Result, str], None]] = {
@@ -137,6 +132,23 @@ def colour(result: Result, task: str, system: str) -> str:
         return {OURS: BLUE, LIMIT: GREY, NOTHING: GREY}[system]
     others = [one for one in _systems(result.of(task)) if one not in (OURS, LIMIT, NOTHING)]
     return (VERMILION, *_OTHERS)[others.index(system) % (1 + len(_OTHERS))]
+
+
+def _bars(figure: Figure, result: Result, systems: Sequence[Measurement]) -> Axes:
+    """Return axes with a row a system, from below."""
+    axes = figure.subplots()
+    axes.set_yticks(range(len(systems)), [plain(result.label(one.system)) for one in systems])
+    axes.grid(visible=False, axis="y")
+    return axes
+
+
+def _bar(axes: Axes, row: int, value: Interval, told: str, colour: str) -> None:
+    """Draw a value with its interval, and what it is behind both."""
+    axes.barh(row, value.median, color=colour, height=0.6)
+    axes.plot([value.low, value.high], [row, row], color=INK, linewidth=1.5)
+    at = (max(value.median, value.high), row)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axes.annotate(told, at, (5, 0), textcoords="offset points", va="center", fontsize=8.5, bbox=box)
 
 
 def _marker(result: Result, task: str, system: str) -> str:

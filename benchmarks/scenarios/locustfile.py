@@ -12,7 +12,8 @@ the server that `deploy up` started; --host http://HOST:PORT or grpc://HOST:PORT
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from benchmarks import target
 from benchmarks.scenarios import plan
 from benchmarks.scenarios.plan import Call, Planned, Settings
 from benchmarks.scenarios.scenario import ALL
-from benchmarks.scenarios.tally import Tally, merged, outcome
+from benchmarks.scenarios.tally import Tally, findings, merged, outcome
 from cli.terminal import plain
 from clients import Client, ClientError, Retry
 from contracts import layout
@@ -63,13 +64,14 @@ class Load:
         self.began = 0.0
         self.planned: Iterator[Planned] = iter(())
         self.tallies: dict[str, Tally] = {}
-        self.left = 0  # not answered yet
+        self.left = Counter[str]()  # not answered yet, by class
         self.spawned = Event()
         self.client: Client | None = None
 
     def begin(self, planned: list[Planned]) -> None:
         """Start the clock."""
-        self.left, self.planned, self.began = len(planned), iter(planned), time.perf_counter()
+        self.left = Counter(each.of for each in planned)
+        self.planned, self.began = iter(planned), time.perf_counter()
         self.begun.set()
         if not planned:
             self.over.set()
@@ -86,9 +88,15 @@ class Load:
                 tally.failed(error)
             else:
                 tally.answered(latency_ms)
-        self.left -= 1
-        if not self.left:
+        self.left[name] -= 1
+        if not self.left.total():
             self.over.set()
+
+    def give_up(self) -> None:
+        """Count what has no answer yet as failed."""
+        for name, count in self.left.items():
+            for each in dict.fromkeys((ALL, name)) if count else ():
+                self.tallies.setdefault(each, Tally()).errors["no answer"] += count
 
 
 _load = Load()
@@ -112,7 +120,7 @@ class Caller(User):
         call, error = planned.call, ""
         try:
             answer = _load.client.infer(
-                call.request.model, call.request.inputs, outputs=[*call.request.answers], priority=planned.priority
+                call.request.model, call.request.inputs, outputs=[*call.idle], priority=planned.priority
             )
             error = payload.fault(call.request, answer, call.idle) or ""
         except ClientError as failure:
@@ -148,7 +156,7 @@ def prepare(environment: Any, **_: object) -> None:
         settings = Settings.of_options(environment.parsed_options)
         if isinstance(runner, MasterRunner):
             environment.parsed_options.parts = runner.worker_count  # with the other options they get it, too
-            gevent.spawn(_end_of_all, environment, settings)
+            _start(_end_of_all, environment, settings)
             return
         host = environment.host or Caller.host
         if host.startswith("grpc"):
@@ -160,13 +168,24 @@ def prepare(environment: Any, **_: object) -> None:
         environment.process_exit_code = 1
         gevent.spawn(runner.quit)
         return
-    gevent.spawn(_run, environment, settings, calls, _load)
+    _start(_run, environment, settings, calls, _load)
 
 
 @events.spawning_complete.add_listener  # type: ignore[untyped-decorator]  # as above
 def go(**_: object) -> None:
     """Begin in all processes at about the same time."""
     _load.spawned.set()
+
+
+def _start(of: Callable[..., None], environment: Any, *arguments: object) -> None:
+    """Run it beside what is sent; where it fails, as on a full disk, nobody waits for it."""
+
+    def fail(failed: Any) -> None:
+        print(plain(f"error: {failed.exception}"), file=sys.stderr)
+        environment.process_exit_code = 1
+        environment.runner.quit()
+
+    gevent.spawn(of, environment, *arguments).link_exception(lambda failed: gevent.spawn(fail, failed))
 
 
 def _run(environment: Any, settings: Settings, calls: Sequence[Call], load: Load) -> None:
@@ -177,8 +196,7 @@ def _run(environment: Any, settings: Settings, calls: Sequence[Call], load: Load
     part = slice(getattr(runner, "worker_index", 0) % parts, None, parts)
     load.begin(plan.planned(settings, calls)[part])
     load.over.wait(settings.seconds + _PATIENCE_S)
-    if load.left:
-        load.tallies.setdefault(ALL, Tally()).errors["no answer"] += load.left
+    load.give_up()
     if isinstance(runner, WorkerRunner):
         runner.send_message(_OVER, {name: tally.as_json() for name, tally in load.tallies.items()})
     else:
@@ -190,23 +208,22 @@ def _end_of_all(environment: Any, settings: Settings) -> None:
     workers, until = environment.runner.worker_count, time.monotonic() + settings.seconds + 2 * _PATIENCE_S
     while len(_reported) < workers and time.monotonic() < until:
         gevent.sleep(0.1)
-    found = merged(_reported)
-    if len(_reported) < workers:
-        found.setdefault(ALL, Tally()).failed(f"{workers - len(_reported)} of {workers} workers did not report")
+    found, told = merged(_reported), f"{workers - len(_reported)} of {workers} workers did not report"
+    for name, count in plan.due(settings).items():
+        lost = count - found.get(name, Tally()).requests
+        for each in (ALL, name) if lost else ():
+            found.setdefault(each, Tally()).errors[told] += lost
     _end(environment, settings, found)
 
 
 def _end(environment: Any, settings: Settings, tallies: Mapping[str, Tally]) -> None:
     """Judge, and end; with its page, Locust goes on showing it."""
     outcomes = [outcome(name, tally, settings.seconds) for name, tally in sorted(tallies.items())]
-    judged = [each for each in outcomes if each.name == settings.judged]
-    findings = [found for each in judged for found in each.findings(settings.limits)]
-    if not judged:
-        findings = [f"{settings.judged}: nothing was sent"]
+    told = findings(outcomes, settings.judged, settings.limits)
     if settings.outcome:
         whole.write(Path(settings.outcome), json.dumps([asdict(each) for each in outcomes]))
-    print("\n".join(plain(f"✗ {found}") for found in findings) or "✓ It holds the limits", file=sys.stderr)
-    environment.process_exit_code = 1 if findings else 0
+    print("\n".join(plain(f"✗ {found}") for found in told) or "✓ It holds the limits", file=sys.stderr)
+    environment.process_exit_code = 1 if told else 0
     if environment.web_ui is None:
         environment.runner.quit()
     else:

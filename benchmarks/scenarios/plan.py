@@ -1,5 +1,6 @@
 """What is sent when: a scenario or recorded traffic, made into requests that are due."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks import target, workload
-from benchmarks.errors import MeasurementError
 from benchmarks.scenarios import recording, scenario
 from benchmarks.scenarios.recording import Recorded
 from benchmarks.scenarios.scenario import ALL, Scenario
@@ -25,7 +25,7 @@ class Call:
     """A request, and what the idle server answers to it."""
 
     request: GoldenRequest
-    idle: Tensors
+    idle: Tensors  # the outputs that are asked for
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Planned:
     @property
     def of(self) -> str:
         """The class that it is counted in."""
-        return f"priority {self.priority}" if self.priority else "default priority"
+        return _class_of(self.priority)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,20 @@ def calls(host: str, settings: Settings) -> list[Call]:
     with Client(host) as client:
         for model in {recorded.request.model for recorded in settings.of}:
             client.metadata(model)  # whatever was recorded of another server
-    requests = list({id(recorded.request): recorded.request for recorded in settings.of}.values())
-    return [Call(*each) for each in zip(requests, workload.answers(host, requests), strict=True)]
+        different = {id(recorded.request): recorded for recorded in settings.of}.values()
+        return [
+            Call(each.request, client.infer(each.request.model, each.request.inputs, outputs=each.outputs))
+            for each in different
+        ]
+
+
+def due(settings: Settings) -> Counter[str]:
+    """Count how many requests of each class are due, whoever sends them."""
+    if isinstance(settings.of, Scenario):
+        all_ = len(settings.of.due_s(SEED))
+        urgent = int(settings.of.are_urgent(all_, SEED).sum())
+        return Counter({_class_of(0): all_ - urgent, _class_of(1): urgent})
+    return Counter(_class_of(each.priority) for each in settings.of)
 
 
 def planned(settings: Settings, calls: Sequence[Call]) -> list[Planned]:
@@ -112,7 +124,5 @@ def planned(settings: Settings, calls: Sequence[Call]) -> list[Planned]:
     return [Planned(each.at_s, known[id(each.request)], each.priority) for each in settings.of]
 
 
-def require_some(planned: Sequence[Planned]) -> None:
-    """Raise a MeasurementError where nothing is due at all."""
-    if not planned:
-        raise MeasurementError("nothing is due in that time at that rate", hint="a higher --rate, or more --seconds")
+def _class_of(priority: int) -> str:
+    return f"priority {priority}" if priority else "default priority"

@@ -5,7 +5,7 @@ Latencies are counted in classes of 1 % of width, so that percentiles are as exa
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -104,7 +104,15 @@ def outcome(name: str, tally: Tally, seconds: float) -> Outcome:
     """Sum up a class."""
     p50_ms, p95_ms, p99_ms = (tally.percentile_ms(percent) for percent in (50, 95, 99))
     right = tally.latencies.total()
-    return Outcome(name, tally.requests, right / seconds, p50_ms, p95_ms, p99_ms, tally.late, dict(tally.errors))
+    per_s = right / seconds if seconds else math.nan  # a recording whose requests came all at once
+    return Outcome(name, tally.requests, per_s, p50_ms, p95_ms, p99_ms, tally.late, dict(tally.errors))
+
+
+def findings(found: Sequence[Outcome], judged: str, limits: Limits) -> list[str]:
+    """Say what is beyond the limits, of the class that is judged; nothing, if nothing is."""
+    of_judged = [each for each in found if each.name == judged]
+    told = [finding for each in of_judged for finding in each.findings(limits)]
+    return told if of_judged else [f"{judged}: nothing was sent"]
 
 
 def merged(tallies: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:

@@ -1,7 +1,6 @@
 """A scenario with k6, from an environment of its own: the requests as files, the run, and what became of it."""
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from benchmarks import target, wire, workload
 from benchmarks.errors import MeasurementError, ToolError
+from benchmarks.releases import child
 from benchmarks.scenarios.scenario import ALL, URGENT, Scenario
 from benchmarks.scenarios.tally import Outcome
 from benchmarks.serving import load
@@ -33,13 +33,15 @@ def run(http: str, scenario: Scenario, models: Sequence[str], connections: int, 
     """
     found = [r for m in models for r in workload.find(f"http://{http}", m, target.repository()).of_rows(1)]
     write(http, scenario, found, connections, folder)
+    summary = folder / "summary.json"
+    summary.unlink(missing_ok=True)  # of an earlier run
     try:
         k6 = tool_environments.programs("k6") / "k6"
     except environments.InstallError as error:
         raise ToolError("k6 cannot be had", note=str(error), hint="--with locust") from error
-    command = [str(k6), "run", "--quiet", "--no-usage-report", "--no-color", "--env", f"PLAN={folder / 'plan.json'}"]
-    done = subprocess.run([*command, str(SCRIPT)], capture_output=True, text=True, check=False)
-    summary = folder / "summary.json"
+    command = [str(k6), "run", "--quiet", "--no-usage-report", "--no-color"]
+    command += ["--env", f"PLAN={(folder / 'plan.json').resolve()}", str(SCRIPT)]
+    done = child.run(command, folder)
     if done.returncode not in (0, _THRESHOLDS_CROSSED) or not summary.is_file():
         raise MeasurementError(f"k6 failed with {done.returncode}", note=(done.stderr or done.stdout).strip()[-2000:])
     return outcomes(json.loads(summary.read_text()), scenario)

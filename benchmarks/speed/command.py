@@ -7,6 +7,7 @@ smaller differences, and those of the steps themselves, which are no part of the
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -67,12 +68,16 @@ def measure(sides: dict[str, Side], seconds: float, budget_s: float) -> dict[str
     """Measure all sides in turn, until their intervals tell enough or the time is over; FEWEST rounds at least."""
     found: dict[str, list[Round]] = {name: [] for name in sides}
     began = time.monotonic()
-    with bar("measuring", budget_s) as drawn:
-        while len(found["this"]) < FEWEST or (time.monotonic() < began + budget_s and not _is_enough(found)):
-            for name, one in measure_round(sides, seconds).items():
-                found[name].append(one)
-            drawn.now(f"round {len(found['this'])}")
-            drawn.reach(time.monotonic() - began)
+    try:
+        with bar("measuring", budget_s) as drawn:
+            while len(found["this"]) < FEWEST or (time.monotonic() < began + budget_s and not _is_enough(found)):
+                for name, one in measure_round(sides, seconds).items():
+                    found[name].append(one)
+                drawn.now(f"round {len(found['this'])}")
+                drawn.reach(time.monotonic() - began)
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing is judged, and nothing kept; the same command begins anew", file=sys.stderr)
+        raise
     return found
 
 

@@ -5,13 +5,12 @@ the rounds with its 95 % interval.
 """
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.errors import MeasurementError
-from benchmarks.limit import cores
+from benchmarks.results import Machine
 from benchmarks.rounds import Interval, median_interval, ratios
 from benchmarks.speed.sides import Round
 from contracts import layout
@@ -113,9 +112,8 @@ def keep(found: Sequence[Verdict], rounds: Sequence[Round], commit: str, path: P
 
 def machine() -> str:
     """Say what kind of machine this is: its processor, and how many cores may be used."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.machine()}, {cores()} cores"
+    found = Machine.this()
+    return f"{found.cpu}, {found.cores} cores"
 
 
 def _seen(rounds: Sequence[Round], name: str) -> float:

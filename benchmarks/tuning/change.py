@@ -2,13 +2,14 @@
 
 import difflib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import results
 from benchmarks.limit import cores
+from benchmarks.results import Machine
 from benchmarks.tuning import settings_of_model
 from benchmarks.tuning.search import Found, Search
 from contracts import layout
@@ -37,12 +38,12 @@ def write(search: Search, found: Found, compared: Mapping[str, Any], changes: Se
         "release": f"{search.release.network}/{search.release.version}",
         "study": search.name,
         "objective": asdict(search.objective),
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": cores()},
+        "machine": asdict(Machine.this()),
         "changes": [*changes],
         "search": asdict(found),
         "compared": compared,
     }
-    whole.write(folder / "evidence.json", json.dumps(figures, indent=2) + "\n")
+    whole.write(folder / "evidence.json", json.dumps(results.plain(figures), indent=2) + "\n")
     whole.write(evidence, _evidence(search, found, compared, changes))
     return Written(patch, evidence)
 
@@ -62,6 +63,7 @@ def _diff(search: Search, found: Found, name: str) -> str:
 
 def _evidence(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str]) -> str:
     ratio = compared["throughput"]
+    rate = f" --rate {search.objective.per_s:g}" if search.objective.per_s else ""
     levels = "\n".join(
         f"| {level.connections or 'open loop'} | {level.per_s:,.0f} | {level.p50_ms:.2f} | {level.p99_ms:.2f} "
         f"| {level.cpu_us:,.0f} |"
@@ -79,5 +81,5 @@ throughput within the objective.
 |---|---|---|---|---|
 {levels}
 
-The same again: `python -m benchmarks tune {search.model} --p99-ms {search.objective.p99_ms:g}`
+The same again: `python -m benchmarks tune {search.model} --p99-ms {search.objective.p99_ms:g}{rate}`
 """

@@ -7,15 +7,16 @@ of the configurations, and the evidence beside it. Nothing is changed by itself.
 
 import argparse
 import functools
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 
 from benchmarks import target
 from benchmarks.errors import MeasurementError
+from benchmarks.releases import released
 from benchmarks.rounds import Interval, in_turn, median_interval, ratios
 from benchmarks.tuning import candidate, change, search, settings_of_model
 from benchmarks.tuning.candidate import Level, Objective
@@ -24,8 +25,8 @@ from benchmarks.tuning.settings_of_model import Tunable
 from benchmarks.tuning.space import Space
 from cli import tables
 from cli.tables import Table, console
-from contracts import bundle, golden, layout, repository
-from contracts.bundle import Bundle
+from contracts import layout
+from contracts.files import locks
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,34 @@ class Comparison:
 def main(options: argparse.Namespace) -> int:
     """Search, compare, write; return 0 also where nothing beats today's settings."""
     objective = Objective(options.p99_ms, options.rate)
-    release = _release((options.repository or target.repository()).resolve(), options.model)
+    release = released.asked((options.repository or target.repository()).resolve(), options.model)
     models = search.configured(release)
     if not models:
         raise MeasurementError(f"{options.model} has no setting to tune", note="no batching, no instances, no threads")
     folder = layout.artifacts() / "tuning" / options.model
     of = Search(release, options.model, Space(models), objective, options.seconds, folder)
     print(f"{options.model}: {objective}; {len(of.space.values)} settings, {options.budget:g} s, {of.name}")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        found = search.run(of, options.budget, functools.partial(print, flush=True))
+        with locks.locked(folder / ".lock", wait=False):
+            return _tuned(of, options)
+    except BlockingIOError as error:
+        told = f"another search for {options.model} is under way in {layout.shown(folder)}"
+        raise MeasurementError(told, hint="wait until it has ended, or stop it") from error
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on where it was")
-        return 130
+        print("\nStopped. The same command goes on where it was", file=sys.stderr)
+        raise
+
+
+def _tuned(of: Search, options: argparse.Namespace) -> int:
+    """Search, compare, write."""
+    objective = of.objective
+    found = search.run(of, options.budget, functools.partial(print, flush=True))
     print(f"{found.trials} trials, {found.failed} failed; it ended as {found.ended}")
     if found.trials < search.FEWEST:
         print("Too few to say anything. Next: the same command, which goes on where it was")
         return 1
-    today = {name: configured.settings for name, configured in models.items()}
+    today = {name: configured.settings for name, configured in of.space.models.items()}
     if found.throughput == 0.0:
         print(f"✗ Nothing that was tried holds {objective}: a looser one, or a machine with more cores")
         return 1
@@ -73,7 +85,8 @@ def main(options: argparse.Namespace) -> int:
     if not compared.is_better:
         print(f"✓ Nothing beats today's settings for sure: the best is {compared.throughput} of them")
         return 0
-    written = change.write(of, found, asdict(compared), changes, folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
+    folder = of.folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    written = change.write(of, found, asdict(compared), changes, folder)
     print("\n".join(changes))
     print(f"Evidence: {layout.shown(written.evidence)}")
     print(f"Next: git apply {layout.shown(written.patch)} && python -m export, for a release that has them")
@@ -108,21 +121,4 @@ def _compare(of: Search, found: Found, today: Mapping[str, Tunable], rounds: int
     held = [level.per_s if level.holds(of.objective) else 0.0 for level in winner]
     return Comparison(
         median_interval(ratios(held, [max(level.per_s, 1e-9) for level in before])), tuple(before), tuple(winner)
-    )
-
-
-def _release(root: Path, model: str) -> Bundle:
-    """Return the newest release that `model` belongs to.
-
-    Raises:
-        MeasurementError: it belongs to none, or has no golden requests.
-    """
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        versions = repository.versions(folder)
-        if not versions or not golden.read(folder / str(versions[-1])):
-            continue
-        if model in (found := bundle.of(root, folder.name, versions[-1])).models:
-            return found
-    raise MeasurementError(
-        f"{model} belongs to no release with golden requests in {layout.shown(root)}", hint="python -m export"
     )

@@ -15,13 +15,14 @@ from typing import Any
 import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.errors import MeasurementError
 from benchmarks.tuning import candidate, settings_of_model, space
 from benchmarks.tuning.candidate import CONNECTIONS, Level, Objective
 from benchmarks.tuning.settings_of_model import ONE_PROCESS, Configured, Tunable
 from benchmarks.tuning.space import Space
-from contracts import manifest
+from contracts import layout, manifest
 from contracts.bundle import Bundle
 from contracts.errors import ProjectError
 
@@ -98,13 +99,24 @@ def run(search: Search, budget_s: float, say: Callable[[str], None]) -> Found:
 def _opened(search: Search) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every trial
     search.folder.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{search.folder / 'study.db'}"
+    path = search.folder / "study.db"
     sampler = TPESampler(n_startup_trials=_STARTUP, multivariate=True)
-    study = optuna.create_study(
-        study_name=search.name, storage=storage, direction="maximize", sampler=sampler, load_if_exists=True
-    )
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # whoever tried it was killed
-        study.tell(trial.number, state=TrialState.FAIL)
+    try:
+        study = optuna.create_study(
+            study_name=search.name,
+            storage=f"sqlite:///{path}",
+            direction="maximize",
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # whoever tried it was stopped
+            study.tell(trial.number, state=TrialState.FAIL)
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        raise MeasurementError(
+            f"{layout.shown(path)}, which has the trials so far, cannot be used",
+            note=str(error).splitlines()[0],
+            hint="is the disk full? Else move the file away: the search begins anew",
+        ) from error
     return study
 
 

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 
-def write(path: Path, text: str, mode: int = 0o666) -> None:
+def write(path: Path, content: str | bytes, mode: int = 0o666) -> None:
     """Write a file in one step; readers never see half of it, and a link in its place is replaced.
 
     Args:
@@ -13,8 +13,8 @@ def write(path: Path, text: str, mode: int = 0o666) -> None:
     """
     partial = unused_name(path)
     try:
-        with os.fdopen(create(partial, mode), "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(create(partial, mode), "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.errors import MeasurementError
 from benchmarks.reporting import measurements, page
 from benchmarks.reporting.measurements import LIMIT, OURS, Result
 from tests.workspace import Workspace
@@ -82,6 +84,7 @@ def test_the_page_needs_nothing_else_and_says_what_was_compared(tmp_path: Path, 
     assert len(pictures) == 4 and all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     [row] = [line for line in markdown.splitlines() if line.startswith("| this project")]
     assert row == "| this project | 3,000 (2,700 … 3,300) | 50% | 9.0 | 360 | 1.00 | 0.0040 |"
+    assert "|\n!" not in markdown, "a picture right below a table is a row of it"
     table = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {8}, "a row of another length is no table"
 
@@ -91,6 +94,58 @@ def test_without_a_limit_there_are_no_shares_and_still_a_page(tmp_path: Path, wo
     done = workspace.run_here("benchmarks", "report", given, "--folder", folder)
     assert done.returncode == 0, done.stderr
     assert "| this project | 3,000 (2,700 … 3,300) | – | 9.0 | 360 | 1.00 |" in (folder / "report.md").read_text()
+
+
+def test_what_speaks_against_a_result_is_on_its_page(result: Result) -> None:
+    told = {**result.told, "failed": [{"task": "small", "system": "x", "label": "X", "why": "it ended\nlog"}]}
+    noisy = tuple(replace(one, rounds=tuple({**each, "others": 0.4} for each in one.rounds)) for one in
+                  result.measurements)  # fmt: skip
+    assert page.warnings(replace(result, told=told, measurements=noisy)) == [
+        "Of 3 rounds no interval is surer than 75%.",
+        "Others took 40% of the CPU: shares of the limit are not to be trusted.",
+        "Small: X is left out: it ended",
+    ]
+    assert "a machine that nobody described" in page.circumstances(replace(result, origin={}))[0]
+
+
+def test_nothing_that_does_nothing_has_a_share_of_the_limit(result: Result) -> None:
+    one = result.one("small", OURS, 64)
+    assert one is not None and result.share(one) is not None
+    assert result.share(replace(one, system=measurements.NOTHING)) is None
+    assert result.share(replace(one, rounds=one.rounds[:2])) is None, "other rounds than the limit's"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("per_s", float("nan"), "per_s is nan"),
+        ("cpu_us", None, "no measurements that can be read"),
+        ("p99_ms", float("inf"), "p99_ms is inf"),
+        ("per_s", 0, "nothing was answered"),
+        ("p50_ms", -1, "p50_ms is -1"),
+    ],
+)
+def test_a_figure_that_is_none_is_said(tmp_path: Path, key: str, value: object, told: str) -> None:
+    path = written(tmp_path / "peers-1.json")
+    found = json.loads(path.read_text())
+    found["measurements"][0]["rounds"][1][key] = value
+    path.write_text(json.dumps(found))
+    with pytest.raises(MeasurementError, match=told):
+        measurements.read(path)
+
+
+def test_half_a_file_and_one_of_nobody_are_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "peers-1.json")
+    text = path.read_text()
+    for content, told in (
+        (text[: len(text) // 2], "is no result"),
+        ("", "is no result"),
+        ("[]", "no result that says where"),
+        (text.replace('"origin"', '"whence"'), "does not say where they come from"),
+    ):
+        path.write_text(content)
+        with pytest.raises(MeasurementError, match=told):
+            measurements.read(path)
 
 
 def test_the_newest_result_is_meant_where_none_is_named(workspace: Workspace) -> None:

@@ -38,6 +38,32 @@ def test_what_is_kept_leaves_the_summary_as_it_is(
     )
 
 
+def test_a_number_that_json_has_not_is_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No percentile of no answers: what Python would write as NaN, other languages do not read."""
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    record = results.keep("some", {"figures": [{"p99_ms": float("nan")}, (float("inf"), 1.0)]})
+    for text in (record.read_text(), capsys.readouterr().out.splitlines()[-1]):
+        assert json.loads(text)["figures"] == [{"p99_ms": None}, [None, 1.0]]
+
+
+def test_figures_are_not_lost_with_the_room_on_a_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", "/proc")  # where nobody makes a folder
+    with pytest.raises(OSError, match="No such file"):
+        results.write("some", {"figures": [1, 2]})
+    assert json.loads(capsys.readouterr().out)["figures"] == [1, 2]
+
+
+def test_a_file_in_a_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MeasurementError, match="cannot be a folder"):
+            results.made(folder)
+
+
 def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"nothing\.json is no result: .*No such file"):
         results.read(tmp_path / "nothing.json")

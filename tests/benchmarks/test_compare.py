@@ -55,6 +55,13 @@ def test_two_runs_of_the_same_are_seldom_told_apart_although_the_machine_is_anot
     assert wrong <= 4, "of 30, where one or two are what it is made for"
 
 
+def test_of_two_noisy_rounds_nothing_is_known_and_nothing_breaks() -> None:
+    """The interval of so little would be wider than a float holds."""
+    random, systems = np.random.default_rng(0), tuple("abcdefghijklmnop")
+    before, after = (result(random, rounds=2, systems=systems, noise=noise) for noise in (0.01, 3.0))
+    assert {change.verdict for change in compare(before, after)} == {"unknown"}
+
+
 def test_what_a_system_is_by_chance_in_one_run_is_no_change_however_alike_its_rounds_are() -> None:
     random = np.random.default_rng(7)
     wrong = sum(

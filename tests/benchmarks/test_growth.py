@@ -1,5 +1,6 @@
 """How cost grows: what is written to measure it, and points from a real server."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def test_sizes_are_what_the_page_says() -> None:
     assert max(command.SIZES["connections"]) == 1024
     assert max(command.SIZES["versions"]) == 1000
     assert all(sizes[0] in (1, 28) for sizes in command.SIZES.values())
+
+
+def test_what_cannot_be_measured_is_said_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    options = argparse.Namespace(what=["batch", "versions"], sizes=[8], most=4, model=None, seconds=0.1)
+    assert command.main(options) == 1
+    assert capsys.readouterr().out.count("no size is left up to 4") == 2
 
 
 def test_a_release_that_is_not_sealed_is_said(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.errors import MeasurementError
-from benchmarks.peers import command, names, run, search, task
+from benchmarks.peers import command, names, process, run, search, task
 from benchmarks.peers.peer import PEERS, Peer
 from benchmarks.peers.run import Measured, System
 from benchmarks.peers.task import SHAPES
@@ -96,6 +96,25 @@ def test_systems_are_measured_in_turn_each_alone_and_one_that_fails_costs_no_fig
     assert [one for one in taken if one[0] == "a"] == [("a", 16), ("a", 1), ("a", 16)] * 3
 
 
+def test_of_a_run_that_was_stopped_the_whole_rounds_are_left() -> None:
+    def system(name: str, rounds: int, last: int, failed: str = "") -> System:
+        found = {1: [one_round(1.0)] * rounds, 16: [one_round(1.0)] * last}
+        return System(name, name, lambda *_: (one_round(1.0), {}), {}, (1, 16), failed=failed, found=found)
+
+    systems = [system("a", 3, 3), system("b", 3, 2), system("c", 1, 0, "it failed"), system("d", 2, 2)]
+    assert run.cut_to_whole_rounds(systems) == 2
+    assert [{len(rounds) for rounds in each.found.values()} for each in (systems[0], systems[1])] == [{2}, {2}]
+    assert run.cut_to_whole_rounds([system("a", 1, 0)]) == 0
+
+
+def test_an_environment_that_lacks_something_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (python := tmp_path / "python").write_text("#!/bin/sh\necho no package >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(tool_environments, "programs", lambda name: tmp_path)
+    with pytest.raises(MeasurementError, match=r"the environment of LitServe is damaged\n.*no package"):
+        process.versions(PEERS["litserve"])
+
+
 def test_what_others_take_of_the_machine_is_told() -> None:
     def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
         time.sleep(seconds)
@@ -106,9 +125,9 @@ def test_what_others_take_of_the_machine_is_told() -> None:
         system = System("ours", "ours", measure, {}, (1,))
         system.once(0.5)
     finally:
-        for process in busy:
-            process.kill()
-            process.wait()
+        for each in busy:
+            each.kill()
+            each.wait()
     [[one]] = system.found.values()
     assert one.others > 0.5
     assert "shares of the limit are not to be trusted" in run.neighbours([system])

@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks import target
 from benchmarks.errors import MeasurementError
-from benchmarks.rounds import in_turn, median_difference, median_interval, median_ratio, ratios
+from benchmarks.rounds import doubts, in_turn, median_difference, median_interval, median_ratio, ratios
+
+
+def test_an_interval_of_few_rounds_is_not_taken_for_more_than_it_is() -> None:
+    assert doubts(1) == "one round: nobody knows its noise"
+    assert doubts(3) == "of 3 rounds no interval is surer than 75%" and not doubts(5)
+    assert median_interval([3000.0]).spread == "3,000"
+    assert median_interval([2000.0, 3000.0, 4000.0]).spread == "3,000 (2,000 … 4,000)"
 
 
 def test_each_round_takes_every_measurement_in_turn() -> None:

@@ -1,19 +1,31 @@
 """Scenarios: what is sent when, what became of it, recorded traffic; Locust and k6 against a real server."""
 
+import argparse
+import gzip
+import io
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from rich.console import Console
 
 from benchmarks.errors import MeasurementError
-from benchmarks.scenarios import recording, scenario
+from benchmarks.releases import child
+from benchmarks.scenarios import command, plan, recording, scenario, with_locust
+from benchmarks.scenarios.plan import Call, Settings
 from benchmarks.scenarios.scenario import SCENARIOS, Scenario
-from benchmarks.scenarios.tally import Limits, Tally, merged, outcome
+from benchmarks.scenarios.tally import Limits, Tally, findings, merged, outcome
 from contracts.golden import GoldenRequest
 from tests.benchmarks.conftest import Site
 
@@ -98,6 +110,10 @@ def test_recorded_traffic_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert read[0].request.inputs[name].dtype == values.dtype
 
 
+def at(at_s: float) -> str:
+    return GOOD.replace('"at_s": 1', f'"at_s": {at_s}')
+
+
 GOOD = '{"at_s": 1, "model": "m", "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
 
 
@@ -108,19 +124,114 @@ GOOD = '{"at_s": 1, "model": "m", "inputs": [{"name": "x", "shape": [1], "dataty
         ("[]", "line 2"),
         ('{"at_s": 2, "model": "m"}', "no 'inputs'"),
         ('{"at_s": 2, "model": "m", "inputs": []}', "no inputs"),
-        (GOOD.replace('"at_s": 1', '"at_s": 0.5'), "behind 1"),
         (GOOD.replace('"at_s": 1', '"at_s": NaN'), "line 2"),
         (GOOD.replace("FP32", "FP33"), "FP33"),
         (GOOD.replace('"shape": [1]', '"shape": [2]'), "reshape"),
         (GOOD.replace('"FP32", "data": [1]', '"BYTES", "b64": ["%"]'), "line 2"),
         (GOOD.replace("}]}", '}], "priority": -1}'), "negative"),
+        (GOOD[:-9], "not whole: take it out"),
     ],
 )
 def test_a_line_that_is_no_request_is_named(line: str, told: str, tmp_path: Path) -> None:
-    (tmp_path / "traffic.jsonl").write_text(f"{GOOD}\n{line}\n")
+    (tmp_path / "traffic.jsonl").write_text(f"{GOOD}\n{line}")
     with pytest.raises(MeasurementError) as caught:
         recording.read(tmp_path / "traffic.jsonl")
     assert told in str(caught.value) and "line 2" in str(caught.value)
+
+
+def test_lines_are_sent_by_their_times_whatever_their_order(tmp_path: Path) -> None:
+    """Who writes a line when the answer is there does not write them in the order in which they began."""
+    (tmp_path / "traffic.jsonl").write_text("\n".join(at(at_s) for at_s in (7.5, 7, 9, 8)))
+    read = recording.read(tmp_path / "traffic.jsonl")
+    assert [each.at_s for each in read] == [0, 0.5, 1, 2]
+    assert recording.longest_pause_s(read) == 1 and recording.longest_pause_s(read[:1]) == 0
+
+
+def test_another_systems_text_and_gzip_are_read_and_half_of_it_is_said(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbf" + f"{at(0)}\r\n{at(1)}\r\n".encode()
+    path = tmp_path / "traffic.jsonl"
+    for content in (text, gzip.compress(text)):
+        path.write_bytes(content)
+        assert [each.at_s for each in recording.read(path)] == [0, 1]
+    path.write_bytes(gzip.compress(text)[:-12])
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        recording.read(path)
+
+
+def test_times_of_two_clocks_are_no_traffic_of_fifty_years(tmp_path: Path) -> None:
+    (tmp_path / "traffic.jsonl").write_text(f"{at(0)}\n{at(1_700_000_000)}\n")
+    with pytest.raises(MeasurementError, match=r"would take 19,676 days.*\n.*one clock"):
+        recording.read(tmp_path / "traffic.jsonl")
+
+
+def test_only_the_outputs_that_were_asked_for_are_asked_for(tmp_path: Path) -> None:
+    asked = at(1).replace("}]}", '}], "outputs": [{"name": "y"}]}')
+    (tmp_path / "traffic.jsonl").write_text(f"{at(0)}\n{asked}\n")
+    one, other = recording.read(tmp_path / "traffic.jsonl")
+    assert (one.outputs, other.outputs) == ((), ("y",)) and one.request is not other.request
+
+
+def test_what_came_all_at_once_has_no_rate_and_is_no_error() -> None:
+    tally = Tally()
+    tally.answered(1)
+    found = outcome("all", tally, 0)
+    assert not found.findings(Limits(p99_ms=2))
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(command.table([found], ""))
+    assert "–" in shown.getvalue() and "nan" not in shown.getvalue()
+
+
+def test_a_scenario_of_which_nothing_judged_was_sent_has_not_passed() -> None:
+    sent = outcome("all", Tally(), 1)
+    assert findings([], "all", Limits()) == ["all: nothing was sent"]
+    assert findings([sent], "priority 1", Limits()) == ["priority 1: nothing was sent"]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_is_due_is_known_without_a_server(name: str) -> None:
+    """So that a master knows what a worker that it lost should have sent, of each class."""
+    settings = Settings(scenario.named(name, 100, 5), ("model",), Limits(), "")
+    calls = [Call(GoldenRequest("model", {}, {}), {})]
+    assert plan.due(settings) == Counter(each.of for each in plan.planned(settings, calls))
+
+
+def test_a_program_that_is_stopped_ends_its_workers(tmp_path: Path) -> None:
+    """As Locust's master does, which ends them where it is told to, and cannot where it is killed."""
+    master = f"""
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+with subprocess.Popen(["sleep", "60"]) as worker:
+    open("worker", "w").write(str(worker.pid))
+    os.kill({os.getpid()}, signal.SIGUSR1)
+    try:
+        signal.pause()
+    finally:
+        worker.kill()
+"""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            child.run([sys.executable, "-c", master], tmp_path)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not psutil.pid_exists(int((tmp_path / "worker").read_text()))
+
+
+def test_what_an_earlier_run_counted_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text("[]")
+    options = argparse.Namespace(
+        connections=1, model=["nobody"], traffic=None, scenario="steady", rate=1, seconds=1,
+        p95_ms=None, p99_ms=None, max_errors=0, processes=None, page=None,
+    )  # fmt: skip
+    with pytest.raises(MeasurementError, match="nothing was counted"):
+        with_locust.run("http://127.0.0.1:1", options, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(MeasurementError, match="page cannot be at"):
+        options.page = taken.getsockname()[1]
+        with_locust.run("http://127.0.0.1:1", options, tmp_path)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:

@@ -5,15 +5,20 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from benchmarks.errors import MeasurementError
 from benchmarks.limit import cores
-from benchmarks.tuning import settings_of_model
+from benchmarks.releases import released
+from benchmarks.tuning import search, settings_of_model
+from benchmarks.tuning.search import Search
 from benchmarks.tuning.settings_of_model import Configured, Tunable, of_text
 from benchmarks.tuning.space import FEWEST_WITH_POLICY, Space, values_of
 from contracts import model_config
+from contracts.files import locks
 from tests.benchmarks import small_releases
 from tests.conftest import Workspace
 from tests.tracked import tracked_models
@@ -84,6 +89,33 @@ def test_what_differs_is_said() -> None:
     before = {"model": configured(PLAIN).settings}
     after = {"model": replace(before["model"], instances=2, preferred=())}
     assert settings_of_model.described(after, before) == ["model: instances 1 -> 2", "model: preferred 4 -> none"]
+
+
+def test_of_one_model_there_is_one_search_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workspace: Workspace
+) -> None:
+    """The second one would take the first one's server down, and its trial for one that was stopped."""
+    small_releases.write(workspace.repository)
+    folder = workspace.root / "artifacts" / "tuning" / "words"
+    folder.mkdir(parents=True)
+    with locks.locked(folder / ".lock"):
+        done = tune(workspace, "--p99-ms", "20")
+    assert done.returncode == 1 and "another search for words is under way" in done.stderr
+
+
+def test_trials_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    """Half a file, or a disk that is full: Optuna speaks of SQL."""
+    (tmp_path / "study.db").write_bytes(b"SQLite format 3\x00" + bytes(100))
+    with pytest.raises(
+        MeasurementError, match=r"which has the trials so far, cannot be used\n.*\n.*move the file away"
+    ):
+        search._opened(cast(Search, SimpleNamespace(folder=tmp_path, name="words")))
+    assert (tmp_path / "study.db").is_file()
+
+
+def test_a_repository_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="belongs to no release"):
+        released.asked(tmp_path / "missing", "words")
 
 
 def tune(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from cli import commands
-from cli.commands import Command, count, port, positive, positive_count
+from cli.commands import Command, count, port, positive, positive_count, share
 
 GIVEN: list[argparse.Namespace] = []
 
@@ -82,6 +82,7 @@ def test_arguments_are_read(read: Callable[[str], float], text: str, value: floa
         *((count, text) for text in ("-1", "1.5", "many", "")),
         *((positive_count, text) for text in ("0", "-1", "many")),
         *((positive, text) for text in ("0", "-1", "nan", "inf", "soon")),
+        *((share, text) for text in ("-0.1", "1.1", "nan", "half")),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused_by_name(read: Callable[[str], float], text: str) -> None:

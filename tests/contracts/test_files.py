@@ -81,6 +81,8 @@ with locks.locked(pathlib.Path({str(tmp_path / "lock")!r})):
         process.kill()
     with mine:
         assert mine.stdout is not None and mine.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError), locks.locked(tmp_path / "lock", wait=False):
+            raise AssertionError("two have it")
         mine.kill()
     with locks.locked(tmp_path / "lock"):
         pass
