@@ -50,12 +50,12 @@ def main(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("\nStopped, and nothing was counted. The same command begins anew", file=sys.stderr)
             raise
-    told = findings(found, judged, limits)
+    against = findings(found, judged, limits)
     console().print(table(found, f"{name}, {seconds:g} s, {options.with_}"))
-    print("\n".join(f"✗ {finding}" for finding in told) or f"✓ {judged} requests hold the limits")
-    figures = {"scenario": name, "with": options.with_, "limits": asdict(limits), "findings": told}
+    print("\n".join(f"✗ {finding}" for finding in against) or f"✓ {judged} requests hold the limits")
+    figures = {"scenario": name, "with": options.with_, "limits": asdict(limits), "findings": against}
     results.keep("scenario", {**figures, "outcomes": [asdict(each) for each in found]})
-    return 1 if told else 0
+    return 1 if against else 0
 
 
 def table(found: Sequence[Outcome], title: str) -> Table:
