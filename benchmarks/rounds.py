@@ -54,8 +54,10 @@ class Interval:
 
     @property
     def spread(self) -> str:
-        """Whole numbers, as in 3,000 (2,700 … 3,300); the median alone where there is no interval, of one round."""
-        return f"{self.median:,.0f} ({self.low:,.0f} … {self.high:,.0f})" if self.width else f"{self.median:,.0f}"
+        """As in 3,000 (2,700 … 3,300) or 25.1 (24.0 … 25.9); of one round, which has no interval, the median alone."""
+        places = 0 if self.median >= 100 else 1
+        median, low, high = (f"{each:,.{places}f}" for each in (self.median, self.low, self.high))
+        return f"{median} ({low} … {high})" if self.width else median
 
 
 def doubts(rounds: int) -> str:

@@ -15,6 +15,7 @@ def test_an_interval_of_few_rounds_is_not_taken_for_more_than_it_is() -> None:
     assert doubts(3) == "of 3 rounds no interval is surer than 75%" and not doubts(5)
     assert median_interval([3000.0]).spread == "3,000"
     assert median_interval([2000.0, 3000.0, 4000.0]).spread == "3,000 (2,000 … 4,000)"
+    assert median_interval([24.0, 25.14, 25.9]).spread == "25.1 (24.0 … 25.9)"
 
 
 def test_each_round_takes_every_measurement_in_turn() -> None:
