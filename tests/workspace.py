@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,8 +120,9 @@ def new_workspace(root: Path) -> Workspace:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
     # A request does not fail because the machine stalls for a second.
-    config = root / "model_repository" / PREPROCESS / "config.pbtxt"
-    config.write_text(config.read_text().replace("timeout_microseconds: 1000000 ", "timeout_microseconds: 60000000 "))
+    for door in (Path(PREPROCESS) / "config.pbtxt", Path(FAMILY) / "configs" / "cpu.pbtxt"):
+        config = root / "model_repository" / door
+        config.write_text(re.sub(r"(timeout_microseconds: )1000000\b", r"\g<1>60000000", config.read_text()))
     return Workspace(root)
 
 
@@ -133,4 +136,7 @@ def wait_for_farewells() -> None:
     for workspace, process in _farewells:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
-        assert not processes_of(workspace), "it said that it had stopped its server"
+        deadline = time.monotonic() + 10  # a process that ends is there for a moment
+        while left := [" ".join(each.info["cmdline"]) for each in processes_of(workspace)]:
+            assert time.monotonic() < deadline, f"it said that it had stopped its server: {left}"
+            time.sleep(0.1)
