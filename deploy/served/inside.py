@@ -47,14 +47,20 @@ def put(folder: Path, version: Path, release: Bundle, config_name: str | None) -
     Raises:
         ModelConfigError: a configuration is missing or is none, or one process cannot run the ensemble.
     """
-    if model_config.read(model_config.chosen(folder, config_name)).response_cache.enable:
+    one_process, ensemble = (model_config.read(model_config.chosen(folder, name)) for name in (config_name, None))
+    if one_process.response_cache.enable:
         raise ModelConfigError(
             f"{folder.name}: response_cache in configs/cpu.pbtxt would keep failures, too, as answers without outputs",
             hint="enable it in config.pbtxt: the ensemble is served then, which keeps answers alone",
         )
+    if _tensors(one_process) != _tensors(ensemble):
+        raise ModelConfigError(
+            f"{folder.name}: its configs/cpu.pbtxt has other inputs or outputs than its config.pbtxt",
+            hint="write them alike: clients of one shape are those of the other",
+        )
     own = {f.name: f for f in (*release.models.values(), *release.inside.values())}
     described = []
-    for step in _in_order(model_config.read(folder / model_config.FILE_NAME)):
+    for step in _in_order(ensemble):
         if step.model_name not in own:
             raise ModelConfigError(f"{folder.name} has {step.model_name} as a step, which its release has not")
         config = model_config.read(model_config.chosen(own[step.model_name], config_name))
@@ -93,6 +99,12 @@ def _in_order(ensemble: ModelConfig) -> Iterator[Any]:
         yield step
     if lacking := sorted({tensor.name for tensor in ensemble.output} - known):
         raise ModelConfigError(f"{ensemble.name}: no step makes the output {lacking[0]}")
+
+
+def _tensors(config: ModelConfig) -> dict[str, Any]:
+    """Return what a client has to know of a model's inputs and outputs."""
+    inputs = {tensor.name: (tensor.data_type, tuple(tensor.dims), tensor.optional) for tensor in config.input}
+    return inputs | {f"output {tensor.name}": (tensor.data_type, tuple(tensor.dims)) for tensor in config.output}
 
 
 def _check(ensemble: str, step: str, config: ModelConfig) -> None:

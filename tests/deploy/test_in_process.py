@@ -20,17 +20,19 @@ from tests.small_releases import files, written
 from tests.tracked import MODEL_REPOSITORY, tracked_models
 from training.families import FAMILIES
 
-ONE_PROCESS = 'name: "whole" backend: "inprocess" max_batch_size: 8'
-CACHE = "response_cache { enable: true }"
-ENSEMBLE = """
-name: "whole" platform: "ensemble" max_batch_size: 8
+TENSORS = """
 input [ { name: "IN" data_type: TYPE_STRING dims: [ 1 ] } ]
 output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
+"""
+ONE_PROCESS = f'name: "whole" backend: "inprocess" max_batch_size: 8 {TENSORS}'
+CACHE = "response_cache { enable: true }"
+STEPS = """
 ensemble_scheduling { step [
   { model_name: "net" model_version: -1 input_map { key: "x" value: "X" } output_map { key: "y" value: "OUT" } },
   { model_name: "before" model_version: -1 input_map { key: "IN" value: "IN" } output_map { key: "x" value: "X" } }
 ] }
 """
+ENSEMBLE = f'name: "whole" platform: "ensemble" max_batch_size: 8 {TENSORS} {STEPS}'
 NET = """
 backend: "onnxruntime" max_batch_size: 8
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
@@ -180,9 +182,10 @@ def test_what_is_left_out_knows_its_steps(release: Bundle, tmp_path: Path) -> No
         ("whole/configs/cpu.pbtxt", f"{ONE_PROCESS} {CACHE}", "would keep failures, too"),
         ("whole/config.pbtxt", ENSEMBLE.replace('"before"', '"absent"'), "has absent as a step, which"),
         ("whole/config.pbtxt", ENSEMBLE.replace('value: "IN"', 'value: "NONE"'), "waits for a tensor that no step"),
-        ("whole/config.pbtxt", ENSEMBLE.replace('name: "OUT" data', 'name: "MORE" data'), "makes the output MORE"),
+        ("whole/config.pbtxt", ENSEMBLE.replace('value: "OUT"', 'value: "MORE"'), "makes the output OUT"),
+        ("whole/config.pbtxt", ENSEMBLE.replace('name: "OUT" data', 'name: "MORE" data'), "other inputs or outputs"),
     ],
-    ids=["backend", "cache", "absent", "waits", "lacks"],
+    ids=["backend", "cache", "absent", "waits", "lacks", "differs"],
 )
 def test_what_one_process_cannot_run_is_refused_with_the_way_out(
     release: Bundle, tmp_path: Path, file: str, text: str, told: str
