@@ -47,16 +47,8 @@ class Call:
     config: Mapping[str, Any]  # as Triton hands it to a model
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]  # those that the ensemble has a use for
-
-    @property
-    def batched(self) -> bool:
-        """Whether the first dimension of its tensors is the batch."""
-        return self.max_batch_size > 0
-
-    @property
-    def max_batch_size(self) -> int:
-        """The rows that it takes at most."""
-        return int(self.config["max_batch_size"])
+    max_batch_size: int
+    batched: bool  # whether the first dimension of its tensors is the batch
 
     @property
     def is_python(self) -> bool:
@@ -132,7 +124,8 @@ def _call(described: Mapping[str, Any], folder: Path, version: str) -> Call:
         )
         for role in ("input", "output")
     }
-    return Call(described["model"], folder, version, config, ports["input"], ports["output"])
+    rows = config["max_batch_size"]
+    return Call(described["model"], folder, version, config, ports["input"], ports["output"], rows, rows > 0)
 
 
 def _port(tensor: Mapping[str, Any], names: Mapping[str, str]) -> Port:
