@@ -71,7 +71,7 @@ def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
     whole_ones = [system for system in systems if not system.failed]
     console(150).print(table(prepared, whole_ones))
     print(run.neighbours(whole_ones))
-    if told := doubts(options.rounds):
+    if told := doubts(len(whole_ones[0].found[1])):
         print(told)
     for system in systems:
         if system.failed:
@@ -151,6 +151,7 @@ def _measure(
             try:
                 run.run(systems, options.rounds, prepared.shape.times * options.seconds, step)
             except KeyboardInterrupt:
+                shown.say("Stopping what was started …")
                 if not (stopped := run.cut_to_whole_rounds(systems) > 0):
                     raise
             rounds = len(systems[0].found[1])
