@@ -20,7 +20,9 @@ ARROWS = {
     "export": {"cli", "training", "contracts"},
     "deploy": {"cli", "contracts"},
     "clients": {"cli", "contracts"},
-    "benchmarks": {"cli", "clients", "deploy", "export", "contracts"},
+    "store": {"cli", "contracts"},
+    "gateway": {"cli", "clients", "store", "contracts"},
+    "benchmarks": {"cli", "clients", "deploy", "export", "store", "contracts"},
     "examples": {"cli", "contracts"},
 }
 RUNS_IN_TRITON = [*tracked_models("*/*/*.py"), *(layout.ROOT / "deploy" / "backends").rglob("*.py")]

@@ -40,8 +40,10 @@ ROOMS = {
         "gpu_day",
     ),
     "clients": ("core", "transports", "filling", "command_line"),
+    "store": (),
+    "gateway": ("settings", "seen", "triton", "access", "brain", "raw", "authorize", "typed", "page", "running"),
 }
-PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "benchmarks")
+PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "store", "gateway", "benchmarks")
 MOST_MODULES = 12  # of a folder: more have rooms with names
 
 

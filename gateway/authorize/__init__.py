@@ -1,0 +1,1 @@
+"""A decision on headers alone, for a proxy that carries the bytes."""

@@ -1,0 +1,1 @@
+"""What becomes of a request: deadline, admission, circuit breaker, endpoint, arm."""

@@ -1,0 +1,1 @@
+"""What an operator decides: files, environment, and where each value comes from."""

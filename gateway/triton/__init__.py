@@ -1,0 +1,1 @@
+"""One Triton as the gateway speaks to it: connections, requests, signatures of its models."""

@@ -1,0 +1,1 @@
+"""The typed door: JSON, files and rows, validated against a model's own signature."""
