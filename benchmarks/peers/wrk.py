@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -87,6 +88,7 @@ class Generator:
         Raises:
             MeasurementError: an answer is wrong, or a request got none.
         """
+        self._settle(address)
         threads = min(THREADS, connections)
         found = self._scratch / "found"
         found.unlink(missing_ok=True)
@@ -133,19 +135,30 @@ class Generator:
         Raises:
             MeasurementError: one is wrong, or there is none.
         """
-        host, _, port = address.rpartition(":")
-        for place, question in enumerate(self._questions):
-            try:
-                with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
-                    connection.sendall(self._wire.request(question))
-                    response = HTTPResponse(connection, method="POST")
-                    response.begin()
-                    body = response.read()
-            except (OSError, HTTPException) as error:
-                raise MeasurementError(f"no answer from {address}: {error}") from error
-            if response.status != 200:
-                raise MeasurementError(f"{address} answered {response.status}: {body[:300].decode(errors='replace')}")
+        for place in range(len(self._questions)):
+            status, body = self._ask(address, place)
+            if status != HTTPStatus.OK:
+                raise MeasurementError(f"{address} answered {status}: {body[:300].decode(errors='replace')}")
             self._judge(place, body)
+
+    def _ask(self, address: str, place: int) -> tuple[int, bytes]:
+        host, _, port = address.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
+                connection.sendall(self._wire.request(self._questions[place]))
+                response = HTTPResponse(connection, method="POST")
+                response.begin()
+                return response.status, response.read()
+        except (OSError, HTTPException) as error:
+            raise MeasurementError(f"no answer from {address}: {error}") from error
+
+    def _settle(self, address: str) -> None:
+        """Wait for what the measurement before left behind: wrk goes, and its last requests are still in a queue."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while (status := self._ask(address, 0)[0]) != HTTPStatus.OK:
+            if time.monotonic() > deadline:
+                raise MeasurementError(f"{address} answers {status} to a single request")
+            time.sleep(0.01)
 
     def _read(self, found: Path, cpu_s: float, connections: int) -> Load:
         answers, different, latency_us, summary = 0, 0, dict[int, int](), list[int]()
