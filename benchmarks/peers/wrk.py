@@ -88,7 +88,6 @@ class Generator:
         Raises:
             MeasurementError: an answer is wrong, or a request got none.
         """
-        self._settle(address)
         threads = min(THREADS, connections)
         found = self._scratch / "found"
         found.unlink(missing_ok=True)
@@ -109,7 +108,9 @@ class Generator:
         if done.returncode or not found.exists():
             raise MeasurementError(f"wrk failed against {address}", note=(done.stderr + done.stdout).strip()[-500:])
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return self._read(found, cpu_s, connections)
+        load = self._read(found, cpu_s, connections)
+        self._settle(address)
+        return load
 
     def wait_until_ready(self, address: str, seconds: float, alive: "subprocess.Popen[bytes] | None" = None) -> None:
         """Ask until the first answer is right.
@@ -153,7 +154,7 @@ class Generator:
             raise MeasurementError(f"no answer from {address}: {error}") from error
 
     def _settle(self, address: str) -> None:
-        """Wait for what the measurement before left behind: wrk goes, and its last requests are still in a queue."""
+        """Wait until what wrk left under way is done: the next load finds no queue, and what is halted is idle."""
         deadline = time.monotonic() + _TIMEOUT_S
         while (status := self._ask(address, 0)[0]) != HTTPStatus.OK:
             if time.monotonic() > deadline:
