@@ -4,6 +4,7 @@ What is idle is stopped (SIGSTOP), so that a server with busy housekeeping harms
 after that, and is started for each of its turns.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ class Measured:
     answers: int  # all of them judged
     different: int  # of them
     load: float  # of the machine when the round began: processes that ran or waited, over a minute
+    taken_s: float = 0.0  # of the CPU, by server and generator, what warmed them up included
     others: float = 0.0  # share of the machine's CPU that neither server nor generator took, nor was idle
 
 
@@ -141,7 +143,8 @@ def measured(load: Load, cpu_s: float, machine: float) -> Measured:
     """Put together what a generator saw and what the server took."""
     seen = asdict(load)
     del seen["latency_us"]
-    return Measured(**seen, cpu_us=1e6 * cpu_s / load.answers, load=machine)
+    taken_s = cpu_s + 1e-6 * load.generator_us * load.answers
+    return Measured(**seen, cpu_us=1e6 * cpu_s / load.answers, load=machine, taken_s=taken_s)
 
 
 def _limit(task: Task, opened: ExitStack) -> System:
@@ -152,7 +155,7 @@ def _limit(task: Task, opened: ExitStack) -> System:
 
     def measure(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
         """Call one at a time for one connection, else in all processes: alone and in batches, whichever is more."""
-        load = machine_load()
+        load, before_s = machine_load(), _below_s()
         found = [one.measure(1, seconds)] if connections == 1 else [all_.measure(n, seconds / len(rows)) for n in rows]
         best = max(found, key=lambda each: each.per_s)
         alone = found[0]
@@ -167,6 +170,7 @@ def _limit(task: Task, opened: ExitStack) -> System:
             answers=round(best.per_s * seconds),
             different=0,
             load=load,
+            taken_s=_below_s() - before_s,
         )
         return made, {}
 
@@ -239,9 +243,14 @@ def _watched(measure: Callable[[], tuple[Measured, dict[int, int]]]) -> tuple[Me
     """Measure, and see what share of the machine's CPU somebody else took meanwhile."""
     began, busy_s, own_s = time.monotonic(), _busy_s(), time.process_time()
     one, latency_us = measure()
-    taken_s = _busy_s() - busy_s - (time.process_time() - own_s) - 1e-6 * (one.cpu_us + one.generator_us) * one.answers
-    share = taken_s / (limit.cores() * (time.monotonic() - began))
+    others_s = _busy_s() - busy_s - (time.process_time() - own_s) - one.taken_s
+    share = others_s / (limit.cores() * (time.monotonic() - began))
     return replace(one, others=round(min(max(share, 0.0), 1.0), 3)), latency_us
+
+
+def _below_s() -> float:
+    """Return what processes that this one has started took of the CPU: those of the limit, as servers are halted."""
+    return Tree(os.getpid()).cpu_s() - time.process_time()
 
 
 def _busy_s() -> float:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -107,7 +108,9 @@ class Generator:
         if done.returncode or not found.exists():
             raise MeasurementError(f"wrk failed against {address}", note=(done.stderr + done.stdout).strip()[-500:])
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return self._read(found, cpu_s, connections)
+        load = self._read(found, cpu_s, connections)
+        self._settle(address)
+        return load
 
     def wait_until_ready(self, address: str, seconds: float, alive: "subprocess.Popen[bytes] | None" = None) -> None:
         """Ask until the first answer is right.
@@ -133,19 +136,30 @@ class Generator:
         Raises:
             MeasurementError: one is wrong, or there is none.
         """
-        host, _, port = address.rpartition(":")
-        for place, question in enumerate(self._questions):
-            try:
-                with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
-                    connection.sendall(self._wire.request(question))
-                    response = HTTPResponse(connection, method="POST")
-                    response.begin()
-                    body = response.read()
-            except (OSError, HTTPException) as error:
-                raise MeasurementError(f"no answer from {address}: {error}") from error
-            if response.status != 200:
-                raise MeasurementError(f"{address} answered {response.status}: {body[:300].decode(errors='replace')}")
+        for place in range(len(self._questions)):
+            status, body = self._ask(address, place)
+            if status != HTTPStatus.OK:
+                raise MeasurementError(f"{address} answered {status}: {body[:300].decode(errors='replace')}")
             self._judge(place, body)
+
+    def _ask(self, address: str, place: int) -> tuple[int, bytes]:
+        host, _, port = address.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
+                connection.sendall(self._wire.request(self._questions[place]))
+                response = HTTPResponse(connection, method="POST")
+                response.begin()
+                return response.status, response.read()
+        except (OSError, HTTPException) as error:
+            raise MeasurementError(f"no answer from {address}: {error}") from error
+
+    def _settle(self, address: str) -> None:
+        """Wait until what wrk left under way is done: the next load finds no queue, and what is halted is idle."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while (status := self._ask(address, 0)[0]) != HTTPStatus.OK:
+            if time.monotonic() > deadline:
+                raise MeasurementError(f"{address} answers {status} to a single request")
+            time.sleep(0.01)
 
     def _read(self, found: Path, cpu_s: float, connections: int) -> Load:
         answers, different, latency_us, summary = 0, 0, dict[int, int](), list[int]()

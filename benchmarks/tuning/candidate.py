@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,14 @@ class Level:
 
 
 def write(release: Bundle, configured: Mapping[str, Configured], settings: Mapping[str, Tunable], into: Path) -> None:
-    """Write the release's models with other settings into the new folder `into`: not sealed, and served as they are.
+    """Write the release with other settings into the new repository `into`.
+
+    A sealed one becomes a sealed one, version 1, unsigned: what lies in a repository by itself is served as it lies, so
+    that no ensemble of it is run in one process.
 
     Raises:
         MeasurementError: a setting has no place in its text.
-        FolderError: a model cannot be copied.
+        FolderError, PublishError: a model cannot be copied.
     """
     for name, folder in release.models.items():
         target = into / name
@@ -64,7 +67,13 @@ def write(release: Bundle, configured: Mapping[str, Configured], settings: Mappi
             path = target / configured[name].path.relative_to(folder)
             path.unlink()  # a copy is read-only
             path.write_text(configured[name].changed(settings[name]))
-    copying.copy(release.directory, into / release.network / "1", _SEALS, outside=True)
+    version = into / release.network / "1"
+    copying.copy(release.directory, version, _SEALS, outside=True)
+    if not release.sealed:
+        return
+    models = bundle.write(into, release.network, version)
+    changed = replace(manifest.read(release.directory), version=1, models=models, files=manifest.files_of(version))
+    manifest.write(changed, version)
 
 
 @contextmanager

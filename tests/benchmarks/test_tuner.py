@@ -13,12 +13,14 @@ import pytest
 from benchmarks.errors import MeasurementError
 from benchmarks.limit import cores
 from benchmarks.releases import released
-from benchmarks.tuning import search, settings_of_model
+from benchmarks.tuning import candidate, search, settings_of_model
 from benchmarks.tuning.search import Search
 from benchmarks.tuning.settings_of_model import Configured, Tunable, of_text
 from benchmarks.tuning.space import FEWEST_WITH_POLICY, Space, values_of
-from contracts import model_config
+from contracts import bundle, manifest, model_config
 from contracts.files import locks
+from deploy.served import inside
+from tests import small_releases as releases
 from tests.benchmarks import small_releases
 from tests.conftest import Workspace
 from tests.tracked import tracked_models
@@ -116,6 +118,30 @@ def test_trials_that_cannot_be_read_are_said(tmp_path: Path) -> None:
 def test_a_repository_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="belongs to no release"):
         released.asked(tmp_path / "missing", "words")
+
+
+def test_what_is_tried_of_a_sealed_release_is_served_as_one(tmp_path: Path) -> None:
+    """With the changed settings in its bundle, and so with the ensembles in one process that its release has."""
+    root, into = tmp_path / "today", tmp_path / "tried"
+    small_releases.write(root)
+    (root / "words" / "configs").mkdir()
+    tensors = (root / "words" / "config.pbtxt").read_text().partition("ensemble_scheduling")[0]
+    one_process = tensors.replace('platform: "ensemble"', 'backend: "inprocess"') + "dynamic_batching { }"
+    (root / "words" / "configs" / "cpu.pbtxt").write_text(one_process)
+    version = root / "words_network" / "1"
+    models = bundle.write(root, "words_network", version)
+    made = releases.release_of(models, model="words_network", version=1, files=manifest.files_of(version))
+    manifest.write(made, version)
+    release = released.asked(root, "words")
+    models_of_it = search.configured(release)
+    settings = {name: each.settings for name, each in models_of_it.items()}
+    settings["words"] = replace(settings["words"], instances=3)
+    candidate.write(release, models_of_it, settings, into)
+    tried = bundle.of(into, "words_network", 1)
+    assert tried.sealed and {*tried.models} == {*release.models}
+    assert manifest.verify(tried.directory)
+    assert "count: 3" in (tried.models["words"] / "configs" / "cpu.pbtxt").read_text()
+    assert {*inside.shaped(tried, candidate.CONFIG_NAME).models} == {"words", "words_network"}
 
 
 def tune(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":
