@@ -16,7 +16,15 @@ from typing import Any, Self
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -105,13 +113,16 @@ class Database:
             raise SchemaError("SQLite in memory is no store", hint="name a file, as in sqlite:///store.db")
         self._file = Path(file)
         engine = create_async_engine(self.url, connect_args={"timeout": wait_s, "isolation_level": None})
-        event.listen(engine.sync_engine, "do_connect", self._make_folder)
+        event.listen(engine.sync_engine, "do_connect", self._make_file)
         event.listen(engine.sync_engine, "connect", _settle)
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
 
-    def _make_folder(self, *_: object) -> None:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _make_file(self, *_: object) -> None:
+        """Make a new file for its owner alone; SQLite gives those beside it the same rights."""
+        if not self._file.exists():
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def _postgresql(self, connections: int, wait_s: float) -> AsyncEngine:
         query = dict(self.url.query)
@@ -156,9 +167,17 @@ def is_gone(error: BaseException) -> bool:
     return _state(cause).startswith(_GONE) or (isinstance(error, InterfaceError) and "connection" in str(cause).lower())
 
 
+def is_refused(error: StatementError) -> bool:
+    """Tell whether an error is about what was to be stored, and would be the same for ever."""
+    cause = error.orig
+    if not isinstance(error, DBAPIError) or isinstance(error, DataError | IntegrityError):
+        return True
+    return _state(cause).startswith(("22", "23")) or "DataError" in type(cause).__name__ + repr(cause)
+
+
 def told(error: BaseException) -> str:
     """Return what a driver said, in one line and without the statement and what was to be stored."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
 
 
