@@ -22,5 +22,5 @@ def spool(options: argparse.Namespace) -> Path:
 
 def payloads(options: argparse.Namespace) -> Payloads:
     """Return whole inputs, those that wait in the spool and those in their place."""
-    place = options.payloads or os.environ.get("PAYLOADS_URL") or str(default_folder() / "payloads")
+    place = options.place or os.environ.get("PAYLOADS_URL") or str(default_folder() / "payloads")
     return Payloads(spool(options), place_of(place))

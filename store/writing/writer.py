@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import StatementError
 
+from contracts.files.locks import locked
 from store import schema
 from store.database import Database, is_refused, told
 from store.errors import DatabaseGoneError, PayloadError
@@ -26,7 +28,7 @@ from store.writing import batches, state
 from store.writing.rows import RefusedError, Row, row_of
 from store.writing.segments import Packed, Stretch, read
 
-REFUSED = "refused.jsonl"  # in the spool: what no table can hold
+REFUSED, REFUSED_LOCK = "refused.jsonl", "refused.lock"  # in the spool: what no table can hold
 
 _IDLE_S = 0.2  # between two looks at a spool that had nothing new
 _WAIT_S = (0.2, 5.0)  # for a database that is gone: at first, and at most
@@ -166,7 +168,7 @@ class Writer:
         lines = (
             {"why": why, "segment": segment, "end": packed.end, "record": packed.content.hex()} for packed, why in new
         )
-        with suppress(OSError), os.fdopen(_private(self._folder / REFUSED), "a") as kept:
+        with suppress(OSError), locked(self._folder / REFUSED_LOCK), _opened(self._folder / REFUSED) as kept:
             kept.writelines(f"{json.dumps(line)}\n" for line in lines)
 
     async def _finish(self, path: Path) -> None:
@@ -208,8 +210,9 @@ class Writer:
                 state.write(self._folder, self.state)
 
 
-def _private(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _opened(path: Path) -> TextIO:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "a")
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

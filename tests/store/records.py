@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import event as event_of
 from sqlalchemy import text
 
 from store.database import Database
 from store.migrations import migrating
+from store.spool import Spool
 from store.writing.writer import Writer
 
 _T = TypeVar("_T")
@@ -79,3 +82,29 @@ def changed(url: str, statement: str) -> None:
             await connection.execute(text(statement))
 
     in_store(url, change)
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """What is asked of a database within the block, without what begins and ends transactions."""
+    heard: list[str] = []
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            heard.append(statement)
+
+    event_of.listen(database.engine.sync_engine, "before_cursor_execute", hear)
+    try:
+        yield heard
+    finally:
+        event_of.remove(database.engine.sync_engine, "before_cursor_execute", hear)
+
+
+def spooled(folder: Path, *records: dict[str, Any]) -> Path:
+    """A spool with these records: its folder."""
+    spool = Spool(folder)
+    for record in records:
+        spool.put(record)
+    assert not spool.lost, spool.last_error
+    spool.close()
+    return folder

@@ -84,7 +84,7 @@ def hold(up: Site) -> None:
     assert (up_state := state.read(up.spool)).duplicates == 0 and up_state.damaged <= up.kills + ANSWERING
 
 
-@pytest.mark.parametrize("seconds", [2.5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_with_sqlite(seconds: float, tmp_path: Path) -> None:
     dice = random.Random(seconds)
     with site(tmp_path, f"sqlite:///{tmp_path / 'store.db'}", 0.001) as up:
@@ -95,12 +95,12 @@ def test_with_sqlite(seconds: float, tmp_path: Path) -> None:
     hold(up)
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(90, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(90, marks=pytest.mark.slow)])
 def test_with_postgresql(seconds: float, tmp_path: Path) -> None:
     dice = random.Random(seconds)
     with postgresql() as server, site(tmp_path, server.new(), 0.001) as up:
         try:
-            database_at = time.monotonic() + 1.5
+            database_at = time.monotonic() + 1
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 time.sleep(dice.uniform(0.1, 1.0))
