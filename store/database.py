@@ -163,7 +163,7 @@ class Database:
             named = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: f"__{uuid4()}__"}
 
         async def connect(*_: object, **__: object) -> Any:
-            import asyncpg
+            import asyncpg  # type: ignore[import-untyped]  # has no types
 
             return await asyncpg.connect(address, **options)
 

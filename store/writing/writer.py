@@ -199,17 +199,19 @@ class Writer:
             self._places = dict(found.tuples().all())
 
     def _waits(self, error: DatabaseGoneError) -> None:
-        if not self.state.waiting:
+        first = not self.state.waiting
+        if first:
             self.state.waiting_since = time.time_ns()
             self._say(f"{str(error).splitlines()[0]}; records wait in {self._folder}")
         self.state.waiting = str(error).splitlines()[0]
-        self._tell()
+        self._tell(now=first)
 
     def _goes_on(self) -> None:
         if self.state.waiting:
             away_s = (time.time_ns() - self.state.waiting_since) / 1e9
             self.state.waiting, self.state.waiting_since = "", 0
             self._say(f"the database is there again, after {away_s:,.1f} s")
+            self._tell(now=True)
 
     def _tell(self, *, now: bool = False) -> None:
         if now or time.monotonic() >= self._said_at:
