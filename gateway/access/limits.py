@@ -5,7 +5,7 @@ An inference is a row: a request of a batch of 32 is one request and 32 inferenc
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from gateway.errors import KeysError
@@ -35,11 +35,10 @@ class Limits:
     inferences_short: str | None = None
     inferences_long: str | None = None
     inferences_day: str | None = None
+    windows: tuple[Window, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", tuple(self._read()))
-
-    windows: tuple[Window, ...] = ()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -48,16 +47,14 @@ class Limits:
         Raises:
             KeysError: there is no limit of that name, or it is not written so.
         """
-        names = [each.name for each in fields(cls) if each.name != "windows"]
+        names = [each.name for each in fields(cls) if each.init]
         if strange := sorted(given.keys() - set(names)):
             raise KeysError(f"there is no limit {strange[0]!r}", note=f"limits are {', '.join(names)}")
         return cls(**{name: None if value is None else str(value) for name, value in given.items()})
 
     def kept(self) -> dict[str, str]:
         """Return those that are set, as `of` reads them."""
-        return {
-            each.name: value for each in fields(self) if each.name != "windows" and (value := getattr(self, each.name))
-        }
+        return {each.name: value for each in fields(self) if each.init and (value := getattr(self, each.name))}
 
     def _read(self) -> Iterator[Window]:
         """Yield the windows, the shortest first: what is refused by it has used up nothing of the others."""
