@@ -1,16 +1,19 @@
-"""Who asks, of the Authorization header: a key or a token, and what it may."""
+"""Who asks, of the Authorization header: a key or a token; what it may, and what it has left."""
 
 from dataclasses import replace
 
-from gateway.access.caller import Caller
 from gateway.access.limits import Limits
+from gateway.access.quotas import GoneError, Quotas
 from gateway.access.ring import Ring
-from gateway.access.scopes import read_all
+from gateway.access.scopes import DEFAULT, read_all
 from gateway.access.tokens import Tokens
-from gateway.refusals import NO_KEY, NOT_ALLOWED
+from gateway.caller import Caller
+from gateway.errors import Refusal
+from gateway.refusals import NO_KEY, NOT_ALLOWED, OVER_QUOTA
 
-NOBODY = Caller(None, "nobody", read_all(("infer:*", "read:*", "feedback:*")))
+NOBODY = Caller(None, "nobody", read_all(DEFAULT))
 _KEYS = "gk_"
+_CHALLENGE = {"www-authenticate": 'Bearer realm="gateway"'}
 
 
 class Access:
@@ -23,9 +26,16 @@ class Access:
     """
 
     def __init__(
-        self, ring: Ring, tokens: Tokens | None = None, *, required: bool = True, limits: Limits | None = None
+        self,
+        ring: Ring,
+        quotas: Quotas,
+        tokens: Tokens | None = None,
+        *,
+        required: bool = True,
+        limits: Limits | None = None,
     ) -> None:
-        self._ring, self._tokens, self._required, self._limits = ring, tokens, required, limits or Limits()
+        self._ring, self._quotas, self._tokens, self._required = ring, quotas, tokens, required
+        self._limits = limits or Limits()
 
     async def check(self, authorization: str | None) -> Caller:
         """Return whom the value of an Authorization header stands for.
@@ -35,25 +45,46 @@ class Access:
         """
         if authorization is None:
             if self._required:
-                raise NO_KEY("the request has no Authorization header")
+                raise _no_key("the request has no header Authorization")
             return NOBODY
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() != "bearer" or not given:
-            raise NO_KEY("the Authorization header is not Bearer KEY")
+            raise _no_key("the header Authorization is not Bearer KEY")
         if self._tokens is not None and not given.startswith(_KEYS) and given.count(".") == 2:
             found = await self._tokens.caller_of(given)
         else:
             found = self._ring.caller_of(given)
         if isinstance(found, str):
-            raise NO_KEY(found)
+            raise _no_key(found)
         return found if found.limits.windows else replace(found, limits=self._limits)
 
-    def demand(self, caller: Caller, action: str, model: str) -> None:
-        """See that a caller may do something.
+    def permit(self, caller: Caller, model: str, action: str) -> None:
+        """See that a caller may do something with a model.
 
         Raises:
             Refusal: it may not.
         """
         if not caller.may(action, model):
-            raise NOT_ALLOWED(f"the key {caller.name} has no scope {action}:{model}")
+            raise NOT_ALLOWED(f"the key {caller.name!r} has no scope {action}:{model}")
+
+    async def spend(self, caller: Caller, model: str, rows: int) -> dict[str, str]:
+        """Count a request; return what its answer says of the quota.
+
+        Raises:
+            Refusal: there is none left, or nobody can tell.
+        """
+        try:
+            standing = await self._quotas.take(caller, rows)
+        except GoneError:
+            raise OVER_QUOTA("nothing counts at the moment, and so nothing is allowed", retry_after_s=1.0) from None
+        if standing.allowed or (window := standing.window) is None:
+            return standing.headers
+        what = f"{window.amount:,} {window.unit} in {window.seconds:,} s"
+        if standing.retry_after is None:
+            raise OVER_QUOTA(f"{rows:,} rows at once never fit into {what}: send fewer", headers=standing.headers)
+        raise OVER_QUOTA(f"{what} are used up", retry_after_s=standing.retry_after, headers=standing.headers)
+
+
+def _no_key(why: str) -> Refusal:
+    return NO_KEY(why, headers=_CHALLENGE)

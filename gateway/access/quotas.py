@@ -15,7 +15,7 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 from limits.storage import storage_from_string
 
-from gateway.access.caller import Caller
+from gateway.caller import Caller
 from gateway.access.counted import InMemory
 from gateway.access.limits import DAY_S, Window
 from gateway.errors import SettingsError

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway.access.caller import Caller
+from gateway.caller import Caller
 
 _WRITTEN = re.compile(r"gk_([0-9a-f]{8})_[A-Za-z0-9_-]{32}")
 _NOBODYS = hashlib.sha256(b"nobody has it").digest()

@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 
-from gateway.access.caller import Caller
+from gateway.caller import Caller
 from gateway.access.issuer import Issuer
 from gateway.access.limits import Limits
 from gateway.access.scopes import ACTIONS, Scope
