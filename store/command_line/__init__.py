@@ -1,0 +1,1 @@
+"""`python -m store`: one module a command or two."""

@@ -1,0 +1,203 @@
+"""The store's database: SQLite in the artifacts folder, or PostgreSQL by URL.
+
+    async with Database() as database, database.reading() as connection:
+        await connection.execute(…)
+
+Whatever says that it is gone, slow, full or out of connections is a DatabaseGoneError; a mistake of ours stays what
+it is.
+"""
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from contracts import layout
+from store.errors import DatabaseGoneError, SchemaError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+# Classes of SQLSTATE: connection, password, database, resources (disk full, memory, connections), operator (shut down,
+# cancelled), system; and single ones: read-only (a standby), lock timeout, deadlock, serialization.
+_GONE = ("08", "28", "3D", "53", "57", "58", "25006", "55P03", "40P01", "40001")
+_GONE_SQLITE = ("locked", "disk i/o", "is full", "unable to open", "readonly", "busy")
+_ONE_VIEW = {"isolation_level": "REPEATABLE READ"}
+_NO_SCHEMA = ("42P01", "42703", "no such table", "no such column", "has no column")
+
+
+def default_folder() -> Path:
+    """Return the folder of the store where none is named: SQLite's file, the spool, whole inputs."""
+    return layout.artifacts() / "store"
+
+
+def default_url() -> str:
+    """Return the URL of the database: STORE_URL, else SQLite in the artifacts folder."""
+    return os.environ.get("STORE_URL") or f"sqlite:///{default_folder() / 'store.db'}"
+
+
+class Database:
+    """A pool of connections to one database; to be closed, or used as a context."""
+
+    def __init__(self, url: str | None = None, *, connections: int = 5, wait_s: float = 10.0) -> None:
+        """Make the pool; nothing is opened yet.
+
+        Args:
+            url: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; None for the default one.
+            connections: At most.
+            wait_s: For a connection, a lock, or the answer to a statement.
+
+        Raises:
+            SchemaError: the URL is none, or of another kind of database.
+        """
+        self.url = _url(url or default_url())
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = self._sqlite(wait_s) if self.is_sqlite else self._postgresql(connections, wait_s)
+        # All statements of a transaction that reads see the same rows; SQLite's do so anyway.
+        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(**_ONE_VIEW)
+        self._writer = self.engine.execution_options(writes=True)
+
+    def __str__(self) -> str:
+        """Return the URL without the password."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that reads: all of its statements see the same rows.
+
+        Raises:
+            DatabaseGoneError: it does not answer, or not in time.
+        """
+        with self._translated():
+            async with self._reader.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that writes, committed in the end unless something is raised.
+
+        Raises:
+            DatabaseGoneError: it does not answer, or not in time. Whether a commit was done is not known.
+        """
+        with self._translated():
+            async with self._writer.begin() as connection:
+                yield connection
+
+    def _sqlite(self, wait_s: float) -> AsyncEngine:
+        file = self.url.database
+        if not file or file == ":memory:":
+            raise SchemaError("SQLite in memory is no store", hint="name a file, as in sqlite:///store.db")
+        self._file = Path(file)
+        engine = create_async_engine(self.url, connect_args={"timeout": wait_s, "isolation_level": None})
+        event.listen(engine.sync_engine, "do_connect", self._make_folder)
+        event.listen(engine.sync_engine, "connect", _settle)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+
+    def _make_folder(self, *_: object) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _postgresql(self, connections: int, wait_s: float) -> AsyncEngine:
+        query = dict(self.url.query)
+        name = str(query.pop("application_name", "store"))
+        options: dict[str, Any] = {"timeout": wait_s, "command_timeout": wait_s}
+        options["server_settings"] = {"application_name": name}
+        if ssl := query.pop("sslmode", None):  # libpq's name for it; asyncpg has another
+            options["ssl"] = ssl
+        if query.pop("pgbouncer", None):  # between two transactions the connection may be another
+            names = {"prepared_statement_name_func": lambda: f"__{uuid4()}__"}
+            options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0, **names}
+        self.url = self.url.set(query=query)
+        return create_async_engine(
+            self.url, connect_args=options, pool_size=connections, max_overflow=0, pool_timeout=wait_s,
+            pool_pre_ping=True, pool_recycle=1800,
+        )  # fmt: skip
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_gone(error):
+                hint = "records wait in the spool meanwhile: python -m store status"
+                raise DatabaseGoneError(f"the database {self} does not answer: {told(error)}", hint=hint) from error
+            if _lacks_schema(error):
+                fact = f"the database {self} lacks what this version of the store asks for: {told(error)}"
+                raise SchemaError(fact, hint="python -m store migrate") from error
+            raise
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tell whether an error means that the same may succeed later, without a change to what is asked."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError | TimeoutError | OSError) or _state(error).startswith(_GONE)
+    cause = error.orig
+    inner = cause.__cause__ if cause is not None else None
+    if error.connection_invalidated or any(isinstance(each, OSError | TimeoutError) for each in (cause, inner)):
+        return True
+    if isinstance(cause, sqlite3.Error):
+        return any(word in str(cause).lower() for word in _GONE_SQLITE)
+    return _state(cause).startswith(_GONE) or (isinstance(error, InterfaceError) and "connection" in str(cause).lower())
+
+
+def told(error: BaseException) -> str:
+    """Return what a driver said, in one line and without the statement and what was to be stored."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
+
+
+def _state(error: object) -> str:
+    """Return the SQLSTATE that an error of asyncpg's has, also where SQLAlchemy does not wrap it: as it connects."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def _lacks_schema(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return cause is not None and any(word in f"{_state(cause)} {cause}" for word in _NO_SCHEMA)
+
+
+def _url(text: str) -> URL:
+    try:
+        url = make_url(text)
+        return url.set(drivername=_DRIVERS[url.get_backend_name()])
+    except (ArgumentError, KeyError, NoSuchModuleError, ValueError):  # none of them is repeated: it may hold a password
+        raise SchemaError(
+            "the store's URL is neither SQLite's nor PostgreSQL's",
+            hint="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store",
+        ) from None
+
+
+def _settle(connection: Any, _: object) -> None:
+    """Make a new connection to SQLite as we need it."""
+    cursor = connection.cursor()
+    for pragma in (
+        "auto_vacuum=INCREMENTAL",  # a file that was emptied can be made smaller; must come first
+        "journal_mode=WAL",  # who reads is not in the way of who writes
+        "synchronous=FULL",  # the spool is removed after a commit
+        "secure_delete=ON",  # what was erased is not in the file any more
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction that will write with its lock: later SQLite would refuse at once, and not wait for it."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

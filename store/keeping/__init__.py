@@ -1,0 +1,1 @@
+"""What becomes of records with time: retention, erasure, backups."""

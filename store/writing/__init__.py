@@ -1,0 +1,1 @@
+"""Spool to database: segments, rows, and the process that takes them there."""
