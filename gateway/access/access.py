@@ -1,8 +1,5 @@
 """Who asks, of the Authorization header: a key or a token; what it may, and what it has left."""
 
-from dataclasses import replace
-
-from gateway.access.limits import Limits
 from gateway.access.quotas import GoneError, Quotas
 from gateway.access.ring import Ring
 from gateway.access.scopes import DEFAULT, read_all
@@ -22,20 +19,10 @@ class Access:
     Args:
         tokens: None: there is no issuer, and keys alone are taken.
         required: Whether nobody may ask without one.
-        limits: Of keys that have none of their own.
     """
 
-    def __init__(
-        self,
-        ring: Ring,
-        quotas: Quotas,
-        tokens: Tokens | None = None,
-        *,
-        required: bool = True,
-        limits: Limits | None = None,
-    ) -> None:
+    def __init__(self, ring: Ring, quotas: Quotas, tokens: Tokens | None = None, *, required: bool = True) -> None:
         self._ring, self._quotas, self._tokens, self._required = ring, quotas, tokens, required
-        self._limits = limits or Limits()
 
     async def check(self, authorization: str | None) -> Caller:
         """Return whom the value of an Authorization header stands for.
@@ -53,11 +40,12 @@ class Access:
             raise _no_key("the header Authorization is not Bearer KEY")
         if self._tokens is not None and not given.startswith(_KEYS) and given.count(".") == 2:
             found = await self._tokens.caller_of(given)
-        else:
-            found = self._ring.caller_of(given)
-        if isinstance(found, str):
-            raise _no_key(found)
-        return found if found.limits.windows else replace(found, limits=self._limits)
+            if isinstance(found, str):
+                raise _no_key(found)
+            return found
+        if (caller := self._ring.caller_of(given)) is None:
+            raise _no_key("the key is not known, has expired or was revoked")
+        return caller
 
     def permit(self, caller: Caller, model: str, action: str) -> None:
         """See that a caller may do something with a model.
@@ -66,7 +54,7 @@ class Access:
             Refusal: it may not.
         """
         if not caller.may(action, model):
-            raise NOT_ALLOWED(f"the key {caller.name!r} has no scope {action}:{model}")
+            raise NOT_ALLOWED(f"the key {caller.name!r} has no scope {model}:{action}")
 
     async def spend(self, caller: Caller, model: str, rows: int) -> dict[str, str]:
         """Count a request; return what its answer says of the quota.

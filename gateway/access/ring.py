@@ -1,62 +1,58 @@
-"""The keys that count, in memory: read from the store again every two seconds, and kept where it is gone.
-
-A key is `gk_<id>_<secret>`. The store has the SHA-256 of the whole, never the key. Who asks with an id that is not
-there waits as long as one whose secret is wrong: both are compared.
-"""
+"""The keys that count, in memory: read from the store again every two seconds, and kept where it is gone."""
 
 import asyncio
-import hashlib
-import hmac
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
+from gateway.access.limits import Limits
+from gateway.access.scopes import read_all
 from gateway.caller import Caller
+from gateway.errors import KeysError
+from store.keys import Key, authentic
 
-_WRITTEN = re.compile(r"gk_([0-9a-f]{8})_[A-Za-z0-9_-]{32}")
-_NOBODYS = hashlib.sha256(b"nobody has it").digest()
+PRIORITY = "priority_most"  # kept beside a key's limits
+_URGENT = 2  # the most urgent class of a key that does not say: see gateway/brain/admission.py
 log = logging.getLogger("gateway.access")
+Read = Callable[[], Awaitable[Sequence[Key]]]
 
 
 @dataclass(frozen=True)
-class Held:
-    """A key as the gateway knows it.
-
-    Attributes:
-        caller: Whom it stands for.
-        digest: SHA-256 of the key.
-        expires: Unix seconds; None: it does not.
-        before: SHA-256 of the key that it has taken the place of, and until when that still counts.
-    """
-
-    caller: Caller
-    digest: bytes
-    expires: float | None = None
-    before: tuple[bytes, float] | None = None
-
-
-Read = Callable[[], Awaitable[Sequence[Held]]]
+class _Held:
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    callers: Mapping[str, Caller] = field(default_factory=dict)
 
 
 class Ring:
     """Keys by id. Use it as an asynchronous context manager: it refreshes them meanwhile.
 
     Args:
-        read: Reads all that are not revoked.
+        read: Reads all keys.
         refresh_s: After how long they are read again.
+        limits: Of keys that have none of their own.
         on_failure: Told of each failure to read.
+
+    Attributes:
+        read_at: When they were read last, on the monotonic clock; None: never yet.
     """
 
-    def __init__(self, read: Read, refresh_s: float = 2.0, on_failure: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        read: Read,
+        refresh_s: float = 2.0,
+        limits: Limits | None = None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         self._read, self._refresh_s, self._on_failure = read, refresh_s, on_failure
-        self._held: dict[str, Held] = {}
+        self._limits = limits or Limits()
+        self._held = _Held()
         self._task: asyncio.Task[None] | None = None
-        self.read_at: float | None = None  # on the monotonic clock; None: never yet
+        self.read_at: float | None = None
 
-    async def __aenter__(self) -> "Ring":
+    async def __aenter__(self) -> Self:
         await self.refresh()
         self._task = asyncio.create_task(self._keep())
         return self
@@ -67,39 +63,51 @@ class Ring:
             with suppress(asyncio.CancelledError):
                 await self._task
 
+    def __len__(self) -> int:
+        return len(self._held.keys)
+
     async def refresh(self) -> bool:
         """Read the keys anew; those that are known stay where they cannot be read."""
         try:
-            held = await self._read()
+            keys = await self._read()
         except Exception as error:  # whatever a database, its driver or the network raises
-            log.warning("the keys cannot be read, those last read stay: %s", type(error).__name__)
+            log.warning("the keys cannot be read, those read last stay: %s", type(error).__name__)
             self._on_failure()
             return False
-        self._held = {str(each.caller.key_id): each for each in held}
+        callers = {key.id: caller for key in keys if (caller := self._caller(key)) is not None}
+        self._held = _Held({key.id: key for key in keys if key.id in callers}, callers)
         self.read_at = time.monotonic()
         return True
 
-    def __len__(self) -> int:
-        return len(self._held)
+    def caller_of(self, secret: str) -> Caller | None:
+        """Return whom a key stands for; None: nobody. How long that takes tells nothing of the keys."""
+        held = self._held
+        key = authentic(held.keys, secret, time.time_ns())
+        return None if key is None else held.callers[key.id]
 
-    def caller_of(self, key: str) -> Caller | str:
-        """Return whom a key stands for, or in words why it stands for nobody."""
-        written = _WRITTEN.fullmatch(key)
-        held = self._held.get(written[1]) if written else None
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        is_own = hmac.compare_digest(digest, held.digest if held else _NOBODYS)
-        before = held.before if held and held.before else (_NOBODYS, 0.0)
-        was_own = hmac.compare_digest(digest, before[0])
-        if held is None or not (is_own or was_own):
-            return "the key is not known"
-        now = time.time()
-        if not is_own and now >= before[1]:
-            return "the key was replaced by another, and its time is over"
-        if held.expires is not None and now >= held.expires:
-            return "the key has expired"
-        return held.caller
+    def _caller(self, key: Key) -> Caller | None:
+        try:
+            return caller_of(key, self._limits)
+        except (KeysError, ValueError, TypeError) as error:  # of another version of the gateway, or by hand
+            log.error("the key %s is not taken: %s", key.id, error)
+            return None
 
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_s)
             await self.refresh()
+
+
+def caller_of(key: Key, default: Limits | None = None) -> Caller:
+    """Return whom a key of the store stands for.
+
+    Args:
+        default: The limits of one that has none.
+
+    Raises:
+        KeysError: its scopes or limits cannot be read.
+    """
+    kept = dict(key.limits)
+    most = int(kept.pop(PRIORITY, _URGENT))
+    limits = Limits.of(kept)
+    return Caller(key.id, key.name, read_all(key.scopes), limits if limits.windows else default or limits, most)

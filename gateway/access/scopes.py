@@ -1,4 +1,4 @@
-"""What a key may do: an action on the models whose names fit a pattern, written `infer:fashion*`."""
+"""What a key may do: an action on the models whose names fit a pattern, written `fashion*:infer`."""
 
 import re
 from collections.abc import Iterable
@@ -9,25 +9,25 @@ from typing import Self
 
 from gateway.errors import KeysError
 
-# `admin` is on what there is to administer, not on models: admin:keys.
-ACTIONS = ("infer", "read", "feedback", "admin")
-DEFAULT = ("infer:*", "read:*", "feedback:*")
-_WRITTEN = re.compile(r"([a-z]+):([A-Za-z0-9_.*?-]{1,128})")
+# `admin` is of what there is to administer, not of models: keys:admin. `*` is all of them.
+ACTIONS = ("infer", "read", "feedback", "admin", "*")
+DEFAULT = ("*:infer", "*:read", "*:feedback")
+_WRITTEN = re.compile(r"([A-Za-z0-9_.*?-]{1,128}):([a-z]+|\*)")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """An action, and a pattern of the names of models: * any characters, ? one."""
+    """A pattern of the names of models (* is any characters, ? one), and what may be done with those."""
 
-    action: str
     pattern: str
+    action: str
     _fits: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_fits", re.compile(translate(self.pattern)))
 
     def __str__(self) -> str:
-        return f"{self.action}:{self.pattern}"
+        return f"{self.pattern}:{self.action}"
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -37,17 +37,17 @@ class Scope:
             KeysError: it is none.
         """
         found = _WRITTEN.fullmatch(text)
-        if found is None or found[1] not in ACTIONS:
+        if found is None or found[2] not in ACTIONS:
             raise KeysError(
                 f"{text!r} is no scope",
-                note=f"a scope is ACTION:MODELS, and an action one of {', '.join(ACTIONS)}",
-                hint="infer:fashion, read:*, admin:keys",
+                note=f"a scope is MODELS:ACTION, and an action one of {', '.join(ACTIONS)}",
+                hint="fashion*:infer, *:read, keys:admin",
             )
         return cls(found[1], found[2])
 
     def allows(self, action: str, model: str) -> bool:
         """Tell whether it allows an action on a model."""
-        return self.action == action and self._fits.match(model) is not None
+        return self.action in (action, "*") and self._fits.match(model) is not None
 
 
 def read_all(texts: Iterable[str]) -> tuple[Scope, ...]:

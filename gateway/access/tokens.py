@@ -82,7 +82,7 @@ def _scopes(claim: object) -> tuple[Scope, ...]:
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
     found = []
     for word in words:
-        if isinstance(word, str) and word.partition(":")[0] in ACTIONS:
+        if isinstance(word, str) and word.rpartition(":")[2] in ACTIONS:
             try:
                 found.append(Scope.read(word))
             except KeysError:  # of another service that has the same word

@@ -72,7 +72,7 @@ class Oidc(Section):
     issuer: str | None = Field(None, description="as in https://login.example.org; none: tokens are not taken")
     audience: str | None = Field(None, description="that a token must be meant for")
     algorithms: OneOrMore = ("RS256", "ES256", "PS256", "EdDSA")
-    scopes_claim: str = Field("scope", description="of the token: words, or a list, as infer:fashion* read:*")
+    scopes_claim: str = Field("scope", description="of the token: words, or a list, as fashion*:infer *:read")
     refresh_s: Seconds = Field(300.0, description="after how long the issuer's keys are asked for again")
     leeway_s: float = Field(30.0, ge=0, le=300)
     priority_most: int = Field(1, ge=1, le=9)
