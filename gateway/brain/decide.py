@@ -1,0 +1,297 @@
+"""What becomes of a request: whether it goes to Triton, where to, with how much time, and what is written down of it.
+
+Both doors ask the same way:
+
+    caller = await access.check(authorization)
+    model = await brain.model(caller, name, version, "infer")       # then read what was sent against its signature
+    async with brain.admitted(caller, asked) as admitted:
+        async with await admitted.infer(headers, body) as answer:
+            ...                                                     # admitted.headers belong into the answer
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from contracts.errors import ModelConfigError
+from gateway.brain.admission import DEFAULT_CLASS, Admission, Room
+from gateway.brain.breaker import Breaker, Rule
+from gateway.brain.deadline import Deadline, passed
+from gateway.brain.endpoints import Endpoints
+from gateway.caller import Caller
+from gateway.errors import BrokenError, LateError, Refusal, UpstreamError
+from gateway.triton.connection import Body
+from gateway.triton.models import Model, Models
+from gateway.triton.upstream import Answer
+
+ARM = "stable"  # the only one until releases are judged
+SLOW_S = 10.0  # a Triton that had so much time and did not answer has failed; with less its caller was in a hurry
+_OVERLOAD = (b"Exceeds maximum queue size", b"Request timeout expired")  # core/src/scheduler_utils.cc, with 503
+
+
+class Access(Protocol):
+    """Who may do what, and how much of it."""
+
+    async def check(self, authorization: str | None) -> Caller:
+        """Say who asks, by the value of the header `Authorization`; a Refusal (401) if nobody does."""
+
+    def permit(self, caller: Caller, model: str, action: str) -> None:
+        """Raise a Refusal (403) unless this caller may do so with this model."""
+
+    async def spend(self, caller: Caller, model: str, rows: int) -> Mapping[str, str]:
+        """Count a request and its rows; the answer's `RateLimit-*`, or a Refusal (429)."""
+
+
+class Spool(Protocol):
+    """Where records go, at once and without fail: store.spool."""
+
+    def put(self, record: dict[str, Any]) -> None:
+        """Take one."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller asks for.
+
+    Attributes:
+        door: "raw" or "typed".
+        action: "infer".
+        rows: Inferences: the batch, 1 of a model that has none.
+        priority: A class, 1 to 3; None is the default.
+        request_id: The caller's, or one that was made for it; up to 64 characters.
+    """
+
+    door: str
+    model: str
+    version: str | None
+    action: str
+    rows: int
+    priority: int | None
+    deadline: Deadline
+    request_id: str
+    traceparent: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a request that was let through: what metrics, the record and the log are made of.
+
+    Attributes:
+        status: Of HTTP, as the caller got it; 499: its caller went away.
+        queued_s: In front of the gateway's gate.
+        triton_s: From the request's first byte to the answer's first; None: no answer.
+        inputs, outputs: A summary, for the record.
+        payload: Where all of the inputs were written to.
+    """
+
+    asked: Asked
+    caller: Caller
+    arm: str
+    release: str
+    status: int = 0
+    started: float = field(default_factory=time.monotonic)
+    queued_s: float = 0.0
+    triton_s: float | None = None
+    latency_s: float = 0.0
+    endpoint: str = ""
+    inputs: dict[str, Any] | None = None
+    outputs: dict[str, Any] | None = None
+    payload: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as the store keeps it."""
+        return {
+            "kind": "prediction",
+            "id": self.asked.request_id,
+            "time": time.time_ns(),
+            "door": self.asked.door,
+            "key": self.caller.key_id,
+            "model": self.asked.model,
+            "release": self.release,
+            "arm": self.arm,
+            "rows": self.asked.rows,
+            "latency_ms": round(self.latency_s * 1e3, 3),
+            "triton_ms": None if self.triton_s is None else round(self.triton_s * 1e3, 3),
+            "status": self.status,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "payload": self.payload,
+        }
+
+
+class Metrics(Protocol):
+    """What counts."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Count a request that was let through."""
+
+    def refused(self, asked: Asked, refusal: Refusal) -> None:
+        """Count one that was not."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an operator decides of all models' requests."""
+
+    room: Room = field(default_factory=Room)
+    breaker: Rule = field(default_factory=Rule)
+    default_timeout_s: float = 30.0
+    most_timeout_s: float = 300.0
+
+
+class Brain:
+    """Decides; everything that it needs is given to it."""
+
+    def __init__(
+        self, *, access: Access, endpoints: Endpoints, spool: Spool, metrics: Metrics, rules: Rules | None = None
+    ) -> None:
+        self.access = access
+        self.endpoints = endpoints
+        self.models = Models(endpoints.get)
+        self.spool = spool
+        self.metrics = metrics
+        self.rules = rules or Rules()
+        self._gates: dict[tuple[str, str], tuple[Admission, Breaker]] = {}
+
+    def deadline(self, header: str | None) -> Deadline:
+        """Return the deadline of a request with this header `Request-Timeout-Ms`.
+
+        Raises:
+            Refusal: 400, it cannot be read.
+        """
+        return Deadline.of(header, self.rules.default_timeout_s, self.rules.most_timeout_s)
+
+    async def model(self, caller: Caller, name: str, version: str | None, action: str) -> Model:
+        """Return a model that this caller may ask.
+
+        Raises:
+            Refusal: 403, it may not; 404, there is none; 503, no Triton says what there is.
+        """
+        self.access.permit(caller, name, action)  # before: nobody learns what there is by asking
+        try:
+            model = await self.models.get(name, version or "")
+        except (UpstreamError, ModelConfigError) as error:
+            detail = "no server says what models there are"
+            raise Refusal(503, "server-unavailable", "No server answers", detail, retry_after_s=1.0) from error
+        if model is None:
+            what = f"{name}, version {version}" if version else name
+            raise Refusal(404, "unknown-model", "There is no such model", f"{what} is not served here")
+        return model
+
+    def admitted(self, caller: Caller, asked: Asked) -> "Admitted":
+        """Let a request through, while an `async with` lasts.
+
+        Raises, when it is entered:
+            Refusal: no scope (403), no such model (404), no quota left (429), the circuit is open or the model
+                overloaded (503), the deadline passed (504).
+        """
+        return Admitted(self, caller, asked)
+
+    def gate(self, model: str, arm: str) -> tuple[Admission, Breaker]:
+        """Return what stands before an arm of a model that there is."""
+        if (model, arm) not in self._gates:
+            self._gates[model, arm] = Admission(self.rules.room), Breaker(self.rules.breaker)
+        return self._gates[model, arm]
+
+
+class Admitted:
+    """A request that was let through.
+
+    Attributes:
+        model: As Triton serves it.
+        outcome: The door fills in what it knows of it: the status that it sends, the summaries.
+        priority: The class that it has.
+        headers: Of the answer: `RateLimit-*`.
+    """
+
+    model: Model
+    outcome: Outcome
+    _admission: Admission
+    _breaker: Breaker
+
+    def __init__(self, brain: Brain, caller: Caller, asked: Asked) -> None:
+        self._brain, self._caller, self._asked = brain, caller, asked
+        self._failed: bool | None = None
+        self._since = 0.0
+        self.headers: dict[str, str] = {}
+        self.priority = max(asked.priority or DEFAULT_CLASS, caller.priority_most)
+
+    @property
+    def triton_timeout_us(self) -> int:
+        """How long it may wait in Triton's queue: what is left."""
+        return self._asked.deadline.queue_us
+
+    async def infer(self, headers: Mapping[str, str], body: Body) -> Answer:
+        """Send a request of the Open Inference Protocol, and return the answer once it begins.
+
+        Args:
+            headers: `Inference-Header-Content-Length`, and `Content-Length` where `body` is streamed.
+
+        Raises:
+            Refusal: 503, no Triton is there; 504, none answered in time; 502, what it said is no answer.
+        """
+        asked, outcome = self._asked, self.outcome
+        version = f"/versions/{asked.version}" if asked.version else ""
+        path = f"/v2/models/{asked.model}{version}/infer"
+        sent = time.monotonic()
+        try:
+            endpoint, answer = await self._brain.endpoints.infer(path, headers, body, asked.deadline.at)
+        except LateError as error:
+            self._failed = True if time.monotonic() - sent >= SLOW_S else None
+            raise passed() from error
+        except BrokenError as error:
+            self._failed = True
+            detail = "the server behind the gateway closed the connection, or said what cannot be read"
+            raise Refusal(502, "bad-answer", "The server gave no answer", detail) from error
+        outcome.triton_s = time.monotonic() - sent
+        outcome.endpoint = str(endpoint.upstream)
+        outcome.status = answer.status
+        self._failed = answer.status >= 500 and not _is_overload(answer)
+        return answer
+
+    async def __aenter__(self) -> Self:
+        brain, asked, caller = self._brain, self._asked, self._caller
+        try:
+            self.model = await brain.model(caller, asked.model, asked.version, asked.action)
+            self.outcome = Outcome(asked, caller, ARM, self.model.release)
+            self.headers.update(await brain.access.spend(caller, asked.model, asked.rows))
+            self._admission, self._breaker = brain.gate(asked.model, ARM)
+            if asked.deadline.remaining_s <= 0:
+                raise passed()
+            self._breaker.let_through()
+            try:
+                await self._admission.enter(self.priority, asked.deadline)
+            except BaseException:
+                self._breaker.count(None)
+                raise
+        except Refusal as refusal:
+            refusal.headers = {**self.headers, **refusal.headers}
+            brain.metrics.refused(asked, refusal)
+            raise
+        self._since = time.monotonic()
+        self.outcome.queued_s = self._since - self.outcome.started
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        outcome, now = self.outcome, time.monotonic()
+        if isinstance(error, Refusal):
+            outcome.status = error.status
+            error.headers = {**self.headers, **error.headers}
+        elif isinstance(error, UpstreamError):  # the answer broke off
+            outcome.status, self._failed = 502, True
+        elif error is not None:
+            outcome.status = 499  # its caller went away
+        outcome.latency_s = now - outcome.started
+        self._admission.leave(now - self._since if error is None else None)
+        self._breaker.count(self._failed)
+        self._brain.metrics.finished(outcome)
+        self._brain.spool.put(outcome.record())
+
+
+def _is_overload(answer: Answer) -> bool:
+    said = answer.peek() or b""
+    return answer.status == 503 and any(words in said for words in _OVERLOAD)
