@@ -59,6 +59,7 @@ REUSED = Kind(422, "key-reused", "The Idempotency-Key is another request's", "ta
 OVER_QUOTA = Kind(429, "quota-exceeded", "The quota is used up", "ask again after Retry-After seconds")
 BUG = Kind(500, "bug", "The gateway has a fault", "tell its operator the request_id")
 NO_STORE = Kind(503, "store-unavailable", "The store cannot be reached", "ask again after Retry-After seconds")
+NO_MODELS = Kind(503, "server-unavailable", "No server answers", "ask again after Retry-After seconds")
 
 
 def problem(refusal: Refusal, request_id: str | None = None) -> dict[str, Any]:
