@@ -55,9 +55,13 @@ IN_PROGRESS = Kind(409, "in-progress", "The same request is under way", "ask aga
 TOO_LARGE = Kind(413, "too-large", "The request is too large", "send less at once")
 UNSUPPORTED = Kind(415, "unsupported-type", "Not this content type", "send one of those that `detail` names")
 INVALID = Kind(422, "invalid-input", "The input does not fit the model", "`errors` has field, got and expected")
+REJECTED = Kind(422, "rejected", "The model refuses the input", "`detail` is what the model says")
 REUSED = Kind(422, "key-reused", "The Idempotency-Key is another request's", "take a new one for each request")
 OVER_QUOTA = Kind(429, "quota-exceeded", "The quota is used up", "ask again after Retry-After seconds")
 BUG = Kind(500, "bug", "The gateway has a fault", "tell its operator the request_id")
+BAD_ANSWER = Kind(502, "bad-answer", "The server gave no answer", "ask again; tell the operator if it stays so")
+MODEL_FAILED = Kind(502, "model-failed", "The model failed", "`detail` is what the server says")
+OVERLOADED = Kind(503, "overloaded", "The model is overloaded", "ask again after Retry-After seconds")
 NO_STORE = Kind(503, "store-unavailable", "The store cannot be reached", "ask again after Retry-After seconds")
 NO_MODELS = Kind(503, "server-unavailable", "No server answers", "ask again after Retry-After seconds")
 

@@ -6,7 +6,7 @@ Text is a string; bytes that are no UTF-8 are {"base64": "…"}. A number that i
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from gateway.triton.models import Tensor
 
+_FEW, _SHORT = 16, 512  # values, and bytes of text, that are recorded as they are
 _INTEGERS = {f"{sign}INT{bits}": bits for sign in ("", "U") for bits in (8, 16, 32, 64)}
 _FLOATS = {"FP16": 65504.0, "BF16": 3.3895313892515355e38, "FP32": 3.4028234663852886e38, "FP64": 1.7976931348623157e308}
 NUMPY: dict[str, Any] = {
@@ -103,6 +104,36 @@ def example(tensor: Tensor) -> Any:
     for size in reversed(tensor.dims):
         found = [found] * (min(size, 4) if size > 0 else 1)
     return found
+
+
+def summary(arrays: Mapping[str, NDArray[Any]], *, texts: bool) -> dict[str, Any]:
+    """Return what is recorded of tensors: a few numbers themselves, of more their range, of text its length.
+
+    Args:
+        texts: Whether a few short texts are recorded, too: labels that were answered are, what was asked is not.
+    """
+    return {name: _summary(array, texts) for name, array in arrays.items()}
+
+
+def _summary(values: NDArray[Any], texts: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"shape": list(values.shape)}
+    if values.dtype == np.object_:
+        size = sum(map(len, values.flat))
+        shown = texts and values.size <= _FEW and size <= _SHORT
+        return {**found, "bytes": size, **({"values": plain(values.reshape(-1))} if shown else {})}
+    if values.size <= _FEW:
+        return {**found, "values": plain(values.reshape(-1))}
+    known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    missing = values.size - known.size
+    if not known.size:
+        return {**found, "missing": missing}
+    return {
+        **found,
+        "missing": missing,
+        "least": float(known.min()),
+        "mean": float(known.mean(dtype=np.float64)),
+        "most": float(known.max()),
+    }
 
 
 _WORDS = {"BOOL": ("true or false", "booleans"), "BYTES": ("a text, or bytes as {base64}", "texts")}
