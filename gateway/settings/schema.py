@@ -75,7 +75,7 @@ class Oidc(Section):
     scopes_claim: str = Field("scope", description="of the token: words, or a list, as fashion*:infer *:read")
     refresh_s: Seconds = Field(300.0, description="after how long the issuer's keys are asked for again")
     leeway_s: float = Field(30.0, ge=0, le=300)
-    priority_most: int = Field(1, ge=1, le=9)
+    priority_most: int = Field(2, ge=1, le=3, description="the most urgent class of a token; 1 is the most urgent")
 
 
 class Quota(Section):

@@ -75,7 +75,7 @@ class Catalog:
                     found.append(await self.get(caller, name, None, "read"))
                 except ModelConfigError:
                     continue
-        steps = {step for listed in found for step in _steps(listed.signature.model)}
+        steps = {step for listed in found for step in _steps(listed)}
         return [listed for listed in found if listed.signature.model.name not in steps]
 
     async def names(self) -> Sequence[str]:
@@ -107,6 +107,11 @@ def _same(one: Model, other: Model) -> bool:
     return one.version == other.version and one.config == other.config
 
 
-def _steps(model: Model) -> list[str]:
-    ensemble = model.config.get("ensemble_scheduling") or {}
-    return [str(step["model_name"]) for step in ensemble.get("step", ())]
+def _steps(listed: Listed) -> list[str]:
+    """Return the models behind one: an ensemble's steps; its network also where one process runs them all."""
+    ensemble = listed.signature.model.config.get("ensemble_scheduling") or {}
+    steps = [str(step["model_name"]) for step in ensemble.get("step", ())]
+    manifest = listed.release.manifest
+    if manifest and listed.signature.model.name in manifest.models[1:]:
+        steps.append(manifest.models[0])
+    return steps

@@ -80,7 +80,7 @@ def given(signature: Signature, found: Mapping[str, Any]) -> Given:
         Refusal: it does not fit; each field that does not is named.
     """
     named = [form for form in _FORMS if form in found]
-    allowed = [*signature.requests]
+    allowed = [form for form in _FORMS if form in signature.requests]
     if len(named) != 1 or named[0] not in allowed:
         got = ", ".join(named) or ", ".join(map(str, found)) or "an empty object"
         raise FaultyInput(

@@ -105,6 +105,9 @@ def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[B
         known = _object(f"{name}Entities", {each.name: _entity(each) for each in declaration.entities})
         given = {"entities": (Annotated[list[known], most], ...), "outputs": wanted}
         found["entities"] = _object(f"{name}ByEntities", given)
+    if "embed" in _tasks(model):
+        text = Annotated[StrictStr, Field(min_length=1)]
+        found["texts"] = _object(f"{name}Texts", {"texts": (Annotated[list[text], most], ...)})
     return found
 
 
@@ -158,9 +161,7 @@ def _object(name: str, fields: Mapping[str, Any], config: ConfigDict | None = _S
     """Make a type; its fields have names of their own, as a tensor may be called `copy` or `model_config`."""
     made: dict[str, Any] = {}
     for number, (alias, (kind, told)) in enumerate(fields.items()):
-        told = Field() if told is ... else told
-        told.alias = told.validation_alias = told.serialization_alias = alias
-        made[f"field_{number}"] = (kind, told)
+        made[f"field_{number}"] = (Annotated[kind, Field(alias=alias, title=alias)], told)
     base = ConfigDict(protected_namespaces=(), title=name, **(config or {}))
     return create_model(name, __config__=base, **made)  # type: ignore[no-any-return]
 

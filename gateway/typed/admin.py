@@ -1,0 +1,168 @@
+"""Keys, administered over HTTP by who has one with the scope keys:admin. What `python -m gateway keys` asks from elsewhere."""
+
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictStr
+from pydantic_core import to_json
+
+from gateway.access import ring, scopes
+from gateway.access.limits import Limits
+from gateway.errors import KeysError
+from gateway.refusals import NO_STORE, NOT_FOUND, Fault, FaultyInput
+from gateway.typed import reading
+from gateway.typed.parts import Parts, parts_of
+from store.errors import DatabaseGoneError, SchemaError, UnknownError
+from store.keys import Key, Keys
+
+router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
+_YEAR_S = 366 * 86_400
+T = TypeVar("T")
+
+
+class NewKey(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])]
+    scopes: list[StrictStr] = Field([*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]])
+    limits: dict[str, str | int] = Field({}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}])
+    expires: AwareDatetime | None = None
+
+
+class Rotation(BaseModel):
+    """A key to get another secret."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace_s: float = Field(86_400.0, ge=0, le=_YEAR_S, description="for how long the secret before is still good")
+
+
+class KeyAbout(BaseModel):
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    limits: dict[str, Any]
+    state: str = Field(description="good, expired or revoked")
+    created: datetime
+    expires: datetime | None = None
+    revoked: datetime | None = None
+    rotated_until: datetime | None = Field(None, description="until when the secret before is still good")
+
+
+class KeyMade(KeyAbout):
+    """A key with its secret, which nobody can be told again."""
+
+    key: str
+
+
+class KeyList(BaseModel):
+    """All keys, the oldest first."""
+
+    keys: list[KeyAbout]
+
+
+@router.get("", response_model=KeyList, operation_id="list_keys")
+async def list_keys(request: Request) -> Response:
+    """List all keys, also expired and revoked ones."""
+    keys = await _keys(request)
+    return _answer({"keys": [described(key) for key in await _done(keys.all())]})
+
+
+@router.post("", response_model=KeyMade, status_code=201, operation_id="create_key")
+async def create_key(request: Request) -> Response:
+    """Make a key. The answer has its secret, which is shown this once."""
+    keys = await _keys(request)
+    new: NewKey = await _read(request, NewKey)
+    limits = checked(new.scopes, new.limits)
+    expires = int(new.expires.timestamp() * 1e9) if new.expires else None
+    key, secret = await _done(keys.create(new.name, new.scopes, limits, expires))
+    return _answer({**described(key), "key": secret}, 201)
+
+
+@router.post("/{key_id}/rotate", response_model=KeyMade, operation_id="rotate_key")
+async def rotate_key(request: Request, key_id: str) -> Response:
+    """Give a key another secret; the one before is good for a while longer."""
+    keys = await _keys(request)
+    content = await reading.body(request, 65_536)
+    rotation = reading.checked(Rotation, reading.json_object(request, content)) if content else Rotation()
+    key, secret = await _done(keys.rotate(key_id, rotation.grace_s))
+    return _answer({**described(key), "key": secret})
+
+
+@router.delete("/{key_id}", response_model=KeyAbout, operation_id="revoke_key")
+async def revoke_key(request: Request, key_id: str) -> Response:
+    """Make a key worth nothing, for ever; every gateway knows within two seconds."""
+    keys = await _keys(request)
+    return _answer(described(await _done(keys.revoke(key_id))))
+
+
+def checked(texts: list[str], limits: dict[str, Any]) -> dict[str, Any]:
+    """Check scopes and limits; return the limits as they are kept.
+
+    Raises:
+        Refusal: they are none.
+    """
+    try:
+        scopes.read_all(texts)
+    except KeysError as error:
+        raise FaultyInput(str(error), [Fault("/scopes", ", ".join(texts)[:80], "MODELS:ACTION each")]) from error
+    try:
+        own = {**limits}
+        priority = own.pop(ring.PRIORITY, None)
+        kept: dict[str, Any] = Limits.of(own).kept()
+        return kept if priority is None else {**kept, ring.PRIORITY: int(priority)}
+    except (KeysError, ValueError) as error:
+        raise FaultyInput(str(error), [Fault("/limits", str(limits)[:80], "as settings.quota has them")]) from error
+
+
+def described(key: Key) -> dict[str, Any]:
+    """Return a key without its secret, for JSON."""
+    until = key.previous_until if key.previous_until and key.previous_until > time.time_ns() else None
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": [*key.scopes],
+        "limits": dict(key.limits),
+        "state": key.state(time.time_ns()),
+        "created": _moment(key.created),
+        "expires": _moment(key.expires),
+        "revoked": _moment(key.revoked),
+        "rotated_until": _moment(until),
+    }
+
+
+async def _keys(request: Request) -> Keys:
+    parts: Parts = parts_of(request)
+    caller = await parts.access.check(request.headers.get("authorization"))
+    parts.access.permit(caller, "keys", "admin")
+    if parts.keys is None:
+        raise NO_STORE("this gateway has no store", retry_after_s=60.0)
+    return parts.keys
+
+
+async def _read(request: Request, kind: type[Any]) -> Any:
+    return reading.checked(kind, reading.json_object(request, await reading.body(request, 65_536)))
+
+
+async def _done(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except UnknownError as error:
+        raise NOT_FOUND(str(error).partition("\n")[0]) from error
+    except (DatabaseGoneError, SchemaError) as error:
+        raise NO_STORE("the store does not answer", retry_after_s=2.0) from error
+
+
+def _moment(ns: int | None) -> str | None:
+    return None if ns is None else datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds")
+
+
+def _answer(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(to_json(content), status, {"cache-control": "no-store"}, media_type="application/json")
