@@ -144,7 +144,9 @@ def _headers(windows: tuple[Window, ...], left: list[tuple[Window, int, float]])
     """Write the headers of draft-ietf-httpapi-ratelimit-headers."""
     nearest, remaining, reset = min(left, key=lambda each: each[1] / each[0].amount)
     return {
-        "ratelimit-policy": ", ".join(f'"{each.unit}-{each.name}";q={each.amount};w={each.seconds}' for each in windows),
+        "ratelimit-policy": ", ".join(
+            f'"{each.unit}-{each.name}";q={each.amount};w={each.seconds}' for each in windows
+        ),
         "ratelimit-limit": str(nearest.amount),
         "ratelimit-remaining": str(remaining),
         "ratelimit-reset": str(max(0, round(reset))),

@@ -1,22 +1,21 @@
 """Keys, administered over HTTP by who has one with the scope keys:admin. What `python -m gateway keys` asks from elsewhere."""
 
-import time
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictStr
 from pydantic_core import to_json
 
-from gateway.access import ring, scopes
-from gateway.access.limits import Limits
+from gateway.access import scopes
+from gateway.access.administering import checked, described
 from gateway.errors import KeysError
 from gateway.refusals import NO_STORE, NOT_FOUND, Fault, FaultyInput
 from gateway.typed import reading
 from gateway.typed.parts import Parts, parts_of
 from store.errors import DatabaseGoneError, SchemaError, UnknownError
-from store.keys import Key, Keys
+from store.keys import Keys
 
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 _YEAR_S = 366 * 86_400
@@ -28,9 +27,15 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])]
-    scopes: list[StrictStr] = Field([*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]])
-    limits: dict[str, str | int] = Field({}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}])
+    name: Annotated[
+        StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
+    ]
+    scopes: list[StrictStr] = Field(
+        [*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
+    )
+    limits: dict[str, str | int] = Field(
+        {}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
+    )
     expires: AwareDatetime | None = None
 
 
@@ -80,7 +85,7 @@ async def create_key(request: Request) -> Response:
     """Make a key. The answer has its secret, which is shown this once."""
     keys = await _keys(request)
     new: NewKey = await _read(request, NewKey)
-    limits = checked(new.scopes, new.limits)
+    limits = _checked(new.scopes, new.limits)
     expires = int(new.expires.timestamp() * 1e9) if new.expires else None
     key, secret = await _done(keys.create(new.name, new.scopes, limits, expires))
     return _answer({**described(key), "key": secret}, 201)
@@ -103,39 +108,14 @@ async def revoke_key(request: Request, key_id: str) -> Response:
     return _answer(described(await _done(keys.revoke(key_id))))
 
 
-def checked(texts: list[str], limits: dict[str, Any]) -> dict[str, Any]:
-    """Check scopes and limits; return the limits as they are kept.
-
-    Raises:
-        Refusal: they are none.
-    """
+def _checked(texts: list[str], limits: dict[str, Any]) -> dict[str, Any]:
     try:
-        scopes.read_all(texts)
-    except KeysError as error:
-        raise FaultyInput(str(error), [Fault("/scopes", ", ".join(texts)[:80], "MODELS:ACTION each")]) from error
-    try:
-        own = {**limits}
-        priority = own.pop(ring.PRIORITY, None)
-        kept: dict[str, Any] = Limits.of(own).kept()
-        return kept if priority is None else {**kept, ring.PRIORITY: int(priority)}
+        return checked(texts, limits)
     except (KeysError, ValueError) as error:
-        raise FaultyInput(str(error), [Fault("/limits", str(limits)[:80], "as settings.quota has them")]) from error
-
-
-def described(key: Key) -> dict[str, Any]:
-    """Return a key without its secret, for JSON."""
-    until = key.previous_until if key.previous_until and key.previous_until > time.time_ns() else None
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scopes": [*key.scopes],
-        "limits": dict(key.limits),
-        "state": key.state(time.time_ns()),
-        "created": _moment(key.created),
-        "expires": _moment(key.expires),
-        "revoked": _moment(key.revoked),
-        "rotated_until": _moment(until),
-    }
+        got = f"scopes {', '.join(texts)}; limits {limits}"[:80]
+        raise FaultyInput(
+            str(error), [Fault("", got, "scopes MODELS:ACTION, limits as settings.quota has them")]
+        ) from error
 
 
 async def _keys(request: Request) -> Keys:
@@ -158,10 +138,6 @@ async def _done(asked: Awaitable[T]) -> T:
         raise NOT_FOUND(str(error).partition("\n")[0]) from error
     except (DatabaseGoneError, SchemaError) as error:
         raise NO_STORE("the store does not answer", retry_after_s=2.0) from error
-
-
-def _moment(ns: int | None) -> str | None:
-    return None if ns is None else datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds")
 
 
 def _answer(content: dict[str, Any], status: int = 200) -> Response:

@@ -50,7 +50,9 @@ class Answered:
     triton_ms: float
 
 
-async def ask(brain: Brain, listed: Listed, arrays: Arrays, rows: int, wanted: Wanted, outputs: Sequence[str] = ()) -> Answered:
+async def ask(
+    brain: Brain, listed: Listed, arrays: Arrays, rows: int, wanted: Wanted, outputs: Sequence[str] = ()
+) -> Answered:
     """Ask a model.
 
     Raises:
@@ -59,7 +61,15 @@ async def ask(brain: Brain, listed: Listed, arrays: Arrays, rows: int, wanted: W
     model = listed.signature.model
     request_id = uuid.uuid4().hex
     asked = Asked(
-        "typed", model.name, wanted.version, "infer", rows, wanted.priority, wanted.deadline, request_id, wanted.traceparent
+        "typed",
+        model.name,
+        wanted.version,
+        "infer",
+        rows,
+        wanted.priority,
+        wanted.deadline,
+        request_id,
+        wanted.traceparent,
     )
     try:
         async with brain.admitted(wanted.caller, asked) as admitted:
@@ -98,10 +108,15 @@ def arrays_of(listed: Listed, given: Given) -> tuple[dict[str, NDArray[Any]], in
         columns = {name: column for name, column in columns.items() if _is_given(model.input[name], rows)}
     else:
         columns = {name: column for name, column in given.content.items() if column is not None}
-    arrays = {name: _array(model.input[name], column, listed.signature.batched, given.form) for name, column in columns.items()}
+    arrays = {
+        name: _array(model.input[name], column, listed.signature.batched, given.form)
+        for name, column in columns.items()
+    }
     sizes = {len(array) for array in arrays.values()} if listed.signature.batched else {1}
     if len(sizes) > 1:
-        lengths = [Fault(f"/inputs/{name}", f"{len(array):,} rows", "as many as the others") for name, array in arrays.items()]
+        lengths = [
+            Fault(f"/inputs/{name}", f"{len(array):,} rows", "as many as the others") for name, array in arrays.items()
+        ]
         raise FaultyInput("the inputs have different numbers of rows", lengths)
     return arrays, sizes.pop() if sizes else 1, None
 

@@ -188,7 +188,13 @@ def _described(listed: Listed) -> dict[str, Any]:
         "forms": [form for form in listed.signature.requests if form != "texts"],
         "unsupported": listed.signature.unsupported,
         "entities": [
-            {"name": each.name, "kind": each.kind, "about": each.about, "values": [*each.values], "default": each.default}
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "about": each.about,
+                "values": [*each.values],
+                "default": each.default,
+            }
             for each in (listed.release.entities.known if listed.release.entities else ())
         ],
         "release": listed.release.described() or None,

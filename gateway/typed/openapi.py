@@ -125,7 +125,9 @@ def _embed(listed: Listed) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {**body, "example": {"texts": ["A small boat.", "A large ship."]}}},
         },
-        "responses": {"200": _answered(f"{listed.signature.title}Vectors", "embeddings", {"type": "array", "items": vector})},
+        "responses": {
+            "200": _answered(f"{listed.signature.title}Vectors", "embeddings", {"type": "array", "items": vector})
+        },
     }
 
 
@@ -181,7 +183,12 @@ def _with_problems(operation: dict[str, Any]) -> None:
 
 def _prediction() -> dict[str, Any]:
     top = {"type": "array", "items": {**_TOPS, "title": "Scored"}}
-    return {**_TOPS, "title": "Prediction", "required": ["label", "score", "top"], "properties": {**_TOPS["properties"], "top": top}}  # type: ignore[dict-item]
+    return {
+        **_TOPS,
+        "title": "Prediction",
+        "required": ["label", "score", "top"],
+        "properties": {**_TOPS["properties"], "top": top},
+    }  # type: ignore[dict-item]
 
 
 def _problem() -> dict[str, Any]:

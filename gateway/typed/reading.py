@@ -173,7 +173,9 @@ def _expected(error: Any, path: Sequence[int | str], signature: Signature | None
         if kind == "extra_forbidden" and tensor is None:
             return f"one of {', '.join(signature.model.input)}" if len(path) > 1 else "no such field"
         if tensor is not None and kind != "extra_forbidden":
-            limits = [f"{word} {context[name]}" for name, word in (("ge", "at least"), ("le", "at most")) if name in context]
+            limits = [
+                f"{word} {context[name]}" for name, word in (("ge", "at least"), ("le", "at most")) if name in context
+            ]
             return ", ".join([values.in_words(tensor), *limits])
     return str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 

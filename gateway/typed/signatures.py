@@ -90,7 +90,10 @@ def _tasks(model: Model) -> tuple[Task, ...]:
 def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[BaseModel]]:
     name = title(model.name)
     outputs = Literal[tuple(tensor.name for tensor in model.outputs)]  # type: ignore[valid-type]
-    wanted: Any = (list[outputs] | None, Field(None, min_length=1, description="which outputs; all where it is left out"))
+    wanted: Any = (
+        list[outputs] | None,
+        Field(None, min_length=1, description="which outputs; all where it is left out"),
+    )
     found = {}
     if model.max_batch_size:
         most: Any = Field(min_length=1, max_length=model.max_batch_size)
@@ -124,7 +127,10 @@ def _answers(model: Model, requests: Mapping[str, type[BaseModel]]) -> dict[str,
         rows: Any = (list[_object(f"{name}OutputRow", row, None)], ...)
         found["rows"] = _object(f"{name}Rows", {**about, "rows": rows}, None)
         if "entities" in requests:
-            defaults: Any = (list[list[str]], Field(description="of each row what is not known, so that a default is sent"))
+            defaults: Any = (
+                list[list[str]],
+                Field(description="of each row what is not known, so that a default is sent"),
+            )
             found["entities"] = _object(f"{name}Filled", {**about, "rows": rows, "defaults": defaults}, None)
     return found
 

@@ -17,7 +17,12 @@ from gateway.triton.models import Tensor
 
 _FEW, _SHORT = 16, 512  # values, and bytes of text, that are recorded as they are
 _INTEGERS = {f"{sign}INT{bits}": bits for sign in ("", "U") for bits in (8, 16, 32, 64)}
-_FLOATS = {"FP16": 65504.0, "BF16": 3.3895313892515355e38, "FP32": 3.4028234663852886e38, "FP64": 1.7976931348623157e308}
+_FLOATS = {
+    "FP16": 65504.0,
+    "BF16": 3.3895313892515355e38,
+    "FP32": 3.4028234663852886e38,
+    "FP64": 1.7976931348623157e308,
+}
 NUMPY: dict[str, Any] = {
     "BOOL": np.bool_,
     "FP16": np.float16,
