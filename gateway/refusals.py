@@ -23,7 +23,7 @@ class Fault:
     expected: str
 
 
-class FaultyInput(Refusal):  # noqa: N818  # as Refusal
+class FaultyInput(Refusal):  # as Refusal
     """A request whose parts do not fit the model: each that does not is named."""
 
     def __init__(self, detail: str, faults: Sequence[Fault]) -> None:
@@ -62,6 +62,7 @@ BUG = Kind(500, "bug", "The gateway has a fault", "tell its operator the request
 BAD_ANSWER = Kind(502, "bad-answer", "The server gave no answer", "ask again; tell the operator if it stays so")
 MODEL_FAILED = Kind(502, "model-failed", "The model failed", "`detail` is what the server says")
 OVERLOADED = Kind(503, "overloaded", "The model is overloaded", "ask again after Retry-After seconds")
+UNCOUNTED = Kind(503, "quota-unavailable", "Nobody can count", "ask again after Retry-After seconds")
 NO_STORE = Kind(503, "store-unavailable", "The store cannot be reached", "ask again after Retry-After seconds")
 NO_MODELS = Kind(503, "server-unavailable", "No server answers", "ask again after Retry-After seconds")
 

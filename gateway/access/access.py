@@ -6,7 +6,7 @@ from gateway.access.scopes import DEFAULT, read_all
 from gateway.access.tokens import Tokens
 from gateway.caller import Caller
 from gateway.errors import Refusal
-from gateway.refusals import NO_KEY, NOT_ALLOWED, OVER_QUOTA
+from gateway.refusals import NO_KEY, NOT_ALLOWED, OVER_QUOTA, UNCOUNTED
 
 NOBODY = Caller(None, "nobody", read_all(DEFAULT))
 _KEYS = "gk_"
@@ -65,7 +65,7 @@ class Access:
         try:
             standing = await self._quotas.take(caller, rows)
         except GoneError:
-            raise OVER_QUOTA("nothing counts at the moment, and so nothing is allowed", retry_after_s=1.0) from None
+            raise UNCOUNTED("what counts requests cannot be reached", retry_after_s=1.0) from None
         if standing.allowed or (window := standing.window) is None:
             return standing.headers
         what = f"{window.amount:,} {window.unit} in {window.seconds:,} s"

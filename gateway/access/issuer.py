@@ -1,4 +1,4 @@
-"""The keys of an OpenID issuer (JWKS), fetched by its discovery document and kept: tokens are checked without asking it.
+"""The keys of an OpenID issuer (JWKS), fetched by its discovery document and kept: a token is checked without asking.
 
 An issuer that cannot be reached keeps the keys that it had. A token of a key that is not known has them fetched anew,
 but not more often than every ten seconds, whatever is sent.

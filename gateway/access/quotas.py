@@ -14,13 +14,14 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 from limits.storage import storage_from_string
+from redis.asyncio import BlockingConnectionPool
 
-from gateway.caller import Caller
 from gateway.access.counted import InMemory
 from gateway.access.limits import DAY_S, Window
+from gateway.caller import Caller
 from gateway.errors import SettingsError
 
-_WAIT_S = 0.25  # for Redis; longer is as if it were gone
+_CONNECTIONS = 16  # to Redis
 _AGAIN_S = 1.0  # after which a Redis that was gone is asked again
 log = logging.getLogger("gateway.access")
 
@@ -31,7 +32,7 @@ class Standing:
 
     Attributes:
         allowed: Whether all windows had room for it.
-        headers: RateLimit-Policy of all windows, and RateLimit-Limit, -Remaining and -Reset of the one nearest to its end.
+        headers: RateLimit-Policy of all windows; RateLimit-Limit, -Remaining and -Reset of the one nearest to its end.
         retry_after: Seconds until there may be room; None: it is allowed, or never will be.
         window: The one that had none.
     """
@@ -54,6 +55,7 @@ class Quotas:
 
     Args:
         storage: "memory://", or a Redis as in "redis://:password@host:6379".
+        wait_s: For the storage; longer is as if it were gone.
         refuse_when_gone: Whether nothing is allowed without the storage; else each process counts for itself.
         on_gone: Told of each request that was counted without the storage.
 
@@ -62,11 +64,17 @@ class Quotas:
     """
 
     def __init__(
-        self, storage: str = "memory://", *, refuse_when_gone: bool = False, on_gone: Callable[[], None] = lambda: None
+        self,
+        storage: str = "memory://",
+        *,
+        wait_s: float = 0.25,
+        refuse_when_gone: bool = False,
+        on_gone: Callable[[], None] = lambda: None,
     ) -> None:
         self._own = _Counters(InMemory())
         self._shared = _Counters(_storage(storage)) if not storage.startswith("memory:") else None
-        self._refuse, self._on_gone, self._asked_again_at = refuse_when_gone, on_gone, 0.0
+        self._wait_s, self._refuse, self._on_gone, self._asked_again_at = wait_s, refuse_when_gone, on_gone, 0.0
+        self._is_gone = False
 
     @property
     def is_shared(self) -> bool:
@@ -86,11 +94,15 @@ class Quotas:
             return await self._own.take(caller.key_id, windows, rows)
         if time.monotonic() >= self._asked_again_at:
             try:
-                async with asyncio.timeout(_WAIT_S):
-                    return await self._shared.take(caller.key_id, windows, rows)
+                async with asyncio.timeout(self._wait_s):
+                    found = await self._shared.take(caller.key_id, windows, rows)
+                self._is_gone = False
+                return found
             except Exception as error:  # of its client, of the network, of time
                 self._asked_again_at = time.monotonic() + _AGAIN_S
-                log.warning("quotas: their storage is gone: %s", type(error).__name__)
+                if not self._is_gone:
+                    log.warning("quotas: their storage is gone: %s", type(error).__name__)
+                self._is_gone = True
         self._on_gone()
         if self._refuse:
             raise GoneError
@@ -155,7 +167,9 @@ def _headers(windows: tuple[Window, ...], left: list[tuple[Window, int, float]])
 
 def _storage(url: str) -> Storage:
     try:
-        found = storage_from_string(f"async+{url}", implementation="redispy")
+        # A bounded pool: redis-py's own opens a connection for each of a thousand requests at once.
+        pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=None)
+        found = storage_from_string(f"async+{url}", implementation="redispy", connection_pool=pool)  # type: ignore[arg-type]
     except Exception as error:  # of `limits`, of redis, of urllib
         raise SettingsError(
             "quota.storage cannot be used", note=str(error) or type(error).__name__, hint="redis://HOST:6379"

@@ -11,10 +11,10 @@ from typing import Any
 
 import jwt
 
-from gateway.caller import Caller
 from gateway.access.issuer import Issuer
 from gateway.access.limits import Limits
 from gateway.access.scopes import ACTIONS, Scope
+from gateway.caller import Caller
 from gateway.errors import KeysError
 from gateway.settings.schema import Oidc
 

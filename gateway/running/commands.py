@@ -52,7 +52,7 @@ def _span(text: str) -> float:
 
 
 _CREATE = """Scopes are MODELS:ACTION: fashion*:infer, *:read, *:feedback, keys:admin. Limits are requests_short,
-requests_long, requests_day, inferences_short, inferences_long, inferences_day; of a day a number, else as 100/second."""
+requests_long, requests_day, inferences_short, inferences_long, inferences_day: of a day a number, else 100/second."""
 
 COMMANDS = (
     Command("up", "answer requests, until it is stopped", "gateway.running.up:run", _up),

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment over .env over files of secrets over configs/settings.yaml over defaults."""
+"""Where settings come from: the environment over .env, secrets' files, configs/settings.yaml and defaults."""
 
 import difflib
 import os
@@ -140,7 +140,7 @@ def _merge(into: Tree, tree: Tree) -> None:
 
 def _leaves(tree: Tree, above: str = "") -> Iterator[str]:
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, f"{above}{name}.")
         else:
             yield f"{above}{name}"

@@ -1,4 +1,4 @@
-"""Keys, administered over HTTP by who has one with the scope keys:admin. What `python -m gateway keys` asks from elsewhere."""
+"""Keys, administered over HTTP by who has the scope keys:admin: what `python -m gateway keys` asks from elsewhere."""
 
 from collections.abc import Awaitable
 from datetime import datetime

@@ -142,7 +142,7 @@ def _summary(values: NDArray[Any], texts: bool) -> dict[str, Any]:
 
 
 _WORDS = {"BOOL": ("true or false", "booleans"), "BYTES": ("a text, or bytes as {base64}", "texts")}
-_WORDS |= {name: ("a number, or null if it is not known", "numbers") for name in _FLOATS}
+_WORDS |= dict.fromkeys(_FLOATS, ("a number, or null if it is not known", "numbers"))
 
 
 def _element(datatype: str) -> Any:
