@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from gateway.brain.decide import Brain
 from gateway.refusals import MALFORMED, NO_TASK, UNSUPPORTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
-from gateway.typed import idempotency, inference, reading, signatures, values
+from gateway.typed import idempotency, inference, openapi, reading, signatures, values
 from gateway.typed.catalog import Listed
 from gateway.typed.inference import Answered, Wanted
 from gateway.typed.parts import Parts, parts_of
@@ -198,6 +198,7 @@ def _described(listed: Listed) -> dict[str, Any]:
             for each in (listed.release.entities.known if listed.release.entities else ())
         ],
         "release": listed.release.described() or None,
+        "example": openapi.examples(listed).get("rows", (None, None))[0],
     }
 
 

@@ -87,11 +87,11 @@ def _predict(listed: Listed) -> dict[str, Any]:
     signature = listed.signature
     forms = {form: kind for form, kind in signature.requests.items() if form != "texts"}
     body: dict[str, Any] = {"schema": _one_of(forms)}
-    if examples := _examples(listed):
-        body["examples"] = {form: {"value": value} for form, (value, _) in examples.items()}
+    if made := examples(listed):
+        body["examples"] = {form: {"value": value} for form, (value, _) in made.items()}
     answer: dict[str, Any] = {"schema": _one_of(signature.answers)}
-    if examples:
-        answer["examples"] = {form: {"value": value} for form, (_, value) in examples.items()}
+    if made:
+        answer["examples"] = {form: {"value": value} for form, (_, value) in made.items()}
     return {
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {"200": {"description": "The answer", "content": {"application/json": answer}}},
@@ -142,7 +142,7 @@ def _one_of(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     return refs[0] if len(refs) == 1 else {"oneOf": refs}
 
 
-def _examples(listed: Listed) -> dict[str, tuple[Any, Any]]:
+def examples(listed: Listed) -> dict[str, tuple[Any, Any]]:
     """Return {form: a request and its answer}, of the release's golden request."""
     golden, model = listed.release.example, listed.signature.model
     if golden is None or golden.size_bytes > _MOST_EXAMPLE or not listed.signature.batched:

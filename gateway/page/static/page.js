@@ -145,9 +145,9 @@ function scores(top) {
 }
 
 function meter(share) {
-  const inner = make("span");
+  const inner = make("span", { class: "fill" });
   inner.style.width = `${share * 100}%`;
-  return make("div", { class: "meter" }, make("span", { "aria-hidden": "true" }, inner), make("span", { text: share.toFixed(4) }));
+  return make("div", { class: "meter" }, make("span", { class: "track", "aria-hidden": "true" }, inner), make("span", { text: share.toFixed(4) }));
 }
 
 function timing({ timing, ms }) {
@@ -174,7 +174,7 @@ function remember(entry) {
 function brief(answer) {
   if (answer.predictions) return answer.predictions.map(({ label }) => label).join(", ");
   if (answer.embeddings) return `${answer.embeddings.length} × ${answer.embeddings[0].length}`;
-  return JSON.stringify((answer.rows ?? [answer.outputs])[0]).slice(0, 60);
+  return Object.entries((answer.rows ?? [answer.outputs])[0]).map(([name, value]) => `${name} ${typeof value === "number" ? value.toFixed(4) : JSON.stringify(value)}`).join(", ").slice(0, 60);
 }
 
 async function label(event) {
@@ -212,6 +212,7 @@ function tabs() {
 }
 
 at("key").value = sessionStorage.getItem("key") ?? "";
+at("key-form").addEventListener("submit", (event) => event.preventDefault());
 at("key").addEventListener("change", () => { sessionStorage.setItem("key", at("key").value); load(); });
 at("model").addEventListener("change", () => choose(at("model").value));
 at("form").addEventListener("submit", ask);
