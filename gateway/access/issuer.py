@@ -83,7 +83,7 @@ async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
         return dict(await response.json(content_type=None))
 
 
-def checked(url: str, audience: str | None, algorithms: tuple[str, ...]) -> None:
+def check(url: str, audience: str | None, algorithms: tuple[str, ...]) -> None:
     """Check what an operator says of an issuer.
 
     Raises:

@@ -18,7 +18,8 @@ from gateway.settings import levels
 from gateway.settings.schema import DELIMITER, PREFIX, Settings
 
 FILE_VARIABLE = "GATEWAY_SETTINGS_FILE"  # another file in place of configs/settings.yaml
-_NO_SETTINGS = {FILE_VARIABLE, levels.FILE_VARIABLE}  # which begin like one
+ENV_FILE_VARIABLE = "GATEWAY_ENV_FILE"  # another one in place of .env
+_NO_SETTINGS = {FILE_VARIABLE, ENV_FILE_VARIABLE, levels.FILE_VARIABLE}  # which begin like one
 SECRETS = Path("/run/secrets")  # as containers are given them
 DEFAULT = "default"
 Tree = dict[str, Any]
@@ -50,7 +51,7 @@ def read(env_file: Path | None = None, secrets: Path = SECRETS) -> Read:
     Raises:
         SettingsError: a key is unknown, a value is not what it must be, or a file cannot be read.
     """
-    outer = _variables(env_file or Path(".env"), secrets)
+    outer = _variables(env_file or Path(os.environ.get(ENV_FILE_VARIABLE) or ".env"), secrets)
     named = [tree["environment"] for _, tree in outer if "environment" in tree]
     places = [*outer, *_of_file(file_path(), str(named[0]) if named else None)]
     merged: Tree = {}
