@@ -16,7 +16,15 @@ from typing import Any, Self
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -99,19 +107,35 @@ class Database:
             async with self._writer.begin() as connection:
                 yield connection
 
+    async def tidy(self) -> None:
+        """Give back to the disk what SQLite has free, and leave nothing in its log; PostgreSQL does so by itself.
+
+        Raises:
+            DatabaseGoneError: it does not answer, or somebody uses it for too long.
+        """
+        if self.is_sqlite:
+            with self._translated():
+                async with self.engine.execution_options(alone=True).connect() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                    # As a script: it frees a page a step, and `execute` takes one.
+                    await driver.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _sqlite(self, wait_s: float) -> AsyncEngine:
         file = self.url.database
         if not file or file == ":memory:":
             raise SchemaError("SQLite in memory is no store", hint="name a file, as in sqlite:///store.db")
         self._file = Path(file)
         engine = create_async_engine(self.url, connect_args={"timeout": wait_s, "isolation_level": None})
-        event.listen(engine.sync_engine, "do_connect", self._make_folder)
+        event.listen(engine.sync_engine, "do_connect", self._make_file)
         event.listen(engine.sync_engine, "connect", _settle)
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
 
-    def _make_folder(self, *_: object) -> None:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _make_file(self, *_: object) -> None:
+        """Make a new file for its owner alone; SQLite gives those beside it the same rights."""
+        if not self._file.exists():
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def _postgresql(self, connections: int, wait_s: float) -> AsyncEngine:
         query = dict(self.url.query)
@@ -156,9 +180,17 @@ def is_gone(error: BaseException) -> bool:
     return _state(cause).startswith(_GONE) or (isinstance(error, InterfaceError) and "connection" in str(cause).lower())
 
 
+def is_refused(error: StatementError) -> bool:
+    """Tell whether an error is about what was to be stored, and would be the same for ever."""
+    cause = error.orig
+    if not isinstance(error, DBAPIError) or isinstance(error, DataError | IntegrityError):
+        return True
+    return _state(cause).startswith(("22", "23")) or "DataError" in type(cause).__name__ + repr(cause)
+
+
 def told(error: BaseException) -> str:
     """Return what a driver said, in one line and without the statement and what was to be stored."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
 
 
@@ -199,5 +231,6 @@ def _settle(connection: Any, _: object) -> None:
 
 def _begin(connection: Connection) -> None:
     """Begin a transaction that will write with its lock: later SQLite would refuse at once, and not wait for it."""
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("alone"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")

@@ -40,7 +40,7 @@ ROOMS = {
         "gpu_day",
     ),
     "clients": ("core", "transports", "filling", "command_line"),
-    "store": ("migrations", "writing", "keeping", "command_line"),
+    "store": ("migrations", "payloads", "writing", "keeping", "command_line"),
     "gateway": ("settings", "seen", "triton", "access", "brain", "raw", "authorize", "typed", "page", "running"),
 }
 PACKAGES = ("cli", "contracts", "training", "export", "deploy", "clients", "store", "gateway", "benchmarks")

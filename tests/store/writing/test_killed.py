@@ -1,0 +1,119 @@
+"""Whoever is killed at whatever moment, there is one record for each answer, and one is counted for each."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from contracts import layout
+from store.spool import segments
+from store.writing import state
+from tests.conftest import wait_for
+from tests.store.databases import PostgreSQL, postgresql
+from tests.store.records import asked, written
+
+ANSWERING = 3  # processes
+
+
+class Site:
+    """Processes that answer and one that writes, each of which is started again when it was killed."""
+
+    def __init__(self, folder: Path, url: str, pause_s: float) -> None:
+        self.spool, self.answers, self.url, self.pause_s = folder / "spool", folder / "answers", url, pause_s
+        self.kills = 0
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        for role in ("writer", *(f"a{number}" for number in range(ANSWERING))):
+            self.start(role)
+
+    def start(self, role: str) -> None:
+        command = ["store", "write", "--batch", "200", "--spool", self.spool, "--store", self.url]
+        if role != "writer":
+            name = f"{role}x{self.kills}"
+            command = ["tests.store.answering", self.spool, self.answers, name, self.pause_s]
+        words = [sys.executable, "-m", *map(str, command)]
+        self.running[role] = subprocess.Popen(words, cwd=layout.ROOT, stderr=subprocess.DEVNULL)
+
+    def kill(self, role: str) -> None:
+        process = self.running[role]
+        if role == "writer":
+            wait_for(lambda: state.read(self.spool).pid == process.pid, 30)  # it is at work
+        assert process.poll() is None, f"{role} ended by itself"
+        process.kill()
+        process.wait()
+        self.kills += 1
+        self.start(role)
+
+    def end(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+    def answered(self) -> list[str]:
+        return self.answers.read_text().split()
+
+    def waiting(self) -> int:
+        return state.backlog(self.spool, {}).waiting_bytes
+
+
+@contextmanager
+def site(folder: Path, url: str, pause_s: float) -> Iterator[Site]:
+    up = Site(folder, url, pause_s)
+    try:
+        wait_for(up.answers.exists, 20)
+        yield up
+    finally:
+        up.end()
+
+
+def hold(up: Site) -> None:
+    """Records are answers: to the row, but for the one each process may have been killed in the middle of."""
+    written(up.url, up.spool)
+    assert not list(segments(up.spool)), "all of it is written"
+    answered = up.answered()
+    recorded = {row[0] for row in asked(up.url, "SELECT id FROM predictions")}
+    assert len(answered) == len(set(answered)) > 1000
+    assert not set(answered) - recorded, "nothing is lost"
+    assert len(recorded - set(answered)) <= up.kills + ANSWERING
+    counted = asked(up.url, "SELECT sum(requests), sum(rows) FROM usage")
+    assert counted == [(len(recorded), 2 * len(recorded))], "nothing is counted twice"
+    assert (up_state := state.read(up.spool)).duplicates == 0 and up_state.damaged <= up.kills + ANSWERING
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
+def test_with_sqlite(seconds: float, tmp_path: Path) -> None:
+    dice = random.Random(seconds)
+    with site(tmp_path, f"sqlite:///{tmp_path / 'store.db'}", 0.001) as up:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(dice.uniform(0.1, 1.0))
+            up.kill(dice.choice(["writer", "writer", "a0", "a1", "a2"]))
+    hold(up)
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(90, marks=pytest.mark.slow)])
+def test_with_postgresql(seconds: float, tmp_path: Path) -> None:
+    dice = random.Random(seconds)
+    with postgresql() as server, site(tmp_path, server.new(), 0.001) as up:
+        try:
+            database_at = time.monotonic() + 1
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(dice.uniform(0.1, 1.0))
+                up.kill(dice.choice(["writer", "a0", "a1"]))
+                if time.monotonic() > database_at:
+                    killed(server, dice.uniform(0.1, 2.0))
+                    database_at = time.monotonic() + dice.uniform(2, 6)
+        finally:
+            up.end()
+        hold(up)
+
+
+def killed(server: PostgreSQL, away_s: float) -> None:
+    server.kill()
+    time.sleep(away_s)
+    server.start()
