@@ -29,6 +29,7 @@ class Refusal(ProjectError):  # noqa: N818  # an answer, not a failure
         detail: What was found and expected, for the caller's eyes: no secret, no other caller's name.
         retry_after_s: When to ask again; of a 429 or 503 always.
         headers: More of the answer's.
+        was_let_through: It came after the gate: what saw the request saw it, too.
     """
 
     status: int
@@ -37,6 +38,7 @@ class Refusal(ProjectError):  # noqa: N818  # an answer, not a failure
     detail: str
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    was_let_through: bool = False
 
     def __post_init__(self) -> None:
         super().__init__(f"{self.title}: {self.detail}")

@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from gateway.brain.deadline import Deadline, passed
+from gateway.deadline import Deadline, passed
 from gateway.errors import Refusal
 
 CLASSES = (1, 2, 3)  # 1 before 2 before 3

@@ -18,10 +18,12 @@ from typing import Any, Protocol, Self
 from contracts.errors import ModelConfigError
 from gateway.brain.admission import DEFAULT_CLASS, Admission, Room
 from gateway.brain.breaker import Breaker, Rule
-from gateway.brain.deadline import Deadline, passed
 from gateway.brain.endpoints import Endpoints
+from gateway.brain.readiness import Readiness
 from gateway.caller import Caller
+from gateway.deadline import Deadline, passed
 from gateway.errors import BrokenError, LateError, Refusal, UpstreamError
+from gateway.outcome import Asked, Outcome
 from gateway.triton.connection import Body
 from gateway.triton.models import Model, Models
 from gateway.triton.upstream import Answer
@@ -51,84 +53,26 @@ class Spool(Protocol):
         """Take one."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a caller asks for.
+class Span(Protocol):
+    """Of a request, in a trace that goes on in Triton."""
 
-    Attributes:
-        door: "raw" or "typed".
-        action: "infer".
-        rows: Inferences: the batch, 1 of a model that has none.
-        priority: A class, 1 to 3; None is the default.
-        request_id: The caller's, or one that was made for it; up to 64 characters.
-    """
+    traceparent: str
 
-    door: str
-    model: str
-    version: str | None
-    action: str
-    rows: int
-    priority: int | None
-    deadline: Deadline
-    request_id: str
-    traceparent: str | None = None
-
-
-@dataclass
-class Outcome:
-    """What became of a request that was let through: what metrics, the record and the log are made of.
-
-    Attributes:
-        status: Of HTTP, as the caller got it; 499: its caller went away.
-        queued_s: In front of the gateway's gate.
-        triton_s: From the request's first byte to the answer's first; None: no answer.
-        inputs, outputs: A summary, for the record.
-        payload: Where all of the inputs were written to.
-    """
-
-    asked: Asked
-    caller: Caller
-    arm: str
-    release: str
-    status: int = 0
-    started: float = field(default_factory=time.monotonic)
-    queued_s: float = 0.0
-    triton_s: float | None = None
-    latency_s: float = 0.0
-    endpoint: str = ""
-    inputs: dict[str, Any] | None = None
-    outputs: dict[str, Any] | None = None
-    payload: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return it as the store keeps it."""
-        return {
-            "kind": "prediction",
-            "id": self.asked.request_id,
-            "time": time.time_ns(),
-            "door": self.asked.door,
-            "key": self.caller.key_id,
-            "model": self.asked.model,
-            "release": self.release,
-            "arm": self.arm,
-            "rows": self.asked.rows,
-            "latency_ms": round(self.latency_s * 1e3, 3),
-            "triton_ms": None if self.triton_s is None else round(self.triton_s * 1e3, 3),
-            "status": self.status,
-            "inputs": self.inputs,
-            "outputs": self.outputs,
-            "payload": self.payload,
-        }
+    def end(self, outcome: Outcome) -> None:
+        """Be done with it."""
 
 
 class Metrics(Protocol):
-    """What counts."""
+    """What sees: gateway.seen.Seen."""
 
     def finished(self, outcome: Outcome) -> None:
-        """Count a request that was let through."""
+        """See a request that was let through, once it is over."""
 
-    def refused(self, asked: Asked, refusal: Refusal) -> None:
-        """Count one that was not."""
+    def refused(self, door: str, refusal: Refusal, request_id: str) -> None:
+        """See a refusal; doors tell of each that they send."""
+
+    def span(self, outcome: Outcome) -> Span | None:
+        """Begin a span of a request, where it is one of those that are traced."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +94,7 @@ class Brain:
         self.access = access
         self.endpoints = endpoints
         self.models = Models(endpoints.get)
+        self.readiness = Readiness(endpoints)
         self.spool = spool
         self.metrics = metrics
         self.rules = rules or Rules()
@@ -210,6 +155,7 @@ class Admitted:
     outcome: Outcome
     _admission: Admission
     _breaker: Breaker
+    _span: Span | None
 
     def __init__(self, brain: Brain, caller: Caller, asked: Asked) -> None:
         self._brain, self._caller, self._asked = brain, caller, asked
@@ -219,15 +165,26 @@ class Admitted:
         self.priority = max(asked.priority or DEFAULT_CLASS, caller.priority_most)
 
     @property
+    def deadline(self) -> Deadline:
+        """When it must be answered."""
+        return self._asked.deadline
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """What joins Triton's spans to ours: W3C's `traceparent`, where the request is traced."""
+        return {} if self._span is None else {"traceparent": self._span.traceparent}
+
+    @property
     def triton_timeout_us(self) -> int:
         """How long it may wait in Triton's queue: what is left."""
         return self._asked.deadline.queue_us
 
-    async def infer(self, headers: Mapping[str, str], body: Body) -> Answer:
+    async def infer(self, headers: Mapping[str, str], body: Body, sequence: str | None = None) -> Answer:
         """Send a request of the Open Inference Protocol, and return the answer once it begins.
 
         Args:
             headers: `Inference-Header-Content-Length`, and `Content-Length` where `body` is streamed.
+            sequence: The id of the sequence that it belongs to.
 
         Raises:
             Refusal: 503, no Triton is there; 504, none answered in time; 502, what it said is no answer.
@@ -237,7 +194,7 @@ class Admitted:
         path = f"/v2/models/{asked.model}{version}/infer"
         sent = time.monotonic()
         try:
-            endpoint, answer = await self._brain.endpoints.infer(path, headers, body, asked.deadline.at)
+            endpoint, answer = await self._brain.endpoints.infer(path, headers, body, asked.deadline.at, sequence)
         except LateError as error:
             self._failed = True if time.monotonic() - sent >= SLOW_S else None
             raise passed() from error
@@ -260,7 +217,9 @@ class Admitted:
             self._admission, self._breaker = brain.gate(asked.model, ARM)
             if asked.deadline.remaining_s <= 0:
                 raise passed()
+            self._span = brain.metrics.span(self.outcome)
             self._breaker.let_through()
+            before = time.monotonic()
             try:
                 await self._admission.enter(self.priority, asked.deadline)
             except BaseException:
@@ -268,10 +227,9 @@ class Admitted:
                 raise
         except Refusal as refusal:
             refusal.headers = {**self.headers, **refusal.headers}
-            brain.metrics.refused(asked, refusal)
             raise
         self._since = time.monotonic()
-        self.outcome.queued_s = self._since - self.outcome.started
+        self.outcome.queued_s = self._since - before
         return self
 
     async def __aexit__(
@@ -279,15 +237,17 @@ class Admitted:
     ) -> None:
         outcome, now = self.outcome, time.monotonic()
         if isinstance(error, Refusal):
-            outcome.status = error.status
+            outcome.status, error.was_let_through = error.status, True
             error.headers = {**self.headers, **error.headers}
         elif isinstance(error, UpstreamError):  # the answer broke off
             outcome.status, self._failed = 502, True
         elif error is not None:
             outcome.status = 499  # its caller went away
-        outcome.latency_s = now - outcome.started
+        outcome.latency_s = now - self._asked.arrived
         self._admission.leave(now - self._since if error is None else None)
         self._breaker.count(self._failed)
+        if self._span is not None:
+            self._span.end(outcome)
         self._brain.metrics.finished(outcome)
         self._brain.spool.put(outcome.record())
 

@@ -5,6 +5,7 @@ ready again; a request that met it goes to another one.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -83,9 +84,12 @@ class Endpoints:
         return [endpoint for endpoint in self.all if endpoint.is_up]
 
     async def infer(
-        self, path: str, headers: Mapping[str, str], body: Body, deadline: float
+        self, path: str, headers: Mapping[str, str], body: Body, deadline: float, sequence: str | None = None
     ) -> tuple[Endpoint, Answer]:
         """Ask one, and another one if that is gone.
+
+        Args:
+            sequence: All requests with the same one go to one Triton, which keeps its state, and nowhere else.
 
         Raises:
             Refusal: 503: none is there, or the one that was asked went with a body that was not kept.
@@ -93,7 +97,7 @@ class Endpoints:
         """
         replay = Replay(body, self._most_kept)
         tried: set[int] = set()
-        while (endpoint := self._choose(tried)) is not None:
+        while (endpoint := self._keeper(sequence, tried) if sequence else self._choose(tried)) is not None:
             tried.add(id(endpoint))
             try:
                 answer = await endpoint.upstream.infer(path, headers, replay.again(), deadline)
@@ -124,6 +128,16 @@ class Endpoints:
                 self.mark_down(endpoint)
         raise GoneError("none of the servers behind the gateway can be reached")
 
+    async def look(self) -> None:
+        """See of each whether it is there."""
+        for endpoint, live in zip(
+            self.all, await asyncio.gather(*(is_live(e.upstream) for e in self.all)), strict=True
+        ):
+            if live:
+                endpoint.down_since = None
+            else:
+                self.mark_down(endpoint)
+
     def mark_down(self, endpoint: Endpoint) -> None:
         """Leave it out until it is ready."""
         if endpoint.is_up:
@@ -151,6 +165,12 @@ class Endpoints:
         self._turn += 1
         chosen.turn = self._turn
         return chosen
+
+    def _keeper(self, sequence: str, tried: set[int]) -> Endpoint | None:
+        """Return who has the state of a sequence: nobody else could go on with it."""
+        weigh = hashlib.blake2b
+        found = max(self.all, key=lambda each: weigh(f"{sequence} {each.upstream}".encode()).digest())
+        return None if id(found) in tried else found
 
     def _is_for_another(self, endpoint: Endpoint, answer: Answer, tried: set[int]) -> bool:
         """Whether a refusal is of this Triton alone: it is stopping, or has not loaded the model."""

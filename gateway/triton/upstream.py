@@ -26,6 +26,7 @@ class Answer:
         self._upstream = upstream
         self._connection = connection
         self._deadline = deadline
+        self._released = False
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
@@ -71,8 +72,10 @@ class Answer:
         self.release()
 
     def release(self) -> None:
-        """Be done with it."""
-        self._upstream.take_back(self._connection)
+        """Be done with it; again does nothing."""
+        if not self._released:
+            self._released = True
+            self._upstream.take_back(self._connection)
 
 
 class Upstream:

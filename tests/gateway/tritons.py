@@ -1,7 +1,7 @@
 """Real Tritons behind a gateway, over TCP and a Unix socket, with models whose answers tell what they were asked."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +60,11 @@ def repository(folder: Path) -> Path:
 
 
 @contextmanager
-def triton(models: Path, http: str = "127.0.0.1") -> Iterator[Running]:
+def triton(models: Path, http: str = "127.0.0.1", options: Sequence[str] = ()) -> Iterator[Running]:
     """One that serves this folder."""
-    with serving(models, environment.pip_installed(print), http=http) as server:
-        options = dict(word[2:].split("=", 1) for word in server.process.cmdline() if "=" in word)
-        address = Address.of(http if http.startswith("unix:") else f"{http}:{options['http-port']}")
+    with serving(models, environment.pip_installed(print), *options, http=http) as server:
+        [port] = [word.partition("=")[2] for word in server.process.cmdline() if word.startswith("--http-port=")]
+        address = Address.of(http if http.startswith("unix:") else f"{http}:{port}")
         wait_for(lambda: _listens(address), 20)  # gRPC, which `serving` waits for, is there before HTTP
         yield Running(address, server.process, models)
 

@@ -1,0 +1,52 @@
+"""What the gateway writes to its log: a line of JSON for each thing that happens, the id of its request in it.
+
+No line holds a secret or a payload: keys are named by their public id, requests by their id, inputs by nothing.
+"""
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Set where a request arrives; in every line from there on.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Write lines of JSON to `stream` (standard error), those of other libraries, too."""
+    shared: list[Processor] = [structlog.stdlib.add_log_level, _add_request_id, structlog.processors.TimeStamper("iso")]
+    renderer = structlog.processors.JSONRenderer(sort_keys=False)
+    structlog.configure(
+        processors=[*shared, structlog.processors.dict_tracebacks, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.dict_tracebacks,
+                renderer,
+            ],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("uvicorn.access").disabled = True  # ours says more
+
+
+def logger() -> Any:
+    """Return what writes lines."""
+    return structlog.get_logger()
+
+
+def _add_request_id(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    found = request_id.get()
+    if found:
+        event.setdefault("request_id", found)
+    return event
