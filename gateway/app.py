@@ -143,7 +143,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     spool: Any = Spool(settings.record.spool) if settings.record.enabled else _Nothing()
     rules = Rules(
         Room(limits.in_flight, limits.waiting),
-        Rule(limits.breaker_failures, limits.breaker_s),
+        Rule(share=limits.breaker_share, pause_s=limits.breaker_s),
         limits.deadline_s,
         limits.deadline_most_s,
     )
@@ -189,5 +189,3 @@ class _Nothing:
 
     def put(self, record: dict[str, Any]) -> None:
         """Drop it."""
-
-

@@ -97,7 +97,9 @@ class Kept:
 
 
 @contextmanager
-def beside(command: Sequence[str], environment: Mapping[str, str] | None = None, stop_s: float = 30.0) -> Iterator[Kept]:
+def beside(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, stop_s: float = 30.0
+) -> Iterator[Kept]:
     """Keep a process running while the block does."""
     made = Kept(command, dict(os.environ) if environment is None else environment)
     made.start()

@@ -1,41 +1,47 @@
 """A Triton beside the gateway: `python -m deploy up`, as a command, for as long as the gateway runs."""
 
-import os
 import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contracts import layout
 from contracts.running import record
+from contracts.running.record import Record
 from gateway.errors import StartError
 
-_STOP_S = 60.0
+_STOP_S, _LOOK_S = 60.0, 0.2
 
 
 @contextmanager
 def beside() -> Iterator[str]:
     """Start it and wait until its models are ready; yield its address.
 
-    It listens on a Unix socket in a folder of its own, where nobody else can reach it.
-
     Raises:
-        StartError: it did not start; what it said is above.
+        StartError: it did not start; what it said stands above.
     """
-    with tempfile.TemporaryDirectory(prefix="gateway-triton-") as folder:
-        path = f"{folder}/http"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deploy", "up", "--http-socket", path], cwd=layout.ROOT, start_new_session=True
-        )
+    command = [sys.executable, "-m", "deploy", "up"]
+    process = subprocess.Popen(command, cwd=layout.ROOT, start_new_session=True)
+    try:
+        found = _ready(process)
+        yield found.http_url
+    finally:
+        process.send_signal(signal.SIGTERM)
         try:
-            _wait(process, path)
-            yield f"unix:{path}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(process: "subprocess.Popen[bytes]") -> Record:
+    while process.poll() is None:
+        found = record.recorded()
+        if found is not None and found.supervisor.pid == process.pid and found.phase == "ready":
+            return found
+        time.sleep(_LOOK_S)
+    raise StartError(
+        "Triton did not start", note="`python -m deploy up` says above why not", hint="python -m deploy logs"
+    )

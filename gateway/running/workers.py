@@ -49,7 +49,7 @@ def serve(settings: Settings) -> int:
 
 def _alone(gateway: Gateway, listener: socket.socket) -> int:
     settings = gateway.settings
-    logs.configure_all(levels.read(settings.environment, settings.seen.log_level), settings.seen.log_format)
+    logs.configure(levels=levels.read(settings.environment, settings.seen.log_level), style=settings.seen.log_format)
     limits, listen = settings.limits, settings.listen
     guard = Guard(limits.connections, header_s=limits.header_timeout_s)
     config = uvicorn.Config(

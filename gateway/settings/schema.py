@@ -104,7 +104,7 @@ class Limits(Section):
     deadline_most_s: Seconds = Field(300.0, description="that one may name")
     in_flight: int = Field(64, ge=1, description="requests at a model at once, of each worker")
     waiting: int = Field(256, ge=0, description="requests that wait for that, of each model and worker")
-    breaker_failures: int = Field(5, ge=1, description="in a row, after which a model is left alone")
+    breaker_share: Share = Field(0.5, description="of a model's last 50 requests that fail, so that it is left alone")
     breaker_s: Seconds = Field(5.0, description="for how long")
     drain_s: float = Field(30.0, ge=0, description="for accepted requests, after SIGTERM")
 

@@ -59,9 +59,11 @@ async def _about_problem(slug: str) -> Response:
     raise NOT_FOUND("there is no such problem")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return answer(error)
+    request_id = uuid.uuid4().hex
+    parts_of(request).brain.metrics.refused("typed", error, request_id)
+    return answer(error, request_id)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -1,18 +1,20 @@
 """What the typed door asks a model: checked inputs become one request of the Open Inference Protocol, by the brain."""
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import InvalidInputError
-from gateway.brain.deadline import Deadline, passed
-from gateway.brain.decide import Asked, Brain
+from gateway.brain.decide import Brain
 from gateway.caller import Caller
+from gateway.deadline import Deadline, passed
 from gateway.errors import BrokenError, LateError
+from gateway.outcome import Asked
 from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
 from gateway.typed import values, wire
@@ -20,6 +22,7 @@ from gateway.typed.catalog import Listed
 from gateway.typed.reading import Given
 
 _MOST_ANSWERED = 256 << 20  # bytes of an answer, which is held in memory to be written as JSON
+_TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -32,6 +35,7 @@ class Wanted:
     version: str | None = None
     priority: int | None = None
     traceparent: str | None = None
+    arrived: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class Answered:
 
     Attributes:
         headers: More of the answer's.
-        triton_ms: How long Triton took.
+        timing: Server-Timing.
     """
 
     request_id: str
     outputs: Arrays
     version: str
     headers: Mapping[str, str]
-    triton_ms: float
+    timing: str
 
 
 async def ask(
@@ -61,15 +65,9 @@ async def ask(
     model = listed.signature.model
     request_id = uuid.uuid4().hex
     asked = Asked(
-        "typed",
-        model.name,
-        wanted.version,
-        "infer",
-        rows,
-        wanted.priority,
-        wanted.deadline,
-        request_id,
-        wanted.traceparent,
+        *("typed", model.name, wanted.version, "infer", rows, wanted.priority, wanted.deadline, request_id),
+        traceparent=wanted.traceparent,
+        arrived=wanted.arrived,
     )
     try:
         async with brain.admitted(wanted.caller, asked) as admitted:
@@ -78,15 +76,13 @@ async def ask(
             headers, body = wire.request(
                 model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
             )
-            if wanted.traceparent:
-                headers["traceparent"] = wanted.traceparent
-            async with await admitted.infer(headers, body) as answer:
+            async with await admitted.infer({**headers, **admitted.trace_headers}, body) as answer:
                 content = await answer.read(_MOST_ANSWERED)
                 if answer.status != 200:
                     raise _refused(answer.status, wire.error(content))
                 found = wire.answer(answer.headers, content)
             outcome.outputs = values.summary(found, texts=True)
-            return Answered(request_id, found, admitted.model.version, admitted.headers, (outcome.triton_s or 0) * 1e3)
+            return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
     except LateError as error:
         raise passed() from error
     except BrokenError as error:
@@ -171,6 +167,7 @@ def _filled(listed: Listed, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str
 
 
 def _refused(status: int, said: str) -> Exception:
+    said = said.partition(_TRACEBACK)[0]
     if status == 400:
         return REJECTED(said)
     if status == 503:

@@ -161,7 +161,7 @@ def _answer(listed: Listed, answer: Answered, content: dict[str, Any]) -> Respon
         **answer.headers,
         "x-request-id": answer.request_id,
         "x-model-release": answer.version,
-        "server-timing": f"triton;dur={answer.triton_ms:.2f}",
+        "server-timing": answer.timing,
     }
     return Response(to_json({**about, **content}), 200, headers, "application/json")
 
