@@ -25,10 +25,12 @@ from gateway.brain.admission import Room
 from gateway.brain.breaker import Rule
 from gateway.brain.decide import Brain, Rules
 from gateway.brain.endpoints import Endpoints
+from gateway.errors import Refusal
 from gateway.page.page import Page
 from gateway.raw import replies
 from gateway.raw.app import RawDoor
 from gateway.raw.body import Limits
+from gateway.raw.headers import Given
 from gateway.seen.metrics import CONTENT_TYPE, Metrics
 from gateway.seen.traces import Traces
 from gateway.seen.watching import Seen
@@ -98,7 +100,7 @@ class Gateway:
         elif path.startswith(AUTHORIZE.decode()):
             await doors.authorize(scope, receive, send)
         elif path == "/metrics":
-            await replies.reply(send, 200, doors.seen.metrics.text(), {"content-type": CONTENT_TYPE})
+            await _metrics(doors, scope, send)
         elif path in ("/livez", "/readyz"):
             await _health(doors, path, send)
         elif doors.page is not None and doors.page.has(path):
@@ -173,6 +175,17 @@ def _keeper(settings: Settings) -> idempotency.Keeper:
     if urllib.parse.urlsplit(storage).scheme.startswith("redis"):
         return InRedis(storage, own.keep_s)
     return idempotency.InMemory(own.keep_s, own.most_bytes)
+
+
+async def _metrics(doors: Doors, scope: Scope, send: Send) -> None:
+    """Answer /metrics, which name models and keys, to who has the scope metrics:admin."""
+    try:
+        access = doors.brain.access
+        access.permit(await access.check(Given.of(scope["headers"]).authorization), "metrics", "admin")
+    except Refusal as refusal:
+        await replies.refuse(send, refusal)
+        return
+    await replies.reply(send, 200, doors.seen.metrics.text(), {"content-type": CONTENT_TYPE})
 
 
 async def _health(doors: Doors, path: str, send: Send) -> None:

@@ -6,18 +6,8 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "static"
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
-_PATHS = {
-    "/": "index.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
-    "/code.js": "code.js",
-    "/forms.js": "forms.js",
-}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_PATHS = {"/": "index.html", **{f"/{name}": name for name in ("page.css", "page.js", "code.js", "forms.js")}}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -52,5 +42,5 @@ class Page:
 def _file(path: Path) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
     content = path.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {**_HEADERS, "content-type": _TYPES[path.suffix], "etag": etag}
+    headers = {**_HEADERS, "content-type": f"{_TYPES[path.suffix]}; charset=utf-8", "etag": etag}
     return content, [(name.encode(), value.encode()) for name, value in headers.items()], etag.encode()

@@ -1,4 +1,4 @@
-"""Whether the gateway of this container answers: its image's health check. It is asked where the settings say it listens.
+"""Whether the gateway of this container answers, where its settings say it listens: its image's health check.
 
 python -m gateway.running.health
 """

@@ -1,7 +1,6 @@
 """Processes beside this one, started again when they end, and stopped with it."""
 
 import logging
-import os
 import signal
 import subprocess
 import threading
@@ -97,11 +96,9 @@ class Kept:
 
 
 @contextmanager
-def beside(
-    command: Sequence[str], environment: Mapping[str, str] | None = None, stop_s: float = 30.0
-) -> Iterator[Kept]:
+def beside(command: Sequence[str], environment: Mapping[str, str], stop_s: float = 30.0) -> Iterator[Kept]:
     """Keep a process running while the block does."""
-    made = Kept(command, dict(os.environ) if environment is None else environment)
+    made = Kept(command, environment)
     made.start()
     try:
         yield made

@@ -42,6 +42,4 @@ def _ready(process: "subprocess.Popen[bytes]") -> Record:
         if found is not None and found.supervisor.pid == process.pid and found.phase == "ready":
             return found
         time.sleep(_LOOK_S)
-    raise StartError(
-        "Triton did not start", note="`python -m deploy up` says above why not", hint="python -m deploy logs"
-    )
+    raise StartError("Triton did not start", note="it says above why not", hint="python -m deploy logs")

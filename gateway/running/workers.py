@@ -74,10 +74,8 @@ def _alone(gateway: Gateway, listener: socket.socket) -> int:
             gateway.doors.brain.readiness.draining = True
 
     server = Server(config, guard, drain, min(_NOTICE_S, limits.drain_s))
-    try:
+    with suppress(KeyboardInterrupt):
         server.run([listener])
-    except KeyboardInterrupt:
-        pass
     return 0 if server.started else 1
 
 

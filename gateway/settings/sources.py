@@ -23,6 +23,7 @@ _NO_SETTINGS = {FILE_VARIABLE, ENV_FILE_VARIABLE, levels.FILE_VARIABLE}  # which
 SECRETS = Path("/run/secrets")  # as containers are given them
 DEFAULT = "default"
 Tree = dict[str, Any]
+_SETTINGS: Any = Settings  # it takes a class as well, and its type does not say so
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _variables(env_file: Path, secrets: Path) -> list[tuple[str, Tree]]:
         _check_variables([name.upper() for name in dotenv.env_vars], known, str(env_file))
         found = [("environment", EnvSettingsSource(Settings)()), (str(env_file), _known(dotenv()))]
         if secrets.is_dir():
-            kept = NestedSecretsSettingsSource(Settings, secrets, secrets_prefix=PREFIX, secrets_nested_delimiter="__")
+            kept = NestedSecretsSettingsSource(_SETTINGS, secrets, secrets_prefix=PREFIX, secrets_nested_delimiter="__")
             found.append((str(secrets), _known(kept())))
     except (Undecodable, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from error

@@ -31,10 +31,10 @@ class NewKey(BaseModel):
         StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
     ]
     scopes: list[StrictStr] = Field(
-        [*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
+        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
     )
     limits: dict[str, str | int] = Field(
-        {}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
+        default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
     )
     expires: AwareDatetime | None = None
 
@@ -44,7 +44,9 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grace_s: float = Field(86_400.0, ge=0, le=_YEAR_S, description="for how long the secret before is still good")
+    grace_s: float = Field(
+        default=86_400.0, ge=0, le=_YEAR_S, description="for how long the secret before is still good"
+    )
 
 
 class KeyAbout(BaseModel):
@@ -58,7 +60,7 @@ class KeyAbout(BaseModel):
     created: datetime
     expires: datetime | None = None
     revoked: datetime | None = None
-    rotated_until: datetime | None = Field(None, description="until when the secret before is still good")
+    rotated_until: datetime | None = Field(default=None, description="until when the secret before is still good")
 
 
 class KeyMade(KeyAbout):

@@ -21,11 +21,7 @@ _REF = "#/components/schemas/{model}"
 _GENERIC = "/v1/models/{model}/"
 _MOST_EXAMPLE = 65_536  # bytes; a larger one is made up
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 502, 503, 504)
-_TOPS = {
-    "type": "object",
-    "required": ["label", "score"],
-    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
-}
+_TOP: dict[str, Any] = {"label": {"type": "string"}, "score": {"type": "number"}}
 _HEADERS = (
     ("Idempotency-Key", {"type": "string", "maxLength": 255, "minLength": 1, "pattern": "^[\\x20-\\x7e]+$"}),
     ("Request-Timeout-Ms", {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
@@ -182,13 +178,9 @@ def _with_problems(operation: dict[str, Any]) -> None:
 
 
 def _prediction() -> dict[str, Any]:
-    top = {"type": "array", "items": {**_TOPS, "title": "Scored"}}
-    return {
-        **_TOPS,
-        "title": "Prediction",
-        "required": ["label", "score", "top"],
-        "properties": {**_TOPS["properties"], "top": top},
-    }  # type: ignore[dict-item]
+    scored = {"type": "object", "title": "Scored", "required": [*_TOP], "properties": _TOP}
+    properties = {**_TOP, "top": {"type": "array", "items": scored}}
+    return {"type": "object", "title": "Prediction", "required": [*properties], "properties": properties}
 
 
 def _problem() -> dict[str, Any]:

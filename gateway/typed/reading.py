@@ -1,6 +1,6 @@
 """A request's body, read up to a limit: JSON checked against a model's types, raw bytes, or the files of a form."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,7 @@ async def files(request: Request, content: bytes, most: int) -> list[bytes]:
         Refusal: it is no form, or has no file or too many.
     """
 
-    async def once() -> AsyncIterator[bytes]:
+    async def once() -> AsyncGenerator[bytes, None]:
         yield content
 
     # In memory all of it: the body is, up to its limit.
@@ -168,6 +168,8 @@ def _expected(error: Any, path: Sequence[int | str], signature: Signature | None
     kind, context = error["type"], error.get("ctx") or {}
     if kind in ("too_long", "too_short") and path and path[-1] in _FORMS:
         return f"{context.get('min_length', 1)} to {context.get('max_length', 'any')} rows"
+    if path and path[0] == "entities":
+        return _of_entity(error, path, signature)
     if signature is not None:
         tensor = next((signature.model.input[str(part)] for part in path if part in signature.model.input), None)
         if kind == "extra_forbidden" and tensor is None:
@@ -178,6 +180,14 @@ def _expected(error: Any, path: Sequence[int | str], signature: Signature | None
             ]
             return ", ".join([values.in_words(tensor), *limits])
     return str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _of_entity(error: Any, path: Sequence[int | str], signature: Signature | None) -> str:
+    declared = signature.declaration.entities if signature and signature.declaration else ()
+    entity = next((each for each in declared if each.name == path[-1]), None)
+    if entity is None:
+        return f"one of {', '.join(each.name for each in declared)}"
+    return f"one of {', '.join(entity.values)}" if entity.values else f"{entity.about or entity.name}: a {entity.kind}"
 
 
 def _shown(value: object) -> str:

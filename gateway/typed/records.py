@@ -32,8 +32,8 @@ class Label(BaseModel):
 
     request_id: _ID = Field(description="of the answer", examples=["0f3a5c1e9b7d4f2a8c6e1d3b5a7f9c2e"])
     value: JsonValue = Field(description="what was true; null takes a label back", examples=["Sneaker", 0.0])
-    name: _NAME = Field("label", description="which truth, where there are several of an answer")
-    time: AwareDatetime | None = Field(None, description="when it was known; default: now. The newest holds")
+    name: _NAME = Field(default="label", description="which truth, where there are several of an answer")
+    time: AwareDatetime | None = Field(default=None, description="when it was known; default: now. The newest holds")
 
 
 class Event(BaseModel):
@@ -42,12 +42,12 @@ class Event(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: _NAME = Field(examples=["converted"])
-    request_id: _ID | None = Field(None, description="of the answer that it followed")
-    entity: _NAME | None = Field(None, description="what or whom it happened to")
-    value: StrictFloat | None = Field(None, allow_inf_nan=False)
+    request_id: _ID | None = Field(default=None, description="of the answer that it followed")
+    entity: _NAME | None = Field(default=None, description="what or whom it happened to")
+    value: StrictFloat | None = Field(default=None, allow_inf_nan=False)
     data: dict[str, JsonValue] | None = None
-    time: AwareDatetime | None = Field(None, description="when it happened; default: now")
-    id: _ID | None = Field(None, description="yours: the same one twice is one event")
+    time: AwareDatetime | None = Field(default=None, description="when it happened; default: now")
+    id: _ID | None = Field(default=None, description="yours: the same one twice is one event")
 
 
 class Labels(BaseModel):

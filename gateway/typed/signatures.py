@@ -5,7 +5,7 @@ A model's rows may be given as `rows`, one object each, or as `inputs`, one list
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 from contracts.entities.declaration import Declaration, Entity
 from gateway.triton.models import Model, Tensor
 from gateway.typed import values
+from gateway.typed.values import list_of
 
 Task = Literal["predict", "classify", "embed"]
 _STRICT = ConfigDict(extra="forbid")
@@ -89,16 +90,16 @@ def _tasks(model: Model) -> tuple[Task, ...]:
 
 def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[BaseModel]]:
     name = title(model.name)
-    outputs = Literal[tuple(tensor.name for tensor in model.outputs)]  # type: ignore[valid-type]
+    outputs: Any = Literal[tuple(tensor.name for tensor in model.outputs)]
     wanted: Any = (
-        list[outputs] | None,
+        list_of(outputs) | None,
         Field(None, min_length=1, description="which outputs; all where it is left out"),
     )
     found = {}
     if model.max_batch_size:
         most: Any = Field(min_length=1, max_length=model.max_batch_size)
         row = _object(f"{name}Row", {tensor.name: _typed(tensor) for tensor in model.inputs})
-        found["rows"] = _object(f"{name}ByRows", {"rows": (Annotated[list[row], most], ...), "outputs": wanted})
+        found["rows"] = _object(f"{name}ByRows", {"rows": (list_of(row, most), ...), "outputs": wanted})
         columns = {tensor.name: _typed(tensor, most) for tensor in model.inputs}
     else:
         columns = {tensor.name: _typed(tensor) for tensor in model.inputs}
@@ -106,11 +107,11 @@ def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[B
     found["inputs"] = _object(f"{name}ByInputs", {"inputs": (inputs, ...), "outputs": wanted})
     if declaration is not None and model.max_batch_size:
         known = _object(f"{name}Entities", {each.name: _entity(each) for each in declaration.entities})
-        given = {"entities": (Annotated[list[known], most], ...), "outputs": wanted}
+        given = {"entities": (list_of(known, most), ...), "outputs": wanted}
         found["entities"] = _object(f"{name}ByEntities", given)
     if "embed" in _tasks(model):
         text = Annotated[StrictStr, Field(min_length=1)]
-        found["texts"] = _object(f"{name}Texts", {"texts": (Annotated[list[text], most], ...)})
+        found["texts"] = _object(f"{name}Texts", {"texts": (list_of(text, most), ...)})
     return found
 
 
@@ -124,7 +125,7 @@ def _answers(model: Model, requests: Mapping[str, type[BaseModel]]) -> dict[str,
     row = {tensor.name: _answered(tensor) for tensor in model.outputs}
     found = {"inputs": _object(f"{name}Outputs", {**about, "outputs": (_columns(name, model), ...)}, None)}
     if "rows" in requests:
-        rows: Any = (list[_object(f"{name}OutputRow", row, None)], ...)
+        rows: Any = (list_of(_object(f"{name}OutputRow", row, None)), ...)
         found["rows"] = _object(f"{name}Rows", {**about, "rows": rows}, None)
         if "entities" in requests:
             defaults: Any = (
@@ -139,7 +140,7 @@ def _columns(name: str, model: Model) -> type[BaseModel]:
     columns = {}
     for tensor in model.outputs:
         kind = values.annotation(tensor)
-        columns[tensor.name] = (list[kind] if model.max_batch_size else kind, Field(None))
+        columns[tensor.name] = (list_of(kind) if model.max_batch_size else kind, Field(None))
     return _object(f"{name}OutputColumns", columns, None)
 
 
@@ -149,7 +150,7 @@ def _answered(tensor: Tensor) -> Any:
 
 def _typed(tensor: Tensor, rows: Any = None) -> Any:
     kind = values.annotation(tensor)
-    kind = kind if rows is None else Annotated[list[kind], rows]
+    kind = kind if rows is None else list_of(kind, rows)
     example = values.example(tensor)
     more: dict[str, Any] = {"description": tensor.datatype, "examples": [example if rows is None else [example]]}
     return (kind | None, Field(None, **more)) if tensor.optional else (kind, Field(**more))
@@ -157,7 +158,7 @@ def _typed(tensor: Tensor, rows: Any = None) -> Any:
 
 def _entity(entity: Entity) -> Any:
     kinds: dict[str, Any] = {"text": StrictStr, "time": StrictStr, "integer": StrictInt, "number": StrictFloat}
-    kind = Literal[tuple(entity.values)] if entity.values else kinds[entity.kind]  # type: ignore[valid-type]
+    kind: Any = Literal[tuple(entity.values)] if entity.values else kinds[entity.kind]
     about = entity.about or entity.kind
     about += f", local time of {entity.zone}" if entity.kind == "time" and entity.zone else ""
     return (kind, Field(description=about)) if entity.default is None else (kind | None, Field(None, description=about))
@@ -167,11 +168,7 @@ def _object(name: str, fields: Mapping[str, Any], config: ConfigDict | None = _S
     """Make a type; its fields have names of their own, as a tensor may be called `copy` or `model_config`."""
     made: dict[str, Any] = {}
     for number, (alias, (kind, told)) in enumerate(fields.items()):
-        made[f"field_{number}"] = (Annotated[kind, Field(alias=alias, title=alias)], told)
+        named: Any = Annotated[kind, Field(alias=alias, title=alias)]
+        made[f"field_{number}"] = (named, told)
     base = ConfigDict(protected_namespaces=(), title=name, **(config or {}))
-    return create_model(name, __config__=base, **made)  # type: ignore[no-any-return]
-
-
-def names_of(tensors: Sequence[Tensor]) -> tuple[str, ...]:
-    """Return the tensors' names."""
-    return tuple(tensor.name for tensor in tensors)
+    return create_model(name, __config__=base, **made)

@@ -7,6 +7,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
+from types import GenericAlias
 from typing import Annotated, Any
 
 import numpy as np
@@ -60,9 +61,14 @@ def annotation(tensor: Tensor) -> Any:
     if tensor.dims in ((1,), ()):
         return found
     for size in reversed(tensor.dims):
-        length = Field() if size < 0 else Field(min_length=size, max_length=size)
-        found = Annotated[list[found], length]
+        found = list_of(found) if size < 0 else list_of(found, Field(min_length=size, max_length=size))
     return found
+
+
+def list_of(kind: Any, told: Any = None) -> Any:
+    """Return the type of lists of a type that is known only here."""
+    found: Any = GenericAlias(list, (kind,))
+    return found if told is None else Annotated[found, told]
 
 
 def in_words(tensor: Tensor) -> str:
