@@ -2,13 +2,13 @@
 
 import argparse
 
-from cli.commands import Command, count, port
+from cli.commands import Command, count
 from gateway.settings.commands import env_file
 
 
 def _up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--host", help="address to listen on (default: as the settings say, else 127.0.0.1)")
-    up.add_argument("--port", type=port, help="default: as the settings say, else 8080")
+    up.add_argument("--port", type=count, help="0: one that is free (default: as the settings say, else 8080)")
     up.add_argument("--workers", type=count, metavar="N", help="processes on one port; quotas then need Redis")
     up.add_argument(
         "--with-triton",

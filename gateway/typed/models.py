@@ -132,7 +132,7 @@ async def _classified(brain: Brain, request: Request, listed: Listed, wanted: Wa
 
 async def _embedded(brain: Brain, listed: Listed, wanted: Wanted, found: dict[str, Any]) -> Response:
     model = listed.signature.model
-    texts = reading.checked(listed.signature.requests["texts"], found).field_0
+    texts = reading.checked(listed.signature.requests["texts"], found, listed.signature).field_0
     tensor, output = cast(Tensor, signatures.only_input(model)), cast(Tensor, signatures.embedding(model))
     arrays = {tensor.name: inference.files_array([text.encode() for text in texts])}
     answer = await inference.ask(brain, listed, arrays, len(texts), wanted, [output.name])

@@ -166,8 +166,8 @@ def _got(error: Any) -> str:
 
 def _expected(error: Any, path: Sequence[int | str], signature: Signature | None) -> str:
     kind, context = error["type"], error.get("ctx") or {}
-    if kind in ("too_long", "too_short") and path and path[-1] in _FORMS:
-        return f"{context.get('min_length', 1)} to {context.get('max_length', 'any')} rows"
+    if kind in ("too_long", "too_short") and signature is not None and len(path) == 1:
+        return f"1 to {signature.model.max_batch_size} rows"
     if path and path[0] == "entities":
         return _of_entity(error, path, signature)
     if signature is not None:
