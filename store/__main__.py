@@ -70,6 +70,7 @@ def _migrate(migrate: argparse.ArgumentParser) -> None:
 def _predictions(predictions: argparse.ArgumentParser) -> None:
     for name in ("model", "key", "release", "arm"):
         predictions.add_argument(f"--{name}", help=f"of this {name}")
+    predictions.add_argument("--caller-id", metavar="ID", help="that a caller has given it this id")
     _days(predictions)
     predictions.add_argument("--failed", action="store_true", default=None, help="answered with an error")
     predictions.add_argument("--labelled", action="store_true", default=None, help="with a label")

@@ -27,6 +27,7 @@ class Prediction:
         release: That answered; None if none did.
         inputs, outputs: Summaries.
         payload: The name of the whole inputs; None if they were not sampled.
+        caller_id: What the caller calls the request, and perhaps others, too; None if it has not said.
         labels: Those that hold, by name.
     """
 
@@ -44,6 +45,7 @@ class Prediction:
     inputs: dict[str, Any] | None
     outputs: dict[str, Any] | None
     payload: str | None
+    caller_id: str | None = None
     labels: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +63,7 @@ class Wanted:
     key: str | None = None
     release: str | None = None
     arm: str | None = None
+    caller_id: str | None = None
     since: int | None = None
     until: int | None = None
     failed: bool | None = None
@@ -128,7 +131,7 @@ async def story(database: Database, request: str) -> Story:
 def _conditions(wanted: Wanted) -> list[Any]:
     found = [
         getattr(_table, name) == value
-        for name in ("model", "key", "release", "arm")
+        for name in ("model", "key", "release", "arm", "caller_id")
         if (value := getattr(wanted, name)) is not None
     ]
     if wanted.since is not None:

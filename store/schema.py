@@ -72,6 +72,7 @@ class Prediction(Base):
     inputs: Mapped[dict[str, Any] | None] = mapped_column(Json)
     outputs: Mapped[dict[str, Any] | None] = mapped_column(Json)
     payload: Mapped[str | None] = mapped_column(String(TEXT))
+    caller_id: Mapped[str | None] = mapped_column(String(NAME))  # what the caller calls it; several may have one
 
     __table_args__ = (
         Index(None, "time", "id"),

@@ -67,7 +67,8 @@ def usage(options: argparse.Namespace) -> int:
 
 async def _page(options: argparse.Namespace) -> Page:
     wanted = Wanted(
-        model=options.model, key=options.key, release=options.release, arm=options.arm, since=_ns(options.since),
+        model=options.model, key=options.key, release=options.release, arm=options.arm,
+        caller_id=options.caller_id, since=_ns(options.since),
         until=_ns(options.until and options.until + timedelta(days=1)), failed=options.failed,
         labelled=options.labelled,
     )  # fmt: skip

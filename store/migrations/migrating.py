@@ -88,7 +88,8 @@ async def _migrate(database: Database, run: Callable[[Config, str], None], to: s
 
 
 def _run(connection: Connection, run: Callable[[Config, str], None], to: str) -> str:
-    if _revision(connection) is None and (strange := inspect(connection).get_table_names()):
+    strange = set(inspect(connection).get_table_names()) - {"alembic_version"}  # which is left of a former schema
+    if _revision(connection) is None and strange:
         raise SchemaError(
             f"the database has tables that are not the store's: {', '.join(sorted(strange)[:5])}",
             hint="name a database of its own in STORE_URL or --store",

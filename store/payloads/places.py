@@ -55,7 +55,7 @@ class Bucket:
         from botocore.config import Config
 
         limits = Config(connect_timeout=5, read_timeout=30, retries={"max_attempts": 2})
-        self._client = boto3.client("s3", config=limits)
+        self._client = boto3.session.Session().client("s3", config=limits)  # of now, not of the first in this process
         self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def write(self, name: str, content: bytes) -> None:

