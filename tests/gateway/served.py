@@ -183,10 +183,10 @@ def gateway(
 
 @contextmanager
 def process(*tritons: Address, notice_s: float = 1.0) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """The same in a process of its own; its port. What it prints are its log and, at its end, a line of its records."""
+    """The same in a process of its own; its port. What it prints on stderr is its log."""
     [port, *_] = free_ports()
     command = [sys.executable, "-m", "tests.gateway.served", str(port), str(notice_s), *map(str, tritons)]
-    running = subprocess.Popen(command, cwd=layout.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(command, cwd=layout.ROOT, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: running.poll() is not None or _listens(port), 20)
         assert running.poll() is None, running.communicate()
@@ -202,14 +202,14 @@ def _listens(port: int) -> bool:
 
 
 def main() -> None:
-    """Serve until a signal; then say how many records there are."""
+    """Serve until a signal."""
     port, notice_s, *tritons = sys.argv[1:]
     logs.configure()
-    kept, guard = Kept(), Guard()
+    guard = Guard()
 
     async def serve() -> None:
         endpoints = Endpoints([Upstream(Address.of(each)) for each in tritons])
-        brain = Brain(access=Keyring(), endpoints=endpoints, spool=kept, metrics=Seen())
+        brain = Brain(access=Keyring(), endpoints=endpoints, spool=Kept(), metrics=Seen())
         config = uvicorn.Config(
             *(App(brain, Limits()), "127.0.0.1", int(port)),
             http=guarded(guard), lifespan="off", log_config=None, timeout_graceful_shutdown=20, loop="none",
@@ -222,7 +222,6 @@ def main() -> None:
         await endpoints.close()
 
     asyncio.run(serve())
-    print(len(kept.records), flush=True)
 
 
 if __name__ == "__main__":

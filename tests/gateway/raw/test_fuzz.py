@@ -21,9 +21,9 @@ from tests.deploy.mutants import Mutant
 from tests.gateway.served import Gateway, gateway
 from tests.gateway.tritons import Running
 
-SHORT = 1_500
+SHORT = 800
 LONG = int(os.environ.get("FUZZED", "100_000"))
-_AT_ONCE = 8  # connections
+_AT_ONCE = 32  # connections
 _KEY = "Authorization: Bearer gk_all\r\n"
 _NUMBERS = (
     "0",
@@ -243,7 +243,7 @@ def fuzz(door: Gateway, triton: Running, cases: Sequence[Fuzzed]) -> "Counter[st
     return counted
 
 
-_QUICK = {"limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, linger_s=0.3)}
+_QUICK: dict[str, Any] = {"limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, linger_s=0.3)}
 
 
 def test_made_up_requests_end_nothing_and_reach_nobody(triton: Running) -> None:

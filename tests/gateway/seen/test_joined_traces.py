@@ -1,5 +1,6 @@
 """A request's trace begins at its caller, goes on in the gateway and ends in a real Triton."""
 
+import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,27 +24,35 @@ COUNT = 1_000
 
 @dataclass
 class Collector:
-    """An OTLP receiver: spans by trace, of whom they are."""
+    """An OTLP receiver.
+
+    Attributes:
+        spans: By trace: whose it is, its id (Triton's: its parent's), and itself.
+    """
 
     port: int
-    spans: dict[str, list[tuple[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    spans: dict[str, list[tuple[str, str, Any]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1/traces"
 
-    def take(self, body: bytes) -> None:
+    def take(self, body: bytes, *, is_json: bool) -> None:
+        if is_json:  # Triton's; ids in hexadecimal, which protobuf's reader of JSON takes for base64
+            for resource in json.loads(body)["resourceSpans"]:
+                for scope in resource["scopeSpans"]:
+                    for span in scope["spans"]:
+                        self.spans[span["traceId"]].append(("triton", span.get("parentSpanId", ""), span))
+            return
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            names = [each.value.string_value for each in resource.resource.attributes if each.key == "service.name"]
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    self.spans[span.trace_id.hex()].append((names[0] if names else "", span))
+                    self.spans[span.trace_id.hex()].append(("gateway", span.span_id.hex(), span))
 
     def joined(self, trace: str) -> bool:
         """Whether the gateway's span has a child of Triton's."""
-        spans = self.spans[trace]
-        ours = {span.span_id for name, span in spans if name == "gateway"}
-        return any(span.parent_span_id in ours for name, span in spans if name != "gateway")
+        ours = {span_id for whose, span_id, _ in self.spans[trace] if whose == "gateway"}
+        return any(parent in ours for whose, parent, _ in self.spans[trace] if whose == "triton")
 
 
 @contextmanager
@@ -52,7 +61,8 @@ def collector() -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found.take(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.take(body, is_json="json" in self.headers["Content-Type"])
             self.send_response(200)
             self.end_headers()
 
@@ -114,7 +124,7 @@ def test_every_trace_goes_on_in_triton(traced: Traced) -> None:
     ids = send(traced, COUNT, "01", 1)
     traced.traces.flush()
     wait_for(lambda: all(traced.collector.joined(trace) for trace in ids), 30)
-    [span] = [span for name, span in traced.collector.spans[ids[0]] if name == "gateway"]
+    [span] = [span for whose, _, span in traced.collector.spans[ids[0]] if whose == "gateway"]
     said = {each.key: each.value for each in span.attributes}
     assert span.parent_span_id.hex() == f"{1:016x}" and span.name == "infer pixels"
     assert said["gateway.model"].string_value == "pixels" and said["gateway.release"].string_value == "1"
@@ -127,4 +137,4 @@ def test_every_trace_goes_on_in_triton(traced: Traced) -> None:
 def test_a_caller_that_does_not_trace_is_not_traced(traced: Traced) -> None:
     ids = send(traced, 20, "00", 10_000_000)
     traced.traces.flush()
-    assert not any(name == "gateway" for trace in ids for name, _ in traced.collector.spans[trace])
+    assert not any(whose == "gateway" for trace in ids for whose, _, _ in traced.collector.spans[trace])
