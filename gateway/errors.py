@@ -6,6 +6,10 @@ ProjectError
     ├── GoneError         it cannot be reached, or the connection ended before the answer began
     ├── BrokenError       the answer ended in its middle, or is no HTTP
     └── LateError         there was no answer before the deadline
+GatewayError              the gateway as a command cannot go on
+├── SettingsError         a setting that is unknown, or not what it must be
+├── KeysError             a key that cannot be made, found or changed
+└── StartError            the gateway, or the Triton beside it, did not start
 """
 
 from collections.abc import Mapping
@@ -61,3 +65,19 @@ class BrokenError(UpstreamError):
 
 class LateError(UpstreamError):
     """The deadline passed before there was an answer. Triton computes on."""
+
+
+class GatewayError(ProjectError):
+    """The gateway cannot go on."""
+
+
+class SettingsError(GatewayError):
+    """A setting is unknown, or not what it must be."""
+
+
+class KeysError(GatewayError):
+    """A key cannot be made, found or changed."""
+
+
+class StartError(GatewayError):
+    """The gateway, or the Triton beside it, did not start."""

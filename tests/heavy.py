@@ -21,7 +21,7 @@ HEAVY_FIXTURES = frozenset(
         *_SHARED,
         *(FAMILY, "graphs_of_fashion", "steps_once", "examples_made"),
         *("small", "every_task", "heard", "tls", "mutual", "seen", "any_model", "site", "up", "ended", "triton"),
-        *("noting_server", "echoing", "neighbour"),
+        *("noting_server", "echoing", "neighbour", "typed_triton", "gateway"),
     }
 )
 _SERVING = ("benchmarks", "clients", "deploy", "gateway", "model_repository")  # and whatever uses the session's server

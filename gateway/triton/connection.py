@@ -7,7 +7,7 @@ are no redirects, cookies, proxies or TLS between the two. httptools, which is l
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Self
+from typing import Self, cast
 
 import httptools
 
@@ -187,8 +187,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         """Read what has come of the answer."""
