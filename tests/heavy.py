@@ -21,10 +21,10 @@ HEAVY_FIXTURES = frozenset(
         *_SHARED,
         *(FAMILY, "graphs_of_fashion", "steps_once", "examples_made"),
         *("small", "every_task", "heard", "tls", "mutual", "seen", "any_model", "site", "up", "ended", "triton"),
-        *("noting_server", "echoing"),
+        *("noting_server", "echoing", "neighbour", "typed_triton", "gateway"),
     }
 )
-_SERVING = ("benchmarks", "clients", "deploy", "model_repository")  # and whatever uses the session's server
+_SERVING = ("benchmarks", "clients", "deploy", "gateway", "model_repository")  # and whatever uses the session's server
 _TRACES = ("**/server/triton.jsonl", "**/artifacts/export/*", "**/artifacts/checkpoints/*")  # what each leaves behind
 
 _tritons: list[str] = []  # started by this process

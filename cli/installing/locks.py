@@ -25,9 +25,11 @@ OTHERS = {
     Path("deploy/server-gpu.in"): ("--no-deps",),
     Path("deploy/bindings.in"): ("--no-deps",),
     Path("deploy/mlflow/server.in"): ("--constraint", str(PROJECT)),
+    Path("deploy/gateway/server.in"): ("--constraint", str(PROJECT)),
     Path("configs/environments/data.in"): (),
     Path("configs/environments/ray.in"): (),
     Path("configs/environments/k6.in"): (),
+    Path("configs/environments/envoy.in"): (),
     **{
         Path(f"configs/environments/peer-{name}.in"): ()
         for name in ("fastapi", "litserve", "bentoml", "ray", "mlserver")

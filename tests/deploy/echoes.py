@@ -120,14 +120,19 @@ def front(folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Fr
 @contextmanager
 def bare(repository: Path) -> Iterator[tuple[Server, str, str]]:
     """Triton alone, and its addresses for HTTP and gRPC."""
+    write_echoes(repository)
+    with serving(repository, environment.pip_installed(print)) as triton:
+        options = dict(word[2:].split("=", 1) for word in triton.process.cmdline() if "-port=" in word)
+        yield triton, f"127.0.0.1:{options['http-port']}", f"127.0.0.1:{options['grpc-port']}"
+
+
+def write_echoes(repository: Path) -> None:
+    """The two models."""
     for model, (datatype, dims) in _DIMS.items():
         (repository / model / "1").mkdir(parents=True)
         (repository / model / "1" / "model.py").write_text(_MODEL)
         config = _CONFIG % (ROWS, datatype, dims, datatype, dims)
         (repository / model / "config.pbtxt").write_text(config)
-    with serving(repository, environment.pip_installed(print)) as triton:
-        options = dict(word[2:].split("=", 1) for word in triton.process.cmdline() if "-port=" in word)
-        yield triton, f"127.0.0.1:{options['http-port']}", f"127.0.0.1:{options['grpc-port']}"
 
 
 def post(

@@ -124,12 +124,13 @@ class Server:
 
 @contextmanager
 def serving(
-    repository: Path, installed: environment.Triton, *options: str, completes: bool = False
+    repository: Path, installed: environment.Triton, *options: str, completes: bool = False, http: str = "127.0.0.1"
 ) -> Iterator[Server]:
     """A Triton that serves what it can load, and says of the rest why not.
 
     Args:
         completes: It may add to configurations, as in NVIDIA's container.
+        http: Where it listens for HTTP: an address, or unix:/path.
     """
     ports = dict(zip(("http", "grpc", "metrics"), free_ports(), strict=True))
     command = [
@@ -142,7 +143,7 @@ def serving(
         *(
             option
             for name, port in ports.items()
-            for option in (f"--{name}-address=127.0.0.1", f"--{name}-port={port}")
+            for option in (f"--{name}-address={http if name == 'http' else '127.0.0.1'}", f"--{name}-port={port}")
         ),
     ]
     log = repository.with_suffix(".log")

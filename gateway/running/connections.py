@@ -1,0 +1,174 @@
+"""Connections of callers, guarded: uvicorn's HTTP with limits that it has not.
+
+    uvicorn.Config(app, http=guarded(Guard()), loop="uvloop", ...)
+
+- A request's headers have an end, in bytes and in time: a slow loris is cut off.
+- A body that nobody reads, because its request was refused, is not waited for long.
+- What stands after a body in chunks (trailers) is no header: it is dropped.
+- A caller that goes away ends what is done for it.
+- Of a server that drains every answer says that its connection ends.
+"""
+
+import asyncio
+import json
+import socket
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_PIECE = 256 * 1024  # asyncio reads so much at once: headers, and the begin of a body
+_TOO_LONG = "the headers are too long"
+
+
+@dataclass
+class Guard:
+    """The limits, shared by all connections of a process.
+
+    Attributes:
+        most_connections: More are told to come back.
+        header_bytes: Of a request's line and headers.
+        header_s: From the first byte of a request, or the connection's begin, to the end of its headers.
+        linger_s: For the rest of a body whose request was answered already.
+        draining: Answers end their connections.
+    """
+
+    most_connections: int = 2048
+    header_bytes: int = 32 * 1024
+    header_s: float = 10.0
+    linger_s: float = 2.0
+    draining: bool = False
+
+
+def guarded(guard: Guard) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with these limits."""
+    return type("Guarded", (_Guarded,), {"guard": guard})
+
+
+class _Guarded(HttpToolsProtocol):
+    guard: Guard
+    _in_headers = True
+    _piece_bytes = 0  # come since the headers began
+    _header_bytes = 0  # of them, counted line by line; trailers, too
+    _in_body = False
+    _timer: asyncio.TimerHandle | None = None
+    _asking: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        _send_at_once(transport)
+        if len(self.connections) > self.guard.most_connections:
+            self._refuse(503, "there are too many connections now", "Retry-After: 1\r\n")
+            return
+        self._start_timer(self.guard.header_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        cycle, asking = self.cycle, self._asking
+        super().connection_lost(exc)
+        for waiting, _ in self.pipeline:
+            waiting.disconnected = True
+        self.pipeline.clear()
+        if asking is not None and not asking.done() and not cycle.response_complete:
+            asking.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():  # refused
+            return
+        if self._in_headers:
+            self._piece_bytes += len(data)
+            if self._piece_bytes > self.guard.header_bytes + _PIECE:
+                self._refuse(431, _TOO_LONG)
+                return
+        super().data_received(data)
+        if self._in_headers and self._piece_bytes and not self.transport.is_closing():
+            if self._piece_bytes > self.guard.header_bytes:
+                self._refuse(431, _TOO_LONG)
+            elif self._timer is None:
+                self._start_timer(self.guard.header_s)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._header_bytes > self.guard.header_bytes:
+            self._refuse(431, _TOO_LONG)
+        else:
+            self._refuse(400, "the request is no valid HTTP")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if self._in_headers:  # else it is a trailer
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers, self._in_body, self._piece_bytes = False, True, 0
+        self._stop_timer()
+        super().on_headers_complete()
+        if self.guard.draining:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_headers, self._in_body = True, False
+        self._stop_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._start_timer(self.guard.linger_s)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        async def unless_gone(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not cycle.disconnected:
+                    raise
+
+        self._asking = self.loop.create_task(cycle.run_asgi(unless_gone))
+        self._asking.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._asking)
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.guard.header_bytes:
+            raise ValueError(_TOO_LONG)  # ends the parser
+
+    def _refuse(self, status: int, reason: str, more: str = "") -> None:
+        if self.transport.is_closing():
+            return
+        content = json.dumps({"error": reason})
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n{more}"
+        self.transport.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode())
+        self.transport.close()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Set TCP_NODELAY: asyncio does so but for sockets whose protocol is not named, such as those that workers share.
+
+    Without it the second part of an answer waits 40 ms for the caller to acknowledge the first.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

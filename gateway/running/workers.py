@@ -1,0 +1,137 @@
+"""The processes that answer, on one port: one is this process, several are kept running beside it.
+
+python -m gateway.running.workers FD      one of several, on a socket that it was given
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+
+from gateway import app
+from gateway.app import Gateway
+from gateway.errors import StartError
+from gateway.running.connections import Guard, guarded
+from gateway.running.draining import Server
+from gateway.running.kept import Kept
+from gateway.seen import logs
+from gateway.settings import levels, sources
+from gateway.settings.schema import Settings
+
+_BACKLOG = 2048
+_NOTICE_S = 2.0  # in which whoever balances sees that it is not ready
+
+
+def serve(settings: Settings) -> int:
+    """Answer requests until a signal ends it; return the exit code.
+
+    Raises:
+        StartError: the port cannot be had.
+        SettingsError: the settings contradict each other.
+    """
+    gateway = app.build(settings)  # before anything is started: what is wrong with the settings is said here
+    listener = _listener(settings)
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.listen.certificate else "http"
+    print(f"Answering at {scheme}://{host}:{port} (stop: Ctrl-C)", flush=True)
+    if not settings.keys.required:
+        print("warning: no key is asked for: whoever reaches it may ask", flush=True)
+    print("Next: python -m gateway keys create NAME", flush=True)
+    with listener:
+        return _alone(gateway, listener) if settings.listen.workers == 1 else _several(settings, listener)
+
+
+def _alone(gateway: Gateway, listener: socket.socket) -> int:
+    settings = gateway.settings
+    logs.configure(levels=levels.read(settings.environment, settings.seen.log_level), style=settings.seen.log_format)
+    limits, listen = settings.limits, settings.listen
+    guard = Guard(limits.connections, header_s=limits.header_timeout_s)
+    config = uvicorn.Config(
+        gateway,
+        http=guarded(guard),
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(listen.proxies),
+        forwarded_allow_ips=[*listen.proxies],
+        timeout_keep_alive=int(limits.idle_timeout_s),
+        timeout_graceful_shutdown=int(limits.drain_s),
+        backlog=_BACKLOG,
+        ssl_certfile=listen.certificate,
+        ssl_keyfile=listen.key,
+    )
+
+    def drain() -> None:
+        if gateway.doors is not None:
+            gateway.doors.brain.readiness.draining = True
+
+    server = Server(config, guard, drain, min(_NOTICE_S, limits.drain_s))
+    with suppress(KeyboardInterrupt):
+        server.run([listener])
+    return 0 if server.started else 1
+
+
+def _several(settings: Settings, listener: socket.socket) -> int:
+    listener.set_inheritable(True)
+    command = [sys.executable, "-m", "gateway.running.workers", str(listener.fileno())]
+    kept = [Kept(command, dict(os.environ), [listener.fileno()]) for _ in range(settings.listen.workers)]
+    ended = threading.Event()
+
+    def end(number: int, _: FrameType | None) -> None:
+        for worker in kept:
+            worker.signal(signal.SIGTERM)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    for worker in kept:
+        worker.start()
+    while not ended.wait(1.0):
+        pass
+    for worker in kept:
+        worker.stop(settings.limits.drain_s + _NOTICE_S + 5)
+    return 0
+
+
+def _listener(settings: Settings) -> socket.socket:
+    listen = settings.listen
+    try:
+        [(family, *_, address), *_] = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
+        made = socket.socket(family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(address)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {listen.host}:{listen.port}: {error.strerror}", hint="another one: --port, --host"
+        ) from error
+    return made
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _worker(descriptor: int) -> int:
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    settings = sources.read().settings
+    listener = socket.socket(fileno=descriptor)
+    return _alone(app.build(settings), listener)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        sys.exit(_worker(int(sys.argv[1])))

@@ -1,0 +1,188 @@
+"""One Triton: its address, the connections that are held open to it, and what is asked of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from gateway.errors import BrokenError, GoneError
+from gateway.triton.address import Address
+from gateway.triton.connection import Body, Connection
+
+MOST_CONNECTIONS = 256  # Triton 2.51 loses answers if more than 277 requests wait
+IDLE_S = 2.0  # a stopping Triton waits for idle connections
+MOST_WHOLE = 16 * 1024 * 1024  # bytes of an answer that is read at once: metadata, errors
+
+
+class Answer:
+    """What a Triton said, its body yet to be read. Leaving the `with` gives the connection back, or closes it.
+
+    Attributes:
+        status: Of HTTP.
+        headers: Their names in small letters.
+    """
+
+    def __init__(self, upstream: "Upstream", connection: Connection, deadline: float) -> None:
+        self._upstream = upstream
+        self._connection = connection
+        self._deadline = deadline
+        self._released = False
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+
+    def whole(self) -> bytes | None:
+        """Return the body if all of it is here already, which is so of most answers; it is taken."""
+        return self._connection.whole()
+
+    def peek(self) -> bytes | None:
+        """Return the same, and leave it there."""
+        return self._connection.peek()
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes.
+
+        Raises:
+            BrokenError: it ended in its middle.
+            LateError: the deadline passed first.
+        """
+        return self._connection.pieces(self._deadline)
+
+    async def read(self, most: int = MOST_WHOLE) -> bytes:
+        """Return all of the body.
+
+        Raises:
+            BrokenError: it ended in its middle, or has more than `most` bytes.
+            LateError: the deadline passed first.
+        """
+        if (content := self.whole()) is None:
+            gathered = bytearray()
+            async for piece in self.pieces():
+                gathered += piece
+                if len(gathered) > most:
+                    raise BrokenError(f"the Triton's answer has more than {most:,} bytes")
+            content = bytes(gathered)
+        return content
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Be done with it; again does nothing."""
+        if not self._released:
+            self._released = True
+            self._upstream.take_back(self._connection)
+
+
+class Upstream:
+    """One Triton.
+
+    Attributes:
+        in_flight: Requests under way.
+        unwanted: Requests that it computes although nobody waits any more.
+    """
+
+    def __init__(self, address: Address, most: int = MOST_CONNECTIONS) -> None:
+        self.address = address
+        self.in_flight = 0
+        self.unwanted = 0
+        self._idle: list[Connection] = []
+        self._room = asyncio.Semaphore(most)
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._headers = f"Host: {address.host_header}\r\nUser-Agent: gateway\r\n"
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    async def infer(self, path: str, headers: Mapping[str, str], body: Body, deadline: float) -> Answer:
+        """POST a request.
+
+        Args:
+            path: Checked: it is sent as it is.
+            headers: More of them, checked; `Content-Length` among them where `body` is no bytes.
+            deadline: On the loop's clock.
+
+        Raises:
+            GoneError: it cannot be reached, or closed the connection before an answer began; `was_kept` if that was
+                open from before: `close` drops such ones, and another try tells.
+            BrokenError: the answer is no HTTP.
+            LateError: the deadline passed first.
+        """
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if isinstance(body, bytes):
+            lines += f"Content-Length: {len(body)}\r\n"
+        return await self._ask(f"POST {path} HTTP/1.1\r\n{self._headers}{lines}\r\n".encode("ascii"), body, deadline)
+
+    async def get(self, path: str, deadline: float) -> Answer:
+        """GET what it says of itself; errors as of `infer`."""
+        head = f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
+        try:
+            return await self._ask(head, b"", deadline)
+        except GoneError as error:
+            if not error.was_kept:
+                raise
+        self.close()
+        return await self._ask(head, b"", deadline)
+
+    async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
+        await self._room.acquire()
+        self.in_flight += 1
+        connection: Connection | None = None
+        try:
+            connection = self._reused() or await Connection.open(self.address, deadline)
+            await connection.ask(head, body, deadline)
+        except BaseException as error:
+            if isinstance(error, GoneError):
+                error.was_kept = connection is not None and connection.used > 1
+            elif connection is not None and connection.used:
+                self.unwanted += 1
+            self._leave()
+            raise
+        return Answer(self, connection, deadline)
+
+    def take_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, or close it where its answer was not read to the end."""
+        self._leave()
+        if not connection.is_reusable:
+            self.unwanted += not connection.complete
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(IDLE_S, self._sweep)
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        while self._idle:
+            self._idle.pop().close()
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        self._room.release()
+
+    def _reused(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        kept = []
+        for connection in self._idle:
+            if connection.is_open and connection.idle_since > loop.time() - IDLE_S:
+                kept.append(connection)
+            else:
+                connection.close()
+        self._idle = kept
+        self._sweeper = loop.call_later(IDLE_S / 2, self._sweep) if kept else None

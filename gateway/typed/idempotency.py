@@ -1,0 +1,169 @@
+"""Idempotency keys: a request that is sent again with the same key gets the first one's answer, and is counted once.
+
+The key is the caller's, and of one path. The second of two at the same time is told so (409); a key that comes with
+another body is refused (422). Only answers with a status of 200 are kept: what failed may be tried again. They are
+kept in memory, or in Redis for several processes.
+"""
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgpack  # type: ignore[import-untyped]  # has no types
+from redis import asyncio as redis
+
+from gateway.refusals import IN_PROGRESS, MALFORMED, REUSED
+
+HEADER, REPLAYED = "idempotency-key", "idempotency-replayed"
+_MOST_CHARACTERS = 255
+_CLAIM_S = 330.0  # longer than any deadline: whose process ends without a word blocks it no longer
+log = logging.getLogger("gateway.typed")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer, or the place of one that is on its way.
+
+    Attributes:
+        fingerprint: SHA-256 of the request's body.
+        body: None: it is on its way.
+    """
+
+    fingerprint: bytes
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Where answers are kept."""
+
+    async def claim(self, name: str, kept: Kept) -> Kept | None:
+        """Take the place of an answer that is to come; return what is there, if anything is."""
+
+    async def put(self, name: str, kept: Kept) -> None:
+        """Keep an answer in its place."""
+
+    async def drop(self, name: str) -> None:
+        """Give a place back."""
+
+
+class InMemory:
+    """Answers of this process; the oldest go when there are too many."""
+
+    def __init__(self, keep_s: float, most_bytes: int) -> None:
+        self._keep_s, self._most_bytes, self._size = keep_s, most_bytes, 0
+        self._kept: OrderedDict[str, tuple[Kept, float]] = OrderedDict()
+
+    async def claim(self, name: str, kept: Kept) -> Kept | None:
+        """As of Keeper."""
+        found = self._kept.get(name)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        self._set(name, kept, _CLAIM_S)
+        return None
+
+    async def put(self, name: str, kept: Kept) -> None:
+        """As of Keeper."""
+        self._set(name, kept, self._keep_s)
+
+    async def drop(self, name: str) -> None:
+        """As of Keeper."""
+        if (found := self._kept.pop(name, None)) is not None:
+            self._size -= len(found[0].body or b"")
+
+    def _set(self, name: str, kept: Kept, seconds: float) -> None:
+        if (before := self._kept.pop(name, None)) is not None:
+            self._size -= len(before[0].body or b"")
+        self._kept[name] = kept, time.monotonic() + seconds
+        self._size += len(kept.body or b"")
+        while self._size > self._most_bytes or len(self._kept) > 100_000:
+            _, (oldest, _) = self._kept.popitem(last=False)
+            self._size -= len(oldest.body or b"")
+
+
+class InRedis:
+    """Answers of all processes. Where Redis is gone, a request is answered as if it had no key."""
+
+    def __init__(self, url: str, keep_s: float) -> None:
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        self._keep_s = keep_s
+
+    async def claim(self, name: str, kept: Kept) -> Kept | None:
+        """As of Keeper."""
+        try:
+            if await self._redis.set(name, _packed(kept), nx=True, px=int(_CLAIM_S * 1e3)):
+                return None
+            found = await self._redis.get(name)
+        except (redis.RedisError, OSError) as error:
+            log.warning("idempotency: Redis is gone: %s", type(error).__name__)
+            return None
+        return _unpacked(found) if found else None
+
+    async def put(self, name: str, kept: Kept) -> None:
+        """As of Keeper."""
+        try:
+            await self._redis.set(name, _packed(kept), px=int(self._keep_s * 1e3))
+        except (redis.RedisError, OSError) as error:
+            log.warning("idempotency: an answer was not kept: %s", type(error).__name__)
+
+    async def drop(self, name: str) -> None:
+        """As of Keeper."""
+        try:
+            await self._redis.delete(name)
+        except (redis.RedisError, OSError) as error:
+            log.warning("idempotency: a place was not given back: %s", type(error).__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the answer to a request with a key belongs, or already is.
+
+    Attributes:
+        answer: Of the first one; None: this is the first.
+    """
+
+    keeper: Keeper
+    name: str
+    fingerprint: bytes
+    answer: Kept | None = None
+
+    async def keep(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Keep the answer."""
+        await self.keeper.put(self.name, Kept(self.fingerprint, body, dict(headers)))
+
+    async def give_back(self) -> None:
+        """Let another try be a first one."""
+        await self.keeper.drop(self.name)
+
+
+async def place(keeper: Keeper, key: str, caller_id: str | None, path: str, body: bytes) -> Place:
+    """Find the place of the answer to a request with this Idempotency-Key.
+
+    Raises:
+        Refusal: the key cannot be read, another request has it, or its own is still under way.
+    """
+    if not (1 <= len(key) <= _MOST_CHARACTERS and key.isascii() and key.isprintable()):
+        raise MALFORMED(f"{HEADER} is 1 to {_MOST_CHARACTERS} printable characters")
+    whole = "\n".join((caller_id or "", path, key))
+    name = f"gateway/idempotency/{hashlib.sha256(whole.encode()).hexdigest()}"
+    fingerprint = hashlib.sha256(body).digest()
+    there = await keeper.claim(name, Kept(fingerprint))
+    if there is None:
+        return Place(keeper, name, fingerprint)
+    if there.fingerprint != fingerprint:
+        raise REUSED("the request that came with it first had another body")
+    if there.body is None:
+        raise IN_PROGRESS("the first request with this Idempotency-Key has no answer yet", retry_after_s=1.0)
+    return Place(keeper, name, fingerprint, there)
+
+
+def _packed(kept: Kept) -> bytes:
+    return bytes(msgpack.packb([kept.fingerprint, kept.body, dict(kept.headers)]))
+
+
+def _unpacked(packed: bytes) -> Kept:
+    return Kept(*msgpack.unpackb(packed))

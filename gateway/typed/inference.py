@@ -1,0 +1,175 @@
+"""What the typed door asks a model: checked inputs become one request of the Open Inference Protocol, by the brain."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.errors import InvalidInputError
+from gateway.brain.decide import Brain
+from gateway.caller import Caller
+from gateway.deadline import Deadline, passed
+from gateway.errors import BrokenError, LateError
+from gateway.outcome import Asked
+from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
+from gateway.triton.models import Tensor
+from gateway.typed import values, wire
+from gateway.typed.catalog import Listed
+from gateway.typed.reading import Given
+
+_MOST_ANSWERED = 256 << 20  # bytes of an answer, which is held in memory to be written as JSON
+_TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a caller wants to be answered."""
+
+    caller: Caller
+    deadline: Deadline
+    version: str | None = None
+    priority: int | None = None
+    traceparent: str | None = None
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's answer.
+
+    Attributes:
+        headers: More of the answer's.
+        timing: Server-Timing.
+    """
+
+    request_id: str
+    outputs: Arrays
+    version: str
+    headers: Mapping[str, str]
+    timing: str
+
+
+async def ask(
+    brain: Brain, listed: Listed, arrays: Arrays, rows: int, wanted: Wanted, outputs: Sequence[str] = ()
+) -> Answered:
+    """Ask a model.
+
+    Raises:
+        Refusal: it was not let through, or there is no answer.
+    """
+    model = listed.signature.model
+    request_id = uuid.uuid4().hex
+    asked = Asked(
+        *("typed", model.name, wanted.version, "infer", rows, wanted.priority, wanted.deadline, request_id),
+        traceparent=wanted.traceparent,
+        arrived=wanted.arrived,
+    )
+    try:
+        async with brain.admitted(wanted.caller, asked) as admitted:
+            outcome = admitted.outcome
+            outcome.inputs = values.summary(arrays, texts=False)
+            headers, body = wire.request(
+                model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
+            )
+            async with await admitted.infer({**headers, **admitted.trace_headers}, body) as answer:
+                content = await answer.read(_MOST_ANSWERED)
+                if answer.status != 200:
+                    raise _refused(answer.status, wire.error(content))
+                found = wire.answer(answer.headers, content)
+            outcome.outputs = values.summary(found, texts=True)
+            return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
+    except LateError as error:
+        raise passed() from error
+    except BrokenError as error:
+        raise BAD_ANSWER("the server's answer broke off, or cannot be read") from error
+
+
+def arrays_of(listed: Listed, given: Given) -> tuple[dict[str, NDArray[Any]], int, list[list[str]] | None]:
+    """Make the arrays of what a caller gives: the arrays, how many rows they are, and of entities what was not known.
+
+    Raises:
+        Refusal: it is no such entity, or nothing is known of it.
+    """
+    model = listed.signature.model
+    if given.form == "entities":
+        return _filled(listed, given.content)
+    if given.form == "rows":
+        rows: Sequence[Mapping[str, Any]] = given.content
+        columns = {tensor.name: [row.get(tensor.name) for row in rows] for tensor in model.inputs}
+        columns = {name: column for name, column in columns.items() if _is_given(model.input[name], rows)}
+    else:
+        columns = {name: column for name, column in given.content.items() if column is not None}
+    arrays = {
+        name: _array(model.input[name], column, listed.signature.batched, given.form)
+        for name, column in columns.items()
+    }
+    sizes = {len(array) for array in arrays.values()} if listed.signature.batched else {1}
+    if len(sizes) > 1:
+        lengths = [
+            Fault(f"/inputs/{name}", f"{len(array):,} rows", "as many as the others") for name, array in arrays.items()
+        ]
+        raise FaultyInput("the inputs have different numbers of rows", lengths)
+    return arrays, sizes.pop() if sizes else 1, None
+
+
+def rows_of(tensors: Sequence[Tensor], outputs: Arrays) -> list[dict[str, Any]]:
+    """Return outputs, [B, …] each, as one object a row."""
+    columns = {tensor.name: values.row(tensor, outputs[tensor.name]) for tensor in tensors if tensor.name in outputs}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def columns_of(tensors: Sequence[Tensor], outputs: Arrays, *, batched: bool) -> dict[str, Any]:
+    """Return outputs as one list a tensor."""
+    shown = values.row if batched else (lambda _, array: values.plain(array))
+    return {tensor.name: shown(tensor, outputs[tensor.name]) for tensor in tensors if tensor.name in outputs}
+
+
+def files_array(files: Sequence[bytes]) -> NDArray[Any]:
+    """Return files as the input of a model that takes one a row, [B, 1]."""
+    found = np.empty((len(files), 1), np.object_)
+    found[:, 0] = files
+    return found
+
+
+def _is_given(tensor: Tensor, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return not tensor.optional or any(row.get(tensor.name) is not None for row in rows)
+
+
+def _array(tensor: Tensor, column: Any, batched: bool, form: str) -> NDArray[Any]:
+    try:
+        found = values.array(tensor, column, batched=batched)
+    except (ValueError, TypeError) as error:
+        pointer = f"/inputs/{tensor.name}" if form == "inputs" else f"/rows/0/{tensor.name}"
+        expected = f"{values.in_words(tensor)}, of one size in all rows"
+        raise FaultyInput(f"{tensor.name}: {error}", [Fault(pointer, "rows of different sizes", expected)]) from error
+    return found
+
+
+def _filled(listed: Listed, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, NDArray[Any]], int, list[list[str]]]:
+    entities = listed.release.entities
+    assert entities is not None  # there is no type for them otherwise
+    try:
+        filled = entities.fill(rows)
+    except InvalidInputError as error:
+        told = str(error).partition("\n")[0]
+        raise FaultyInput(told, [Fault("/entities", "see detail", "entities that are known")]) from error
+    inputs = listed.signature.model.input
+    arrays = {
+        name: values.array(inputs[name], array.tolist(), batched=True) if array.dtype == np.object_ else array
+        for name, array in filled.inputs.items()
+    }
+    return arrays, len(rows), [list(names) for names in filled.defaults]
+
+
+def _refused(status: int, said: str) -> Exception:
+    said = said.partition(_TRACEBACK)[0]
+    if status == 400:
+        return REJECTED(said)
+    if status == 503:
+        return OVERLOADED(said, retry_after_s=1.0)
+    return MODEL_FAILED(said)

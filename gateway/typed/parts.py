@@ -1,0 +1,36 @@
+"""What the typed door is made of: everything is given to it, so that each part can be another one."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from fastapi import Request
+
+from gateway.access.access import Access
+from gateway.brain.decide import Brain
+from gateway.settings.schema import Settings
+from gateway.typed.catalog import Catalog
+from gateway.typed.idempotency import Keeper
+
+if TYPE_CHECKING:
+    from store.keys import Keys
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the typed door.
+
+    Attributes:
+        keys: Of the store, for who administers them; None: there is no store.
+    """
+
+    settings: Settings
+    access: Access
+    brain: Brain
+    catalog: Catalog
+    keeper: Keeper
+    keys: "Keys | None" = None
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the door that a request came to."""
+    return cast(Parts, request.app.state.parts)
