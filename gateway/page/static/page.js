@@ -127,7 +127,7 @@ function present(entry) {
 function result(answer) {
   if (answer.predictions) return answer.predictions.map(({ top }) => scores(top));
   if (answer.embeddings) {
-    return answer.embeddings.map((vector) => make("p", { text: `${vector.length} numbers: ${vector.slice(0, 8).map((value) => value.toFixed(4)).join(", ")} …` }));
+    return answer.embeddings.map((vector) => make("p", { text: `${vector.length} numbers: ${vector.slice(0, 8).map((value) => value?.toFixed(4) ?? "not known").join(", ")} …` }));
   }
   const rows = answer.rows ?? [answer.outputs];
   return rows.map((row) => make("table", {}, make("tbody", {}, ...Object.entries(row).map(([name, value]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", {}, shown(value)))))));
