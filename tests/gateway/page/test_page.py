@@ -128,7 +128,7 @@ def test_everything_that_can_be_used_has_a_name_and_the_page_one_language_and_he
     choose(page, "ferries")
     unnamed = page.execute_script("""
         return [...document.querySelectorAll("input, select, textarea, button, [role=tab], [tabindex]")]
-            .filter((e) => !(e.labels?.length || e.textContent.trim() || e.ariaLabel || e.getAttribute("aria-labelledby")))
+            .filter((e) => !(e.labels?.length || e.innerText.trim() || e.ariaLabel || e.ariaLabelledByElements?.length))
             .map((e) => e.outerHTML)""")
     assert unnamed == []
     assert page.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"

@@ -12,14 +12,15 @@ from tests.gateway.whole import Whole
 
 def test_keys_are_administered_from_a_laptop_through_the_admin_api(gateway: Whole) -> None:
     admin = gateway.key("keys:admin")
-    laptop = Whole(gateway.folder, {**gateway.environment, "GATEWAY_ADMIN__URL": gateway.url, "GATEWAY_ADMIN__KEY": admin,
-                                    "ARTIFACTS_DIR": str(gateway.folder / "laptop")}, gateway.process)  # fmt: skip
+    away = {"GATEWAY_ADMIN__URL": gateway.url, "ARTIFACTS_DIR": str(gateway.folder / "laptop")}
+    laptop = Whole(gateway.folder, {**gateway.environment, **away, "GATEWAY_ADMIN__KEY": admin}, gateway.process)
     made = json.loads(laptop.command("keys", "create", "from afar", "--expires", "1d", "--json").stdout)
     assert made["key"].startswith("gk_") and made["expires"]
     assert made["id"] in laptop.command("keys", "list").stdout
     assert "Revoked" in laptop.command("keys", "revoke", made["id"]).stdout
     assert not (gateway.folder / "laptop").exists()  # the store was not asked
-    refused = Whole(laptop.folder, {**laptop.environment, "GATEWAY_ADMIN__KEY": gateway.key("*:read")}, gateway.process)
+    reader = {**laptop.environment, "GATEWAY_ADMIN__KEY": gateway.key("*:read")}
+    refused = Whole(gateway.folder, reader, gateway.process)
     done = refused.command("keys", "list")
     assert done.returncode == 1 and "Not allowed" in done.stderr and "Traceback" not in done.stderr
 
