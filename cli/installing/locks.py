@@ -29,6 +29,7 @@ OTHERS = {
     Path("configs/environments/data.in"): (),
     Path("configs/environments/ray.in"): (),
     Path("configs/environments/k6.in"): (),
+    Path("configs/environments/envoy.in"): (),
     **{
         Path(f"configs/environments/peer-{name}.in"): ()
         for name in ("fastapi", "litserve", "bentoml", "ray", "mlserver")

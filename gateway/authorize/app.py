@@ -13,6 +13,7 @@ body, so only a key that may ask every model passes.
 """
 
 import os
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -30,6 +31,7 @@ _ABOUT_GRPC = (
     b"/grpc.health.v1.Health/Check",
 )
 _OF_NGINX = (401, 403)
+_NOT_IN_A_HEADER = re.compile(r"[^ !#-\[\]-~]")  # nor in the JSON that nginx makes of it
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -91,6 +93,7 @@ async def _refuse(send: replies.Send, refusal: Refusal, request_id: str, by_ngin
     if not by_nginx:
         await replies.refuse(send, refusal, more)
         return
-    more |= {"X-Refused-Status": str(refusal.status), "X-Refused-Reason": f"{refusal.title}: {refusal.detail}"}
+    reason = _NOT_IN_A_HEADER.sub("?", f"{refusal.title}: {refusal.detail}".replace('"', "'"))
+    more |= {"X-Refused-Status": str(refusal.status), "X-Refused-Reason": reason}
     status = refusal.status if refusal.status in _OF_NGINX else 403
     await replies.reply(send, status, b"", {**more, **refusal.all_headers})

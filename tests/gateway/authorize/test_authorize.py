@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
+import grpc
 import pytest
 
-from tests.deploy.echoes import LENGTH, PIXELS, WORDS, Echo, answer
+from tests.deploy.echoes import LENGTH, METHOD, PIXELS, WORDS, Echo, answer
 from tests.gateway.authorize import proxies
 from tests.gateway.served import FEW, KEY, NO_WORDS, Gateway, gateway
 from tests.gateway.tritons import Running
@@ -106,3 +107,26 @@ def test_nothing_is_recorded(port: int, door: Gateway) -> None:
     before = door.settled()
     assert ask(port, PIXELS, KEY)[0] == 200
     assert door.settled() == before
+
+
+@pytest.mark.slow
+def test_grpc_passes_envoy_with_a_key_for_every_model(
+    door: Gateway, triton: Running, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The model is in the body, which nobody reads: a key for one model could ask for another."""
+    with proxies.envoy(tmp_path_factory.mktemp("grpc"), door.port, triton) as port, _channel(port) as channel:
+        ask = channel.unary_unary(METHOD)
+
+        def status(key: Headers) -> str:
+            metadata = [(name.lower(), value) for name, value in key.items()]
+            try:
+                ask(PIXELS.message().SerializeToString(), metadata=metadata, timeout=10)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return "OK"
+
+        assert [status(key) for key in (KEY, NO_WORDS, {})] == ["OK", "PERMISSION_DENIED", "UNAUTHENTICATED"]
+
+
+def _channel(port: int) -> grpc.Channel:
+    return grpc.insecure_channel(f"127.0.0.1:{port}")
