@@ -60,7 +60,7 @@ class Spool:
         self.written = self.lost = 0
         self.last_error = ""
         self._segment_bytes, self._limit_bytes, self._free_bytes = segment_bytes, limit_bytes, free_bytes
-        self._pack = msgpack.Packer().pack
+        self._pack = msgpack.Packer(unicode_errors="replace").pack  # half a character in an input costs no record
         self._lock = threading.Lock()
         self._descriptor, self._size, self._look_at = -1, 0, 0.0
         self._path = folder

@@ -103,7 +103,7 @@ class Writer:
             await _wait(stop, _WAIT_S[1] if self.state.payloads_waiting else _SAY_S)
 
     async def step(self) -> int:
-        """Write a batch of each segment; return how many records were there.
+        """Write what is there of each segment, the oldest first; return how many records that were.
 
         Raises:
             DatabaseGoneError: the database is gone; what is written, it knows itself.
@@ -115,13 +115,20 @@ class Writer:
         count = 0
         for path in segments(self._folder):
             try:
-                count += await self._take(path)
+                count += await self._take_all(path)
             except FileNotFoundError:  # somebody has removed it
                 self._places.pop(path.name, None)
             except DatabaseGoneError:
                 self._ready = False  # a commit may have been done whose answer was lost
                 raise
         self._tell()
+        return count
+
+    async def _take_all(self, path: Path) -> int:
+        """Write batches as long as they are full: so the oldest segments make room first."""
+        count = taken = await self._take(path)
+        while taken == self._batch:
+            count += (taken := await self._take(path))
         return count
 
     async def _take(self, path: Path) -> int:
@@ -182,6 +189,7 @@ class Writer:
         async with self._database.writing() as connection:
             await connection.execute(delete(schema.Place).where(schema.Place.segment == path.name))
         self._places.pop(path.name, None)
+        self._refused = {(segment, end) for segment, end in self._refused if segment != path.name}
 
     async def _find_places(self) -> None:
         names = [path.name for path in segments(self._folder)]
@@ -191,17 +199,19 @@ class Writer:
             self._places = dict(found.tuples().all())
 
     def _waits(self, error: DatabaseGoneError) -> None:
-        if not self.state.waiting:
+        first = not self.state.waiting
+        if first:
             self.state.waiting_since = time.time_ns()
             self._say(f"{str(error).splitlines()[0]}; records wait in {self._folder}")
         self.state.waiting = str(error).splitlines()[0]
-        self._tell()
+        self._tell(now=first)
 
     def _goes_on(self) -> None:
         if self.state.waiting:
             away_s = (time.time_ns() - self.state.waiting_since) / 1e9
             self.state.waiting, self.state.waiting_since = "", 0
             self._say(f"the database is there again, after {away_s:,.1f} s")
+            self._tell(now=True)
 
     def _tell(self, *, now: bool = False) -> None:
         if now or time.monotonic() >= self._said_at:

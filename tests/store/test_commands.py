@@ -52,15 +52,15 @@ def filled(site: Site) -> Site:
     name = Samples(site.spool, 1).keep("fashion", "r1", DAY, b"the inputs")
     spooled(
         site.spool, prediction(1, time=DAY, payload=name, caller_id="mine"),
-        prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"), label(1, "r1", "shoe"), label(2, "r1", "boot"),
-        event(1, request="r1", value=5.0),
+        prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"),
+        label(1, "r1", "shoe"), label(2, "r1", "boot"), event(1, request="r1", value=5.0),
     )  # fmt: skip
     assert "Wrote 6 records" in site.must("write", "--once")
     return site
 
 
 def test_the_first_minute(site: Site) -> None:
-    assert "schema none yet" in site.must("status")
+    assert "schema none yet" in site.must("status") and not (site.artifacts / "store" / "store.db").exists()
     spooled(site.spool, prediction(1))
     waiting = site.run("status")
     assert waiting.returncode == 3 and "bytes wait in 1 segments" in waiting.stdout
@@ -80,7 +80,8 @@ def test_predictions_a_page_at_a_time(filled: Site) -> None:
     assert f"There are more: --after {page['next']}" in filled.must("predictions", "--limit", "2")
     for options, expected in (
         (("--since", "2024-10-05", "--until", "2024-10-05"), ["r2"]), (("--failed",), ["r2"]),
-        (("--labelled",), ["r1"]), (("--key", "mobile"), ["r3"]), (("--caller-id", "mine"), ["r1"]), (("--model", "other"), []),
+        (("--labelled",), ["r1"]), (("--key", "mobile"), ["r3"]), (("--caller-id", "mine"), ["r1"]),
+        (("--model", "other"), []),
     ):  # fmt: skip
         assert [row["id"] for row in filled.told("predictions", *options)["rows"]] == expected, options
     assert "boot" in filled.must("predictions")
