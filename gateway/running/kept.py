@@ -1,5 +1,6 @@
 """Processes beside this one, started again when they end, and stopped with it."""
 
+import ctypes
 import logging
 import signal
 import subprocess
@@ -77,6 +78,7 @@ class Kept:
             env=dict(self.environment),
             pass_fds=[*self.pass_fds],
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
     def _keep(self) -> None:
@@ -93,6 +95,11 @@ class Kept:
                 return
             self.restarts += 1
             self._begin()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with the one that started it, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import suppress
 from types import FrameType
 
@@ -118,15 +117,7 @@ def _listener(settings: Settings) -> socket.socket:
     return made
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, however that ended."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _worker(descriptor: int) -> int:
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     settings = sources.read().settings
     listener = socket.socket(fileno=descriptor)
     return _alone(app.build(settings), listener)
