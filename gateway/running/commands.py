@@ -15,6 +15,7 @@ def _up(up: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start Triton, too: `python -m deploy up`, which serves the model repository on a Unix socket",
     )
+    up.add_argument("triton", nargs="*", metavar="-- OPTION", help="of `python -m deploy up`, behind --with-triton")
     up.add_argument("--without-writer", action="store_true", help="`python -m store write` runs somewhere else")
     env_file(up)
 

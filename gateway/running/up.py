@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         os.environ[sources.ENV_FILE_VARIABLE] = str(options.env_file.resolve())
     with ExitStack() as stack:
         if options.with_triton:
-            os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside())
+            os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside(options.triton))
         settings = sources.read().settings
         check(settings)
         if settings.record.enabled and not options.without_writer:

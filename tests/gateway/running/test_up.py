@@ -1,7 +1,5 @@
 """`python -m gateway up` as a process: several workers, one that dies, a port that is taken, a Triton beside it."""
 
-import json
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +13,7 @@ import pytest
 
 from contracts import layout
 from tests.conftest import free_ports
-from tests.gateway import whole
+from tests.gateway import typed_models, whole
 from tests.gateway.tritons import Running
 from tests.gateway.whole import Whole
 from tests.redis_server import serving
@@ -95,21 +93,24 @@ def test_whoever_starts_it_may_die_and_no_worker_is_left(typed_triton: Running, 
 
 
 @pytest.mark.slow
-def test_with_triton_one_command_serves_a_model_repository(tmp_path: Path) -> None:
+def test_with_triton_one_command_serves_a_model_repository_on_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And all of it ends with it."""
-    from tests.gateway import typed_models
-
-    models = typed_models.repository(tmp_path / "models")
-    http, grpc, metrics, *_ = free_ports(3)
-    environment = {**os.environ, "MODEL_REPOSITORY": str(models)}
-    del http, grpc, metrics
-    with whole.up(
-        tmp_path / "g", "", options=("--with-triton",), triton__endpoints="", environment=environment
-    ) as running:
-        answer = running.ask("POST", PATH, {"rows": [ROW]})
-        assert answer.status == 200, answer.body
+    monkeypatch.setenv("MODEL_REPOSITORY", str(typed_models.repository(tmp_path / "models")))
+    grpc, metrics = free_ports(2)
+    behind = ("--with-triton", "--", "--grpc-port", str(grpc), "--metrics-port", str(metrics))
+    with whole.up(tmp_path / "g", options=behind) as running:
+        assert running.ask("POST", PATH, {"rows": [ROW]}).status == 200
         children = psutil.Process(running.process.pid).children(recursive=True)
-        assert any(child.name() == "tritonserver" for child in children)
+        [server] = [child for child in children if child.name() == "tritonserver"]
+        assert any(word.startswith("--http-address=unix:") for word in server.cmdline())
+        assert {each.laddr.port for each in server.net_connections("tcp") if each.status == "LISTEN"} == {grpc, metrics}
+        # What keeps it up starts it again, on the same socket.
+        server.kill()
+        deadline = time.monotonic() + 60
+        while running.ask("POST", PATH, {"rows": [ROW]}).status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
     _, alive = psutil.wait_procs(children, 30)
     assert alive == []
-    assert json.loads(answer.body)["model"] == "labels"
