@@ -17,8 +17,9 @@ from gateway.errors import BrokenError, LateError
 from gateway.outcome import Asked
 from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
-from gateway.typed import values, wire
-from gateway.typed.catalog import Listed
+from gateway.typed import wire
+from gateway.typed.known import values
+from gateway.typed.known.catalog import Listed
 from gateway.typed.reading import Given
 
 _MOST_ANSWERED = 256 << 20  # bytes of an answer, which is held in memory to be written as JSON

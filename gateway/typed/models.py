@@ -8,8 +8,9 @@ from pydantic_core import to_json
 from gateway.brain.decide import Brain
 from gateway.refusals import MALFORMED, NO_TASK, UNSUPPORTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
-from gateway.typed import idempotency, inference, openapi, reading, signatures, values
-from gateway.typed.catalog import Listed
+from gateway.typed import idempotency, inference, openapi, reading
+from gateway.typed.known import signatures, values
+from gateway.typed.known.catalog import Listed
 from gateway.typed.inference import Answered, Wanted
 from gateway.typed.parts import Parts, parts_of
 

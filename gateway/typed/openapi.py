@@ -14,8 +14,9 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import refusals
 from gateway.refusals import MEDIA_TYPE, Kind
-from gateway.typed import inference, signatures, values
-from gateway.typed.catalog import Listed
+from gateway.typed import inference
+from gateway.typed.known import signatures, values
+from gateway.typed.known.catalog import Listed
 
 _REF = "#/components/schemas/{model}"
 _GENERIC = "/v1/models/{model}/"

@@ -8,7 +8,7 @@ from fastapi import Request
 from gateway.access.access import Access
 from gateway.brain.decide import Brain
 from gateway.settings.schema import Settings
-from gateway.typed.catalog import Catalog
+from gateway.typed.known.catalog import Catalog
 from gateway.typed.idempotency import Keeper
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED, Fault, FaultyInput
-from gateway.typed import values
-from gateway.typed.signatures import Signature
+from gateway.typed.known import values
+from gateway.typed.known.signatures import Signature
 
 _MOST_SHOWN, _MOST_FAULTS = 80, 20
 _KINDS = {"text": "a text", "integer": "an integer", "number": "a number", "time": "a time, as text"}
