@@ -38,8 +38,8 @@ from gateway.settings.schema import Settings
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
 from gateway.typed import door, idempotency
-from gateway.typed.known.catalog import Catalog
 from gateway.typed.idempotency import InRedis
+from gateway.typed.known.catalog import Catalog
 from gateway.typed.parts import Parts
 from store.database import Database
 from store.keys import Keys

@@ -62,7 +62,9 @@ def _check_socket(path: Path) -> None:
         SettingsError: it cannot.
     """
     if len(os.fsencode(path)) > _SOCKET_PATH:
-        raise SettingsError(f"--http-socket {path} is too long", note=f"a socket's path has at most {_SOCKET_PATH} bytes")
+        raise SettingsError(
+            f"--http-socket {path} is too long", note=f"a socket's path has at most {_SOCKET_PATH} bytes"
+        )
     if not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} for the socket", hint=f"mkdir -m 700 {path.parent}")
     if path.exists() and not path.is_socket():

@@ -9,9 +9,9 @@ from gateway.brain.decide import Brain
 from gateway.refusals import MALFORMED, NO_TASK, UNSUPPORTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
 from gateway.typed import idempotency, inference, openapi, reading
+from gateway.typed.inference import Answered, Wanted
 from gateway.typed.known import signatures, values
 from gateway.typed.known.catalog import Listed
-from gateway.typed.inference import Answered, Wanted
 from gateway.typed.parts import Parts, parts_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

@@ -8,8 +8,8 @@ from fastapi import Request
 from gateway.access.access import Access
 from gateway.brain.decide import Brain
 from gateway.settings.schema import Settings
-from gateway.typed.known.catalog import Catalog
 from gateway.typed.idempotency import Keeper
+from gateway.typed.known.catalog import Catalog
 
 if TYPE_CHECKING:
     from store.keys import Keys

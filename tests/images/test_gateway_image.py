@@ -46,7 +46,9 @@ def answering(gateway_image: Image, triton: Running) -> Iterator[tuple[Container
         whole = Whole(Path("/"), {}, None, port)  # type: ignore[arg-type]
         wait_for(lambda: _is_live(whole) or container.state("State.Running") != "true", 60)
         assert container.state("State.Running") == "true", container.logs()
-        made = container.execute("/opt/gateway/bin/python", "-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json")
+        made = container.execute(
+            "/opt/gateway/bin/python", "-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json"
+        )
         assert made.returncode == 0, made.stderr
         whole._keys[()] = json.loads(made.stdout)["key"]
         time.sleep(2.5)

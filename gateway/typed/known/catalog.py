@@ -105,7 +105,7 @@ class Catalog:
         return Listed(signatures.of(model, self._title(model.name), declaration), release)
 
     def _title(self, name: str) -> str:
-        """Return what the names of a model's types begin with; of two that would be the same the second has a number."""
+        """Return what the names of a model's types begin with; of two that would be the same one has a number."""
         if name not in self._titles:
             wanted, taken = signatures.title(name), {*self._titles.values()}
             numbered = (f"{wanted}{number}" for number in itertools.count(2))

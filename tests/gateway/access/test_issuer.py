@@ -22,7 +22,10 @@ import Provider from "oidc-provider";
 const port = Number(process.argv[2]);
 const SCOPES = "labels:infer *:read";
 new Provider(`http://127.0.0.1:${port}`, {
-  clients: [{ client_id: "shop", client_secret: "secret", grant_types: ["client_credentials"], redirect_uris: [], response_types: [] }],
+  clients: [{
+    client_id: "shop", client_secret: "secret", grant_types: ["client_credentials"], redirect_uris: [],
+    response_types: [],
+  }],
   scopes: ["openid", ...SCOPES.split(" ")],
   features: {
     clientCredentials: { enabled: true },

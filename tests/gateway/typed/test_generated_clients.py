@@ -77,7 +77,9 @@ def test_a_python_client(gateway: Whole, document: Path, tmp_path: Path) -> None
     python = str(tmp_path / "venv" / "bin" / "python")
     must(uv, "pip", "install", "--quiet", "--python", python, "openapi-python-client", cwd=tmp_path)
     generator = str(tmp_path / "venv" / "bin" / "openapi-python-client")
-    said = must(generator, "generate", "--path", str(document), "--meta", "none", "--output-path", "models_client", cwd=tmp_path)
+    said = must(
+        generator, "generate", "--path", str(document), "--meta", "none", "--output-path", "models_client", cwd=tmp_path
+    )
     assert "could not be processed" not in said and "WARNING" not in said.upper(), said
     (tmp_path / "use.py").write_text(USING_PYTHON)
     must(python, "use.py", gateway.url, gateway.admin(), cwd=tmp_path)

@@ -138,11 +138,16 @@ def test_a_file_is_labelled_as_the_body_or_in_a_form(gateway: Whole) -> None:
     assert [found["label"] for found in two.json["predictions"]] == ["one", "one"]
 
 
-@pytest.mark.parametrize("name", ['name="a"; filename="\xd1\x84.png"', "name=a; filename*=UTF-8''%D1%84.png; filename=x"])
+@pytest.mark.parametrize(
+    "name", ['name="a"; filename="\xd1\x84.png"', "name=a; filename*=UTF-8''%D1%84.png; filename=x"]
+)
 def test_a_file_may_be_called_as_people_call_theirs(name: str, gateway: Whole) -> None:
     head = f"--x\r\nContent-Disposition: form-data; {name}\r\n\r\n".encode("latin-1")
     sent = gateway.ask(
-        "POST", "/v1/models/labels/classify", head + b"one\r\n--x--\r\n", {"content-type": "multipart/form-data; boundary=x"}
+        "POST",
+        "/v1/models/labels/classify",
+        head + b"one\r\n--x--\r\n",
+        {"content-type": "multipart/form-data; boundary=x"},
     )
     assert sent.status == 200 and sent.json["predictions"][0]["label"] == "one", sent.body
 
@@ -150,7 +155,11 @@ def test_a_file_may_be_called_as_people_call_theirs(name: str, gateway: Whole) -
 @pytest.mark.parametrize(
     ("content", "kind", "status"),
     [
-        (b'--x\r\nContent-Disposition: form-data; filename="a"\r\n\r\none\r\n--x--\r\n', "multipart/form-data; boundary=x", 400),
+        (
+            b'--x\r\nContent-Disposition: form-data; filename="a"\r\n\r\none\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            400,
+        ),
         (b"", "image/png", 422),
         (b"boot", "text/plain", 415),
         (b"!broken", "image/png", 422),
