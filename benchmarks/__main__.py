@@ -12,6 +12,7 @@
   python -m benchmarks shared-memory                          from which size on it is faster than a request
   python -m benchmarks hedging                                what a second request does to a long tail
   python -m benchmarks front --against DIRECTORY              what the proxy costs, here and in another checkout
+  python -m benchmarks gateway                                what the gateway costs, beside nginx that asks it
   python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks switch                                 releases that differ in everything, under load
@@ -28,7 +29,7 @@
   python -m benchmarks growth connections versions            how cost grows with one thing at a time
   python -m benchmarks gpu-day                                all that only a GPU can show, in ten minutes, as evidence
 
-Those from `drill` on start what they need, `drill` and `cache` over a copy of the model repository; the export
+Those from `gateway` on start what they need, `drill` and `cache` over a copy of the model repository; the export
 publishes nothing. For the others start a server (python -m deploy up --detach). What they send to a model, that
 --model names, are the golden requests of its release, with the answers that they check; where it has none, images:
 --images DIRECTORY, or those of `python -m training examples FAMILY`. Every figure is what a client sees; client and
@@ -142,6 +143,12 @@ def _front(front: argparse.ArgumentParser) -> None:
     front.add_argument("--against", type=Path, required=True, metavar="DIRECTORY", help="the other checkout")
     front.add_argument("--model", help="send its golden request to the server that is up (default: made up)")
     front.add_argument("--nginx", type=Path, metavar="FILE", help="default: that of PATH, or /usr/sbin/nginx")
+
+
+def _gateway(gateway: argparse.ArgumentParser) -> None:
+    _rounds(gateway, 9)
+    _seconds(gateway, 1, "of each of the ten measurements in a round")
+    gateway.add_argument("--nginx", type=Path, metavar="FILE", help="default: that of PATH, else Debian's, unpacked")
 
 
 def _hedging(hedging: argparse.ArgumentParser) -> None:
@@ -401,6 +408,12 @@ COMMANDS = (
         "what the proxy in front of Triton costs a request, beside another checkout's",
         "benchmarks.serving.front:main",
         _front,
+    ),
+    Command(
+        "gateway",
+        "what the gateway's doors cost a request, beside Triton alone and nginx that asks it",
+        "benchmarks.gateway.command:main",
+        _gateway,
     ),
     Command(
         "hedging",

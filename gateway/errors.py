@@ -56,7 +56,14 @@ class UpstreamError(ProjectError):
 
 
 class GoneError(UpstreamError):
-    """No answer began: the Triton cannot be reached, or closed the connection. Another one may be asked."""
+    """No answer began: the Triton cannot be reached, or closed the connection. Another one may be asked.
+
+    Attributes:
+        was_kept: The connection had been held open since an earlier request: that it closed says nothing of whether
+            the Triton is there.
+    """
+
+    was_kept = False
 
 
 class BrokenError(UpstreamError):

@@ -35,6 +35,7 @@ ROOMS = {
         "scenarios",
         "tuning",
         "peers",
+        "gateway",
         "growth",
         "reporting",
         "gpu_day",

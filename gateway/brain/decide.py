@@ -10,20 +10,22 @@ Both doors ask the same way:
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
 from contracts.errors import ModelConfigError
 from gateway.brain.admission import DEFAULT_CLASS, Admission, Room
 from gateway.brain.breaker import Breaker, Rule
 from gateway.brain.endpoints import Endpoints
+from gateway.brain.needs import Access, Metrics, NoSamples, Samples, Span, Spool
 from gateway.brain.readiness import Readiness
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
 from gateway.errors import BrokenError, LateError, Refusal, UpstreamError
 from gateway.outcome import Asked, Outcome
+from gateway.seen.gauges import Reading
 from gateway.triton.connection import Body
 from gateway.triton.models import Model, Models
 from gateway.triton.upstream import Answer
@@ -31,48 +33,6 @@ from gateway.triton.upstream import Answer
 ARM = "stable"  # the only one until releases are judged
 SLOW_S = 10.0  # a Triton that had so much time and did not answer has failed; with less its caller was in a hurry
 _OVERLOAD = (b"Exceeds maximum queue size", b"Request timeout expired")  # core/src/scheduler_utils.cc, with 503
-
-
-class Access(Protocol):
-    """Who may do what, and how much of it."""
-
-    async def check(self, authorization: str | None) -> Caller:
-        """Say who asks, by the value of the header `Authorization`; a Refusal (401) if nobody does."""
-
-    def permit(self, caller: Caller, model: str, action: str) -> None:
-        """Raise a Refusal (403) unless this caller may do so with this model."""
-
-    async def spend(self, caller: Caller, model: str, rows: int) -> Mapping[str, str]:
-        """Count a request and its rows; the answer's `RateLimit-*`, or a Refusal (429)."""
-
-
-class Spool(Protocol):
-    """Where records go, at once and without fail: store.spool."""
-
-    def put(self, record: dict[str, Any]) -> None:
-        """Take one."""
-
-
-class Span(Protocol):
-    """Of a request, in a trace that goes on in Triton."""
-
-    traceparent: str
-
-    def end(self, outcome: Outcome) -> None:
-        """Be done with it."""
-
-
-class Metrics(Protocol):
-    """What sees: gateway.seen.Seen."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """See a request that was let through, once it is over."""
-
-    def refused(self, door: str, refusal: Refusal, request_id: str) -> None:
-        """See a refusal; doors tell of each that they send."""
-
-    def span(self, outcome: Outcome) -> Span | None:
-        """Begin a span of a request, where it is one of those that are traced."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +49,14 @@ class Brain:
     """Decides; everything that it needs is given to it."""
 
     def __init__(
-        self, *, access: Access, endpoints: Endpoints, spool: Spool, metrics: Metrics, rules: Rules | None = None
+        self,
+        *,
+        access: Access,
+        endpoints: Endpoints,
+        spool: Spool,
+        metrics: Metrics,
+        rules: Rules | None = None,
+        samples: Samples | None = None,
     ) -> None:
         self.access = access
         self.endpoints = endpoints
@@ -97,8 +64,10 @@ class Brain:
         self.readiness = Readiness(endpoints)
         self.spool = spool
         self.metrics = metrics
+        self.samples: Samples = samples or NoSamples()
         self.rules = rules or Rules()
         self._gates: dict[tuple[str, str], tuple[Admission, Breaker]] = {}
+        metrics.watch(self.under_way)
 
     def deadline(self, header: str | None) -> Deadline:
         """Return the deadline of a request with this header `Request-Timeout-Ms`.
@@ -139,6 +108,16 @@ class Brain:
         if (model, arm) not in self._gates:
             self._gates[model, arm] = Admission(self.rules.room), Breaker(self.rules.breaker)
         return self._gates[model, arm]
+
+    def under_way(self) -> Iterator[Reading]:
+        """Yield what is at this moment, for metrics."""
+        for arm, (admission, breaker) in self._gates.items():
+            yield "in_flight", arm, admission.under_way
+            yield "waiting", arm, admission.waiting
+            yield "circuit_open", arm, breaker.state != "closed"
+        for number, endpoint in enumerate(self.endpoints.all, 1):
+            yield "server_up", (str(number),), endpoint.is_up
+            yield "unwanted", (str(number),), endpoint.upstream.unwanted
 
 
 class Admitted:
@@ -239,6 +218,7 @@ class Admitted:
         if isinstance(error, Refusal):
             outcome.status, error.was_let_through = error.status, True
             error.headers = {**self.headers, **error.headers}
+            self._failed = self._failed or error.status == 502
         elif isinstance(error, UpstreamError):  # the answer broke off
             outcome.status, self._failed = 502, True
         elif error is not None:

@@ -37,18 +37,21 @@ class Endpoint:
 
 
 class Replay:
-    """A body that can be sent again, as far as it is kept: up to `most` bytes of one that is streamed."""
+    """A body that can be sent again, as far as it is kept: up to `most` bytes of one that is streamed.
 
-    def __init__(self, body: Body, most: int) -> None:
-        self._body, self._most = body, most
+    Args:
+        once: It belongs to a sequence: a second time is not the same.
+    """
+
+    def __init__(self, body: Body, most: int, *, once: bool) -> None:
+        self._body, self._most, self._once = body, most, once
         self._kept: list[bytes] | None = []
         self._size = 0
-        self._begun = False
 
     @property
     def is_possible(self) -> bool:
         """Whether all that was sent of it can be sent again."""
-        return self._kept is not None
+        return self._kept is not None and not self._once
 
     def again(self) -> Body:
         """Return the body from its start."""
@@ -95,23 +98,36 @@ class Endpoints:
             Refusal: 503: none is there, or the one that was asked went with a body that was not kept.
             UpstreamError: another one than GoneError, which says nothing of the others.
         """
-        replay = Replay(body, self._most_kept)
+        replay = Replay(body, self._most_kept, once=sequence is not None)
         tried: set[int] = set()
         while (endpoint := self._keeper(sequence, tried) if sequence else self._choose(tried)) is not None:
             tried.add(id(endpoint))
             try:
-                answer = await endpoint.upstream.infer(path, headers, replay.again(), deadline)
-                endpoint.down_since = None
+                answer = await self._ask(endpoint, path, headers, replay, deadline)
             except GoneError:
                 self.mark_down(endpoint)
                 if not replay.is_possible:
-                    raise _gone("it had taken a part of the request, which was too long to be kept") from None
+                    raise _gone("the one that had the request went, and it cannot be sent to another one") from None
                 continue
+            endpoint.down_since = None
             if answer.status != 200 and replay.is_possible and self._is_for_another(endpoint, answer, tried):
                 answer.release()
                 continue
             return endpoint, answer
         raise _gone("none of the servers behind the gateway can be reached")
+
+    async def _ask(
+        self, endpoint: Endpoint, path: str, headers: Mapping[str, str], replay: Replay, deadline: float
+    ) -> Answer:
+        """Ask one; where it had closed a connection that was kept, ask it again on another."""
+        upstream = endpoint.upstream
+        try:
+            return await upstream.infer(path, headers, replay.again(), deadline)
+        except GoneError as error:
+            if not (error.was_kept and replay.is_possible):
+                raise
+        upstream.close()  # the others that are kept are no younger
+        return await upstream.infer(path, headers, replay.again(), deadline)
 
     async def get(self, path: str, deadline: float) -> Answer:
         """Ask any of them what it says of itself.

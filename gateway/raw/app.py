@@ -16,6 +16,7 @@ from gateway.raw.headers import Given
 from gateway.raw.infer import infer
 from gateway.raw.paths import Path
 from gateway.raw.replies import Send
+from gateway.seen import logs
 
 _LONGEST_S = 5.0  # to be told about a model
 _OPEN = "only health, metadata, configuration, statistics and infer of a model are"
@@ -31,26 +32,17 @@ class RawDoor:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request."""
         request_id = os.urandom(16).hex()
-        begun = False
-
-        async def sent(message: dict[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        path: Path | None = None
+        logs.request_id.set(request_id)
         try:
             path = paths.read(scope["method"], scope["raw_path"]) if not scope["query_string"] else None
             if path is None:
                 raise Refusal(403, "closed", "This API is not open", _OPEN)
-            await self._answer(path, Given.of(scope["headers"]), request_id, receive, sent)
-        except Refusal as refusal:
-            if begun:  # half of an answer was sent: closing the connection says so
-                return
+            await self._answer(path, Given.of(scope["headers"]), request_id, receive, send)
+        except Refusal as refusal:  # no answer has begun
             self._brain.metrics.refused("raw", refusal, request_id)
             await replies.refuse(send, refusal, {"X-Request-ID": request_id})
         except (CallerGone, UpstreamError, TimeoutError):
-            return  # nobody is there to be told, or an answer broke off
+            return  # nobody is there to be told, or an answer broke off: closing the connection says so
 
     async def _answer(self, path: Path, given: Given, request_id: str, receive: Receive, send: Send) -> None:
         if path.what == "infer":

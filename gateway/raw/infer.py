@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.brain.decide import Admitted, Brain
 from gateway.deadline import HEADER as TIMEOUT
-from gateway.errors import UpstreamError
+from gateway.errors import Refusal, UpstreamError
 from gateway.outcome import Asked
 from gateway.raw import fits, header, replies, strict
 from gateway.raw.body import Body, Limits, Receive, too_large
@@ -20,6 +20,7 @@ from gateway.raw.replies import Send
 from gateway.raw.strict import refused
 from gateway.triton.upstream import Answer
 
+_MOST_SAMPLED = 8 * 1024 * 1024  # bytes of inputs that are kept for the record; larger ones are not
 _AFTER_S = 10.0  # a caller has so long to read its answer once the deadline has passed
 _TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 
@@ -32,17 +33,26 @@ class Sending:
     rows: int
     body: Body
     tensors: bytes | None  # None: they are streamed
+    sample: bytearray | None = None  # what was sent to Triton, where it is to be kept
 
     def content(self, json: bytes) -> bytes | AsyncIterator[bytes]:
         """Return all that goes to Triton."""
-        return json + self.tensors if self.tensors is not None else self._streamed(json)
+        if self.tensors is None:
+            return self._streamed(json)
+        if self.sample is not None:
+            self.sample += json + self.tensors
+        return json + self.tensors
 
     async def _streamed(self, json: bytes) -> AsyncIterator[bytes]:
+        if self.sample is not None:
+            self.sample += json
         yield json
         strings = fits.Strings.of(self.request)
         async for piece in self.body.pieces(self.request.tensor_bytes):
             if strings is not None:
                 strings.feed(piece)
+            if self.sample is not None:
+                self.sample += piece
             yield piece
 
 
@@ -71,6 +81,8 @@ async def infer(
     )
     async with brain.admitted(caller, asked) as admitted:
         admitted.outcome.inputs = _summary(request, given)
+        if request.tensor_bytes <= _MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
+            sending.sample = bytearray()
         asks = request.priority is not None or admitted.priority != 2
         json = request.written(admitted.triton_timeout_us, admitted.priority if asks else None)
         headers = {"Inference-Header-Content-Length": str(len(json)), **admitted.trace_headers}
@@ -79,6 +91,9 @@ async def infer(
         sequence = f"{caller.key_id} {path.model} {request.sequence}" if request.sequence else None
         async with await admitted.infer(headers, sending.content(json), sequence) as answer:
             await _pass_on(answer, admitted, request_id, send)
+        if sending.sample is not None:
+            kept = (path.model, request_id, admitted.outcome.began_ns, bytes(sending.sample))
+            admitted.outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
 
 
 async def _read(request: Request, rows: int, body: Body, json_length: int, given: Given, limits: Limits) -> Sending:
@@ -118,14 +133,20 @@ async def _pass_on(answer: Answer, admitted: Admitted, request_id: str, send: Se
 async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send) -> None:
     """Pass an answer on that is longer than what was here at once; its reader may not hold it up for ever."""
     stop = max(admitted.deadline.at, time.monotonic()) + _AFTER_S
-    async with asyncio.timeout_at(stop):
-        begun = False
-        async for piece in answer.pieces():
-            if not begun:
-                admitted.outcome.outputs = _outputs(piece, answer.headers.get(LENGTH))
-                await replies.start(send, 200, headers)
-                begun = True
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    begun = False
+    try:
+        async with asyncio.timeout_at(stop):
+            async for piece in answer.pieces():
+                if not begun:
+                    admitted.outcome.outputs = _outputs(piece, answer.headers.get(LENGTH))
+                    await replies.start(send, 200, headers)
+                    begun = True
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except UpstreamError as error:
+        if begun:
+            raise
+        detail = "the server behind the gateway began an answer, and broke off"
+        raise Refusal(502, "bad-answer", "The server gave no answer", detail) from error
     await send({"type": "http.response.body", "body": b""})
 
 

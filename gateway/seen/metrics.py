@@ -5,14 +5,14 @@ counts in files: any of them answers for all. A key is a label on counters alone
 """
 
 import os
-from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import Refusal
 from gateway.outcome import Outcome
+from gateway.seen.gauges import Gauges
 
 MOST_KEYS = 500  # those beyond are "other"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -47,13 +47,9 @@ class Metrics:
         self._keys = Counter("gateway_key_requests", "Requests by key", ("key",), **with_registry)
         self._key_rows = Counter("gateway_key_rows", "Inferences by key", ("key",), **with_registry)
         self._gone = Counter("gateway_callers_gone", "Callers that went away before the answer", _ARM, **with_registry)
+        self.gauges = Gauges(self.registry)
         self._children: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._named: dict[str, tuple[Counter, Counter]] = {}
-
-    def watch(self, name: str, help_text: str, read: Callable[[], float], **labels: str) -> None:
-        """Show a number of this moment, summed over the workers that live."""
-        gauge = Gauge(f"gateway_{name}", help_text, tuple(labels), registry=self.registry, multiprocess_mode="livesum")
-        (gauge.labels(**labels) if labels else gauge).set_function(read)
 
     def finished(self, outcome: Outcome, own_s: float) -> None:
         """Count a request that is over."""

@@ -1,10 +1,12 @@
 """All that sees a request: metrics, traces, and a line in the access log."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.errors import Refusal
 from gateway.outcome import Outcome
 from gateway.seen import logs
+from gateway.seen.gauges import Reading
 from gateway.seen.metrics import Metrics
 from gateway.seen.traces import Span, Traces
 
@@ -24,12 +26,17 @@ class Seen:
         self._traces = traces
         self._log: Any = logs.logger() if access_log else None
 
+    def watch(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Take from there what is under way."""
+        self.metrics.gauges.watch(read)
+
     def span(self, outcome: Outcome) -> Span | None:
         """Begin the span of a request, if it is traced."""
         return self._traces.span(outcome) if self._traces is not None else None
 
     def finished(self, outcome: Outcome) -> None:
         """See a request that was let through, once it is over."""
+        self.metrics.gauges.refresh()
         asked = outcome.asked
         own_s = max(0.0, outcome.latency_s - outcome.queued_s - (outcome.triton_s or 0.0))
         self.metrics.finished(outcome, own_s)

@@ -107,7 +107,8 @@ class Upstream:
             deadline: On the loop's clock.
 
         Raises:
-            GoneError: it cannot be reached, or closed the connection before an answer began.
+            GoneError: it cannot be reached, or closed the connection before an answer began; `was_kept` if that was
+                open from before: `close` drops such ones, and another try tells.
             BrokenError: the answer is no HTTP.
             LateError: the deadline passed first.
         """
@@ -118,7 +119,14 @@ class Upstream:
 
     async def get(self, path: str, deadline: float) -> Answer:
         """GET what it says of itself; errors as of `infer`."""
-        return await self._ask(f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii"), b"", deadline)
+        head = f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
+        try:
+            return await self._ask(head, b"", deadline)
+        except GoneError as error:
+            if not error.was_kept:
+                raise
+        self.close()
+        return await self._ask(head, b"", deadline)
 
     async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
         await self._room.acquire()
@@ -126,16 +134,11 @@ class Upstream:
         connection: Connection | None = None
         try:
             connection = self._reused() or await Connection.open(self.address, deadline)
-            try:
-                await connection.ask(head, body, deadline)
-            except GoneError:
-                # It had closed the connection while it was idle: that says nothing of whether it is there.
-                if connection.used == 1 or not isinstance(body, bytes):
-                    raise
-                connection = await Connection.open(self.address, deadline)
-                await connection.ask(head, body, deadline)
+            await connection.ask(head, body, deadline)
         except BaseException as error:
-            if not isinstance(error, GoneError) and connection is not None and connection.used:
+            if isinstance(error, GoneError):
+                error.was_kept = connection is not None and connection.used > 1
+            elif connection is not None and connection.used:
                 self.unwanted += 1
             self._leave()
             raise

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import struct
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,9 @@ class Seen:
 
     def span(self, outcome: Outcome) -> None:
         return None
+
+    def watch(self, read: object) -> None:
+        pass
 
 
 def brain(*running: Running, rules: Rules | None = None) -> tuple[Brain, Seen]:
@@ -156,6 +159,68 @@ def test_a_triton_that_dies_costs_no_request(triton: Running, tmp_path: Path) ->
             return statuses
 
         assert asyncio.run(main()) == [200] * 20
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_triton_that_stops_costs_no_request(triton: Running, tmp_path: Path) -> None:
+    """It ends what it has begun, and says of the rest that it is exiting, or that its models are not there."""
+    with tritons.triton(tritons.repository(tmp_path / "models")) as stopping:
+
+        async def main() -> list[int]:
+            mind, seen = brain(triton, stopping)
+            ended = asyncio.get_running_loop().time() + 2.5
+            statuses = []
+
+            async def ask_on() -> None:
+                while asyncio.get_running_loop().time() < ended:
+                    statuses.append((await ask(mind, "queued", batch=True))[0])
+
+            asking = [asyncio.create_task(ask_on()) for _ in range(8)]
+            await asyncio.sleep(0.5)
+            stopping.process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*asking)
+            assert {str(stopping.address), str(triton.address)} == {outcome.endpoint for outcome in seen.outcomes}
+            await mind.endpoints.close()
+            return statuses
+
+        statuses = asyncio.run(main())
+        assert len(statuses) > 50 and set(statuses) == {200}, statuses
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_kept_connection_that_was_closed_costs_no_request(streamed: bool) -> None:
+    """A server that says keep-alive and closes is there all the same."""
+
+    async def main() -> tuple[list[int], bool]:
+        async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"body")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+            await reader.read(1)  # it closes at the moment in which the next request comes
+            writer.close()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"bo"
+            await asyncio.sleep(0.01)
+            yield b"dy"
+
+        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+        endpoints = Endpoints([Upstream(Address("127.0.0.1", server.sockets[0].getsockname()[1]))])
+        statuses = []
+        for _ in range(5):
+            body, headers = (pieces(), {"Content-Length": "4"}) if streamed else (b"body", {})
+            deadline = asyncio.get_running_loop().time() + 5
+            _, answer = await endpoints.infer("/", headers, body, deadline)
+            async with answer:
+                await answer.read()
+                statuses.append(answer.status)
+        server.close()
+        is_up = endpoints.all[0].is_up
+        await endpoints.close()
+        return statuses, is_up
+
+    assert asyncio.run(main()) == ([200] * 5, True)
 
 
 def test_no_triton_is_said_with_when_to_come_back(tmp_path: Path) -> None:
