@@ -62,6 +62,7 @@ def check(settings: Settings) -> None:
 def _writer(settings: Settings) -> Iterator[None]:
     """Keep `python -m store write` running."""
     command = [sys.executable, "-m", "store", "write", "--spool", str(settings.record.spool)]
+    command += ["--payloads", settings.record.payloads] if settings.record.payloads else []
     environment = dict(os.environ)
     if settings.store.url:
         environment["STORE_URL"] = settings.store.url.get_secret_value()  # not in the process list

@@ -81,7 +81,7 @@ def _alone(gateway: Gateway, listener: socket.socket) -> int:
 def _several(settings: Settings, listener: socket.socket) -> int:
     listener.set_inheritable(True)
     command = [sys.executable, "-m", "gateway.running.workers", str(listener.fileno())]
-    kept = [Kept(command, dict(os.environ), [listener.fileno()]) for _ in range(settings.listen.workers)]
+    kept = [Kept(command, dict(os.environ), [listener.fileno()], _forget) for _ in range(settings.listen.workers)]
     ended = threading.Event()
 
     def end(number: int, _: FrameType | None) -> None:
@@ -98,6 +98,13 @@ def _several(settings: Settings, listener: socket.socket) -> int:
     for worker in kept:
         worker.stop(settings.limits.drain_s + _NOTICE_S + 5)
     return 0
+
+
+def _forget(pid: int) -> None:
+    """Take what was under way in a worker that has ended out of the metrics."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _listener(settings: Settings) -> socket.socket:
