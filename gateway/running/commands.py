@@ -52,7 +52,7 @@ def _span(text: str) -> float:
     return span_s(text)
 
 
-_CREATE = """Scopes are MODELS:ACTION: fashion*:infer, *:read, *:feedback, keys:admin. Limits are requests_short,
+_CREATE = """Scopes are MODELS:ACTION: boats*:infer, *:read, *:feedback, keys:admin. Limits are requests_short,
 requests_long, requests_day, inferences_short, inferences_long, inferences_day: of a day a number, else 100/second."""
 
 COMMANDS = (

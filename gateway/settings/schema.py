@@ -78,7 +78,7 @@ class Oidc(Section):
     issuer: str | None = Field(default=None, description="as in https://login.example.org; none: tokens are not taken")
     audience: str | None = Field(default=None, description="that a token must be meant for")
     algorithms: OneOrMore = ("RS256", "ES256", "PS256", "EdDSA")
-    scopes_claim: str = Field(default="scope", description="of the token: words, or a list, as fashion*:infer *:read")
+    scopes_claim: str = Field(default="scope", description="of the token: words, or a list, as boats*:infer *:read")
     refresh_s: Seconds = Field(default=300.0, description="after how long the issuer's keys are asked for again")
     leeway_s: float = Field(default=30.0, ge=0, le=300)
     priority_most: int = Field(

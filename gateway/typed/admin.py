@@ -31,7 +31,7 @@ class NewKey(BaseModel):
         StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
     ]
     scopes: list[StrictStr] = Field(
-        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
+        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["boats*:infer"]]
     )
     limits: dict[str, str | int] = Field(
         default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]

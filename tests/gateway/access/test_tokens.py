@@ -71,7 +71,7 @@ class Site:
     def token(self, *, key: Any = None, algorithm: str = "RS256", kid: str | None = "one", **claims: Any) -> str:
         told = {
             "iss": self.url, "sub": "someone", "aud": "models", "exp": time.time() + 60,
-            "scope": "openid fashion*:infer profile", **claims,
+            "scope": "openid boats*:infer profile", **claims,
         }  # fmt: skip
         told = {name: value for name, value in told.items() if value is not None}
         return jwt.encode(told, key or self.keys["one"], algorithm, headers={"kid": kid} if kid else {})
@@ -107,7 +107,7 @@ async def _nobody() -> list[Any]:
 def test_a_token_is_a_caller_with_the_scopes_of_its_claim_and_the_issuer_is_asked_once(site: Site) -> None:
     first, again, other = asyncio.run(asked(site, site.token(), site.token(), site.token(sub="else", scope=["*:read"])))
     assert first == again and first.name == "someone" and first.limits.requests_day == "5"
-    assert [str(scope) for scope in first.scopes] == ["fashion*:infer"]  # openid and profile are not ours
+    assert [str(scope) for scope in first.scopes] == ["boats*:infer"]  # openid and profile are not ours
     assert first.key_id.startswith("oidc:") and first.key_id != other.key_id and other.may("read", "x")
     assert site.asked == ["/.well-known/openid-configuration", "/jwks"]
 
