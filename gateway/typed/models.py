@@ -13,7 +13,7 @@ from gateway.typed.described import ModelAbout, ModelList
 from gateway.typed.inference import Answered, Wanted
 from gateway.typed.known import signatures, values
 from gateway.typed.known.catalog import Listed
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.parts import Parts, caller_of, parts_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 PRIORITY = "request-priority"
@@ -23,7 +23,7 @@ PRIORITY = "request-priority"
 async def list_models(request: Request) -> Response:
     """List the models that the key may read."""
     parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     found = await parts.catalog.all(caller)
     return _json({"models": [described.brief(listed) for listed in found]})
 
@@ -32,7 +32,7 @@ async def list_models(request: Request) -> Response:
 async def get_model(request: Request, model: str) -> Response:
     """Describe a model: signature, versions, tasks, and its release's card."""
     parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     return _json(described.whole(await parts.catalog.get(caller, model, None, "read")))
 
 
@@ -57,7 +57,7 @@ async def embed(request: Request, model: str) -> Response:
 async def _asked(request: Request, name: str, task: str) -> Response:
     parts = parts_of(request)
     headers = request.headers
-    caller = await parts.access.check(headers.get("authorization"))
+    caller = await caller_of(request)
     deadline = parts.brain.deadline(headers.get("request-timeout-ms"))
     version = request.query_params.get("version")
     if version is not None and not (version.isascii() and version.isdecimal() and len(version) < 10):
