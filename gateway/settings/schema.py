@@ -140,7 +140,9 @@ class Record(Section):
     spool: Path = Field(default_factory=lambda: layout.artifacts() / "store" / "spool")
     payload_share: Share = Field(default=0.0, description="of requests whose whole input is kept")
     payload_off: OneOrMore = Field(default=(), description="models of which none is")
-    payloads: str | None = Field(default=None, description="where they go: a folder, s3://BUCKET/PREFIX; none: artifacts")
+    payloads: str | None = Field(
+        default=None, description="where they go: a folder, s3://BUCKET/PREFIX; none: artifacts"
+    )
 
 
 class Seen(Section):

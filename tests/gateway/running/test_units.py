@@ -44,4 +44,4 @@ def test_a_unit_starts_a_command_that_there_is(path: Path, monkeypatch: pytest.M
 
 
 def test_there_are_units_for_each_process() -> None:
-    assert [path.stem for path in UNITS] == ["gateway", "gateway-writer", "triton"]
+    assert {path.stem for path in UNITS} == {"gateway", "gateway-writer", "triton"}
