@@ -13,7 +13,7 @@ from gateway.access.administering import checked, described
 from gateway.errors import KeysError
 from gateway.refusals import NO_STORE, NOT_FOUND, Fault, FaultyInput
 from gateway.typed import reading
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.parts import Parts, caller_of, parts_of
 from store.errors import DatabaseGoneError, SchemaError, UnknownError
 from store.keys import Keys
 
@@ -31,7 +31,7 @@ class NewKey(BaseModel):
         StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
     ]
     scopes: list[StrictStr] = Field(
-        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
+        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["boats*:infer"]]
     )
     limits: dict[str, str | int] = Field(
         default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
@@ -122,7 +122,7 @@ def _checked(texts: list[str], limits: dict[str, Any]) -> dict[str, Any]:
 
 async def _keys(request: Request) -> Keys:
     parts: Parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     parts.access.permit(caller, "keys", "admin")
     if parts.keys is None:
         raise NO_STORE("this gateway has no store", retry_after_s=60.0)
