@@ -22,7 +22,7 @@ SAME = [ "$$($(PYTHON) $(WHICH))" = "$$($(BIN)/python $(WHICH))" ]
 OTHER := $(if $(filter-out file,$(origin PYTHON)),$(shell { $(SAME); } 2>/dev/null || echo other),$(if $(wildcard $(BIN)/python),,gone))
 # torch without CUDA where pip finds one, see PIP_ARGS, else the package index's with CUDA.
 TORCH := torch-cpu.lock torch.lock
-DOCKERFILES := Dockerfile Dockerfile.triton deploy/mlflow/Dockerfile
+DOCKERFILES := Dockerfile Dockerfile.triton deploy/gateway/Dockerfile deploy/mlflow/Dockerfile
 STAGES := $(wildcard training/families/*/pipeline/dvc.yaml)
 IN_TRITON := $(wildcard model_repository/*/1/model.py deploy/backends/*/model.py deploy/backends/python/own_packages/*.py)
 # Types and tests at the same time. Each says what it has to say at once: mypy when it ends, pytest as it goes on.
