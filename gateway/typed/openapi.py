@@ -63,7 +63,8 @@ def document(
 
 
 def _types(listed: Sequence[Listed], bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    kinds: list[tuple[type[BaseModel], Any]] = [(kind, "validation") for kind in (Base64, *bodies)]
+    own: list[type[BaseModel]] = [Base64, *bodies]
+    kinds: list[tuple[type[BaseModel], Any]] = [(kind, "validation") for kind in own]
     for each in listed:
         kinds += [(kind, "validation") for kind in each.signature.requests.values()]
         kinds += [(kind, "serialization") for kind in each.signature.answers.values()]

@@ -121,13 +121,12 @@ def _answers(model: Model, name: str, requests: Mapping[str, type[BaseModel]]) -
     found = {"inputs": _object(f"{name}Outputs", {**about, "outputs": (_columns(name, model), ...)}, None)}
     if "rows" in requests:
         rows: Any = (list_of(_object(f"{name}OutputRow", row, None)), ...)
-        found["rows"] = _object(f"{name}Rows", {**about, "rows": rows}, None)
-        if "entities" in requests:
-            defaults: Any = (
-                list[list[str]],
-                Field(description="of each row what is not known, so that a default is sent"),
-            )
-            found["entities"] = _object(f"{name}Filled", {**about, "rows": rows, "defaults": defaults}, None)
+        told = "where entities were given: of each row what is not known, so that a default is sent"
+        # One type for both: a generated client takes the first that fits.
+        more: Any = (
+            {"defaults": (list[list[str]] | None, Field(None, description=told))} if "entities" in requests else {}
+        )
+        found["rows"] = _object(f"{name}Rows", {**about, "rows": rows, **more}, None)
     return found
 
 

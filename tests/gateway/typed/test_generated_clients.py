@@ -18,7 +18,7 @@ from models_client import AuthenticatedClient
 from models_client.api.ferries import predict_ferries
 from models_client.api.labels import classify_labels
 from models_client.api.models import list_models
-from models_client.models import FerriesByEntities, FerriesEntities, FerriesFilled, FerriesEntitiesPier, Problem
+from models_client.models import FerriesByEntities, FerriesEntities, FerriesRows, FerriesEntitiesPier, Problem
 from models_client.types import File
 import io
 
@@ -26,8 +26,8 @@ url, key = sys.argv[1:]
 with AuthenticatedClient(base_url=url, token=key) as client:
     ferry = FerriesEntities(line="A", pier=FerriesEntitiesPier("North"), departure="2013-11-03T08:30", passengers=7)
     answer = predict_ferries.sync(client=client, body=FerriesByEntities(entities=[ferry]))
-    assert isinstance(answer, FerriesFilled), answer
-    assert answer.rows[0].minutes == 11.0 and answer.version == "2"
+    assert isinstance(answer, FerriesRows), answer
+    assert answer.rows[0].minutes == 11.0 and answer.version == "2" and answer.defaults == [["tonnes"]]
     wrong = FerriesEntities(line="", pier=FerriesEntitiesPier("North"), departure="soon")
     answer = predict_ferries.sync(client=client, body=FerriesByEntities(entities=[wrong]))
     assert isinstance(answer, Problem) and answer.status == 422, answer
