@@ -14,7 +14,8 @@ from store.payloads.samples import Samples
 from store.writing import state
 from tests.command_lines import run_here
 from tests.conftest import wait_for
-from tests.store.records import DAY_NS, event, label, prediction, spooled
+from tests.store.given import DAY_NS, event, label, prediction
+from tests.store.records import spooled
 
 DAY = 20_000 * DAY_NS  # 2024-10-04
 
@@ -152,10 +153,10 @@ def test_a_writer_ends_when_it_is_told_to_and_what_comes_later_waits(site: Site,
     with subprocess.Popen(
         command, cwd=layout.ROOT, env=site.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        wait_for(lambda: state.read(site.spool).written == 1, 30)
+        wait_for(lambda: state.read(site.spool).written == 1, 60)
         assert site.told("status")["writer"]["runs"]
         running.send_signal(number)
-        said, errors = running.communicate(timeout=20)
+        said, errors = running.communicate(timeout=60)
     assert running.returncode == 0 and "Wrote 1 records" in said and "Traceback" not in errors
     spooled(site.spool, prediction(2))
     assert site.run("status").returncode == 3

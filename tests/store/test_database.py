@@ -21,7 +21,8 @@ from tests.background import background
 from tests.conftest import free_ports, wait_for
 from tests.packages import started_by, unpack
 from tests.store.databases import PostgreSQL
-from tests.store.records import asked, in_store, prediction, spooled, written
+from tests.store.given import prediction
+from tests.store.records import asked, in_store, spooled, written
 
 _UNPACKED = layout.artifacts() / "tools" / "pgbouncer"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from tests.store.records import event as happened
-from tests.store.records import label, prediction, spooled
+from tests.store.given import event as happened
+from tests.store.given import label, prediction
+from tests.store.records import spooled
 from tests.store.test_commands import DAY, Site
 
 COMMANDS = {

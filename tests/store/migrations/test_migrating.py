@@ -20,8 +20,9 @@ from store.keeping.backup import backup
 from store.migrations import migrating
 from store.schema import Base
 from tests.store.databases import PostgreSQL
+from tests.store.given import label, prediction
 from tests.store.migrations.recording import RECORDED
-from tests.store.records import asked, changed, label, prediction, spooled, written
+from tests.store.records import asked, changed, spooled, written
 
 FORMER = sorted({path.name.partition("-")[0] for path in RECORDED.glob("*.json")} - {migrating.head()})
 

@@ -14,7 +14,8 @@ from store.writing import state
 from store.writing.writer import Writer
 from tests.conftest import free_ports
 from tests.store.databases import PostgreSQL, postgresql
-from tests.store.records import asked, changed, in_store, prediction, spooled, written
+from tests.store.given import prediction
+from tests.store.records import asked, changed, in_store, spooled, written
 
 
 def watched(url: str, folder: Path, play: Callable[[Writer, list[str]], Awaitable[None]]) -> None:
@@ -30,12 +31,12 @@ def watched(url: str, folder: Path, play: Callable[[Writer, list[str]], Awaitabl
                 await play(writer, said)
             finally:
                 stop.set()
-                await asyncio.wait_for(running, 20)
+                await asyncio.wait_for(running, 60)
 
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
