@@ -56,8 +56,8 @@ def restored(path: Path, to: str, since: str | None = None) -> Restored:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, server: PostgreSQL) -> dict[str, str]:
-    return {"sqlite": f"sqlite:///{tmp_path / 'other.db'}", "postgresql": server.new()}
+def elsewhere(tmp_path: Path, postgres: PostgreSQL) -> dict[str, str]:
+    return {"sqlite": f"sqlite:///{tmp_path / 'other.db'}", "postgresql": postgres.new()}
 
 
 @pytest.mark.parametrize("to", ["sqlite", "postgresql"])

@@ -157,10 +157,10 @@ def test_a_migration_that_fails_changes_nothing(url: str) -> None:
     assert asyncio.run(run()) == first
 
 
-def test_a_migration_does_not_wait_for_who_reads_for_long(server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_does_not_wait_for_a_long_reader(postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ALTER that waits has everybody else wait: so it gives up, and says so."""
     monkeypatch.setattr(migrating, "_LOCK_WAIT", "300ms")
-    url = server.new()
+    url = postgres.new()
     migrated(url, migrating.known_revisions()[0])
 
     async def run() -> None:
