@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 from tests.store.given import event as happened
 from tests.store.given import label, prediction
 from tests.store.records import spooled
-from tests.store.test_commands import DAY, Machine
+from tests.store.test_store_commands import DAY, Machine
 
 COMMANDS = {
     "status": 3,
