@@ -131,7 +131,7 @@ def _erase(erase: argparse.ArgumentParser) -> None:
 
 
 def _backup(backup: argparse.ArgumentParser) -> None:
-    backup.add_argument("file", type=Path, metavar="FILE", help="that is not there yet, as in store.zip")
+    backup.add_argument("file", type=Path, metavar="FILE", help="that is not there yet, as in record.zip")
     _store(backup)
     _json(backup)
 

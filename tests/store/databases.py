@@ -86,5 +86,6 @@ def postgresql() -> Iterator[PostgreSQL]:
             server.psql("SELECT pg_reload_conf();")
             yield PostgreSQL(server)
         finally:
-            with suppress(psutil.NoSuchProcess):  # it has stopped while it was being stopped
+            PostgreSQL(server).kill()  # to stop it takes up to a minute where the disk is busy
+            with suppress(psutil.NoSuchProcess):
                 server.cleanup()
