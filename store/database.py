@@ -36,6 +36,8 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 # cancelled), system; and single ones: read-only (a standby), lock timeout, deadlock, serialization.
 _GONE = ("08", "28", "3D", "53", "57", "58", "25006", "55P03", "40P01", "40001")
 _GONE_SQLITE = ("locked", "disk i/o", "is full", "unable to open", "readonly", "busy")
+_URL_HINT = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store"
+_CONNECT_S = 10.0
 _ONE_VIEW = {"isolation_level": "REPEATABLE READ"}
 _NO_SCHEMA = ("42P01", "42703", "no such table", "no such column", "has no column")
 
@@ -75,6 +77,11 @@ class Database:
         """Return the URL without the password."""
         return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
 
+    @property
+    def exists(self) -> bool:
+        """Tell whether SQLite's file is there; whether a database of PostgreSQL's is, nobody knows without asking."""
+        return not self.is_sqlite or self._file.exists()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -108,17 +115,22 @@ class Database:
                 yield connection
 
     async def tidy(self) -> None:
-        """Give back to the disk what SQLite has free, and leave nothing in its log; PostgreSQL does so by itself.
+        """Make room of what was removed: SQLite gives it back to the disk, with nothing left in its log.
+
+        PostgreSQL does so by itself some time later; until then its indexes would still lead to what is gone.
 
         Raises:
             DatabaseGoneError: it does not answer, or somebody uses it for too long.
         """
-        if self.is_sqlite:
-            with self._translated():
-                async with self.engine.execution_options(alone=True).connect() as connection:
-                    driver: Any = (await connection.get_raw_connection()).driver_connection
-                    # As a script: it frees a page a step, and `execute` takes one.
-                    await driver.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+        alone = {"alone": True, "isolation_level": "AUTOCOMMIT"}
+        with self._translated():
+            async with self.engine.execution_options(**alone).connect() as connection:
+                if not self.is_sqlite:
+                    await connection.exec_driver_sql("VACUUM (ANALYZE)")
+                    return
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                # As a script: it frees a page a step, and `execute` takes one.
+                await driver.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _sqlite(self, wait_s: float) -> AsyncEngine:
         file = self.url.database
@@ -139,18 +151,25 @@ class Database:
 
     def _postgresql(self, connections: int, wait_s: float) -> AsyncEngine:
         query = dict(self.url.query)
-        name = str(query.pop("application_name", "store"))
-        options: dict[str, Any] = {"timeout": wait_s, "command_timeout": wait_s}
-        options["server_settings"] = {"application_name": name}
-        if ssl := query.pop("sslmode", None):  # libpq's name for it; asyncpg has another
-            options["ssl"] = ssl
-        if query.pop("pgbouncer", None):  # between two transactions the connection may be another
-            names = {"prepared_statement_name_func": lambda: f"__{uuid4()}__"}
-            options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0, **names}
+        bouncer = query.pop("pgbouncer", None)
         self.url = self.url.set(query=query)
+        server = {"application_name": str(query.pop("application_name", "store"))}
+        # asyncpg reads the URL itself: only so it knows libpq's parameters, sslmode and the like.
+        address = self.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        options = {"timeout": min(wait_s, _CONNECT_S), "command_timeout": wait_s, "server_settings": server}
+        named: dict[str, Any] = {}
+        if bouncer:  # between two transactions the connection may be another: no statement is kept
+            options["statement_cache_size"] = 0
+            named = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: f"__{uuid4()}__"}
+
+        async def connect(*_: object, **__: object) -> Any:
+            import asyncpg  # type: ignore[import-untyped]  # has no types
+
+            return await asyncpg.connect(address, **options)
+
         return create_async_engine(
-            self.url, connect_args=options, pool_size=connections, max_overflow=0, pool_timeout=wait_s,
-            pool_pre_ping=True, pool_recycle=1800,
+            self.url, connect_args={"async_creator_fn": connect, **named}, pool_size=connections, max_overflow=0,
+            pool_timeout=wait_s, pool_pre_ping=not bouncer, pool_recycle=1800,
         )  # fmt: skip
 
     @contextmanager
@@ -161,6 +180,8 @@ class Database:
             if is_gone(error):
                 hint = "records wait in the spool meanwhile: python -m store status"
                 raise DatabaseGoneError(f"the database {self} does not answer: {told(error)}", hint=hint) from error
+            if _is_misconfigured(error):
+                raise SchemaError(f"the URL of {self} cannot be used: {told(error)}", hint=_URL_HINT) from error
             if _lacks_schema(error):
                 fact = f"the database {self} lacks what this version of the store asks for: {told(error)}"
                 raise SchemaError(fact, hint="python -m store migrate") from error
@@ -199,6 +220,12 @@ def _state(error: object) -> str:
     return str(getattr(error, "sqlstate", None) or "")
 
 
+def _is_misconfigured(error: Exception) -> bool:
+    """Tell whether asyncpg cannot make out what the URL asks for: no certificates, a strange sslmode."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return "ClientConfigurationError" in (type(cause).__name__, type(getattr(cause, "__cause__", None)).__name__)
+
+
 def _lacks_schema(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else None
     return cause is not None and any(word in f"{_state(cause)} {cause}" for word in _NO_SCHEMA)
@@ -211,7 +238,7 @@ def _url(text: str) -> URL:
     except (ArgumentError, KeyError, NoSuchModuleError, ValueError):  # none of them is repeated: it may hold a password
         raise SchemaError(
             "the store's URL is neither SQLite's nor PostgreSQL's",
-            hint="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store",
+            hint=_URL_HINT,
         ) from None
 
 

@@ -60,7 +60,7 @@ class Spool:
         self.written = self.lost = 0
         self.last_error = ""
         self._segment_bytes, self._limit_bytes, self._free_bytes = segment_bytes, limit_bytes, free_bytes
-        self._pack = msgpack.Packer().pack
+        self._pack = msgpack.Packer(unicode_errors="replace").pack  # half a character in an input costs no record
         self._lock = threading.Lock()
         self._descriptor, self._size, self._look_at = -1, 0, 0.0
         self._path = folder
@@ -74,8 +74,9 @@ class Spool:
                 self._append(FRAME.pack(MARK, len(packed), zlib.crc32(packed)) + packed)
                 self.written += 1
         except Exception as error:  # nothing may happen here that costs a request
-            self.lost += 1
-            self.last_error = f"{type(error).__name__}: {error}"
+            with self._lock:
+                self.lost += 1
+                self.last_error = f"{type(error).__name__}: {error}"
 
     def close(self) -> None:
         """End the segment; the next record would begin another."""

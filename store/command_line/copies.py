@@ -46,7 +46,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 async def _backup(options: argparse.Namespace) -> Manifest:
-    async with places.database(options) as database:
+    async with places.database(options, wait_s=places.PATIENCE_S) as database:
         with progress.bar("rows", await _rows(database), "rows") as bar:
             return await make_backup(database, options.file, bar.advance)
 
@@ -58,7 +58,7 @@ def _check(options: argparse.Namespace) -> Manifest:
 
 async def _restore(options: argparse.Namespace) -> Restored:
     passes = 3  # read, written, read again
-    async with Database(options.to) as to, Database(options.erasures_of) as others:
+    async with Database(options.to, wait_s=places.PATIENCE_S) as to, Database(options.erasures_of) as others:
         if options.no_erasures or (not options.erasures_of and others.url == to.url):
             since = None
         else:

@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with places.database(options) as database:
+    async with places.database(options, wait_s=places.PATIENCE_S) as database:
         if options.draft:
             async with database.writing() as connection:
                 await connection.run_sync(migrating.draft, options.draft)

@@ -8,10 +8,12 @@ from store.database import Database, default_folder
 from store.payloads.moving import Payloads
 from store.payloads.places import place_of
 
+PATIENCE_S = 3600.0  # for what reads or changes all of a table
 
-def database(options: argparse.Namespace) -> Database:
+
+def database(options: argparse.Namespace, *, wait_s: float = 10.0) -> Database:
     """Return the database, which nobody has asked yet."""
-    return Database(options.store)
+    return Database(options.store, wait_s=wait_s)
 
 
 def spool(options: argparse.Namespace) -> Path:

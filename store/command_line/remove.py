@@ -41,7 +41,7 @@ def erase(options: argparse.Namespace) -> int:
 
 async def _retain(options: argparse.Namespace, policy: Policy) -> Removed:
     payloads, now = places.payloads(options), time.time_ns()
-    async with places.database(options) as database:
+    async with places.database(options, wait_s=places.PATIENCE_S) as database:
         await migrating.prepare(database)
         found = await retention.overdue(database, payloads, policy, now)
         if options.dry_run:
@@ -53,7 +53,7 @@ async def _retain(options: argparse.Namespace, policy: Policy) -> Removed:
 async def _erase(options: argparse.Namespace) -> Erased:
     kind: erasure.Kind = "key" if options.key else "request"
     total = Erased()
-    async with places.database(options) as database:
+    async with places.database(options, wait_s=places.PATIENCE_S) as database:
         await migrating.prepare(database)
         for name in options.request or [options.key]:
             done = await erasure.erase(database, places.payloads(options), places.spool(options), kind, name)

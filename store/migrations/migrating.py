@@ -34,6 +34,8 @@ async def revision(database: Database) -> str | None:
     Raises:
         DatabaseGoneError: it does not answer.
     """
+    if not database.exists:  # SQLite would make the file
+        return None
     async with database.reading() as connection:
         return await connection.run_sync(_revision)
 
@@ -82,8 +84,8 @@ def known_revisions() -> list[str]:
 async def _migrate(database: Database, run: Callable[[Config, str], None], to: str) -> str:
     async with database.writing() as connection:
         if not database.is_sqlite:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))  # others may take their time
             await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         return await connection.run_sync(_run, run, to)
 
 

@@ -14,7 +14,8 @@ from store.payloads.samples import Samples
 from store.writing import state
 from tests.command_lines import run_here
 from tests.conftest import wait_for
-from tests.store.records import DAY_NS, event, label, prediction, spooled
+from tests.store.given import DAY_NS, event, label, prediction
+from tests.store.records import spooled
 
 DAY = 20_000 * DAY_NS  # 2024-10-04
 
@@ -52,15 +53,15 @@ def filled(site: Site) -> Site:
     name = Samples(site.spool, 1).keep("fashion", "r1", DAY, b"the inputs")
     spooled(
         site.spool, prediction(1, time=DAY, payload=name, caller_id="mine"),
-        prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"), label(1, "r1", "shoe"), label(2, "r1", "boot"),
-        event(1, request="r1", value=5.0),
+        prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"),
+        label(1, "r1", "shoe"), label(2, "r1", "boot"), event(1, request="r1", value=5.0),
     )  # fmt: skip
     assert "Wrote 6 records" in site.must("write", "--once")
     return site
 
 
 def test_the_first_minute(site: Site) -> None:
-    assert "schema none yet" in site.must("status")
+    assert "schema none yet" in site.must("status") and not (site.artifacts / "store" / "store.db").exists()
     spooled(site.spool, prediction(1))
     waiting = site.run("status")
     assert waiting.returncode == 3 and "bytes wait in 1 segments" in waiting.stdout
@@ -80,7 +81,8 @@ def test_predictions_a_page_at_a_time(filled: Site) -> None:
     assert f"There are more: --after {page['next']}" in filled.must("predictions", "--limit", "2")
     for options, expected in (
         (("--since", "2024-10-05", "--until", "2024-10-05"), ["r2"]), (("--failed",), ["r2"]),
-        (("--labelled",), ["r1"]), (("--key", "mobile"), ["r3"]), (("--caller-id", "mine"), ["r1"]), (("--model", "other"), []),
+        (("--labelled",), ["r1"]), (("--key", "mobile"), ["r3"]), (("--caller-id", "mine"), ["r1"]),
+        (("--model", "other"), []),
     ):  # fmt: skip
         assert [row["id"] for row in filled.told("predictions", *options)["rows"]] == expected, options
     assert "boot" in filled.must("predictions")
@@ -151,10 +153,10 @@ def test_a_writer_ends_when_it_is_told_to_and_what_comes_later_waits(site: Site,
     with subprocess.Popen(
         command, cwd=layout.ROOT, env=site.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        wait_for(lambda: state.read(site.spool).written == 1, 30)
+        wait_for(lambda: state.read(site.spool).written == 1, 60)
         assert site.told("status")["writer"]["runs"]
         running.send_signal(number)
-        said, errors = running.communicate(timeout=20)
+        said, errors = running.communicate(timeout=60)
     assert running.returncode == 0 and "Wrote 1 records" in said and "Traceback" not in errors
     spooled(site.spool, prediction(2))
     assert site.run("status").returncode == 3

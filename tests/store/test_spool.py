@@ -36,7 +36,7 @@ def test_it_knows_nothing_of_the_database() -> None:
     subprocess.run([sys.executable, "-c", program], cwd=layout.ROOT, check=True)
 
 
-@pytest.mark.parametrize("record", [{"id": object()}, {"id": "\udcff"}, {"id": 1 << 70}, None])
+@pytest.mark.parametrize("record", [{"id": object()}, {"id": 1 << 70}, None])
 def test_what_is_no_record_is_counted_and_raises_nothing(record: object, tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put(record)  # type: ignore[arg-type]  # that is the point

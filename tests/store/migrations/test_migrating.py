@@ -20,10 +20,16 @@ from store.keeping.backup import backup
 from store.migrations import migrating
 from store.schema import Base
 from tests.store.databases import PostgreSQL
+from tests.store.given import label, prediction
 from tests.store.migrations.recording import RECORDED
-from tests.store.records import asked, changed, label, prediction, spooled, written
+from tests.store.records import asked, changed, spooled, written
 
 FORMER = sorted({path.name.partition("-")[0] for path in RECORDED.glob("*.json")} - {migrating.head()})
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    return empty_url
 
 
 def migrated(url: str, to: str, down: bool = False) -> str:
