@@ -12,6 +12,7 @@ ProjectError
 ├── export.errors.*      graphs, gates, engines
 ├── deploy.errors.*      environment, server
 ├── clients.errors.*     connection, input, server
+├── store.errors.*       database, spool, backups
 └── benchmarks.errors.*  tools, measurements
 """
 

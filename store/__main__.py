@@ -49,10 +49,18 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 def _write(write: argparse.ArgumentParser) -> None:
     write.add_argument("--once", action="store_true", help="write what is there now, and end")
-    write.add_argument("--batch", type=positive_count, default=1000, metavar="N", help="records (default: 1000)")
+    write.add_argument(
+        "--batch", type=_batch, default=1000, metavar="N", help="records a transaction, up to 10,000 (default: 1000)"
+    )
     _spool(write)
     _store(write)
     _place(write)
+
+
+def _batch(text: str) -> int:
+    if (count := positive_count(text)) > 10_000:  # SQLite takes so many values in a statement, three times over
+        raise argparse.ArgumentTypeError(f"{text} is more than 10,000")
+    return count
 
 
 def _status(status: argparse.ArgumentParser) -> None:
@@ -123,7 +131,7 @@ def _erase(erase: argparse.ArgumentParser) -> None:
 
 
 def _backup(backup: argparse.ArgumentParser) -> None:
-    backup.add_argument("file", type=Path, metavar="FILE", help="that is not there yet, as in store.zip")
+    backup.add_argument("file", type=Path, metavar="FILE", help="that is not there yet, as in record.zip")
     _store(backup)
     _json(backup)
 

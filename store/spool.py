@@ -74,8 +74,9 @@ class Spool:
                 self._append(FRAME.pack(MARK, len(packed), zlib.crc32(packed)) + packed)
                 self.written += 1
         except Exception as error:  # nothing may happen here that costs a request
-            self.lost += 1
-            self.last_error = f"{type(error).__name__}: {error}"
+            with self._lock:
+                self.lost += 1
+                self.last_error = f"{type(error).__name__}: {error}"
 
     def close(self) -> None:
         """End the segment; the next record would begin another."""

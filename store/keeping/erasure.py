@@ -4,27 +4,22 @@ First it is noted that it is erased, by a hash; so the writer leaves out what wa
 restored later is freed of it as well. What a key has used, as numbers, stays, and so does the key: revoke it first.
 """
 
-import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgpack  # type: ignore[import-untyped]  # has no types
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.files import whole
-from contracts.files.locks import locked
 from store import schema
 from store.database import Database
 from store.keeping.retention import CHUNK
 from store.payloads.moving import Payloads
+from store.writing import refused
 from store.writing.batches import hold_erasures
 from store.writing.rows import subject
-from store.writing.writer import REFUSED, REFUSED_LOCK
 
 Kind = Literal["request", "key"]
 FOR_EVER = (1 << 63) - 1
@@ -58,7 +53,7 @@ async def erase(database: Database, payloads: Payloads, spool: Path, kind: Kind,
     for table in _TABLES:
         while count := await _remove_some(database, payloads, table, _condition(table, kind, name, until), erased):
             setattr(erased, table.__tablename__, getattr(erased, table.__tablename__) + count)
-    erased.refused = _erase_refused(spool, kind, name)
+    erased.refused = refused.erase(spool, ("key",) if kind == "key" else ("id", "request"), name)
     await database.tidy()
     return erased
 
@@ -120,26 +115,3 @@ async def _reapply(database: Database, table: Any, until: dict[str, int]) -> int
 def _is_erased(row: Any, until: dict[str, int]) -> bool:
     subjects = [subject(kind, name) for kind, name in (("request", row.request), ("key", row.key)) if name]
     return any(row.time <= until.get(each, -1) for each in subjects)
-
-
-def _erase_refused(spool: Path, kind: Kind, name: str) -> int:
-    """Remove it from the records that no table could hold."""
-    path = spool / REFUSED
-    if not path.exists():
-        return 0
-    with locked(spool / REFUSED_LOCK):
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if name not in _names(line, kind)]
-        if len(kept) < len(lines):
-            whole.write(path, "".join(kept), mode=0o600)
-    return len(lines) - len(kept)
-
-
-def _names(line: str, kind: Kind) -> Iterator[str]:
-    try:
-        record = msgpack.unpackb(bytes.fromhex(json.loads(line)["record"]))
-    except Exception:  # whatever it is, nobody can be named in it
-        return
-    if isinstance(record, dict):
-        fields = ("key",) if kind == "key" else ("id", "request")
-        yield from (value for field in fields if isinstance(value := record.get(field), str))

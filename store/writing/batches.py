@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import ARRAY, String, Table, any_, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +18,7 @@ from store.database import Database
 from store.writing.rows import Row, day_of
 
 _ADDED = ("requests", "rows", "failed")
+_TEXTS = ARRAY(String)
 _PLACE_SUMS = ("written", "duplicates", "refused")
 _ERASING = 7_202_253_612  # PostgreSQL's advisory lock: whoever erases waits for those who write, and they for it
 
@@ -49,7 +50,7 @@ async def write(
         place = await connection.scalar(select(schema.Place.position).where(schema.Place.segment == segment))
         if (place or 0) != begin:
             return Written(place or 0)
-        erased = await _erased(connection, rows)
+        erased = await _erased(database, connection, rows)
         kept = [row for row in rows if not _is_erased(row, erased)]
         written, inserted = await _insert(database, connection, kept)
         await _add_usage(database, connection, inserted)
@@ -68,12 +69,14 @@ async def hold_erasures(database: Database, connection: AsyncConnection, *, shar
         await connection.execute(select(lock(_ERASING)))
 
 
-async def _erased(connection: AsyncConnection, rows: Iterable[Row]) -> dict[str, int]:
-    subjects = {subject for row in rows for subject in row.subjects}
+async def _erased(database: Database, connection: AsyncConnection, rows: Iterable[Row]) -> dict[str, int]:
+    subjects = sorted({subject for row in rows for subject in row.subjects})
     if not subjects:
         return {}
     table = schema.Erasure
-    found = await connection.execute(select(table.subject, table.until).where(table.subject.in_(subjects)))
+    # As one array, where there are arrays: else each number of them is another statement to prepare.
+    among = table.subject.in_(subjects) if database.is_sqlite else table.subject == any_(literal(subjects, _TEXTS))
+    found = await connection.execute(select(table.subject, table.until).where(among))
     return dict(found.tuples().all())
 
 

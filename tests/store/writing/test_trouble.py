@@ -132,16 +132,18 @@ def test_a_disk_that_is_full_is_waited_for(tmp_path: Path) -> None:
     assert asked(url, "SELECT count(*), sum(rows) FROM predictions") == [(200, 400)]
 
 
-def test_a_right_that_is_missing_gives_no_record_up(tmp_path: Path, server: PostgreSQL) -> None:
+def test_who_is_not_let_in_or_lacks_a_right_gives_no_record_up(tmp_path: Path, server: PostgreSQL) -> None:
     url = server.new()
     written(url, tmp_path / "spool")
-    changed(url, "CREATE ROLE reader LOGIN")
+    changed(url, "CREATE ROLE reader NOLOGIN")
     changed(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
     spooled(tmp_path / "spool", prediction(1))
 
     async def play(writer: Writer, said: list[str]) -> None:
-        await until(lambda: writer.state.waiting)
-        assert "permission denied" in writer.state.waiting and not writer.state.refused
+        await until(lambda: "not permitted to log in" in writer.state.waiting)
+        await asyncio.to_thread(changed, url, "ALTER ROLE reader LOGIN")
+        await until(lambda: "permission denied" in writer.state.waiting)
+        assert not writer.state.refused
         await asyncio.to_thread(changed, url, "GRANT ALL ON ALL TABLES IN SCHEMA public TO reader")
         await until(lambda: writer.state.written == 1)
 
