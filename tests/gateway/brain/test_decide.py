@@ -151,7 +151,7 @@ def test_a_triton_that_dies_costs_no_request(triton: Running, tmp_path: Path) ->
             asked = [asyncio.create_task(ask(mind, "queued", 0.05, batch=True)) for _ in range(20)]
             while not mind.endpoints.all[1].upstream.in_flight:
                 await asyncio.sleep(0.01)
-            victim.process.send_signal(signal.SIGKILL)
+            victim.kill()
             statuses = [status for status, _ in await asyncio.gather(*asked)]
             assert len(seen.records) == 21
             assert [endpoint.is_up for endpoint in mind.endpoints.all] == [True, False]
