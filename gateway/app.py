@@ -38,11 +38,12 @@ from gateway.settings.schema import Settings
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
 from gateway.typed import door, idempotency
-from gateway.typed.catalog import Catalog
 from gateway.typed.idempotency import InRedis
+from gateway.typed.known.catalog import Catalog
 from gateway.typed.parts import Parts
 from store.database import Database
 from store.keys import Keys
+from store.payloads.samples import Samples
 from store.spool import Spool
 
 Scope = MutableMapping[str, Any]
@@ -149,7 +150,16 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
         limits.deadline_s,
         limits.deadline_most_s,
     )
-    brain = Brain(access=access, endpoints=endpoints, spool=spool, metrics=seen, rules=rules)
+    record = settings.record
+    samples = Samples(record.spool, record.payload_share, dict.fromkeys(record.payload_off, 0.0))
+    brain = Brain(
+        access=access,
+        endpoints=endpoints,
+        spool=spool,
+        metrics=seen,
+        rules=rules,
+        samples=samples if record.enabled else None,
+    )
     keys = Keys(database)
     parts = Parts(settings, access, brain, Catalog(brain, settings.triton.repository), _keeper(settings), keys)
     raw = RawDoor(brain, Limits(most_bytes=limits.body_bytes, pause_s=limits.body_timeout_s))

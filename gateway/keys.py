@@ -92,7 +92,7 @@ def _list(place: Place, options: argparse.Namespace) -> int:
         limits = ", ".join(f"{name}={value}" for name, value in key["limits"].items())
         shown.add_row(key["id"], key["name"], key["state"], ", ".join(key["scopes"]), limits, key["expires"] or "")
     console().print(shown)
-    print(f"{len(found)} keys. Another: python -m gateway keys create NAME --scope 'fashion*:infer'")
+    print(f"{len(found)} keys. Another: python -m gateway keys create NAME --scope 'boats*:infer'")
     return 0
 
 

@@ -53,7 +53,8 @@ def _programs() -> tuple[Path, Path]:
         try:
             unpack(_PACKAGES, _UNPACKED)
         except OSError as error:
-            pytest.fail(f"this needs Chromium: sudo apt-get update && sudo apt-get install {' '.join(_PACKAGES)}\n{error}")
+            install = f"sudo apt-get update && sudo apt-get install {' '.join(_PACKAGES)}"
+            pytest.fail(f"this needs Chromium: {install}\n{error}")
     return _UNPACKED / "usr/lib/chromium/chromium", _UNPACKED / "usr/bin/chromedriver"
 
 

@@ -104,7 +104,7 @@ def test_no_weights_data_or_stores_are_tracked() -> None:
         assert path.stat().st_size < 1_000_000, path
 
 
-@pytest.mark.parametrize("command", ["training", "export", "deploy", "clients", "store", "benchmarks"])
+@pytest.mark.parametrize("command", ["training", "export", "deploy", "clients", "store", "gateway", "benchmarks"])
 def test_help_answers_without_importing_what_is_slow(command: str) -> None:
     """`--help` in under half a second: not by a stopwatch, which a busy machine fails, but by what is loaded."""
     program = (

@@ -18,7 +18,7 @@ from tests.pages import PAGES, Page
 from tests.tracked import tracked
 from tests.workspace import FAMILY
 
-PROGRAMS = ("training", "export", "deploy", "clients", "store", "benchmarks")
+PROGRAMS = ("training", "export", "deploy", "clients", "store", "gateway", "benchmarks")
 TRACKED = tracked(others=True)
 # Files of ours are named by these; other suffixes are of what the stages make, or what a user brings.
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".pbtxt", ".conf", ".lock", ".j2"}

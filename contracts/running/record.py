@@ -69,6 +69,7 @@ class Record:
     metrics_port: int
     repository: str  # that the user named
     grpc_tls: bool = field(default=False, kw_only=True)
+    http_socket: str | None = field(default=None, kw_only=True)  # a Unix socket, in place of host and port
 
     def alive(self) -> bool:
         """Tell whether it runs, or is about to be started again."""
@@ -76,8 +77,13 @@ class Record:
 
     @property
     def http(self) -> str:
-        """Where it listens: host:port."""
-        return f"{in_url(self.host)}:{self.http_port}"
+        """Where it listens: host:port, or unix:/path."""
+        return f"unix:{self.http_socket}" if self.http_socket else f"{in_url(self.host)}:{self.http_port}"
+
+    @property
+    def http_address(self) -> Path | str:
+        """Where it listens: a socket's path, or host:port."""
+        return Path(self.http_socket) if self.http_socket else self.http
 
     @property
     def grpc(self) -> str:
@@ -91,7 +97,9 @@ class Record:
 
     @property
     def http_url(self) -> str:
-        """The URL that this machine asks it at over HTTP."""
+        """The URL that this machine asks it at over HTTP; of a socket it is unix:/path."""
+        if self.http_socket:
+            return self.http
         return f"http://{in_url(_ANY.get(self.host, self.host))}:{self.http_port}"
 
     @property

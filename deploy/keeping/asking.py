@@ -67,7 +67,7 @@ def _examine(server: Server, release: Taken, is_new: bool, timeout_s: float, say
         ManifestError, ModelConfigError: it is damaged.
     """
     served, state = Path(server.state.served), server.state
-    examination = Examination.of(release, served, questions.at(state.http, timeout_s), native=state.native)
+    examination = Examination.of(release, served, questions.at(state.http_address, timeout_s), native=state.native)
     if not is_new:
         questions.smallest(examination)
         return

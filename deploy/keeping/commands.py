@@ -160,6 +160,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         ensembles=options.ensembles,
         host=hosts.address_of(options.host),
         http_port=options.http_port,
+        http_socket=options.http_socket.absolute() if options.http_socket else None,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
         trust=_trust(options),

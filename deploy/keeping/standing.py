@@ -117,6 +117,6 @@ def _stand(server: Server, control: Control, arm: Arm, timeout_s: float) -> dict
         assemble.place(taken, served, state.config_name, suffix)
         lost = loading.load_alone(server, control, in_order(served, arm.names), timeout_s)
         if not lost:
-            ask = questions.at(state.http, timeout_s)
+            ask = questions.at(state.http_address, timeout_s)
             questions.smallest(Examination.of(taken, served, ask, native=state.native, suffix=suffix))
     return lost

@@ -16,6 +16,7 @@ from deploy.errors import AccessError
 
 _LISTEN = "0A"  # a state in /proc/net/tcp: Documentation/networking/proc_net_tcp.rst
 _LOOKS = (0, 0.05, 0.2)  # seconds before each: tables and descriptors are not read at one moment
+_UNIX = Path("/proc/net/unix")
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -55,6 +56,29 @@ def check(pid: int, host: str, port: int) -> None:
         note=f"process {pid} is the server; the listener belongs to uid {strangers[0].uid}",
         hint=f"who it is, root sees with: ss -ltnp sport = :{port}",
     )
+
+
+def check_socket(pid: int, path: Path) -> None:
+    """See that who listens on a Unix socket is the process `pid`.
+
+    Raises:
+        AccessError: another process does, or that cannot be known.
+        ConnectionRefusedError: nobody does.
+    """
+    for pause_s in _LOOKS:
+        time.sleep(pause_s)
+        try:
+            lines = _UNIX.read_text().splitlines()[1:]
+        except OSError as error:
+            raise AccessError(f"who listens on {path} is not known: {error}: it is not given the key") from error
+        found = {int(fields[6]) for line in lines if (fields := line.split(maxsplit=7))[7:] == [str(path)]}
+        own = _sockets_of(pid)
+        if not found or (own is not None and not own):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"process {pid} does not listen on {path}")
+        # Where its descriptors cannot be seen it is whose folder that is: nobody else can put a socket there.
+        if found & own if own is not None else path.stat().st_uid == _uid_of(pid):
+            return
+    raise AccessError(f"another process listens on {path}: it is not given the admin key")
 
 
 def reached(host: str, port: int) -> list[Listener]:

@@ -100,8 +100,8 @@ def is_called(config: ModelConfig) -> bool:
     return bool(model_config.steps(config)) or config.backend == model_config.IN_PROCESS
 
 
-def at(address: str, timeout_s: float) -> Ask:
-    """Return what sends a request to the server that listens on `address`, "host:port".
+def at(address: Path | str, timeout_s: float) -> Ask:
+    """Return what sends a request to the server that listens on `address`, a socket's path or "host:port".
 
     Args:
         timeout_s: For an answer.

@@ -5,7 +5,6 @@ tritonclient speaks to hosts and ports alone, and its event loop belongs to one 
 
 import http.client
 import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
 from contracts.samples import Batch
+from deploy.neighbours.direct import UnixConnection
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"  # where a body's JSON ends and its tensors begin
 
@@ -59,17 +59,6 @@ class Refusal:
         return self.status == http.client.SERVICE_UNAVAILABLE
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def call(
     address: Path | str,
     method: str,
@@ -84,7 +73,7 @@ def call(
         OSError, http.client.HTTPException: there is none, or it is gone before its reply.
     """
     if isinstance(address, Path):
-        connection: http.client.HTTPConnection = _Connection(address, timeout_s)
+        connection: http.client.HTTPConnection = UnixConnection(address, timeout_s)
     else:
         connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:

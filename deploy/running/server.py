@@ -128,6 +128,8 @@ def start(
             given = replace(settings, repository=served.repository)
             command = arguments.tritonserver_command(triton, given, shared_memory, out.union(held_back))
             started, progress = time.time(), Progress()
+            if settings.http_socket:  # what one that was killed has left is in the way of the next
+                settings.http_socket.unlink(missing_ok=True)
             given_variables = variables.allowed(os.environ, settings.variables)
             process = launch.start(command, {**given_variables, **triton.environment}, user, subprocess.PIPE)
         try:
@@ -142,6 +144,7 @@ def start(
                 phase="restarting" if replaces else "starting",
                 host=settings.host,
                 http_port=settings.http_port,
+                http_socket=str(settings.http_socket) if settings.http_socket else None,
                 grpc_port=settings.grpc_port,
                 metrics_port=settings.metrics_port,
                 repository=str(settings.repository),
@@ -303,7 +306,9 @@ def _end(running: Running) -> None:
 
 
 def _hold_ports(settings: Settings, user: Identity | None) -> HeldPorts:
-    ports = {"http_port": settings.http_port, "grpc_port": settings.grpc_port}
+    ports = {"grpc_port": settings.grpc_port}
+    if settings.http_socket is None:
+        ports = {"http_port": settings.http_port, **ports}
     return held_ports.hold(settings.host, ports, user.uid if user else os.geteuid())
 
 

@@ -76,12 +76,15 @@ def _addresses(settings: Settings) -> Iterator[str]:
     # IPv6 for HTTP as libevent wants it, for gRPC as gRPC does.
     is_v6 = ":" in settings.host
     yield f"--grpc-address={record.in_url(settings.host)}"
-    for name in ("http", "metrics"):
-        yield f"--{name}-address={'ipv6:' if is_v6 else ''}{settings.host}"
-    for name in ("http", "grpc", "metrics"):
+    over_tcp = ("grpc", "metrics") if settings.http_socket else ("http", "grpc", "metrics")
+    if settings.http_socket:
+        yield f"--http-address=unix:{settings.http_socket}"
+    for name in over_tcp:
+        if name != "grpc":
+            yield f"--{name}-address={'ipv6:' if is_v6 else ''}{settings.host}"
         yield f"--{name}-port={getattr(settings, f'{name}_port')}"
-    for name in ("http", "grpc"):  # those on which the key is sent are held for it: see neighbours/held_ports.py
-        yield f"--reuse-{name}-port=true"
+        if name != "metrics":  # those on which the key is sent are held for it: see neighbours/held_ports.py
+            yield f"--reuse-{name}-port=true"
 
 
 def _http_limit(triton: Triton, settings: Settings) -> Iterator[str]:

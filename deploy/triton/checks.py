@@ -19,6 +19,7 @@ from deploy.triton.environment import Triton, layers_home, models_python
 from deploy.triton.settings import Settings
 
 _OPEN_FILES = 256
+_SOCKET_PATH = 107  # sun_path in unix(7), without its last zero
 
 
 def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
@@ -38,17 +39,36 @@ def before_start(settings: Settings, *, held: bool = False) -> dict[str, str]:
     """
     _published(settings.repository)
     refused = _refused(settings)
-    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    options = ["grpc_port", "metrics_port"] if settings.http_socket else ["http_port", "grpc_port", "metrics_port"]
+    ports = [getattr(settings, option) for option in options]
     if len(set(ports)) < len(ports):
         raise SettingsError(f"HTTP, gRPC and metrics need a port each, not {', '.join(map(str, ports))}")
-    for option in ("metrics_port",) if held else ("http_port", "grpc_port", "metrics_port"):
+    for option in ("metrics_port",) if held else options:
         held_ports.check_free(settings.host, getattr(settings, option), option)
+    if settings.http_socket:
+        _check_socket(settings.http_socket)
     check_open_files()
     if settings.tls:
         for file in (settings.tls.certificate, settings.tls.key, settings.tls.client_ca):
             if file and not file.is_file():
                 raise SettingsError(f"there is no {file}")
     return refused
+
+
+def _check_socket(path: Path) -> None:
+    """See that a socket can be made, in place of one that an earlier server has left.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if len(os.fsencode(path)) > _SOCKET_PATH:
+        raise SettingsError(
+            f"--http-socket {path} is too long", note=f"a socket's path has at most {_SOCKET_PATH} bytes"
+        )
+    if not path.parent.is_dir():
+        raise SettingsError(f"there is no folder {path.parent} for the socket", hint=f"mkdir -m 700 {path.parent}")
+    if path.exists() and not path.is_socket():
+        raise SettingsError(f"{path} is there, and no socket")
 
 
 def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable[[str], None]) -> Identity | None:

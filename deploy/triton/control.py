@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -73,7 +74,7 @@ class Control:
         key = admin_key(Path(server.admin_key_file) if server.admin_key_file else None)
         self._key = key
         self._thread = _OwnThread()
-        self._client = self._do(InferenceServerClient, server.http, connection_timeout=2, network_timeout=timeout_s)
+        self._client = self._do(_client, server, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -257,7 +258,7 @@ class Control:
 
     def _load(self, model: str, config: str | None, files: Mapping[str, bytes] | None, timeout_s: float) -> None:
         if self.server.grpc_tls:
-            http = InferenceServerClient(self.server.http, connection_timeout=2, network_timeout=timeout_s)
+            http = _client(self.server, timeout_s)
             try:
                 http.load_model(model, headers=self._http_key(), config=config, files=files)
             finally:
@@ -272,7 +273,10 @@ class Control:
 
     def _http_key(self) -> dict[str, str]:
         """Return the key for the server's HTTP port; an AccessError or OSError says that it would not get there."""
-        self._check_listener(self.server.http_port)
+        if self.server.http_socket:
+            listener.check_socket(self.server.triton.pid, Path(self.server.http_socket))
+        else:
+            self._check_listener(self.server.http_port)
         return {ADMIN_HEADER: self._key}
 
     def _grpc_key(self) -> dict[str, str]:
@@ -353,6 +357,16 @@ def models_not_ready(versions: list[ModelVersion]) -> set[str]:
     """Return the names of the models of which no version serves, or one failed to load."""
     serving = {v.name for v in versions if v.state == "READY"}
     return {v.name for v in versions} - serving | {v.name for v in versions if v.failed}
+
+
+def _client(server: Running, timeout_s: float) -> InferenceServerClient:
+    """Open tritonclient's client, which knows hosts and ports alone, of a socket, too: it resolves to that."""
+    if server.http_socket is None:
+        return InferenceServerClient(server.http, connection_timeout=2, network_timeout=timeout_s)
+    client = InferenceServerClient("localhost", connection_timeout=2, network_timeout=timeout_s)
+    resolved = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", server.http_socket)]
+    client._client_stub._connection_pool._resolve = lambda: resolved
+    return client
 
 
 def _input(name: str, value: Any) -> InferInput:

@@ -7,6 +7,7 @@ and nobody in an image that has no curl.
 """
 
 import sys
+from pathlib import Path
 
 from deploy.errors import AccessError
 from deploy.neighbours import direct
@@ -27,12 +28,25 @@ def main() -> int:
         return 1
     url = f"{running.http_url}/v2/health/ready"
     try:
-        direct.open_url(url, _TIMEOUT_S).close()
+        if running.http_socket:
+            _ask(Path(running.http_socket))
+        else:
+            direct.open_url(url, _TIMEOUT_S).close()
     except OSError as error:  # HTTPError, with Triton's 400, is one
         print(f"{url}: {error} ({running.phase})")
         return 1
     print(f"{url}: ready")
     return 0
+
+
+def _ask(path: Path) -> None:
+    connection = direct.UnixConnection(path, _TIMEOUT_S)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        if (status := connection.getresponse().status) != 200:
+            raise OSError(f"HTTP status {status}")
+    finally:
+        connection.close()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Settings:
     ensembles: bool = False  # on a CPU, too, each step of an ensemble is a model of its own, as on a GPU
     host: str = "127.0.0.1"  # an IP address
     http_port: int = 8000
+    http_socket: Path | None = None  # a Unix socket, in place of host and port: who may enter its folder reaches it
     grpc_port: int = 8001
     metrics_port: int = 8002
     trust: signing.Trust | None = None  # what every release must be signed with

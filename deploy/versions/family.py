@@ -238,7 +238,7 @@ def _check_answers(control: Control, taken: Taken, suffix: str) -> None:
         WrongAnswerError: an answer is not the reference's.
     """
     server = control.server
-    ask = questions.at(server.http, _ANSWER_S)
+    ask = questions.at(server.http_address, _ANSWER_S)
     arm = Examination.of(taken, Path(server.served), ask, native=server.native, suffix=suffix)
     for question in questions.ALL.values() if taken.is_new else (questions.alone,):
         question(arm)

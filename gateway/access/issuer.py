@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
@@ -97,5 +98,6 @@ def check(url: str, audience: str | None, algorithms: tuple[str, ...]) -> None:
         raise SettingsError(
             f"oidc.algorithms has {weak[0]}", note="with it whoever reads the issuer's public keys could sign"
         )
-    if not url.startswith("https://") and not url.startswith(("http://127.0.0.1", "http://localhost")):
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")):
         raise SettingsError(f"oidc.issuer must be https://, and is {url}", note="else its keys could be another's")

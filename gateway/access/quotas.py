@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import floor
+from typing import Any, NamedTuple
 
-from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 from limits.storage import storage_from_string
 from redis.asyncio import BlockingConnectionPool
 
@@ -110,59 +111,78 @@ class Quotas:
 
 
 class _Counters:
-    def __init__(self, storage: Storage) -> None:
-        self._sliding, self._fixed, self._storage = (
-            SlidingWindowCounterRateLimiter(storage),
-            FixedWindowRateLimiter(storage),
-            storage,
-        )
+    """What the library's strategies do with a storage, with one look at each window: they would take two."""
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
 
     async def take(self, key_id: str, windows: tuple[Window, ...], rows: int) -> Standing:
         """Count in one window after the other, the shortest first, until one has no room."""
-        left: list[tuple[Window, int, float]] = []
+        left: list[_Left] = []
         for window in windows:
             cost = rows if window.unit == "inferences" else 1
             if cost > window.amount:
-                return Standing(False, _headers(windows, [(window, window.amount, 0.0)]), None, window)
-            taken = await (self._of_day if window.name == "day" else self._within)(window, key_id, cost)
-            left.append((window, *taken[1:]))
-            if not taken[0]:
-                return Standing(False, _headers(windows, left[-1:]), max(taken[2], 0.1), window)
+                return Standing(False, _headers(windows, [_Left(False, window, window.amount, 0.0)]), None, window)
+            found = await (self._of_day if window.name == "day" else self._within)(window, key_id, cost)
+            left.append(found)
+            if not found.taken:
+                return Standing(False, _headers(windows, left[-1:]), max(found.reset_s, 0.1), window)
         return Standing(True, _headers(windows, left))
 
-    async def _within(self, window: Window, key_id: str, cost: int) -> tuple[bool, int, float]:
-        item = RateLimitItemPerSecond(window.amount, window.seconds)
-        names = (key_id, window.unit, window.name)
-        taken = await self._sliding.hit(item, *names, cost=cost)
-        reset, remaining = await self._sliding.get_window_stats(item, *names)
-        return taken, remaining, reset - time.time()
+    async def _within(self, window: Window, key_id: str, cost: int) -> "_Left":
+        # Without the amount: what was counted stays when a limit is changed.
+        name = f"gateway/{key_id}/{window.unit}/{window.seconds}"
+        taken = await self._storage.acquire_sliding_window_entry(name, window.amount, window.seconds, cost)
+        before, before_s, now, now_s = await self._storage.get_sliding_window(name, window.seconds)
+        used = floor(before * before_s / window.seconds) + now
+        ends_s = max(0.0, now_s - window.seconds)  # of the window that is now
+        reset_s = ends_s if taken else _wait_s(window, cost, before, before_s, now, ends_s)
+        return _Left(bool(taken), window, max(0, window.amount - used), reset_s)
 
-    async def _of_day(self, window: Window, key_id: str, cost: int) -> tuple[bool, int, float]:
-        day = int(time.time() // DAY_S)
-        name = _item(window.amount).key_for(key_id, window.unit, str(day))
+    async def _of_day(self, window: Window, key_id: str, cost: int) -> "_Left":
+        now = time.time()
+        day = int(now // DAY_S)
+        name = f"gateway/{key_id}/{window.unit}/day/{day}"
         used = await self._storage.incr(name, DAY_S, cost)
-        ends = (day + 1) * DAY_S - time.time()
+        ends_s = (day + 1) * DAY_S - now
         if used <= window.amount:
-            return True, window.amount - used, ends
+            return _Left(True, window, window.amount - used, ends_s)
         await self._storage.incr(name, DAY_S, -cost)  # a refused request uses nothing up
-        return False, max(0, window.amount - used + cost), ends
+        return _Left(False, window, max(0, window.amount - used + cost), ends_s)
 
 
-def _item(amount: int) -> RateLimitItem:
-    return RateLimitItemPerSecond(amount, DAY_S)
+class _Left(NamedTuple):
+    taken: bool
+    window: Window
+    remaining: int
+    reset_s: float
 
 
-def _headers(windows: tuple[Window, ...], left: list[tuple[Window, int, float]]) -> dict[str, str]:
+def _wait_s(window: Window, cost: int, before: int, before_s: float, now: int, ends_s: float) -> float:
+    """Return after how long a request of this cost will fit, if nothing else comes.
+
+    What was counted in the window before weighs less and less, by the share of it that a window back from now covers.
+    """
+    if now + cost <= window.amount:
+        return before_s - (window.amount - cost - now + 1) * window.seconds / max(before, 1)
+    # Not before this window is the one before.
+    return ends_s + window.seconds * (1 - (window.amount - cost + 1) / max(now, 1))
+
+
+def _headers(windows: tuple[Window, ...], left: list[_Left]) -> dict[str, str]:
     """Write the headers of draft-ietf-httpapi-ratelimit-headers."""
-    nearest, remaining, reset = min(left, key=lambda each: each[1] / each[0].amount)
+    nearest = min(left, key=lambda each: each.remaining / each.window.amount)
     return {
-        "ratelimit-policy": ", ".join(
-            f'"{each.unit}-{each.name}";q={each.amount};w={each.seconds}' for each in windows
-        ),
-        "ratelimit-limit": str(nearest.amount),
-        "ratelimit-remaining": str(remaining),
-        "ratelimit-reset": str(max(0, round(reset))),
+        "ratelimit-policy": _policy(windows),
+        "ratelimit-limit": str(nearest.window.amount),
+        "ratelimit-remaining": str(nearest.remaining),
+        "ratelimit-reset": str(max(0, round(nearest.reset_s))),
     }
+
+
+@lru_cache(4096)
+def _policy(windows: tuple[Window, ...]) -> str:
+    return ", ".join(f'"{each.unit}-{each.name}";q={each.amount};w={each.seconds}' for each in windows)
 
 
 def _storage(url: str) -> Storage:

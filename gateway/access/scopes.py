@@ -1,4 +1,4 @@
-"""What a key may do: an action on the models whose names fit a pattern, written `fashion*:infer`."""
+"""What a key may do: an action on the models whose names fit a pattern, written `boats*:infer`."""
 
 import re
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ class Scope:
             raise KeysError(
                 f"{text!r} is no scope",
                 note=f"a scope is MODELS:ACTION, and an action one of {', '.join(ACTIONS)}",
-                hint="fashion*:infer, *:read, keys:admin",
+                hint="boats*:infer, *:read, keys:admin",
             )
         return cls(found[1], found[2])
 

@@ -47,7 +47,7 @@ class Tokens:
             if key is None:
                 return "the token's key is not one of its issuer's"
             claims = self._verified(token, key)
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, TypeError, ValueError) as error:  # TypeError: an algorithm of another kind of key
             return f"the token does not hold: {error}"
         caller = self._caller(claims)
         self._keep(digest, caller, min(float(claims["exp"]) + self._oidc.leeway_s, time.time() + _KEPT_S))

@@ -15,6 +15,7 @@ def _up(up: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start Triton, too: `python -m deploy up`, which serves the model repository on a Unix socket",
     )
+    up.add_argument("triton", nargs="*", metavar="-- OPTION", help="of `python -m deploy up`, behind --with-triton")
     up.add_argument("--without-writer", action="store_true", help="`python -m store write` runs somewhere else")
     env_file(up)
 
@@ -51,7 +52,7 @@ def _span(text: str) -> float:
     return span_s(text)
 
 
-_CREATE = """Scopes are MODELS:ACTION: fashion*:infer, *:read, *:feedback, keys:admin. Limits are requests_short,
+_CREATE = """Scopes are MODELS:ACTION: boats*:infer, *:read, *:feedback, keys:admin. Limits are requests_short,
 requests_long, requests_day, inferences_short, inferences_long, inferences_day: of a day a number, else 100/second."""
 
 COMMANDS = (

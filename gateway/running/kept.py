@@ -1,11 +1,12 @@
 """Processes beside this one, started again when they end, and stopped with it."""
 
+import ctypes
 import logging
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,12 +21,14 @@ class Kept:
     """A process that is kept running.
 
     Attributes:
+        on_end: Told of each process that has ended.
         restarts: How often it was started again.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     pass_fds: Sequence[int] = ()
+    on_end: Callable[[int], object] = lambda _: None
     restarts: int = 0
     _process: "subprocess.Popen[bytes] | None" = None
     _ending: threading.Event = field(default_factory=threading.Event)
@@ -77,6 +80,7 @@ class Kept:
             env=dict(self.environment),
             pass_fds=[*self.pass_fds],
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
     def _keep(self) -> None:
@@ -85,6 +89,7 @@ class Kept:
             assert self._process is not None
             began = time.monotonic()
             code = self._process.wait()
+            self.on_end(self._process.pid)
             if self._ending.is_set():
                 return
             pause_s = 0.25 if time.monotonic() - began > _STEADY_S else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -93,6 +98,11 @@ class Kept:
                 return
             self.restarts += 1
             self._begin()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with the one that started it, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @contextmanager

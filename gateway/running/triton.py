@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from contracts import layout
@@ -16,24 +17,27 @@ _STOP_S, _LOOK_S = 60.0, 0.2
 
 
 @contextmanager
-def beside() -> Iterator[str]:
-    """Start it and wait until its models are ready; yield its address.
+def beside(options: Sequence[str]) -> Iterator[str]:
+    """Start it and wait until its models are ready; yield its address, a socket in a folder that nobody else may enter.
+
+    Args:
+        options: More of `python -m deploy up`.
 
     Raises:
         StartError: it did not start; what it said stands above.
     """
-    command = [sys.executable, "-m", "deploy", "up"]
-    process = subprocess.Popen(command, cwd=layout.ROOT, start_new_session=True)
-    try:
-        found = _ready(process)
-        yield found.http_url
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix="gateway-triton-") as folder:
+        command = [sys.executable, "-m", "deploy", "up", "--http-socket", f"{folder}/http", *options]
+        process = subprocess.Popen(command, cwd=layout.ROOT, start_new_session=True)
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield _ready(process).http
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _ready(process: "subprocess.Popen[bytes]") -> Record:

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         os.environ[sources.ENV_FILE_VARIABLE] = str(options.env_file.resolve())
     with ExitStack() as stack:
         if options.with_triton:
-            os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside())
+            os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside(options.triton))
         settings = sources.read().settings
         check(settings)
         if settings.record.enabled and not options.without_writer:
@@ -62,6 +62,7 @@ def check(settings: Settings) -> None:
 def _writer(settings: Settings) -> Iterator[None]:
     """Keep `python -m store write` running."""
     command = [sys.executable, "-m", "store", "write", "--spool", str(settings.record.spool)]
+    command += ["--payloads", settings.record.payloads] if settings.record.payloads else []
     environment = dict(os.environ)
     if settings.store.url:
         environment["STORE_URL"] = settings.store.url.get_secret_value()  # not in the process list

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import suppress
 from types import FrameType
 
@@ -82,7 +81,7 @@ def _alone(gateway: Gateway, listener: socket.socket) -> int:
 def _several(settings: Settings, listener: socket.socket) -> int:
     listener.set_inheritable(True)
     command = [sys.executable, "-m", "gateway.running.workers", str(listener.fileno())]
-    kept = [Kept(command, dict(os.environ), [listener.fileno()]) for _ in range(settings.listen.workers)]
+    kept = [Kept(command, dict(os.environ), [listener.fileno()], _forget) for _ in range(settings.listen.workers)]
     ended = threading.Event()
 
     def end(number: int, _: FrameType | None) -> None:
@@ -99,6 +98,13 @@ def _several(settings: Settings, listener: socket.socket) -> int:
     for worker in kept:
         worker.stop(settings.limits.drain_s + _NOTICE_S + 5)
     return 0
+
+
+def _forget(pid: int) -> None:
+    """Take what was under way in a worker that has ended out of the metrics."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -118,15 +124,7 @@ def _listener(settings: Settings) -> socket.socket:
     return made
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, however that ended."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _worker(descriptor: int) -> int:
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     settings = sources.read().settings
     listener = socket.socket(fileno=descriptor)
     return _alone(app.build(settings), listener)

@@ -78,7 +78,7 @@ class Oidc(Section):
     issuer: str | None = Field(default=None, description="as in https://login.example.org; none: tokens are not taken")
     audience: str | None = Field(default=None, description="that a token must be meant for")
     algorithms: OneOrMore = ("RS256", "ES256", "PS256", "EdDSA")
-    scopes_claim: str = Field(default="scope", description="of the token: words, or a list, as fashion*:infer *:read")
+    scopes_claim: str = Field(default="scope", description="of the token: words, or a list, as boats*:infer *:read")
     refresh_s: Seconds = Field(default=300.0, description="after how long the issuer's keys are asked for again")
     leeway_s: float = Field(default=30.0, ge=0, le=300)
     priority_most: int = Field(
@@ -140,7 +140,9 @@ class Record(Section):
     spool: Path = Field(default_factory=lambda: layout.artifacts() / "store" / "spool")
     payload_share: Share = Field(default=0.0, description="of requests whose whole input is kept")
     payload_off: OneOrMore = Field(default=(), description="models of which none is")
-    payloads: str = Field(default_factory=lambda: str(layout.artifacts() / "store" / "payloads"))
+    payloads: str | None = Field(
+        default=None, description="where they go: a folder, s3://BUCKET/PREFIX; none: artifacts"
+    )
 
 
 class Seen(Section):

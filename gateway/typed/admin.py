@@ -13,7 +13,7 @@ from gateway.access.administering import checked, described
 from gateway.errors import KeysError
 from gateway.refusals import NO_STORE, NOT_FOUND, Fault, FaultyInput
 from gateway.typed import reading
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.parts import Parts, caller_of, parts_of
 from store.errors import DatabaseGoneError, SchemaError, UnknownError
 from store.keys import Keys
 
@@ -31,7 +31,10 @@ class NewKey(BaseModel):
         StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
     ]
     scopes: list[StrictStr] = Field(
-        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["fashion*:infer"]]
+        default=[*scopes.DEFAULT],
+        max_length=64,
+        description="MODELS:ACTION; without them *:infer *:read *:feedback",
+        examples=[["boats*:infer"]],
     )
     limits: dict[str, str | int] = Field(
         default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
@@ -45,7 +48,10 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     grace_s: float = Field(
-        default=86_400.0, ge=0, le=_YEAR_S, description="for how long the secret before is still good"
+        default=86_400.0,
+        ge=0,
+        le=_YEAR_S,
+        description="for how long the secret before is still good; a day where it is left out",
     )
 
 
@@ -122,7 +128,7 @@ def _checked(texts: list[str], limits: dict[str, Any]) -> dict[str, Any]:
 
 async def _keys(request: Request) -> Keys:
     parts: Parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     parts.access.permit(caller, "keys", "admin")
     if parts.keys is None:
         raise NO_STORE("this gateway has no store", retry_after_s=60.0)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -13,9 +14,15 @@ from starlette.requests import ClientDisconnect
 from gateway.errors import Refusal
 from gateway.refusals import BUG, MALFORMED, MEDIA_TYPE, NO_METHOD, NOT_FOUND, Kind, problem
 from gateway.typed import admin, models, openapi, records
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.parts import Parts, caller_of, parts_of
 
 _ABOUT = "Models, asked by rows, files, texts or entities. Errors are problem details (RFC 9457)."
+_BODIES: dict[str, type[BaseModel]] = {
+    "send_feedback": records.Labels,
+    "send_events": records.Events,
+    "create_key": admin.NewKey,
+    "rotate_key": admin.Rotation,
+}
 log = logging.getLogger("gateway.typed")
 
 
@@ -43,9 +50,9 @@ def answer(refusal: Refusal, request_id: str | None = None) -> Response:
 async def _document(request: Request) -> Response:
     """Write the OpenAPI document of the models that the key may read."""
     parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     listed = await parts.catalog.all(caller)
-    found = openapi.document(request.app, listed, str(request.base_url).rstrip("/"))
+    found = openapi.document(request.app, listed, str(request.base_url).rstrip("/"), _BODIES)
     return Response(to_json(found), media_type="application/json")
 
 

@@ -1,5 +1,6 @@
 """What the typed door asks a model: checked inputs become one request of the Open Inference Protocol, by the brain."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,12 @@ from gateway.errors import BrokenError, LateError
 from gateway.outcome import Asked
 from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
-from gateway.typed import values, wire
-from gateway.typed.catalog import Listed
+from gateway.typed import wire
+from gateway.typed.known import values
+from gateway.typed.known.catalog import Listed
 from gateway.typed.reading import Given
 
+_MOST_SAMPLED = 8 << 20  # bytes of a request that is kept whole, as it goes to Triton
 _MOST_ANSWERED = 256 << 20  # bytes of an answer, which is held in memory to be written as JSON
 _TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 Arrays = Mapping[str, NDArray[Any]]
@@ -82,6 +85,9 @@ async def ask(
                     raise _refused(answer.status, wire.error(content))
                 found = wire.answer(answer.headers, content)
             outcome.outputs = values.summary(found, texts=True)
+            if len(body) <= _MOST_SAMPLED and brain.samples.chosen(model.name, request_id):
+                kept = model.name, request_id, outcome.began_ns, body
+                outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
             return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
     except LateError as error:
         raise passed() from error

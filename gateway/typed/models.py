@@ -8,30 +8,32 @@ from pydantic_core import to_json
 from gateway.brain.decide import Brain
 from gateway.refusals import MALFORMED, NO_TASK, UNSUPPORTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
-from gateway.typed import idempotency, inference, openapi, reading, signatures, values
-from gateway.typed.catalog import Listed
+from gateway.typed import described, idempotency, inference, reading
+from gateway.typed.described import ModelAbout, ModelList
 from gateway.typed.inference import Answered, Wanted
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.known import signatures, values
+from gateway.typed.known.catalog import Listed
+from gateway.typed.parts import Parts, caller_of, parts_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 PRIORITY = "request-priority"
 
 
-@router.get("", operation_id="list_models")
+@router.get("", response_model=ModelList, operation_id="list_models")
 async def list_models(request: Request) -> Response:
     """List the models that the key may read."""
     parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     found = await parts.catalog.all(caller)
-    return _json({"models": [_brief(listed) for listed in found]})
+    return _json({"models": [described.brief(listed) for listed in found]})
 
 
-@router.get("/{model}", operation_id="get_model")
+@router.get("/{model}", response_model=ModelAbout, operation_id="get_model")
 async def get_model(request: Request, model: str) -> Response:
     """Describe a model: signature, versions, tasks, and its release's card."""
     parts = parts_of(request)
-    caller = await parts.access.check(request.headers.get("authorization"))
-    return _json(_described(await parts.catalog.get(caller, model, None, "read")))
+    caller = await caller_of(request)
+    return _json(described.whole(await parts.catalog.get(caller, model, None, "read")))
 
 
 @router.post("/{model}/predict", operation_id="predict")
@@ -55,7 +57,7 @@ async def embed(request: Request, model: str) -> Response:
 async def _asked(request: Request, name: str, task: str) -> Response:
     parts = parts_of(request)
     headers = request.headers
-    caller = await parts.access.check(headers.get("authorization"))
+    caller = await caller_of(request)
     deadline = parts.brain.deadline(headers.get("request-timeout-ms"))
     version = request.query_params.get("version")
     if version is not None and not (version.isascii() and version.isdecimal() and len(version) < 10):
@@ -164,46 +166,6 @@ def _answer(listed: Listed, answer: Answered, content: dict[str, Any]) -> Respon
         "server-timing": answer.timing,
     }
     return Response(to_json({**about, **content}), 200, headers, "application/json")
-
-
-def _brief(listed: Listed) -> dict[str, Any]:
-    model = listed.signature.model
-    card = listed.release.manifest.card if listed.release.manifest else None
-    return {
-        "name": model.name,
-        "version": model.version,
-        "versions": [*model.versions],
-        "tasks": [*listed.signature.tasks],
-        "purpose": card.purpose if card else None,
-    }
-
-
-def _described(listed: Listed) -> dict[str, Any]:
-    model = listed.signature.model
-    return {
-        **_brief(listed),
-        "max_batch_size": model.max_batch_size,
-        "inputs": [_tensor(tensor) for tensor in model.inputs],
-        "outputs": [_tensor(tensor) for tensor in model.outputs],
-        "forms": [form for form in listed.signature.requests if form != "texts"],
-        "unsupported": listed.signature.unsupported,
-        "entities": [
-            {
-                "name": each.name,
-                "kind": each.kind,
-                "about": each.about,
-                "values": [*each.values],
-                "default": each.default,
-            }
-            for each in (listed.release.entities.known if listed.release.entities else ())
-        ],
-        "release": listed.release.described() or None,
-        "example": openapi.examples(listed).get("rows", (None, None))[0],
-    }
-
-
-def _tensor(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "dims": [*tensor.dims], "optional": tensor.optional}
 
 
 def _json(content: dict[str, Any]) -> Response:

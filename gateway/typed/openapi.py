@@ -4,7 +4,7 @@
 it has a function and types for each. Examples are golden requests of the releases, with the reference's answers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,14 +14,17 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import refusals
 from gateway.refusals import MEDIA_TYPE, Kind
-from gateway.typed import inference, signatures, values
-from gateway.typed.catalog import Listed
+from gateway.typed import inference
+from gateway.typed.known import signatures, values
+from gateway.typed.known.catalog import Listed
+from gateway.typed.known.values import Base64
 
 _REF = "#/components/schemas/{model}"
 _GENERIC = "/v1/models/{model}/"
 _MOST_EXAMPLE = 65_536  # bytes; a larger one is made up
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 502, 503, 504)
-_TOP: dict[str, Any] = {"label": {"type": "string"}, "score": {"type": "number"}}
+_LABEL = {"anyOf": [{"type": "string"}, {"$ref": _REF.format(model="Base64")}]}
+_TOP: dict[str, Any] = {"label": _LABEL, "score": {"type": ["number", "null"]}}
 _HEADERS = (
     ("Idempotency-Key", {"type": "string", "maxLength": 255, "minLength": 1, "pattern": "^[\\x20-\\x7e]+$"}),
     ("Request-Timeout-Ms", {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
@@ -29,19 +32,28 @@ _HEADERS = (
 )
 
 
-def document(app: FastAPI, listed: Sequence[Listed], server: str) -> dict[str, Any]:
-    """Write the document for a caller who may read these models."""
+def document(
+    app: FastAPI, listed: Sequence[Listed], server: str, bodies: Mapping[str, type[BaseModel]]
+) -> dict[str, Any]:
+    """Write the document for a caller who may read these models.
+
+    Args:
+        bodies: {operation of the door's own: the type of its body}.
+    """
     found = get_openapi(title="Models", version="1", description=app.description, routes=app.routes)
     paths = {path: item for path, item in found["paths"].items() if not path.startswith(_GENERIC)}
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas |= {"Problem": _problem(), "Prediction": _prediction()}
-    schemas |= _types(listed)
+    schemas |= _types(listed, bodies.values())
     for each in listed:
         paths |= dict(_paths(each))
     for item in paths.values():
         for operation in item.values():
+            if (kind := bodies.get(operation["operationId"])) is not None:
+                content = {"schema": {"$ref": _REF.format(model=kind.__name__)}}
+                operation["requestBody"] = {"required": True, "content": {"application/json": content}}
             _with_problems(operation)
     found["paths"] = paths
     found["servers"] = [{"url": server}]
@@ -50,13 +62,22 @@ def document(app: FastAPI, listed: Sequence[Listed], server: str) -> dict[str, A
     return found
 
 
-def _types(listed: Sequence[Listed]) -> dict[str, Any]:
-    kinds: list[tuple[type[BaseModel], Any]] = []
+def _types(listed: Sequence[Listed], bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    own: list[type[BaseModel]] = [Base64, *bodies]
+    kinds: list[tuple[type[BaseModel], Any]] = [(kind, "validation") for kind in own]
     for each in listed:
         kinds += [(kind, "validation") for kind in each.signature.requests.values()]
         kinds += [(kind, "serialization") for kind in each.signature.answers.values()]
     _, schema = models_json_schema(kinds, ref_template=_REF)
-    return dict(schema.get("$defs", {}))
+    return dict(_without_defaults(schema.get("$defs", {})))
+
+
+def _without_defaults(schema: Any) -> Any:
+    """Take the defaults out: for who generates types, a field that has one must be given."""
+    if isinstance(schema, dict):
+        named = schema.get("properties") is not None or "type" in schema or "anyOf" in schema or "$ref" in schema
+        return {name: _without_defaults(value) for name, value in schema.items() if not (named and name == "default")}
+    return [_without_defaults(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _paths(listed: Listed) -> Iterator[tuple[str, Any]]:
@@ -113,7 +134,7 @@ def _classify(listed: Listed) -> dict[str, Any]:
 def _embed(listed: Listed) -> dict[str, Any]:
     output = signatures.embedding(listed.signature.model)
     size = output.dims[0] if output else -1
-    vector: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
+    vector: dict[str, Any] = {"type": "array", "items": {"type": ["number", "null"]}}
     vector |= {"minItems": size, "maxItems": size} if size > 0 else {}
     body = {"schema": {"$ref": _REF.format(model=listed.signature.requests["texts"].__name__)}}
     return {

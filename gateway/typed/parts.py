@@ -7,9 +7,11 @@ from fastapi import Request
 
 from gateway.access.access import Access
 from gateway.brain.decide import Brain
+from gateway.caller import Caller
+from gateway.refusals import MALFORMED
 from gateway.settings.schema import Settings
-from gateway.typed.catalog import Catalog
 from gateway.typed.idempotency import Keeper
+from gateway.typed.known.catalog import Catalog
 
 if TYPE_CHECKING:
     from store.keys import Keys
@@ -34,3 +36,15 @@ class Parts:
 def parts_of(request: Request) -> Parts:
     """Return the parts of the door that a request came to."""
     return cast(Parts, request.app.state.parts)
+
+
+async def caller_of(request: Request) -> Caller:
+    """Return who sends a request.
+
+    Raises:
+        Refusal: nobody may, or it says so twice: a proxy may have looked at the other one.
+    """
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise MALFORMED("the header Authorization is there twice")
+    return await parts_of(request).access.check(given[0] if given else None)

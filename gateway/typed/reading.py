@@ -11,10 +11,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED, Fault, FaultyInput
-from gateway.typed import values
-from gateway.typed.signatures import Signature
+from gateway.typed.known import values
+from gateway.typed.known.signatures import Signature
 
 _MOST_SHOWN, _MOST_FAULTS = 80, 20
+_KINDS = {"text": "a text", "integer": "an integer", "number": "a number", "time": "a time, as text"}
 _FORMS = ("rows", "inputs", "entities")
 
 
@@ -187,7 +188,11 @@ def _of_entity(error: Any, path: Sequence[int | str], signature: Signature | Non
     entity = next((each for each in declared if each.name == path[-1]), None)
     if entity is None:
         return f"one of {', '.join(each.name for each in declared)}"
-    return f"one of {', '.join(entity.values)}" if entity.values else f"{entity.about or entity.name}: a {entity.kind}"
+    return (
+        f"one of {', '.join(entity.values)}"
+        if entity.values
+        else f"{entity.about or entity.name}: {_KINDS[entity.kind]}"
+    )
 
 
 def _shown(value: object) -> str:

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from gateway.caller import Caller
 from gateway.refusals import NOT_ALLOWED, Fault, FaultyInput
 from gateway.typed import reading
-from gateway.typed.parts import Parts, parts_of
+from gateway.typed.parts import Parts, caller_of, parts_of
 
 _MOST_AT_ONCE, _MOST_VALUE = 1000, 4096
 _ID = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
@@ -32,7 +32,9 @@ class Label(BaseModel):
 
     request_id: _ID = Field(description="of the answer", examples=["0f3a5c1e9b7d4f2a8c6e1d3b5a7f9c2e"])
     value: JsonValue = Field(description="what was true; null takes a label back", examples=["Sneaker", 0.0])
-    name: _NAME = Field(default="label", description="which truth, where there are several of an answer")
+    name: _NAME = Field(
+        default="label", description="which truth, where there are several of an answer; else it is `label`"
+    )
     time: AwareDatetime | None = Field(default=None, description="when it was known; default: now. The newest holds")
 
 
@@ -93,7 +95,7 @@ async def events(request: Request) -> Response:
 
 
 async def _caller(parts: Parts, request: Request) -> Caller:
-    caller = await parts.access.check(request.headers.get("authorization"))
+    caller = await caller_of(request)
     if not any(scope.action in ("feedback", "*") for scope in caller.scopes):
         raise NOT_ALLOWED(f"the key {caller.name!r} has no scope for feedback")
     await parts.access.spend(caller, "", 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import BrokenError
 from gateway.triton.models import Tensor
-from gateway.typed.values import NUMPY
+from gateway.typed.known.values import NUMPY
 
 LENGTH = "inference-header-content-length"
 _PREFIX = struct.Struct("<I")

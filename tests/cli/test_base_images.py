@@ -17,6 +17,7 @@ from tests.cli.registry import Registry
 SHIPPED = {
     "Dockerfile": ["PYTHON"],
     "Dockerfile.triton": ["TRITON"],
+    "deploy/gateway/Dockerfile": ["PYTHON", "POSTGRES"],
     "deploy/mlflow/Dockerfile": ["POSTGRES", "PYTHON"],
 }
 OTHER = f"sha256:{'0' * 64}"

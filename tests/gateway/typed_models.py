@@ -35,7 +35,7 @@ _VECTORS = """
     def answer(self, request):
         rows = [bytes(each) for each in self.given(request, "text").reshape(-1)]
         return pb_utils.InferenceResponse([
-            pb_utils.Tensor("embedding", np.array([[len(row), row.count(b"a"), 0.5, np.nan] for row in rows], np.float32))
+            pb_utils.Tensor("embedding", np.array([[len(r), r.count(b"a"), 0.5, np.nan] for r in rows], np.float32))
         ])
 """
 # Every output is the input of its name.

@@ -59,17 +59,30 @@ class Whole:
             timeout=60,
         )
 
-    def key(self, *options: str) -> str:
-        """A key that `keys create` made, known to the gateway by now."""
-        if options not in self._keys:
-            done = self.command("keys", "create", "test", *options, "--json")
+    def admin(self) -> str:
+        """A key that may do everything, made by the command."""
+        if () not in self._keys:
+            done = self.command("keys", "create", "admin", "--scope", "*:*", "--json")
             assert done.returncode == 0, done.stderr
-            self._keys[options] = json.loads(done.stdout)["key"]
-            deadline = time.monotonic() + 10
-            while self.ask("GET", "/v1/none", key=self._keys[options], headers={}).status == 401:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        return self._keys[options]
+            self._keys[()] = self._known(json.loads(done.stdout)["key"])
+        return self._keys[()]
+
+    def key(self, *scopes: str, **limits: str | int) -> str:
+        """A key with these scopes and limits, known to the gateway by now; without scopes, the usual ones."""
+        name = (*scopes, *(f"{limit}={value}" for limit, value in limits.items()))
+        if name not in self._keys:
+            content: dict[str, Any] = {"name": "test", "limits": limits, **({"scopes": [*scopes]} if scopes else {})}
+            made = self.ask("POST", "/v1/admin/keys", content)
+            assert made.status == 201, made.body
+            self._keys[name] = self._known(made.json["key"])
+        return self._keys[name]
+
+    def _known(self, key: str) -> str:
+        deadline = time.monotonic() + 10
+        while self.ask("GET", "/v1/models", key=key).status == 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.03)
+        return key
 
     def ask(
         self,
@@ -81,7 +94,7 @@ class Whole:
         key: str | None = None,
     ) -> Answer:
         """Send a request, with a key that may do everything unless another is named; "" is none."""
-        key = self.key("--scope", "*:*") if key is None else key
+        key = self.admin() if key is None else key
         sent = {**({"authorization": f"Bearer {key}"} if key else {}), **(JSON if headers is None else headers)}
         content = json.dumps(body) if isinstance(body, dict) else body
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)

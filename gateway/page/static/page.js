@@ -41,6 +41,7 @@ async function load() {
     at("send").disabled = true;
     return;
   }
+  at("access").open = false;
   at("model").replaceChildren(...models.map(({ name }) => make("option", { text: name })));
   say(models.length ? "Nothing was asked yet." : "Your key may ask no model that is served.");
   if (models.length) await choose(models[0].name);
@@ -127,19 +128,21 @@ function present(entry) {
 function result(answer) {
   if (answer.predictions) return answer.predictions.map(({ top }) => scores(top));
   if (answer.embeddings) {
-    return answer.embeddings.map((vector) => make("p", { text: `${vector.length} numbers: ${vector.slice(0, 8).map((value) => value.toFixed(4)).join(", ")} …` }));
+    return answer.embeddings.map((vector) => make("p", { text: `${vector.length} numbers: ${vector.slice(0, 8).map((value) => value?.toFixed(4) ?? "not known").join(", ")} …` }));
   }
   const rows = answer.rows ?? [answer.outputs];
   return rows.map((row) => make("table", {}, make("tbody", {}, ...Object.entries(row).map(([name, value]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", {}, shown(value)))))));
 }
 
+const plain = (value) => (typeof value === "string" ? value : value === null ? "not known" : JSON.stringify(value));
+
 function shown(value) {
   if (typeof value === "number" && value >= 0 && value <= 1) return meter(value);
-  return document.createTextNode(JSON.stringify(value));
+  return document.createTextNode(plain(value));
 }
 
 function scores(top) {
-  const rows = top.map(({ label, score }) => make("tr", {}, make("th", { scope: "row", text: label }), make("td", { class: "score" }, meter(score))));
+  const rows = top.map(({ label, score }) => make("tr", {}, make("th", { scope: "row", text: plain(label) }), make("td", { class: "score" }, meter(score))));
   const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Label" }), make("th", { scope: "col", text: "Score" })));
   return make("table", {}, head, make("tbody", {}, ...rows));
 }
@@ -172,9 +175,9 @@ function remember(entry) {
 }
 
 function brief(answer) {
-  if (answer.predictions) return answer.predictions.map(({ label }) => label).join(", ");
+  if (answer.predictions) return answer.predictions.map(({ label }) => plain(label)).join(", ");
   if (answer.embeddings) return `${answer.embeddings.length} × ${answer.embeddings[0].length}`;
-  return Object.entries((answer.rows ?? [answer.outputs])[0]).map(([name, value]) => `${name} ${typeof value === "number" ? value.toFixed(4) : JSON.stringify(value)}`).join(", ").slice(0, 60);
+  return Object.entries((answer.rows ?? [answer.outputs])[0]).map(([name, value]) => `${name} ${typeof value === "number" ? value.toFixed(4) : plain(value)}`).join(", ").slice(0, 60);
 }
 
 async function label(event) {

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 
 from contracts.entities.declaration import Declaration, Entity
 from gateway.triton.models import Model, Tensor
-from gateway.typed import values
-from gateway.typed.values import list_of
+from gateway.typed.known import values
+from gateway.typed.known.values import list_of
 
 Task = Literal["predict", "classify", "embed"]
 _STRICT = ConfigDict(extra="forbid")
@@ -26,12 +26,14 @@ class Signature:
     """A model as the typed door has it.
 
     Attributes:
+        title: What the names of its types begin with: FashionClassifier. No other model's do.
         requests: {how rows are given: the type of such a request}.
         answers: {how they are given: the type of its answer}.
         unsupported: Why JSON has nothing for its tensors; then there are no requests.
     """
 
     model: Model
+    title: str
     declaration: Declaration | None
     tasks: tuple[Task, ...]
     requests: Mapping[str, type[BaseModel]] = field(default_factory=dict)
@@ -43,27 +45,22 @@ class Signature:
         """Whether a request may have several rows."""
         return self.model.max_batch_size > 0
 
-    @property
-    def title(self) -> str:
-        """The model's name as the name of a type: FashionClassifier."""
-        return title(self.model.name)
-
 
 def title(name: str) -> str:
-    """Return a name as the name of a type is written."""
+    """Return a model's name as the name of a type is written; those of `a_b` and `a.b` are the same."""
     words = re.split(r"[^A-Za-z0-9]+", name)
     found = "".join(word[:1].upper() + word[1:] for word in words)
     return found if found[:1].isalpha() else f"Model{found}"
 
 
-def of(model: Model, declaration: Declaration | None = None) -> Signature:
-    """Make the types of a model."""
+def of(model: Model, title: str, declaration: Declaration | None = None) -> Signature:
+    """Make the types of a model, whose names begin with its title."""
     try:
-        requests = _requests(model, declaration)
-        answers = _answers(model, requests)
+        requests = _requests(model, title, declaration)
+        answers = _answers(model, title, requests)
     except ValueError as error:
-        return Signature(model, declaration, (), unsupported=str(error))
-    return Signature(model, declaration, _tasks(model), requests, answers)
+        return Signature(model, title, declaration, (), unsupported=str(error))
+    return Signature(model, title, declaration, _tasks(model), requests, answers)
 
 
 def only_input(model: Model) -> Tensor | None:
@@ -88,8 +85,7 @@ def _tasks(model: Model) -> tuple[Task, ...]:
     return tuple(found)
 
 
-def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[BaseModel]]:
-    name = title(model.name)
+def _requests(model: Model, name: str, declaration: Declaration | None) -> dict[str, type[BaseModel]]:
     outputs: Any = Literal[tuple(tensor.name for tensor in model.outputs)]
     wanted: Any = (
         list_of(outputs) | None,
@@ -115,8 +111,7 @@ def _requests(model: Model, declaration: Declaration | None) -> dict[str, type[B
     return found
 
 
-def _answers(model: Model, requests: Mapping[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    name = title(model.name)
+def _answers(model: Model, name: str, requests: Mapping[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
     about: dict[str, Any] = {
         "model": (str, ...),
         "version": (str, Field(description="that answered")),
@@ -126,13 +121,12 @@ def _answers(model: Model, requests: Mapping[str, type[BaseModel]]) -> dict[str,
     found = {"inputs": _object(f"{name}Outputs", {**about, "outputs": (_columns(name, model), ...)}, None)}
     if "rows" in requests:
         rows: Any = (list_of(_object(f"{name}OutputRow", row, None)), ...)
-        found["rows"] = _object(f"{name}Rows", {**about, "rows": rows}, None)
-        if "entities" in requests:
-            defaults: Any = (
-                list[list[str]],
-                Field(description="of each row what is not known, so that a default is sent"),
-            )
-            found["entities"] = _object(f"{name}Filled", {**about, "rows": rows, "defaults": defaults}, None)
+        told = "where entities were given: of each row what is not known, so that a default is sent"
+        # One type for both: a generated client takes the first that fits.
+        more: Any = (
+            {"defaults": (list[list[str]] | None, Field(None, description=told))} if "entities" in requests else {}
+        )
+        found["rows"] = _object(f"{name}Rows", {**about, "rows": rows, **more}, None)
     return found
 
 

@@ -1,6 +1,7 @@
 """The models of the typed door: their types, made once for each version, and what their releases say of themselves."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from gateway.caller import Caller
 from gateway.errors import UpstreamError
 from gateway.refusals import NO_MODELS
 from gateway.triton.models import Model
-from gateway.typed import releases, signatures
-from gateway.typed.releases import Release
-from gateway.typed.signatures import Signature
+from gateway.typed.known import releases, signatures
+from gateway.typed.known.releases import Release
+from gateway.typed.known.signatures import Signature
 
 _LIST_S, _ASK_S = 2.0, 5.0
 _MOST_KEPT = 512
@@ -41,6 +42,7 @@ class Catalog:
         self._brain, self._repository = brain, repository
         self._known: dict[tuple[str, str], Listed] = {}
         self._names: tuple[tuple[str, ...], float] = ((), -_LIST_S)
+        self._titles: dict[str, str] = {}
         self._making = asyncio.Lock()
 
     async def get(self, caller: Caller, name: str, version: str | None, action: str) -> Listed:
@@ -100,7 +102,15 @@ class Catalog:
     def _made(self, model: Model) -> Listed:
         release = releases.find(self._repository, model.name, model.version)
         declaration = release.entities.declaration if release.entities else None
-        return Listed(signatures.of(model, declaration), release)
+        return Listed(signatures.of(model, self._title(model.name), declaration), release)
+
+    def _title(self, name: str) -> str:
+        """Return what the names of a model's types begin with; of two that would be the same one has a number."""
+        if name not in self._titles:
+            wanted, taken = signatures.title(name), {*self._titles.values()}
+            numbered = (f"{wanted}{number}" for number in itertools.count(2))
+            self._titles[name] = next(title for title in itertools.chain([wanted], numbered) if title not in taken)
+        return self._titles[name]
 
 
 def _same(one: Model, other: Model) -> bool:

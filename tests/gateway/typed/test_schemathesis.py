@@ -1,0 +1,38 @@
+"""What the OpenAPI document allows is answered as it says, and what it does not is refused as it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.whole import Whole
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+
+
+def fuzz(gateway: Whole, folder: Path, examples: int, *, key: str) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{gateway.url}/openapi.json",
+        "--header", f"Authorization: Bearer {key}", "--header", "Request-Timeout-Ms: 30000",  # 1 ms is 504
+        "--checks", ",".join(CHECKS), "--max-examples", str(examples),
+        "--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--no-color", "--workers", "1",
+        "--suppress-health-check", "all",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=1800)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+def test_a_few_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
+    fuzz(gateway, tmp_path, 3, key=gateway.key("labels:*", "vectors:*"))
+
+
+@pytest.mark.slow
+def test_many_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
+    fuzz(gateway, tmp_path, 200, key=gateway.admin())

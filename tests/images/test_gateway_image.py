@@ -1,0 +1,98 @@
+"""The gateway's image answers as an unprivileged user, with nothing to write to but its own folder."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import layout
+from tests.conftest import free_ports, wait_for
+from tests.gateway.tritons import Running
+from tests.gateway.whole import Whole
+from tests.images import build, debian, podman
+from tests.images.build import Image
+from tests.images.conftest import checkout_tag
+from tests.images.containers import LOCKED, Container, started
+
+pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
+
+DOCKERFILE = layout.ROOT / "deploy" / "gateway" / "Dockerfile"
+MOST_MB = 600
+PIXELS = {"rows": [{"IN": [[[1, 2], [3, 4]]]}]}
+
+
+@pytest.fixture(scope="module")
+def gateway_image(images: None) -> Image:
+    base = debian.image()
+    image = build.build(
+        DOCKERFILE, f"gateway:{checkout_tag()}", target="gateway", arguments={"PYTHON": base, "POSTGRES": base}
+    )
+    podman.say(str(image))
+    return image
+
+
+@pytest.fixture(scope="module")
+def answering(gateway_image: Image, triton: Running) -> Iterator[tuple[Container, Whole]]:
+    """A container on the host's network, in front of a Triton."""
+    if not debian.way().host_network:
+        pytest.skip("the Triton of this test listens on the host's loopback interface")
+    [port, *_] = free_ports()
+    settings = {"LISTEN__HOST": "127.0.0.1", "LISTEN__PORT": str(port), "TRITON__ENDPOINTS": f"http://{triton.address}"}
+    variables = [f"--env=GATEWAY_{name}={value}" for name, value in settings.items()]
+    with started(gateway_image.identity, options=[*LOCKED, *variables]) as container:
+        # No process of ours: what asks it is the same as for one.
+        whole = Whole(Path("/"), {}, None, port)  # type: ignore[arg-type]
+        wait_for(lambda: _is_live(whole) or container.state("State.Running") != "true", 60)
+        assert container.state("State.Running") == "true", container.logs()
+        made = container.execute(
+            "/opt/gateway/bin/python", "-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json"
+        )
+        assert made.returncode == 0, made.stderr
+        whole._keys[()] = json.loads(made.stdout)["key"]
+        time.sleep(2.5)
+        yield container, whole
+
+
+def test_it_is_slim_and_no_model_or_key_is_in_it(gateway_image: Image) -> None:
+    assert gateway_image.size_bytes < MOST_MB * 1e6
+    with started(gateway_image.identity, "60", options=["--entrypoint=/bin/sleep"]) as container:
+        assert container.execute("id", "--user").stdout.strip() == "1000"
+        found = container.execute("find", "/app", "/opt", "-name", "*.onnx", "-o", "-name", ".env*").stdout
+        assert found == ""
+
+
+def test_it_answers_records_and_is_healthy(answering: tuple[Container, Whole]) -> None:
+    container, gateway = answering
+    answer = gateway.ask("POST", "/v1/models/pixels/predict", PIXELS)
+    assert answer.status == 200 and answer.json["rows"] == [{"OUT": [[[1, 2], [3, 4]]]}], answer.body
+    assert container.healthy()
+    request_id = answer.json["request_id"]
+
+    def recorded() -> bool:
+        shown = container.execute("/opt/gateway/bin/python", "-m", "store", "show", request_id)
+        return "pixels" in shown.stdout
+
+    wait_for(recorded, 30)
+
+
+def test_it_can_write_nowhere_else_and_has_no_privilege(answering: tuple[Container, Whole]) -> None:
+    container, _ = answering
+    status = dict(line.split(":\t") for line in container.execute("cat", "/proc/1/status").stdout.splitlines())
+    assert status["Uid"].split() == ["1000"] * 4 and status["NoNewPrivs"] == "1"
+    assert {int(status[f"Cap{which}"], 16) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    for place in ("/app/new", "/opt/new", "/new"):
+        assert "Read-only file system" in container.execute("touch", place).stderr
+
+
+def test_a_stop_drains_it_before_its_grace_is_over(answering: tuple[Container, Whole]) -> None:
+    container, _ = answering
+    assert container.stop(grace_s=40) < 20
+
+
+def _is_live(whole: Whole) -> bool:
+    try:
+        return whole.ask("GET", "/livez", key="").status == 200
+    except OSError:
+        return False
