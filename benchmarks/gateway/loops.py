@@ -109,7 +109,7 @@ def _ask(connection: socket.socket, sent: bytes) -> None:
     said = b""
     while b"\r\n\r\n" not in said:
         if not (piece := connection.recv(65536)):
-            raise MeasurementError("the connection was closed", note=said[:200].decode(errors="replace"))
+            raise MeasurementError("the connection was closed", note=f"after {said[:200].decode(errors='replace')!r}")
         said += piece
     head, _, body = said.partition(b"\r\n\r\n")
     _check(head, body)

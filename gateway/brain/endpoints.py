@@ -200,8 +200,8 @@ class Endpoints:
         try:
             while down := [endpoint for endpoint in self.all if not endpoint.is_up]:
                 await asyncio.sleep(PROBE_S)
-                for endpoint in down:
-                    if await is_live(endpoint.upstream):
+                for endpoint, live in zip(down, await _are_live(down), strict=True):
+                    if live:
                         endpoint.down_since = None
         finally:
             self._probing = None
@@ -215,6 +215,10 @@ async def is_live(upstream: Upstream) -> bool:
             await answer.read()
             return answer.status == 200
     return False
+
+
+async def _are_live(endpoints: Sequence[Endpoint]) -> list[bool]:
+    return await asyncio.gather(*(is_live(endpoint.upstream) for endpoint in endpoints))
 
 
 def _gone(detail: str) -> Refusal:

@@ -21,7 +21,6 @@ from gateway.raw.strict import refused
 from gateway.triton.upstream import Answer
 
 _MOST_SAMPLED = 8 * 1024 * 1024  # bytes of inputs that are kept for the record; larger ones are not
-_AFTER_S = 10.0  # a caller has so long to read its answer once the deadline has passed
 _TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 
 
@@ -79,7 +78,7 @@ async def infer(
         traceparent=given.values.get("traceparent"),
         arrived=arrived,
     )
-    async with brain.admitted(caller, asked) as admitted:
+    async with brain.admitted(caller, asked, model) as admitted:
         admitted.outcome.inputs = _summary(request, given)
         if request.tensor_bytes <= _MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
             sending.sample = bytearray()
@@ -90,7 +89,7 @@ async def infer(
             headers["Content-Length"] = str(len(json) + request.tensor_bytes)
         sequence = f"{caller.key_id} {path.model} {request.sequence}" if request.sequence else None
         async with await admitted.infer(headers, sending.content(json), sequence) as answer:
-            await _pass_on(answer, admitted, request_id, send)
+            await _pass_on(answer, admitted, request_id, send, limits.pause_s)
         if sending.sample is not None:
             kept = (path.model, request_id, admitted.outcome.began_ns, bytes(sending.sample))
             admitted.outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
@@ -112,7 +111,7 @@ async def _read(request: Request, rows: int, body: Body, json_length: int, given
     return Sending(request, rows, body, tensors)
 
 
-async def _pass_on(answer: Answer, admitted: Admitted, request_id: str, send: Send) -> None:
+async def _pass_on(answer: Answer, admitted: Admitted, request_id: str, send: Send, pause_s: float) -> None:
     headers = {"X-Request-ID": request_id, **admitted.headers, "Server-Timing": admitted.outcome.timing()}
     if answer.status != 200:
         await _pass_on_error(answer, headers, send)
@@ -127,12 +126,12 @@ async def _pass_on(answer: Answer, admitted: Admitted, request_id: str, send: Se
         await replies.start(send, 200, headers)
         await send({"type": "http.response.body", "body": whole})
         return
-    await _stream(answer, admitted, headers, send)
+    await _stream(answer, admitted, headers, send, pause_s)
 
 
-async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send) -> None:
+async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send, pause_s: float) -> None:
     """Pass an answer on that is longer than what was here at once; its reader may not hold it up for ever."""
-    stop = max(admitted.deadline.at, time.monotonic()) + _AFTER_S
+    stop = max(admitted.deadline.at, time.monotonic()) + pause_s
     begun = False
     try:
         async with asyncio.timeout_at(stop):

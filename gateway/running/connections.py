@@ -5,7 +5,7 @@
 - A request's headers have an end, in bytes and in time: a slow loris is cut off.
 - A body that nobody reads, because its request was refused, is not waited for long.
 - What stands after a body in chunks (trailers) is no header: it is dropped.
-- A caller that goes away ends what is done for it.
+- A caller that goes away ends what is done for it, and one that does not read its answer is not waited for for ever.
 - Of a server that drains every answer says that its connection ends.
 """
 
@@ -131,6 +131,9 @@ class _Guarded(HttpToolsProtocol):
             except asyncio.CancelledError:
                 if not cycle.disconnected:
                     raise
+            finally:
+                if cycle.response_started and not cycle.response_complete:
+                    self.transport.abort()  # to close would wait for who does not read
 
         self._asking = self.loop.create_task(cycle.run_asgi(unless_gone))
         self._asking.add_done_callback(self.tasks.discard)
@@ -158,10 +161,12 @@ class _Guarded(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
     def _close(self) -> None:
         self._timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.transport.abort()  # to close would wait for who does not read
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

@@ -5,6 +5,7 @@ are no redirects, cookies, proxies or TLS between the two. httptools, which is l
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self, cast
@@ -17,6 +18,16 @@ from gateway.triton.address import Address
 HIGH_WATER = 256 * 1024  # bytes of an answer that wait for their reader; beyond it Triton's socket is not read
 MOST_HEADERS = 100  # of an answer
 CONNECT_S = 2.0
+# A machine without power, or behind a broken cable, says nothing: after some 4 s without a sign of it the connection
+# has ended, and another Triton is asked. One that computes for minutes acknowledges all the same.
+_WATCHED = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
 
 Body = bytes | AsyncIterator[bytes]
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import BrokenError, GoneError
+from gateway.errors import BrokenError, GoneError, LateError
 from gateway.triton.address import Address
 from gateway.triton.connection import Body, Connection
 
@@ -129,7 +129,7 @@ class Upstream:
         return await self._ask(head, b"", deadline)
 
     async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
-        await self._room.acquire()
+        await self._wait_for_room(deadline)
         self.in_flight += 1
         connection: Connection | None = None
         try:
@@ -164,6 +164,16 @@ class Upstream:
             self._sweeper = None
         while self._idle:
             self._idle.pop().close()
+
+    async def _wait_for_room(self, deadline: float) -> None:
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise LateError(f"all connections to the Triton at {self} were in use until the deadline") from error
 
     def _leave(self) -> None:
         self.in_flight -= 1

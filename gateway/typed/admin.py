@@ -31,7 +31,10 @@ class NewKey(BaseModel):
         StrictStr, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["web shop"])
     ]
     scopes: list[StrictStr] = Field(
-        default=[*scopes.DEFAULT], max_length=64, description="MODELS:ACTION", examples=[["boats*:infer"]]
+        default=[*scopes.DEFAULT],
+        max_length=64,
+        description="MODELS:ACTION; without them *:infer *:read *:feedback",
+        examples=[["boats*:infer"]],
     )
     limits: dict[str, str | int] = Field(
         default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
@@ -45,7 +48,10 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     grace_s: float = Field(
-        default=86_400.0, ge=0, le=_YEAR_S, description="for how long the secret before is still good"
+        default=86_400.0,
+        ge=0,
+        le=_YEAR_S,
+        description="for how long the secret before is still good; a day where it is left out",
     )
 
 

@@ -69,7 +69,15 @@ def _types(listed: Sequence[Listed], bodies: Iterable[type[BaseModel]]) -> dict[
         kinds += [(kind, "validation") for kind in each.signature.requests.values()]
         kinds += [(kind, "serialization") for kind in each.signature.answers.values()]
     _, schema = models_json_schema(kinds, ref_template=_REF)
-    return dict(schema.get("$defs", {}))
+    return dict(_without_defaults(schema.get("$defs", {})))
+
+
+def _without_defaults(schema: Any) -> Any:
+    """Take the defaults out: for who generates types, a field that has one must be given."""
+    if isinstance(schema, dict):
+        named = schema.get("properties") is not None or "type" in schema or "anyOf" in schema or "$ref" in schema
+        return {name: _without_defaults(value) for name, value in schema.items() if not (named and name == "default")}
+    return [_without_defaults(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _paths(listed: Listed) -> Iterator[tuple[str, Any]]:

@@ -32,7 +32,9 @@ class Label(BaseModel):
 
     request_id: _ID = Field(description="of the answer", examples=["0f3a5c1e9b7d4f2a8c6e1d3b5a7f9c2e"])
     value: JsonValue = Field(description="what was true; null takes a label back", examples=["Sneaker", 0.0])
-    name: _NAME = Field(default="label", description="which truth, where there are several of an answer")
+    name: _NAME = Field(
+        default="label", description="which truth, where there are several of an answer; else it is `label`"
+    )
     time: AwareDatetime | None = Field(default=None, description="when it was known; default: now. The newest holds")
 
 

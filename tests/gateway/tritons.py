@@ -49,6 +49,11 @@ class Running:
     def begun(self) -> Path:
         return self.repository / "sleeper" / "begun"
 
+    def kill(self) -> None:
+        """As a crash does; its workers too, which would outlive it."""
+        for each in [self.process, *self.process.children()]:
+            each.kill()
+
 
 def repository(folder: Path) -> Path:
     """A model repository: pixels and words echo, `sleeper` sleeps, `failing` fails, `queued` sleeps behind a queue."""

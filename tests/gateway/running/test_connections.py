@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 
 from gateway.raw.body import Limits
 from gateway.running.connections import Guard
-from tests.deploy.echoes import LENGTH, PIXELS
+from tests.conftest import wait_for
+from tests.deploy.echoes import LENGTH, PIXELS, Echo, strings
 from tests.gateway.served import KEY, Gateway, gateway, process, read_all
 from tests.gateway.tritons import Running
 
@@ -82,6 +84,24 @@ def test_a_body_that_stops_is_told_and_takes_no_place(door: Gateway) -> None:
         time.sleep(0.2)
         assert door.brain.gate("pixels", "stable")[0].under_way == 0
         assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+def test_who_does_not_read_its_answer_is_not_waited_for(door: Gateway) -> None:
+    echo = Echo("words", (1, 1), strings(bytes(20_000_000)), "BYTES")
+    header = echo.header()
+    head = f"POST {echo.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gk_all\r\n{LENGTH}: {len(header)}\r\n"
+    head += f"Request-Timeout-Ms: 2000\r\nContent-Length: {len(header) + len(echo.content)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        connection.sendall(head.encode() + header + echo.content)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        gate, _ = door.brain.gate("words", "stable")
+        assert gate.under_way == 1
+        wait_for(lambda: gate.under_way == 0, 5)
+        time.sleep(0.1)
+        mine = [c for c in psutil.Process().net_connections() if c.laddr and c.laddr.port == door.port and c.raddr]
+        assert not [
+            c for c in mine if c.status == psutil.CONN_ESTABLISHED and c.raddr.port == connection.getsockname()[1]
+        ]
 
 
 def test_a_body_after_a_refusal_is_not_waited_for(door: Gateway) -> None:

@@ -88,7 +88,7 @@ def test_a_python_client(gateway: Whole, document: Path, tmp_path: Path) -> None
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
 def test_a_typescript_client(gateway: Whole, document: Path, tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"type": "module", "private": true}')
-    packages = ("openapi-typescript", "openapi-fetch", "typescript", "@types/node")
+    packages = ("openapi-typescript", "openapi-fetch", "typescript@5", "@types/node")
     must("npm", "install", "--no-audit", "--no-fund", "--silent", *packages, cwd=tmp_path)
     must("npx", "openapi-typescript", str(document), "--output", "schema.d.ts", cwd=tmp_path)
     (tmp_path / "use.ts").write_text(USING_TYPESCRIPT.replace("./schema", "./schema.js"))
