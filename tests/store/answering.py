@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from store.spool import Spool
-from tests.store.records import prediction
+from tests.store.given import prediction
 
 if __name__ == "__main__":
     folder, answers, name, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])

@@ -1,7 +1,6 @@
-"""Records as what answers requests makes them, and a store that was made for a test."""
+"""Stores of tests: written, asked, changed, and listened to."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,30 +15,6 @@ from store.spool import Spool
 from store.writing.writer import Writer
 
 _T = TypeVar("_T")
-DAY_NS = 86_400_000_000_000
-
-
-def prediction(number: int | str, **other: Any) -> dict[str, Any]:
-    """A record with the id r<number>."""
-    return {
-        "kind": "prediction", "id": f"r{number}", "time": time.time_ns(), "door": "raw", "key": "web",
-        "model": "fashion", "release": "7", "arm": "main", "rows": 2, "status": 200,
-        "latency_ms": 3.25, "triton_ms": 2.5, "payload": None,
-        "inputs": {"image": {"bytes": 784}}, "outputs": {"label": "shoe", "score": 0.5}, **other,
-    }  # fmt: skip
-
-
-def label(number: int, request: str, value: Any, **other: Any) -> dict[str, Any]:
-    """A label with the id l<number>."""
-    return {
-        "kind": "label", "id": f"l{number}", "request": request, "value": value, "time": time.time_ns(), "key": "web",
-        **other,
-    }  # fmt: skip
-
-
-def event(number: int, name: str = "conversion", **other: Any) -> dict[str, Any]:
-    """An event with the id e<number>."""
-    return {"kind": "event", "id": f"e{number}", "name": name, "time": time.time_ns(), "key": "web", **other}
 
 
 def in_store(url: str, do: Callable[[Database], Awaitable[_T]], *, prepare: bool = True) -> _T:

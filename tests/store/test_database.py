@@ -21,21 +21,22 @@ from tests.background import background
 from tests.conftest import free_ports, wait_for
 from tests.packages import started_by, unpack
 from tests.store.databases import PostgreSQL
-from tests.store.records import asked, in_store, prediction, spooled, written
+from tests.store.given import prediction
+from tests.store.records import asked, in_store, spooled, written
 
 _UNPACKED = layout.artifacts() / "tools" / "pgbouncer"
 
 
 @pytest.mark.parametrize("more", ["sslmode=prefer", "sslmode=disable&application_name=mine", "pgbouncer=true"])
-def test_a_url_as_hosts_of_postgresql_give_it_is_understood(server: PostgreSQL, more: str) -> None:
-    url = f"{server.new()}&{more}".replace("postgresql://", "postgres://")
+def test_a_url_as_hosts_of_postgresql_give_it_is_understood(postgres: PostgreSQL, more: str) -> None:
+    url = f"{postgres.new()}&{more}".replace("postgresql://", "postgres://")
     in_store(url, lambda database: Keys(database).create("web"))
     assert asked(url, "SELECT name FROM keys") == [("web",)]
 
 
-def test_what_libpq_would_not_know_is_an_error_in_words(server: PostgreSQL) -> None:
+def test_what_libpq_would_not_know_is_an_error_in_words(postgres: PostgreSQL) -> None:
     async def run() -> None:
-        async with Database(f"{server.new()}&sslmode=perhaps") as database:
+        async with Database(f"{postgres.new()}&sslmode=perhaps") as database:
             await migrating.revision(database)
 
     with pytest.raises(SchemaError, match=r"cannot be used: .*sslmode"):
@@ -108,9 +109,9 @@ def pooler(server: PostgreSQL, folder: Path) -> Iterator[int]:
 
 
 @pytest.mark.slow  # a package over the network
-def test_through_a_pooler_and_with_tls(server: PostgreSQL, tmp_path: Path) -> None:
-    name = server.new().partition("@/")[2].partition("?")[0]
-    with tempfile.TemporaryDirectory() as folder, pooler(server, Path(folder)) as port:
+def test_through_a_pooler_and_with_tls(postgres: PostgreSQL, tmp_path: Path) -> None:
+    name = postgres.new().partition("@/")[2].partition("?")[0]
+    with tempfile.TemporaryDirectory() as folder, pooler(postgres, Path(folder)) as port:
         base = f"postgresql://postgres@127.0.0.1:{port}/{name}?pgbouncer=true"
         for number, more in enumerate(("", "&sslmode=require", f"&sslmode=verify-full&sslrootcert={folder}/cert.pem")):
             url = base + more

@@ -9,7 +9,8 @@ from store import labels, predictions, releases, usage
 from store.database import Database
 from store.errors import UnknownError
 from store.predictions import Wanted
-from tests.store.records import event, in_store, label, prediction, spooled, statements, written
+from tests.store.given import event, label, prediction
+from tests.store.records import in_store, spooled, statements, written
 
 
 def filled(url: str, folder: Path, *records: dict[str, object]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from tests.store.records import event as happened
-from tests.store.records import label, prediction, spooled
-from tests.store.test_commands import DAY, Site
+from tests.store.given import event as happened
+from tests.store.given import label, prediction
+from tests.store.records import spooled
+from tests.store.test_store_commands import DAY, Machine
 
 COMMANDS = {
     "status": 3,
@@ -39,7 +40,7 @@ def counted() -> Iterator[list[str]]:
         event.remove(Engine, "before_cursor_execute", hear)
 
 
-def asked(site: Site, count: int, command: str) -> list[str]:
+def asked(machine: Machine, count: int, command: str) -> list[str]:
     records = [
         record
         for number in range(count)
@@ -48,14 +49,14 @@ def asked(site: Site, count: int, command: str) -> list[str]:
             label(2 * number + 1, f"r{number + 1}", "b"), happened(number, request=f"r{number + 1}", time=DAY),
         )
     ]  # fmt: skip
-    spooled(site.spool, *records)
-    site.must("write", "--once")
+    spooled(machine.spool, *records)
+    machine.must("write", "--once")
     with counted() as heard:
-        site.must(*command.split())
+        machine.must(*command.split())
     return heard
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_asks_the_same_of_few_and_of_many(command: str, tmp_path: Path) -> None:
-    few, many = (asked(Site(tmp_path / str(count)), count, command) for count in (2, 400))
+    few, many = (asked(Machine(tmp_path / str(count)), count, command) for count in (2, 400))
     assert few == many and len(many) == COMMANDS[command], "\n".join(many)

@@ -17,7 +17,8 @@ from store.migrations import migrating
 from store.payloads.moving import Payloads
 from store.payloads.places import Folder
 from tests.store.databases import PostgreSQL
-from tests.store.records import asked, changed, event, in_store, label, prediction, spooled, written
+from tests.store.given import event, label, prediction
+from tests.store.records import asked, changed, in_store, spooled, written
 
 NUMBERS = {
     "small": 1e-7,
@@ -55,8 +56,8 @@ def restored(path: Path, to: str, since: str | None = None) -> Restored:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, server: PostgreSQL) -> dict[str, str]:
-    return {"sqlite": f"sqlite:///{tmp_path / 'other.db'}", "postgresql": server.new()}
+def elsewhere(tmp_path: Path, postgres: PostgreSQL) -> dict[str, str]:
+    return {"sqlite": f"sqlite:///{tmp_path / 'other.db'}", "postgresql": postgres.new()}
 
 
 @pytest.mark.parametrize("to", ["sqlite", "postgresql"])

@@ -10,7 +10,8 @@ from store.payloads.moving import Payloads
 from store.payloads.places import Folder
 from store.payloads.samples import Samples
 from store.spool import Spool
-from tests.store.records import asked, event, in_store, label, prediction, spooled, written
+from tests.store.given import event, label, prediction
+from tests.store.records import asked, in_store, spooled, written
 
 
 def payloads(folder: Path) -> Payloads:

@@ -11,7 +11,8 @@ from store.keeping import retention
 from store.keeping.retention import Policy, Removed
 from store.payloads.moving import Payloads
 from store.payloads.places import Folder
-from tests.store.records import DAY_NS, asked, event, in_store, label, prediction, spooled, statements, written
+from tests.store.given import DAY_NS, event, label, prediction
+from tests.store.records import asked, in_store, spooled, statements, written
 
 NOW = time.time_ns()
 

@@ -23,7 +23,8 @@ from store.migrations import migrating
 from store.payloads.moving import Payloads
 from store.payloads.places import Folder
 from store.writing.writer import Writer
-from tests.store.records import DAY_NS, event, label, prediction, spooled
+from tests.store.given import DAY_NS, event, label, prediction
+from tests.store.records import spooled
 
 RECORDED = Path(__file__).parent / "recorded"
 Asked = list[tuple[str, Any]]

@@ -20,8 +20,9 @@ from store.keeping.backup import backup
 from store.migrations import migrating
 from store.schema import Base
 from tests.store.databases import PostgreSQL
+from tests.store.given import label, prediction
 from tests.store.migrations.recording import RECORDED
-from tests.store.records import asked, changed, label, prediction, spooled, written
+from tests.store.records import asked, changed, spooled, written
 
 FORMER = sorted({path.name.partition("-")[0] for path in RECORDED.glob("*.json")} - {migrating.head()})
 
@@ -156,10 +157,10 @@ def test_a_migration_that_fails_changes_nothing(url: str) -> None:
     assert asyncio.run(run()) == first
 
 
-def test_a_migration_does_not_wait_for_who_reads_for_long(server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_does_not_wait_for_a_long_reader(postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ALTER that waits has everybody else wait: so it gives up, and says so."""
     monkeypatch.setattr(migrating, "_LOCK_WAIT", "300ms")
-    url = server.new()
+    url = postgres.new()
     migrated(url, migrating.known_revisions()[0])
 
     async def run() -> None:

@@ -16,7 +16,8 @@ from store.payloads.samples import Samples, files
 from store.writing.writer import Writer
 from tests import object_store
 from tests.object_store import BUCKET, KEY, ObjectStore
-from tests.store.records import asked, in_store, prediction, spooled
+from tests.store.given import prediction
+from tests.store.records import asked, in_store, spooled
 
 NOW = time.time_ns()
 

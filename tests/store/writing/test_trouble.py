@@ -14,7 +14,8 @@ from store.writing import state
 from store.writing.writer import Writer
 from tests.conftest import free_ports
 from tests.store.databases import PostgreSQL, postgresql
-from tests.store.records import asked, changed, in_store, prediction, spooled, written
+from tests.store.given import prediction
+from tests.store.records import asked, changed, in_store, spooled, written
 
 
 def watched(url: str, folder: Path, play: Callable[[Writer, list[str]], Awaitable[None]]) -> None:
@@ -30,12 +31,12 @@ def watched(url: str, folder: Path, play: Callable[[Writer, list[str]], Awaitabl
                 await play(writer, said)
             finally:
                 stop.set()
-                await asyncio.wait_for(running, 20)
+                await asyncio.wait_for(running, 60)
 
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -65,16 +66,16 @@ def test_a_database_that_dies_or_does_not_answer_is_waited_for(tmp_path: Path) -
         assert sorted(asked(url, "SELECT id FROM predictions")) == [("r1",), ("r2",), ("r3",)]
 
 
-def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, server: PostgreSQL) -> None:
+def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, postgres: PostgreSQL) -> None:
     spooled(tmp_path / "spool", prediction(1))
 
     async def play(writer: Writer, said: list[str]) -> None:
         await until(lambda: writer.state.waiting)
         assert 'database "comes_later" does not exist' in writer.state.waiting
-        await asyncio.to_thread(server.server.psql, "CREATE DATABASE comes_later;")
+        await asyncio.to_thread(postgres.server.psql, "CREATE DATABASE comes_later;")
         await until(lambda: writer.state.written == 1)
 
-    watched(server.url("comes_later"), tmp_path / "spool", play)
+    watched(postgres.url("comes_later"), tmp_path / "spool", play)
 
 
 def test_a_pool_that_is_exhausted_is_said_in_time(url: str) -> None:
@@ -132,8 +133,8 @@ def test_a_disk_that_is_full_is_waited_for(tmp_path: Path) -> None:
     assert asked(url, "SELECT count(*), sum(rows) FROM predictions") == [(200, 400)]
 
 
-def test_who_is_not_let_in_or_lacks_a_right_gives_no_record_up(tmp_path: Path, server: PostgreSQL) -> None:
-    url = server.new()
+def test_who_is_not_let_in_or_lacks_a_right_gives_no_record_up(tmp_path: Path, postgres: PostgreSQL) -> None:
+    url = postgres.new()
     written(url, tmp_path / "spool")
     changed(url, "CREATE ROLE reader NOLOGIN")
     changed(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")

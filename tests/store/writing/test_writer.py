@@ -10,7 +10,8 @@ import pytest
 from contracts import layout
 from store.spool import Spool, segments
 from store.writing import state
-from tests.store.records import asked, changed, event, label, prediction, written
+from tests.store.given import event, label, prediction
+from tests.store.records import asked, changed, written
 
 
 def test_every_kind_arrives_as_it_was(url: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Site:
     def kill(self, role: str) -> None:
         process = self.running[role]
         if role == "writer":
-            wait_for(lambda: state.read(self.spool).pid == process.pid, 30)  # it is at work
+            wait_for(lambda: state.read(self.spool).pid == process.pid, 60)  # it is at work
         assert process.poll() is None, f"{role} ended by itself"
         process.kill()
         process.wait()
@@ -68,7 +68,7 @@ def site(folder: Path, url: str, *options: float) -> Iterator[Site]:
     """A site where each process pauses for so long after an answer, and ends after so many, without end by default."""
     up = Site(folder, url, *options)
     try:
-        wait_for(up.answers.exists, 20)
+        wait_for(up.answers.exists, 60)
         yield up
     finally:
         up.end()

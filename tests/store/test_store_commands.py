@@ -14,12 +14,13 @@ from store.payloads.samples import Samples
 from store.writing import state
 from tests.command_lines import run_here
 from tests.conftest import wait_for
-from tests.store.records import DAY_NS, event, label, prediction, spooled
+from tests.store.given import DAY_NS, event, label, prediction
+from tests.store.records import spooled
 
 DAY = 20_000 * DAY_NS  # 2024-10-04
 
 
-class Site:
+class Machine:
     """A machine with a store in its default places."""
 
     def __init__(self, artifacts: Path) -> None:
@@ -43,36 +44,36 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "artifacts")
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "artifacts")
 
 
 @pytest.fixture
-def filled(site: Site) -> Site:
-    name = Samples(site.spool, 1).keep("fashion", "r1", DAY, b"the inputs")
+def filled(machine: Machine) -> Machine:
+    name = Samples(machine.spool, 1).keep("fashion", "r1", DAY, b"the inputs")
     spooled(
-        site.spool, prediction(1, time=DAY, payload=name, caller_id="mine"),
+        machine.spool, prediction(1, time=DAY, payload=name, caller_id="mine"),
         prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"),
         label(1, "r1", "shoe"), label(2, "r1", "boot"), event(1, request="r1", value=5.0),
     )  # fmt: skip
-    assert "Wrote 6 records" in site.must("write", "--once")
-    return site
+    assert "Wrote 6 records" in machine.must("write", "--once")
+    return machine
 
 
-def test_the_first_minute(site: Site) -> None:
-    assert "schema none yet" in site.must("status") and not (site.artifacts / "store" / "store.db").exists()
-    spooled(site.spool, prediction(1))
-    waiting = site.run("status")
+def test_the_first_minute(machine: Machine) -> None:
+    assert "schema none yet" in machine.must("status") and not (machine.artifacts / "store" / "store.db").exists()
+    spooled(machine.spool, prediction(1))
+    waiting = machine.run("status")
     assert waiting.returncode == 3 and "bytes wait in 1 segments" in waiting.stdout
     assert "does not run: python -m store write" in waiting.stdout
-    assert "Wrote 1 records" in site.must("write", "--once")
-    told = site.told("status")
+    assert "Wrote 1 records" in machine.must("write", "--once")
+    told = machine.told("status")
     assert told["database"]["rows"]["predictions"] == 1 and told["spool"]["waiting_bytes"] == 0
     assert told["database"]["error"] == "" and told["writer"]["written"] == 1 and not told["writer"]["runs"]
-    assert "is 0002 already" in site.must("migrate")
+    assert "is 0002 already" in machine.must("migrate")
 
 
-def test_predictions_a_page_at_a_time(filled: Site) -> None:
+def test_predictions_a_page_at_a_time(filled: Machine) -> None:
     page = filled.told("predictions", "--limit", "2")
     assert [row["id"] for row in page["rows"]] == ["r3", "r2"]
     rest = filled.told("predictions", "--limit", "2", "--after", page["next"])
@@ -89,7 +90,7 @@ def test_predictions_a_page_at_a_time(filled: Site) -> None:
     assert wrong.returncode == 1 and "is no place in the predictions" in wrong.stderr
 
 
-def test_all_of_a_request_and_its_inputs(filled: Site, tmp_path: Path) -> None:
+def test_all_of_a_request_and_its_inputs(filled: Machine, tmp_path: Path) -> None:
     shown = filled.must("show", "r1", "--save", str(tmp_path / "inputs"))
     assert "boot" in shown and "shoe" in shown and "event conversion" in shown
     assert (tmp_path / "inputs").read_bytes() == b"the inputs"
@@ -98,7 +99,7 @@ def test_all_of_a_request_and_its_inputs(filled: Site, tmp_path: Path) -> None:
         assert done.returncode == 1 and said in done.stderr and not (tmp_path / "none").exists()
 
 
-def test_usage(filled: Site) -> None:
+def test_usage(filled: Machine) -> None:
     assert filled.told("usage", "--by", "key") == [
         {"key": key, "day": None, "model": None, "requests": requests, "rows": rows, "failed": failed}
         for key, requests, rows, failed in (("mobile", 1, 2, 0), ("web", 2, 4, 1))
@@ -106,7 +107,7 @@ def test_usage(filled: Site) -> None:
     assert "mobile" in filled.must("usage")
 
 
-def test_retain_says_first_what_it_would_remove(filled: Site) -> None:
+def test_retain_says_first_what_it_would_remove(filled: Machine) -> None:
     done = filled.run("retain")
     assert done.returncode == 1 and "--predictions 90" in done.stderr
     expected = {"predictions": 3, "payloads": 1, "labels": 0, "events": 0, "usage": 0}
@@ -116,7 +117,7 @@ def test_retain_says_first_what_it_would_remove(filled: Site) -> None:
     assert not filled.told("predictions")["rows"]
 
 
-def test_erase_and_what_a_backup_makes_of_it(filled: Site, tmp_path: Path) -> None:
+def test_erase_and_what_a_backup_makes_of_it(filled: Machine, tmp_path: Path) -> None:
     backup, other = str(tmp_path / "store.zip"), f"sqlite:///{tmp_path / 'other.db'}"
     assert "restore" in filled.must("backup", backup)
     assert "is whole" in filled.must("restore", backup, "--check")
@@ -133,29 +134,29 @@ def test_erase_and_what_a_backup_makes_of_it(filled: Site, tmp_path: Path) -> No
     assert "1 predictions" in filled.must("erase", "--key", "mobile")
 
 
-def test_a_database_that_is_gone_is_said_in_words(site: Site) -> None:
+def test_a_database_that_is_gone_is_said_in_words(machine: Machine) -> None:
     gone = ("--store", "postgresql://me:sesame@127.0.0.1:1/store")
     for command in (("predictions",), ("migrate",), ("backup", "x.zip"), ("usage",)):
-        done = site.run(*command, *gone)
+        done = machine.run(*command, *gone)
         assert done.returncode == 1 and "does not answer" in done.stderr
         assert "Traceback" not in done.stderr and "sesame" not in done.stderr
-    status = site.run("status", *gone)
+    status = machine.run("status", *gone)
     assert status.returncode == 3 and "does not answer" in status.stdout and "sesame" not in status.stdout
-    wrong = site.run("status", "--store", "oracle://x")
+    wrong = machine.run("status", "--store", "oracle://x")
     assert wrong.returncode == 1 and "neither SQLite's nor PostgreSQL's" in wrong.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_writer_ends_when_it_is_told_to_and_what_comes_later_waits(site: Site, number: signal.Signals) -> None:
+def test_a_writer_ends_when_it_is_told_to_and_what_comes_later_waits(machine: Machine, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "store", "write"]
-    spooled(site.spool, prediction(1))
+    spooled(machine.spool, prediction(1))
     with subprocess.Popen(
-        command, cwd=layout.ROOT, env=site.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=layout.ROOT, env=machine.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        wait_for(lambda: state.read(site.spool).written == 1, 30)
-        assert site.told("status")["writer"]["runs"]
+        wait_for(lambda: state.read(machine.spool).written == 1, 60)
+        assert machine.told("status")["writer"]["runs"]
         running.send_signal(number)
-        said, errors = running.communicate(timeout=20)
+        said, errors = running.communicate(timeout=60)
     assert running.returncode == 0 and "Wrote 1 records" in said and "Traceback" not in errors
-    spooled(site.spool, prediction(2))
-    assert site.run("status").returncode == 3
+    spooled(machine.spool, prediction(2))
+    assert machine.run("status").returncode == 3
