@@ -94,14 +94,17 @@ class Brain:
             raise Refusal(404, "unknown-model", "There is no such model", f"{what} is not served here")
         return model
 
-    def admitted(self, caller: Caller, asked: Asked) -> "Admitted":
+    def admitted(self, caller: Caller, asked: Asked, model: Model | None = None) -> "Admitted":
         """Let a request through, while an `async with` lasts.
+
+        Args:
+            model: Where `model` was asked just now.
 
         Raises, when it is entered:
             Refusal: no scope (403), no such model (404), no quota left (429), the circuit is open or the model
                 overloaded (503), the deadline passed (504).
         """
-        return Admitted(self, caller, asked)
+        return Admitted(self, caller, asked, model)
 
     def gate(self, model: str, arm: str) -> tuple[Admission, Breaker]:
         """Return what stands before an arm of a model that there is."""
@@ -136,8 +139,8 @@ class Admitted:
     _breaker: Breaker
     _span: Span | None
 
-    def __init__(self, brain: Brain, caller: Caller, asked: Asked) -> None:
-        self._brain, self._caller, self._asked = brain, caller, asked
+    def __init__(self, brain: Brain, caller: Caller, asked: Asked, model: Model | None) -> None:
+        self._brain, self._caller, self._asked, self._known = brain, caller, asked, model
         self._failed: bool | None = None
         self._since = 0.0
         self.headers: dict[str, str] = {}
@@ -190,7 +193,7 @@ class Admitted:
     async def __aenter__(self) -> Self:
         brain, asked, caller = self._brain, self._asked, self._caller
         try:
-            self.model = await brain.model(caller, asked.model, asked.version, asked.action)
+            self.model = self._known or await brain.model(caller, asked.model, asked.version, asked.action)
             self.outcome = Outcome(asked, caller, ARM, self.model.release)
             self.headers.update(await brain.access.spend(caller, asked.model, asked.rows))
             self._admission, self._breaker = brain.gate(asked.model, ARM)

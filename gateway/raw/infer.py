@@ -78,7 +78,7 @@ async def infer(
         traceparent=given.values.get("traceparent"),
         arrived=arrived,
     )
-    async with brain.admitted(caller, asked) as admitted:
+    async with brain.admitted(caller, asked, model) as admitted:
         admitted.outcome.inputs = _summary(request, given)
         if request.tensor_bytes <= _MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
             sending.sample = bytearray()

@@ -30,7 +30,7 @@ def parse(content: bytes) -> Any:
 
 
 def parse_answer(content: bytes) -> Any:
-    """Read an answer's JSON, in which numbers may have fractions.
+    """Read the JSON of a Triton's answer, in which numbers may have fractions; it is passed on as it came.
 
     Raises:
         ValueError: it is none.
@@ -60,13 +60,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key twice")
-    return found
-
-
 def _whole(text: str) -> Any:
     raise refused("a number in the JSON of the request is not whole")
 
@@ -76,5 +69,5 @@ def _none(text: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_whole, parse_constant=_none)
-_ANSWERS = json.JSONDecoder(object_pairs_hook=_once)
+_ANSWERS = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)

@@ -1,7 +1,6 @@
 """All that sees a request: metrics, traces, and a line in the access log."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from gateway.errors import Refusal
 from gateway.outcome import Outcome
@@ -24,7 +23,7 @@ class Seen:
     ) -> None:
         self.metrics = metrics or Metrics()
         self._traces = traces
-        self._log: Any = logs.logger() if access_log else None
+        self._access_log = access_log
 
     def watch(self, read: Callable[[], Iterable[Reading]]) -> None:
         """Take from there what is under way."""
@@ -40,10 +39,10 @@ class Seen:
         asked = outcome.asked
         own_s = max(0.0, outcome.latency_s - outcome.queued_s - (outcome.triton_s or 0.0))
         self.metrics.finished(outcome, own_s)
-        if self._log is not None:
-            self._log.info(
+        if self._access_log:
+            logs.tell(
                 "answered",
-                request_id=asked.request_id,
+                asked.request_id,
                 door=asked.door,
                 model=asked.model,
                 release=outcome.release,
@@ -60,8 +59,8 @@ class Seen:
     def refused(self, door: str, refusal: Refusal, request_id: str) -> None:
         """See a refusal. One of a request that was let through has its line already."""
         self.metrics.refused(door, refusal)
-        if self._log is not None and not refusal.was_let_through:
-            self._log.info("refused", request_id=request_id, door=door, status=refusal.status, reason=refusal.slug)
+        if self._access_log and not refusal.was_let_through:
+            logs.tell("refused", request_id, door=door, status=refusal.status, reason=refusal.slug)
 
     def close(self) -> None:
         """Send what is left."""

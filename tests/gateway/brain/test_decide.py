@@ -257,9 +257,14 @@ def test_a_model_that_fails_is_left_alone_and_tried_again(triton: Running) -> No
 def test_a_caller_that_goes_frees_its_place(triton: Running) -> None:
     async def main() -> None:
         mind, seen = brain(triton, rules=Rules(room=Room(at_once=1)))
-        first = asyncio.create_task(ask(mind, "sleeper", 0.3))
+        first = asyncio.create_task(ask(mind, "sleeper", 1.0))
+        gate, _ = mind.gate("sleeper", "stable")
+        while not (gate.under_way and mind.endpoints.all[0].upstream.in_flight):
+            await asyncio.sleep(0.01)
         wait_for_it = asyncio.create_task(ask(mind, "sleeper"))
-        await asyncio.sleep(0.1)
+        while not gate.waiting:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # it is on its way
         first.cancel()
         assert (await wait_for_it)[0] == 200
         assert [outcome.status for outcome in seen.outcomes] == [499, 200]
