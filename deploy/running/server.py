@@ -128,8 +128,8 @@ def start(
             given = replace(settings, repository=served.repository)
             command = arguments.tritonserver_command(triton, given, shared_memory, out.union(held_back))
             started, progress = time.time(), Progress()
-            if settings.http_socket:  # what one that was killed has left is in the way of the next
-                settings.http_socket.unlink(missing_ok=True)
+            if settings.http_socket:
+                _make_way(settings.http_socket, user)
             given_variables = variables.allowed(os.environ, settings.variables)
             process = launch.start(command, {**given_variables, **triton.environment}, user, subprocess.PIPE)
         try:
@@ -310,6 +310,13 @@ def _hold_ports(settings: Settings, user: Identity | None) -> HeldPorts:
     if settings.http_socket is None:
         ports = {"http_port": settings.http_port, **ports}
     return held_ports.hold(settings.host, ports, user.uid if user else os.geteuid())
+
+
+def _make_way(path: Path, user: Identity | None) -> None:
+    """Remove the socket of a server that was killed; give a folder with nothing else in it to whom root becomes."""
+    path.unlink(missing_ok=True)
+    if user is not None and not any(path.parent.iterdir()):
+        os.chown(path.parent, user.uid, -1)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The gateway's image answers as an unprivileged user, with nothing to write to but its own folder."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from contracts import layout
 from tests.conftest import free_ports, wait_for
+from tests.gateway.conftest import typed_triton as typed_triton  # a fixture
 from tests.gateway.tritons import Running
 from tests.gateway.whole import Whole
 from tests.images import build, debian, podman
@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
 
 DOCKERFILE = layout.ROOT / "deploy" / "gateway" / "Dockerfile"
 MOST_MB = 600
-PIXELS = {"rows": [{"IN": [[[1, 2], [3, 4]]]}]}
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +33,26 @@ def gateway_image(images: None) -> Image:
 
 
 @pytest.fixture(scope="module")
-def answering(gateway_image: Image, triton: Running) -> Iterator[tuple[Container, Whole]]:
-    """A container on the host's network, in front of a Triton."""
-    if not debian.way().host_network:
-        pytest.skip("the Triton of this test listens on the host's loopback interface")
+def answering(gateway_image: Image, typed_triton: Running) -> Iterator[tuple[Container, Whole]]:
+    """A container in front of a Triton whose socket it is given, as a neighbour on the same machine is."""
     [port, *_] = free_ports()
-    settings = {"LISTEN__HOST": "127.0.0.1", "LISTEN__PORT": str(port), "TRITON__ENDPOINTS": f"http://{triton.address}"}
-    variables = [f"--env=GATEWAY_{name}={value}" for name, value in settings.items()]
-    with started(gateway_image.identity, options=[*LOCKED, *variables]) as container:
+    socket = Path(typed_triton.address.path)
+    socket.chmod(0o777)
+    for folder in (socket.parent, *socket.parent.parents[:3]):
+        folder.chmod(0o755)
+    network, inside = ([], port) if debian.way().host_network else ([f"--publish=127.0.0.1:{port}:8080"], 8080)
+    variables = [f"--env=GATEWAY_LISTEN__PORT={inside}", "--env=GATEWAY_TRITON__ENDPOINTS=unix:/triton/http"]
+    options = [*LOCKED, *network, *variables, f"--volume={socket.parent}:/triton"]
+    with started(gateway_image.identity, options=options) as container:
         # No process of ours: what asks it is the same as for one.
         whole = Whole(Path("/"), {}, None, port)  # type: ignore[arg-type]
         wait_for(lambda: _is_live(whole) or container.state("State.Running") != "true", 60)
         assert container.state("State.Running") == "true", container.logs()
-        made = container.execute(
-            "/opt/gateway/bin/python", "-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json"
-        )
+        create = ("-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json")
+        made = container.execute("/opt/gateway/bin/python", *create)
         assert made.returncode == 0, made.stderr
         whole._keys[()] = json.loads(made.stdout)["key"]
-        time.sleep(2.5)
+        wait_for(lambda: whole.ask("GET", "/v1/models").status == 200, 20)
         yield container, whole
 
 
@@ -65,14 +66,14 @@ def test_it_is_slim_and_no_model_or_key_is_in_it(gateway_image: Image) -> None:
 
 def test_it_answers_records_and_is_healthy(answering: tuple[Container, Whole]) -> None:
     container, gateway = answering
-    answer = gateway.ask("POST", "/v1/models/pixels/predict", PIXELS)
-    assert answer.status == 200 and answer.json["rows"] == [{"OUT": [[[1, 2], [3, 4]]]}], answer.body
+    answer = gateway.ask("POST", "/v1/models/labels/predict", {"rows": [{"image": "boot"}]})
+    assert answer.status == 200 and answer.json["rows"][0]["label"] == "boot", answer.body
     assert container.healthy()
     request_id = answer.json["request_id"]
 
     def recorded() -> bool:
         shown = container.execute("/opt/gateway/bin/python", "-m", "store", "show", request_id)
-        return "pixels" in shown.stdout
+        return "labels" in shown.stdout
 
     wait_for(recorded, 30)
 
