@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import yaml
-
 from cli.run import run_command_line
 from contracts.errors import ProjectError
 from training.data import places, staged
 from training.data.folders import replaced
+from training.data.parameters import whole
 from training.data.verdict import Outcome, Verdict
 from training.errors import DataError
 
@@ -30,9 +29,7 @@ def main() -> int:
     """Judge the tables of a family at a gate, write the data docs and, as JSON, the verdict."""
     family, name, parameters, result = sys.argv[1:]
     gate: staged.Gate = "raw" if name == "raw" else "processed"
-    held = yaml.safe_load(Path(parameters).read_text(encoding="utf-8"))
-    where = places.of(family)
-    found = judge(family, gate, held, where)
+    found = judge(family, gate, whole(Path(parameters)), places.of(family))
     Path(result).write_text(json.dumps(asdict(found)), encoding="utf-8")
     return 0
 
@@ -45,7 +42,11 @@ def judge(family: str, gate: staged.Gate, parameters: Mapping[str, Any], where: 
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:  # no file, no CSV, no such column, or type
         note = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"the {gate} data of {family} cannot be read", note=note) from error
-    suites = expected.suites(parameters)
+    try:
+        suites = expected.suites(parameters)
+    except (KeyError, TypeError, ValueError) as error:
+        note = f"{type(error).__name__}: {error}"
+        raise DataError(f"the parameters do not say what the {gate} data of {family} is to be", note=note) from error
     with replaced(where.docs / gate) as docs:
         results = _validate(family, gate, tables, suites, docs)
     return Verdict(

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -97,6 +100,13 @@ def test_parameters_that_choose_nothing_are_refused(changed: Mapping[str, object
     assert [path.name for path in raw.iterdir()] == ["flights.csv.zip"]
 
 
+@pytest.mark.parametrize("rows", [0, -1, "many", None, 1.5])
+def test_a_sample_of_nothing_is_refused(rows: object, tmp_path: Path) -> None:
+    (tmp_path / "processed" / FAMILY).mkdir(parents=True)
+    done = run(tmp_path, "sample", FAMILY, "--params", parameters_of(tmp_path, sample={"rows": rows}))
+    assert done.returncode == 1 and f"error: rows is a number from 1 on, not {rows!r}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -113,7 +123,25 @@ def test_parameters_that_are_none_are_refused(content: str | None, said: str, tm
     assert done.returncode == 1 and said in done.stderr
 
 
-@pytest.mark.parametrize("broken", ["no zip", "two members", "not UTF-8", "missing"])
+def test_only_lines_of_another_month_are_left_out(delivered: Path, tmp_path: Path) -> None:
+    """What says of no month that it is one of them is for the gate to see; names may be in quotes, lines blank."""
+    folder = tmp_path / "as it came"
+    shutil.copytree(delivered, folder)
+    columns, *lines = (folder / "weather.csv").read_text().splitlines()
+    quoted = ",".join(f'"{name}"' for name in columns.split(","))
+    at = columns.split(",").index("month")
+    january, february = (next(line for line in lines if line.split(",")[at] == month) for month in "12")
+    odd = ["", "EWR", *(",".join([*january.split(",")[:at], month, "1"]) for month in ("13", "NA", '"1"', "2.0"))]
+    (folder / "weather.csv").write_text("\n".join([quoted, january, february, *odd]))
+    with zipfile.ZipFile(folder / "flights.csv.zip", "a") as archive:
+        archive.writestr("__MACOSX/._flights.csv", "what macOS adds")
+    chosen = parameters_of(tmp_path, ingest={"source": str(folder), "months": [1, 3]})
+    done = run(tmp_path, "ingest", FAMILY, "--params", chosen)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "raw" / FAMILY / "weather.csv").read_text().splitlines() == [quoted, january, *odd]
+
+
+@pytest.mark.parametrize("broken", ["no zip", "two members", "a password", "empty", "not UTF-8", "missing"])
 def test_a_delivery_that_is_none_is_refused(delivered: Path, broken: str, tmp_path: Path) -> None:
     folder = deliveries.changed(delivered, tmp_path / "broken", "planes.csv", lambda rows: rows)
     archive = folder / "flights.csv.zip"
@@ -123,6 +151,13 @@ def test_a_delivery_that_is_none_is_refused(delivered: Path, broken: str, tmp_pa
         archive.unlink()
     elif broken == "not UTF-8":
         (folder / "weather.csv").write_bytes(b"origin,month\n\xff,1\n")
+    elif broken == "a password":
+        held = bytearray(archive.read_bytes())
+        for mark, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+            held[held.index(mark) + at] |= 1
+        archive.write_bytes(held)
+    elif broken == "empty":
+        archive.write_bytes(b"")
     else:
         with zipfile.ZipFile(archive, "a") as opened:
             opened.writestr("more.csv", "a")
@@ -164,6 +199,39 @@ def test_a_webhook_that_does_not_answer_changes_nothing_of_the_verdict(monkeypat
     assert text.startswith("the raw data of flights did not pass its gate: 1 of 1 expectations failed")
     assert "t.expect_column_mean_to_be_between(late): found 2.0; expected " in text
     assert "the webhook was not told: 127.0.0.1: " in text and "secret" not in text
+
+
+def test_a_webhook_that_sends_on_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a redirected POST urllib makes a GET: the other address answers, and was told nothing."""
+    asked = []
+
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append("POST")
+            self.send_response(301)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append("GET")
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with HTTPServer(("127.0.0.1", 0), Moved) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        reason = webhook.tell(f"http://127.0.0.1:{server.server_port}/secret", Verdict(FAMILY, "raw", {}, (LATE,), ""))
+        server.shutdown()
+    assert reason == "127.0.0.1: Moved Permanently" and asked == ["POST"]
+
+
+def test_a_verdict_for_machines_is_json_also_where_a_figure_is_none() -> None:
+    found = Verdict(FAMILY, "raw", {"t": 0}, (replace(LATE, observed=float("nan"), examples=(float("inf"), 1)),), "")
+    told = json.loads(verdict.as_json(found), parse_constant=pytest.fail)["outcomes"][0]
+    assert told["observed"] is None and told["examples"] == [None, 1]
 
 
 def test_what_could_not_be_asked_comes_last_and_is_no_pass() -> None:
