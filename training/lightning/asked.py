@@ -76,3 +76,23 @@ class CheckSteps(pl.Callback):
                     note="a one-cycle schedule has fallen to nothing by its end, and cannot go beyond",
                     hint="resume with the flags that it was begun with, or begin a new run with more epochs",
                 )
+
+
+class WeighLastStep(pl.Callback):
+    """A callback that makes the last step of an epoch the mean of its own batches, of which it may have fewer.
+
+    Lightning divides their gradients by as many as the other steps have.
+    """
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Multiply the gradients of such a step, before they are clipped."""
+        together = trainer.accumulate_grad_batches
+        own = trainer.fit_loop.epoch_loop.batch_progress.current.ready % together
+        if not own:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(together / own)

@@ -109,8 +109,8 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(asked.CheckSteps(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
-                    *(LearningRateMonitor("epoch"), keeper),
+                    *(asked.CheckSteps(), asked.WeighLastStep(), RecordLineage(family.name), LogMetric(family.spec)),
+                    *(SeedEpochs(), LearningRateMonitor("epoch"), keeper),
                     *([ReportToSearch(self._trial, family.spec)] if self._trial else []),
                 ],
                 "enable_model_summary": False,
@@ -169,7 +169,9 @@ class _CLI(LightningCLI):
             kwargs |= {"sync_batchnorm": False, "plugins": [SharedBatchNorm(), *filter(None, others)]}
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, ValueError, RuntimeError) as error:
+            if type(error) is RuntimeError and "SLURM" not in str(error):  # of the variables that a job of it has
+                raise
             raise TrainingError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:

@@ -109,6 +109,46 @@ def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(fits: Fits
         torch.testing.assert_close(tensor, states[1]["state_dict"][key], rtol=1e-3, atol=1e-5, msg=key)
 
 
+def test_the_last_step_of_an_epoch_is_the_mean_of_the_batches_that_it_has(tmp_path: Path) -> None:
+    """Of five batches, two together: the third step has one, and Lightning would halve what it learns from it."""
+    import pytorch_lightning as pl
+    import torch
+
+    from training.lightning.asked import WeighLastStep
+
+    class Sum(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.weight * batch[0]  # whose gradient is the batch
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    module = Sum()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, accumulate_grad_batches=2, callbacks=[WeighLastStep()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(torch.tensor([1.0, 3.0, 5.0, 7.0, 100.0])))
+    assert trainer.global_step == 6
+    assert module.weight.item() == -2 * (2 + 6 + 100)
+
+
+def test_variables_of_a_slurm_job_that_contradict_each_other_are_a_mistake_and_no_bug(
+    fits: Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.lightning import cli
+
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "fit", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(TrainingError, match="--ntasks=2"):
+        cli.run("fit", "flights", None, [])
+
+
 @pytest.mark.heavy
 def test_the_profilers_report_is_an_artifact_of_the_run(fits: Fits) -> None:
     folder = fits.fit("--trainer.max_steps", "2", "--trainer.profiler", "simple")
