@@ -12,6 +12,7 @@ from training import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHALLENGER = "challenger"  # the alias of what was exported last
 FOLDER = "release"  # among the artifacts of a model version's run
@@ -21,7 +22,8 @@ DIGEST = "manifest_sha256"  # the tag by which a model version is known
 def register(release: Manifest, directory: Path) -> str:
     """Register the version published in `directory` as its family's next model version and challenger.
 
-    The same manifest is registered once: after that its model version becomes the challenger again.
+    The same manifest is registered once: after that its model version becomes the challenger again, unless its run
+    was removed from MLflow.
 
     Returns:
         Its name in the registry, "models:/FAMILY/3".
@@ -32,7 +34,7 @@ def register(release: Manifest, directory: Path) -> str:
     digest = manifest.sha256(directory / manifest.FILE_NAME)
     with store.opened(f"register {layout.shown(directory)}") as client:
         same = f"name = '{release.family}' and tags.manifest_sha256 = '{digest}'"
-        known = client.search_model_versions(same)
+        known = [found for found in client.search_model_versions(same) if has_run(client, found)]
         if known:
             version = str(known[0].version)
             _complete(client, known[0].run_id, directory)
@@ -40,6 +42,21 @@ def register(release: Manifest, directory: Path) -> str:
             version = _add(client, release, directory, _tags(release, digest))
         client.set_registered_model_alias(release.family, CHALLENGER, version)
     return f"models:/{release.family}/{version}"
+
+
+def has_run(client: "MlflowClient", found: "ModelVersion") -> bool:
+    """Tell whether a model version has its run still, with the files: `mlflow gc` removes runs that were deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not found.run_id:
+        return True  # registered by hand, without one
+    try:
+        client.get_run(found.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[str, str]) -> str:
