@@ -64,7 +64,7 @@ def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[
     from mlflow.entities import Metric, Param
 
     name = f"export {release.model} v{release.version}"
-    run = client.create_run(_experiment(client, release.family), run_name=name, tags=tags)
+    run = client.create_run(tracking.experiment(client, release.family), run_name=name, tags=tags)
     run_id, status, now = run.info.run_id, "FAILED", int(time.time() * 1000)
     try:
         client.log_batch(
@@ -100,14 +100,6 @@ def _complete(client: "MlflowClient", run_id: str | None, directory: Path) -> No
     """Log the files of a registered release again where they were lost, as in a container that is no more."""
     if run_id and not tracking.files_of(client, run_id).list_artifacts(FOLDER):
         tracking.upload(client, run_id, directory, FOLDER)
-
-
-def _experiment(client: "MlflowClient", family: str) -> str:
-    """Return the id of the family's experiment, the one its training runs are in; make it if it is missing."""
-    found = client.get_experiment_by_name(family)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(family, artifact_location=tracking.artifact_location()))
 
 
 def _metrics(release: Manifest) -> dict[str, float]:
