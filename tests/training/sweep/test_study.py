@@ -105,7 +105,7 @@ def test_a_storage_of_another_optuna_is_said_and_left_as_it_is(tmp_path: Path, m
         assert [*database.iterdump()] == before
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden"])
+@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "a" * 101])
 def test_a_name_is_a_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(SweepError, match="a study cannot be called"):
         study(tmp_path, search(tmp_path), monkeypatch, name)
