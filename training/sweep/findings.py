@@ -144,8 +144,9 @@ def tell(found: Findings, asked: int, took_s: float, *, as_json: bool) -> None:
     tables.console(110).print(table)
     counts = {state: sum(t.state == state for t in found.trials) for state in TrialState}
     minutes, seconds = divmod(round(took_s), 60)
+    asked = max(asked, len(found.trials))  # where it was asked for more before
     print(
-        f"{found.study.name}: {counts[TrialState.COMPLETE]} of {max(asked, len(found.trials))} trials ran to their end, "
+        f"{found.study.name}: {counts[TrialState.COMPLETE]} of {asked} trials ran to their end, "
         f"{counts[TrialState.PRUNED]} were stopped early, {counts[TrialState.FAIL]} failed; "
         f"{minutes} min {seconds:02d} s"
     )

@@ -89,7 +89,9 @@ def open_study(name: str, search: Search, address: str, spec: ModelSpec) -> Stud
         SweepError: the database cannot be reached, or the study there is of another search.
     """
     if not _NAME.fullmatch(name):
-        raise SweepError(f"a study cannot be called {name!r}", note="letters, digits, and . _ - behind the first, 100 at most")
+        raise SweepError(
+            f"a study cannot be called {name!r}", note="letters, digits, and . _ - behind the first, 100 at most"
+        )
     with opened_alone(address) as storage:  # two that begin at once begin one
         identity = _begun(storage, name, search, spec)
         folder = layout.searches() / name
