@@ -76,6 +76,8 @@ def test_a_run_to_try_everything_once_leaves_nothing(fits: Fits, capsys: pytest.
         (("--trainer.precision", "bf16-true"), "trains weights of 16 bits"),
         (("--trainer.strategy", "nothing"), "invalid strategy name"),
         (("--trainer.accumulate_grad_batches", "13"), "a step of 13 batches is more than an epoch's 12"),
+        (("--trainer.strategy", "ddp_spawn"), "hands a fit to its processes in one piece"),
+        (("--data.batch_size", "0"), "a batch of 0 samples is none"),
     ],
 )
 @pytest.mark.heavy
@@ -94,6 +96,21 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(fits:
     of_mixed, of_whole = fits.runs()
     [(_, mixed_loss)], [(_, loss)] = fits.history(of_mixed, "train_loss"), fits.history(of_whole, "train_loss")
     assert mixed_loss == pytest.approx(loss, rel=0.01)
+
+
+@pytest.mark.heavy
+def test_weights_that_are_no_numbers_any_more_are_no_model(fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match="flights did not learn: its weights are no finite numbers any more"):
+        fits.fit("--trainer.max_epochs", "3", "--model.lr", "1e30")
+    said = capsys.readouterr().out
+    assert "Ended early: val_auc was no finite number" in said and "Next: " not in said
+    assert [run.info.status for run in fits.runs()] == ["FAILED"]
+
+
+@pytest.mark.heavy
+def test_a_fit_that_is_ended_early_says_why(fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    fits.fit("--trainer.max_epochs", "9", "--early_stopping.patience", "2", "--early_stopping.min_delta", "0.9")
+    assert "Ended early: val_auc was looked at 2 times and was no better" in capsys.readouterr().out
 
 
 @pytest.mark.heavy
