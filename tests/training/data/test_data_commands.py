@@ -183,7 +183,19 @@ def test_dvc_tracks_data_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match="DATA_DIR names another folder"):
         places.of(FAMILY)
     monkeypatch.delenv("DATA_DIR")
-    assert places.of(FAMILY).raw == layout.ROOT / "data" / "raw" / FAMILY
+    assert places.of(FAMILY).raw == (layout.ROOT / "data").resolve() / "raw" / FAMILY
+
+
+@pytest.mark.parametrize("link", ["data", "data/raw"])
+def test_dvc_keeps_nothing_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    """It would say so once the stage is done, and has replaced what was there."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(DataError, match=f"{link} is a link"):
+        places.of(FAMILY)
 
 
 def test_an_address_that_is_none_is_refused_and_not_repeated(tmp_path: Path) -> None:
