@@ -7,7 +7,6 @@ from pathlib import Path
 from contracts import layout
 from training.errors import DataError
 
-
 _STAGES = ("raw", "interim", "processed", "sample", "gates", "trained", "released")
 _LARGER = "to have the data on a larger disk, make that folder a mount, or: dvc cache dir --local /LARGER/DISK"
 
