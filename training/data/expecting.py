@@ -5,6 +5,7 @@
 
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from training.errors import DataError
 
 _EXAMPLES = 5  # of unexpected values that are kept
 _SAID = 300  # characters of an exception
+_OF_TYPES = re.compile("'str'|same type|[Cc]ould not convert|to numeric")  # what is said where numbers were expected
 
 
 def main() -> int:
@@ -53,7 +55,9 @@ def judge(family: str, gate: staged.Gate, parameters: Mapping[str, Any], where: 
         family=family,
         gate=gate,
         rows={name: len(table) for name, table in tables.items()},
-        outcomes=tuple(_outcome(name, each) for name, result in results.items() for each in result.results),
+        outcomes=tuple(
+            _outcome(name, tables[name], each) for name, result in results.items() for each in result.results
+        ),
         docs=str(where.docs / gate / "index.html"),
     )
 
@@ -84,12 +88,15 @@ def _validate(
     return found
 
 
-def _outcome(table: str, given: Any) -> Outcome:
+def _outcome(name: str, table: Any, given: Any) -> Outcome:
     told = given.to_json_dict()
     config, result = told["expectation_config"], told["result"]
     kwargs = {key: value for key, value in config["kwargs"].items() if key not in ("batch_id", "column")}
+    reason = _exception(told.get("exception_info") or {})
+    if reason is not None and _OF_TYPES.search(reason):
+        reason = texts(table, [config["kwargs"].get(key) for key in ("column", "column_A", "column_B")]) or reason
     return Outcome(
-        table=table,
+        table=name,
         expectation=config["type"],
         column=config["kwargs"].get("column"),
         expected=kwargs,
@@ -97,8 +104,21 @@ def _outcome(table: str, given: Any) -> Outcome:
         observed=result.get("observed_value"),
         unexpected=result.get("unexpected_count"),
         examples=tuple(result.get("partial_unexpected_list") or ())[:_EXAMPLES],
-        exception=_exception(told.get("exception_info") or {}),
+        exception=reason,
     )
+
+
+def texts(table: Any, columns: list[str | None]) -> str | None:
+    """Say which values made texts of a column of numbers: compared with them, nothing can be."""
+    import pandas as pd
+
+    for column in columns:
+        if column in table and not pd.api.types.is_numeric_dtype(values := table[column].dropna()):
+            odd = values[pd.to_numeric(values, errors="coerce").isna()]
+            if len(odd):
+                shown = json.dumps([str(text) for text in odd.unique()[:_EXAMPLES]])
+                return f"{column} has {len(odd):,} of {len(values):,} values that are no numbers, as {shown}"
+    return None
 
 
 def _exception(told: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ from contracts.judging.metric import AUC, BRIER, Predicted
 from contracts.samples import Group, Split
 from tests.command_lines import run_here
 from tests.training.data import deliveries
-from training.data import gate, kept, parameters, places, verdict, webhook
+from training.data import expecting, gate, kept, parameters, places, verdict, webhook
 from training.data.verdict import Outcome, Verdict
 from training.errors import DataError
 from training.families.flights.pipeline import stages
@@ -252,6 +252,13 @@ def test_what_could_not_be_asked_comes_last_and_is_no_pass() -> None:
     assert found.failed == (LATE, unasked)
     assert unasked.told == "could not be asked: the column late is not there"
     assert webhook.payload(found)["text"].count("\n") == 2  # type: ignore[attr-defined]
+
+
+def test_what_made_texts_of_numbers_is_shown() -> None:
+    """The library says that '>=' is not supported, and not which value it was."""
+    table = pd.DataFrame({"temp": ["50.0", "50,5", None, "50,5"], "dewp": [1.0, 2.0, 3.0, 4.0]})
+    assert expecting.texts(table, ["dewp", "temp"]) == 'temp has 2 of 3 values that are no numbers, as ["50,5"]'
+    assert expecting.texts(table, ["dewp", None, "gone"]) is None
 
 
 def test_a_verdict_is_read_as_it_was_written(tmp_path: Path) -> None:
