@@ -84,17 +84,27 @@ def next_steps(made: NewFamily) -> str:
         (made.folder / "config.yaml", "how it is trained; a file beside it is a preset"),
         (made.folder / "examples.py", "files to send"),
         (made.folder / "README.md", "what it is"),
+        *((made.folder / "pipeline" / name, what) for name, what in _STAGES.items() if _has(made, "pipeline", name)),
         *((model / "config.pbtxt", _TO_EDIT.get(_role(model, made.name), _TENSORS)) for model in made.serving),
     ]
     width = max(len(layout.shown(path)) for path, _ in steps)
     lines = [f"  {number:>2}. {layout.shown(path):<{width}}  {what}" for number, (path, what) in enumerate(steps, 1)]
     preset = " --preset demo" if (made.folder / "demo.yaml").is_file() else ""
-    commands = (f"training fit {made.name}{preset}", f"export {made.name}", "deploy up")
-    return "\n".join(
-        ["What to edit next, in this order:", *lines, "Then:", *(f"  python -m {command}" for command in commands)]
-    )
+    commands = [f"python -m {c}" for c in (f"training fit {made.name}{preset}", f"export {made.name}", "deploy up")]
+    if _has(made, "pipeline", "dvc.yaml"):  # from its data to its release
+        commands.insert(0, f".venv-data/bin/dvc repro {layout.shown(made.folder / 'pipeline' / 'dvc.yaml')}, or:")
+    return "\n".join(["What to edit next, in this order:", *lines, "Then:", *(f"  {command}" for command in commands)])
 
 
+def _has(made: NewFamily, *path: str) -> bool:
+    return made.folder.joinpath(*path).is_file()
+
+
+_STAGES = {
+    "dvc.yaml": "the stages of its data, what each depends on and makes; params.yaml: what a version is made of",
+    "stages.py": "how its raw data is found, cut and joined",
+    "expected_raw.py": "what is expected of that, and expected_processed.py, of what training reads",
+}
 _TENSORS = "its tensors, as the spec has them; and configs/cpu.pbtxt beside it, where there is one"
 _TO_EDIT = {
     "": "the way from a request to an answer: the steps, and which tensor goes where",
