@@ -21,7 +21,10 @@ _STEP = re.compile(r'^\s*model_name:\s*"([^"]+)"', re.MULTILINE)  # of an ensemb
 _RELEASED = ("manifest.json", "*.onnx", "*.plan")  # what tells a release from a step's source
 _LOCK = "dvc.lock"  # which data the other family's pipeline has made
 # What stands before a family's own name where that is meant. The word alone may be anything, such as a tensor's name.
-_BEFORE = r'(?:\bfamily(?:: | ?= ?")|^name: "|string_value: "|training[./]families[./]|-m (?:training \w+|export) |^# )'
+_BEFORE = (
+    r'(?:\bfamily(?:: | ?= ?")|^name: "|string_value: "|training[./]families[./]|configs/\w+/'
+    r"|-m (?:training|export|clients)(?: \w+)* |^# )"
+)
 
 
 @dataclass(frozen=True)
