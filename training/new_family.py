@@ -34,11 +34,12 @@ class NewFamily:
     name: str
     folder: Path
     serving: tuple[Path, ...]  # its models in the model repository
+    configs: tuple[Path, ...] = ()  # the folders of its presets and searches, where it has some
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All that was written or changed."""
-        return (self.folder, *self.serving, _FAMILIES / "__init__.py")
+        return (self.folder, *self.configs, *self.serving, _FAMILIES / "__init__.py")
 
 
 def make(name: str, like: str, network: str | None = None) -> NewFamily:
@@ -59,10 +60,10 @@ def make(name: str, like: str, network: str | None = None) -> NewFamily:
     renamed = {model: _renamed(model, like, name) for model in models}
     if network is not None:
         renamed[spec.model] = f"{name}_{network}"
-    copies = {_FAMILIES / like: _FAMILIES / name}
-    for configs in (layout.model_params(), layout.sweeps()):
-        if (configs / like).is_dir():
-            copies[configs / like] = configs / name
+    configs = {
+        folder / like: folder / name for folder in (layout.model_params(), layout.sweeps()) if (folder / like).is_dir()
+    }
+    copies = {_FAMILIES / like: _FAMILIES / name} | configs
     copies |= {repository / model: repository / new for model, new in renamed.items()}
     if there := [new for new in copies.values() if new.exists()]:
         raise FamilyError(
@@ -75,7 +76,8 @@ def make(name: str, like: str, network: str | None = None) -> NewFamily:
         for path in _files(old)
     }
     _write(contents, tuple(copies.values()), _listed((_FAMILIES / "__init__.py").read_text(), name))
-    return NewFamily(name, copies[_FAMILIES / like], tuple(repository / new for new in sorted(renamed.values())))
+    serving = tuple(repository / new for new in sorted(renamed.values()))
+    return NewFamily(name, copies[_FAMILIES / like], serving, tuple(configs.values()))
 
 
 def next_steps(made: NewFamily) -> str:

@@ -74,6 +74,7 @@ def test_no_command_and_no_path_of_it_names_the_other_family(root: Path) -> None
     for folder in (made.folder, *made.serving, root / "configs" / "model_params" / "qzx"):
         for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".yaml", ".pbtxt")):
             assert not typed.findall(path.read_text()), path
+    assert root / "configs" / "model_params" / "qzx" in made.paths
     said = new_family.next_steps(made)
     assert f"dvc repro {made.folder / 'pipeline' / 'dvc.yaml'}" in said and "stages.py" in said
 
