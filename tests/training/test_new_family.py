@@ -52,6 +52,7 @@ def test_it_is_the_other_family_under_another_name(root: Path) -> None:
     assert lines == before[changed[0]].decode(), "one line was added"
     assert [path.relative_to(root).as_posix() for path in made.paths] == [
         "training/families/qzx",
+        "configs/sweeps/qzx",
         *(f"model_repository/qzx{role}" for role in ("", "_classifier", "_postprocess", "_preprocess")),
         "training/families/__init__.py",
     ]

@@ -196,7 +196,8 @@ class _CLI(LightningCLI):
         validated = callback.best_model_path  # type: ignore[attr-defined]  # a ModelCheckpoint
         best = Path(validated or self._last())
         # To test restores what callbacks had when the best was saved.
-        ended = "; ".join(c.told for c in self.trainer.callbacks if isinstance(c, StopEarly) and c.told)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        ended = "; ".join(c.told for c in callbacks if isinstance(c, StopEarly) and c.told)
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         lost = not_finite(self.trainer.lightning_module.state_dict())
         self._report(best, metrics, bool(validated), ended, learned=not lost)

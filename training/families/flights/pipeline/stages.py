@@ -92,7 +92,8 @@ def _source(parameters: Mapping[str, Any]) -> Path:
 
 def _of(text: str, months: list[int]) -> str:
     """Leave out the lines of other months; what is of no month that there is stays, for the gate to see."""
-    head, *lines = [*io.StringIO(text, newline="")] or [""]  # which splits where CSV does, and nowhere else
+    lines = io.StringIO(text, newline="").readlines()  # which splits where CSV does, and nowhere else
+    head = lines.pop(0) if lines else ""
     columns = [name.strip(_AROUND) for name in head.split(",")]
     if "month" not in columns:
         return text
