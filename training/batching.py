@@ -70,8 +70,13 @@ def shuffled(count: int, size: int, trainer: Trainer | None) -> Batches:
     With `--trainer.overfit_batches` every epoch has that of the first.
 
     Raises:
-        TrainingError: a batch cannot be shared evenly among the processes.
+        TrainingError: a batch is of nothing, or cannot be shared evenly among the processes.
+        DataError: there is nothing to train with.
     """
+    if count < 1:
+        raise DataError("there is nothing to train with: the training split has no samples")
+    if size < 1:
+        raise TrainingError(f"a batch of {size} samples is none", hint="--data.batch_size 1 or more")
     if size % processes():
         raise TrainingError(
             f"a batch of {size} cannot be shared evenly among {processes()} processes",

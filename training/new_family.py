@@ -21,7 +21,10 @@ _STEP = re.compile(r'^\s*model_name:\s*"([^"]+)"', re.MULTILINE)  # of an ensemb
 _RELEASED = ("manifest.json", "*.onnx", "*.plan")  # what tells a release from a step's source
 _LOCK = "dvc.lock"  # which data the other family's pipeline has made
 # What stands before a family's own name where that is meant. The word alone may be anything, such as a tensor's name.
-_BEFORE = r'(?:\bfamily(?:: | ?= ?")|^name: "|string_value: "|training[./]families[./]|-m (?:training \w+|export) |^# )'
+_BEFORE = (
+    r'(?:\bfamily(?:: | ?= ?")|^name: "|string_value: "|training[./]families[./]|configs/\w+/'
+    r"|-m (?:training|export|clients)(?: \w+)* |^# )"
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,12 @@ class NewFamily:
     name: str
     folder: Path
     serving: tuple[Path, ...]  # its models in the model repository
+    configs: tuple[Path, ...] = ()  # the folders of its presets and searches, where it has some
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All that was written or changed."""
-        return (self.folder, *self.serving, _FAMILIES / "__init__.py")
+        return (self.folder, *self.configs, *self.serving, _FAMILIES / "__init__.py")
 
 
 def make(name: str, like: str, network: str | None = None) -> NewFamily:
@@ -56,10 +60,10 @@ def make(name: str, like: str, network: str | None = None) -> NewFamily:
     renamed = {model: _renamed(model, like, name) for model in models}
     if network is not None:
         renamed[spec.model] = f"{name}_{network}"
-    copies = {_FAMILIES / like: _FAMILIES / name}
-    for configs in (layout.model_params(), layout.sweeps()):
-        if (configs / like).is_dir():
-            copies[configs / like] = configs / name
+    configs = {
+        folder / like: folder / name for folder in (layout.model_params(), layout.sweeps()) if (folder / like).is_dir()
+    }
+    copies = {_FAMILIES / like: _FAMILIES / name} | configs
     copies |= {repository / model: repository / new for model, new in renamed.items()}
     if there := [new for new in copies.values() if new.exists()]:
         raise FamilyError(
@@ -72,7 +76,8 @@ def make(name: str, like: str, network: str | None = None) -> NewFamily:
         for path in _files(old)
     }
     _write(contents, tuple(copies.values()), _listed((_FAMILIES / "__init__.py").read_text(), name))
-    return NewFamily(name, copies[_FAMILIES / like], tuple(repository / new for new in sorted(renamed.values())))
+    serving = tuple(repository / new for new in sorted(renamed.values()))
+    return NewFamily(name, copies[_FAMILIES / like], serving, tuple(configs.values()))
 
 
 def next_steps(made: NewFamily) -> str:
@@ -84,17 +89,27 @@ def next_steps(made: NewFamily) -> str:
         (made.folder / "config.yaml", "how it is trained; a file beside it is a preset"),
         (made.folder / "examples.py", "files to send"),
         (made.folder / "README.md", "what it is"),
+        *((made.folder / "pipeline" / name, what) for name, what in _STAGES.items() if _has(made, "pipeline", name)),
         *((model / "config.pbtxt", _TO_EDIT.get(_role(model, made.name), _TENSORS)) for model in made.serving),
     ]
     width = max(len(layout.shown(path)) for path, _ in steps)
     lines = [f"  {number:>2}. {layout.shown(path):<{width}}  {what}" for number, (path, what) in enumerate(steps, 1)]
     preset = " --preset demo" if (made.folder / "demo.yaml").is_file() else ""
-    commands = (f"training fit {made.name}{preset}", f"export {made.name}", "deploy up")
-    return "\n".join(
-        ["What to edit next, in this order:", *lines, "Then:", *(f"  python -m {command}" for command in commands)]
-    )
+    commands = [f"python -m {c}" for c in (f"training fit {made.name}{preset}", f"export {made.name}", "deploy up")]
+    if _has(made, "pipeline", "dvc.yaml"):  # from its data to its release
+        commands.insert(0, f".venv-data/bin/dvc repro {layout.shown(made.folder / 'pipeline' / 'dvc.yaml')}, or:")
+    return "\n".join(["What to edit next, in this order:", *lines, "Then:", *(f"  {command}" for command in commands)])
 
 
+def _has(made: NewFamily, *path: str) -> bool:
+    return made.folder.joinpath(*path).is_file()
+
+
+_STAGES = {
+    "dvc.yaml": "the stages of its data, what each depends on and makes; params.yaml: what a version is made of",
+    "stages.py": "how its raw data is found, cut and joined",
+    "expected_raw.py": "what is expected of that, and expected_processed.py, of what training reads",
+}
 _TENSORS = "its tensors, as the spec has them; and configs/cpu.pbtxt beside it, where there is one"
 _TO_EDIT = {
     "": "the way from a request to an answer: the steps, and which tensor goes where",

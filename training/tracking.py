@@ -1,6 +1,7 @@
 """MLflow's store: the one that MLFLOW_TRACKING_URI names, or ours, in the artifacts folder wherever that lies today."""
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,38 @@ def artifact_location() -> str | None:
         owners = artifact_roots.moved(database(), _files()).formerly
         return (next(iter(owners)) if len(owners) == 1 else outside / _FILES).as_uri()
     return _files().as_uri()
+
+
+def experiment(client: "MlflowClient", name: str) -> str:
+    """Return the id of an experiment; make it where there is none.
+
+    Raises:
+        TrainingError: it was deleted, and so nobody may have one of its name.
+        MlflowException: the store does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location()))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:  # else somebody else was just making it
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrainingError(
+            f"the experiment {name} was deleted in MLflow",
+            note="until it is removed for good no other may be called so",
+            hint=mlflow("experiments", "restore", "--experiment-id", found.experiment_id),
+        )
+    return str(found.experiment_id)
+
+
+def mlflow(*arguments: str) -> str:
+    """Return a command of MLflow's own, as one types it for this store."""
+    store = "" if named() else f"MLFLOW_TRACKING_URI={shlex.quote(_ours())} "
+    return f"{store}mlflow {shlex.join(arguments)}"
 
 
 def files_of(client: "MlflowClient", run_id: str) -> "ArtifactRepository":

@@ -58,9 +58,13 @@ def files(client: "MlflowClient", found: "ModelVersion") -> Checked:
         raise ApprovalError(
             f"{name} is no release", note="it was registered by hand, and nothing was proven", hint=_export(found.name)
         )
+    again = f"python -m export register {found.tags.get('model', 'MODEL')} {found.tags.get('release_version', '')}"
+    if not versions.has_run(client, found):
+        raise ApprovalError(
+            f"the run of {name} was removed from MLflow, and its files with it", hint=f"register it anew: {again}"
+        )
     stored = tracking.files_of(client, found.run_id)
     if not stored.list_artifacts(versions.FOLDER):
-        again = f"python -m export register {found.tags.get('model', 'MODEL')} {found.tags.get('release_version', '')}"
         raise ApprovalError(f"the files of {name} are not in MLflow", hint=f"log them again: {again}".strip())
     trust = signing.trust_from_environment()
     with TemporaryDirectory(prefix="approve-") as scratch:

@@ -134,7 +134,7 @@ def _find(client: "MlflowClient", family: str) -> "Run | None":
     if found is None:
         return None
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
-        raise _deleted(family, f"mlflow experiments restore --experiment-id {found.experiment_id}")
+        raise _deleted(family, tracking.mlflow("experiments", "restore", "--experiment-id", found.experiment_id))
     runs = client.search_runs([found.experiment_id], f"tags.{_TAG} = '{family}'", ViewType.ALL, 1, ["start_time ASC"])
     if not runs:
         raise _deleted(
@@ -142,7 +142,7 @@ def _find(client: "MlflowClient", family: str) -> "Run | None":
             "somebody made that experiment by hand, or emptied it: rename it",
         )
     if runs[0].info.lifecycle_stage != LifecycleStage.ACTIVE:
-        raise _deleted(family, f"mlflow runs restore --run-id {runs[0].info.run_id}")
+        raise _deleted(family, tracking.mlflow("runs", "restore", "--run-id", runs[0].info.run_id))
     return runs[0]
 
 

@@ -55,6 +55,8 @@ def opened(purpose: str) -> Iterator["MlflowClient"]:
 
 
 def _hint(said: str) -> str:
+    if "\nHint: " in said:  # an error of ours
+        return said.rpartition("\nHint: ")[2]
     if "Permission denied" in said:  # MLflow's own words, of a server with accounts
         return "your account needs a grant there, and an administrator gives it: docs/how-to/team-mlflow.md"
     if "not authenticated" in said:  # where files are concerned, MLflow 3.17 decodes passwords as ASCII

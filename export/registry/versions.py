@@ -12,6 +12,7 @@ from training import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHALLENGER = "challenger"  # the alias of what was exported last
 FOLDER = "release"  # among the artifacts of a model version's run
@@ -21,7 +22,8 @@ DIGEST = "manifest_sha256"  # the tag by which a model version is known
 def register(release: Manifest, directory: Path) -> str:
     """Register the version published in `directory` as its family's next model version and challenger.
 
-    The same manifest is registered once: after that its model version becomes the challenger again.
+    The same manifest is registered once: after that its model version becomes the challenger again, unless its run
+    was removed from MLflow.
 
     Returns:
         Its name in the registry, "models:/FAMILY/3".
@@ -32,7 +34,7 @@ def register(release: Manifest, directory: Path) -> str:
     digest = manifest.sha256(directory / manifest.FILE_NAME)
     with store.opened(f"register {layout.shown(directory)}") as client:
         same = f"name = '{release.family}' and tags.manifest_sha256 = '{digest}'"
-        known = client.search_model_versions(same)
+        known = [found for found in client.search_model_versions(same) if has_run(client, found)]
         if known:
             version = str(known[0].version)
             _complete(client, known[0].run_id, directory)
@@ -42,12 +44,27 @@ def register(release: Manifest, directory: Path) -> str:
     return f"models:/{release.family}/{version}"
 
 
+def has_run(client: "MlflowClient", found: "ModelVersion") -> bool:
+    """Tell whether a model version has its run still, with the files: `mlflow gc` removes runs that were deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not found.run_id:
+        return True  # registered by hand, without one
+    try:
+        client.get_run(found.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
 def _add(client: "MlflowClient", release: Manifest, directory: Path, tags: dict[str, str]) -> str:
     """Log a run with everything of the release and make a model version of it; return the version's number."""
     from mlflow.entities import Metric, Param
 
     name = f"export {release.model} v{release.version}"
-    run = client.create_run(_experiment(client, release.family), run_name=name, tags=tags)
+    run = client.create_run(tracking.experiment(client, release.family), run_name=name, tags=tags)
     run_id, status, now = run.info.run_id, "FAILED", int(time.time() * 1000)
     try:
         client.log_batch(
@@ -83,14 +100,6 @@ def _complete(client: "MlflowClient", run_id: str | None, directory: Path) -> No
     """Log the files of a registered release again where they were lost, as in a container that is no more."""
     if run_id and not tracking.files_of(client, run_id).list_artifacts(FOLDER):
         tracking.upload(client, run_id, directory, FOLDER)
-
-
-def _experiment(client: "MlflowClient", family: str) -> str:
-    """Return the id of the family's experiment, the one its training runs are in; make it if it is missing."""
-    found = client.get_experiment_by_name(family)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(family, artifact_location=tracking.artifact_location()))
 
 
 def _metrics(release: Manifest) -> dict[str, float]:

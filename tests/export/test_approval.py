@@ -15,6 +15,7 @@ from contracts import manifest
 from contracts.manifest import Manifest
 from contracts.trust import account as accounts
 from contracts.trust.account import Account
+from export.registry import versions
 from tests.attackers import UID, open_up
 from tests.export.approvals import (
     ALICE,
@@ -247,6 +248,22 @@ def test_a_version_that_was_deleted_or_made_by_hand_is_said(
     assert "was deleted in MLflow" in refused(approve("--version", "1"))
     client.create_model_version("fashion", "file:///somewhere")
     assert "models:/fashion/2 is no release" in refused(approve("--version", "2"))
+
+
+def test_a_release_whose_run_was_removed_is_registered_anew(
+    client: "MlflowClient", register: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    """`mlflow gc` removes what was deleted for good: the version stays, and leads to nothing."""
+    made = register()
+    run_id = client.get_model_version("fashion", "1").run_id or ""
+    client.delete_run(run_id)
+    client._tracking_client.store._hard_delete_run(run_id)
+    said = refused(approve())
+    assert "the run of models:/fashion/1 was removed from MLflow" in said
+    assert "python -m export register fashion_classifier 1" in said
+    assert versions.register(made, tmp_path / "1") == "models:/fashion/2"
+    assert approve().returncode == 0
+    assert aliases(client) == {"challenger": "2", "champion": "2", "production": "2"}
 
 
 def test_an_alias_that_somebody_moved_by_hand_is_found_and_moved_back(

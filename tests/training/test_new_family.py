@@ -18,12 +18,14 @@ from training.errors import FamilyError, TrainingError
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The families and the model repository as git has them, in a folder of their own."""
-    for path in (*tracked("training/families"), *tracked("model_repository"), *tracked("configs/sweeps")):
+    folders = ("training/families", "model_repository", "configs/sweeps", "configs/model_params")
+    for path in (path for folder in folders for path in tracked(folder)):
         copy = tmp_path / path.relative_to(layout.ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
     monkeypatch.setattr(new_family, "_FAMILIES", tmp_path / "training" / "families")
-    monkeypatch.setattr(layout, "sweeps", lambda: tmp_path / "configs" / "sweeps")
+    for name in ("sweeps", "model_params"):
+        monkeypatch.setattr(layout, name, lambda name=name: tmp_path / "configs" / name)
     monkeypatch.setenv("MODEL_REPOSITORY", str(tmp_path / "model_repository"))
     return tmp_path
 
@@ -50,6 +52,7 @@ def test_it_is_the_other_family_under_another_name(root: Path) -> None:
     assert lines == before[changed[0]].decode(), "one line was added"
     assert [path.relative_to(root).as_posix() for path in made.paths] == [
         "training/families/qzx",
+        "configs/sweeps/qzx",
         *(f"model_repository/qzx{role}" for role in ("", "_classifier", "_postprocess", "_preprocess")),
         "training/families/__init__.py",
     ]
@@ -63,6 +66,18 @@ def test_no_file_of_it_says_the_other_familys_name_but_where_the_data_has_it(roo
             if path.is_file() and path.suffix in {".py", ".pbtxt", ".yaml", ".md"}:
                 left += [line for line in path.read_text().splitlines() if re.search(rf"\b{FAMILY}(?!-mnist)\b", line)]
     assert left == ['"""What the fashion classifier promises."""'], "prose is the author's to mend"
+
+
+def test_no_command_and_no_path_of_it_names_the_other_family(root: Path) -> None:
+    """Where the word is one of its data's, as of flights, it stays; in what somebody types it does not."""
+    made = new_family.make("qzx", "flights")
+    typed = re.compile(r"-m \w+[^`\n]*? flights\b|/flights/|families\.flights\b|family: flights\b")
+    for folder in (made.folder, *made.serving, root / "configs" / "model_params" / "qzx"):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".yaml", ".pbtxt")):
+            assert not typed.findall(path.read_text()), path
+    assert root / "configs" / "model_params" / "qzx" in made.paths
+    said = new_family.next_steps(made)
+    assert f"dvc repro {made.folder / 'pipeline' / 'dvc.yaml'}" in said and "stages.py" in said
 
 
 def test_its_network_may_have_a_name_of_its_own(root: Path) -> None:

@@ -12,15 +12,13 @@ All of them, and only those that something has changed for: .venv-data/bin/dvc r
 """
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from cli import commands
 from cli.commands import Command
 from contracts import layout
-from training.data import gate, parameters, places, staged, webhook
+from training.data import gate, parameters, places, staged, verdict, webhook
 from training.data.folders import filled, replaced
 from training.errors import DataError
 
@@ -43,7 +41,7 @@ def validate(options: argparse.Namespace) -> int:
     url = webhook.address(options.webhook)
     found = gate.ask(options.family, options.gate, options.params)
     if options.json:
-        print(json.dumps(asdict(found), indent=2))
+        print(verdict.as_json(found))
     if found.failed:
         raise gate.stop(found, url)
     gate.keep(found)

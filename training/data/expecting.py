@@ -5,6 +5,7 @@
 
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -13,26 +14,24 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import yaml
-
 from cli.run import run_command_line
 from contracts.errors import ProjectError
 from training.data import places, staged
 from training.data.folders import replaced
+from training.data.parameters import whole
 from training.data.verdict import Outcome, Verdict
 from training.errors import DataError
 
 _EXAMPLES = 5  # of unexpected values that are kept
 _SAID = 300  # characters of an exception
+_OF_TYPES = re.compile("'str'|same type|[Cc]ould not convert|to numeric")  # what is said where numbers were expected
 
 
 def main() -> int:
     """Judge the tables of a family at a gate, write the data docs and, as JSON, the verdict."""
     family, name, parameters, result = sys.argv[1:]
     gate: staged.Gate = "raw" if name == "raw" else "processed"
-    held = yaml.safe_load(Path(parameters).read_text(encoding="utf-8"))
-    where = places.of(family)
-    found = judge(family, gate, held, where)
+    found = judge(family, gate, whole(Path(parameters)), places.of(family))
     Path(result).write_text(json.dumps(asdict(found)), encoding="utf-8")
     return 0
 
@@ -45,14 +44,20 @@ def judge(family: str, gate: staged.Gate, parameters: Mapping[str, Any], where: 
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:  # no file, no CSV, no such column, or type
         note = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"the {gate} data of {family} cannot be read", note=note) from error
-    suites = expected.suites(parameters)
+    try:
+        suites = expected.suites(parameters)
+    except (KeyError, TypeError, ValueError) as error:
+        note = f"{type(error).__name__}: {error}"
+        raise DataError(f"the parameters do not say what the {gate} data of {family} is to be", note=note) from error
     with replaced(where.docs / gate) as docs:
         results = _validate(family, gate, tables, suites, docs)
     return Verdict(
         family=family,
         gate=gate,
         rows={name: len(table) for name, table in tables.items()},
-        outcomes=tuple(_outcome(name, each) for name, result in results.items() for each in result.results),
+        outcomes=tuple(
+            _outcome(name, tables[name], each) for name, result in results.items() for each in result.results
+        ),
         docs=str(where.docs / gate / "index.html"),
     )
 
@@ -83,12 +88,15 @@ def _validate(
     return found
 
 
-def _outcome(table: str, given: Any) -> Outcome:
+def _outcome(name: str, table: Any, given: Any) -> Outcome:
     told = given.to_json_dict()
     config, result = told["expectation_config"], told["result"]
     kwargs = {key: value for key, value in config["kwargs"].items() if key not in ("batch_id", "column")}
+    reason = _exception(told.get("exception_info") or {})
+    if reason is not None and _OF_TYPES.search(reason):
+        reason = texts(table, [config["kwargs"].get(key) for key in ("column", "column_A", "column_B")]) or reason
     return Outcome(
-        table=table,
+        table=name,
         expectation=config["type"],
         column=config["kwargs"].get("column"),
         expected=kwargs,
@@ -96,8 +104,21 @@ def _outcome(table: str, given: Any) -> Outcome:
         observed=result.get("observed_value"),
         unexpected=result.get("unexpected_count"),
         examples=tuple(result.get("partial_unexpected_list") or ())[:_EXAMPLES],
-        exception=_exception(told.get("exception_info") or {}),
+        exception=reason,
     )
+
+
+def texts(table: Any, columns: list[str | None]) -> str | None:
+    """Say which values made texts of a column of numbers: compared with them, nothing can be."""
+    import pandas as pd
+
+    for column in columns:
+        if column in table and not pd.api.types.is_numeric_dtype(values := table[column].dropna()):
+            odd = values[pd.to_numeric(values, errors="coerce").isna()]
+            if len(odd):
+                shown = json.dumps([str(text) for text in odd.unique()[:_EXAMPLES]])
+                return f"{column} has {len(odd):,} of {len(values):,} values that are no numbers, as {shown}"
+    return None
 
 
 def _exception(told: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,19 @@ def read(path: Path, stage: str) -> Mapping[str, Any]:
     Raises:
         DataError: the file is not there or none, or says nothing of the stage.
     """
+    held = whole(path)
+    if not isinstance(held.get(stage), dict):
+        raise DataError(f"{layout.shown(path)} has no parameters of {stage}", note=f"it needs a mapping `{stage}:`")
+    found: Mapping[str, Any] = held[stage]
+    return found
+
+
+def whole(path: Path) -> Mapping[str, Any]:
+    """Return the parameters of all stages.
+
+    Raises:
+        DataError: the file is not there or none.
+    """
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -32,7 +45,4 @@ def read(path: Path, stage: str) -> Mapping[str, Any]:
             note=str(error).replace("\n", " "),
             hint="git diff shows what changed",
         ) from error
-    if not isinstance(held, dict) or not isinstance(held.get(stage), dict):
-        raise DataError(f"{layout.shown(path)} has no parameters of {stage}", note=f"it needs a mapping `{stage}:`")
-    found: Mapping[str, Any] = held[stage]
-    return found
+    return held if isinstance(held, dict) else {}

@@ -7,6 +7,9 @@ from pathlib import Path
 from contracts import layout
 from training.errors import DataError
 
+_STAGES = ("raw", "interim", "processed", "sample", "gates", "trained", "released")
+_LARGER = "to have the data on a larger disk, make that folder a mount, or: dvc cache dir --local /LARGER/DISK"
+
 
 @dataclass(frozen=True)
 class Places:
@@ -37,15 +40,11 @@ def of(family: str) -> Places:
     """Return where a family's data lies: below DATA_DIR, else data/.
 
     Raises:
-        DataError: DVC runs this, which tracks data/ by its path, and DATA_DIR names another folder.
+        DataError: DVC runs this, which tracks data/ by its path, and the data lies elsewhere.
     """
     home = layout.data()
-    if (root := os.environ.get("DVC_ROOT")) and home != (expected := Path(root, "data").resolve()):
-        raise DataError(
-            "DATA_DIR names another folder than the one whose versions DVC keeps",
-            note=f"found {home}, expected {expected}",
-            hint="unset DATA_DIR; to have the data on a larger disk, make that folder a mount",
-        )
+    if root := os.environ.get("DVC_ROOT"):
+        _see_where(home, Path(root, "data"))
     return Places(
         raw=home / "raw" / family,
         interim=home / "interim" / family,
@@ -56,3 +55,18 @@ def of(family: str) -> Places:
         released=home / "released" / family,
         docs=layout.artifacts() / "data_docs" / family,
     )
+
+
+def _see_where(home: Path, expected: Path) -> None:
+    if home != expected.resolve():
+        raise DataError(
+            "DATA_DIR names another folder than the one whose versions DVC keeps",
+            note=f"found {home}, expected {expected}",
+            hint=f"unset DATA_DIR; {_LARGER}",
+        )
+    if links := [path for path in (expected, *map(expected.joinpath, _STAGES)) if path.is_symlink()]:
+        raise DataError(
+            f"{layout.shown(links[0])} is a link, and DVC keeps nothing that lies behind one",
+            note=f"it leads to {links[0].resolve()}",
+            hint=f"a folder in its place; {_LARGER}",
+        )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ class Verdict:
         return found
 
 
+def as_json(found: Verdict) -> str:
+    """Return a verdict for whatever reads JSON, which has no NaN: null in its place, as of the mean of nothing."""
+    return json.dumps(_finite(asdict(found)), indent=2, allow_nan=False)
+
+
 def read(path: Path) -> Verdict:
     """Read a verdict that was written as JSON."""
     held = json.loads(path.read_text(encoding="utf-8"))
@@ -98,6 +103,14 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, float]]:
         yield f"{figure}({outcome.column})", outcome.observed
     elif outcome.unexpected is not None and outcome.expectation == "expect_column_values_to_not_be_null":
         yield f"missing({outcome.column})", outcome.unexpected
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 import json
 import os
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from contracts import layout
 from contracts.errors import ProjectError
@@ -33,10 +34,17 @@ def tell(url: str, verdict: Verdict) -> str | None:
     try:
         body = json.dumps(payload(verdict)).encode()
         request = Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  # see address
-        with urlopen(request, timeout=_PATIENCE_S):  # noqa: S310
+        with build_opener(_Stay).open(request, timeout=_PATIENCE_S):
             return None
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, ValueError, HTTPException) as error:
         return f"{urlsplit(url).hostname}: {getattr(error, 'reason', None) or error}"
+
+
+class _Stay(HTTPRedirectHandler):
+    """Takes a redirect for what it is, an error: urllib would ask the other address with GET, and tell it nothing."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 def payload(verdict: Verdict) -> dict[str, object]:

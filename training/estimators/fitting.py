@@ -7,8 +7,10 @@ lineage, and MLflow. A preset names the estimator, and has its arguments under `
   model: {trees: 200}
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +22,13 @@ from contracts import layout
 from contracts.judging import tasks
 from contracts.samples import Batch, Split
 from training import checkpoints, tracking
+from training.errors import TrainingError
 from training.families import Estimator, Family, Reports
 from training.lineage import Lineage, git_state
+from training.runs import beginning
 from training.runs.folder import held
 from training.runs.labels import Labels
+from training.runs.outbox import Outbox
 from training.sweep.fits import trial
 
 _SUBCOMMANDS: Mapping[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
@@ -40,11 +45,16 @@ def run(subcommand: str, family: Family, name: str, preset: Path | None, flags: 
     """Run `subcommand` (fit, validate or test) for an estimator.
 
     Raises:
-        TrainingError: there is no such estimator.
+        TrainingError: there is no such estimator; it is to go on from a checkpoint; MLflow does not answer.
         DataError: the data cannot be had.
     """
     parser = _parser(family, name)
     given = parser.parse_args([*([f"--config={preset}"] if preset else []), *flags])
+    if subcommand == "fit" and given.ckpt_path:
+        raise TrainingError(
+            f"a fit of {name} cannot be gone on with: it is fitted at once, from its beginning",
+            hint=f"leave --ckpt_path out; --preset NAME says which, as {layout.shown(layout.model_params())} has them",
+        )
     data = family.data(**given.data)
     if subcommand == "fit":
         searched = trial.current()
@@ -58,7 +68,7 @@ def run(subcommand: str, family: Family, name: str, preset: Path | None, flags: 
 def _parser(family: Family, name: str) -> ArgumentParser:
     parser = ArgumentParser(prog=f"python -m training fit {family.name} --preset {name}", description=__doc__)
     parser.add_argument("--config", action="config", help="a file with any of these")
-    parser.add_argument("--estimator", default=name, choices=list(family.estimators), help="which it is")
+    parser.add_argument("--estimator", default=name, choices=[name], help="which it is")
     parser.add_argument("--seed_everything", type=int, default=0, help="what all that is drawn begins with")
     parser.add_argument("--ckpt_path", type=str, default=None, help="a checkpoint, to validate or test")
     parser.add_class_arguments(Labels, "run")
@@ -68,41 +78,40 @@ def _parser(family: Family, name: str) -> ArgumentParser:
 
 
 def _fit(parser: ArgumentParser, family: Family, name: str, given: Any, data: Any, directory: Path) -> None:
-    from mlflow import MlflowClient
-
     started = time.monotonic()
-    client = MlflowClient(tracking_uri=tracking.open_store())
-    searched = trial.current()
-    run_id = (searched and searched.mlflow_run) or _begin(client, family, Labels(**given.run), directory.name)
+    outbox = _begin(family, Labels(**given.run), directory)
     try:
         parameters = dict(given.model)
-        commit, dirty = git_state()
-        came = Lineage(family.name, data.fingerprint, commit, dirty, run_id, tracking.account())
-        for key, tag in came.tags().items():
-            client.set_tag(run_id, key, tag)
-        for key, value in {"estimator": name, **parameters}.items():
-            client.log_param(run_id, key, value)
-        estimator = family.estimators[name](**parameters)
-        if searched and isinstance(estimator, Reports):
-            estimator.report = searched.report
-        estimator.fit(data.split("train"), data.split("val"), given.seed_everything)
-        figures = _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
-        for key, value in figures.items():
-            client.log_metric(run_id, key, value)
+        came = Lineage(family.name, data.fingerprint, *git_state(), outbox.run_id, tracking.account())
+        outbox.tags(came.tags())
+        outbox.parameters({"estimator": name, **parameters})
+        estimator, figures = _trained(family, name, given, data)
         checkpoints.write(directory / "best.ckpt", name, parameters, estimator.state(), came, data.hparams)
         parser.save(given, str(directory / "config.yaml"), skip_none=False, overwrite=True)
+        outbox.metrics(figures, 0)
         for path in (directory / "best.ckpt", directory / "config.yaml"):
-            tracking.upload(client, run_id, path, "checkpoint")
-        if searched:
+            outbox.file(path, "checkpoint")
+        if searched := trial.current():
             _finish(searched, estimator, family, data, figures)
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
+    except BaseException as error:
+        outbox.status("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
         raise
-    client.set_terminated(run_id)
+    outbox.status("FINISHED")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"\nTrained {family.name}, {name}, in {minutes} min {seconds:02d} s: {_told(figures)}")
     print(f"Checkpoint: {layout.shown(directory / 'best.ckpt')}")
+    if not outbox.send():
+        print(f"MLflow was not told all. When it is back: python -m training send {layout.shown(directory)}")
     print(f"Next: python -m export {family.name}")
+
+
+def _trained(family: Family, name: str, given: Any, data: Any) -> tuple[Estimator, dict[str, float]]:
+    """Fit an estimator; return it with its figures."""
+    estimator = family.estimators[name](**given.model)
+    if (searched := trial.current()) and isinstance(estimator, Reports):
+        estimator.report = searched.report
+    estimator.fit(data.split("train"), data.split("val"), given.seed_everything)
+    return estimator, _figures(estimator, family, data, "val") | _figures(estimator, family, data, "test")
 
 
 def _finish(searched: trial.Trial, estimator: Estimator, family: Family, data: Any, figures: dict[str, float]) -> None:
@@ -114,13 +123,23 @@ def _finish(searched: trial.Trial, estimator: Estimator, family: Family, data: A
     searched.finish(trial.Result(value, figures, data.fingerprint, cost))
 
 
-def _begin(client: Any, family: Family, labels: Labels, name: str) -> str:
-    known = client.get_experiment_by_name(family.name)
-    if known is not None:
-        experiment = known.experiment_id
-    else:
-        experiment = client.create_experiment(family.name, artifact_location=tracking.artifact_location())
-    return str(client.create_run(experiment, run_name=labels.name or name, tags=labels.as_tags()).info.run_id)
+def _begin(family: Family, labels: Labels, folder: Path) -> Outbox:
+    """Begin a run of MLflow's, or go on with the one that a search made; return what tells it.
+
+    Raises:
+        TrainingError: MLflow does not answer; nothing is trained yet.
+    """
+    from mlflow import MlflowClient
+
+    beginning.be_impatient()
+    store, searched = tracking.open_store(), trial.current()
+    with beginning.answers(store):
+        client = MlflowClient(tracking_uri=store)
+        run_id = searched.mlflow_run if searched else None
+        if not run_id:
+            experiment, called = tracking.experiment(client, family.name), labels.name or folder.name
+            run_id = client.create_run(experiment, run_name=called, tags=labels.as_tags()).info.run_id
+    return Outbox(client, run_id, folder, partial(print, file=sys.stderr))
 
 
 def _figures(estimator: Estimator, family: Family, data: Any, part: Literal["val", "test"]) -> dict[str, float]:

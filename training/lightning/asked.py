@@ -1,5 +1,6 @@
 """What the flags ask for and a fit cannot do: said before it begins, where Lightning would do something else."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,16 @@ def check(trainer: Any) -> None:
     """Check the trainer's flags.
 
     Raises:
-        TrainingError: they ask for a precision that the device, or a family, does not have.
+        TrainingError: they ask for what trains nothing, or for a precision that the device, or a family, does not have.
     """
     for flag in ("max_epochs", "max_steps", "limit_train_batches", "max_time"):
         if getattr(trainer, flag) in (0, 0.0):
             raise TrainingError(f"--trainer.{flag} 0 trains nothing", hint="test and validate judge a checkpoint")
+    if str(trainer.strategy).startswith("ddp_") and re.search("spawn|fork|notebook", str(trainer.strategy)):
+        raise TrainingError(
+            f"--trainer.strategy {trainer.strategy} hands a fit to its processes in one piece, which this one is not",
+            hint="--trainer.strategy ddp has each of them begin with the same command",
+        )
     precision = str(trainer.precision)
     if on_cpu(trainer) and precision in ("16-mixed", "16"):
         raise TrainingError(
@@ -76,3 +82,23 @@ class CheckSteps(pl.Callback):
                     note="a one-cycle schedule has fallen to nothing by its end, and cannot go beyond",
                     hint="resume with the flags that it was begun with, or begin a new run with more epochs",
                 )
+
+
+class WeighLastStep(pl.Callback):
+    """A callback that makes the last step of an epoch the mean of its own batches, of which it may have fewer.
+
+    Lightning divides their gradients by as many as the other steps have.
+    """
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Multiply the gradients of such a step, before they are clipped."""
+        together = trainer.accumulate_grad_batches
+        own = trainer.fit_loop.epoch_loop.batch_progress.current.ready % together
+        if not own:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(together / own)

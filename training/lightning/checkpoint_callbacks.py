@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.cli import SaveConfigCallback
 
 from contracts import layout
@@ -67,8 +68,21 @@ class StopEarly(EarlyStopping):
         return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode}!r}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what a checkpoint has, but for its patience."""
+        """Go on from what a checkpoint has, but for its patience, and for why that fit may have ended."""
         super().load_state_dict({**state_dict, "patience": self.patience})
+        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+
+    @property
+    def told(self) -> str | None:
+        """Say why the fit ended before its last epoch, if this ended it."""
+        if self.stopping_reason == EarlyStoppingReason.NOT_STOPPED:
+            return None
+        if self.stopping_reason == EarlyStoppingReason.NON_FINITE_METRIC:
+            return f"{self.monitor} was no finite number"
+        if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            times = "once" if self.wait_count == 1 else f"{self.wait_count} times"
+            return f"{self.monitor} was looked at {times} and was no better (--early_stopping.patience)"
+        return f"{self.monitor} has passed a threshold of --early_stopping"
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the figure, unless there is no validation to have one."""

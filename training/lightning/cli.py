@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
+from torch.distributed import DistNetworkError
 
 from contracts import layout
 from training import checkpoints, families
@@ -29,6 +30,7 @@ from training.lightning.run_logger import RunLogger
 from training.lightning.trial_callback import ReportToSearch, finish
 from training.runs.folder import held
 from training.runs.labels import Labels
+from training.states import not_finite
 from training.sweep.fits import trial
 
 _NAME = "mlflow.runName"
@@ -72,6 +74,12 @@ def run(subcommand: str, family: str, preset: str | None, flags: list[str]) -> N
             _fit(chosen, args, folder, resumed)
     except MisconfigurationException as error:  # what Lightning calls a mistake in the flags
         raise TrainingError(" ".join(str(error).split())) from error
+    except DistNetworkError as error:
+        raise TrainingError(
+            "the processes of this fit cannot reach each other",
+            note=str(error).strip().splitlines()[0],
+            hint="MASTER_ADDR and MASTER_PORT, where they are set, name this machine and a port that is free",
+        ) from error
 
 
 def _fit(family: families.Family, args: list[str], folder: Path, resumed: Checkpoint | None) -> None:
@@ -109,8 +117,8 @@ class _CLI(LightningCLI):
             trainer_defaults={
                 "logger": self._mlflow(),
                 "callbacks": [
-                    *(asked.CheckSteps(), RecordLineage(family.name), LogMetric(family.spec), SeedEpochs()),
-                    *(LearningRateMonitor("epoch"), keeper),
+                    *(asked.CheckSteps(), asked.WeighLastStep(), RecordLineage(family.name), LogMetric(family.spec)),
+                    *(SeedEpochs(), LearningRateMonitor("epoch"), keeper),
                     *([ReportToSearch(self._trial, family.spec)] if self._trial else []),
                 ],
                 "enable_model_summary": False,
@@ -169,7 +177,9 @@ class _CLI(LightningCLI):
             kwargs |= {"sync_batchnorm": False, "plugins": [SharedBatchNorm(), *filter(None, others)]}
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, ValueError, RuntimeError) as error:
+            if type(error) is RuntimeError and "SLURM" not in str(error):  # of the variables that a job of it has
+                raise
             raise TrainingError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:
@@ -185,10 +195,20 @@ class _CLI(LightningCLI):
         [callback] = [c for c in self.trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
         validated = callback.best_model_path  # type: ignore[attr-defined]  # a ModelCheckpoint
         best = Path(validated or self._last())
+        # To test restores what callbacks had when the best was saved.
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        ended = "; ".join(c.told for c in callbacks if isinstance(c, StopEarly) and c.told)
         [metrics] = self.trainer.test(datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        self._report(best, metrics, bool(validated))
+        lost = not_finite(self.trainer.lightning_module.state_dict())
+        self._report(best, metrics, bool(validated), ended, learned=not lost)
         if self._trial is not None:
             finish(self._trial, self._family.spec, self.trainer, callback, metrics)
+        if lost:
+            raise TrainingError(
+                f"{self._family.name} did not learn: its weights are no finite numbers any more",
+                note=f"among them {lost[0]}",
+                hint="a lower learning rate, or --trainer.gradient_clip_val 1",
+            )
 
     def _last(self) -> str:
         """Take the last state for the best, where nothing was validated."""
@@ -202,7 +222,7 @@ class _CLI(LightningCLI):
         print(f"Next: python -m training fit {self._family.name}")
 
     @rank_zero_only
-    def _report(self, best: Path, metrics: Mapping[str, float], validated: bool) -> None:
+    def _report(self, best: Path, metrics: Mapping[str, float], validated: bool, ended: str, *, learned: bool) -> None:
         reports = profile.reports(self._folder)
         if isinstance(self.trainer.logger, RunLogger):
             outbox = self.trainer.logger.outbox
@@ -210,16 +230,21 @@ class _CLI(LightningCLI):
                 outbox.file(path, "checkpoint")
             for path in reports:
                 outbox.file(path, "profile")
+            if not learned:
+                outbox.status("FAILED")
             unsent = not outbox.send()
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"\nTrained {self._family.name} in {minutes} min {seconds:02d} s: {figures}")
+        if ended:
+            print(f"Ended early: {ended}")
         print(f"Checkpoint: {layout.shown(best)}{'' if validated else ', the last state: nothing was validated'}")
         if reports:
             print(f"Profile: {layout.shown(reports[0].parent)}")
         if isinstance(self.trainer.logger, RunLogger) and unsent:
             print(f"MLflow was not told all. When it is back: python -m training send {layout.shown(self._folder)}")
-        print(f"Next: python -m export {self._family.name}")
+        if learned:
+            print(f"Next: python -m export {self._family.name}")
 
     def _mlflow(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {

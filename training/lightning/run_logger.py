@@ -1,6 +1,5 @@
 """MLflow's logger of a run: it goes on with one that is resumed, and training outlives a MLflow that is gone."""
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,15 +11,12 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment  # type: ignor
 from pytorch_lightning.utilities import rank_zero_only
 
 from training import tracking
-from training.errors import TrainingError
-from training.runs.outbox import Outbox, first_line, without_passwords
+from training.runs import beginning
+from training.runs.outbox import Outbox
 
 if TYPE_CHECKING:  # it takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-# MLflow's own are 120 s and seven tries, each twice as late: training would stand still for minutes at a time.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
 class RunLogger(MLFlowLogger):
@@ -42,8 +38,7 @@ class RunLogger(MLFlowLogger):
         tags: dict[str, str] | None = None,
         run_id: str | None = None,
     ) -> None:
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
+        beginning.be_impatient()
         store = tracking.open_store()
         super().__init__(
             experiment_name, run_name, store, dict(tags or {}), run_id=run_id,
@@ -61,24 +56,20 @@ class RunLogger(MLFlowLogger):
         """The client, after the run was begun or found.
 
         Raises:
-            TrainingError: MLflow does not answer; nothing is trained yet.
+            TrainingError: MLflow does not answer, or has the experiment no more; nothing is trained yet.
         """
         if self._initialized:
             return self._mlflow_client
-        try:
+        with beginning.answers(str(self._tracking_uri)):
             resumed = self._found() if self._run_id else None
             if self._run_id and resumed is None:
                 _say(f"Its MLflow run, {self._run_id}, is not there any more: it goes on in a new one")
                 self._run_id = None
             if resumed is not None:
                 self._told = {name: self._history(name) for name in resumed.data.metrics}
+            elif self._experiment_id is None:
+                self._experiment_id = tracking.experiment(self._mlflow_client, str(self._experiment_name))
             client: MlflowClient = MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]  # a property
-        except Exception as error:  # whatever the client of a store raises
-            raise TrainingError(
-                f"MLflow does not answer at {without_passwords(self._tracking_uri)}",
-                note=first_line(error),
-                hint="start it; or MLFLOW_TRACKING_URI names another; or --trainer.logger false tracks nothing",
-            ) from error
         self._outbox = Outbox(client, str(self._run_id), self._folder, _say)
         self._begun = resumed is None
         return client

@@ -13,7 +13,8 @@ from contracts import layout
 from training.errors import TrainingError
 
 _SET_PDEATHSIG = 1  # <sys/prctl.h>
-_HANDED_DOWN = "TRAINING_RUN_FOLDER"  # to the processes that this one starts, to train together with
+# What is handed down to the processes that this one starts, to train together with: its folder, and who it is.
+_HANDED_DOWN, _BY = "TRAINING_RUN_FOLDER", "TRAINING_RUN_PROCESS"
 
 
 @contextmanager
@@ -30,13 +31,15 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     if handed and os.environ.get("LOCAL_RANK", "0") != "0":  # the process that started this one holds it
         # It may be killed while this one still looks for it, which it would do for half an hour.
         ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if str(os.getppid()) != os.environ.get(_BY):  # or have ended before this one got here
+            raise TrainingError("the process that this one was to train together with has ended")
         yield Path(handed)
         return
     folder = gone_on_with or _new(layout.checkpoints() / family)
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.environ[_HANDED_DOWN] = str(folder)
+        os.environ[_HANDED_DOWN], os.environ[_BY] = str(folder), str(os.getpid())
         yield folder
     except BlockingIOError as error:
         raise TrainingError(
@@ -45,7 +48,8 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
             hint="wait until it has ended, or stop it",
         ) from error
     finally:
-        os.environ.pop(_HANDED_DOWN, None)
+        for name in (_HANDED_DOWN, _BY):
+            os.environ.pop(name, None)
         os.close(lock)
         with suppress(OSError):
             folder.rmdir()  # fails where something is in it, and so does the next

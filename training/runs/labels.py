@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from training.errors import TrainingError
+from training.runs.outbox import admitted
+
 _NOTE = "mlflow.note.content"  # what MLflow's page shows of a run
 
 
@@ -20,5 +23,15 @@ class Labels:
     note: str | None = None
 
     def as_tags(self) -> dict[str, str]:
-        """Return tags and note as MLflow keeps both."""
+        """Return tags and note as MLflow keeps both.
+
+        Raises:
+            TrainingError: MLflow admits no tag of that name.
+        """
+        for name in self.tags or {}:
+            if admitted(name) != name:
+                raise TrainingError(
+                    f"--run.tags: MLflow admits no tag called {name!r}",
+                    note="a name has letters, digits, spaces, and _ - . : /, 250 at most",
+                )
         return {**(self.tags or {}), **({_NOTE: self.note} if self.note else {})}

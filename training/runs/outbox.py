@@ -5,6 +5,7 @@ A fit of days shall not end because the tracking server does. Nothing that is to
 """
 
 import json
+import posixpath
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ FILE = "unsent.jsonl"  # in the run's folder: a line with the run's id, then one
 _AGAIN_S = 30.0  # how long a MLflow that did not answer is left alone
 _A_CALL = 100  # parameters, at most
 _ACCOUNT = re.compile(r"//[^/@\s]*:[^/@\s]*@")
-_LONGEST = 6000  # characters of a parameter
+_LONGEST, _NAMED = 6000, 250  # characters of a parameter, and of a name
 
 Entry = dict[str, Any]  # {"what": "metrics", …}, as JSON has it
 
@@ -174,16 +175,24 @@ def without_passwords(text: str) -> str:
     return _ACCOUNT.sub("//", text)
 
 
+def admitted(name: str) -> str:
+    """Return a name as MLflow admits it, "recall_5" for "recall@5": it would refuse the other now, and ever after."""
+    plain = re.sub(r"[^-_.: /a-zA-Z0-9]+", "_", name)[:_NAMED]
+    is_path = plain == posixpath.normpath(plain) and plain[0] not in "./"  # that leads nowhere else
+    return plain if is_path else f"_{plain.replace('/', '_').lstrip('._')}"[:_NAMED]
+
+
 def _tell(client: "MlflowClient", run_id: str, home: Path, entry: Entry) -> None:
     from mlflow.entities import Metric, RunTag
 
     match entry:
         case {"what": "metrics", "figures": figures, "step": step, "at_ms": at_ms}:
-            client.log_batch(run_id, metrics=[Metric(key, value, at_ms, step) for key, value in figures.items()])
+            metrics = [Metric(admitted(key), value, at_ms, step) for key, value in figures.items()]
+            client.log_batch(run_id, metrics=metrics)
         case {"what": "tags", "values": values}:
-            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
+            client.log_batch(run_id, tags=[RunTag(admitted(key), value) for key, value in values.items()])
         case {"what": "parameters", "values": values}:
-            _tell_parameters(client, run_id, values)
+            _tell_parameters(client, run_id, {admitted(key): value for key, value in values.items()})
         case {"what": "file", "path": path, "folder": folder}:
             if (home / path).is_file():  # else it was removed since, and there is nothing to tell
                 tracking.upload(client, run_id, home / path, folder)

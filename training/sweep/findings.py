@@ -85,6 +85,8 @@ def of(study: Study, opened: optuna.Study) -> Findings:
         )  # fmt: skip
     sign = -1 if opened.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
     front.sort(key=lambda trial: (sign * trial.values[0], *trial.values[1:], trial.number))
+    # Workers that drew the same at the same moment have both tried it.
+    front = [t for at, t in enumerate(front) if t.params not in [other.params for other in front[:at]]]
     return Findings(study, quality(families.spec(study.search.family))[0], trials, front)
 
 
@@ -142,6 +144,7 @@ def tell(found: Findings, asked: int, took_s: float, *, as_json: bool) -> None:
     tables.console(110).print(table)
     counts = {state: sum(t.state == state for t in found.trials) for state in TrialState}
     minutes, seconds = divmod(round(took_s), 60)
+    asked = max(asked, len(found.trials))  # where it was asked for more before
     print(
         f"{found.study.name}: {counts[TrialState.COMPLETE]} of {asked} trials ran to their end, "
         f"{counts[TrialState.PRUNED]} were stopped early, {counts[TrialState.FAIL]} failed; "

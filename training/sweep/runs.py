@@ -11,6 +11,7 @@ import optuna
 
 from training import tracking
 from training.errors import SweepError
+from training.runs import beginning
 from training.sweep.study import Study
 
 _RUN = "mlflow_run"  # attribute of a study, and of a trial
@@ -32,9 +33,10 @@ class Runs:
         for name in ("alembic", "mlflow.store.db.utils"):  # they tell of every table
             logging.getLogger(name).setLevel(logging.ERROR)
         self._family = study.search.family
+        beginning.be_impatient()
         try:
             self._client = MlflowClient(tracking_uri=tracking.open_store())
-            self._experiment = self._of_family()
+            self._experiment = tracking.experiment(self._client, self._family)
             self._above = self._opened(opened, study)
         except MlflowException as error:
             raise SweepError("MLflow does not answer", note=str(error).splitlines()[0]) from error
@@ -76,12 +78,6 @@ class Runs:
             for path in files:
                 tracking.upload(self._client, self._above, path, "sweep")
             self._client.set_terminated(self._above, status)
-
-    def _of_family(self) -> str:
-        known = self._client.get_experiment_by_name(self._family)
-        if known is not None:
-            return str(known.experiment_id)
-        return str(self._client.create_experiment(self._family, artifact_location=tracking.artifact_location()))
 
     def _opened(self, opened: optuna.Study, study: Study) -> str:
         held = opened.user_attrs.get(_RUN)

@@ -12,6 +12,8 @@ search:                               and those that are searched
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,8 @@ def read(path: Path) -> Space:
         search = {str(name): _values(given) for name, given in held["search"].items()}
         fit = {str(name): typed(value) for name, value in (held.get("fit") or {}).items()}
         halving = Halving(**held["halving"]) if held.get("halving") else None
+        if halving and not (type(halving.first) is type(halving.factor) is int):
+            raise ValueError(f"halving counts in whole numbers: {held['halving']}")
         if halving and (halving.first < 1 or halving.factor < 2):
             raise ValueError("halving begins at step 1 or later, and lets one in 2 or more go on")
         return Space(path.stem, search, fit, objectives(held.get("objectives", [QUALITY])), halving)
@@ -141,15 +145,24 @@ def _values(given: Any) -> Range | Among:
         raise ValueError(f"{given} is neither {{low: …, high: …}} nor {{among: […]}}")
     if "among" in given:
         values = tuple(typed(value) for value in given["among"])
-        if len(given) > 1 or not values or len(set(values)) < len(values):
+        if not isinstance(given["among"], list) or len(given) > 1 or not values or len(set(values)) < len(values):
             raise ValueError(f"among is a list of different values, and nothing beside it: {given}")
         return Among(values)
     found = Range(**given)
     for end in (found.low, found.high, found.step or 1):
-        if isinstance(end, bool) or not isinstance(end, int | float):
+        if isinstance(end, bool) or not isinstance(end, int | float) or not isfinite(end):
             raise ValueError(f"{end!r} is not a number; YAML takes 1.0e-4 for one, and 1e-4 for a word")
     if not found.low < found.high or (found.step is not None and found.step <= 0):
         raise ValueError(f"from {found.low} to {found.high} there is nothing to search")
     if found.log and (found.low <= 0 or found.step is not None):
         raise ValueError(f"on a logarithmic scale {given} has to begin above 0, and has no step")
+    if found.step is not None:
+        _check_reached(found, found.step)
     return found
+
+
+def _check_reached(found: Range, step: float) -> None:
+    """See that steps lead from one end to the other: else Optuna would lower the upper one, and say so in a warning."""
+    low, high, by = (Decimal(str(number)) for number in (found.low, found.high, step))
+    if rest := (high - low) % by:
+        raise ValueError(f"steps of {step} from {found.low} do not end at {found.high}, but at {high - rest}")

@@ -45,8 +45,7 @@ def opened_alone(address: str) -> Iterator[RDBStorage]:
     arguments: dict[str, Any] = {"timeout": _LOCKED_S} if url.get_backend_name() == "sqlite" else {}
     layout.searches().mkdir(parents=True, exist_ok=True)
     with locked(layout.searches() / ".lock"), answers(address), _locked_for_all(url):
-        known = url.render_as_string(hide_password=False)
-        yield RDBStorage(known, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
+        yield _opened(url, {"pool_pre_ping": True, "connect_args": arguments})
 
 
 @contextmanager
@@ -68,6 +67,17 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _opened(url: URL, options: dict[str, Any]) -> RDBStorage:
+    try:
+        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    except RuntimeError as error:  # its tables are another version's
+        raise SweepError(
+            f"the search's storage {url.render_as_string(hide_password=True)} is of another version of Optuna",
+            note=str(error).partition(". ")[0],
+            hint="optuna storage upgrade --storage URL, behind a copy of it; or --storage names a new one",
+        ) from error
 
 
 def _url(address: str) -> URL:

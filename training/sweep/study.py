@@ -21,7 +21,7 @@ from training.sweep.storage import opened_alone
 
 Direction = Literal["minimize", "maximize"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _WHAT, _ID, _DATA = "search", "id", "data_fingerprint"  # attributes of a study
 _LESS: Direction = "minimize"
 _STARTUP = 10  # trials that are drawn at random, before there is something to learn from
@@ -89,7 +89,9 @@ def open_study(name: str, search: Search, address: str, spec: ModelSpec) -> Stud
         SweepError: the database cannot be reached, or the study there is of another search.
     """
     if not _NAME.fullmatch(name):
-        raise SweepError(f"a study cannot be called {name!r}", note="letters, digits, and . _ - behind the first")
+        raise SweepError(
+            f"a study cannot be called {name!r}", note="letters, digits, and . _ - behind the first, 100 at most"
+        )
     with opened_alone(address) as storage:  # two that begin at once begin one
         identity = _begun(storage, name, search, spec)
         folder = layout.searches() / name

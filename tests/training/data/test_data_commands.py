@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ from contracts.judging.metric import AUC, BRIER, Predicted
 from contracts.samples import Group, Split
 from tests.command_lines import run_here
 from tests.training.data import deliveries
-from training.data import gate, kept, parameters, places, verdict, webhook
+from training.data import expecting, gate, kept, parameters, places, verdict, webhook
 from training.data.verdict import Outcome, Verdict
 from training.errors import DataError
 from training.families.flights.pipeline import stages
@@ -97,6 +100,13 @@ def test_parameters_that_choose_nothing_are_refused(changed: Mapping[str, object
     assert [path.name for path in raw.iterdir()] == ["flights.csv.zip"]
 
 
+@pytest.mark.parametrize("rows", [0, -1, "many", None, 1.5])
+def test_a_sample_of_nothing_is_refused(rows: object, tmp_path: Path) -> None:
+    (tmp_path / "processed" / FAMILY).mkdir(parents=True)
+    done = run(tmp_path, "sample", FAMILY, "--params", parameters_of(tmp_path, sample={"rows": rows}))
+    assert done.returncode == 1 and f"error: rows is a number from 1 on, not {rows!r}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -113,7 +123,25 @@ def test_parameters_that_are_none_are_refused(content: str | None, said: str, tm
     assert done.returncode == 1 and said in done.stderr
 
 
-@pytest.mark.parametrize("broken", ["no zip", "two members", "not UTF-8", "missing"])
+def test_only_lines_of_another_month_are_left_out(delivered: Path, tmp_path: Path) -> None:
+    """What says of no month that it is one of them is for the gate to see; names may be in quotes, lines blank."""
+    folder = tmp_path / "as it came"
+    shutil.copytree(delivered, folder)
+    columns, *lines = (folder / "weather.csv").read_text().splitlines()
+    quoted = ",".join(f'"{name}"' for name in columns.split(","))
+    at = columns.split(",").index("month")
+    january, february = (next(line for line in lines if line.split(",")[at] == month) for month in "12")
+    odd = ["", "EWR", *(",".join([*january.split(",")[:at], month, "1"]) for month in ("13", "NA", '"1"', "2.0"))]
+    (folder / "weather.csv").write_text("\n".join([quoted, january, february, *odd]))
+    with zipfile.ZipFile(folder / "flights.csv.zip", "a") as archive:
+        archive.writestr("__MACOSX/._flights.csv", "what macOS adds")
+    chosen = parameters_of(tmp_path, ingest={"source": str(folder), "months": [1, 3]})
+    done = run(tmp_path, "ingest", FAMILY, "--params", chosen)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "raw" / FAMILY / "weather.csv").read_text().splitlines() == [quoted, january, *odd]
+
+
+@pytest.mark.parametrize("broken", ["no zip", "two members", "a password", "empty", "not UTF-8", "missing"])
 def test_a_delivery_that_is_none_is_refused(delivered: Path, broken: str, tmp_path: Path) -> None:
     folder = deliveries.changed(delivered, tmp_path / "broken", "planes.csv", lambda rows: rows)
     archive = folder / "flights.csv.zip"
@@ -123,6 +151,13 @@ def test_a_delivery_that_is_none_is_refused(delivered: Path, broken: str, tmp_pa
         archive.unlink()
     elif broken == "not UTF-8":
         (folder / "weather.csv").write_bytes(b"origin,month\n\xff,1\n")
+    elif broken == "a password":
+        held = bytearray(archive.read_bytes())
+        for mark, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+            held[held.index(mark) + at] |= 1
+        archive.write_bytes(held)
+    elif broken == "empty":
+        archive.write_bytes(b"")
     else:
         with zipfile.ZipFile(archive, "a") as opened:
             opened.writestr("more.csv", "a")
@@ -148,7 +183,19 @@ def test_dvc_tracks_data_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match="DATA_DIR names another folder"):
         places.of(FAMILY)
     monkeypatch.delenv("DATA_DIR")
-    assert places.of(FAMILY).raw == layout.ROOT / "data" / "raw" / FAMILY
+    assert places.of(FAMILY).raw == (layout.ROOT / "data").resolve() / "raw" / FAMILY
+
+
+@pytest.mark.parametrize("link", ["data", "data/raw"])
+def test_dvc_keeps_nothing_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    """It would say so once the stage is done, and has replaced what was there."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(DataError, match=f"{link} is a link"):
+        places.of(FAMILY)
 
 
 def test_an_address_that_is_none_is_refused_and_not_repeated(tmp_path: Path) -> None:
@@ -166,12 +213,52 @@ def test_a_webhook_that_does_not_answer_changes_nothing_of_the_verdict(monkeypat
     assert "the webhook was not told: 127.0.0.1: " in text and "secret" not in text
 
 
+def test_a_webhook_that_sends_on_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a redirected POST urllib makes a GET: the other address answers, and was told nothing."""
+    asked = []
+
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append("POST")
+            self.send_response(301)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append("GET")
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with HTTPServer(("127.0.0.1", 0), Moved) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        reason = webhook.tell(f"http://127.0.0.1:{server.server_port}/secret", Verdict(FAMILY, "raw", {}, (LATE,), ""))
+        server.shutdown()
+    assert reason == "127.0.0.1: Moved Permanently" and asked == ["POST"]
+
+
+def test_a_verdict_for_machines_is_json_also_where_a_figure_is_none() -> None:
+    found = Verdict(FAMILY, "raw", {"t": 0}, (replace(LATE, observed=float("nan"), examples=(float("inf"), 1)),), "")
+    told = json.loads(verdict.as_json(found), parse_constant=pytest.fail)["outcomes"][0]
+    assert told["observed"] is None and told["examples"] == [None, 1]
+
+
 def test_what_could_not_be_asked_comes_last_and_is_no_pass() -> None:
     unasked = replace(LATE, observed=None, exception="the column late is not there", table="a")
     found = Verdict(FAMILY, "raw", {"a": 0, "t": 3}, (unasked, LATE, replace(LATE, success=True)), "docs")
     assert found.failed == (LATE, unasked)
     assert unasked.told == "could not be asked: the column late is not there"
     assert webhook.payload(found)["text"].count("\n") == 2  # type: ignore[attr-defined]
+
+
+def test_what_made_texts_of_numbers_is_shown() -> None:
+    """The library says that '>=' is not supported, and not which value it was."""
+    table = pd.DataFrame({"temp": ["50.0", "50,5", None, "50,5"], "dewp": [1.0, 2.0, 3.0, 4.0]})
+    assert expecting.texts(table, ["dewp", "temp"]) == 'temp has 2 of 3 values that are no numbers, as ["50,5"]'
+    assert expecting.texts(table, ["dewp", None, "gone"]) is None
 
 
 def test_a_verdict_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_a_run_to_try_everything_once_leaves_nothing(fits: Fits, capsys: pytest.
         (("--trainer.precision", "bf16-true"), "trains weights of 16 bits"),
         (("--trainer.strategy", "nothing"), "invalid strategy name"),
         (("--trainer.accumulate_grad_batches", "13"), "a step of 13 batches is more than an epoch's 12"),
+        (("--trainer.strategy", "ddp_spawn"), "hands a fit to its processes in one piece"),
+        (("--data.batch_size", "0"), "a batch of 0 samples is none"),
     ],
 )
 @pytest.mark.heavy
@@ -97,6 +99,21 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(fits:
 
 
 @pytest.mark.heavy
+def test_weights_that_are_no_numbers_any_more_are_no_model(fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match="flights did not learn: its weights are no finite numbers any more"):
+        fits.fit("--trainer.max_epochs", "3", "--model.lr", "1e30")
+    said = capsys.readouterr().out
+    assert "Ended early: val_auc was no finite number" in said and "Next: " not in said
+    assert [run.info.status for run in fits.runs()] == ["FAILED"]
+
+
+@pytest.mark.heavy
+def test_a_fit_that_is_ended_early_says_why(fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    fits.fit("--trainer.max_epochs", "9", "--early_stopping.patience", "2", "--early_stopping.min_delta", "0.9")
+    assert "Ended early: val_auc was looked at 2 times and was no better" in capsys.readouterr().out
+
+
+@pytest.mark.heavy
 def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(fits: Fits) -> None:
     import torch
 
@@ -107,6 +124,46 @@ def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(fits: Fits
     assert [state["global_step"] for state in states] == [12, 12]
     for key, tensor in states[0]["state_dict"].items():
         torch.testing.assert_close(tensor, states[1]["state_dict"][key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_the_last_step_of_an_epoch_is_the_mean_of_the_batches_that_it_has(tmp_path: Path) -> None:
+    """Of five batches, two together: the third step has one, and Lightning would halve what it learns from it."""
+    import pytorch_lightning as pl
+    import torch
+
+    from training.lightning.asked import WeighLastStep
+
+    class Sum(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.weight * batch[0]  # whose gradient is the batch
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    module = Sum()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, accumulate_grad_batches=2, callbacks=[WeighLastStep()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(torch.tensor([1.0, 3.0, 5.0, 7.0, 100.0])))
+    assert trainer.global_step == 6
+    assert module.weight.item() == -2 * (2 + 6 + 100)
+
+
+def test_variables_of_a_slurm_job_that_contradict_each_other_are_a_mistake_and_no_bug(
+    fits: Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.lightning import cli
+
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "fit", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(TrainingError, match="--ntasks=2"):
+        cli.run("fit", "flights", None, [])
 
 
 @pytest.mark.heavy

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def processes(workspace: Workspace) -> list[psutil.Process]:
         if {"training", "training.__main__"} & {*(process.info["cmdline"] or ())}  # Lightning starts the second
         and here in (process.info["environ"] or {}).items()
     ]
+
+
+def test_processes_that_cannot_meet_end_with_the_reason(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for name, value in zip(("MASTER_ADDR", "MASTER_PORT"), taken.getsockname(), strict=True):
+            monkeypatch.setenv(name, str(value))
+        done = workspace.run("training", "fit", FAMILY, *SHORT, *TWO)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: the processes of this fit cannot reach each other" in done.stderr
+    wait_for(lambda: not processes(workspace), timeout_s=100)
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "the first is killed", "the second is killed"])

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Workspace
 from training.errors import TrainingError
 from training.runs import outbox
+from training.runs.labels import Labels
 from training.runs.outbox import Outbox
 
 NOBODY = "http://127.0.0.1:9"  # the port of "discard", on which nobody answers
@@ -126,3 +127,24 @@ def test_sending_to_a_mlflow_that_is_still_away_keeps_all_and_says_why(
 def test_the_command_says_how_much_it_told(workspace: Workspace) -> None:
     done = workspace.run("training", "send", workspace.root)
     assert (done.returncode, done.stdout) == (0, "There is nothing that waits\n")
+
+
+@pytest.mark.parametrize("name", ["recall@5", "../up", "/root", "a//b", "é", "", ".", "n" * 300])
+def test_a_name_that_mlflow_does_not_admit_holds_nothing_up(store: Any, tmp_path: Path, name: str) -> None:
+    """It refuses such a thing whenever it is told, and what comes behind would wait for ever."""
+    run_id = store.create_run(store.create_experiment("f")).info.run_id
+    told = Outbox(store, run_id, tmp_path, pytest.fail)
+    told.metrics({name: 0.5}, 0)
+    told.parameters({name: 1})
+    told.tags({name: "x"})
+    told.status("FINISHED")
+    run, admitted = store.get_run(run_id), outbox.admitted(name)
+    assert (run.info.status, run.data.metrics, run.data.params) == ("FINISHED", {admitted: 0.5}, {admitted: "1"})
+    assert run.data.tags[admitted] == "x"
+
+
+def test_names_that_it_admits_are_as_they_are() -> None:
+    for name in ("val_auc", "lr-AdamW/pg1", "a.b: c", "mlflow.runName"):
+        assert outbox.admitted(name) == name
+    with pytest.raises(TrainingError, match="MLflow admits no tag called 'to:do!'"):
+        Labels(tags={"to:do!": "x"}).as_tags()

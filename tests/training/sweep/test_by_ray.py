@@ -97,7 +97,10 @@ def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert max(lines.count("begun") for lines in notes(place)) == 2, "those that were under way were begun again"
 
 
-def test_a_worker_that_is_killed_costs_its_trial_a_new_start(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_costs_its_trial_a_new_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a folder for scratch whose name is too long for the sockets of Ray, as a job of a cluster may have it."""
+    (scratch := tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     place = new_workspace(tmp_path)
     with searching(place) as search:
         wait_for(lambda: halted_in_the_middle(place))

@@ -79,6 +79,17 @@ def test_the_same_command_goes_on_and_then_has_nothing_to_do(place: Workspace) -
     assert (place.root / "artifacts" / "sweeps" / "again" / "trials.csv").read_text().count("complete") == 6
 
 
+def test_a_space_that_is_exhausted_ends_with_its_best_once(place: Workspace) -> None:
+    """Two workers may draw the same at the same moment, and what there was is not tried again."""
+    few = "search:\n  model.x: {among: [0.5, 0.7]}\n"
+    done = found(place, "--study", "few", "--trials", "8", "--workers", "2", SLOW_STEPS, text=few)
+    assert [trial["state"] for trial in done["trials"]] == ["complete"] * 8
+    assert sum(trial["same_as"] is None for trial in done["trials"]) <= 4, "those of both workers, at most"
+    assert [point["parameters"] for point in done["front"]] == [{"model.x": "0.7"}]
+    again = sweep(place, "--study", "few", "--trials", "3", SLOW_STEPS, text=few)
+    assert "few: 8 of 8 trials ran to their end" in " ".join(again.stdout.split())
+
+
 def test_trials_that_fail_are_told_of_and_three_in_a_row_end_it(place: Workspace) -> None:
     failing = "search:\n  model.x: {low: 0.001, high: 0.019}\n"
     done = sweep(place, "--study", "failing", text=failing)

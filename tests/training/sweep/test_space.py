@@ -52,11 +52,16 @@ def test_a_file_says_what_is_searched_and_what_all_trials_share(tmp_path: Path) 
         ("search: {a: {min: 1, max: 2}}", "min"),
         ("search: {a: {among: []}}", "different values"),
         ("search: {a: {among: [1, 1]}}", "different values"),
+        ("search: {a: {among: adam}}", "different values"),
+        ("search: {a: {low: 0.0, high: .inf}}", "inf is not a number"),
+        ("search: {a: {low: 0.0, high: 1.0, step: 0.3}}", "steps of 0.3 from 0.0 do not end at 1.0, but at 0.9"),
+        ("search: {a: {low: 1, high: 10, step: 2}}", "but at 9"),
         ("search: {a: 3}", "3 is neither"),
         ("search: {a: {low: 1, high: 2}}\nobjectives: [speed]", "objectives are"),
         ("search: {a: {low: 1, high: 2}}\nobjectives: [latency]", "objectives are"),
         ("search: {a: {low: 1, high: 2}}\nhalving: {first: 0}", "halving begins at step 1"),
         ("search: {a: {low: 1, high: 2}}\nhalving: {rate: 3}", "rate"),
+        ("search: {a: {low: 1, high: 2}}\nhalving: {first: 1.5}", "whole numbers"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, told: str) -> None:

@@ -1,5 +1,7 @@
 """A study is one search: whoever opens it goes on with that, or is told what differs."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +93,19 @@ def test_a_storage_that_is_none_is_named_without_its_password(
     assert shown("postgresql://u:secret@h/d") == "postgresql://u:***@h/d"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden"])
+def test_a_storage_of_another_optuna_is_said_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(tmp_path, search(tmp_path), monkeypatch)
+    with closing(sqlite3.connect(tmp_path / "sweeps.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+        database.commit()
+        before = [*database.iterdump()]
+        with pytest.raises(SweepError, match="is of another version of Optuna") as refused:
+            study(tmp_path, search(tmp_path), monkeypatch)
+        assert "optuna storage upgrade" in str(refused.value)
+        assert [*database.iterdump()] == before
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "a" * 101])
 def test_a_name_is_a_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(SweepError, match="a study cannot be called"):
         study(tmp_path, search(tmp_path), monkeypatch, name)

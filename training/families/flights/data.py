@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from contracts import layout
 from contracts.samples import Group, Split
 from training import batching
+from training.errors import DataError
 from training.families.flights import entities, features
 from training.families.flights.features import serving
 from training.families.flights.tables import delays, departures, prepared, source
@@ -70,6 +71,10 @@ class DataModule(pl.LightningDataModule):
         else:
             found, _ = _joined(source.locate(self.root))
         if self.rows is not None:
+            if self.rows < 1:
+                raise DataError(
+                    f"{self.rows} flights of each month are none", hint="--data.rows 1 or more; without it all"
+                )
             months = found.groupby(found["departure"].dt.month)
             found = found[months.cumcount() % (months["late"].transform("size") // self.rows).clip(lower=1) == 0]
         return found

@@ -8,6 +8,7 @@ killed, and Ray is given the others.
 import json
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,7 @@ from training.sweep.study import Study
 from training.sweep.under_way import UnderWay, beating, end, given, given_up
 
 _LOG = "ray.log"
+_LONGEST = 39  # characters of a folder for scratch: a socket's path has 107, and Ray's own part 68
 
 
 def carry_out(way: UnderWay, address: str | None) -> None:
@@ -83,7 +85,7 @@ def _before(study: Study, opened: optuna.Study) -> list[list[dict[str, Any]]]:
 def _driver(ray: Path, order: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run Ray's side, which ends with this process, however that ends."""
     theirs, ours = os.pipe()
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", **os.environ, SEARCH: str(theirs)}
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", **_scratch(), **os.environ, SEARCH: str(theirs)}
     try:
         with log.open("wb") as said:
             driver = subprocess.Popen(
@@ -98,6 +100,11 @@ def _driver(ray: Path, order: Path, log: Path) -> Iterator[subprocess.Popen[byte
     finally:
         process.end(driver)
         os.close(ours)
+
+
+def _scratch() -> dict[str, str]:
+    """Have Ray put its sockets elsewhere than in a folder whose name is too long for them, as that of a job may be."""
+    return {"RAY_TMPDIR": "/tmp"} if len(tempfile.gettempdir()) > _LONGEST else {}  # noqa: S108  # Ray's own default
 
 
 def _wait(way: UnderWay, opened: optuna.Study, left: dict[int, Claim], driver: subprocess.Popen[bytes]) -> None:
