@@ -3,7 +3,7 @@
   python -m store write                          take records from the spool to the database, until it is stopped
   python -m store status                         is the database there, what waits, what was lost
   python -m store migrate                        bring the database's schema to that of this version
-  python -m store predictions --model fashion    the newest requests and answers, a page at a time
+  python -m store predictions --model boats    the newest requests and answers, a page at a time
   python -m store show REQUEST                   one of them, with its labels and events; its whole inputs
   python -m store usage --since 2026-11-01       requests and rows by key, day and model
   python -m store retain --predictions 90        remove what is older than so many days

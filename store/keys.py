@@ -1,6 +1,6 @@
 """Callers' keys: a secret is shown once, when it is made; the store keeps its SHA-256.
 
-key, secret = await Keys(database).create("web", scopes=["fashion*:infer"])
+key, secret = await Keys(database).create("web", scopes=["boats*:infer"])
 authentic({key.id: key}, secret, time.time_ns())   # what a gateway asks of the keys in its memory
 """
 

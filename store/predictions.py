@@ -1,7 +1,7 @@
 """Requests and their answers, a page at a time, each with the labels that hold; two statements a page.
 
-page = await predictions.page(database, Wanted(model="fashion"), limit=100)
-page = await predictions.page(database, Wanted(model="fashion"), after=page.next)   # until next is None
+page = await predictions.page(database, Wanted(model="boats"), limit=100)
+page = await predictions.page(database, Wanted(model="boats"), after=page.next)   # until next is None
 """
 
 from dataclasses import dataclass, field

@@ -10,7 +10,7 @@ def prediction(number: int | str, **other: Any) -> dict[str, Any]:
     """A record with the id r<number>."""
     return {
         "kind": "prediction", "id": f"r{number}", "time": time.time_ns(), "door": "raw", "key": "web",
-        "model": "fashion", "release": "7", "arm": "main", "rows": 2, "status": 200,
+        "model": "boats", "release": "7", "arm": "main", "rows": 2, "status": 200,
         "latency_ms": 3.25, "triton_ms": 2.5, "payload": None,
         "inputs": {"image": {"bytes": 784}}, "outputs": {"label": "shoe", "score": 0.5}, **other,
     }  # fmt: skip

@@ -138,13 +138,13 @@ def test_usage_is_summed_as_asked(url: str, tmp_path: Path) -> None:
 
 def test_releases_keep_their_verdicts(url: str) -> None:
     async def play(database: Database) -> None:
-        await releases.note(database, "fashion", "1", "sha256:a")
-        await releases.note(database, "fashion", "1", "another")
-        await releases.note(database, "fashion", "2")
-        await releases.judge(database, "fashion", "2", "canary", passed=False, against="1", evidence={"p": 0.01})
+        await releases.note(database, "boats", "1", "sha256:a")
+        await releases.note(database, "boats", "1", "another")
+        await releases.note(database, "boats", "2")
+        await releases.judge(database, "boats", "2", "canary", passed=False, against="1", evidence={"p": 0.01})
         await asyncio.sleep(0.01)
-        await releases.judge(database, "fashion", "2", "canary", passed=True)
-        second, first = await releases.of(database, "fashion")
+        await releases.judge(database, "boats", "2", "canary", passed=True)
+        second, first = await releases.of(database, "boats")
         assert first.digest == "sha256:a" and not first.verdicts
         assert [each.passed for each in second.verdicts] == [True, False]
         assert await releases.of(database, "other") == []

@@ -14,7 +14,7 @@ from contracts import layout
 from store.spool import Spool, segments
 
 RECORD = {
-    "kind": "prediction", "id": "a" * 32, "time": 1, "door": "raw", "key": "deadbeef", "model": "fashion",
+    "kind": "prediction", "id": "a" * 32, "time": 1, "door": "raw", "key": "deadbeef", "model": "boats",
     "release": "7", "arm": "main", "rows": 1, "latency_ms": 3.2, "triton_ms": 2.2, "status": 200,
     "inputs": {"image": {"shape": [1, 28, 28], "bytes": 784}}, "outputs": {"label": "shoe", "score": 0.9},
     "payload": None,

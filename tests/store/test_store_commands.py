@@ -50,7 +50,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def filled(machine: Machine) -> Machine:
-    name = Samples(machine.spool, 1).keep("fashion", "r1", DAY, b"the inputs")
+    name = Samples(machine.spool, 1).keep("boats", "r1", DAY, b"the inputs")
     spooled(
         machine.spool, prediction(1, time=DAY, payload=name, caller_id="mine"),
         prediction(2, time=DAY + DAY_NS, status=503), prediction(3, time=DAY + 2 * DAY_NS, key="mobile"),

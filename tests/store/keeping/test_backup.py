@@ -38,7 +38,7 @@ def filled(url: str, folder: Path) -> None:
 
     async def more(database: Database) -> None:
         await Keys(database).create("web", ["*:infer"], {"requests": 5})
-        await releases.judge(database, "fashion", "7", "gate", passed=True, evidence={"p": 0.5})
+        await releases.judge(database, "boats", "7", "gate", passed=True, evidence={"p": 0.5})
 
     in_store(url, more)
 

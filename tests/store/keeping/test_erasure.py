@@ -26,9 +26,9 @@ def erased(url: str, folder: Path, kind: Kind, name: str) -> Erased:
 
 
 def test_a_request_is_gone_with_all_that_was_said_of_it(url: str, tmp_path: Path) -> None:
-    Folder(tmp_path / "payloads").write("fashion/2026-11-30/r1", b"x")
+    Folder(tmp_path / "payloads").write("boats/2026-11-30/r1", b"x")
     spooled(
-        tmp_path / "spool", prediction(1, payload="fashion/2026-11-30/r1"), prediction(2), label(1, "r1", 1),
+        tmp_path / "spool", prediction(1, payload="boats/2026-11-30/r1"), prediction(2), label(1, "r1", 1),
         label(2, "r2", 1), event(1, request="r1"), event(2, request="r2"), event(3),
     )  # fmt: skip
     written(url, tmp_path / "spool")
@@ -42,7 +42,7 @@ def test_a_request_is_gone_with_all_that_was_said_of_it(url: str, tmp_path: Path
 
 def test_what_is_on_its_way_does_not_come_back(url: str, tmp_path: Path) -> None:
     samples = Samples(tmp_path / "spool", rate=1)
-    waiting = samples.keep("fashion", "r1", time.time_ns(), b"inputs")
+    waiting = samples.keep("boats", "r1", time.time_ns(), b"inputs")
     spooled(tmp_path / "spool", prediction(1, payload=waiting), label(1, "r1", 1), prediction(2))
     erased(url, tmp_path, "request", "r1")
     assert written(url, tmp_path / "spool", payloads=payloads(tmp_path)).state.erased == 2

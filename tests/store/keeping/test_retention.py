@@ -83,11 +83,11 @@ def test_others_write_meanwhile(url: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_whole_inputs_go_with_their_predictions_or_before_them(url: str, tmp_path: Path) -> None:
-    names = ["fashion/1970-01-05/r1", "fashion/1970-01-06/r2", "other/1970-01-04/lost"]
+    names = ["boats/1970-01-05/r1", "boats/1970-01-06/r2", "other/1970-01-04/lost"]
     for name in names:
         Folder(tmp_path / "payloads").write(name, b"x")
-    (tmp_path / "spool" / "payloads" / "fashion" / "1970-01-01").mkdir(parents=True)
-    (tmp_path / "spool" / "payloads" / "fashion" / "1970-01-01" / "r0").write_bytes(b"it waits")
+    (tmp_path / "spool" / "payloads" / "boats" / "1970-01-01").mkdir(parents=True)
+    (tmp_path / "spool" / "payloads" / "boats" / "1970-01-01" / "r0").write_bytes(b"it waits")
     records = [prediction(number, time=(number + 3) * DAY_NS, payload=names[number - 1]) for number in (1, 2)]
     written(url, spooled(tmp_path / "spool", *records))
     policy = Policy(payloads=(NOW // DAY_NS - 5))

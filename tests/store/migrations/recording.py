@@ -59,7 +59,7 @@ async def _use(database: Database, folder: Path) -> None:
     await keys.all()
     await releases.judge(database, "m", "1", "gate", passed=True)
     await releases.of(database)
-    await predictions.page(database, predictions.Wanted(model="fashion", labelled=True))
+    await predictions.page(database, predictions.Wanted(model="boats", labelled=True))
     await predictions.story(database, "r1")
     await labels.unmatched(database, 1)
     await usage.totals(database)

@@ -43,11 +43,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_sample_is_the_share_that_was_asked_for_and_the_same_everywhere(tmp_path: Path) -> None:
     one, other = Samples(tmp_path, 0.1, {"faces": 0, "tiny": 1}), Samples(tmp_path, 0.1)
-    chosen = [name for name in map(str, range(20_000)) if one.chosen("fashion", name)]
+    chosen = [name for name in map(str, range(20_000)) if one.chosen("boats", name)]
     assert 1700 < len(chosen) < 2300
-    assert all(other.chosen("fashion", name) for name in chosen)
+    assert all(other.chosen("boats", name) for name in chosen)
     assert not any(one.chosen("faces", name) for name in chosen) and one.chosen("tiny", "7")
-    assert not any(Samples(tmp_path).chosen("fashion", name) for name in chosen), "off by default"
+    assert not any(Samples(tmp_path).chosen("boats", name) for name in chosen), "off by default"
 
 
 def test_they_come_to_their_place_and_are_read_from_wherever_they_are(place: Place, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_they_come_to_their_place_and_are_read_from_wherever_they_are(place: Pla
     content = bytes(range(256)) * 100
 
     async def play() -> None:
-        names = [samples.keep("fashion", f"r{number}", NOW, content) for number in range(3)]
+        names = [samples.keep("boats", f"r{number}", NOW, content) for number in range(3)]
         assert all(names) and samples.kept == 3
         assert await payloads.read(str(names[0])) == content, "it waits"
         assert await payloads.move() == 3 and await payloads.move() == 0
@@ -70,7 +70,7 @@ def test_they_come_to_their_place_and_are_read_from_wherever_they_are(place: Pla
     asyncio.run(play())
 
 
-@pytest.mark.parametrize(("model", "name"), [("../x", "r1"), ("fashion", "../r1"), ("fashion", ""), ("a b", "r1")])
+@pytest.mark.parametrize(("model", "name"), [("../x", "r1"), ("boats", "../r1"), ("boats", ""), ("a b", "r1")])
 def test_no_name_leads_out_of_the_folder(model: str, name: str, tmp_path: Path) -> None:
     samples = Samples(tmp_path / "spool", 1)
     assert samples.keep(model, name, NOW, b"x") is None and samples.lost == 1
@@ -79,17 +79,17 @@ def test_no_name_leads_out_of_the_folder(model: str, name: str, tmp_path: Path) 
 
 def test_a_full_disk_or_spool_costs_the_sample_and_no_request(tmp_path: Path) -> None:
     small = Samples(tmp_path / "spool", 1, limit_bytes=1000)
-    assert small.keep("fashion", "r1", NOW, b"x" * 600) and not small.keep("fashion", "r2", NOW, b"x" * 600)
+    assert small.keep("boats", "r1", NOW, b"x" * 600) and not small.keep("boats", "r2", NOW, b"x" * 600)
     full = Samples(tmp_path / "other", 1, free_bytes=1 << 60)
-    assert not full.keep("fashion", "r1", NOW, b"x") and (small.lost, full.lost) == (1, 1)
+    assert not full.keep("boats", "r1", NOW, b"x") and (small.lost, full.lost) == (1, 1)
     (tmp_path / "file").touch()
-    assert not Samples(tmp_path / "file", 1).keep("fashion", "r1", NOW, b"x")
+    assert not Samples(tmp_path / "file", 1).keep("boats", "r1", NOW, b"x")
 
 
 def test_a_place_that_is_gone_holds_up_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "payloads").touch()  # where the folder should be
     samples = Samples(tmp_path / "spool", 1)
-    name = samples.keep("fashion", "r1", NOW, b"inputs")
+    name = samples.keep("boats", "r1", NOW, b"inputs")
     spooled(tmp_path / "spool", prediction(1, payload=name))
     url, said = f"sqlite:///{tmp_path / 'store.db'}", list[str]()
 
@@ -109,7 +109,7 @@ def test_a_place_that_is_gone_holds_up_no_record(tmp_path: Path, monkeypatch: py
 
 def test_inputs_that_are_erased_on_their_way_do_not_arrive(tmp_path: Path) -> None:
     samples = Samples(tmp_path / "spool", 1)
-    assert samples.keep("fashion", "r1", NOW, b"inputs")
+    assert samples.keep("boats", "r1", NOW, b"inputs")
 
     class Slow(Folder):
         def write(self, name: str, content: bytes) -> None:
@@ -127,7 +127,7 @@ def test_an_s3_that_does_not_let_us_in_is_an_error_in_words(
     wrong = {**KEY, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_ENDPOINT_URL": s3.address, "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
-    Samples(tmp_path, 1).keep("fashion", "r1", NOW, b"x")
+    Samples(tmp_path, 1).keep("boats", "r1", NOW, b"x")
     with pytest.raises(PayloadError, match=r"cannot be reached.*SignatureDoesNotMatch"):
         asyncio.run(Payloads(tmp_path, Bucket(BUCKET, "x")).move())
     assert len(list(files(tmp_path))) == 1, "it waits"

@@ -19,8 +19,8 @@ def test_every_kind_arrives_as_it_was(url: str, tmp_path: Path) -> None:
     told = prediction(1, triton_ms=None, time=5, outputs={"scores": [0.1, 0.9], "text": "ä \u2028 ☃"})
     for record in (
         told, label(1, "r1", "shoe", time=7), event(1, value=9.5, request="r1", data={"a": [1]}, time=8),
-        {"kind": "release", "model": "fashion", "release": "7", "digest": "sha256:1", "time": 9},
-        {"kind": "usage", "key": "web", "model": "fashion", "requests": 3, "rows": 4, "failed": 3, "time": 10},
+        {"kind": "release", "model": "boats", "release": "7", "digest": "sha256:1", "time": 9},
+        {"kind": "usage", "key": "web", "model": "boats", "requests": 3, "rows": 4, "failed": 3, "time": 10},
     ):  # fmt: skip
         spool.put(record)
     spool.close()
@@ -33,7 +33,7 @@ def test_every_kind_arrives_as_it_was(url: str, tmp_path: Path) -> None:
     assert asked(url, "SELECT id, request, name, time, received FROM labels") == [("l1", "r1", "label", 7, 7)]
     assert asked(url, "SELECT id, name, value, request, entity FROM events") == [("e1", "conversion", 9.5, "r1", None)]
     assert asked(url, "SELECT release, digest, first_seen FROM releases") == [("7", "sha256:1", 9)]
-    assert asked(url, "SELECT * FROM usage") == [("web", "1970-01-01", "fashion", 4, 6, 3)]
+    assert asked(url, "SELECT * FROM usage") == [("web", "1970-01-01", "boats", 4, 6, 3)]
     assert not list(segments(tmp_path / "spool")), "what is written is removed"
     assert asked(url, "SELECT * FROM places") == []
 
