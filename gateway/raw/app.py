@@ -13,7 +13,7 @@ from gateway.errors import Refusal, UpstreamError
 from gateway.raw import paths, replies
 from gateway.raw.body import CallerGone, Limits, Receive
 from gateway.raw.headers import Given
-from gateway.raw.infer import infer
+from gateway.raw.infer import Call, infer
 from gateway.raw.paths import Path
 from gateway.raw.replies import Send
 from gateway.seen import logs
@@ -37,17 +37,20 @@ class RawDoor:
             path = paths.read(scope["method"], scope["raw_path"]) if not scope["query_string"] else None
             if path is None:
                 raise Refusal(403, "closed", "This API is not open", _OPEN)
-            await self._answer(path, Given.of(scope["headers"]), request_id, receive, send)
+            given = Given.of(scope["headers"])
+            if path.what == "infer":
+                call = Call(path, given, request_id, receive, send, replies.at_once(scope))
+                await infer(self._brain, self._limits, call)
+            else:
+                await self._answer(path, given, request_id, send)
         except Refusal as refusal:  # no answer has begun
             self._brain.metrics.refused("raw", refusal, request_id)
             await replies.refuse(send, refusal, {"X-Request-ID": request_id})
         except (CallerGone, UpstreamError, TimeoutError):
             return  # nobody is there to be told, or an answer broke off: closing the connection says so
 
-    async def _answer(self, path: Path, given: Given, request_id: str, receive: Receive, send: Send) -> None:
-        if path.what == "infer":
-            await infer(self._brain, self._limits, path, given, request_id, receive, send)
-        elif path.what == "live":
+    async def _answer(self, path: Path, given: Given, request_id: str, send: Send) -> None:
+        if path.what == "live":
             await replies.reply(send, 200, b"", {})
         elif path.what == "ready":
             report = await self._brain.readiness.report()

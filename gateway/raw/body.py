@@ -1,6 +1,5 @@
 """A request's body as it arrives: as long as it says, no longer than it may be, and not slower."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ class Limits:
 
     Attributes:
         most_bytes: Of its body.
-        pause_s: Between two pieces of it.
+        pause_s: In which its caller reads of a long answer, once the deadline has passed.
         whole_bytes: Up to so many, all of it must be here before a place is taken; more is streamed.
     """
 
@@ -86,15 +85,12 @@ class Body:
             raise refused("the inputs' binary_data_size and the length of the body contradict each other")
 
     async def _next(self) -> bytes:
-        wait_s = min(self._limits.pause_s, self._deadline.remaining_s)
-        try:
-            async with asyncio.timeout(wait_s):
-                message = await self._receive()
-        except TimeoutError:
-            detail = f"no more of it came within {self._limits.pause_s:.0f} s, or the deadline passed"
-            raise Refusal(408, "slow-request", "The request took too long to arrive", detail) from None
+        """Wait for the next piece. That it comes in time is seen to where the connection is: running/connections.py."""
+        message = await self._receive()
         if message["type"] != "http.request":
             raise CallerGone
+        if self._deadline.remaining_s <= 0:
+            raise Refusal(408, "slow-request", "The request took too long to arrive", "its deadline has passed")
         piece = bytes(message.get("body", b""))
         self._come += len(piece)
         if self._come > self._limits.most_bytes:

@@ -55,9 +55,19 @@ class Sending:
             yield piece
 
 
-async def infer(
-    brain: Brain, limits: Limits, path: Path, given: Given, request_id: str, receive: Receive, send: Send
-) -> None:
+@dataclass(frozen=True)
+class Call:
+    """A request as it arrives, and the way back."""
+
+    path: Path
+    given: Given
+    request_id: str
+    receive: Receive
+    send: Send
+    answer: replies.Answer
+
+
+async def infer(brain: Brain, limits: Limits, call: Call) -> None:
     """Answer it.
 
     Raises:
@@ -65,11 +75,12 @@ async def infer(
         CallerGone: nobody waits for one.
     """
     arrived = time.monotonic()
+    path, given, request_id = call.path, call.given, call.request_id
     caller = await brain.access.check(given.authorization)
     deadline = brain.deadline(given.values.get(TIMEOUT))
     model = await brain.model(caller, path.model, path.version, "infer")
     json_length = given.json_length
-    body = Body(receive, given.content_length, limits, deadline)
+    body = Body(call.receive, given.content_length, limits, deadline)
     request = header.read(await body.take(json_length))
     rows = fits.check(request, model)
     sending = await _read(request, rows, body, json_length, given, limits)
@@ -89,7 +100,7 @@ async def infer(
             headers["Content-Length"] = str(len(json) + request.tensor_bytes)
         sequence = f"{caller.key_id} {path.model} {request.sequence}" if request.sequence else None
         async with await admitted.infer(headers, sending.content(json), sequence) as answer:
-            await _pass_on(answer, admitted, request_id, send, limits.pause_s)
+            await _pass_on(answer, admitted, call, limits.pause_s)
         if sending.sample is not None:
             kept = (path.model, request_id, admitted.outcome.began_ns, bytes(sending.sample))
             admitted.outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
@@ -111,22 +122,24 @@ async def _read(request: Request, rows: int, body: Body, json_length: int, given
     return Sending(request, rows, body, tensors)
 
 
-async def _pass_on(answer: Answer, admitted: Admitted, request_id: str, send: Send, pause_s: float) -> None:
-    headers = {"X-Request-ID": request_id, **admitted.headers, "Server-Timing": admitted.outcome.timing()}
+async def _pass_on(answer: Answer, admitted: Admitted, call: Call, pause_s: float) -> None:
+    headers = {"x-request-id": call.request_id, **admitted.headers, "server-timing": admitted.outcome.timing()}
     if answer.status != 200:
-        await _pass_on_error(answer, headers, send)
+        await _pass_on_error(answer, headers, call.send)
         return
     for name in ("content-type", "content-length", LENGTH):
         if name in answer.headers:
             headers[name] = answer.headers[name]
     whole = answer.whole()
-    if whole is not None:
-        admitted.outcome.outputs = _outputs(whole, answer.headers.get(LENGTH))
-        answer.release()
-        await replies.start(send, 200, headers)
-        await send({"type": "http.response.body", "body": whole})
+    if whole is None:
+        await _stream(answer, admitted, headers, call.send, pause_s)
         return
-    await _stream(answer, admitted, headers, send, pause_s)
+    admitted.outcome.outputs = _outputs(whole, answer.headers.get(LENGTH))
+    answer.release()
+    headers["content-length"] = str(len(whole))
+    if not call.answer(200, headers, whole):
+        await replies.start(call.send, 200, headers)
+        await call.send({"type": "http.response.body", "body": whole})
 
 
 async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send, pause_s: float) -> None:

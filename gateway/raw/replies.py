@@ -8,6 +8,19 @@ from gateway.errors import Refusal
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+# Of a request's scope, an extension of gateway/running/connections.py: answers at once, or says that it cannot.
+ANSWER = "gateway.answer"
+Answer = Callable[[int, Mapping[str, str], bytes], bool]
+
+
+def _cannot(status: int, headers: Mapping[str, str], body: bytes) -> bool:
+    return False
+
+
+def at_once(scope: Mapping[str, Any]) -> Answer:
+    """Return what answers a request at once where the server can."""
+    found: Answer = (scope.get("extensions") or {}).get(ANSWER, _cannot)
+    return found
 
 
 async def refuse(send: Send, refusal: Refusal, more: Mapping[str, str] | None = None) -> None:

@@ -12,11 +12,15 @@
 import asyncio
 import json
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from gateway.raw.replies import ANSWER
 
 _PIECE = 256 * 1024  # asyncio reads so much at once: headers, and the begin of a body
 _TOO_LONG = "the headers are too long"
@@ -30,6 +34,7 @@ class Guard:
         most_connections: More are told to come back.
         header_bytes: Of a request's line and headers.
         header_s: From the first byte of a request, or the connection's begin, to the end of its headers.
+        body_s: Between two pieces of its body, while somebody waits for them.
         linger_s: For the rest of a body whose request was answered already.
         draining: Answers end their connections.
     """
@@ -37,6 +42,7 @@ class Guard:
     most_connections: int = 2048
     header_bytes: int = 32 * 1024
     header_s: float = 10.0
+    body_s: float = 10.0
     linger_s: float = 2.0
     draining: bool = False
 
@@ -82,11 +88,15 @@ class _Guarded(HttpToolsProtocol):
                 self._refuse(431, _TOO_LONG)
                 return
         super().data_received(data)
-        if self._in_headers and self._piece_bytes and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._in_headers and self._piece_bytes:
             if self._piece_bytes > self.guard.header_bytes:
                 self._refuse(431, _TOO_LONG)
             elif self._timer is None:
                 self._start_timer(self.guard.header_s)
+        elif self._in_body and not self.cycle.response_complete:
+            self._start_timer(self.guard.body_s, self._slow_body)
 
     def send_400_response(self, msg: str) -> None:
         if self._header_bytes > self.guard.header_bytes:
@@ -135,9 +145,28 @@ class _Guarded(HttpToolsProtocol):
                 if cycle.response_started and not cycle.response_complete:
                     self.transport.abort()  # to close would wait for who does not read
 
+        cycle.scope["extensions"] = {ANSWER: partial(self._answer, cycle)}
         self._asking = self.loop.create_task(cycle.run_asgi(unless_gone))
         self._asking.add_done_callback(self.tasks.discard)
         self.tasks.add(self._asking)
+
+    def _answer(self, cycle: RequestResponseCycle, status: int, headers: Mapping[str, str], body: bytes) -> bool:
+        """Write an answer that is here as a whole at once: as two messages of ASGI do, at a third of their cost."""
+        if cycle.disconnected or cycle.response_started or self.flow.write_paused:
+            return False
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if not cycle.keep_alive:
+            lines.append("connection: close\r\n")
+        own = b"".join([name + b": " + value + b"\r\n" for name, value in cycle.default_headers])
+        head = b"".join((STATUS_LINE[status], own, "".join(lines).encode("latin-1"), b"\r\n"))
+        cycle.waiting_for_100_continue = False
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(head + body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _count(self, size: int) -> None:
         self._header_bytes += size
@@ -152,9 +181,19 @@ class _Guarded(HttpToolsProtocol):
         self.transport.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode())
         self.transport.close()
 
-    def _start_timer(self, seconds: float) -> None:
+    def _start_timer(self, seconds: float, end: Callable[[], None] | None = None) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self._close)
+        self._timer = self.loop.call_later(seconds, end or self._close)
+
+    def _slow_body(self) -> None:
+        """End a request whose body stopped coming, unless it is this side that does not read."""
+        self._timer = None
+        if self.flow.read_paused:
+            self._start_timer(self.guard.body_s, self._slow_body)
+        elif self.cycle.response_started:
+            self._close()
+        else:
+            self._refuse(408, f"no more of the request came within {self.guard.body_s:g} s")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -50,7 +50,7 @@ def _alone(gateway: Gateway, listener: socket.socket) -> int:
     settings = gateway.settings
     logs.configure(levels=levels.read(settings.environment, settings.seen.log_level), style=settings.seen.log_format)
     limits, listen = settings.limits, settings.listen
-    guard = Guard(limits.connections, header_s=limits.header_timeout_s)
+    guard = Guard(limits.connections, header_s=limits.header_timeout_s, body_s=limits.body_timeout_s)
     config = uvicorn.Config(
         gateway,
         http=guarded(guard),

@@ -243,7 +243,7 @@ def fuzz(door: Gateway, triton: Running, cases: Sequence[Fuzzed]) -> "Counter[st
     return counted
 
 
-_QUICK: dict[str, Any] = {"limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, linger_s=0.3)}
+_QUICK: dict[str, Any] = {"limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, body_s=0.3, linger_s=0.3)}
 
 
 def test_made_up_requests_end_nothing_and_reach_nobody(triton: Running) -> None:

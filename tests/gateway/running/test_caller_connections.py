@@ -18,7 +18,7 @@ from tests.deploy.echoes import LENGTH, PIXELS, Echo, strings
 from tests.gateway.served import KEY, Gateway, gateway, process, read_all
 from tests.gateway.tritons import Running
 
-_GUARD = Guard(most_connections=20, header_bytes=4096, header_s=0.5, linger_s=0.3)
+_GUARD = Guard(most_connections=20, header_bytes=4096, header_s=0.5, body_s=0.5, linger_s=0.3)
 _HEADER = PIXELS.header()
 _HEAD = f"POST {PIXELS.path} HTTP/1.1\r\nHost: x\r\n{LENGTH}: {len(_HEADER)}\r\n"
 _AUTHORIZED = f"{_HEAD}Authorization: Bearer gk_all\r\n"
