@@ -11,7 +11,7 @@ from statistics import quantiles
 from benchmarks.errors import MeasurementError
 from benchmarks.gateway.sides import MODEL, Side
 
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 
 

@@ -16,6 +16,7 @@ from gateway.errors import BrokenError, GoneError, LateError
 from gateway.triton.address import Address
 
 HIGH_WATER = 256 * 1024  # bytes of an answer that wait for their reader; beyond it Triton's socket is not read
+_COPIED = 16 * 1024  # bytes of a request up to which one piece is cheaper than two
 MOST_HEADERS = 100  # of an answer
 CONNECT_S = 2.0
 # A machine without power, or behind a broken cable, says nothing: after some 4 s without a sign of it the connection
@@ -117,9 +118,10 @@ class Connection(asyncio.Protocol):
         timer = self._loop.call_at(deadline, self._late)
         try:
             if isinstance(body, bytes):
-                self._transport.write(head + body if len(body) < HIGH_WATER else head)
-                if len(body) >= HIGH_WATER:
-                    self._transport.write(body)
+                if len(body) < _COPIED:
+                    self._transport.write(head + body)
+                else:
+                    self._transport.writelines((head, body))
             else:
                 self._transport.write(head)
                 await self._send(body)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from gateway.brain.admission import Admission, Room
@@ -169,23 +170,24 @@ def test_a_triton_that_stops_costs_no_request(triton: Running, tmp_path: Path) -
 
         async def main() -> list[int]:
             mind, seen = brain(triton, stopping)
-            ended = asyncio.get_running_loop().time() + 2.5
+            mind.access.rows = -(10**9)  # type: ignore[attr-defined]  # as many as it takes
             statuses = []
 
             async def ask_on() -> None:
-                while asyncio.get_running_loop().time() < ended:
+                while stopping.process.status() != psutil.STATUS_ZOMBIE:
                     statuses.append((await ask(mind, "queued", batch=True))[0])
 
             asking = [asyncio.create_task(ask_on()) for _ in range(8)]
-            await asyncio.sleep(0.5)
+            while {str(stopping.address)} - {outcome.endpoint for outcome in seen.outcomes}:
+                await asyncio.sleep(0.01)
             stopping.process.send_signal(signal.SIGTERM)
             await asyncio.gather(*asking)
-            assert {str(stopping.address), str(triton.address)} == {outcome.endpoint for outcome in seen.outcomes}
+            assert seen.outcomes[-1].endpoint == str(triton.address)
             await mind.endpoints.close()
             return statuses
 
         statuses = asyncio.run(main())
-        assert len(statuses) > 50 and set(statuses) == {200}, statuses
+        assert set(statuses) == {200}
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -109,6 +109,7 @@ def fuzzed(chance: random.Random, number: int) -> Fuzzed:
     content = text + behind.content
     ordinary = f"POST {behind.path} HTTP/1.1\r\nHost: x\r\n{_KEY}{LENGTH}: {len(text)}\r\n"
     ordinary += f"Content-Length: {len(content)}\r\n\r\n"
+    has_key = has_key or b"Bearer gk_pixels" in head  # a line that was put in
     return Fuzzed(head + body + ordinary.encode() + content, has_key, mutant.read(), behind, valid)
 
 
@@ -238,7 +239,7 @@ def fuzz(door: Gateway, triton: Running, cases: Sequence[Fuzzed]) -> "Counter[st
     asyncio.run(main())
     reached = [record for record in door.records[records:] if record["triton_ms"] is not None]
     assert executed(triton) - before <= door.settled() - records  # what Triton saw, the gateway let through
-    assert all(record["key"] == "all" for record in reached)
+    assert {record["key"] for record in reached} <= {"all", "pixels"}
     assert door.brain.gate("pixels", "stable")[0].under_way == 0
     return counted
 
