@@ -93,8 +93,8 @@ def test_every_answer_is_counted_and_judged(generator: Generator) -> None:
     for load in (alone, together):
         assert sum(load.latency_us.values()) == load.answers > 20
         assert 0 < load.p50_ms <= load.p90_ms <= load.p99_ms <= load.most_ms and load.generator_us > 0
-    # Beside these are those that were under way at the end.
-    assert 0 <= len(asked) - alone.answers - together.answers <= 1 + 16
+    # Beside these are those that were under way at the end, and one each that saw them done.
+    assert 2 <= len(asked) - alone.answers - together.answers <= 2 + 1 + 16
 
 
 def test_last_digits_may_differ_as_in_batches(generator: Generator) -> None:
