@@ -9,6 +9,7 @@ it is.
 
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 # Classes of SQLSTATE: connection, password, database, resources (disk full, memory, connections), operator (shut down,
 # cancelled), system; and single ones: read-only (a standby), lock timeout, deadlock, serialization.
 _GONE = ("08", "28", "3D", "53", "57", "58", "25006", "55P03", "40P01", "40001")
+_SWITCH_S = 2.0  # to a write-ahead log, of a file that others open at the same moment
 _GONE_SQLITE = ("locked", "disk i/o", "is full", "unable to open", "readonly", "busy")
 _URL_HINT = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store"
 _CONNECT_S = 10.0
@@ -247,13 +249,30 @@ def _settle(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     for pragma in (
         "auto_vacuum=INCREMENTAL",  # a file that was emptied can be made smaller; must come first
-        "journal_mode=WAL",  # who reads is not in the way of who writes
         "synchronous=FULL",  # the spool is removed after a commit
         "secure_delete=ON",  # what was erased is not in the file any more
         "foreign_keys=ON",
     ):
         cursor.execute(f"PRAGMA {pragma}")
+    _read_beside_writers(cursor)
     cursor.close()
+
+
+def _read_beside_writers(cursor: Any) -> None:
+    """Have a log in place of a journal, so that who reads is not in the way of who writes.
+
+    SQLite waits for no lock there: of several that open a new file at once, all but one are refused, whatever the
+    timeout of the connection. The first one's switch takes a moment, and is everybody's.
+    """
+    stop = time.monotonic() + _SWITCH_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > stop:
+                raise
+            time.sleep(0.005)
 
 
 def _begin(connection: Connection) -> None:
