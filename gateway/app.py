@@ -168,9 +168,10 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
 
 
 async def _access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
-    quota = Quota.of(settings.quota.model_dump(exclude={"storage", "when_gone"}))
+    quota = Quota.of(settings.quota.model_dump(exclude={"storage", "when_gone", "wait_s"}))
     refuse = settings.quota.when_gone == "refuse"
-    quotas = Quotas(settings.quota.storage.get_secret_value(), refuse_when_gone=refuse)
+    storage = settings.quota.storage.get_secret_value()
+    quotas = Quotas(storage, wait_s=settings.quota.wait_s, refuse_when_gone=refuse)
     ring = await stack.enter_async_context(Ring(Keys(database).all, settings.keys.refresh_s, quota))
     tokens = None
     if settings.oidc.issuer:
@@ -183,7 +184,7 @@ async def _access(settings: Settings, database: Database, stack: AsyncExitStack)
 def _keeper(settings: Settings) -> idempotency.Keeper:
     own, storage = settings.idempotency, settings.quota.storage.get_secret_value()
     if urllib.parse.urlsplit(storage).scheme.startswith("redis"):
-        return InRedis(storage, own.keep_s)
+        return InRedis(storage, own.keep_s, settings.quota.wait_s)
     return idempotency.InMemory(own.keep_s, own.most_bytes)
 
 

@@ -68,7 +68,7 @@ class Quotas:
         self,
         storage: str = "memory://",
         *,
-        wait_s: float = 0.25,
+        wait_s: float = 1.0,
         refuse_when_gone: bool = False,
         on_gone: Callable[[], None] = lambda: None,
     ) -> None:

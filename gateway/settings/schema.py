@@ -95,6 +95,7 @@ class Quota(Section):
     when_gone: Literal["allow", "refuse"] = Field(
         default="allow", description="what becomes of requests without the storage"
     )
+    wait_s: Seconds = Field(default=1.0, description="for the storage; longer is as if it were gone")
     requests_short: str | None = None
     requests_long: str | None = None
     requests_day: str | None = None

@@ -88,8 +88,8 @@ class InMemory:
 class InRedis:
     """Answers of all processes. Where Redis is gone, a request is answered as if it had no key."""
 
-    def __init__(self, url: str, keep_s: float) -> None:
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5)
+    def __init__(self, url: str, keep_s: float, wait_s: float = 1.0) -> None:
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=wait_s, socket_connect_timeout=wait_s)
         self._keep_s = keep_s
 
     async def claim(self, name: str, kept: Kept) -> Kept | None:

@@ -29,7 +29,7 @@ def two(typed_triton: Running, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Two workers that count in a Redis."""
     folder = tmp_path_factory.mktemp("two")
     with serving(folder) as redis, whole.up(
-        folder, typed_triton.address, listen__workers="2", quota__storage=redis.url
+        folder, typed_triton.address, listen__workers="2", quota__storage=redis.url, quota__wait_s="20"
     ) as running:  # fmt: skip
         yield running
 
