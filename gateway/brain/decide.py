@@ -31,6 +31,8 @@ from gateway.triton.models import Model, Models
 from gateway.triton.upstream import Answer
 
 ARM = "stable"  # the only one until releases are judged
+MOST_SAMPLED = 8 << 20  # bytes of a request that is kept whole; larger ones are not
+TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends to a message, and no caller is told
 SLOW_S = 10.0  # a Triton that had so much time and did not answer has failed; with less its caller was in a hurry
 _OVERLOAD = (b"Exceeds maximum queue size", b"Request timeout expired")  # core/src/scheduler_utils.cc, with 503
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.brain.decide import Admitted, Brain
+from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Admitted, Brain
 from gateway.deadline import HEADER as TIMEOUT
 from gateway.errors import Refusal, UpstreamError
 from gateway.outcome import Asked
@@ -19,9 +19,6 @@ from gateway.raw.paths import Path
 from gateway.raw.replies import Send
 from gateway.raw.strict import refused
 from gateway.triton.upstream import Answer
-
-_MOST_SAMPLED = 8 * 1024 * 1024  # bytes of inputs that are kept for the record; larger ones are not
-_TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 
 
 @dataclass
@@ -91,7 +88,7 @@ async def infer(brain: Brain, limits: Limits, call: Call) -> None:
     )
     async with brain.admitted(caller, asked, model) as admitted:
         admitted.outcome.inputs = _summary(request, given)
-        if request.tensor_bytes <= _MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
+        if request.tensor_bytes <= MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
             sending.sample = bytearray()
         asks = request.priority is not None or admitted.priority != 2
         json = request.written(admitted.triton_timeout_us, admitted.priority if asks else None)
@@ -169,7 +166,7 @@ async def _pass_on_error(answer: Answer, headers: dict[str, str], send: Send) ->
         said = strict.parse_answer(await answer.read(MOST_BYTES)).get("error")
     if answer.status == 503:
         headers["Retry-After"] = "1"
-    message = str(said or f"HTTP status {answer.status}").partition(_TRACEBACK)[0]
+    message = str(said or f"HTTP status {answer.status}").partition(TRACEBACK)[0]
     await replies.reply(send, answer.status, strict.write({"error": message}), headers)
 
 

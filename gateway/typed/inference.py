@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import InvalidInputError
-from gateway.brain.decide import Brain
+from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Brain
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
 from gateway.errors import BrokenError, LateError
@@ -23,9 +23,7 @@ from gateway.typed.known import values
 from gateway.typed.known.catalog import Listed
 from gateway.typed.reading import Given
 
-_MOST_SAMPLED = 8 << 20  # bytes of a request that is kept whole, as it goes to Triton
 _MOST_ANSWERED = 256 << 20  # bytes of an answer, which is held in memory to be written as JSON
-_TRACEBACK = "\n\nAt:"  # what Triton's Python backend appends
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -85,7 +83,7 @@ async def ask(
                     raise _refused(answer.status, wire.error(content))
                 found = wire.answer(answer.headers, content)
             outcome.outputs = values.summary(found, texts=True)
-            if len(body) <= _MOST_SAMPLED and brain.samples.chosen(model.name, request_id):
+            if len(body) <= MOST_SAMPLED and brain.samples.chosen(model.name, request_id):
                 kept = model.name, request_id, outcome.began_ns, body
                 outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
             return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
@@ -173,7 +171,7 @@ def _filled(listed: Listed, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str
 
 
 def _refused(status: int, said: str) -> Exception:
-    said = said.partition(_TRACEBACK)[0]
+    said = said.partition(TRACEBACK)[0]
     if status == 400:
         return REJECTED(said)
     if status == 503:
