@@ -32,7 +32,7 @@ from contracts.bundle import Bundle
 from contracts.golden import GoldenRequest
 from deploy.triton import environment
 
-ROWS = (1, 4, 16, 64)  # samples in a call, of which the best is the limit
+ROWS = (1, 4, 8, 16, 32, 64)  # samples in a call, of which the best is the limit
 _CPU = "cpu"  # the configuration that is served without a GPU
 _IN_PROCESS = Path(__file__).with_name("in_process.py")
 

@@ -1,4 +1,4 @@
-"""The winner as a change that can be reviewed: a patch of the configurations in git, and the evidence beside it."""
+"""What came out, with its evidence; of a winner a change that can be reviewed, a patch of the configurations in git."""
 
 import difflib
 import json
@@ -20,32 +20,50 @@ from contracts.files import whole
 class Written:
     """Where it lies."""
 
-    patch: Path  # for `git apply`
+    patch: Path | None  # for `git apply`; none: nothing beats today's settings
     evidence: Path  # as people read it; the same as JSON beside it
+    verdict: Sequence[str]  # as it is told, a line each
 
 
 def write(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str], folder: Path) -> Written:
-    """Write the patch and its evidence into the new folder.
+    """Write the evidence, and the patch if there are changes, into the new folder.
+
+    Args:
+        compared: The best beside today's settings; empty: it is today's settings.
+        changes: What the patch changes, as people read it.
 
     Raises:
         MeasurementError: a setting has no place in a configuration's text.
     """
     folder.mkdir(parents=True)
-    patch, evidence = folder / "settings.patch", folder / "evidence.md"
-    whole.write(patch, "".join(_diff(search, found, name) for name in found.best))
+    patch, evidence = folder / "settings.patch" if changes else None, folder / "evidence.md"
+    verdict = [*changes] or [_unbeaten(found, compared)]
+    if patch:
+        whole.write(patch, "".join(_diff(search, found, name) for name in found.best))
     figures = {
         "model": search.model,
         "release": f"{search.release.network}/{search.release.version}",
         "study": search.name,
         "objective": asdict(search.objective),
         "machine": asdict(Machine.this()),
-        "changes": [*changes],
+        "verdict": verdict,
         "search": asdict(found),
         "compared": compared,
     }
     whole.write(folder / "evidence.json", json.dumps(results.plain(figures), indent=2) + "\n")
-    whole.write(evidence, _evidence(search, found, compared, changes))
-    return Written(patch, evidence)
+    whole.write(evidence, _evidence(search, found, compared, verdict))
+    return Written(patch, evidence, verdict)
+
+
+def _unbeaten(found: Found, compared: Mapping[str, Any]) -> str:
+    if not compared:
+        return f"✓ Nothing beats today's settings: {found.today:,.0f} requests/s within the objective"
+    return f"✓ Nothing beats today's settings for sure: the best is {_spread(compared)} of them"
+
+
+def _spread(compared: Mapping[str, Any]) -> str:
+    ratio = compared["throughput"]
+    return f"{ratio['median']:.3f} ({ratio['low']:.3f} … {ratio['high']:.3f})"
 
 
 def _diff(search: Search, found: Found, name: str) -> str:
@@ -61,8 +79,8 @@ def _diff(search: Search, found: Found, name: str) -> str:
     return "".join(difflib.unified_diff(before, after, f"a/{said}", f"b/{said}"))
 
 
-def _evidence(search: Search, found: Found, compared: Mapping[str, Any], changes: Sequence[str]) -> str:
-    ratio = compared["throughput"]
+def _evidence(search: Search, found: Found, compared: Mapping[str, Any], verdict: Sequence[str]) -> str:
+    beside = f"\nIt answers {_spread(compared)} of what today's settings do, asked in turn.\n" if compared else ""
     rate = f" --rate {search.objective.per_s:g}" if search.objective.per_s else ""
     levels = "\n".join(
         f"| {level.connections or 'open loop'} | {level.per_s:,.0f} | {level.p50_ms:.2f} | {level.p99_ms:.2f} "
@@ -73,9 +91,8 @@ def _evidence(search: Search, found: Found, compared: Mapping[str, Any], changes
 
 Tuned on {cores()} cores, {found.trials} trials ({found.failed} failed); it ended as {found.ended}.
 
-{"".join(f"- {change}" + chr(10) for change in changes)}
-Beside today's settings, asked in turn: {ratio["median"]:.3f} ({ratio["low"]:.3f} … {ratio["high"]:.3f}) of their
-throughput within the objective.
+{"".join(f"- {line}" + chr(10) for line in verdict)}{beside}
+What was best, by itself:
 
 | connections | requests/s | p50 ms | p99 ms | CPU µs a request |
 |---|---|---|---|---|

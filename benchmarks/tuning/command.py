@@ -1,8 +1,8 @@
 """Find the settings with which a release answers most within an objective, on this machine, and write them down.
 
 Each trial is a real server over a copy of the release with other settings. The winner is compared with today's
-settings once more, both up at the same time and asked in turn; only what is better there for sure is written: a patch
-of the configurations, and the evidence beside it. Nothing is changed by itself.
+settings once more, both up at the same time and asked in turn. The evidence is written either way; a patch of the
+configurations only of what is better there for sure. Nothing is changed by itself.
 """
 
 import argparse
@@ -77,19 +77,17 @@ def _tuned(of: Search, options: argparse.Namespace) -> int:
     if found.throughput == 0.0:
         print(f"✗ Nothing that was tried holds {objective}: a looser one, or a machine with more cores")
         return 1
-    if not (changes := settings_of_model.described(found.best, today)):
-        print(f"✓ Nothing beats today's settings: {found.today:,.0f} requests/s within the objective")
-        return 0
-    compared = _compare(of, found, today, options.rounds)
-    console().print(table(compared, objective))
-    if not compared.is_better:
-        print(f"✓ Nothing beats today's settings for sure: the best is {compared.throughput} of them")
-        return 0
+    changes = settings_of_model.described(found.best, today)
+    compared = _compare(of, found, today, options.rounds) if changes else None
+    if compared:
+        console().print(table(compared, objective))
+    is_better = compared is not None and compared.is_better
     folder = of.folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    written = change.write(of, found, asdict(compared), changes, folder)
-    print("\n".join(changes))
+    written = change.write(of, found, asdict(compared) if compared else {}, changes if is_better else [], folder)
+    print("\n".join(written.verdict))
     print(f"Evidence: {layout.shown(written.evidence)}")
-    print(f"Next: git apply {layout.shown(written.patch)} && python -m export, for a release that has them")
+    if written.patch:
+        print(f"Next: git apply {layout.shown(written.patch)} && python -m export, for a release that has them")
     return 0
 
 

@@ -13,8 +13,9 @@ import pytest
 from benchmarks.errors import MeasurementError
 from benchmarks.limit import cores
 from benchmarks.releases import released
-from benchmarks.tuning import candidate, search, settings_of_model
-from benchmarks.tuning.search import Search
+from benchmarks.tuning import candidate, change, search, settings_of_model
+from benchmarks.tuning.candidate import Objective
+from benchmarks.tuning.search import Found, Search
 from benchmarks.tuning.settings_of_model import Configured, Tunable, of_text
 from benchmarks.tuning.space import FEWEST_WITH_POLICY, Space, values_of
 from contracts import bundle, manifest, model_config
@@ -142,6 +143,24 @@ def test_what_is_tried_of_a_sealed_release_is_served_as_one(tmp_path: Path) -> N
     assert manifest.verify(tried.directory)
     assert "count: 3" in (tried.models["words"] / "configs" / "cpu.pbtxt").read_text()
     assert {*inside.shaped(tried, candidate.CONFIG_NAME).models} == {"words", "words_network"}
+
+
+def test_where_nothing_beats_todays_settings_the_evidence_says_so(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    small_releases.write(root)
+    release = released.asked(root, "words")
+    models = search.configured(release)
+    today = {name: each.settings for name, each in models.items()}
+    of = Search(release, "words", Space(models), Objective(20.0, None), 1.0, tmp_path)
+    found = Found(today, 900.0, (), 900.0, 20, 0, "its time was over")
+    itself = change.write(of, found, {}, [], tmp_path / "itself")
+    assert itself.verdict == ["✓ Nothing beats today's settings: 900 requests/s within the objective"]
+    assert itself.verdict[0] in itself.evidence.read_text()
+    beside = {"throughput": {"median": 0.943, "low": 0.887, "high": 1.007}}
+    beaten = change.write(of, found, beside, [], tmp_path / "beaten")
+    assert "for sure: the best is 0.943 (0.887 … 1.007) of them" in beaten.evidence.read_text()
+    assert json.loads((tmp_path / "beaten" / "evidence.json").read_text())["compared"] == beside
+    assert itself.patch is None and beaten.patch is None and not [*tmp_path.glob("*/settings.patch")]
 
 
 def tune(workspace: Workspace, *arguments: str) -> "subprocess.CompletedProcess[str]":
