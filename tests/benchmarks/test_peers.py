@@ -173,6 +173,7 @@ def test_a_search_keeps_what_answers_more_and_goes_on_from_there(
 def test_a_peer_and_the_limits_are_measured_beside_this_project(
     release: Path, released: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MODEL_REPOSITORY", str(released.repository))
     options = ("--models", "small", "--peers", "fastapi-inline", "fastapi-pool", "--rounds", "2", "--seconds", "1")
     done = released.run_apart("benchmarks", "peers", *options)
     assert done.returncode == 0, done.stderr
@@ -189,6 +190,5 @@ def test_a_peer_and_the_limits_are_measured_beside_this_project(
     [told] = results.read(path)["tasks"]
     assert told["graph_sha256"] == manifest.sha256(release / "model.onnx")
     assert told["requests"] == 16 and len(golden.read(release)) > 0
-    monkeypatch.setenv("MODEL_REPOSITORY", str(released.repository))
     ready = task.prepare(SHAPES["small"], tmp_path)
     assert len(ready.questions) == 16
