@@ -93,14 +93,16 @@ def keep(name: str, summary: dict[str, Any], began: Began | None = None) -> Path
     return record
 
 
-def write(name: str, summary: dict[str, Any], began: Began | None = None) -> Path:
+def write(
+    name: str, summary: Mapping[str, Any], began: Began | None = None, versions: Mapping[str, str] | None = None
+) -> Path:
     """Write the raw figures into a file, with where they come from; return it.
 
     Args:
-        began: When the measurement did; its `versions` may be in the summary.
+        began: When the measurement did.
+        versions: Of what was measured, beside Python's.
     """
-    told = {key: value for key, value in summary.items() if key != "versions"}
-    found = {"schema": SCHEMA, "what": name, "origin": _origin(began, summary.get("versions")), **told}
+    found = {"schema": SCHEMA, "what": name, "origin": _origin(began, versions), **summary}
     text = json.dumps(plain(found), indent=1) + "\n"
     try:
         record = directory() / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"

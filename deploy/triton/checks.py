@@ -202,14 +202,16 @@ def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) 
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
+    first = 'for f; do test -r "$f" || { printf %s "$f"; exit 255; }; done'  # 255 ends xargs
     found = subprocess.run(
-        ["sh", "-c", 'for f; do test -r "$f" || { printf %s "$f"; exit; }; done', "sh", *needed],
+        ["xargs", "-0", "sh", "-c", first, "sh"],  # a thousand versions have more files than a command takes
+        input="\0".join(map(str, needed)),
         user=user.uid,
         group=user.gid,
         extra_groups=[],
         cwd="/",
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     ).stdout
     return Path(found) if found else None

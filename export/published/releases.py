@@ -1,6 +1,6 @@
 """The releases of a model repository, parked ones among them, and the state of each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,37 +48,53 @@ def one(root: Path, network: str, version: int | None) -> Release:
         ExportError: there is no such release.
     """
     _check_name(network)
-    found = {version: _release(root / network, version) for version in _versions(root / network)}
+    found = _found(root / network)
     if version is None:
-        version = max(repository.versions(root / network), default=0)
-    if version not in found:
+        version = found.serving
+    if version not in found.all:
         raise ExportError(
             f"{network} has no version {version or 'at all'} in {layout.shown(root)}",
-            note=f"versions: {', '.join(map(str, found)) or 'none'}",
+            note=f"versions: {', '.join(map(str, found.all)) or 'none'}",
             hint="python -m export list",
         )
-    return found[version]
+    return found.release(version)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The versions of a model's folder, which is read once, however many there are."""
+
+    folder: Path
+    published: Sequence[int]
+    parked: Collection[int]
+
+    @property
+    def all(self) -> list[int]:
+        return sorted({*self.published, *self.parked})
+
+    @property
+    def serving(self) -> int:
+        return max(self.published, default=0)
+
+    def release(self, version: int) -> Release:
+        refusal = repository.refusal(self.folder, version)
+        state: State = "serving" if version == self.serving else "superseded"
+        if version in self.parked:
+            state = "parked" if refusal is None else "refused"
+        return Release(self.folder.name, version, repository.directory(self.folder, version), state, refusal)
+
+
+def _found(folder: Path) -> _Found:
+    return _Found(folder, repository.versions(folder), frozenset(repository.parked(folder)))
 
 
 def _of(folder: Path) -> Iterator[Release]:
-    for version in _versions(folder):
-        release = _release(folder, version)
+    found = _found(folder)
+    for version in found.all:
+        release = found.release(version)
         # What holds weights was published, and has to have its manifest; the Python models are git's.
         if release.has_manifest or any(path.suffix in (".onnx", ".plan") for path in release.directory.iterdir()):
             yield release
-
-
-def _release(folder: Path, version: int) -> Release:
-    parked, serving = repository.parked(folder), max(repository.versions(folder), default=0)
-    refusal = repository.refusal(folder, version)
-    state: State = "serving" if version == serving else "superseded"
-    if version in parked:
-        state = "parked" if refusal is None else "refused"
-    return Release(folder.name, version, repository.directory(folder, version), state, refusal)
-
-
-def _versions(folder: Path) -> list[int]:
-    return sorted({*repository.versions(folder), *repository.parked(folder)})
 
 
 def _check_name(network: str) -> None:

@@ -14,10 +14,11 @@ from benchmarks.results import Began
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
     began = Began.now()
-    path = results.write("some", {"figures": [1, 2], "versions": {"wrk": "4.1.0"}}, began)
+    path = results.write("some", {"figures": [1, 2], "versions": [3]}, began, {"wrk": "4.1.0"})
     found = results.read(path)
     origin = found["origin"]
     assert (found["schema"], found["what"], found["figures"]) == (results.SCHEMA, "some", [1, 2])
+    assert found["versions"] == [3], "a figure may be called as what the origin has"
     assert origin["machine"]["cores"] == len(os.sched_getaffinity(0)) and origin["machine"]["cpu"]
     assert origin["load_before"] == list(began.load) and len(origin["load_after"]) == 3
     assert origin["versions"]["wrk"] == "4.1.0" and origin["began"] <= origin["ended"]

@@ -169,6 +169,10 @@ def test_a_user_who_cannot_read_the_models_is_refused_by_the_file(released: Work
         pytest.skip(f"{PLAYS}: only root can become somebody else")
     graph = released.model / "1" / "model.onnx"
     graph.chmod(0o600)
+    many = released.repository / "many"  # as a thousand versions: more names than a command takes
+    many.mkdir()
+    for number in range(10_000):
+        (many / f"{number:0240}").touch()
     ports = port_options(free_ports())
     done = released.run_here("deploy", "up", "--repository", released.repository, "--user", "nobody", *ports)
     assert done.returncode == 1
