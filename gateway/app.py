@@ -212,5 +212,7 @@ async def _health(doors: Doors, path: str, send: Send) -> None:
 class _Nothing:
     """A spool where nothing is recorded."""
 
+    lost = 0
+
     def put(self, record: dict[str, Any]) -> None:
         """Drop it."""

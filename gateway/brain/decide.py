@@ -132,6 +132,7 @@ class Brain:
         for number, endpoint in enumerate(self.endpoints.all, 1):
             yield "server_up", (str(number),), endpoint.is_up
             yield "unwanted", (str(number),), endpoint.upstream.unwanted
+        yield "records_lost", (), self.spool.lost
 
 
 class Admitted:

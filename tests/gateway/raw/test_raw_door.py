@@ -68,7 +68,7 @@ def test_an_answer_is_written_down_before_it_is_sent(door: Gateway, monkeypatch:
         slow.append(record)
 
     slow: list[dict[str, object]] = []
-    monkeypatch.setattr(door.brain, "spool", SimpleNamespace(put=put))
+    monkeypatch.setattr(door.brain, "spool", SimpleNamespace(put=put, lost=0))
     header = b'{"inputs":[{"name":"IN","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}}]}'
     failing = Echo("failing", (1,), np.float32(-1).tobytes(), "FP32")
     for echo, sent, status in ((PIXELS, None, 200), (failing, header, 500)):

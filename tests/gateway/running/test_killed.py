@@ -1,4 +1,4 @@
-"""A gateway that is killed at whatever moment has left a record of every answer that it gave."""
+"""A gateway that is killed at whatever moment has left a record of every answer; one that cannot write any says so."""
 
 import json
 import threading
@@ -18,6 +18,9 @@ IMAGE = b"\4\0\0\0boot"
 HEADER = json.dumps(
     {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": 8}}]}
 ).encode()
+
+
+pytestmark = pytest.mark.heavy
 
 
 def ask_on(running: Whole, key: str, answered: list[str]) -> None:
@@ -56,3 +59,16 @@ def test_every_answer_of_a_gateway_that_was_killed_has_its_record(
     recorded = {row[0] for row in asked(store, "SELECT id FROM predictions")}
     assert not set(answered) - recorded, "nothing is lost"
     assert len(recorded - set(answered)) <= CALLERS  # those that were about to be answered
+
+
+def test_records_that_are_lost_cost_no_request_and_are_counted(typed_triton: Running, tmp_path: Path) -> None:
+    """As on a disk that is full, or one that only reads."""
+    (tmp_path / "spool").write_text("no folder")
+    options = ("--without-writer",)
+    with whole.up(tmp_path / "g", typed_triton.address, options=options, record__spool=str(tmp_path / "spool")) as up:
+        for _ in range(3):
+            assert up.ask("POST", "/v1/models/labels/predict", {"rows": [{"image": "boot"}]}).status == 200
+        deadline = time.monotonic() + 10
+        while "gateway_records_lost_total 3.0" not in (said := up.ask("GET", "/metrics").body.decode()):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
