@@ -141,7 +141,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     url = settings.store.url.get_secret_value() if settings.store.url else None
     database = await stack.enter_async_context(Database(url, connections=2, wait_s=5.0))
     access = await _access(settings, database, stack)
-    endpoints = Endpoints([Upstream(Address.of(each)) for each in settings.triton.endpoints])
+    upstreams = [Upstream(Address.of(each)) for each in settings.triton.endpoints]
+    endpoints = Endpoints(upstreams, restart_s=settings.triton.restart_s)
     stack.push_async_callback(endpoints.close)
     spool: Any = Spool(settings.record.spool) if settings.record.enabled else _Nothing()
     rules = Rules(
@@ -210,6 +211,8 @@ async def _health(doors: Doors, path: str, send: Send) -> None:
 
 class _Nothing:
     """A spool where nothing is recorded."""
+
+    lost = 0
 
     def put(self, record: dict[str, Any]) -> None:
         """Drop it."""
