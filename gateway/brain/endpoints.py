@@ -6,6 +6,7 @@ ready again; a request that met it goes to another one.
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ _LONGEST_PROBE_S = 2.0
 # What one says for whom another one may do it: core/src/server.cc with 503, model_repository_manager.cc with 400.
 _STOPPING = (b"Server exiting", b"Server not ready", b"Server is stopping")
 _NOT_HERE = b"Request for unknown model"
+log = logging.getLogger("gateway.brain")
 
 
 @dataclass
@@ -104,12 +106,12 @@ class Endpoints:
             tried.add(id(endpoint))
             try:
                 answer = await self._ask(endpoint, path, headers, replay, deadline)
-            except GoneError:
-                self.mark_down(endpoint)
+            except GoneError as error:
+                self.mark_down(endpoint, str(error))
                 if not replay.is_possible:
                     raise _gone("the one that had the request went, and it cannot be sent to another one") from None
                 continue
-            endpoint.down_since = None
+            self._mark_up(endpoint)
             if answer.status != 200 and replay.is_possible and self._is_for_another(endpoint, answer, tried):
                 answer.release()
                 continue
@@ -140,8 +142,8 @@ class Endpoints:
             tried.add(id(endpoint))
             try:
                 return await endpoint.upstream.get(path, deadline)
-            except GoneError:
-                self.mark_down(endpoint)
+            except GoneError as error:
+                self.mark_down(endpoint, str(error))
         raise GoneError("none of the servers behind the gateway can be reached")
 
     async def look(self) -> None:
@@ -150,17 +152,23 @@ class Endpoints:
             self.all, await asyncio.gather(*(is_live(e.upstream) for e in self.all)), strict=True
         ):
             if live:
-                endpoint.down_since = None
+                self._mark_up(endpoint)
             else:
-                self.mark_down(endpoint)
+                self.mark_down(endpoint, "it does not say that it is live")
 
-    def mark_down(self, endpoint: Endpoint) -> None:
+    def mark_down(self, endpoint: Endpoint, why: str) -> None:
         """Leave it out until it is ready."""
         if endpoint.is_up:
+            log.warning("%s is left out: %s", endpoint.upstream, why)
             endpoint.down_since = time.monotonic()
             endpoint.upstream.close()
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
+
+    def _mark_up(self, endpoint: Endpoint) -> None:
+        if not endpoint.is_up:
+            log.warning("%s is asked again", endpoint.upstream)
+            endpoint.down_since = None
 
     async def close(self) -> None:
         """Close what is held open."""
@@ -192,7 +200,7 @@ class Endpoints:
         """Whether a refusal is of this Triton alone: it is stopping, or has not loaded the model."""
         said = answer.peek() or b""
         if answer.status == 503 and any(words in said for words in _STOPPING):
-            self.mark_down(endpoint)
+            self.mark_down(endpoint, "it is stopping")
             return True
         return _NOT_HERE in said and len(tried) < len(self.up())
 
@@ -202,7 +210,7 @@ class Endpoints:
                 await asyncio.sleep(PROBE_S)
                 for endpoint, live in zip(down, await _are_live(down), strict=True):
                     if live:
-                        endpoint.down_since = None
+                        self._mark_up(endpoint)
         finally:
             self._probing = None
 

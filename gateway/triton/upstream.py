@@ -151,6 +151,7 @@ class Upstream:
             self.unwanted += not connection.complete
             connection.close()
             return
+        connection.clear()
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._idle.append(connection)

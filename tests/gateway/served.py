@@ -4,6 +4,7 @@ python -m tests.gateway.served PORT TRITON…
 """
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
@@ -129,6 +130,20 @@ class Gateway:
             return read_all(connection)
 
 
+@contextmanager
+def faults() -> Iterator[list[str]]:
+    """What uvicorn says of faults of ours, while a gateway runs in this process."""
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(handler.format(record))  # type: ignore[method-assign]
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
 def read_all(connection: socket.socket) -> bytes:
     found = b""
     try:
@@ -147,6 +162,7 @@ def gateway(
     guard: Guard | None = None,
     traces: Traces | None = None,
     access_log: bool = False,
+    idle_s: int = 5,
 ) -> Iterator[Gateway]:
     """A gateway in front of these."""
     guard, keyring, kept = guard or Guard(), Keyring(), Kept()
@@ -160,8 +176,9 @@ def gateway(
             seen = Seen(Metrics(), traces, access_log=access_log)
             brain = Brain(access=keyring, endpoints=endpoints, spool=kept, metrics=seen, rules=rules)
             config = uvicorn.Config(
-                App(brain, limits or Limits()), http=guarded(guard), lifespan="off", log_level="warning"
-            )
+                *(App(brain, limits or Limits()),),
+                http=guarded(guard), lifespan="off", log_level="warning", timeout_keep_alive=idle_s,
+            )  # fmt: skip
             server = uvicorn.Server(config)
             made.update(brain=brain, server=server, loop=asyncio.get_running_loop())
             ready.set()

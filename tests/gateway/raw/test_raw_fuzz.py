@@ -18,12 +18,12 @@ from gateway.running.connections import Guard
 from tests.deploy import mutants
 from tests.deploy.echoes import LENGTH, PIXELS, Echo, answer
 from tests.deploy.mutants import Mutant
-from tests.gateway.served import Gateway, gateway
+from tests.gateway.served import Gateway, faults, gateway
 from tests.gateway.tritons import Running
 
 SHORT = 800
 LONG = int(os.environ.get("FUZZED", "100_000"))
-_AT_ONCE = 32  # connections
+_AT_ONCE = 256  # connections: many of them wait for what does not come
 _KEY = "Authorization: Bearer gk_all\r\n"
 _NUMBERS = (
     "0",
@@ -244,13 +244,16 @@ def fuzz(door: Gateway, triton: Running, cases: Sequence[Fuzzed]) -> "Counter[st
     return counted
 
 
-_QUICK: dict[str, Any] = {"limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, body_s=0.3, linger_s=0.3)}
+_QUICK: dict[str, Any] = {
+    "limits": Limits(pause_s=0.3), "guard": Guard(header_s=0.3, body_s=0.3, linger_s=0.3), "idle_s": 1
+}  # fmt: skip
 
 
 def test_made_up_requests_end_nothing_and_reach_nobody(triton: Running) -> None:
     chance = random.Random(2_027)  # the same each time; others, and many more, are the next test's
-    with gateway(triton.address, **_QUICK) as door:
+    with gateway(triton.address, **_QUICK) as door, faults() as found:
         counted = fuzz(door, triton, [fuzzed(chance, number) for number in range(SHORT)])
+        assert not found
         assert counted["answered"] > SHORT / 4 and counted["400"] > SHORT / 10 and counted["401"] > SHORT / 20, counted
         assert door.raw(_plain(), timeout_s=1).startswith(b"HTTP/1.1 200")
 
@@ -261,9 +264,10 @@ def test_a_hundred_thousand_made_up_requests(triton: Running) -> None:
     seed = int(os.environ.get("SEED", random.SystemRandom().randrange(10**9)))
     print(f"seed: {seed}")
     chance, counted = random.Random(seed), Counter[str]()
-    with gateway(triton.address, **_QUICK) as door:
+    with gateway(triton.address, **_QUICK) as door, faults() as found:
         for start in range(0, LONG, 2_000):
             counted += fuzz(door, triton, [fuzzed(chance, number) for number in range(start, start + 2_000)])
+            assert not found
         assert door.raw(_plain(), timeout_s=1).startswith(b"HTTP/1.1 200")
     print(counted)
 
