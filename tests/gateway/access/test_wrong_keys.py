@@ -67,7 +67,7 @@ def test_answers_to_keys_that_are_not_good_are_the_same(
     said = set()
     for secret in wrong.values():
         answer = gateway.ask(method, path, b"", key=secret)
-        own = answer.headers["x-request-id"] if "x-request-id" in answer.headers else "none"
+        own = answer.headers.get("x-request-id", "none")
         headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "date")}
         said.add((answer.status, tuple(sorted(headers.items())), answer.body.replace(own.encode(), b"")))
     assert len(said) == 1 and next(iter(said))[0] == 401, said

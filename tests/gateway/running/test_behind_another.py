@@ -157,8 +157,8 @@ def _piece(content: bytes, more: bytes = b"", end: bytes = b"\r\n") -> bytes:
         b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x, chunked, y\r\n\r\n0\r\n\r\n",
     ],
     ids=[
-        *("a line end in an extension", "a zero in one", "a quoted line end", "no end of a chunk", "half an end of one"),
-        *("2^64", "an empty line before a chunk", "a last chunk of half ends", "half line ends", "other half line ends"),
+        *("a line end in an extension", "a zero in one", "a quoted line end", "no end of a chunk", "half an end"),
+        *("2^64", "an empty line before a chunk", "a last chunk of half ends", "half line ends", "the other half"),
         *("a zero in a name", "a zero in a value", "two lengths", "CONNECT", "chunked in the middle"),
     ],
 )  # fmt: skip
