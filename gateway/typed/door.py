@@ -44,7 +44,8 @@ def app(parts: Parts) -> FastAPI:
 
 def answer(refusal: Refusal, request_id: str | None = None) -> Response:
     """Return the answer of a refusal."""
-    return Response(to_json(problem(refusal, request_id)), refusal.status, refusal.all_headers, MEDIA_TYPE)
+    headers = {**({"x-request-id": request_id} if request_id else {}), **refusal.all_headers}
+    return Response(to_json(problem(refusal, request_id)), refusal.status, headers, MEDIA_TYPE)
 
 
 async def _document(request: Request) -> Response:
