@@ -118,7 +118,7 @@ class Gateway:
                 await asyncio.sleep(0.001)
             return len(self.records)
 
-        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(40)  # no request has longer
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
