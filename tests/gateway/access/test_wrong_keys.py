@@ -143,11 +143,11 @@ def test_a_look_at_a_key_takes_as_long_whatever_is_wrong() -> None:
 @pytest.mark.timeout(900)
 def test_answers_to_keys_that_are_not_good_take_as_long(gateway: Whole, wrong: Mapping[str, str]) -> None:
     """Measured from another process, of a user who may read nothing of the gateway's."""
-    longer = {**wrong, "a longer one": "x" * 20_000}  # of which it must be seen that it takes longer
+    longer = {**wrong, "a longer one": "x" * 30_000}  # of which it must be seen that it takes longer
     times = dict(zip(longer, as_nobody(lambda: _answers(gateway.port, [*longer.values()], 6_000)), strict=True))
     shares = {kind: nobodys(times["unknown"], each) for kind, each in times.items() if kind != "unknown"}
     print(shares)
-    assert shares.pop("a longer one") > 0.7, shares
+    assert shares.pop("a longer one") > 0.56, shares
     # The share of 6,000 is within 0.005 of the true one two times in three: 0.04 is not by chance.
     assert all(abs(each - 0.5) < 0.04 for each in shares.values()), shares
 
