@@ -69,7 +69,15 @@ class Keyring:
         if caller.name == "few" and len(spent) == 3:
             raise Refusal(429, "quota-exceeded", "The quota is used up", "3 requests", retry_after_s=7.0)
         spent.append(rows)
-        return {"RateLimit": f'"requests";r={3 - len(spent)};t=60'} if caller.name == "few" else {}
+        if caller.name != "few":
+            return {}
+        standing = {
+            "limit": "3",
+            "remaining": str(3 - len(spent)),
+            "reset": "60",
+            "policy": '"requests-short";q=3;w=60',
+        }
+        return {f"ratelimit-{name}": value for name, value in standing.items()}
 
 
 @dataclass
