@@ -28,7 +28,9 @@ log = logging.getLogger("gateway.typed")
 
 def app(parts: Parts) -> FastAPI:
     """Make the door of its parts."""
-    made = FastAPI(title="Models", description=_ABOUT, openapi_url=None, docs_url=None, redoc_url=None)
+    made = FastAPI(
+        title="Models", description=_ABOUT, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     made.state.parts = parts
     for router in (models.router, records.router, admin.router):
         made.include_router(router)
