@@ -52,18 +52,19 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     @classmethod
-    async def open(cls, address: Address, deadline: float) -> Self:
+    async def open(cls, address: Address, deadline: float, connect_s: float = opening.CONNECT_S) -> Self:
         """Connect.
 
         Args:
-            deadline: On the loop's clock; a connection has two seconds at most.
+            deadline: On the loop's clock.
+            connect_s: That it may take at most.
 
         Raises:
             GoneError: nobody is there.
             LateError: the deadline passed first.
         """
         loop = asyncio.get_running_loop()
-        return await opening.opened(lambda: cls(loop), address, deadline)
+        return await opening.opened(lambda: cls(loop), address, deadline, connect_s)
 
     @property
     def is_open(self) -> bool:

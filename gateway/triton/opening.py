@@ -1,4 +1,4 @@
-"""How a connection to a Triton is opened: in two seconds, or nobody is there."""
+"""How a connection to a Triton is opened: soon, or nobody is there."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,14 @@ _STALLED_S = 0.25  # later than this no timer rings in a process that has time f
 Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
-async def opened(make: Callable[[], Protocol], address: Address, deadline: float) -> Protocol:
+async def opened(
+    make: Callable[[], Protocol], address: Address, deadline: float, connect_s: float = CONNECT_S
+) -> Protocol:
     """Connect; return the protocol that `make` makes.
 
     Args:
         deadline: On the loop's clock.
+        connect_s: For a Triton that is there.
 
     Raises:
         GoneError: nobody is there.
@@ -24,7 +27,7 @@ async def opened(make: Callable[[], Protocol], address: Address, deadline: float
     """
     loop = asyncio.get_running_loop()
     while True:
-        own = min(deadline, loop.time() + CONNECT_S)
+        own = min(deadline, loop.time() + connect_s)
         try:
             async with asyncio.timeout_at(own):
                 return await _connected(loop, make, address)
@@ -32,7 +35,7 @@ async def opened(make: Callable[[], Protocol], address: Address, deadline: float
             if loop.time() >= deadline:
                 raise LateError(f"no connection to the Triton at {address} before the deadline") from error
             if loop.time() - own < _STALLED_S:
-                raise GoneError(f"no connection to the Triton at {address} in {CONNECT_S:.0f} s") from error
+                raise GoneError(f"no connection to the Triton at {address} in {connect_s:g} s") from error
             # Else this process stood still meanwhile, which says nothing of the Triton: once more.
         except OSError as error:
             raise GoneError(f"the Triton at {address} cannot be reached: {error}") from error

@@ -8,7 +8,6 @@ from contextlib import suppress
 import pytest
 
 from gateway.errors import BrokenError
-from gateway.triton import opening
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
 from tests.gateway.tritons import Running
@@ -114,11 +113,9 @@ def test_a_second_answer_to_one_request_is_nobodys() -> None:
     with_server(serve, use)
 
 
-def test_a_process_that_stood_still_does_not_blame_the_triton(triton: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "CONNECT_S", 0.1)
-
+def test_a_process_that_stood_still_does_not_blame_the_triton(triton: Running) -> None:
     async def main() -> None:
-        upstream = Upstream(triton.address)
+        upstream = Upstream(triton.address, connect_s=0.1)
         asking = asyncio.create_task(content(upstream))
         await asyncio.sleep(0)
         time.sleep(0.6)  # as where the machine has no time for it
