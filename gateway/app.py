@@ -136,13 +136,14 @@ def build(settings: Settings) -> Gateway:
 async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     limits = settings.limits
     traces = Traces(settings.seen.otlp_endpoint, settings.seen.trace_share) if settings.seen.otlp_endpoint else None
-    seen = Seen(Metrics(), traces, access_log=settings.seen.access_log)
+    seen = Seen(Metrics(most_keys=settings.seen.key_labels), traces, access_log=settings.seen.access_log)
     stack.callback(seen.close)
     url = settings.store.url.get_secret_value() if settings.store.url else None
     database = await stack.enter_async_context(Database(url, connections=2, wait_s=5.0))
     access = await _access(settings, database, stack)
-    upstreams = [Upstream(Address.of(each)) for each in settings.triton.endpoints]
-    endpoints = Endpoints(upstreams, restart_s=settings.triton.restart_s)
+    behind = settings.triton
+    made = [Upstream(Address.of(each), behind.connections, behind.connect_timeout_s) for each in behind.endpoints]
+    endpoints = Endpoints(made, restart_s=behind.restart_s)
     stack.push_async_callback(endpoints.close)
     spool: Any = Spool(settings.record.spool) if settings.record.enabled else _Nothing()
     rules = Rules(
@@ -150,6 +151,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
         Rule(share=limits.breaker_share, pause_s=limits.breaker_s),
         limits.deadline_s,
         limits.deadline_most_s,
+        behind.signatures_s,
     )
     record = settings.record
     samples = Samples(record.spool, record.payload_share, dict.fromkeys(record.payload_off, 0.0))

@@ -19,6 +19,7 @@ from cli.tables import console, table
 from gateway.access import ring, scopes
 from gateway.access.administering import Shown, checked, described
 from gateway.errors import KeysError
+from gateway.moments import ns_of
 from gateway.settings import sources
 from gateway.settings.schema import Settings
 from store.database import Database
@@ -27,6 +28,7 @@ from store.migrations import migrating
 
 _PATH, _TIMEOUT_S = "/v1/admin/keys", 15
 _SPAN = re.compile(r"(\d+)(s|m|h|d|w)")
+_LONGEST_S = 100 * 365 * 86_400.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 T = TypeVar("T")
 
@@ -52,7 +54,9 @@ def span_s(text: str) -> float:
     """Read a span of time, as in 90d or 12h."""
     if (found := _SPAN.fullmatch(text)) is None:
         raise argparse.ArgumentTypeError(f"{text} is no time, as 90d, 12h or 30m are")
-    return float(found[1]) * _UNITS[found[2]]
+    if (span := float(found[1]) * _UNITS[found[2]]) > _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text} is longer than a hundred years: leave it out for ever")
+    return span
 
 
 def _create(place: Place, options: argparse.Namespace) -> int:
@@ -113,8 +117,8 @@ class _Store:
         self._url = settings.store.url.get_secret_value() if settings.store.url else None
 
     def create(self, name: str, scopes: list[str], limits: dict[str, Any], expires: datetime | None) -> Shown:
-        ns = int(expires.timestamp() * 1e9) if expires else None
-        key, secret = self._done(lambda keys: keys.create(name, scopes, checked(scopes, limits), ns))
+        ns, kept = ns_of(expires) if expires else None, checked(scopes, limits)
+        key, secret = self._done(lambda keys: keys.create(name, scopes, kept, ns))
         return {**described(key), "key": secret}
 
     def list(self) -> list[Shown]:

@@ -21,8 +21,7 @@ from store.errors import UnknownError
 
 SECRET = re.compile(r"gk_([0-9a-f]{8})_[A-Za-z0-9_-]{32}")
 EVERYTHING = ("*:*",)
-
-_NOBODY = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
+_NEVER = 1 << 63  # ns since 1970: in the year 2262
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,20 @@ class Key:
     previous_hash: str | None = field(default=None, repr=False)
     previous_until: int | None = None
 
+    def is_good(self, now: int) -> bool:
+        """Tell whether it is neither revoked nor expired; both are looked at, whichever it is."""
+        expires = _NEVER if self.expires is None else self.expires
+        return (self.revoked is None) & (now < expires)
+
     def state(self, now: int) -> str:
         """Return "revoked", "expired" or "good"."""
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and now >= self.expires else "good"
+
+
+# In place of one that is not known, so that as much is done for it.
+_NOBODY = Key("", "nobody", hashlib.sha256(secrets.token_bytes(32)).hexdigest(), revoked=0)
 
 
 class Keys:
@@ -137,18 +145,19 @@ def hash_of(secret: str) -> str:
 def authentic(keys: Mapping[str, Key], secret: str, now: int) -> Key | None:
     """Return the key that has this secret and is good, from those that are known; the time it takes tells nothing.
 
+    Whatever is wrong, the same is done: the secret is hashed first, compared in constant time with two hashes, and all
+    that may be wrong is looked at before anything is decided.
+
     Args:
         keys: By id.
         now: In nanoseconds since 1970.
     """
     found = SECRET.fullmatch(secret)
-    key = keys.get(found[1]) if found else None
+    key = keys.get(found[1] if found else "", _NOBODY)
     given = hash_of(secret)
-    good = hmac.compare_digest(given, key.hash if key else _NOBODY)
-    before = hmac.compare_digest(given, (key and key.previous_hash) or _NOBODY)
-    if key is None or key.state(now) != "good":
-        return None
-    return key if good or (before and now < (key.previous_until or 0)) else None
+    is_own = hmac.compare_digest(given, key.hash)
+    is_former = hmac.compare_digest(given, key.previous_hash or _NOBODY.hash) & (now < (key.previous_until or 0))
+    return key if (is_own | is_former) & key.is_good(now) else None
 
 
 def _new_secret(key_id: str) -> str:

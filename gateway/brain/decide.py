@@ -27,7 +27,7 @@ from gateway.errors import BrokenError, GoneError, LateError, Refusal, UpstreamE
 from gateway.outcome import Asked, Outcome
 from gateway.seen.gauges import Reading
 from gateway.triton.connection import Body
-from gateway.triton.models import Model, Models
+from gateway.triton.models import FRESH_S, Model, Models
 from gateway.triton.upstream import Answer
 
 ARM = "stable"  # the only one until releases are judged
@@ -45,6 +45,7 @@ class Rules:
     breaker: Rule = field(default_factory=Rule)
     default_timeout_s: float = 30.0
     most_timeout_s: float = 300.0
+    signatures_s: float = FRESH_S
 
 
 class Brain:
@@ -62,12 +63,12 @@ class Brain:
     ) -> None:
         self.access = access
         self.endpoints = endpoints
-        self.models = Models(endpoints.get)
         self.readiness = Readiness(endpoints)
         self.spool = spool
         self.metrics = metrics
         self.samples: Samples = samples or NoSamples()
         self.rules = rules or Rules()
+        self.models = Models(endpoints.get, self.rules.signatures_s)
         self._gates: dict[tuple[str, str], tuple[Admission, Breaker]] = {}
         metrics.watch(self.under_way)
 

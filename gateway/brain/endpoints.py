@@ -6,6 +6,7 @@ ready again; a request that met it goes to another one, or where none is there w
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ _TOLD_S = 0.1  # before its deadline a caller is told that no server came back: 
 _STOPPING = (b"Server exiting", b"Server not ready", b"Server is stopping")
 _NOT_HERE = b"Request for unknown model"
 _DEAD_WORKER = b"is not healthy"  # python_backend/src/stub_launcher.cc: "Stub process '…' is not healthy", with 500
+log = logging.getLogger("gateway.brain")
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Endpoints:
         try:
             answer = await self._ask(endpoint, asking)
         except GoneError as error:
-            self.mark_down(endpoint)
+            self.mark_down(endpoint, str(error))
             asking.deaths += error.was_sent
             if not asking.may_be_sent_again:
                 raise _gone("the one that had the request went, and it is not sent to another one") from None
@@ -142,8 +144,8 @@ class Endpoints:
             asking.tried.add(id(endpoint))
             try:
                 answer = await endpoint.upstream.get(path, deadline)
-            except GoneError:
-                self.mark_down(endpoint)
+            except GoneError as error:
+                self.mark_down(endpoint, str(error))
                 continue
             if answer.status != 200 and self._is_for_another(endpoint, answer, asking):
                 answer.release()
@@ -177,11 +179,12 @@ class Endpoints:
             if live:
                 self.mark_up(endpoint)
             else:
-                self.mark_down(endpoint)
+                self.mark_down(endpoint, "it does not say that it is live")
 
-    def mark_down(self, endpoint: Endpoint) -> None:
+    def mark_down(self, endpoint: Endpoint, why: str) -> None:
         """Leave it out until it is ready."""
         if endpoint.is_up:
+            log.warning("%s is left out: %s", endpoint.upstream, why)
             endpoint.down_since = time.monotonic()
             endpoint.upstream.close()
             if not self.up():
@@ -191,6 +194,8 @@ class Endpoints:
 
     def mark_up(self, endpoint: Endpoint) -> None:
         """Ask it again; who waits for one goes on."""
+        if not endpoint.is_up:
+            log.warning("%s is asked again", endpoint.upstream)
         endpoint.down_since, endpoint.ever_up = None, True
         self._one_is_up.set()
 
@@ -224,7 +229,7 @@ class Endpoints:
         """Whether a refusal is of this Triton alone, or of this moment."""
         said = answer.peek() or b""
         if answer.status == 503 and any(words in said for words in _STOPPING):
-            self.mark_down(endpoint)
+            self.mark_down(endpoint, "it is stopping")
             return True
         if answer.status == 500 and _DEAD_WORKER in said:
             asking.deaths += 1

@@ -6,18 +6,22 @@
 - A body that nobody reads, because its request was refused, is not waited for long.
 - What stands after a body in chunks (trailers) is no header: it is dropped.
 - A caller that goes away ends what is done for it, and one that does not read its answer is not waited for for ever.
+- Answers leave in the order of their requests, also those to what is no request.
+- Nothing is spoken here but HTTP/1, whatever protocol a request would go over to.
 - Of a server that drains every answer says that its connection ends.
 """
 
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.raw.replies import ANSWER
@@ -55,11 +59,15 @@ def guarded(guard: Guard) -> type[HttpToolsProtocol]:
 class _Guarded(HttpToolsProtocol):
     guard: Guard
     _in_headers = True
+    _reading = _unread = b""  # what is read, and what is read next
     _piece_bytes = 0  # come since the headers began
     _header_bytes = 0  # of them, counted line by line; trailers, too
     _in_body = False
+    _body_came = False  # since the timer was set: what goes between chunks is no body
     _timer: asyncio.TimerHandle | None = None
     _asking: asyncio.Task[None] | None = None
+    _asked: RequestResponseCycle | None = None  # whose task that is; `cycle` may be of a request that waits behind it
+    _last_word: tuple[int, str, str] | None = None  # to be said once the requests before it are answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,31 +79,36 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        cycle, asking = self.cycle, self._asking
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the newest request alone
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
-        if asking is not None and not asking.done() and not cycle.response_complete:
-            asking.cancel()
+        if self._is_asking() and self._asked is not None and self._asking is not None:
+            self._asked.disconnected = True
+            self._asked.message_event.set()
+            self._asking.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():  # refused
+        if self.transport.is_closing() or self._last_word is not None:  # refused
             return
         if self._in_headers:
             self._piece_bytes += len(data)
             if self._piece_bytes > self.guard.header_bytes + _PIECE:
                 self._refuse(431, _TOO_LONG)
                 return
-        super().data_received(data)
-        if self.transport.is_closing():
+        self._unread = data
+        while self._unread and not self.transport.is_closing() and self._last_word is None:
+            self._reading, self._unread = self._unread, b""
+            super().data_received(self._reading)
+        if self.transport.is_closing() or self._last_word is not None:
             return
         if self._in_headers and self._piece_bytes:
             if self._piece_bytes > self.guard.header_bytes:
                 self._refuse(431, _TOO_LONG)
             elif self._timer is None:
                 self._start_timer(self.guard.header_s)
-        elif self._in_body and not self.cycle.response_complete:
+        elif self._in_body and not self.cycle.response_complete and (self._body_came or self._timer is None):
+            self._body_came = False
             self._start_timer(self.guard.body_s, self._slow_body)
 
     def send_400_response(self, msg: str) -> None:
@@ -118,21 +131,54 @@ class _Guarded(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            if self.scope["method"] == "CONNECT":
+                raise ValueError("no tunnels")  # ends the parser
+            return
         self._in_headers, self._in_body, self._piece_bytes = False, True, 0
         self._stop_timer()
-        super().on_headers_complete()
         if self.guard.draining:
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._body_came = True
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        if self.parser.should_upgrade():
+            return
         self._in_headers, self._in_body = True, False
         self._stop_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        if self._last_word is not None and not self._is_asking():
+            self._refuse(*self._last_word)
+        elif self._in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._start_timer(self.guard.linger_s)
+
+    def _should_upgrade(self) -> bool:
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Read a request that would go over to another protocol again, as one that would not.
+
+        httptools reads no body of it, and takes that for the next request. Java's client sends such ones first.
+        """
+        stopped = sys.exception()
+        assert stopped is not None
+        head = [f"{self.scope['method']} ".encode(), self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self._unread = b"".join((*head, b"\r\n", self._reading[stopped.args[0] :]))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+
+    def _is_asking(self) -> bool:
+        return self._asked is not None and not self._asked.response_complete
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         async def unless_gone(scope: Any, receive: Any, send: Any) -> None:
@@ -143,9 +189,11 @@ class _Guarded(HttpToolsProtocol):
                     raise
             finally:
                 if cycle.response_started and not cycle.response_complete:
+                    cycle.disconnected = True
                     self.transport.abort()  # to close would wait for who does not read
 
         cycle.scope["extensions"] = {ANSWER: partial(self._answer, cycle)}
+        self._asked = cycle
         self._asking = self.loop.create_task(cycle.run_asgi(unless_gone))
         self._asking.add_done_callback(self.tasks.discard)
         self.tasks.add(self._asking)
@@ -176,6 +224,11 @@ class _Guarded(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str, more: str = "") -> None:
         if self.transport.is_closing():
             return
+        if self._is_asking() and (self._in_headers or self.cycle is not self._asked):
+            if not self._in_headers:
+                self.pipeline.popleft()  # it is refused in its body, and waits there
+            self._last_word = (status, reason, more)
+            return
         content = json.dumps({"error": reason})
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n{more}"
         self.transport.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode())
@@ -188,7 +241,7 @@ class _Guarded(HttpToolsProtocol):
     def _slow_body(self) -> None:
         """End a request whose body stopped coming, unless it is this side that does not read."""
         self._timer = None
-        if self.flow.read_paused:
+        if self.flow.read_paused or self.cycle is not self._asked:
             self._start_timer(self.guard.body_s, self._slow_body)
         elif self.cycle.response_started:
             self._close()
@@ -205,7 +258,10 @@ class _Guarded(HttpToolsProtocol):
 
     def _close(self) -> None:
         self._timer = None
-        self.transport.abort()  # to close would wait for who does not read
+        if self._in_headers and self._is_asking():  # an answer is due: of what comes behind its request nothing is
+            self._start_timer(self.guard.header_s)
+        else:
+            self.transport.abort()  # to close would wait for who does not read
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

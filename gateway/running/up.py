@@ -1,6 +1,7 @@
 """`python -m gateway up`: the gateway, the process that writes its record down, and if asked a Triton behind it."""
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
@@ -11,9 +12,13 @@ from gateway.errors import SettingsError
 from gateway.running import kept, triton, workers
 from gateway.settings import sources
 from gateway.settings.schema import Settings
+from store.database import Database
+from store.errors import DatabaseGoneError, SchemaError
+from store.migrations import migrating
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _STOP_S = 30.0
+_STORE_S = 5.0  # for the store to answer; requests are answered without it
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
             os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside(options.triton))
         settings = sources.read().settings
         check(settings)
+        prepare(settings)
         if settings.record.enabled and not options.without_writer:
             stack.enter_context(_writer(settings))
         if settings.listen.workers > 1:
@@ -56,6 +62,20 @@ def check(settings: Settings) -> None:
             f"keys.required is false, and {settings.listen.host} is reached from elsewhere",
             hint="ask for keys, or listen on 127.0.0.1",
         )
+
+
+def prepare(settings: Settings) -> None:
+    """Make the tables of a store that has none, before anybody reads keys from it; one that is gone is gone."""
+
+    async def main() -> None:
+        url = settings.store.url.get_secret_value() if settings.store.url else None
+        async with Database(url, connections=1, wait_s=_STORE_S) as database:
+            await migrating.prepare(database)
+
+    try:
+        asyncio.run(main())
+    except (DatabaseGoneError, SchemaError) as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -22,9 +22,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """What is counted."""
+    """What is counted.
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    Args:
+        most_keys: That have counters of their own.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, most_keys: int = MOST_KEYS) -> None:
+        self._most_keys = most_keys
         self.registry = registry or CollectorRegistry()
         with_registry: dict[str, Any] = {"registry": self.registry}
         self._requests = Counter(
@@ -93,7 +98,7 @@ class Metrics:
     def _of_key(self, key_id: str) -> tuple[Counter, Counter]:
         found = self._named.get(key_id)
         if found is None:
-            name = key_id if len(self._named) < MOST_KEYS else "other"
+            name = key_id if len(self._named) < self._most_keys else "other"
             found = self._keys.labels(name), self._key_rows.labels(name)
             if name != "other":
                 self._named[key_id] = found

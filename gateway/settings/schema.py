@@ -47,10 +47,10 @@ class Triton(Section):
         default=("http://127.0.0.1:8000",), description="several are balanced; unix:/path/of/a/socket is one, too"
     )
     connect_timeout_s: Seconds = 2.0
-    connections: int = Field(default=64, ge=1, description="kept open to each endpoint, by each worker")
-    signatures_s: Seconds = Field(
-        default=10.0, description="after how long what is known of a model is asked for again"
+    connections: int = Field(
+        default=256, ge=1, description="at once to each endpoint, of each worker; Triton 2.51 loses answers above 277"
     )
+    signatures_s: Seconds = Field(default=1.0, description="after how long what is known of a model is asked for again")
     restart_s: float = Field(
         default=60.0, ge=0, le=3600, description="how long all may be gone so that requests wait; later they get 503"
     )
@@ -159,8 +159,7 @@ class Seen(Section):
     access_log: bool = True
     otlp_endpoint: str | None = Field(default=None, description="OTLP over HTTP, as in http://localhost:4318/v1/traces")
     trace_share: Share = 0.01
-    key_labels: int = Field(default=100, ge=0, description="keys with counters of their own; the rest count as one")
-    server_timing: bool = True
+    key_labels: int = Field(default=500, ge=0, description="keys with counters of their own; the rest count as one")
 
 
 class Page(Section):

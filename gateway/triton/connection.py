@@ -5,7 +5,6 @@ are no redirects, cookies, proxies or TLS between the two. httptools, which is l
 """
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self, cast
@@ -13,22 +12,12 @@ from typing import Self, cast
 import httptools
 
 from gateway.errors import BrokenError, GoneError, LateError
+from gateway.triton import opening, watched
 from gateway.triton.address import Address
 
 HIGH_WATER = 256 * 1024  # bytes of an answer that wait for their reader; beyond it Triton's socket is not read
 _COPIED = 16 * 1024  # bytes of a request up to which one piece is cheaper than two
 MOST_HEADERS = 100  # of an answer
-CONNECT_S = 2.0
-# A machine without power, or behind a broken cable, says nothing: after some 4 s without a sign of it the connection
-# has ended, and another Triton is asked. One that computes for minutes acknowledges all the same.
-_WATCHED = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-)
 
 Body = bytes | AsyncIterator[bytes]
 
@@ -63,31 +52,19 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     @classmethod
-    async def open(cls, address: Address, deadline: float) -> Self:
+    async def open(cls, address: Address, deadline: float, connect_s: float = opening.CONNECT_S) -> Self:
         """Connect.
 
         Args:
-            deadline: On the loop's clock; a connection has two seconds at most.
+            deadline: On the loop's clock.
+            connect_s: That it may take at most.
 
         Raises:
             GoneError: nobody is there.
             LateError: the deadline passed first.
         """
         loop = asyncio.get_running_loop()
-        own = min(deadline, loop.time() + CONNECT_S)
-        try:
-            async with asyncio.timeout_at(own):
-                if address.path:
-                    _, connection = await loop.create_unix_connection(lambda: cls(loop), address.path)
-                else:
-                    _, connection = await loop.create_connection(lambda: cls(loop), address.host, address.port)
-        except TimeoutError as error:
-            if own < deadline:
-                raise GoneError(f"no connection to the Triton at {address} in {CONNECT_S:.0f} s") from error
-            raise LateError(f"no connection to the Triton at {address} before the deadline") from error
-        except OSError as error:
-            raise GoneError(f"the Triton at {address} cannot be reached: {error}") from error
-        return connection
+        return await opening.opened(lambda: cls(loop), address, deadline, connect_s)
 
     @property
     def is_open(self) -> bool:
@@ -115,17 +92,17 @@ class Connection(asyncio.Protocol):
         self.complete = self._sent = False
         self.headers, self.status = {}, 0
         self._head = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._late)
+        timer = self._loop.call_at(deadline, self._late, self.used)
         try:
             if isinstance(body, bytes):
                 if len(body) < _COPIED:
                     self._transport.write(head + body)
                 else:
                     self._transport.writelines((head, body))
+                self._sent = True
             else:
                 self._transport.write(head)
-                await self._send(body)
-            self._sent = True
+                self._sent = await self._send(body)
             await self._head
         except BaseException:
             self.close()
@@ -144,7 +121,8 @@ class Connection(asyncio.Protocol):
             BrokenError: it ended in its middle.
             LateError: the deadline passed first.
         """
-        timer = self._loop.call_at(deadline, self._late) if not self.complete else None
+        own = self.used  # a reader that went away ends some time after its answer was given back
+        timer = self._loop.call_at(deadline, self._late, own) if not self.complete else None
         try:
             while self._pieces or not self.complete:
                 if not self._pieces:
@@ -155,25 +133,29 @@ class Connection(asyncio.Protocol):
                     continue
                 piece = self._pieces.popleft()
                 self._waiting_bytes -= len(piece)
-                if self._paused and self._waiting_bytes < HIGH_WATER // 2 and self._transport:
-                    self._paused = False
-                    self._transport.resume_reading()
+                self._read_on()
                 yield piece
         finally:
-            self._more = None
             if timer:
                 timer.cancel()
-            if not self.complete or self._pieces:  # the reader went away
-                self.close()
+            if own == self.used:
+                self._more = None
+                if not self.complete or self._pieces:  # the reader went away
+                    self.close()
 
     def whole(self) -> bytes | None:
         """Take the body of the answer where all of it has come; else None."""
         if not self.complete:
             return None
         content = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
+        self.clear()
+        return content
+
+    def clear(self) -> None:
+        """Drop what has come of an answer and nobody has read: the next one must not begin with it."""
         self._pieces.clear()
         self._waiting_bytes = 0
-        return content
+        self._read_on()
 
     def peek(self) -> bytes | None:
         """Return the same, and leave it there."""
@@ -186,21 +168,26 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _send(self, body: AsyncIterator[bytes]) -> None:
+    async def _send(self, body: AsyncIterator[bytes]) -> bool:
+        """Send a body; whether all of it: after a part the Triton would take the next request for the rest."""
         async for piece in body:
-            if self._why is not None or self._head is None or self._head.done():
-                break  # it has answered already, or has gone: the head tells
+            if self._why is not None:
+                raise self._why
+            if self._head is None or self._head.done():
+                return False  # it has answered already
             if self._transport is not None:
                 self._transport.write(piece)
             if self._room is not None:
                 await self._room
         if self._why is not None:
             raise self._why
+        return True
 
     # What asyncio calls.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        watched.watch(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Read what has come of the answer."""
@@ -232,6 +219,11 @@ class Connection(asyncio.Protocol):
         self._room = None
 
     # What httptools calls.
+    def on_message_begin(self) -> None:
+        """See that it is the answer to what was asked, and not another one behind it."""
+        if self.complete:
+            raise ValueError("more than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header of the answer."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -264,8 +256,14 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self._wake()
 
-    def _late(self) -> None:
-        self._fail(LateError("the Triton did not answer before the deadline"))
+    def _late(self, used: int) -> None:
+        if used == self.used:
+            self._fail(LateError("the Triton did not answer before the deadline"))
+
+    def _read_on(self) -> None:
+        if self._paused and self._waiting_bytes < HIGH_WATER // 2 and self._transport:
+            self._paused = False
+            self._transport.resume_reading()
 
     def _fail(self, why: BrokenError | GoneError | LateError) -> None:
         if self._why is None:

@@ -9,6 +9,7 @@ from typing import Self
 from gateway.errors import BrokenError, GoneError, LateError
 from gateway.triton.address import Address
 from gateway.triton.connection import Body, Connection
+from gateway.triton.opening import CONNECT_S
 
 MOST_CONNECTIONS = 256  # Triton 2.51 loses answers if more than 277 requests wait
 IDLE_S = 2.0  # a stopping Triton waits for idle connections
@@ -84,13 +85,17 @@ class Answer:
 class Upstream:
     """One Triton.
 
+    Args:
+        most: Connections at once.
+        connect_s: For a connection to be there.
+
     Attributes:
         in_flight: Requests under way.
         unwanted: Requests that it computes although nobody waits any more.
     """
 
-    def __init__(self, address: Address, most: int = MOST_CONNECTIONS) -> None:
-        self.address = address
+    def __init__(self, address: Address, most: int = MOST_CONNECTIONS, connect_s: float = CONNECT_S) -> None:
+        self.address, self._connect_s = address, connect_s
         self.in_flight = 0
         self.unwanted = 0
         self._idle: list[Connection] = []
@@ -137,7 +142,7 @@ class Upstream:
         self.in_flight += 1
         connection: Connection | None = None
         try:
-            connection = self._reused() or await Connection.open(self.address, deadline)
+            connection = self._reused() or await Connection.open(self.address, deadline, self._connect_s)
             await connection.ask(head, body, deadline)
         except BaseException as error:
             if isinstance(error, GoneError):
@@ -156,6 +161,7 @@ class Upstream:
             self.unwanted += not connection.complete
             connection.close()
             return
+        connection.clear()
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._idle.append(connection)

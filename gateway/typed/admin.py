@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic_core import to_json
 
 from gateway.access import scopes
 from gateway.access.administering import checked, described
 from gateway.errors import KeysError
+from gateway.moments import Moment, ns_of
 from gateway.refusals import NO_STORE, NOT_FOUND, Fault, FaultyInput
 from gateway.typed import reading
 from gateway.typed.parts import Parts, caller_of, parts_of
@@ -39,7 +40,7 @@ class NewKey(BaseModel):
     limits: dict[str, str | int] = Field(
         default={}, description="as settings.quota has them", examples=[{"requests_short": "100/second"}]
     )
-    expires: AwareDatetime | None = None
+    expires: Moment | None = None
 
 
 class Rotation(BaseModel):
@@ -94,7 +95,7 @@ async def create_key(request: Request) -> Response:
     keys = await _keys(request)
     new: NewKey = await _read(request, NewKey)
     limits = _checked(new.scopes, new.limits)
-    expires = int(new.expires.timestamp() * 1e9) if new.expires else None
+    expires = ns_of(new.expires) if new.expires else None
     key, secret = await _done(keys.create(new.name, new.scopes, limits, expires))
     return _answer({**described(key), "key": secret}, 201)
 

@@ -28,7 +28,9 @@ log = logging.getLogger("gateway.typed")
 
 def app(parts: Parts) -> FastAPI:
     """Make the door of its parts."""
-    made = FastAPI(title="Models", description=_ABOUT, openapi_url=None, docs_url=None, redoc_url=None)
+    made = FastAPI(
+        title="Models", description=_ABOUT, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     made.state.parts = parts
     for router in (models.router, records.router, admin.router):
         made.include_router(router)
@@ -44,7 +46,8 @@ def app(parts: Parts) -> FastAPI:
 
 def answer(refusal: Refusal, request_id: str | None = None) -> Response:
     """Return the answer of a refusal."""
-    return Response(to_json(problem(refusal, request_id)), refusal.status, refusal.all_headers, MEDIA_TYPE)
+    headers = {**({"x-request-id": request_id} if request_id else {}), **refusal.all_headers}
+    return Response(to_json(problem(refusal, request_id)), refusal.status, headers, MEDIA_TYPE)
 
 
 async def _document(request: Request) -> Response:

@@ -38,8 +38,10 @@ async def body(request: Request, limit: int) -> bytes:
     """Read a body whole.
 
     Raises:
-        Refusal: it has more than `limit` bytes; what is above it is not read.
+        Refusal: it has more than `limit` bytes, what is above it is not read; or it is compressed.
     """
+    if request.headers.get("content-encoding", "identity") not in ("", "identity"):
+        raise UNSUPPORTED("compressed bodies are not accepted: what inflates has no limit")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise TOO_LARGE(f"the body has {int(announced):,} bytes, and at most {limit:,} are taken")

@@ -7,14 +7,15 @@ own time holds, and those before stay as its history.
 import hashlib
 import json
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictFloat, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictFloat, StrictStr
 from pydantic_core import to_json
 
 from gateway.caller import Caller
+from gateway.moments import Moment, ns_of
 from gateway.refusals import NOT_ALLOWED, Fault, FaultyInput
 from gateway.typed import reading
 from gateway.typed.parts import Parts, caller_of, parts_of
@@ -35,7 +36,7 @@ class Label(BaseModel):
     name: _NAME = Field(
         default="label", description="which truth, where there are several of an answer; else it is `label`"
     )
-    time: AwareDatetime | None = Field(default=None, description="when it was known; default: now. The newest holds")
+    time: Moment | None = Field(default=None, description="when it was known; default: now. The newest holds")
 
 
 class Event(BaseModel):
@@ -48,7 +49,7 @@ class Event(BaseModel):
     entity: _NAME | None = Field(default=None, description="what or whom it happened to")
     value: StrictFloat | None = Field(default=None, allow_inf_nan=False)
     data: dict[str, JsonValue] | None = None
-    time: AwareDatetime | None = Field(default=None, description="when it happened; default: now")
+    time: Moment | None = Field(default=None, description="when it happened; default: now")
     id: _ID | None = Field(default=None, description="yours: the same one twice is one event")
 
 
@@ -142,13 +143,22 @@ def _event(event: Event, caller: Caller, now: int) -> dict[str, Any]:
 
 
 def _ns(given: datetime | None, now: int) -> int:
-    return now if given is None else int(given.astimezone(UTC).timestamp() * 1e9)
+    return now if given is None else ns_of(given)
 
 
 def _limited(value: Any, field: str) -> Any:
     if (size := len(to_json(value))) > _MOST_VALUE:
         raise FaultyInput(f"{field} is too large", [Fault(f"/{field}", f"{size:,} bytes", f"at most {_MOST_VALUE:,}")])
+    if not _is_short(value):
+        fault = Fault(f"/{field}", "a longer number", "whole numbers of 64 bits")
+        raise FaultyInput(f"{field} has a number that is too long", [fault])
     return value
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_short, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _taken(parts: Parts, records: list[dict[str, Any]]) -> Response:

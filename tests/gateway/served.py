@@ -4,6 +4,7 @@ python -m tests.gateway.served PORT TRITON…
 """
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
@@ -68,7 +69,15 @@ class Keyring:
         if caller.name == "few" and len(spent) == 3:
             raise Refusal(429, "quota-exceeded", "The quota is used up", "3 requests", retry_after_s=7.0)
         spent.append(rows)
-        return {"RateLimit": f'"requests";r={3 - len(spent)};t=60'} if caller.name == "few" else {}
+        if caller.name != "few":
+            return {}
+        standing = {
+            "limit": "3",
+            "remaining": str(3 - len(spent)),
+            "reset": "60",
+            "policy": '"requests-short";q=3;w=60',
+        }
+        return {f"ratelimit-{name}": value for name, value in standing.items()}
 
 
 @dataclass
@@ -118,7 +127,7 @@ class Gateway:
                 await asyncio.sleep(0.001)
             return len(self.records)
 
-        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(40)  # no request has longer
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -128,6 +137,20 @@ class Gateway:
         with socket.create_connection(("127.0.0.1", self.port), timeout_s) as connection:
             connection.sendall(sent)
             return read_all(connection)
+
+
+@contextmanager
+def faults() -> Iterator[list[str]]:
+    """What uvicorn says of faults of ours, while a gateway runs in this process."""
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(handler.format(record))  # type: ignore[method-assign]
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -148,6 +171,7 @@ def gateway(
     guard: Guard | None = None,
     traces: Traces | None = None,
     access_log: bool = False,
+    idle_s: int = 5,
 ) -> Iterator[Gateway]:
     """A gateway in front of these."""
     guard, keyring, kept = guard or Guard(), Keyring(), Kept()
@@ -161,8 +185,9 @@ def gateway(
             seen = Seen(Metrics(), traces, access_log=access_log)
             brain = Brain(access=keyring, endpoints=endpoints, spool=kept, metrics=seen, rules=rules)
             config = uvicorn.Config(
-                App(brain, limits or Limits()), http=guarded(guard), lifespan="off", log_level="warning"
-            )
+                *(App(brain, limits or Limits()),),
+                http=guarded(guard), lifespan="off", log_level="warning", timeout_keep_alive=idle_s,
+            )  # fmt: skip
             server = uvicorn.Server(config)
             made.update(brain=brain, server=server, loop=asyncio.get_running_loop())
             ready.set()

@@ -1,6 +1,7 @@
 """The real nginx and the real Envoy, with the shipped configurations, ask the gateway whether a request may pass."""
 
 import json
+import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
@@ -72,7 +73,12 @@ def test_quotas_of_requests_hold(port: int, door: Gateway) -> None:
     door.keyring.spent.clear()
     statuses = [ask(port, PIXELS, FEW) for _ in range(4)]
     assert [status for status, _, _ in statuses] == [200, 200, 200, 429]
-    assert statuses[0][1]["ratelimit"] == '"requests";r=2;t=60' and statuses[3][1]["retry-after"] == "7"
+    told = {name: value for name, value in statuses[0][1].items() if name.startswith("ratelimit")}
+    assert told == {
+        "ratelimit-limit": "3", "ratelimit-remaining": "2", "ratelimit-reset": "60",
+        "ratelimit-policy": '"requests-short";q=3;w=60',
+    }  # fmt: skip
+    assert statuses[3][1]["retry-after"] == "7"
     assert door.keyring.spent["few"] == [0, 0, 0]  # rows are in the body, which nobody reads
 
 
@@ -101,6 +107,40 @@ def test_a_caller_cannot_say_what_it_asks_for(port: int) -> None:
     described = {"X-Original-URI": "/v2/health/live", "X-Original-Method": "GET"}
     assert ask(port, WORDS, {}, **described)[0] == 401
     assert ask(port, WORDS, NO_WORDS, **described)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v2/models/pixels/../words/infer", "/v2/models/pixels/%2e%2e/words/infer"),
+        *("/v2/models/pixels;/../words/infer", "//v2/models/words/infer", "/v2/models/words/infer/"),
+        *("/v2/./models/words/infer", "/v2/models/words/infer#pixels", "http://pixels/v2/models/words/infer"),
+        *("/v2/models/words%2finfer", "/v2\\models/words/infer"),
+    ],
+)  # fmt: skip
+def test_a_path_that_two_read_in_two_ways_opens_nothing(port: int, path: str) -> None:
+    """With a key for pixels alone."""
+    header = WORDS.header()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{LENGTH}: {len(header)}\r\nX-HTTP-Method-Override: GET\r\n"
+    head += f"Authorization: {NO_WORDS['Authorization']}\r\nContent-Length: {len(header) + len(WORDS.content)}\r\n\r\n"
+    assert 400 <= _status(port, head.encode() + header + WORDS.content) < 500
+
+
+@pytest.mark.parametrize("second", ["gk_all", "x"])
+def test_of_two_keys_none_counts(port: int, second: str) -> None:
+    """A proxy may look at the one and the gateway at the other."""
+    header = WORDS.header()
+    keys = ["Bearer gk_pixels", f"Bearer {second}"]
+    for first, last in (keys, keys[::-1]):
+        head = f"POST {WORDS.path} HTTP/1.1\r\nHost: x\r\n{LENGTH}: {len(header)}\r\nAuthorization: {first}\r\n"
+        head += f"authorization: {last}\r\nContent-Length: {len(header) + len(WORDS.content)}\r\n\r\n"
+        assert 400 <= _status(port, head.encode() + header + WORDS.content) < 500
+
+
+def _status(port: int, sent: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(sent)
+        return int(connection.recv(65536).split()[1])
 
 
 def test_nothing_is_recorded(port: int, door: Gateway) -> None:

@@ -181,9 +181,9 @@ def test_quotas_are_told_and_end(door: Gateway) -> None:
         connection = door.connect()
         connection.request("POST", PIXELS.path, header + PIXELS.content, {LENGTH: str(len(header)), **FEW})
         response = connection.getresponse()
-        statuses.append((response.status, response.headers["RateLimit"], response.headers["Retry-After"]))
+        statuses.append((response.status, response.headers["RateLimit-Remaining"], response.headers["Retry-After"]))
     assert [status for status, _, _ in statuses] == [200, 200, 200, 429]
-    assert statuses[0][1] == '"requests";r=2;t=60' and statuses[3][2] == "7"
+    assert statuses[0][1] == "2" and statuses[3][2] == "7"
     assert door.keyring.spent["few"] == [2, 2, 2]
 
 

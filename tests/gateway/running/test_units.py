@@ -36,6 +36,7 @@ def test_a_unit_starts_a_command_that_there_is(path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.delitem(sys.modules, f"{program}.__main__", raising=False)  # another test may have imported it
     with pytest.raises(Parsed):
         runpy.run_module(program, run_name="__main__")
     assert service["NoNewPrivileges"] == "yes" and service["ProtectSystem"] == "strict" and service["User"] != "root"

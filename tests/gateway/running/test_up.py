@@ -73,6 +73,21 @@ def test_a_worker_that_dies_is_started_again_and_the_other_answers(two: Whole) -
     assert before[0].pid not in {each.pid for each in now}
 
 
+def test_the_first_start_makes_the_tables_before_it_reads_keys(gateway: Whole) -> None:
+    """Nothing was there before; what it says is where it answers."""
+    gateway.admin()
+    log = (gateway.folder / "gateway.log").read_text()
+    assert "cannot be read" not in log and "no such table" not in log and "warning: " not in log, log
+
+
+def test_a_store_that_is_not_there_keeps_nobody_from_starting(typed_triton: Running, tmp_path: Path) -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
+    with whole.up(tmp_path, typed_triton.address, options=("--without-writer",), store__url=url) as running:
+        assert running.ask("GET", "/livez", key="").status == 200
+        log = (tmp_path / "gateway.log").read_text()
+    assert "warning: the database postgresql://nobody@127.0.0.1" in log and "Traceback" not in log, log
+
+
 def test_a_port_that_is_taken_is_said_without_a_traceback(gateway: Whole) -> None:
     command = [sys.executable, "-m", "gateway", "up", "--port", str(gateway.port), "--without-writer"]
     done = subprocess.run(
