@@ -116,7 +116,7 @@ def _gateway(folder: Path, port: int, triton: str) -> Iterator[tuple[str, psutil
             running = subprocess.Popen([*program, "up"], cwd=layout.ROOT, env=environment, stdout=log, stderr=log)
         try:
             _wait_for(port, running, folder / "gateway.log")
-            yield json.loads(made.stdout)["key"], psutil.Process(running.pid)
+            yield json.loads(made.stdout)["secret"], psutil.Process(running.pid)
         finally:
             running.terminate()
             running.wait(60)

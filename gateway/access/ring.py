@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from gateway.access.limits import Limits
 from gateway.access.scopes import read_all
 from gateway.caller import Caller
 from gateway.errors import KeysError
+from gateway.limits import Limits
 from store.keys import Key, authentic
 
 PRIORITY = "priority_most"  # kept beside a key's limits

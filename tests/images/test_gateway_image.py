@@ -51,7 +51,7 @@ def answering(gateway_image: Image, typed_triton: Running) -> Iterator[tuple[Con
         create = ("-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json")
         made = container.execute("/opt/gateway/bin/python", *create)
         assert made.returncode == 0, made.stderr
-        whole._keys[()] = json.loads(made.stdout)["key"]
+        whole._keys[()] = json.loads(made.stdout)["secret"]
         wait_for(lambda: whole.ask("GET", "/v1/models").status == 200, 20)
         yield container, whole
 

@@ -15,7 +15,7 @@ def test_keys_are_administered_from_a_laptop_through_the_admin_api(gateway: Whol
     away = {"GATEWAY_ADMIN__URL": gateway.url, "ARTIFACTS_DIR": str(gateway.folder / "laptop")}
     laptop = Whole(gateway.folder, {**gateway.environment, **away, "GATEWAY_ADMIN__KEY": admin}, gateway.process)
     made = json.loads(laptop.command("keys", "create", "from afar", "--expires", "1d", "--json").stdout)
-    assert made["key"].startswith("gk_") and made["expires"]
+    assert made["secret"].startswith("gk_") and made["expires"]
     assert made["id"] in laptop.command("keys", "list").stdout
     assert "Revoked" in laptop.command("keys", "revoke", made["id"]).stdout
     assert not (gateway.folder / "laptop").exists()  # the store was not asked
