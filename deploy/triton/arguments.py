@@ -13,7 +13,7 @@ from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 # Whoever reaches these can run code in the server, read another caller's tensors, or blind its operator. Statistics
 # and configurations only tell, and perf_analyzer wants them without a key.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
-# Beside a socket for one that asks for keys itself, gRPC must be no way around it: its port is anybody's on this machine.
+# Beside a socket, to one that asks for keys itself, gRPC is no way around it: its port is anybody's on this machine.
 _REST = "health,metadata,inference,model-config,statistics"
 _HTTP_LIMIT = "http-max-input-size"
 _CLIENT_MEMORY = "allow-client-shm"
