@@ -110,7 +110,8 @@ def key(composed: Composed) -> str:
     command = (GATEWAY, "-m", "gateway", "keys", "create", "shop", "--json")
     made = composed.project.run("exec", "-T", "gateway", *command)
     assert made.returncode == 0, made.stdout + made.stderr
-    secret = str(json.loads(made.stdout)["secret"])
+    [told] = [line for line in made.stdout.splitlines() if line.startswith("{")]  # podman-compose says more
+    secret = str(json.loads(told)["secret"])
     wait_for(lambda: composed.ask(secret, "boot").status == 200, 90)
     return secret
 
