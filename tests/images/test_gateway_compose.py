@@ -17,7 +17,7 @@ from tests.conftest import free_ports, port_options, wait_for
 from tests.deploy.conftest import write_model
 from tests.gateway import typed_models
 from tests.gateway.whole import Answer, Whole
-from tests.images import compose, debian, pip_settings, postgres
+from tests.images import compose, debian, pip_settings, podman, postgres
 from tests.images.compose import Project
 from tests.images.containers import Container
 
@@ -137,7 +137,7 @@ def test_all_of_them_are_healthy_and_have_no_privilege(composed: Composed, key: 
 
 def test_a_database_that_is_killed_costs_no_request_and_no_record(composed: Composed, key: str) -> None:
     before = composed.recorded()
-    composed.project.run("kill", "database")
+    podman.call("kill", composed.container("database").identity, options=debian.way().options)
     answers = [composed.ask(key, "boot") for _ in range(50)]
     assert {answer.status for answer in answers} == {200}
     assert composed.recorded() == -1
@@ -148,14 +148,14 @@ def test_a_database_that_is_killed_costs_no_request_and_no_record(composed: Comp
 
 def test_a_stop_answers_what_was_accepted_and_a_start_knows_the_keys(composed: Composed, key: str) -> None:
     recorded, answers = composed.recorded(), list[Answer]()
-    slow = threading.Thread(
-        target=lambda: answers.append(
-            composed.whole(key).ask("POST", "/v1/models/sleeper/predict", {"inputs": {"IN": [5.0]}})
-        )
-    )
+    tensor = {"name": "IN", "shape": [1], "datatype": "FP32", "data": [5.0]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    header = {"Inference-Header-Content-Length": str(len(body))}
+    asked = ("POST", "/v2/models/sleeper/infer", body, header)
+    slow = threading.Thread(target=lambda: answers.append(composed.whole(key).ask(*asked)))
     slow.start()
     slow.join(1.5)
-    assert slow.is_alive()
+    assert slow.is_alive(), answers
     assert composed.container("gateway").stop(grace_s=45) < 20
     slow.join(10)
     assert [answer.status for answer in answers] == [200], answers
