@@ -5,6 +5,7 @@ its own, and PostgreSQL is Debian's.
 """
 
 import json
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,10 +149,10 @@ def test_a_database_that_is_killed_costs_no_request_and_no_record(composed: Comp
 
 def test_a_stop_answers_what_was_accepted_and_a_start_knows_the_keys(composed: Composed, key: str) -> None:
     recorded, answers = composed.recorded(), list[Answer]()
-    tensor = {"name": "IN", "shape": [1], "datatype": "FP32", "data": [5.0]}
-    body = json.dumps({"inputs": [tensor]}).encode()
-    header = {"Inference-Header-Content-Length": str(len(body))}
-    asked = ("POST", "/v2/models/sleeper/infer", body, header)
+    tensor = {"name": "IN", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    length = {"Inference-Header-Content-Length": str(len(header))}
+    asked = ("POST", "/v2/models/sleeper/infer", header + struct.pack("<f", 5.0), length)
     slow = threading.Thread(target=lambda: answers.append(composed.whole(key).ask(*asked)))
     slow.start()
     slow.join(1.5)
