@@ -64,7 +64,11 @@ def _up(up: argparse.ArgumentParser) -> None:
     network.add_argument("--host", default="127.0.0.1", help="address to listen on")
     network.add_argument("--http-port", type=port, default=8000, help=" ")
     network.add_argument(
-        "--http-socket", type=Path, metavar="PATH", help="serve HTTP on a Unix socket, and on no port, as to a gateway"
+        "--http-socket",
+        type=Path,
+        metavar="PATH",
+        help="serve HTTP on a Unix socket, and on no port, as to a gateway; "
+        "gRPC then asks for the admin key, whatever is asked",
     )
     network.add_argument("--grpc-port", type=port, default=8001, help=" ")
     network.add_argument("--metrics-port", type=port, default=8002, help=" ")

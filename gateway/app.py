@@ -15,7 +15,6 @@ from typing import Any, Self
 from gateway.access import issuer
 from gateway.access.access import Access
 from gateway.access.issuer import Issuer
-from gateway.access.limits import Limits as Quota
 from gateway.access.quotas import Quotas
 from gateway.access.ring import Ring
 from gateway.access.tokens import Tokens
@@ -171,16 +170,15 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
 
 
 async def _access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
-    quota = Quota.of(settings.quota.model_dump(exclude={"storage", "when_gone", "wait_s"}))
     refuse = settings.quota.when_gone == "refuse"
     storage = settings.quota.storage.get_secret_value()
     quotas = Quotas(storage, wait_s=settings.quota.wait_s, refuse_when_gone=refuse)
-    ring = await stack.enter_async_context(Ring(Keys(database).all, settings.keys.refresh_s, quota))
+    ring = await stack.enter_async_context(Ring(Keys(database).all, settings.keys.refresh_s, settings.quota))
     tokens = None
     if settings.oidc.issuer:
         known = Issuer(settings.oidc.issuer, settings.oidc.refresh_s)
         stack.push_async_callback(known.aclose)
-        tokens = Tokens(known, settings.oidc, quota)
+        tokens = Tokens(known, settings.oidc, settings.quota)
     return Access(ring, quotas, tokens, required=settings.keys.required)
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from gateway.access.limits import Limits
 from gateway.access.scopes import Scope
+from gateway.limits import Limits
 
 
 @dataclass(frozen=True)

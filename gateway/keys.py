@@ -79,7 +79,7 @@ def _tell(made: Shown, options: argparse.Namespace, then: str) -> int:
     if options.json:
         print(json.dumps(made))
         return 0
-    print(made["key"])
+    print(made["secret"])
     print(
         f"Key {made['id']} of {made['name']}: {', '.join(made['scopes'])}, expires {made['expires'] or 'never'}. {then}"
     )
@@ -89,7 +89,7 @@ def _tell(made: Shown, options: argparse.Namespace, then: str) -> int:
 def _list(place: Place, options: argparse.Namespace) -> int:
     found = place.list()
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps({"keys": found}))
         return 0
     shown = table("id", "name", "state", "scopes", "limits", "expires", left=6)
     for key in found:
@@ -119,7 +119,7 @@ class _Store:
     def create(self, name: str, scopes: list[str], limits: dict[str, Any], expires: datetime | None) -> Shown:
         ns, kept = ns_of(expires) if expires else None, checked(scopes, limits)
         key, secret = self._done(lambda keys: keys.create(name, scopes, kept, ns))
-        return {**described(key), "key": secret}
+        return {**described(key), "secret": secret}
 
     def list(self) -> list[Shown]:
         return [described(key) for key in self._done(lambda keys: keys.all())]
@@ -129,7 +129,7 @@ class _Store:
 
     def rotate(self, key_id: str, grace_s: float) -> Shown:
         key, secret = self._done(lambda keys: keys.rotate(key_id, grace_s))
-        return {**described(key), "key": secret}
+        return {**described(key), "secret": secret}
 
     def _done(self, ask: Callable[[Keys], Awaitable[T]]) -> T:
         async def main() -> T:

@@ -39,6 +39,7 @@ ROOMS = {
         "growth",
         "reporting",
         "gpu_day",
+        "command_line",
     ),
     "clients": ("core", "transports", "filling", "command_line"),
     "store": ("migrations", "payloads", "writing", "keeping", "command_line"),

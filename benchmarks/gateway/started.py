@@ -117,4 +117,4 @@ def _key(environment: dict[str, str], limits: Sequence[str]) -> str:
     )  # fmt: skip
     if made.returncode:
         raise MeasurementError("the gateway makes no key", note=made.stderr.strip())
-    return str(json.loads(made.stdout)["key"])
+    return str(json.loads(made.stdout)["secret"])

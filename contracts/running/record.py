@@ -100,17 +100,22 @@ class Record:
         """The URL that this machine asks it at over HTTP; of a socket it is unix:/path."""
         if self.http_socket:
             return self.http
-        return f"http://{in_url(_ANY.get(self.host, self.host))}:{self.http_port}"
+        return f"http://{asked_at(self.host)}:{self.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """The URL that this machine asks it at over gRPC."""
-        return f"grpc{'s' * self.grpc_tls}://{in_url(_ANY.get(self.host, self.host))}:{self.grpc_port}"
+        return f"grpc{'s' * self.grpc_tls}://{asked_at(self.host)}:{self.grpc_port}"
 
 
 def in_url(address: str) -> str:
     """Return an address as it stands before a port: IPv6 ones in brackets."""
     return f"[{address}]" if ":" in address else address
+
+
+def asked_at(address: str) -> str:
+    """Return, as it stands before a port, where this machine asks who listens at an address."""
+    return in_url(_ANY.get(address, address))
 
 
 def running() -> Record | None:

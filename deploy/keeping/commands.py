@@ -46,7 +46,7 @@ def up(options: argparse.Namespace) -> int:
     def ready(up: Server, found: list[ModelVersion]) -> None:
         say("\n".join([models_table(found, up.left_out), *unsealed.told(Path(up.state.served))]))
         say(_ready(up.state, up.left_out, time.monotonic() - started))
-        say(f"Next, in another terminal: {_call(found, up.state)}   (stop: Ctrl-C)")
+        say(f"{_next(found, up.state, 'Next, in another terminal')}   (stop: Ctrl-C)")
 
     warn = functools.partial(logs.write, state.log_file(), "warning")
     try:
@@ -88,7 +88,7 @@ def _up_detached(arguments: Sequence[str]) -> int:
         found = released.without(control.models(), left_out)
     print("\n".join([models_table(found, left_out), *unsealed.told(Path(running.served))]))
     print(_ready(running, left_out, time.monotonic() - started))
-    print(f"Next: {_call(found, running)}   (stop: python -m deploy down)")
+    print(f"{_next(found, running, 'Next')}   (stop: python -m deploy down)")
     return EXIT_LEFT_OUT if any(group.failed for group in left_out) else 0
 
 
@@ -123,6 +123,13 @@ def _ready(running: state.Running, left_out: Sequence[LeftOut], after_s: float) 
     failed = [group.name for group in left_out if group.failed]
     without = f", WITHOUT {', '.join(failed)}" if failed else ""
     return f"Ready after {after_s:.1f} s{without}: {addresses(running)}"
+
+
+def _next(versions: Sequence[ModelVersion], running: state.Running, when: str) -> str:
+    """Say what comes next: a call, but of a socket whom it is for."""
+    if running.http_socket:
+        return f"A gateway asks it: GATEWAY_TRITON__ENDPOINTS={running.http}"
+    return f"{when}: {_call(versions, running)}"
 
 
 def _call(versions: Sequence[ModelVersion], running: state.Running) -> str:

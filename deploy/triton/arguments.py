@@ -13,6 +13,8 @@ from deploy.triton.settings import ADMIN_HEADER, Settings, admin_key
 # Whoever reaches these can run code in the server, read another caller's tensors, or blind its operator. Statistics
 # and configurations only tell, and perf_analyzer wants them without a key.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
+# Beside a socket, to one that asks for keys itself, gRPC is no way around it: its port is anybody's on this machine.
+_REST = "health,metadata,inference,model-config,statistics"
 _HTTP_LIMIT = "http-max-input-size"
 _CLIENT_MEMORY = "allow-client-shm"
 
@@ -95,8 +97,9 @@ def _http_limit(triton: Triton, settings: Settings) -> Iterator[str]:
 
 def _security(settings: Settings) -> Iterator[str | Secret]:
     key = admin_key(settings.admin_key_file)
-    for option in ("http-restricted-api", "grpc-restricted-protocol"):
-        yield Secret(f"--{option}={_RESTRICTED}:{ADMIN_HEADER}=", key)
+    over_grpc = f"{_RESTRICTED},{_REST}" if settings.http_socket else _RESTRICTED
+    for option, closed in (("http-restricted-api", _RESTRICTED), ("grpc-restricted-protocol", over_grpc)):
+        yield Secret(f"--{option}={closed}:{ADMIN_HEADER}=", key)
     if tls := settings.tls:
         yield f"--grpc-server-cert={tls.certificate}"
         yield f"--grpc-server-key={tls.key}"

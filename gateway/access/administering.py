@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.access import ring, scopes
-from gateway.access.limits import Limits
 from gateway.errors import KeysError
+from gateway.limits import Limits
 from store.keys import Key
 
 Shown = dict[str, Any]

@@ -18,9 +18,9 @@ from limits.storage import storage_from_string
 from redis.asyncio import BlockingConnectionPool
 
 from gateway.access.counted import InMemory
-from gateway.access.limits import DAY_S, Window
 from gateway.caller import Caller
 from gateway.errors import SettingsError
+from gateway.limits import DAY_S, Window
 
 _CONNECTIONS = 16  # to Redis
 _AGAIN_S = 1.0  # after which a Redis that was gone is asked again

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from gateway.access.limits import Limits
 from gateway.access.scopes import read_all
 from gateway.caller import Caller
 from gateway.errors import KeysError
+from gateway.limits import Limits
+from store.errors import SchemaError
 from store.keys import Key, authentic
 
 PRIORITY = "priority_most"  # kept beside a key's limits
@@ -71,6 +72,11 @@ class Ring:
         try:
             keys = await self._read()
         except Exception as error:  # whatever a database, its driver or the network raises
+            if self.read_at is None and isinstance(
+                error, SchemaError
+            ):  # a new store, which its writer is about to make
+                log.info("there are no keys yet: %s", str(error).partition("\n")[0])
+                return False
             log.warning("the keys cannot be read, those read last stay: %s", type(error).__name__)
             self._on_failure()
             return False

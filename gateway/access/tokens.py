@@ -12,10 +12,10 @@ from typing import Any
 import jwt
 
 from gateway.access.issuer import Issuer
-from gateway.access.limits import Limits
 from gateway.access.scopes import ACTIONS, Scope
 from gateway.caller import Caller
 from gateway.errors import KeysError
+from gateway.limits import Limits
 from gateway.settings.schema import Oidc
 
 _KEPT, _KEPT_S = 4096, 60.0

@@ -42,7 +42,7 @@ def _keys(keys: argparse.ArgumentParser) -> None:
     )
     for action in (create, listed, revoke, rotate):
         action.add_argument("--url", help="of a gateway to ask in place of the store (default: GATEWAY_ADMIN__URL)")
-        action.add_argument("--json", action="store_true", help="JSON on stdout")
+        action.add_argument("--json", action="store_true", help="one JSON object on stdout")
         env_file(action)
 
 

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 
 from contracts.errors import ProjectError
+from contracts.running.record import asked_at
 from gateway.settings import sources
 
 _TIMEOUT_S = 4
@@ -21,8 +22,7 @@ def main() -> int:
         print(error)
         return 1
     scheme = "https" if listen.certificate else "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(listen.host, listen.host)  # noqa: S104  # it listens there
-    url = f"{scheme}://{host}:{listen.port}/livez"
+    url = f"{scheme}://{asked_at(listen.host)}:{listen.port}/livez"
     # Of itself it knows the certificate: it is nobody else's to be checked.
     context = ssl._create_unverified_context() if listen.certificate else None  # noqa: S323
     handlers = [urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])]

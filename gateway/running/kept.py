@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import signal
 import subprocess
 import threading
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from contracts import layout
 
 _LONGEST_PAUSE_S, _STEADY_S = 30.0, 60.0
+_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_LIBC = ctypes.CDLL(None)
 log = logging.getLogger("gateway.running")
 
 
@@ -32,6 +35,7 @@ class Kept:
     restarts: int = 0
     _process: "subprocess.Popen[bytes] | None" = None
     _ending: threading.Event = field(default_factory=threading.Event)
+    _starting: "threading.RLock" = field(default_factory=threading.RLock)  # also by a signal that comes meanwhile
     _thread: threading.Thread | None = None
 
     @property
@@ -41,27 +45,46 @@ class Kept:
 
     def start(self) -> None:
         """Start it, and again whenever it ends, after a pause that grows."""
-        self._begin()
+        self.begin()
+        self.keep()
+
+    def begin(self) -> None:
+        """Start it, this once."""
+        # A session of its own: Ctrl-C is told to us, and we tell it.
+        self._process = subprocess.Popen(
+            [*self.command],
+            cwd=layout.ROOT,
+            env=dict(self.environment),
+            pass_fds=[*self.pass_fds],
+            start_new_session=True,
+            preexec_fn=_ends_with(os.getpid()),
+        )
+
+    def keep(self) -> None:
+        """From now on start it again whenever it ends, after a pause that grows."""
         self._thread = threading.Thread(target=self._keep, name="kept", daemon=True)
         self._thread.start()
 
     def signal(self, number: int) -> None:
         """Send it a signal; from now on it is not started again."""
-        self._ending.set()
+        with self._starting:
+            self._ending.set()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
     def stop(self, wait_s: float) -> None:
-        """Stop it, by SIGKILL if it does not end in time."""
-        self.signal(signal.SIGTERM)
-        assert self._process is not None
-        try:
-            self._process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._thread is not None:
-            self._thread.join(5)
+        """Stop it, by SIGKILL if it does not end in time. Meanwhile signals have no effect on us: it would be left."""
+        with _undisturbed():
+            if not self._ending.is_set():  # else it was told: a second time would be impatience
+                self.signal(signal.SIGTERM)
+            assert self._process is not None
+            try:
+                self._process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            if self._thread is not None:
+                self._thread.join(5)
 
     def wait(self) -> int:
         """Wait until it has ended for good; return its exit code."""
@@ -71,17 +94,6 @@ class Kept:
             if self._ending.is_set():
                 return code
             time.sleep(0.05)
-
-    def _begin(self) -> None:
-        # A session of its own: Ctrl-C is told to us, and we tell it.
-        self._process = subprocess.Popen(
-            [*self.command],
-            cwd=layout.ROOT,
-            env=dict(self.environment),
-            pass_fds=[*self.pass_fds],
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-        )
 
     def _keep(self) -> None:
         pause_s = 0.25
@@ -96,13 +108,11 @@ class Kept:
             log.error("%s ended with %d; it is started again", self.command[2], code)
             if self._ending.wait(pause_s):
                 return
-            self.restarts += 1
-            self._begin()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process with the one that started it, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+            with self._starting:  # who stops it meanwhile stops this one
+                if self._ending.is_set():
+                    return
+                self.restarts += 1
+                self.begin()
 
 
 @contextmanager
@@ -114,3 +124,28 @@ def beside(command: Sequence[str], environment: Mapping[str, str], stop_s: float
         yield made
     finally:
         made.stop(stop_s)
+
+
+def _ends_with(parent: int) -> Callable[[], None]:
+    """Have the kernel end a process with the one that starts it, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+
+    def in_child() -> None:
+        _LIBC.prctl(_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+    return in_child
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -28,18 +28,26 @@ def run(options: argparse.Namespace) -> int:
             os.environ[sources.variable(f"listen.{name}")] = str(value)
     if options.env_file:
         os.environ[sources.ENV_FILE_VARIABLE] = str(options.env_file.resolve())
+    if options.triton and not options.with_triton:
+        raise SettingsError(f"{options.triton[0]} is for Triton, which is not started", hint="--with-triton, before --")
+    settings = sources.read().settings
+    check(settings)
     with ExitStack() as stack:
+        listener = stack.enter_context(
+            workers.bound(settings)
+        )  # if it is taken that is said now, not after Triton's start
         if options.with_triton:
             os.environ[sources.variable("triton.endpoints")] = stack.enter_context(triton.beside(options.triton))
-        settings = sources.read().settings
-        check(settings)
+            settings = sources.read().settings
         prepare(settings)
         if settings.record.enabled and not options.without_writer:
             stack.enter_context(_writer(settings))
         if settings.listen.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-metrics-"))
             os.environ.setdefault(_METRICS, folder)
-        return workers.serve(settings)
+        code = workers.serve(settings, listener)
+    print("Stopped.", flush=True)
+    return code
 
 
 def check(settings: Settings) -> None:

@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 
+from contracts.running.record import asked_at, in_url
 from gateway import app
 from gateway.app import Gateway
 from gateway.errors import StartError
@@ -27,23 +29,60 @@ _BACKLOG = 2048
 _NOTICE_S = 2.0  # in which whoever balances sees that it is not ready
 
 
-def serve(settings: Settings) -> int:
-    """Answer requests until a signal ends it; return the exit code.
+def bound(settings: Settings) -> socket.socket:
+    """Return a socket that has the port; whoever asks there is refused until `serve` does.
 
     Raises:
-        StartError: the port cannot be had.
+        StartError: it cannot be had.
+    """
+    listen = settings.listen
+    try:
+        [(family, *_, address), *_] = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
+        made = socket.socket(family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(address)
+    except OSError as error:
+        raise _taken(settings, error) from error
+    return made
+
+
+def serve(settings: Settings, listener: socket.socket) -> int:
+    """Answer requests until a signal ends it; return the exit code.
+
+    Args:
+        listener: As `bound` makes it.
+
+    Raises:
+        StartError: somebody else listens there since.
         SettingsError: the settings contradict each other.
     """
     gateway = app.build(settings)  # before anything is started: what is wrong with the settings is said here
-    listener = _listener(settings)
-    host, port = listener.getsockname()[:2]
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise _taken(settings, error) from error
+    print("\n".join(_told(settings, *listener.getsockname()[:2])), flush=True)
+    return _alone(gateway, listener) if settings.listen.workers == 1 else _several(settings, listener)
+
+
+def _taken(settings: Settings, error: OSError) -> StartError:
+    host, port = settings.listen.host, settings.listen.port
+    return StartError(f"cannot listen on {host}:{port}: {error.strerror}", hint="another one: --port, --host")
+
+
+def _told(settings: Settings, host: str, port: int) -> Iterator[str]:
+    """Say where it answers, and how it is asked."""
     scheme = "https" if settings.listen.certificate else "http"
-    print(f"Answering at {scheme}://{host}:{port} (stop: Ctrl-C)", flush=True)
-    if not settings.keys.required:
-        print("warning: no key is asked for: whoever reaches it may ask", flush=True)
-    print("Next: python -m gateway keys create NAME", flush=True)
-    with listener:
-        return _alone(gateway, listener) if settings.listen.workers == 1 else _several(settings, listener)
+    asked = f"{scheme}://{asked_at(host)}:{port}/v1/models"
+    yield f"Answering at {scheme}://{in_url(host)}:{port}   (stop: Ctrl-C)"
+    if settings.keys.required:
+        yield "Next, in another terminal: python -m gateway keys create NAME, which shows a KEY, and with it"
+        yield f"  curl {asked} -H 'Authorization: Bearer KEY'"
+    else:
+        yield "warning: no key is asked for: whoever reaches it may ask"
+        yield f"Next, in another terminal: curl {asked}"
 
 
 def _alone(gateway: Gateway, listener: socket.socket) -> int:
@@ -105,23 +144,6 @@ def _forget(pid: int) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
-def _listener(settings: Settings) -> socket.socket:
-    listen = settings.listen
-    try:
-        [(family, *_, address), *_] = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
-        made = socket.socket(family)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        made.bind(address)
-        made.listen(_BACKLOG)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {listen.host}:{listen.port}: {error.strerror}", hint="another one: --port, --host"
-        ) from error
-    return made
 
 
 def _worker(descriptor: int) -> int:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts import layout
+from gateway.limits import Limits as OfCaller
 
 PREFIX, DELIMITER = "GATEWAY_", "__"
 OneOrMore = Annotated[
@@ -89,7 +90,7 @@ class Oidc(Section):
     )
 
 
-class Quota(Section):
+class Quota(OfCaller, Section):
     """How much a caller may ask, unless its key says otherwise; "100/second", of a day a number."""
 
     storage: SecretStr = Field(
@@ -99,12 +100,6 @@ class Quota(Section):
         default="allow", description="what becomes of requests without the storage"
     )
     wait_s: Seconds = Field(default=1.0, description="for the storage; longer is as if it were gone")
-    requests_short: str | None = None
-    requests_long: str | None = None
-    requests_day: str | None = None
-    inferences_short: str | None = None
-    inferences_long: str | None = None
-    inferences_day: str | None = None
 
 
 class Limits(Section):

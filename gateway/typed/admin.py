@@ -73,7 +73,7 @@ class KeyAbout(BaseModel):
 class KeyMade(KeyAbout):
     """A key with its secret, which nobody can be told again."""
 
-    key: str
+    secret: str = Field(description="what a caller sends: Authorization: Bearer SECRET")
 
 
 class KeyList(BaseModel):
@@ -97,7 +97,7 @@ async def create_key(request: Request) -> Response:
     limits = _checked(new.scopes, new.limits)
     expires = ns_of(new.expires) if new.expires else None
     key, secret = await _done(keys.create(new.name, new.scopes, limits, expires))
-    return _answer({**described(key), "key": secret}, 201)
+    return _answer({**described(key), "secret": secret}, 201)
 
 
 @router.post("/{key_id}/rotate", response_model=KeyMade, operation_id="rotate_key")
@@ -107,7 +107,7 @@ async def rotate_key(request: Request, key_id: str) -> Response:
     content = await reading.body(request, 65_536)
     rotation = reading.checked(Rotation, reading.json_object(request, content)) if content else Rotation()
     key, secret = await _done(keys.rotate(key_id, rotation.grace_s))
-    return _answer({**described(key), "key": secret})
+    return _answer({**described(key), "secret": secret})
 
 
 @router.delete("/{key_id}", response_model=KeyAbout, operation_id="revoke_key")

@@ -64,7 +64,7 @@ class Whole:
         if () not in self._keys:
             done = self.command("keys", "create", "admin", "--scope", "*:*", "--json")
             assert done.returncode == 0, done.stderr
-            self._keys[()] = self._known(json.loads(done.stdout)["key"])
+            self._keys[()] = self._known(json.loads(done.stdout)["secret"])
         return self._keys[()]
 
     def key(self, *scopes: str, **limits: str | int) -> str:
@@ -74,7 +74,7 @@ class Whole:
             content: dict[str, Any] = {"name": "test", "limits": limits, **({"scopes": [*scopes]} if scopes else {})}
             made = self.ask("POST", "/v1/admin/keys", content)
             assert made.status == 201, made.body
-            self._keys[name] = self._known(made.json["key"])
+            self._keys[name] = self._known(made.json["secret"])
         return self._keys[name]
 
     def _known(self, key: str) -> str:

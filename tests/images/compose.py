@@ -15,6 +15,7 @@ from pathlib import Path
 
 from contracts import layout
 from tests.images import debian, podman
+from tests.tracked import tracked
 
 PACKAGES = "podman-compose catatonit"
 _HOW = "IMAGES_COMPOSE"  # the environment variable by which this module knows how it is run
@@ -52,6 +53,19 @@ def project(
         made.run("down", "--volumes")
         for container in podman.call("ps", "-aq", f"--filter=label=io.podman.compose.project={name}").stdout.split():
             podman.call("rm", "--force", "--time=0", container, options=way.options, check=False)
+
+
+def checkout(root: Path, models: Path, uid: int) -> Path:
+    """Copy what git has to `root`, with the models of a repository among its own, as a checkout of another user's."""
+    for path in tracked(others=True):
+        copy = root / path.relative_to(layout.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    shutil.copytree(models, root / "model_repository", dirs_exist_ok=True)
+    for path in (root, *root.rglob("*")):
+        shutil.chown(path, uid, uid)
+    root.parent.chmod(0o755)
+    return root
 
 
 class Project:

@@ -14,6 +14,7 @@ from tests.images import build, debian, podman, prune, standin
 from tests.images.build import Image
 
 TRITON_DOCKERFILE = layout.ROOT / "Dockerfile.triton"
+GATEWAY_DOCKERFILE = layout.ROOT / "deploy" / "gateway" / "Dockerfile"
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,15 @@ def cpu_image(images: None) -> Image:
     """The slim one, over a Debian with Python 3.11 in place of `python:3.11-slim`, or over what PYTHON_IMAGE names."""
     base = os.environ.get("PYTHON_IMAGE") or debian.image()
     image = build.build(layout.ROOT / "Dockerfile", f"cpu:{checkout_tag()}", arguments={"PYTHON": base})
+    podman.say(str(image))
+    return image
+
+
+@pytest.fixture(scope="session")
+def gateway_image(images: None) -> Image:
+    """The gateway's, over the same Debian."""
+    bases = {"PYTHON": debian.image(), "POSTGRES": debian.image()}
+    image = build.build(GATEWAY_DOCKERFILE, f"gateway:{checkout_tag()}", arguments=bases)
     podman.say(str(image))
     return image
 

@@ -16,27 +16,42 @@ SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = ("ca-certificates", "netbase", "tzdata", "python3", "python3-venv", f"libpython{PYTHON}")
 # What a published image does not have either.
 LEFT_OUT = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*", "./var/log/*")
-NAME = f"{NAMES}/debian:{SUITE}-{hashlib.sha256(repr((PACKAGES, LEFT_OUT)).encode()).hexdigest()[:8]}"
+
+
+def name(more: tuple[str, ...] = ()) -> str:
+    """Return the name of the image with `more` packages beside PACKAGES."""
+    packages = (*PACKAGES, *more)
+    return f"{NAMES}/debian:{SUITE}-{hashlib.sha256(repr((packages, LEFT_OUT)).encode()).hexdigest()[:8]}"
 
 
 @cache
-def image() -> str:
+def image(more: tuple[str, ...] = ()) -> str:
     """Return the name of the image, made once a machine.
+
+    Args:
+        more: Packages beside PACKAGES.
 
     Raises:
         ImageError: debootstrap failed.
     """
-    if podman.exists(NAME):
-        return NAME
+    if podman.exists(made := name(more)):
+        return made
     podman.say(f"Making a Debian {SUITE} (once; a minute or two)")
     with tempfile.TemporaryDirectory(prefix="debian-") as scratch:
         root = Path(scratch, "root")
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join((*PACKAGES, *more))}",
+            SUITE,
+            str(root),
+            *_mirror(),
+        ]
         _must(command)
         without = [f"--exclude={pattern}" for pattern in LEFT_OUT]
         _must(["tar", "--create", f"--directory={root}", *without, f"--file={scratch}/root.tar", "."])
-        podman.call("import", "--quiet", f"--change=LABEL {LABEL}=base", f"{scratch}/root.tar", NAME, timeout_s=300)
-    return NAME
+        podman.call("import", "--quiet", f"--change=LABEL {LABEL}=base", f"{scratch}/root.tar", made, timeout_s=300)
+    return made
 
 
 def way() -> podman.Way:

@@ -92,7 +92,9 @@ def _find(version: str) -> Python:
 
 def _digest(python: Python) -> str:
     """Digest all that it is made of."""
-    digest = hashlib.sha256(f"{python} {os.environ.get('TRITON_ONNXRUNTIME')} {SERVER_TENSORRT} {debian.NAME}".encode())
+    digest = hashlib.sha256(
+        f"{python} {os.environ.get('TRITON_ONNXRUNTIME')} {SERVER_TENSORRT} {debian.name()}".encode()
+    )
     sources = [Path(__file__), _HERE / "triton.Dockerfile", _SERVER_LOCK, Path(stub_libraries.__file__)]
     for path in (*sources, *sorted(_backends())):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())

@@ -1,19 +1,16 @@
 """The compose files build, start and stop what they say: by podman-compose, as far as that and this machine go."""
 
 import re
-import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
-from contracts import layout
 from deploy.triton.ports import free_ports
 from tests.conftest import FAMILY, Workspace, port_options, wait_for
 from tests.images import asking, compose, debian, pip_settings
 from tests.images.containers import OWN_PORTS, Container
-from tests.tracked import tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
 
@@ -26,16 +23,7 @@ def checkout(images: None, release: Path, shared: Workspace, tmp_path: Path) -> 
     """A checkout of another user's, in which a release is published."""
     if reason := compose.missing():
         pytest.skip(reason)
-    root = tmp_path / "checkout"
-    for path in tracked(others=True):
-        copy = root / path.relative_to(layout.ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
-    shutil.copytree(shared.repository, root / "model_repository", dirs_exist_ok=True)
-    for path in (root, *root.rglob("*")):
-        shutil.chown(path, UID, UID)
-    root.parent.chmod(0o755)
-    return root
+    return compose.checkout(tmp_path / "checkout", shared.repository, UID)
 
 
 def with_own_ports(file: Path, service: str, command: list[str], ports: list[int]) -> list[Path]:

@@ -6,30 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from contracts import layout
 from tests.conftest import free_ports, wait_for
 from tests.gateway.conftest import typed_triton as typed_triton  # a fixture
 from tests.gateway.tritons import Running
 from tests.gateway.whole import Whole
-from tests.images import build, debian, podman
+from tests.images import debian
 from tests.images.build import Image
-from tests.images.conftest import checkout_tag
 from tests.images.containers import LOCKED, Container, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy, pytest.mark.timeout(1200)]
 
-DOCKERFILE = layout.ROOT / "deploy" / "gateway" / "Dockerfile"
 MOST_MB = 600
-
-
-@pytest.fixture(scope="module")
-def gateway_image(images: None) -> Image:
-    base = debian.image()
-    image = build.build(
-        DOCKERFILE, f"gateway:{checkout_tag()}", target="gateway", arguments={"PYTHON": base, "POSTGRES": base}
-    )
-    podman.say(str(image))
-    return image
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +38,7 @@ def answering(gateway_image: Image, typed_triton: Running) -> Iterator[tuple[Con
         create = ("-m", "gateway", "keys", "create", "a", "--scope=*:*", "--json")
         made = container.execute("/opt/gateway/bin/python", *create)
         assert made.returncode == 0, made.stderr
-        whole._keys[()] = json.loads(made.stdout)["key"]
+        whole._keys[()] = json.loads(made.stdout)["secret"]
         wait_for(lambda: whole.ask("GET", "/v1/models").status == 200, 20)
         yield container, whole
 

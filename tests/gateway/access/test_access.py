@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateway.access.access import Access
-from gateway.access.limits import Limits
 from gateway.access.quotas import Quotas
 from gateway.access.ring import Ring
 from gateway.access.scopes import Scope
 from gateway.caller import Caller
 from gateway.errors import KeysError, Refusal
+from gateway.limits import Limits
 from store.database import Database
 from store.keys import Key, Keys
 from store.migrations import migrating
@@ -178,8 +178,15 @@ def test_a_scope_is_of_the_models_that_fit_its_pattern_and_of_one_action() -> No
     "written", ["many/second", "0/second", "5", "5/fortnight", "5/2days", "-1/second", "5/0second"]
 )
 def test_what_is_no_limit_is_an_error(written: str) -> None:
-    with pytest.raises(KeysError):
-        Limits(requests_short=written)
+    with pytest.raises(KeysError, match="requests_short: "):
+        Limits.of({"requests_short": written})
+
+
+@pytest.mark.parametrize("written", ["many", "0", "5/second", "5/2days", "-1", "1.5"])
+def test_what_is_no_limit_of_a_day_is_an_error(written: str) -> None:
+    with pytest.raises(KeysError, match="inferences_day: "):
+        Limits.of({"inferences_day": written})
+    assert [Limits.of({"inferences_day": day}).windows[0].amount for day in ("5", "5/day", 5)] == [5] * 3
 
 
 def test_a_limit_of_an_unknown_name_is_an_error_and_not_no_limit() -> None:

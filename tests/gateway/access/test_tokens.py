@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gateway.access import issuer as issuers
 from gateway.access.access import Access
 from gateway.access.issuer import Issuer
-from gateway.access.limits import Limits
 from gateway.access.quotas import Quotas
 from gateway.access.ring import Ring
 from gateway.access.tokens import Tokens
 from gateway.errors import Refusal, SettingsError
+from gateway.limits import Limits
 from gateway.settings.schema import Oidc
 
 

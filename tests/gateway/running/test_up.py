@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts import layout
+from gateway.__main__ import main
+from gateway.errors import SettingsError, StartError
+from gateway.running import triton
+from gateway.settings import sources
 from tests.conftest import free_ports
 from tests.gateway import typed_models, whole
 from tests.gateway.tritons import Running
@@ -88,23 +89,27 @@ def test_a_store_that_is_not_there_keeps_nobody_from_starting(typed_triton: Runn
     assert "warning: the database postgresql://nobody@127.0.0.1" in log and "Traceback" not in log, log
 
 
-def test_a_port_that_is_taken_is_said_without_a_traceback(gateway: Whole) -> None:
-    command = [sys.executable, "-m", "gateway", "up", "--port", str(gateway.port), "--without-writer"]
-    done = subprocess.run(
-        command, cwd=layout.ROOT, env=dict(gateway.environment), capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 1
-    assert "cannot listen on 127.0.0.1" in done.stderr and "--port" in done.stderr and "Traceback" not in done.stderr
+def test_whoever_starts_it_may_die_and_no_worker_is_left(two: Whole) -> None:
+    """The last of what is done to these two."""
+    children = psutil.Process(two.process.pid).children(recursive=True)
+    two.process.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, 15)
+    assert len(children) >= 3 and alive == []
 
 
-def test_whoever_starts_it_may_die_and_no_worker_is_left(typed_triton: Running, tmp_path: Path) -> None:
-    with serving(tmp_path) as redis, whole.up(
-        tmp_path / "g", typed_triton.address, listen__workers="2", quota__storage=redis.url
-    ) as running:  # fmt: skip
-        children = psutil.Process(running.process.pid).children(recursive=True)
-        running.process.send_signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, 15)
-        assert alive == []
+def test_a_port_that_is_taken_is_said_before_anything_is_started(
+    gateway: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("listen.host", "listen.port"):
+        monkeypatch.setenv(sources.variable(name), "127.0.0.1" if name.endswith("host") else "0")  # `up` sets them
+    monkeypatch.setattr(triton, "beside", pytest.fail)
+    with pytest.raises(StartError, match=r"cannot listen on 127\.0\.0\.1.*\n.*--port"):
+        main(["up", "--port", str(gateway.port), "--with-triton"])
+
+
+def test_what_is_for_a_triton_that_is_not_started_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--grpc-port is for Triton, which is not started"):
+        main(["up", "--", "--grpc-port", "9001"])
 
 
 @pytest.mark.slow

@@ -90,6 +90,16 @@ def test_a_wrong_value_is_named_with_its_place_and_its_variable(monkeypatch: pyt
     assert "GATEWAY_LIMITS__BODY_BYTES" in str(error.value)
 
 
+def test_the_quota_of_keys_that_have_none_is_written_as_theirs_and_checked_with_the_rest(nothing_else: Path) -> None:
+    nothing_else.write_text("quota: {requests_short: 200/second, inferences_day: 1000000}")
+    assert [window.amount for window in sources.read().settings.quota.windows] == [200, 1_000_000]
+    nothing_else.write_text("quota: {requests_short: 200 a second}")
+    with pytest.raises(
+        SettingsError, match=r"quota\.requests_short, from settings\.yaml: .*'200 a second' is no limit"
+    ):
+        sources.read()
+
+
 def test_an_environment_that_the_file_does_not_have_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ENVIRONMENT", "stagging")
     with pytest.raises(SettingsError, match="has no environment 'stagging'"):

@@ -284,12 +284,12 @@ def test_keys_are_administered_over_http_by_who_may(gateway: Whole) -> None:
         "POST", "/v1/admin/keys", {"name": "shop", "scopes": ["labels:infer"], "limits": {"requests_day": "5"}}
     )
     assert made.status == 201 and made.headers["cache-control"] == "no-store"
-    key, key_id = made.json["key"], made.json["id"]
+    key, key_id = made.json["secret"], made.json["id"]
     listed = gateway.ask("GET", "/v1/admin/keys").json["keys"]
     assert key not in json.dumps(listed) and any(
         each["id"] == key_id and each["limits"] == {"requests_day": "5"} for each in listed
     )
-    rotated = gateway.ask("POST", f"/v1/admin/keys/{key_id}/rotate", {"grace_s": 0}).json["key"]
+    rotated = gateway.ask("POST", f"/v1/admin/keys/{key_id}/rotate", {"grace_s": 0}).json["secret"]
     _until(lambda: gateway.ask("GET", "/v1/models", key=rotated).status == 200)
     assert gateway.ask("GET", "/v1/models", key=key).status == 401
     assert gateway.ask("DELETE", f"/v1/admin/keys/{key_id}").json["state"] == "revoked"

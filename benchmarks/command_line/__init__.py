@@ -1,0 +1,1 @@
+"""What the commands of `python -m benchmarks` take: a module for each room, and `options` that several have."""
