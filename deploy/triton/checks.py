@@ -203,7 +203,7 @@ def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) 
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
     first = 'for f; do test -r "$f" || { printf %s "$f"; exit 255; }; done'  # 255 ends xargs
-    found = subprocess.run(
+    done = subprocess.run(
         ["xargs", "-0", "sh", "-c", first, "sh"],  # a thousand versions have more files than a command takes
         input="\0".join(map(str, needed)),
         user=user.uid,
@@ -213,5 +213,7 @@ def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) 
         capture_output=True,
         text=True,
         check=False,
-    ).stdout
-    return Path(found) if found else None
+    )
+    if not done.stdout:
+        done.check_returncode()
+    return Path(done.stdout) if done.stdout else None
