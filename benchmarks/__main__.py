@@ -13,6 +13,8 @@
   python -m benchmarks hedging                                what a second request does to a long tail
   python -m benchmarks front --against DIRECTORY              what the proxy costs, here and in another checkout
   python -m benchmarks gateway                                what the gateway costs, beside nginx that asks it
+  python -m benchmarks gateway-drill --servers 2              the drill through the gateway: nothing may fail
+  python -m benchmarks gateway-soak --requests 1000000        records are answers, the database killed three times
   python -m benchmarks drill                                  `deploy drill` through the client: nothing may fail
   python -m benchmarks cache                                  Triton's response cache: what it brings and costs
   python -m benchmarks switch                                 releases that differ in everything, under load
@@ -41,7 +43,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import commands
-from cli.commands import Command, port, positive, positive_count, share
+from cli.commands import Command, count, port, positive, positive_count, share
 from cli.run import run_command_line
 from contracts import layout
 from contracts.errors import ProjectError
@@ -149,6 +151,27 @@ def _gateway(gateway: argparse.ArgumentParser) -> None:
     _rounds(gateway, 9)
     _seconds(gateway, 1, "of each of the ten measurements in a round")
     gateway.add_argument("--nginx", type=Path, metavar="FILE", help="default: that of PATH, else Debian's, unpacked")
+
+
+def _gateway_drill(drill: argparse.ArgumentParser) -> None:
+    drill.add_argument(
+        "--servers", type=positive_count, default=2, metavar="N", help="behind it; 1: callers wait (default: 2)"
+    )
+    drill.add_argument("--requests", type=positive_count, default=5_000, metavar="N", help="at least (default: 5,000)")
+    drill.add_argument("--connections", type=positive_count, default=8, metavar="N", help="default: 8")
+    drill.add_argument("--model", help="the one to upgrade (default: the first that was released)")
+    drill.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _gateway_soak(soak: argparse.ArgumentParser) -> None:
+    soak.add_argument("--requests", type=positive_count, default=1_000_000, metavar="N", help="default: 1,000,000")
+    soak.add_argument("--connections", type=positive_count, default=16, metavar="N", help="default: 16")
+    soak.add_argument("--kills", type=count, default=3, metavar="N", help="of PostgreSQL, spread evenly (default: 3)")
+    soak.add_argument("--away", type=positive, default=5, metavar="SECONDS", help="that it is gone (default: 5)")
+    soak.add_argument(
+        "--limit-percent", type=positive, default=5, metavar="PERCENT", help="of growth of memory (default: 5)"
+    )
+    soak.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _hedging(hedging: argparse.ArgumentParser) -> None:
@@ -414,6 +437,18 @@ COMMANDS = (
         "what the gateway's doors cost a request, beside Triton alone and nginx that asks it",
         "benchmarks.gateway.command:main",
         _gateway,
+    ),
+    Command(
+        "gateway-drill",
+        "upgrade, harm and kill the servers behind the gateway under load, through the client library",
+        "benchmarks.gateway.drill:main",
+        _gateway_drill,
+    ),
+    Command(
+        "gateway-soak",
+        "many requests through the gateway: as many records, PostgreSQL killed meanwhile, memory flat",
+        "benchmarks.gateway.soak:main",
+        _gateway_soak,
     ),
     Command(
         "hedging",

@@ -143,7 +143,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     access = await _access(settings, database, stack)
     behind = settings.triton
     made = [Upstream(Address.of(each), behind.connections, behind.connect_timeout_s) for each in behind.endpoints]
-    endpoints = Endpoints(made)
+    endpoints = Endpoints(made, restart_s=behind.restart_s)
     stack.push_async_callback(endpoints.close)
     spool: Any = Spool(settings.record.spool) if settings.record.enabled else _Nothing()
     rules = Rules(
@@ -213,6 +213,8 @@ async def _health(doors: Doors, path: str, send: Send) -> None:
 
 class _Nothing:
     """A spool where nothing is recorded."""
+
+    lost = 0
 
     def put(self, record: dict[str, Any]) -> None:
         """Drop it."""

@@ -61,9 +61,11 @@ class GoneError(UpstreamError):
     Attributes:
         was_kept: The connection had been held open since an earlier request: that it closed says nothing of whether
             the Triton is there.
+        was_sent: The request was under way: the Triton may have ended because of it.
     """
 
     was_kept = False
+    was_sent = False
 
 
 class BrokenError(UpstreamError):

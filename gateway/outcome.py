@@ -40,7 +40,7 @@ class Outcome:
     Attributes:
         status: Of HTTP, as the caller got it; 499: its caller went away.
         began_ns: When it arrived, ns since 1970.
-        queued_s: In front of the gateway's gate.
+        queued_s: In front of the gateway's gate, and while no Triton was there.
         triton_s: From the request's first byte to the answer's first; None: no answer.
         inputs, outputs: A summary, for the record.
         payload: Where all of the inputs were written to.

@@ -35,7 +35,8 @@ from store.errors import DatabaseGoneError, SchemaError
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 # Classes of SQLSTATE: connection, password, database, resources (disk full, memory, connections), operator (shut down,
 # cancelled), system; and single ones: read-only (a standby), lock timeout, deadlock, serialization.
-_GONE = ("08", "28", "3D", "53", "57", "58", "25006", "55P03", "40P01", "40001")
+_READ_ONLY = "25006"
+_GONE = ("08", "28", "3D", "53", "57", "58", _READ_ONLY, "55P03", "40P01", "40001")
 _SWITCH_S = 2.0  # to a write-ahead log, of a file that others open at the same moment
 _GONE_SQLITE = ("locked", "disk i/o", "is full", "unable to open", "readonly", "busy")
 _URL_HINT = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store"
@@ -169,10 +170,12 @@ class Database:
 
             return await asyncpg.connect(address, **options)
 
-        return create_async_engine(
+        engine = create_async_engine(
             self.url, connect_args={"async_creator_fn": connect, **named}, pool_size=connections, max_overflow=0,
             pool_timeout=wait_s, pool_pre_ping=not bouncer, pool_recycle=1800,
         )  # fmt: skip
+        event.listen(engine.sync_engine, "handle_error", _leave_a_standby)
+        return engine
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -242,6 +245,15 @@ def _url(text: str) -> URL:
             "the store's URL is neither SQLite's nor PostgreSQL's",
             hint=_URL_HINT,
         ) from None
+
+
+def _leave_a_standby(context: Any) -> None:
+    """Give the connections up to a server that only reads: after a failover another one has the name, and writes.
+
+    The one before answers every ping of the pool, which would keep to it for half an hour.
+    """
+    if _state(context.original_exception) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _settle(connection: Any, _: object) -> None:

@@ -1,14 +1,10 @@
 """What is compared: Triton alone, the gateway's two doors, nginx that asks the gateway; each with its processes."""
 
-import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,15 +14,14 @@ from pathlib import Path
 import psutil
 
 from benchmarks.errors import MeasurementError
+from benchmarks.gateway import started
+from benchmarks.gateway.started import wait_for
 from cli.installing import debian
 from contracts import layout
 from deploy.triton.ports import free_ports
 from deploy.triton.state import Running
 
-_START_S = 30.0
 MODEL = "sum"
-# Every limit holds, and none is met: what they cost is in the figures.
-_LIMITS = ("requests_short=1000000/second", "requests_long=1000000000/hour", "inferences_day=1000000000")
 
 
 @dataclass(frozen=True)
@@ -57,18 +52,19 @@ class Side:
 def sides(up: Running, nginx: Path) -> Iterator[list[Side]]:
     """Start all of them in front of this server: direct, raw, nginx, typed."""
     with ExitStack() as opened:
-        port, of_nginx = free_ports(2)
+        [of_nginx] = free_ports(1)
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         folder.chmod(0o755)
-        key, gateway = opened.enter_context(_gateway(folder, port, up.http))
-        authorization = f"Authorization: Bearer {key}\r\n"
-        proxy = opened.enter_context(_nginx(nginx, folder, of_nginx, port, up.http))
+        traces = {"seen__otlp_endpoint": opened.enter_context(_receiver()), "seen__trace_share": "0.01"}
+        gateway = opened.enter_context(started.gateway(folder, [up.http], started.NEVER_MET, **traces))
+        authorization = f"Authorization: {gateway.authorization}\r\n"
+        proxy = opened.enter_context(_nginx(nginx, folder, of_nginx, gateway.port, up.http))
         workers = tuple(proxy.children())
         yield [
             Side("direct", int(up.http.rpartition(":")[2])),
-            Side("raw", port, authorization, (gateway,)),
-            Side("nginx", of_nginx, authorization, (*workers, gateway)),
-            Side("typed", port, authorization, (gateway,)),
+            Side("raw", gateway.port, authorization, (gateway.process,)),
+            Side("nginx", of_nginx, authorization, (*workers, gateway.process)),
+            Side("typed", gateway.port, authorization, (gateway.process,)),
         ]
 
 
@@ -93,36 +89,6 @@ def find_nginx(given: Path | None) -> Path:
 
 
 @contextmanager
-def _gateway(folder: Path, port: int, triton: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Run `python -m gateway up` with everything on; its key, and the process that answers."""
-    with _receiver() as traces:
-        environment = {
-            **os.environ,
-            "ARTIFACTS_DIR": str(folder / "artifacts"),
-            "GATEWAY_TRITON__ENDPOINTS": f"http://{triton}",
-            "GATEWAY_LISTEN__PORT": str(port),
-            "GATEWAY_SEEN__OTLP_ENDPOINT": traces,
-            "GATEWAY_SEEN__TRACE_SHARE": "0.01",
-        }
-        program = [sys.executable, "-m", "gateway"]
-        limits = [word for limit in _LIMITS for word in ("--limit", limit)]
-        made = subprocess.run(
-            [*program, "keys", "create", "benchmark", "--json", *limits],
-            cwd=layout.ROOT, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if made.returncode:
-            raise MeasurementError("the gateway makes no key", note=made.stderr.strip())
-        with (folder / "gateway.log").open("wb") as log:
-            running = subprocess.Popen([*program, "up"], cwd=layout.ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            _wait_for(port, running, folder / "gateway.log")
-            yield json.loads(made.stdout)["key"], psutil.Process(running.pid)
-        finally:
-            running.terminate()
-            running.wait(60)
-
-
-@contextmanager
 def _nginx(program: Path, folder: Path, port: int, gateway: int, triton: str) -> Iterator[psutil.Process]:
     text = (layout.ROOT / "deploy" / "nginx" / "gateway.conf").read_text()
     for old, new in (
@@ -137,7 +103,7 @@ def _nginx(program: Path, folder: Path, port: int, gateway: int, triton: str) ->
     with (folder / "nginx.log").open("wb") as log:
         running = subprocess.Popen(command, stderr=log)
     try:
-        _wait_for(port, running, folder / "nginx.log")
+        wait_for(port, running, folder / "nginx.log")
         yield psutil.Process(running.pid)
     finally:
         running.terminate()
@@ -161,14 +127,3 @@ def _receiver() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/v1/traces"
         server.shutdown()
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise MeasurementError(f"{process.args!r} does not start", note=log.read_text()[-2000:])
-        time.sleep(0.05)

@@ -42,6 +42,7 @@ _ENDPOINTS: dict[Endpoint, tuple[str, str, str, type]] = {
 }
 _TITLE = re.compile(r"<title>([^<]*)", re.IGNORECASE)
 _LENGTH = "Inference-Header-Content-Length"
+_PATIENCE = "request-timeout-ms"
 
 
 class Message(NamedTuple):
@@ -73,7 +74,8 @@ def infer_message(request: Request, deadline: float, options: TransportOptions) 
     )
     if len(body) > options.max_message_bytes:
         raise message_too_large("the request", options.max_message_bytes)
-    headers = {**options.headers, **request.headers}
+    patience_ms = max(1, int((deadline - time.monotonic()) * 1e3))  # what a gateway in front of Triton waits at most
+    headers = {_PATIENCE: str(patience_ms), **options.headers, **request.headers}
     if json_length is not None:
         headers[_LENGTH] = str(json_length)
     if compression := options.compression:

@@ -5,9 +5,10 @@ quiet time before and after it. What the requests say of it is in `results.py`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tritonclient.http import InferenceServerClient
@@ -60,34 +61,43 @@ def drill(
         DrillError: there is no release to upgrade, or the server does not start, or does not answer as it should.
     """
     began = datetime.now(UTC)
-    done: list[Event] = []
     with (
         bar("drill", settings.requests, "requests") as shown,
         server_over_a_copy(
             settings.repository, settings.model, shown.say, settings.device, ensembles=settings.ensembles
         ) as copy,
     ):
-        sends = _payload(copy, settings)
+        sends = choose(copy, settings)
         shown.say(f"{settings.connections} connections send requests to {sends.model}; {copy.model} is upgraded")
         shown.say(f"They send {sends}")
-        with Traffic(copy.http, copy.grpc, sends.model, sends.requests, settings.connections, connect) as traffic:
-            for number, (name, act, limit_s) in enumerate(events, start=1):
-                _quiet(traffic, settings, number / (len(events) + 1), shown)
-                done.append(_happen(traffic, copy, name, act, limit_s))
-                shown.say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
-                if _SILENCE in done[-1].problem:
-                    break
-            else:
-                _quiet(traffic, settings, 1, shown)
+        addresses = {"http": copy.http, "grpc": copy.grpc}
+        with Traffic(addresses, sends.model, sends.requests, settings.connections, connect) as traffic:
+            bound = [(name, partial(act, copy), limit_s) for name, act, limit_s in events]
+            done = under_load(traffic, bound, settings, shown)
             sent = traffic.sent()
     return DrillResult(began, sends.model, settings.connections, tuple(sent), tuple(done), str(sends), retries)
 
 
-def _happen(traffic: Traffic, copy: DrillCopy, name: str, act: Action, limit_s: float | None) -> Event:
+def under_load(
+    traffic: Traffic, events: Sequence[tuple[str, Callable[[], str], float | None]], settings: DrillSettings, shown: Bar
+) -> list[Event]:
+    """Make the events happen one after the other, with quiet time before and after each; what became of them."""
+    done: list[Event] = []
+    for number, (name, act, limit_s) in enumerate(events, start=1):
+        _quiet(traffic, settings, number / (len(events) + 1), shown)
+        done.append(_happen(traffic, name, act, limit_s))
+        shown.say(f"{'✗' if done[-1].problem else '✓'} {name}: {done[-1].problem or done[-1].detail}")
+        if _SILENCE in done[-1].problem:
+            return done
+    _quiet(traffic, settings, 1, shown)
+    return done
+
+
+def _happen(traffic: Traffic, name: str, act: Callable[[], str], limit_s: float | None) -> Event:
     """Make it happen, and wait until every connection is answered again."""
     start_s, detail, problem = traffic.now_s(), "", ""
     try:
-        detail = act(copy)
+        detail = act()
     except ProjectError as error:
         problem = str(error)
     done_s = traffic.now_s()
@@ -108,7 +118,7 @@ def _quiet(traffic: Traffic, settings: DrillSettings, share: float, shown: Bar) 
         time.sleep(0.1)
 
 
-def _payload(copy: DrillCopy, settings: DrillSettings) -> Payload:
+def choose(copy: DrillCopy, settings: DrillSettings) -> Payload:
     """Choose whom the requests go to, the ensemble above the model if there is one, and what is in them."""
     models = [*ensembles.containing(copy.repository, copy.model), copy.model]
     if not settings.images:

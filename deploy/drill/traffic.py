@@ -1,4 +1,4 @@
-"""Background traffic for the drill: a closed loop on every connection, HTTP and gRPC in turn, no retries.
+"""Background traffic for the drill: a closed loop on every connection, the protocols in turn, no retries.
 
 An answer is right only if it is the reference's, where that is known, and what the idle server gave to the same
 request: connections with requests of their own show a batch whose rows were mixed up, too.
@@ -8,7 +8,7 @@ import importlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -53,7 +53,7 @@ class Traffic:
     """A closed loop of requests for `model` on every connection, for as long as the block runs.
 
     Args:
-        http, grpc: host:port of the server.
+        addresses: {"http" or "grpc": host:port}, of the server or of what is in front of it.
         requests: Dealt out to the connections, each of which sends its own in turn; too few are shared.
         connect: Makes a connection, in the thread that uses it.
 
@@ -62,9 +62,14 @@ class Traffic:
     """
 
     def __init__(
-        self, http: str, grpc: str, model: str, requests: Sequence[GoldenRequest], connections: int, connect: Connect
+        self,
+        addresses: Mapping[str, str],
+        model: str,
+        requests: Sequence[GoldenRequest],
+        connections: int,
+        connect: Connect,
     ) -> None:
-        self._addresses, self._connect = {"http": http, "grpc": grpc}, connect
+        self._addresses, self._connect = addresses, connect
         self._model, self._requests = model, requests
         self._dealt = [
             range(number, len(requests), connections) or range(number % len(requests), len(requests), len(requests))
@@ -118,7 +123,7 @@ class Traffic:
         return next((request.error for request in reversed(self.sent()) if request.error), "")
 
     def _send(self, connection: int) -> None:
-        protocol = ("http", "grpc")[connection % 2]
+        protocol = [*self._addresses][connection % len(self._addresses)]
         turn = itertools.cycle([(self._requests[index], self._answers[index]) for index in self._dealt[connection]])
         with self._connect(
             protocol, self._addresses[protocol]

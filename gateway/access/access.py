@@ -6,7 +6,7 @@ from gateway.access.scopes import DEFAULT, read_all
 from gateway.access.tokens import Tokens
 from gateway.caller import Caller
 from gateway.errors import Refusal
-from gateway.refusals import NO_KEY, NOT_ALLOWED, OVER_QUOTA, UNCOUNTED
+from gateway.refusals import NO_KEY, NO_STORE, NOT_ALLOWED, OVER_QUOTA, UNCOUNTED
 
 NOBODY = Caller(None, "nobody", read_all((*DEFAULT, "metrics:admin")))  # who needs no key, on the machine itself
 _KEYS = "gk_"
@@ -28,7 +28,7 @@ class Access:
         """Return whom the value of an Authorization header stands for.
 
         Raises:
-            Refusal: it is missing, or stands for nobody.
+            Refusal: it is missing, or stands for nobody; 503 while nobody knows the keys.
         """
         if authorization is None:
             if self._required:
@@ -44,6 +44,8 @@ class Access:
                 raise _no_key(found)
             return found
         if (caller := self._ring.caller_of(given)) is None:
+            if self._ring.read_at is None:  # begun while the store is gone: no key is wrong for that
+                raise NO_STORE("the keys have not been read yet", retry_after_s=1.0)
             raise _no_key("the key is not known, has expired or was revoked")
         return caller
 

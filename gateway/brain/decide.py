@@ -23,7 +23,7 @@ from gateway.brain.needs import Access, Metrics, NoSamples, Samples, Span, Spool
 from gateway.brain.readiness import Readiness
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
-from gateway.errors import BrokenError, LateError, Refusal, UpstreamError
+from gateway.errors import BrokenError, GoneError, LateError, Refusal, UpstreamError
 from gateway.outcome import Asked, Outcome
 from gateway.seen.gauges import Reading
 from gateway.triton.connection import Body
@@ -80,18 +80,27 @@ class Brain:
         """
         return Deadline.of(header, self.rules.default_timeout_s, self.rules.most_timeout_s)
 
-    async def model(self, caller: Caller, name: str, version: str | None, action: str) -> Model:
+    async def model(
+        self, caller: Caller, name: str, version: str | None, action: str, deadline: Deadline | None = None
+    ) -> Model:
         """Return a model that this caller may ask.
+
+        Args:
+            deadline: Until when a Triton that is gone is waited for.
 
         Raises:
             Refusal: 403, it may not; 404, there is none; 503, no Triton says what there is.
         """
         self.access.permit(caller, name, action)  # before: nobody learns what there is by asking
-        try:
-            model = await self.models.get(name, version or "")
-        except (UpstreamError, ModelConfigError) as error:
-            detail = "no server says what models there are"
-            raise Refusal(503, "server-unavailable", "No server answers", detail, retry_after_s=1.0) from error
+        while True:
+            try:
+                model = await self.models.get(name, version or "")
+                break
+            except (UpstreamError, ModelConfigError) as error:
+                if isinstance(error, GoneError) and deadline and await self.endpoints.back(deadline.at):
+                    continue
+                detail = "no server says what models there are"
+                raise Refusal(503, "server-unavailable", "No server answers", detail, retry_after_s=1.0) from error
         if model is None:
             what = f"{name}, version {version}" if version else name
             raise Refusal(404, "unknown-model", "There is no such model", f"{what} is not served here")
@@ -124,6 +133,7 @@ class Brain:
         for number, endpoint in enumerate(self.endpoints.all, 1):
             yield "server_up", (str(number),), endpoint.is_up
             yield "unwanted", (str(number),), endpoint.upstream.unwanted
+        yield "records_lost", (), self.spool.lost
 
 
 class Admitted:
@@ -145,7 +155,8 @@ class Admitted:
     def __init__(self, brain: Brain, caller: Caller, asked: Asked, model: Model | None) -> None:
         self._brain, self._caller, self._asked, self._known = brain, caller, asked, model
         self._failed: bool | None = None
-        self._since = 0.0
+        self._since = self._away_s = 0.0
+        self._is_recorded = False
         self.headers: dict[str, str] = {}
         self.priority = max(asked.priority or DEFAULT_CLASS, caller.priority_most)
 
@@ -187,16 +198,32 @@ class Admitted:
             self._failed = True
             detail = "the server behind the gateway closed the connection, or said what cannot be read"
             raise Refusal(502, "bad-answer", "The server gave no answer", detail) from error
-        outcome.triton_s = time.monotonic() - sent
+        except Refusal:
+            outcome.queued_s += time.monotonic() - sent  # none came back
+            raise
+        self._away_s = answer.asked_at - sent  # waited for one to come back, say
+        outcome.queued_s += self._away_s
+        outcome.triton_s = time.monotonic() - answer.asked_at
         outcome.endpoint = str(endpoint.upstream)
         outcome.status = answer.status
         self._failed = answer.status >= 500 and not _is_overload(answer)
         return answer
 
+    def record(self) -> None:
+        """Write down what became of it, once: before the answer begins, where a door knows it then.
+
+        So a process that is killed has left a record of all that it answered.
+        """
+        if not self._is_recorded:
+            self._is_recorded = True
+            self.outcome.latency_s = time.monotonic() - self._asked.arrived
+            self._brain.spool.put(self.outcome.record())
+
     async def __aenter__(self) -> Self:
         brain, asked, caller = self._brain, self._asked, self._caller
         try:
-            self.model = self._known or await brain.model(caller, asked.model, asked.version, asked.action)
+            about = caller, asked.model, asked.version, asked.action, asked.deadline
+            self.model = self._known or await brain.model(*about)
             self.outcome = Outcome(asked, caller, ARM, self.model.release)
             self.headers.update(await brain.access.spend(caller, asked.model, asked.rows))
             self._admission, self._breaker = brain.gate(asked.model, ARM)
@@ -229,13 +256,13 @@ class Admitted:
             outcome.status, self._failed = 502, True
         elif error is not None:
             outcome.status = 499  # its caller went away
+        self.record()
         outcome.latency_s = now - self._asked.arrived
-        self._admission.leave(now - self._since if error is None else None)
+        self._admission.leave(now - self._since - self._away_s if error is None else None)
         self._breaker.count(self._failed)
         if self._span is not None:
             self._span.end(outcome)
         self._brain.metrics.finished(outcome)
-        self._brain.spool.put(outcome.record())
 
 
 def _is_overload(answer: Answer) -> bool:

@@ -1,26 +1,30 @@
 """Several Tritons: which one a request goes to, and which of them are there.
 
 A request goes to the one with the fewest under way. One that cannot be reached is left out until it says that it is
-ready again; a request that met it goes to another one.
+ready again; a request that met it goes to another one, or where none is there waits for one to come back.
 """
 
 import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from gateway.errors import GoneError, Refusal, UpstreamError
+from gateway.brain.asking import Asking, Replay
+from gateway.errors import GoneError, LateError, Refusal, UpstreamError
 from gateway.triton.connection import Body
 from gateway.triton.upstream import Answer, Upstream
 
 PROBE_S = 0.5  # between two looks at one that is down
+RESTART_S = 60.0  # that a server takes to start again, its models included
 _LONGEST_PROBE_S = 2.0
+_TOLD_S = 0.1  # before its deadline a caller is told that no server came back: later it would not hear it
 # What one says for whom another one may do it: core/src/server.cc with 503, model_repository_manager.cc with 400.
 _STOPPING = (b"Server exiting", b"Server not ready", b"Server is stopping")
 _NOT_HERE = b"Request for unknown model"
+_DEAD_WORKER = b"is not healthy"  # python_backend/src/stub_launcher.cc: "Stub process '…' is not healthy", with 500
 log = logging.getLogger("gateway.brain")
 
 
@@ -31,6 +35,7 @@ class Endpoint:
     upstream: Upstream
     down_since: float | None = None
     turn: int = field(default=0)  # when it was asked last: of two as busy, the other one
+    ever_up: bool = False  # it has answered: an address where nobody ever was is not waited for
 
     @property
     def is_up(self) -> bool:
@@ -38,49 +43,22 @@ class Endpoint:
         return self.down_since is None
 
 
-class Replay:
-    """A body that can be sent again, as far as it is kept: up to `most` bytes of one that is streamed.
-
-    Args:
-        once: It belongs to a sequence: a second time is not the same.
-    """
-
-    def __init__(self, body: Body, most: int, *, once: bool) -> None:
-        self._body, self._most, self._once = body, most, once
-        self._kept: list[bytes] | None = []
-        self._size = 0
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether all that was sent of it can be sent again."""
-        return self._kept is not None and not self._once
-
-    def again(self) -> Body:
-        """Return the body from its start."""
-        return self._body if isinstance(self._body, bytes) else self._pieces(self._body)
-
-    async def _pieces(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        for piece in list(self._kept or ()):
-            yield piece
-        async for piece in body:
-            self._size += len(piece)
-            if self._kept is not None and self._size <= self._most:
-                self._kept.append(piece)
-            else:
-                self._kept = None
-            yield piece
-
-
 class Endpoints:
     """The Tritons behind the gateway.
 
     Args:
         most_kept: Bytes of a streamed body that are kept until its answer begins, to be sent to another Triton.
+        restart_s: How long all of them may be gone so that requests wait; later they are told at once.
     """
 
-    def __init__(self, upstreams: Sequence[Upstream], most_kept: int = 1024 * 1024) -> None:
+    def __init__(
+        self, upstreams: Sequence[Upstream], most_kept: int = 1024 * 1024, restart_s: float = RESTART_S
+    ) -> None:
         self.all = [Endpoint(upstream) for upstream in upstreams]
         self._most_kept = most_kept
+        self._restart_s = restart_s
+        self._one_is_up = asyncio.Event()
+        self._one_is_up.set()
         self._turn = 0
         self._probing: asyncio.Task[None] | None = None
 
@@ -91,60 +69,107 @@ class Endpoints:
     async def infer(
         self, path: str, headers: Mapping[str, str], body: Body, deadline: float, sequence: str | None = None
     ) -> tuple[Endpoint, Answer]:
-        """Ask one, and another one if that is gone.
+        """Ask one, and another one if that is gone, or the same once it is back.
 
         Args:
             sequence: All requests with the same one go to one Triton, which keeps its state, and nowhere else.
 
         Raises:
-            Refusal: 503: none is there, or the one that was asked went with a body that was not kept.
+            Refusal: 503: none is there and none comes back in time, or the one that was asked went with a body that
+                was not kept, or a second one went with this request.
             UpstreamError: another one than GoneError, which says nothing of the others.
         """
-        replay = Replay(body, self._most_kept, once=sequence is not None)
-        tried: set[int] = set()
-        while (endpoint := self._keeper(sequence, tried) if sequence else self._choose(tried)) is not None:
-            tried.add(id(endpoint))
-            try:
-                answer = await self._ask(endpoint, path, headers, replay, deadline)
-            except GoneError as error:
-                self.mark_down(endpoint, str(error))
-                if not replay.is_possible:
-                    raise _gone("the one that had the request went, and it cannot be sent to another one") from None
-                continue
-            self._mark_up(endpoint)
-            if answer.status != 200 and replay.is_possible and self._is_for_another(endpoint, answer, tried):
-                answer.release()
-                continue
-            return endpoint, answer
-        raise _gone("none of the servers behind the gateway can be reached")
+        asking = Asking(path, headers, Replay(body, self._most_kept, once=sequence is not None), deadline, sequence)
+        while True:
+            endpoint = await self._next(asking)
+            if (answer := await self._try(endpoint, asking)) is not None:
+                return endpoint, answer
 
-    async def _ask(
-        self, endpoint: Endpoint, path: str, headers: Mapping[str, str], replay: Replay, deadline: float
-    ) -> Answer:
-        """Ask one; where it had closed a connection that was kept, ask it again on another."""
-        upstream = endpoint.upstream
+    async def _next(self, asking: Asking) -> Endpoint:
+        """Choose whom to ask next; where all were asked, wait for one to come back."""
+        while True:
+            name = asking.sequence
+            endpoint = self._keeper(name, asking.tried) if name else self._choose(asking.tried)
+            if endpoint is not None:
+                asking.tried.add(id(endpoint))
+                return endpoint
+            if name or not await self.back(asking.deadline):
+                raise _gone("none of the servers behind the gateway can be reached")
+            asking.tried.clear()
+            asking.waited = True
+
+    async def _try(self, endpoint: Endpoint, asking: Asking) -> Answer | None:
+        """Ask this one; None if another one, or the same later, may do better."""
         try:
-            return await upstream.infer(path, headers, replay.again(), deadline)
+            answer = await self._ask(endpoint, asking)
+        except GoneError as error:
+            self.mark_down(endpoint, str(error))
+            asking.deaths += error.was_sent
+            if not asking.may_be_sent_again:
+                raise _gone("the one that had the request went, and it is not sent to another one") from None
+            return None
+        except LateError:
+            if asking.waited:  # most of its time went by while there was nobody
+                raise _gone("the servers behind the gateway were back too late") from None
+            raise
+        if answer.status != 200 and asking.may_be_sent_again and self._is_for_another(endpoint, answer, asking):
+            answer.release()
+            return None
+        self.mark_up(endpoint)
+        return answer
+
+    async def _ask(self, endpoint: Endpoint, asking: Asking) -> Answer:
+        """Ask one; where it had closed a connection that was kept, ask it again on another."""
+        upstream, replay = endpoint.upstream, asking.replay
+        try:
+            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline)
         except GoneError as error:
             if not (error.was_kept and replay.is_possible):
                 raise
         upstream.close()  # the others that are kept are no younger
-        return await upstream.infer(path, headers, replay.again(), deadline)
+        try:
+            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline)
+        except GoneError as error:
+            error.was_sent = True  # on the kept one: it has ended since
+            raise
 
     async def get(self, path: str, deadline: float) -> Answer:
-        """Ask any of them what it says of itself.
+        """Ask any of them what it says of itself, and another one where it is stopping, or does not know the model.
 
         Raises:
             UpstreamError: none can be reached.
         """
-        tried: set[int] = set()
-        while (endpoint := self._choose(tried)) is not None:
-            tried.add(id(endpoint))
+        asking = Asking(path, {}, Replay(b"", 0, once=False), deadline)
+        while (endpoint := self._choose(asking.tried)) is not None:
+            asking.tried.add(id(endpoint))
             try:
-                return await endpoint.upstream.get(path, deadline)
+                answer = await endpoint.upstream.get(path, deadline)
             except GoneError as error:
                 self.mark_down(endpoint, str(error))
+                continue
+            if answer.status != 200 and self._is_for_another(endpoint, answer, asking):
+                answer.release()
+                continue
+            self.mark_up(endpoint)
+            return answer
         raise GoneError("none of the servers behind the gateway can be reached")
+
+    async def back(self, deadline: float) -> bool:
+        """Wait for one to be there; whether it is, in time for whoever asks to be told before its deadline.
+
+        None is waited for that was never there, or that is gone for longer than a restart takes.
+        """
+        if not any(endpoint.ever_up for endpoint in self.all):
+            return False
+        now = time.monotonic()
+        gone_since = max(endpoint.down_since or now for endpoint in self.all)
+        until = min(deadline - min(_TOLD_S, (deadline - now) / 10), gone_since + self._restart_s)
+        try:
+            async with asyncio.timeout_at(until):
+                await self._one_is_up.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def look(self) -> None:
         """See of each whether it is there."""
@@ -152,7 +177,7 @@ class Endpoints:
             self.all, await asyncio.gather(*(is_live(e.upstream) for e in self.all)), strict=True
         ):
             if live:
-                self._mark_up(endpoint)
+                self.mark_up(endpoint)
             else:
                 self.mark_down(endpoint, "it does not say that it is live")
 
@@ -162,13 +187,17 @@ class Endpoints:
             log.warning("%s is left out: %s", endpoint.upstream, why)
             endpoint.down_since = time.monotonic()
             endpoint.upstream.close()
+            if not self.up():
+                self._one_is_up.clear()
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
 
-    def _mark_up(self, endpoint: Endpoint) -> None:
+    def mark_up(self, endpoint: Endpoint) -> None:
+        """Ask it again; who waits for one goes on."""
         if not endpoint.is_up:
             log.warning("%s is asked again", endpoint.upstream)
-            endpoint.down_since = None
+        endpoint.down_since, endpoint.ever_up = None, True
+        self._one_is_up.set()
 
     async def close(self) -> None:
         """Close what is held open."""
@@ -196,13 +225,18 @@ class Endpoints:
         found = max(self.all, key=lambda each: weigh(f"{sequence} {each.upstream}".encode()).digest())
         return None if id(found) in tried else found
 
-    def _is_for_another(self, endpoint: Endpoint, answer: Answer, tried: set[int]) -> bool:
-        """Whether a refusal is of this Triton alone: it is stopping, or has not loaded the model."""
+    def _is_for_another(self, endpoint: Endpoint, answer: Answer, asking: Asking) -> bool:
+        """Whether a refusal is of this Triton alone, or of this moment."""
         said = answer.peek() or b""
         if answer.status == 503 and any(words in said for words in _STOPPING):
             self.mark_down(endpoint, "it is stopping")
             return True
-        return _NOT_HERE in said and len(tried) < len(self.up())
+        if answer.status == 500 and _DEAD_WORKER in said:
+            asking.deaths += 1
+            if not any(id(other) not in asking.tried for other in self.up()):
+                asking.tried.discard(id(endpoint))  # it held the request until the worker was replaced, or nearly so
+            return asking.may_be_sent_again
+        return _NOT_HERE in said and any(id(other) not in asking.tried for other in self.up())
 
     async def _probe(self) -> None:
         try:
@@ -210,7 +244,7 @@ class Endpoints:
                 await asyncio.sleep(PROBE_S)
                 for endpoint, live in zip(down, await _are_live(down), strict=True):
                     if live:
-                        self._mark_up(endpoint)
+                        self.mark_up(endpoint)
         finally:
             self._probing = None
 

@@ -23,7 +23,13 @@ class Access(Protocol):
 
 
 class Spool(Protocol):
-    """Where records go, at once and without fail: store.spool."""
+    """Where records go, at once and without fail: store.spool.
+
+    Attributes:
+        lost: Records that it could not take.
+    """
+
+    lost: int
 
     def put(self, record: dict[str, Any]) -> None:
         """Take one."""

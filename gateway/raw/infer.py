@@ -75,7 +75,7 @@ async def infer(brain: Brain, limits: Limits, call: Call) -> None:
     path, given, request_id = call.path, call.given, call.request_id
     caller = await brain.access.check(given.authorization)
     deadline = brain.deadline(given.values.get(TIMEOUT))
-    model = await brain.model(caller, path.model, path.version, "infer")
+    model = await brain.model(caller, path.model, path.version, "infer", deadline)
     json_length = given.json_length
     body = Body(call.receive, given.content_length, limits, deadline)
     request = header.read(await body.take(json_length))
@@ -97,7 +97,7 @@ async def infer(brain: Brain, limits: Limits, call: Call) -> None:
             headers["Content-Length"] = str(len(json) + request.tensor_bytes)
         sequence = f"{caller.key_id} {path.model} {request.sequence}" if request.sequence else None
         async with await admitted.infer(headers, sending.content(json), sequence) as answer:
-            await _pass_on(answer, admitted, call, limits.pause_s)
+            await _pass_on(answer, admitted, call, limits.pause_s, sampled=sending.sample is not None)
         if sending.sample is not None:
             kept = (path.model, request_id, admitted.outcome.began_ns, bytes(sending.sample))
             admitted.outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
@@ -119,10 +119,11 @@ async def _read(request: Request, rows: int, body: Body, json_length: int, given
     return Sending(request, rows, body, tensors)
 
 
-async def _pass_on(answer: Answer, admitted: Admitted, call: Call, pause_s: float) -> None:
+async def _pass_on(answer: Answer, admitted: Admitted, call: Call, pause_s: float, *, sampled: bool) -> None:
+    """Pass an answer on, recorded before; after it, where it is streamed or the whole input is yet to be kept."""
     headers = {"x-request-id": call.request_id, **admitted.headers, "server-timing": admitted.outcome.timing()}
     if answer.status != 200:
-        await _pass_on_error(answer, headers, call.send)
+        await _pass_on_error(answer, admitted, headers, call.send, sampled=sampled)
         return
     for name in ("content-type", "content-length", LENGTH):
         if name in answer.headers:
@@ -133,6 +134,8 @@ async def _pass_on(answer: Answer, admitted: Admitted, call: Call, pause_s: floa
         return
     admitted.outcome.outputs = _outputs(whole, answer.headers.get(LENGTH))
     answer.release()
+    if not sampled:
+        admitted.record()
     headers["content-length"] = str(len(whole))
     if not call.answer(200, headers, whole):
         await replies.start(call.send, 200, headers)
@@ -159,7 +162,9 @@ async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], s
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _pass_on_error(answer: Answer, headers: dict[str, str], send: Send) -> None:
+async def _pass_on_error(
+    answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send, *, sampled: bool
+) -> None:
     """Pass on what Triton says of a request that failed, without the traceback of a model's code."""
     said: Any = None
     with suppress(UpstreamError, ValueError, AttributeError):
@@ -167,6 +172,8 @@ async def _pass_on_error(answer: Answer, headers: dict[str, str], send: Send) ->
     if answer.status == 503:
         headers["Retry-After"] = "1"
     message = str(said or f"HTTP status {answer.status}").partition(TRACEBACK)[0]
+    if not sampled:
+        admitted.record()
     await replies.reply(send, answer.status, strict.write({"error": message}), headers)
 
 

@@ -29,9 +29,12 @@ class Gauges:
             ),
             "server_up": Gauge("gateway_server_up", "A Triton is there", _SERVER, **known, multiprocess_mode="livemin"),
         }
-        self._unwanted = Counter(
-            "gateway_unwanted", "Requests that Triton computes although nobody waits for them", _SERVER, **known
-        )
+        self._counters = {
+            "unwanted": Counter(
+                "gateway_unwanted", "Requests that Triton computes although nobody waits for them", _SERVER, **known
+            ),
+            "records_lost": Counter("gateway_records_lost", "Records that the spool could not take", (), **known),
+        }
         self._counted: dict[tuple[str, ...], float] = {}
         self._read: Callable[[], Iterable[Reading]] = tuple
         self._timer: asyncio.TimerHandle | None = None
@@ -49,8 +52,9 @@ class Gauges:
         """Write them down."""
         self._timer = None
         for name, labels, value in self._read():
-            if name == "unwanted":
-                self._unwanted.labels(*labels).inc(value - self._counted.get(labels, 0.0))
-                self._counted[labels] = value
+            if counter := self._counters.get(name):
+                of_these = counter.labels(*labels) if labels else counter
+                of_these.inc(value - self._counted.get((name, *labels), 0.0))
+                self._counted[name, *labels] = value
             else:
                 self._gauges[name].labels(*labels).set(value)

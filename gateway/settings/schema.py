@@ -51,6 +51,9 @@ class Triton(Section):
         default=256, ge=1, description="at once to each endpoint, of each worker; Triton 2.51 loses answers above 277"
     )
     signatures_s: Seconds = Field(default=1.0, description="after how long what is known of a model is asked for again")
+    restart_s: float = Field(
+        default=60.0, ge=0, le=3600, description="how long all may be gone so that requests wait; later they get 503"
+    )
     repository: Path | None = Field(
         default_factory=layout.model_repository,
         description="where releases lie, for cards, golden requests and tables of entities; none: they are not shown",

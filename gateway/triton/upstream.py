@@ -1,6 +1,7 @@
 """One Triton: its address, the connections that are held open to it, and what is asked of it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -21,13 +22,15 @@ class Answer:
     Attributes:
         status: Of HTTP.
         headers: Their names in small letters.
+        asked_at: When the request was sent, on the monotonic clock.
     """
 
-    def __init__(self, upstream: "Upstream", connection: Connection, deadline: float) -> None:
+    def __init__(self, upstream: "Upstream", connection: Connection, deadline: float, asked_at: float) -> None:
         self._upstream = upstream
         self._connection = connection
         self._deadline = deadline
         self._released = False
+        self.asked_at = asked_at
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
@@ -113,7 +116,7 @@ class Upstream:
 
         Raises:
             GoneError: it cannot be reached, or closed the connection before an answer began; `was_kept` if that was
-                open from before: `close` drops such ones, and another try tells.
+                open from before: `close` drops such ones, and another try tells. `was_sent` if it had the request.
             BrokenError: the answer is no HTTP.
             LateError: the deadline passed first.
         """
@@ -135,6 +138,7 @@ class Upstream:
 
     async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
         await self._wait_for_room(deadline)
+        asked_at = time.monotonic()
         self.in_flight += 1
         connection: Connection | None = None
         try:
@@ -143,11 +147,12 @@ class Upstream:
         except BaseException as error:
             if isinstance(error, GoneError):
                 error.was_kept = connection is not None and connection.used > 1
+                error.was_sent = connection is not None
             elif connection is not None and connection.used:
                 self.unwanted += 1
             self._leave()
             raise
-        return Answer(self, connection, deadline)
+        return Answer(self, connection, deadline, asked_at)
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or close it where its answer was not read to the end."""

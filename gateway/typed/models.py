@@ -62,7 +62,7 @@ async def _asked(request: Request, name: str, task: str) -> Response:
     version = request.query_params.get("version")
     if version is not None and not (version.isascii() and version.isdecimal() and len(version) < 10):
         raise MALFORMED(f"version is {version[:40]!r}, expected a number")
-    listed = await parts.catalog.get(caller, name, version, "infer")
+    listed = await parts.catalog.get(caller, name, version, "infer", deadline)
     _check_task(listed, task)
     wanted = Wanted(caller, deadline, version, _priority(headers.get(PRIORITY)), headers.get("traceparent"))
     content = await reading.body(request, parts.settings.limits.typed_body_bytes)

@@ -314,7 +314,11 @@ def test_an_ensemble_and_its_steps_change_together(site: Site) -> None:
     config, above = model / "config.pbtxt", site.root / "outer" / "config.pbtxt"
     sent = [GoldenRequest("outer", {"IN": np.ones((1, 1), dtype=np.float32)}, {})]
     with Traffic(
-        site.server.http, site.server.grpc, "outer", sent, connections=2, connect=tritonclient_connection
+        {"http": site.server.http, "grpc": site.server.grpc},
+        "outer",
+        sent,
+        connections=2,
+        connect=tritonclient_connection,
     ) as traffic:
         config.write_text(config.read_text().replace('name: "IN"', 'name: "X"'))
         above.write_text(above.read_text().replace('key: "IN"', 'key: "X"'))
@@ -336,7 +340,11 @@ def test_a_long_load_holds_nobody_up(site: Site, tmp_path: Path) -> None:
     with (
         ThreadPoolExecutor() as pool,
         Traffic(
-            site.server.http, site.server.grpc, "busy", sent, connections=16, connect=tritonclient_connection
+            {"http": site.server.http, "grpc": site.server.grpc},
+            "busy",
+            sent,
+            connections=16,
+            connect=tritonclient_connection,
         ) as traffic,
     ):
         loading = pool.submit(site.reload, "long")

@@ -84,6 +84,7 @@ class Keyring:
 class Kept:
     """A spool that keeps records in memory."""
 
+    lost = 0
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def put(self, record: dict[str, Any]) -> None:

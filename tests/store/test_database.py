@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from contracts import layout
 from store import schema
 from store.database import Database
-from store.errors import SchemaError
+from store.errors import DatabaseGoneError, SchemaError
 from store.keeping.retention import Policy
 from store.keys import Keys
 from store.migrations import migrating
@@ -41,6 +42,24 @@ def test_what_libpq_would_not_know_is_an_error_in_words(postgres: PostgreSQL) ->
 
     with pytest.raises(SchemaError, match=r"cannot be used: .*sslmode"):
         asyncio.run(run())
+
+
+def test_a_server_that_only_reads_since_a_failover_is_left(postgres: PostgreSQL) -> None:
+    """It answers as ever, but to who writes: another one has its name now."""
+
+    async def write(database: Database, statement: str) -> None:
+        async with database.writing() as connection:
+            await connection.execute(text(statement))
+
+    async def run() -> None:
+        async with Database(postgres.new(), connections=1) as database:
+            await write(database, "CREATE TABLE notes (number integer)")
+            await write(database, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")  # as it would be from now on
+            with pytest.raises(DatabaseGoneError, match="read-only"):
+                await write(database, "INSERT INTO notes VALUES (1)")
+            await write(database, "INSERT INTO notes VALUES (2)")
+
+    asyncio.run(run())
 
 
 def test_who_reads_before_he_writes_waits_for_others_and_is_not_refused(url: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from contracts.errors import ModelConfigError
 from gateway.brain.decide import Brain
 from gateway.caller import Caller
+from gateway.deadline import Deadline
 from gateway.errors import UpstreamError
 from gateway.refusals import NO_MODELS
 from gateway.triton.models import Model
@@ -45,13 +46,18 @@ class Catalog:
         self._titles: dict[str, str] = {}
         self._making = asyncio.Lock()
 
-    async def get(self, caller: Caller, name: str, version: str | None, action: str) -> Listed:
+    async def get(
+        self, caller: Caller, name: str, version: str | None, action: str, deadline: Deadline | None = None
+    ) -> Listed:
         """Return a model that this caller may ask.
+
+        Args:
+            deadline: Until when a Triton that is gone is waited for.
 
         Raises:
             Refusal: it may not, there is none, or no Triton says so.
         """
-        model = await self._brain.model(caller, name, version, action)
+        model = await self._brain.model(caller, name, version, action, deadline)
         known = self._known.get((name, model.version))
         if known is not None and (known.signature.model is model or _same(known.signature.model, model)):
             return known

@@ -104,6 +104,30 @@ def test_a_store_that_is_gone_keeps_the_keys_that_were_read_last(tmp_path: Path)
     asyncio.run(main())
 
 
+def test_a_gateway_that_begins_while_the_store_is_gone_calls_no_key_wrong() -> None:
+    """A caller would give up for ever: it is told to come back."""
+    answers: list[Sequence[Key] | Exception] = [OSError("gone"), []]
+
+    async def read() -> Sequence[Key]:
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def main() -> None:
+        ring = Ring(read)
+        access = Access(ring, Quotas())
+        await ring.refresh()
+        with pytest.raises(Refusal) as error:
+            await access.check(f"Bearer gk_00000001_{'A' * 32}")
+        assert error.value.status == 503 and error.value.all_headers["Retry-After"] == "1"
+        await refused(access, None)
+        await ring.refresh()
+        await refused(access, f"Bearer gk_00000001_{'A' * 32}")
+
+    asyncio.run(main())
+
+
 def test_a_key_with_scopes_of_another_version_is_left_out_and_costs_no_other() -> None:
     keys = [Key("00000001", "odd", "0" * 64, ("fly:away",)), Key("00000002", "shop", "0" * 64, ("*:infer",))]
 

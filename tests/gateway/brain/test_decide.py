@@ -55,6 +55,7 @@ class Seen:
     records: list[dict[str, Any]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    lost: int = 0
 
     def put(self, record: dict[str, Any]) -> None:
         self.records.append(record)

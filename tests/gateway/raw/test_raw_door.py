@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -57,6 +58,25 @@ def test_what_was_sent_comes_back(door: Gateway, echo: Echo) -> None:
     assert record["id"] == said[1]["x-request-id"] and record["rows"] == 2 and record["key"] == "all"
     assert record["inputs"] == {"IN": {"datatype": echo.datatype, "shape": list(echo.shape)}}
     assert record["outputs"] == {"OUT": {"datatype": echo.datatype, "shape": list(echo.shape)}}
+
+
+def test_an_answer_is_written_down_before_it_is_sent(door: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a gateway that is killed at that moment has left a record of it: here that takes a while."""
+
+    def put(record: dict[str, object]) -> None:
+        time.sleep(0.3)
+        slow.append(record)
+
+    slow: list[dict[str, object]] = []
+    monkeypatch.setattr(door.brain, "spool", SimpleNamespace(put=put, lost=0))
+    header = b'{"inputs":[{"name":"IN","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}}]}'
+    failing = Echo("failing", (1,), np.float32(-1).tobytes(), "FP32")
+    for echo, sent, status in ((PIXELS, None, 200), (failing, header, 500)):
+        began = time.monotonic()
+        assert ask(door, echo, sent)[0] == status
+        assert time.monotonic() - began > 0.3
+    door.settled()
+    assert [record["status"] for record in slow] == [200, 500]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,35 @@ def test_a_deadline_ends_the_wait_and_the_connection(triton: Running) -> None:
     asyncio.run(main())
 
 
+def test_many_that_ran_out_of_time_leave_nothing_behind() -> None:
+    """More of them than there are places: no place is lost, no connection stays, and the next one is answered."""
+
+    async def main() -> None:
+        async def answer_at_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            said = await reader.read(1000)
+            if b"/last" in said:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(answer_at_last, "127.0.0.1", 0, backlog=1000)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        upstream = Upstream(address)
+        late = await asyncio.gather(
+            *(upstream.get("/", time.monotonic() + 0.1 + n / 1000) for n in range(400)), return_exceptions=True
+        )
+        assert {type(each) for each in late} == {LateError}
+        async with await upstream.get("/last", time.monotonic() + 5) as answer:
+            assert await answer.read() == b"ok"
+        upstream.close()
+        await asyncio.sleep(0.05)
+        ours = [c for c in psutil.Process().net_connections() if c.raddr and c.raddr.port == address.port]
+        assert (upstream.in_flight, ours) == (0, [])
+        server.close()
+
+    asyncio.run(main())
+
+
 def test_nobody_there_is_said_at_once() -> None:
     async def main() -> None:
         [port, *_] = free_ports()
