@@ -150,13 +150,13 @@ class Admitted:
     outcome: Outcome
     _admission: Admission
     _breaker: Breaker
-    _span: Span | None
 
     def __init__(self, brain: Brain, caller: Caller, asked: Asked, model: Model | None) -> None:
         self._brain, self._caller, self._asked, self._known = brain, caller, asked, model
         self._failed: bool | None = None
         self._since = self._away_s = 0.0
         self._is_recorded = False
+        self._span: Span | None = None
         self.headers: dict[str, str] = {}
         self.priority = max(asked.priority or DEFAULT_CLASS, caller.priority_most)
 
@@ -237,8 +237,12 @@ class Admitted:
             except BaseException:
                 self._breaker.count(None)
                 raise
-        except Refusal as refusal:
-            refusal.headers = {**self.headers, **refusal.headers}
+        except BaseException as error:
+            if isinstance(error, Refusal):
+                error.headers = {**self.headers, **error.headers}
+            if self._span is not None:
+                self.outcome.status = error.status if isinstance(error, Refusal) else 499
+                self._span.end(self.outcome)
             raise
         self._since = time.monotonic()
         self.outcome.queued_s = self._since - before

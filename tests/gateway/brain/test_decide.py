@@ -99,6 +99,30 @@ async def ask(
         return answer.status, await answer.read()
 
 
+def test_the_span_of_a_request_that_is_not_let_through_ends(triton: Running) -> None:
+    ended: list[int] = []
+
+    class Span:
+        traceparent = ""
+
+        def end(self, outcome: Outcome) -> None:
+            ended.append(outcome.status)
+
+    async def main() -> None:
+        mind, seen = brain(triton, rules=Rules(Room(at_once=1, waiting=1)))
+        seen.span = lambda outcome: Span()  # type: ignore[method-assign,assignment]
+        first, waiting = (asyncio.create_task(ask(mind, "sleeper", 0.5)) for _ in range(2))
+        await asyncio.sleep(0.2)
+        with pytest.raises(Refusal, match="overloaded"):
+            await ask(mind, "sleeper")
+        waiting.cancel()  # its caller goes
+        await asyncio.wait([first, waiting])
+        await mind.endpoints.close()
+
+    asyncio.run(main())
+    assert ended == [503, 499, 200]
+
+
 def test_a_request_is_answered_recorded_and_counted(triton: Running) -> None:
     async def main() -> tuple[int, Seen]:
         mind, seen = brain(triton)

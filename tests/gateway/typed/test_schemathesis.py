@@ -1,5 +1,6 @@
 """What the OpenAPI document allows is answered as it says, and what it does not is refused as it says."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,4 +36,5 @@ def test_a_few_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
-    fuzz(gateway, tmp_path, 200, key=gateway.admin())
+    """EXAMPLES=800 in the environment takes some ten minutes."""
+    fuzz(gateway, tmp_path, int(os.environ.get("EXAMPLES", "200")), key=gateway.admin())
