@@ -96,6 +96,11 @@ def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable
             note="--user NAME or --user UID chooses another user",
             hint="give it read access, as with chmod -R a+rX, or accept a server that may do anything: --user root",
         )
+    if (place := settings.http_socket) and _first_without("-x", [place.parent.parent], user):
+        raise SettingsError(
+            f"{user.name} cannot come to the socket {place}: a folder on the way is closed to it",
+            hint="another folder: --http-socket, or TMPDIR=/tmp where a gateway chooses it",
+        )
     return user
 
 
@@ -202,8 +207,13 @@ def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) 
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
+    return _first_without("-r", needed, user)
+
+
+def _first_without(right: str, paths: Sequence[Path], user: Identity) -> Path | None:
+    """Find the first path to which `user` has not the right: "-r", "-x" as test(1) has them."""
     found = subprocess.run(
-        ["sh", "-c", 'for f; do test -r "$f" || { printf %s "$f"; exit; }; done', "sh", *needed],
+        ["sh", "-c", f'for f; do test {right} "$f" || {{ printf %s "$f"; exit; }}; done', "sh", *paths],
         user=user.uid,
         group=user.gid,
         extra_groups=[],

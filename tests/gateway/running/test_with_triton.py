@@ -70,7 +70,7 @@ class Program:
 
 
 @contextmanager
-def started(folder: Path, user: int | None = None) -> Iterator[Program]:
+def started(folder: Path, user: int | None = None, **more: str) -> Iterator[Program]:
     models = typed_models.repository(folder / "models")
     write_model(models, "sleeper")
     grpc, metrics = free_ports(2)
@@ -85,7 +85,7 @@ def started(folder: Path, user: int | None = None) -> Iterator[Program]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment = {
         **kept, "HERE": str(folder), "MODEL_REPOSITORY": str(models), "ARTIFACTS_DIR": str(folder / "artifacts"),
-        "GATEWAY_LIMITS__DRAIN_S": "1", "GATEWAY_KEYS__REQUIRED": "false",
+        "GATEWAY_LIMITS__DRAIN_S": "1", "GATEWAY_KEYS__REQUIRED": "false", **more,
     }  # fmt: skip
     if user is not None:
         environment.pop("SERVER_USER", None)
@@ -193,6 +193,15 @@ def test_nobody_but_the_gateways_user_reaches_its_triton(user: int, server: int,
             [triton] = program.parts("bin/tritonserver")
             triton.kill()
             wait_for(lambda: program.said.count("Ready again") == 1, 60)
+
+
+@pytest.mark.slow
+def test_a_socket_that_roots_triton_cannot_come_to_is_said_with_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    with started(tmp_path, 0, TMPDIR=str(tmp_path / "closed")) as program:
+        assert program.process.wait(60) == 1
+        assert f"uid {RESERVED} cannot come to the socket {tmp_path}/closed/" in program.said
+        assert "TMPDIR=/tmp" in program.said and "Traceback" not in program.said
 
 
 def connected(place: Path, user: int) -> int:
