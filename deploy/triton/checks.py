@@ -19,6 +19,7 @@ from deploy.triton.environment import Triton, layers_home, models_python
 from deploy.triton.settings import Settings
 
 _OPEN_FILES = 256
+_ELSEWHERE = "another folder: --http-socket, or TMPDIR=/tmp where a gateway chooses it"
 _SOCKET_PATH = 107  # sun_path in unix(7), without its last zero
 
 
@@ -63,7 +64,9 @@ def _check_socket(path: Path) -> None:
     """
     if len(os.fsencode(path)) > _SOCKET_PATH:
         raise SettingsError(
-            f"--http-socket {path} is too long", note=f"a socket's path has at most {_SOCKET_PATH} bytes"
+            f"--http-socket {path} is too long",
+            note=f"a socket's path has at most {_SOCKET_PATH} bytes",
+            hint=_ELSEWHERE,
         )
     if not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} for the socket", hint=f"mkdir -m 700 {path.parent}")
@@ -99,7 +102,7 @@ def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable
     if (place := settings.http_socket) and _first_without("-x", [place.parent.parent], user):
         raise SettingsError(
             f"{user.name} cannot come to the socket {place}: a folder on the way is closed to it",
-            hint="another folder: --http-socket, or TMPDIR=/tmp where a gateway chooses it",
+            hint=_ELSEWHERE,
         )
     return user
 

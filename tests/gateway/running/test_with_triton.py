@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -74,7 +75,8 @@ def started(folder: Path, user: int | None = None, **more: str) -> Iterator[Prog
     models = typed_models.repository(folder / "models")
     write_model(models, "sleeper")
     grpc, metrics = free_ports(2)
-    command = [sys.executable, "-m", "gateway", "up", "--port", "0", "--with-triton", "--"]
+    command = ["env", *(f"{name}={value}" for name, value in more.items())]
+    command += [sys.executable, "-m", "gateway", "up", "--port", "0", "--with-triton", "--"]
     command += ["--grpc-port", str(grpc), "--metrics-port", str(metrics), "--device", "cpu", "--drain", "1"]
     if user is not None:
         for path in (folder, *folder.rglob("*")):
@@ -85,7 +87,7 @@ def started(folder: Path, user: int | None = None, **more: str) -> Iterator[Prog
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment = {
         **kept, "HERE": str(folder), "MODEL_REPOSITORY": str(models), "ARTIFACTS_DIR": str(folder / "artifacts"),
-        "GATEWAY_LIMITS__DRAIN_S": "1", "GATEWAY_KEYS__REQUIRED": "false", **more,
+        "GATEWAY_LIMITS__DRAIN_S": "1", "GATEWAY_KEYS__REQUIRED": "false",
     }  # fmt: skip
     if user is not None:
         environment.pop("SERVER_USER", None)
@@ -197,10 +199,9 @@ def test_nobody_but_the_gateways_user_reaches_its_triton(user: int, server: int,
 
 @pytest.mark.slow
 def test_a_socket_that_roots_triton_cannot_come_to_is_said_with_what_helps(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o700)
-    with started(tmp_path, 0, TMPDIR=str(tmp_path / "closed")) as program:
+    with tempfile.TemporaryDirectory() as closed, started(tmp_path, 0, TMPDIR=closed) as program:
         assert program.process.wait(60) == 1
-        assert f"uid {RESERVED} cannot come to the socket {tmp_path}/closed/" in program.said
+        assert f"uid {RESERVED} cannot come to the socket {closed}/" in program.said
         assert "TMPDIR=/tmp" in program.said and "Traceback" not in program.said
 
 
