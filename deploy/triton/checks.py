@@ -19,6 +19,7 @@ from deploy.triton.environment import Triton, layers_home, models_python
 from deploy.triton.settings import Settings
 
 _OPEN_FILES = 256
+_ELSEWHERE = "another folder: --http-socket, or TMPDIR=/tmp where a gateway chooses it"
 _SOCKET_PATH = 107  # sun_path in unix(7), without its last zero
 
 
@@ -63,7 +64,9 @@ def _check_socket(path: Path) -> None:
     """
     if len(os.fsencode(path)) > _SOCKET_PATH:
         raise SettingsError(
-            f"--http-socket {path} is too long", note=f"a socket's path has at most {_SOCKET_PATH} bytes"
+            f"--http-socket {path} is too long",
+            note=f"a socket's path has at most {_SOCKET_PATH} bytes",
+            hint=_ELSEWHERE,
         )
     if not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} for the socket", hint=f"mkdir -m 700 {path.parent}")
@@ -95,6 +98,11 @@ def user_to_become(settings: Settings, triton: Triton, home: Path, say: Callable
             f"{user.name} cannot read {unreadable}, and the server of root does not run as root unasked",
             note="--user NAME or --user UID chooses another user",
             hint="give it read access, as with chmod -R a+rX, or accept a server that may do anything: --user root",
+        )
+    if (place := settings.http_socket) and _first_without("-x", [place.parent.parent], user):
+        raise SettingsError(
+            f"{user.name} cannot come to the socket {place}: a folder on the way is closed to it",
+            hint=_ELSEWHERE,
         )
     return user
 
@@ -202,10 +210,15 @@ def _unreadable(user: Identity, settings: Settings, triton: Triton, home: Path) 
     needed += [layers] if (layers := layers_home()).is_dir() else []
     if tls := settings.tls:
         needed += [file for file in (tls.certificate, tls.key, tls.client_ca) if file]
-    first = 'for f; do test -r "$f" || { printf %s "$f"; exit 255; }; done'  # 255 ends xargs
+    return _first_without("-r", needed, user)
+
+
+def _first_without(right: str, paths: Sequence[Path], user: Identity) -> Path | None:
+    """Find the first path to which `user` has not the right: "-r", "-x" as test(1) has them."""
+    first = f'for f; do test {right} "$f" || {{ printf %s "$f"; exit 255; }}; done'  # 255 ends xargs
     done = subprocess.run(
         ["xargs", "-0", "sh", "-c", first, "sh"],  # a thousand versions have more files than a command takes
-        input="\0".join(map(str, needed)),
+        input="\0".join(map(str, paths)),
         user=user.uid,
         group=user.gid,
         extra_groups=[],

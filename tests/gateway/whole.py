@@ -116,7 +116,7 @@ def up(folder: Path, *tritons: Address | str, options: tuple[str, ...] = (), **s
         "triton__endpoints": ",".join(map(str, tritons)),
         "keys__refresh_s": "0.1",
         "triton__repository": str(folder / "releases"),
-        "limits__drain_s": "1",
+        "limits__drain_s": "0",
         **settings,
     }
     environment = {

@@ -108,7 +108,7 @@ def test_they_answer_and_record(machine: Container, key: str) -> None:
 def test_what_is_killed_comes_again(machine: Container, key: str) -> None:
     for unit in UNITS:
         before = systemctl(machine, "show", "--property=MainPID", "--value", unit)
-        machine.execute("kill", "-9", before)
+        assert systemctl(machine, "kill", "--signal=KILL", "--kill-who=main", unit) == ""
         wait_for(lambda: systemctl(machine, "show", "--property=MainPID", "--value", unit) not in ("0", before), 30)  # noqa: B023
     wait_for(lambda: asked(machine, key) is not None, 90)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import limits
 from gateway.__main__ import main
 from gateway.errors import KeysError, SettingsError
 from gateway.running.up import check
@@ -50,3 +51,10 @@ def test_keys_are_administered_from_a_laptop_through_the_admin_api(
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], told: str) -> None:
     with pytest.raises(SettingsError, match=told.replace(".", r"\.")):
         check(Settings(**settings))  # type: ignore[arg-type]
+
+
+def test_the_help_names_every_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "--help"])
+    said = capsys.readouterr().out
+    assert [name for name in limits.NAMES if name not in said] == []

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -70,11 +71,12 @@ class Program:
 
 
 @contextmanager
-def started(folder: Path, user: int | None = None) -> Iterator[Program]:
+def started(folder: Path, user: int | None = None, **more: str) -> Iterator[Program]:
     models = typed_models.repository(folder / "models")
     write_model(models, "sleeper")
     grpc, metrics = free_ports(2)
-    command = [sys.executable, "-m", "gateway", "up", "--port", "0", "--with-triton", "--"]
+    command = ["env", *(f"{name}={value}" for name, value in more.items())]
+    command += [sys.executable, "-m", "gateway", "up", "--port", "0", "--with-triton", "--"]
     command += ["--grpc-port", str(grpc), "--metrics-port", str(metrics), "--device", "cpu", "--drain", "1"]
     if user is not None:
         for path in (folder, *folder.rglob("*")):
@@ -193,6 +195,14 @@ def test_nobody_but_the_gateways_user_reaches_its_triton(user: int, server: int,
             [triton] = program.parts("bin/tritonserver")
             triton.kill()
             wait_for(lambda: program.said.count("Ready again") == 1, 60)
+
+
+@pytest.mark.slow
+def test_a_socket_that_roots_triton_cannot_come_to_is_said_with_what_helps(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as closed, started(tmp_path, 0, TMPDIR=closed) as program:
+        assert program.process.wait(60) == 1
+        assert f"uid {RESERVED} cannot come to the socket {closed}/" in program.said
+        assert "TMPDIR=/tmp" in program.said and "Traceback" not in program.said
 
 
 def connected(place: Path, user: int) -> int:
