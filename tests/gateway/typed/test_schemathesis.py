@@ -38,6 +38,7 @@ def test_a_few_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_many_requests_of_each_kind(gateway: Whole, tmp_path: Path) -> None:
     """EXAMPLES=2000 in the environment takes some ten minutes; SEED=1 takes others."""
     fuzz(gateway, tmp_path, int(os.environ.get("EXAMPLES", "200")), key=gateway.admin())
