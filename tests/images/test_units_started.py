@@ -64,7 +64,8 @@ def machine(gateway_image: Image, cpu_image: Image, tmp_path_factory: pytest.Tem
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     image = build.build(folder / "Dockerfile", f"machine:{checkout_tag()}", context=folder)
-    options = ["--systemd=always", "--cap-add=SYS_ADMIN", "--shm-size=256m"]
+    # systemd mounts; SYS_PTRACE is for the test, which looks from where a unit stands.
+    options = ["--systemd=always", "--cap-add=SYS_ADMIN,SYS_PTRACE", "--shm-size=256m"]
     with started(image.identity, options=options) as container:
         wait_for(lambda: "running" in container.execute("systemctl", "is-system-running").stdout, 60)
         yield container
