@@ -58,11 +58,12 @@ def write(search: Search, found: Found, compared: Mapping[str, Any], changes: Se
 def _unbeaten(found: Found, compared: Mapping[str, Any]) -> str:
     if not compared:
         return f"✓ Nothing beats today's settings: {found.today:,.0f} requests/s within the objective"
-    return f"✓ Nothing beats today's settings for sure: the best is {_spread(compared)} of them"
+    return f"✓ Nothing beats today's settings for sure: the best, in shares of them: {_spread(compared)}"
 
 
 def _spread(compared: Mapping[str, Any]) -> str:
-    ratio = compared["throughput"]
+    if (ratio := compared["throughput"]) is None:
+        return f"holds it in {compared['held']} of {len(compared['winner'])} rounds, today's in none"
     return f"{ratio['median']:.3f} ({ratio['low']:.3f} … {ratio['high']:.3f})"
 
 
@@ -80,7 +81,7 @@ def _diff(search: Search, found: Found, name: str) -> str:
 
 
 def _evidence(search: Search, found: Found, compared: Mapping[str, Any], verdict: Sequence[str]) -> str:
-    beside = f"\nIt answers {_spread(compared)} of what today's settings do, asked in turn.\n" if compared else ""
+    beside = f"\nAsked in turn, in shares of what today's settings answer: {_spread(compared)}.\n" if compared else ""
     rate = f" --rate {search.objective.per_s:g}" if search.objective.per_s else ""
     levels = "\n".join(
         f"| {level.connections or 'open loop'} | {level.per_s:,.0f} | {level.p50_ms:.2f} | {level.p99_ms:.2f} "

@@ -31,7 +31,8 @@ _BETTER = 1.02  # than the best before: what is less may be noise
 _HOPELESS = 0.75  # of the best throughput at the same load: not measured further
 _STARTUP = 8  # trials that are drawn at random
 FEWEST = 10  # trials, with fewer of which nothing is said about today's settings
-_LEVELS, _ERROR = "levels", "error"  # attributes of a trial
+_LEVELS, _ERROR, _REPEATED = "levels", "error", "repeated"  # attributes of a trial
+_CACHE = "__pycache__"
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,13 @@ class Search:
 
     @property
     def name(self) -> str:
-        """The study's: another graph, configuration or objective is another search."""
-        graph = manifest.sha256(next(iter(sorted(self.release.directory.glob("*.onnx"))), None) or self._description)
+        """The study's: another release, configuration or objective is another search."""
+        folders = self.release.directory, *self.release.models.values()
+        files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+        digests = [manifest.sha256(path) for path in files if _CACHE not in path.parts]
         texts = {name: configured.text for name, configured in self.space.models.items()}
-        said = json.dumps([graph, texts, asdict(self.objective), self.seconds, self.space.values], sort_keys=True)
+        said = json.dumps([digests, texts, asdict(self.objective), self.seconds, self.space.values], sort_keys=True)
         return f"{self.model}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
-
-    @property
-    def _description(self) -> Path:
-        return self.release.models[self.release.network] / "config.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class Found:
     throughput: float  # requests/s within the objective
     levels: tuple[Level, ...]
     today: float  # of today's settings
-    trials: int
+    levels_today: tuple[Level, ...]
+    trials: int  # that were served and asked
     failed: int  # that did not load, or answered wrong
     ended: str  # why
 
@@ -90,6 +90,7 @@ def run(search: Search, budget_s: float, say: Callable[[str], None]) -> Found:
         settings = search.space.suggested(trial)
         if repeated := _same(study, trial.params):
             trial.set_user_attr(_LEVELS, repeated.user_attrs.get(_LEVELS, []))
+            trial.set_user_attr(_REPEATED, repeated.number)
             study.tell(trial, repeated.value if repeated.value is not None else 0.0)
             continue
         _try(search, study, trial, settings, say)
@@ -201,15 +202,21 @@ def _same(study: optuna.Study, params: Mapping[str, Any]) -> FrozenTrial | None:
 def _found(search: Search, study: optuna.Study, ended: str) -> Found:
     complete = _complete(study)
     best = max(complete, key=lambda trial: trial.value or 0.0)
+    today = _same(study, search.space.today())
     return Found(
         best=search.space.settings(best.params),
         throughput=best.value or 0.0,
-        levels=tuple(Level(**level) for level in best.user_attrs.get(_LEVELS, [])),
-        today=next((t.value or 0.0 for t in complete if t.params == search.space.today()), 0.0),
-        trials=len(complete),
-        failed=len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,))),
+        levels=_levels(best),
+        today=(today.value or 0.0) if today else 0.0,
+        levels_today=_levels(today) if today else (),
+        trials=sum(_REPEATED not in trial.user_attrs for trial in complete),
+        failed=sum(_ERROR in t.user_attrs for t in study.get_trials(deepcopy=False, states=(TrialState.FAIL,))),
         ended=ended,
     )
+
+
+def _levels(trial: FrozenTrial) -> tuple[Level, ...]:
+    return tuple(Level(**level) for level in trial.user_attrs.get(_LEVELS, []))
 
 
 def configured(release: Bundle) -> dict[str, Configured]:

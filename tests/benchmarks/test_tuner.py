@@ -14,7 +14,8 @@ from benchmarks.errors import MeasurementError
 from benchmarks.limit import cores
 from benchmarks.releases import released
 from benchmarks.tuning import candidate, change, search, settings_of_model
-from benchmarks.tuning.candidate import Objective
+from benchmarks.tuning.candidate import Level, Objective
+from benchmarks.tuning.command import compared
 from benchmarks.tuning.search import Found, Search
 from benchmarks.tuning.settings_of_model import Configured, Tunable, of_text
 from benchmarks.tuning.space import FEWEST_WITH_POLICY, Space, values_of
@@ -145,6 +146,21 @@ def test_what_is_tried_of_a_sealed_release_is_served_as_one(tmp_path: Path) -> N
     assert {*inside.shaped(tried, candidate.CONFIG_NAME).models} == {"words", "words_network"}
 
 
+def test_what_breaks_the_objective_counts_on_neither_side() -> None:
+    def rounds(*p99_ms: float, per_s: float) -> list[Level]:
+        return [Level(4, per_s, 1.0, each, 1.0, 0) for each in p99_ms]
+
+    quick, objective = rounds(5, 5, 5, 5, 5, 5, per_s=200), Objective(20)
+    assert compared(rounds(5, 5, 5, 5, 5, 5, per_s=100), quick, objective).is_better
+    assert not compared(quick, rounds(5, 5, 5, 30, 30, 30, per_s=900), objective).is_better, (
+        "it breaks it in half of them"
+    )
+    broken = compared(rounds(30, 30, 30, 30, 30, 30, per_s=900), quick, objective)
+    assert broken.throughput is None and broken.held == 6 and broken.is_better
+    some = compared(rounds(30, 5, 5, 5, 5, 5, per_s=100), quick, objective)
+    assert some.throughput is not None and some.throughput.median == 2.0, "that round is left out"
+
+
 def test_where_nothing_beats_todays_settings_the_evidence_says_so(tmp_path: Path) -> None:
     root = tmp_path / "repository"
     small_releases.write(root)
@@ -152,13 +168,13 @@ def test_where_nothing_beats_todays_settings_the_evidence_says_so(tmp_path: Path
     models = search.configured(release)
     today = {name: each.settings for name, each in models.items()}
     of = Search(release, "words", Space(models), Objective(20.0, None), 1.0, tmp_path)
-    found = Found(today, 900.0, (), 900.0, 20, 0, "its time was over")
+    found = Found(today, 900.0, (), 900.0, (), 20, 0, "its time was over")
     itself = change.write(of, found, {}, [], tmp_path / "itself")
     assert itself.verdict == ["✓ Nothing beats today's settings: 900 requests/s within the objective"]
     assert itself.verdict[0] in itself.evidence.read_text()
     beside = {"throughput": {"median": 0.943, "low": 0.887, "high": 1.007}}
     beaten = change.write(of, found, beside, [], tmp_path / "beaten")
-    assert "for sure: the best is 0.943 (0.887 … 1.007) of them" in beaten.evidence.read_text()
+    assert "for sure: the best, in shares of them: 0.943 (0.887 … 1.007)" in beaten.evidence.read_text()
     assert json.loads((tmp_path / "beaten" / "evidence.json").read_text())["compared"] == beside
     assert itself.patch is None and beaten.patch is None and not [*tmp_path.glob("*/settings.patch")]
 
