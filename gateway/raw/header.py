@@ -58,17 +58,17 @@ class Request:
         return min(asked, 3) if asked else None
 
     @property
-    def sequence(self) -> str | None:
-        """What says which sequence it belongs to, all of which one server must get."""
-        asked = self.parameters.get("sequence_id")
-        return str(asked) if asked else None
+    def sequence(self) -> int | str | None:
+        """The caller's own id of the sequence that it belongs to; None: of none."""
+        return self.parameters.get("sequence_id") or None
 
-    def written(self, timeout_us: int, priority: int | None) -> bytes:
+    def written(self, timeout_us: int, priority: int | None, sequence: int | str | None = None) -> bytes:
         """Write it for Triton.
 
         Args:
             timeout_us: What is left; the caller's own holds where it is shorter.
             priority: None: Triton's default.
+            sequence: In place of the caller's own id: `sequences.own`.
 
         Raises:
             Refusal: 400: a text has half of a character.
@@ -78,6 +78,8 @@ class Request:
         parameters.pop("priority", None)
         if priority is not None:
             parameters["priority"] = priority
+        if sequence is not None:
+            parameters["sequence_id"] = sequence
         value: dict[str, Any] = {"id": self.id} if self.id else {}
         value["parameters"] = parameters
         value["inputs"] = [

@@ -11,7 +11,7 @@ from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Admitted, Brain
 from gateway.deadline import HEADER as TIMEOUT
 from gateway.errors import Refusal, UpstreamError
 from gateway.outcome import Asked
-from gateway.raw import fits, header, replies, strict
+from gateway.raw import fits, header, replies, sequences, strict
 from gateway.raw.body import Body, Limits, Receive, too_large
 from gateway.raw.header import MOST_BYTES, Request
 from gateway.raw.headers import LENGTH, Given
@@ -91,12 +91,13 @@ async def infer(brain: Brain, limits: Limits, call: Call) -> None:
         if request.tensor_bytes <= MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
             sending.sample = bytearray()
         asks = request.priority is not None or admitted.priority != 2
-        json = request.written(admitted.triton_timeout_us, admitted.priority if asks else None)
+        sequence = sequences.own(caller, model, request.sequence)
+        json = request.written(admitted.triton_timeout_us, admitted.priority if asks else None, sequence)
         headers = {"Inference-Header-Content-Length": str(len(json)), **admitted.trace_headers}
         if sending.tensors is None:
             headers["Content-Length"] = str(len(json) + request.tensor_bytes)
-        sequence = f"{caller.key_id} {path.model} {request.sequence}" if request.sequence else None
-        async with await admitted.infer(headers, sending.content(json), sequence) as answer:
+        keeper = None if sequence is None else f"{path.model} {sequence}"
+        async with await admitted.infer(headers, sending.content(json), keeper) as answer:
             await _pass_on(answer, admitted, call, limits.pause_s, sampled=sending.sample is not None)
         if sending.sample is not None:
             kept = (path.model, request_id, admitted.outcome.began_ns, bytes(sending.sample))

@@ -28,6 +28,28 @@ class TritonPythonModel:
             raise RuntimeError("it is broken")
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", given)])
 """
+# Answers with the sum of what came in the same sequence, by the id that Triton has of it.
+SUMMING = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.sums = {}
+
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        given, which = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IN", "ID"))
+        self.sums[which.flat[0]] = self.sums.get(which.flat[0], 0) + given
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", self.sums[which.flat[0]])])
+"""
+_SEQUENCES = """
+sequence_batching {
+  control_input { name: "ID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_INT32 } }
+  oldest { max_candidate_sequences: 8 }
+}
+"""
 _QUEUE = """
 dynamic_batching { priority_levels: 3 default_priority_level: 2 default_queue_policy { allow_timeout_override: true } }
 """
@@ -56,11 +78,13 @@ class Running:
 
 
 def repository(folder: Path) -> Path:
-    """A model repository: pixels and words echo, `sleeper` sleeps, `failing` fails, `queued` sleeps behind a queue."""
+    """A model repository: pixels and words echo, `sleeper` sleeps, `failing` fails, `queued` sleeps behind a queue,
+    `summing` sums up what comes in a sequence."""
     write_echoes(folder)
     write_model(folder, "sleeper")
     write_model(folder, "failing", FAILING)
     write_model(folder, "queued", max_batch_size=1, more=_QUEUE)
+    write_model(folder, "summing", SUMMING, max_batch_size=1, more=_SEQUENCES)
     return folder
 
 
