@@ -255,7 +255,12 @@ class Admitted:
         if isinstance(error, Refusal):
             outcome.status, error.was_let_through = error.status, True
             error.headers = {**self.headers, **error.headers}
-            self._failed = self._failed or error.status == 502
+            if error.status == 502:
+                self._failed = True
+            elif error.status == 504:  # its answer had begun, well or not, and nobody knows its end
+                self._failed = self._failed or None
+        elif isinstance(error, LateError):
+            outcome.status, self._failed = 504, self._failed or None
         elif isinstance(error, UpstreamError):  # the answer broke off
             outcome.status, self._failed = 502, True
         elif error is not None:
