@@ -9,7 +9,8 @@ from typing import Any
 
 from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Admitted, Brain
 from gateway.deadline import HEADER as TIMEOUT
-from gateway.errors import Refusal, UpstreamError
+from gateway.deadline import passed
+from gateway.errors import LateError, Refusal, UpstreamError
 from gateway.outcome import Asked
 from gateway.raw import fits, header, replies, sequences, strict
 from gateway.raw.body import Body, Limits, Receive, too_large
@@ -144,17 +145,25 @@ async def _pass_on(answer: Answer, admitted: Admitted, call: Call, pause_s: floa
 
 
 async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], send: Send, pause_s: float) -> None:
-    """Pass an answer on that is longer than what was here at once; its reader may not hold it up for ever."""
-    stop = max(admitted.deadline.at, time.monotonic()) + pause_s
+    """Pass an answer on that is longer than what was here at once.
+
+    It begins before the deadline; then neither Triton nor its reader may hold it up for longer than `pause_s` more.
+    """
+    stop = admitted.deadline.at + pause_s
     begun = False
     try:
-        async with asyncio.timeout_at(stop):
-            async for piece in answer.pieces():
+        async with asyncio.timeout_at(admitted.deadline.at) as limit:
+            async for piece in answer.pieces(stop):
                 if not begun:
+                    begun = True
+                    limit.reschedule(stop)
                     admitted.outcome.outputs = _outputs(piece, answer.headers.get(LENGTH))
                     await replies.start(send, 200, headers)
-                    begun = True
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except (TimeoutError, LateError) as error:
+        if begun:
+            raise
+        raise passed() from error
     except UpstreamError as error:
         if begun:
             raise

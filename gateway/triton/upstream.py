@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import BrokenError, GoneError, LateError
+from gateway.errors import BrokenError, GoneError, LateError, UpstreamError
 from gateway.triton.address import Address
 from gateway.triton.connection import Body, Connection
 from gateway.triton.opening import CONNECT_S
@@ -42,14 +43,17 @@ class Answer:
         """Return the same, and leave it there."""
         return self._connection.peek()
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self, until: float | None = None) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
+
+        Args:
+            until: On the loop's clock; None: the request's deadline.
 
         Raises:
             BrokenError: it ended in its middle.
-            LateError: the deadline passed first.
+            LateError: that passed first.
         """
-        return self._connection.pieces(self._deadline)
+        return self._connection.pieces(self._deadline if until is None else until)
 
     async def read(self, most: int = MOST_WHOLE) -> bytes:
         """Return all of the body.
@@ -135,6 +139,20 @@ class Upstream:
                 raise
         self.close()
         return await self._ask(head, b"", deadline)
+
+    async def is_live(self, deadline: float) -> bool:
+        """Whether it says so, on a connection of its own: requests that hold all the others say nothing of it.
+
+        It listens once its models are loaded; ready it is not with a bad one.
+        """
+        head = f"GET /v2/health/live HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
+        with suppress(UpstreamError):
+            connection = await Connection.open(self.address, deadline, self._connect_s)
+            try:
+                return await connection.ask(head, b"", deadline) == 200
+            finally:
+                connection.close()
+        return False
 
     async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
         await self._wait_for_room(deadline)

@@ -18,6 +18,7 @@ from gateway.errors import BrokenError, LateError
 from gateway.outcome import Asked
 from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
+from gateway.triton.upstream import Answer
 from gateway.typed import wire
 from gateway.typed.known import values
 from gateway.typed.known.catalog import Listed
@@ -70,27 +71,19 @@ async def ask(
         traceparent=wanted.traceparent,
         arrived=wanted.arrived,
     )
-    try:
-        async with brain.admitted(wanted.caller, asked) as admitted:
-            outcome = admitted.outcome
-            outcome.inputs = values.summary(arrays, texts=False)
-            headers, body = wire.request(
-                model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
-            )
-            async with await admitted.infer({**headers, **admitted.trace_headers}, body) as answer:
-                content = await answer.read(_MOST_ANSWERED)
-                if answer.status != 200:
-                    raise _refused(answer.status, wire.error(content))
-                found = wire.answer(answer.headers, content)
-            outcome.outputs = values.summary(found, texts=True)
-            if len(body) <= MOST_SAMPLED and brain.samples.chosen(model.name, request_id):
-                kept = model.name, request_id, outcome.began_ns, body
-                outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
-            return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
-    except LateError as error:
-        raise passed() from error
-    except BrokenError as error:
-        raise BAD_ANSWER("the server's answer broke off, or cannot be read") from error
+    async with brain.admitted(wanted.caller, asked) as admitted:
+        outcome = admitted.outcome
+        outcome.inputs = values.summary(arrays, texts=False)
+        headers, body = wire.request(
+            model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
+        )
+        async with await admitted.infer({**headers, **admitted.trace_headers}, body) as answer:
+            found = await _read(answer)
+        outcome.outputs = values.summary(found, texts=True)
+        if len(body) <= MOST_SAMPLED and brain.samples.chosen(model.name, request_id):
+            kept = model.name, request_id, outcome.began_ns, body
+            outcome.payload = await asyncio.to_thread(brain.samples.keep, *kept)
+        return Answered(request_id, found, admitted.model.version, admitted.headers, outcome.timing())
 
 
 def arrays_of(listed: Listed, given: Given) -> tuple[dict[str, NDArray[Any]], int, list[list[str]] | None]:
@@ -168,6 +161,19 @@ def _filled(listed: Listed, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str
         for name, array in filled.inputs.items()
     }
     return arrays, len(rows), [list(names) for names in filled.defaults]
+
+
+async def _read(answer: Answer) -> Arrays:
+    """Return the outputs of an answer; what keeps it from being one is the caller's refusal and the record's status."""
+    try:
+        content = await answer.read(_MOST_ANSWERED)
+        if answer.status != 200:
+            raise _refused(answer.status, wire.error(content))
+        return wire.answer(answer.headers, content)
+    except LateError as error:
+        raise passed() from error
+    except BrokenError as error:
+        raise BAD_ANSWER("the server's answer broke off, or cannot be read") from error
 
 
 def _refused(status: int, said: str) -> Exception:

@@ -3,18 +3,29 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from gateway.brain.breaker import Rule
 from gateway.brain.decide import Brain, Rules
 from gateway.brain.endpoints import Endpoints
+from gateway.deadline import Deadline
 from gateway.errors import LateError, Refusal
+from gateway.raw.app import RawDoor
+from gateway.raw.body import Limits
 from gateway.triton.address import Address
+from gateway.triton.models import Model
 from gateway.triton.upstream import Upstream
-from tests.gateway.brain.test_decide import Open, Seen, ask
+from gateway.typed import inference
+from gateway.typed.inference import Wanted
+from gateway.typed.known.catalog import Listed
+from gateway.typed.known.releases import Release
+from gateway.typed.known.signatures import Signature
+from tests.gateway.brain.test_decide import ANYONE, Open, Seen, ask
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+HEAD = BEGUN.removesuffix(b"half")
 FAILED = b"HTTP/1.1 500 Other\r\nContent-Length: 2\r\n\r\nno"
 _METADATA = {"name": "m", "versions": ["1"]}
 _CONFIG = {"name": "m", "max_batch_size": 0, "input": [], "output": []}
@@ -26,10 +37,10 @@ def answer(value: object) -> bytes:
 
 
 class Stand:
-    """In the place of a Triton with a model `m`: what it says to requests, and then it says no more."""
+    """In the place of a Triton with a model `m`: what it says to requests, later the rest, and then no more."""
 
-    def __init__(self, says: bytes) -> None:
-        self.says = says
+    def __init__(self, says: bytes, rest: bytes = b"", after_s: float = 0.5) -> None:
+        self.says, self.rest, self.after_s = says, rest, after_s
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -38,6 +49,8 @@ class Stand:
                     writer.write(answer(_CONFIG if b"/config" in head else _METADATA))
                 else:
                     writer.write(self.says)
+                    await asyncio.sleep(self.after_s)
+                    writer.write(self.rest)
         except asyncio.IncompleteReadError:
             writer.close()
 
@@ -57,7 +70,7 @@ def with_stand(stand: Stand, use: Callable[[Brain, Seen], Awaitable[None]]) -> N
 
 @pytest.mark.parametrize(("says", "error"), [(b"", Refusal), (BEGUN, LateError)], ids=["no answer", "half of one"])
 def test_a_trial_without_an_answer_closes_no_circuit(says: bytes, error: type[Exception]) -> None:
-    stand = Stand(FAILED)
+    stand = Stand(FAILED, after_s=0)
 
     async def use(mind: Brain, seen: Seen) -> None:
         assert [(await ask(mind, "m"))[0] for _ in range(2)] == [500, 500]
@@ -66,7 +79,7 @@ def test_a_trial_without_an_answer_closes_no_circuit(says: bytes, error: type[Ex
         await asyncio.sleep(0.12)
         stand.says = says
         with pytest.raises(error):
-            await ask(mind, "m", timeout_s=0.05)
+            await ask(mind, "m", timeout_s=0.2)
         assert breaker.state == "half-open"
         assert [outcome.status for outcome in seen.outcomes] == [500, 500, 504]
 
@@ -75,10 +88,77 @@ def test_a_trial_without_an_answer_closes_no_circuit(says: bytes, error: type[Ex
 
 def test_callers_in_a_hurry_open_no_circuit_with_half_an_answer() -> None:
     async def use(mind: Brain, seen: Seen) -> None:
-        for _ in range(4):
+        for _ in range(3):
             with pytest.raises(LateError):
-                await ask(mind, "m", timeout_s=0.02)
+                await ask(mind, "m", timeout_s=0.2)
         assert mind.gate("m", "stable")[1].state == "closed"
-        assert [record["status"] for record in seen.records] == [504] * 4
+        assert [record["status"] for record in seen.records] == [504] * 3
 
     with_stand(Stand(BEGUN), use)
+
+
+async def through_the_raw_door(mind: Brain, pause_s: float = 10) -> list[dict[str, Any]]:
+    """Ask with a deadline of 250 ms; what is sent to the caller."""
+    said: list[dict[str, Any]] = []
+    content = b'{"inputs":[]}'
+    headers = {
+        "inference-header-content-length": str(len(content)),
+        "content-length": str(len(content)),
+        "request-timeout-ms": "250",
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": content}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    scope = {
+        "method": "POST",
+        "raw_path": b"/v2/models/m/infer",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await RawDoor(mind, Limits(pause_s=pause_s))(scope, receive, send)
+    return said
+
+
+def test_an_answer_of_which_nothing_came_in_time_is_504() -> None:
+    async def use(mind: Brain, seen: Seen) -> None:
+        [start, _] = await through_the_raw_door(mind)
+        assert start["status"] == 504
+        assert [record["status"] for record in seen.records] == [504]
+
+    with_stand(Stand(HEAD), use)
+
+
+def test_an_answer_that_began_in_time_may_end_a_little_later() -> None:
+    async def use(mind: Brain, seen: Seen) -> None:
+        start, *pieces = await through_the_raw_door(mind)
+        assert (start["status"], b"".join(piece["body"] for piece in pieces)) == (200, b"half a word")
+        assert not pieces[-1].get("more_body")
+        assert [record["status"] for record in seen.records] == [200]
+
+    with_stand(Stand(BEGUN.replace(b"10", b"11"), b" a word"), use)
+
+
+def test_an_answer_that_never_ends_is_broken_off() -> None:
+    async def use(mind: Brain, seen: Seen) -> None:
+        async with asyncio.timeout(2):
+            _, *pieces = await through_the_raw_door(mind, pause_s=0.1)
+        assert [piece["more_body"] for piece in pieces] == [True]  # there is no last one
+        assert mind.gate("m", "stable")[0].under_way == 0
+
+    with_stand(Stand(BEGUN), use)
+
+
+@pytest.mark.parametrize("says", [HEAD, BEGUN], ids=["its head", "half of it"])
+def test_the_typed_door_records_what_it_says(says: bytes) -> None:
+    async def use(mind: Brain, seen: Seen) -> None:
+        listed = Listed(Signature(Model("m", "1", ("1",), 0, (), (), {}), "M", None, ()), Release())
+        with pytest.raises(Refusal) as refused:
+            await inference.ask(mind, listed, {}, 1, Wanted(ANYONE, Deadline.after(0.2)))
+        assert refused.value.status == 504
+        assert [record["status"] for record in seen.records] == [504]
+
+    with_stand(Stand(says), use)
