@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.brain.asking import Asking, Replay
-from gateway.errors import GoneError, LateError, Refusal, UpstreamError
+from gateway.errors import GoneError, LateError, Refusal
 from gateway.triton.connection import Body
 from gateway.triton.upstream import Answer, Upstream
 
@@ -173,9 +173,7 @@ class Endpoints:
 
     async def look(self) -> None:
         """See of each whether it is there."""
-        for endpoint, live in zip(
-            self.all, await asyncio.gather(*(is_live(e.upstream) for e in self.all)), strict=True
-        ):
+        for endpoint, live in zip(self.all, await _are_live(self.all), strict=True):
             if live:
                 self.mark_up(endpoint)
             else:
@@ -249,18 +247,9 @@ class Endpoints:
             self._probing = None
 
 
-async def is_live(upstream: Upstream) -> bool:
-    """Whether a Triton says that it is live. It listens once its models are loaded; ready it is not with a bad one."""
-    deadline = asyncio.get_running_loop().time() + _LONGEST_PROBE_S
-    with suppress(UpstreamError):
-        async with await upstream.get("/v2/health/live", deadline) as answer:
-            await answer.read()
-            return answer.status == 200
-    return False
-
-
 async def _are_live(endpoints: Sequence[Endpoint]) -> list[bool]:
-    return await asyncio.gather(*(is_live(endpoint.upstream) for endpoint in endpoints))
+    deadline = asyncio.get_running_loop().time() + _LONGEST_PROBE_S
+    return await asyncio.gather(*(endpoint.upstream.is_live(deadline) for endpoint in endpoints))
 
 
 def _gone(detail: str) -> Refusal:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.brain.endpoints import Endpoints
+from gateway.brain.readiness import Readiness
 from gateway.errors import Refusal
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
@@ -27,8 +28,8 @@ def error(status: int, said: bytes) -> bytes:
 class Stand:
     """In the place of a Triton: on one port, whether it is there or not."""
 
-    def __init__(self, says: Says = lambda _: OK) -> None:
-        self.says, self.asked, self.port = says, 0, 0
+    def __init__(self, says: Says = lambda _: OK, *, hangs: bool = False) -> None:
+        self.says, self.asked, self.port, self.hangs = says, 0, 0, hangs
         self._server: asyncio.Server | None = None
 
     @property
@@ -52,6 +53,8 @@ class Stand:
                     if head.startswith("POST"):
                         await reader.readexactly(4)
                     self.asked += 1
+                    if self.hangs:
+                        await reader.read()
                     said = self.says(self.asked)
                 if said is None:
                     break
@@ -205,5 +208,26 @@ def test_a_server_that_is_stopping_is_asked_now_and_then_alone() -> None:
             found = await asyncio.gather(*(refused(ask(endpoints, 1.2)) for _ in range(10)))
             assert {refusal.status for refusal, _ in found} == {503}
             assert only.asked <= 31  # once each, and once more for each look
+
+    asyncio.run(main())
+
+
+def test_a_server_whose_connections_are_all_in_use_is_there() -> None:
+    """One that computes: the look at it must not wait for those that it computes for."""
+
+    async def main() -> None:
+        busy = Stand(hangs=True)
+        await busy.start()
+        upstream = Upstream(Address("127.0.0.1", busy.port), most=1)
+        endpoints = Endpoints([upstream])
+        asking = asyncio.create_task(ask(endpoints))
+        while not busy.asked:
+            await asyncio.sleep(0.01)
+        report = await Readiness(endpoints).report()
+        assert (report.status, report.servers, asking.done()) == (200, (True,), False)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await endpoints.close()
+        await busy.stop()
 
     asyncio.run(main())
