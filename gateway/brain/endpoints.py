@@ -112,10 +112,10 @@ class Endpoints:
             if asking.waited:  # most of its time went by while there was nobody
                 raise _gone("the servers behind the gateway were back too late") from None
             raise
-        if answer.status != 200 and asking.may_be_sent_again and self._is_for_another(endpoint, answer, asking):
+        if answer.status != 200 and self._is_for_another(endpoint, answer, asking) and asking.may_be_sent_again:
             answer.release()
             return None
-        self.mark_up(endpoint)
+        self.mark_up(endpoint, answer.asked_at)
         return answer
 
     async def _ask(self, endpoint: Endpoint, asking: Asking) -> Answer:
@@ -150,7 +150,7 @@ class Endpoints:
             if answer.status != 200 and self._is_for_another(endpoint, answer, asking):
                 answer.release()
                 continue
-            self.mark_up(endpoint)
+            self.mark_up(endpoint, answer.asked_at)
             return answer
         raise GoneError("none of the servers behind the gateway can be reached")
 
@@ -173,9 +173,10 @@ class Endpoints:
 
     async def look(self) -> None:
         """See of each whether it is there."""
+        asked_at = time.monotonic()
         for endpoint, live in zip(self.all, await _are_live(self.all), strict=True):
             if live:
-                self.mark_up(endpoint)
+                self.mark_up(endpoint, asked_at)
             else:
                 self.mark_down(endpoint, "it does not say that it is live")
 
@@ -190,11 +191,18 @@ class Endpoints:
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
 
-    def mark_up(self, endpoint: Endpoint) -> None:
-        """Ask it again; who waits for one goes on."""
-        if not endpoint.is_up:
+    def mark_up(self, endpoint: Endpoint, asked_at: float) -> None:
+        """Ask it again; who waits for one goes on.
+
+        Args:
+            asked_at: When it was asked what it has answered, on the monotonic clock: before it went that says nothing.
+        """
+        endpoint.ever_up = True
+        if endpoint.down_since is not None:
+            if asked_at <= endpoint.down_since:
+                return
             log.warning("%s is asked again", endpoint.upstream)
-        endpoint.down_since, endpoint.ever_up = None, True
+        endpoint.down_since = None
         self._one_is_up.set()
 
     async def close(self) -> None:
@@ -240,9 +248,10 @@ class Endpoints:
         try:
             while down := [endpoint for endpoint in self.all if not endpoint.is_up]:
                 await asyncio.sleep(PROBE_S)
+                asked_at = time.monotonic()
                 for endpoint, live in zip(down, await _are_live(down), strict=True):
                     if live:
-                        self.mark_up(endpoint)
+                        self.mark_up(endpoint, asked_at)
         finally:
             self._probing = None
 

@@ -28,8 +28,8 @@ def error(status: int, said: bytes) -> bytes:
 class Stand:
     """In the place of a Triton: on one port, whether it is there or not."""
 
-    def __init__(self, says: Says = lambda _: OK, *, hangs: bool = False) -> None:
-        self.says, self.asked, self.port, self.hangs = says, 0, 0, hangs
+    def __init__(self, says: Says = lambda _: OK, *, slow_s: float = 0.0) -> None:
+        self.says, self.asked, self.port, self.slow_s = says, 0, 0, slow_s
         self._server: asyncio.Server | None = None
 
     @property
@@ -53,8 +53,7 @@ class Stand:
                     if head.startswith("POST"):
                         await reader.readexactly(4)
                     self.asked += 1
-                    if self.hangs:
-                        await reader.read()
+                    await asyncio.sleep(self.slow_s)
                     said = self.says(self.asked)
                 if said is None:
                     break
@@ -79,8 +78,8 @@ async def behind(*stands: Stand, restart_s: float = 60.0) -> AsyncIterator[Endpo
             await stand.stop()
 
 
-async def ask(endpoints: Endpoints, timeout_s: float = 5.0) -> int:
-    _, answer = await endpoints.infer("/", {}, b"body", time.monotonic() + timeout_s)
+async def ask(endpoints: Endpoints, timeout_s: float = 5.0, sequence: str | None = None) -> int:
+    _, answer = await endpoints.infer("/", {}, b"body", time.monotonic() + timeout_s, sequence)
     async with answer:
         await answer.read()
         return answer.status
@@ -216,7 +215,7 @@ def test_a_server_whose_connections_are_all_in_use_is_there() -> None:
     """One that computes: the look at it must not wait for those that it computes for."""
 
     async def main() -> None:
-        busy = Stand(hangs=True)
+        busy = Stand(slow_s=0.5)
         await busy.start()
         upstream = Upstream(Address("127.0.0.1", busy.port), most=1)
         endpoints = Endpoints([upstream])
@@ -229,5 +228,35 @@ def test_a_server_whose_connections_are_all_in_use_is_there() -> None:
         await asyncio.wait([asking])
         await endpoints.close()
         await busy.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("sequence", [None, "s"])
+def test_what_was_asked_before_a_server_went_does_not_bring_it_back(sequence: str | None) -> None:
+    """A server that stops ends what it has begun: an answer of then is none of one that is there."""
+
+    async def main() -> None:
+        stopping = Stand(slow_s=0.1)
+        async with behind(stopping) as endpoints:
+            early = asyncio.create_task(ask(endpoints, sequence=sequence))
+            while not stopping.asked:
+                await asyncio.sleep(0.01)
+            endpoints.mark_down(endpoints.all[0], "it stops")
+            assert await early == 200
+            assert not endpoints.all[0].is_up
+            assert await ask(endpoints) == 200  # one that was asked since then
+            assert endpoints.all[0].is_up
+
+    asyncio.run(main())
+
+
+def test_a_server_that_says_that_it_stops_is_left_out_whoever_is_told() -> None:
+    """A request of a sequence, which nobody else could answer; the others go elsewhere."""
+
+    async def main() -> None:
+        async with behind(Stand(lambda _: error(503, STOPPING))) as endpoints:
+            assert await ask(endpoints, sequence="s") == 503
+            assert not endpoints.all[0].is_up
 
     asyncio.run(main())
