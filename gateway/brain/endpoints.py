@@ -24,7 +24,7 @@ _TOLD_S = 0.1  # before its deadline a caller is told that no server came back: 
 # What one says for whom another one may do it: core/src/server.cc with 503, model_repository_manager.cc with 400.
 _STOPPING = (b"Server exiting", b"Server not ready", b"Server is stopping")
 _NOT_HERE = b"Request for unknown model"
-_DEAD_WORKER = b"is not healthy"  # python_backend/src/stub_launcher.cc: "Stub process '…' is not healthy", with 500
+_DEAD_WORKER = (b"Stub process", b"is not healthy")  # both of it, with 500: python_backend/src/stub_launcher.cc
 log = logging.getLogger("gateway.brain")
 
 
@@ -103,7 +103,10 @@ class Endpoints:
         try:
             answer = await self._ask(endpoint, asking)
         except GoneError as error:
-            self.mark_down(endpoint, str(error))
+            if error.was_kept:  # that a kept connection was closed says nothing of the server
+                endpoint.upstream.close()
+            else:
+                self.mark_down(endpoint, str(error))
             asking.deaths += error.was_sent
             if not asking.may_be_sent_again:
                 raise _gone("the one that had the request went, and it is not sent to another one") from None
@@ -112,7 +115,7 @@ class Endpoints:
             if asking.waited:  # most of its time went by while there was nobody
                 raise _gone("the servers behind the gateway were back too late") from None
             raise
-        if answer.status != 200 and self._is_for_another(endpoint, answer, asking) and asking.may_be_sent_again:
+        if answer.status != 200 and await self._is_for_another(endpoint, answer, asking) and asking.may_be_sent_again:
             answer.release()
             return None
         self.mark_up(endpoint, answer.asked_at)
@@ -121,14 +124,15 @@ class Endpoints:
     async def _ask(self, endpoint: Endpoint, asking: Asking) -> Answer:
         """Ask one; where it had closed a connection that was kept, ask it again on another."""
         upstream, replay = endpoint.upstream, asking.replay
+        anew = asking.sequence is not None  # there is no second try
         try:
-            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline)
+            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline, anew=anew)
         except GoneError as error:
             if not (error.was_kept and replay.is_possible):
                 raise
         upstream.close()  # the others that are kept are no younger
         try:
-            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline)
+            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline, anew=True)
         except GoneError as error:
             error.was_sent = True  # on the kept one: it has ended since
             raise
@@ -147,7 +151,7 @@ class Endpoints:
             except GoneError as error:
                 self.mark_down(endpoint, str(error))
                 continue
-            if answer.status != 200 and self._is_for_another(endpoint, answer, asking):
+            if answer.status != 200 and await self._is_for_another(endpoint, answer, asking):
                 answer.release()
                 continue
             self.mark_up(endpoint, answer.asked_at)
@@ -231,13 +235,13 @@ class Endpoints:
         found = max(self.all, key=lambda each: weigh(f"{sequence} {each.upstream}".encode()).digest())
         return None if id(found) in tried else found
 
-    def _is_for_another(self, endpoint: Endpoint, answer: Answer, asking: Asking) -> bool:
+    async def _is_for_another(self, endpoint: Endpoint, answer: Answer, asking: Asking) -> bool:
         """Whether a refusal is of this Triton alone, or of this moment."""
-        said = answer.peek() or b""
+        said = await answer.reason()
         if answer.status == 503 and any(words in said for words in _STOPPING):
             self.mark_down(endpoint, "it is stopping")
             return True
-        if answer.status == 500 and _DEAD_WORKER in said:
+        if answer.status == 500 and all(words in said for words in _DEAD_WORKER):
             asking.deaths += 1
             if not any(id(other) not in asking.tried for other in self.up()):
                 asking.tried.discard(id(endpoint))  # it held the request until the worker was replaced, or nearly so

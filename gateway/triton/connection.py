@@ -7,6 +7,7 @@ are no redirects, cookies, proxies or TLS between the two. httptools, which is l
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self, cast
 
 import httptools
@@ -142,6 +143,18 @@ class Connection(asyncio.Protocol):
                 self._more = None
                 if not self.complete or self._pieces:  # the reader went away
                     self.close()
+
+    async def gather(self, most: int, until: float) -> None:
+        """Wait for the body of the answer, or `most` bytes of it, and leave it where it is.
+
+        Args:
+            until: On the loop's clock; then, as where it breaks off, what has come is all.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while not self.complete and self._why is None and self._waiting_bytes < most:
+                    self._more = self._loop.create_future()
+                    await self._more
 
     def whole(self) -> bytes | None:
         """Take the body of the answer where all of it has come; else None."""

@@ -14,6 +14,7 @@ from gateway.triton.opening import CONNECT_S
 
 MOST_CONNECTIONS = 256  # Triton 2.51 loses answers if more than 277 requests wait
 IDLE_S = 2.0  # a stopping Triton waits for idle connections
+_REASON = 64 * 1024  # bytes of an answer that says why there is none
 MOST_WHOLE = 16 * 1024 * 1024  # bytes of an answer that is read at once: metadata, errors
 
 
@@ -42,6 +43,15 @@ class Answer:
     def peek(self) -> bytes | None:
         """Return the same, and leave it there."""
         return self._connection.peek()
+
+    async def reason(self) -> bytes:
+        """Return what is said of a request that failed, as far as that is short and comes in time; it stays there."""
+        try:
+            await self._connection.gather(_REASON, self._deadline)
+        except BaseException:
+            self.release()
+            raise
+        return self.peek() or b""
 
     def pieces(self, until: float | None = None) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -110,13 +120,16 @@ class Upstream:
     def __str__(self) -> str:
         return str(self.address)
 
-    async def infer(self, path: str, headers: Mapping[str, str], body: Body, deadline: float) -> Answer:
+    async def infer(
+        self, path: str, headers: Mapping[str, str], body: Body, deadline: float, *, anew: bool = False
+    ) -> Answer:
         """POST a request.
 
         Args:
             path: Checked: it is sent as it is.
             headers: More of them, checked; `Content-Length` among them where `body` is no bytes.
             deadline: On the loop's clock.
+            anew: On a connection of its own, for what cannot be sent again where a kept one had been closed.
 
         Raises:
             GoneError: it cannot be reached, or closed the connection before an answer began; `was_kept` if that was
@@ -127,7 +140,8 @@ class Upstream:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if isinstance(body, bytes):
             lines += f"Content-Length: {len(body)}\r\n"
-        return await self._ask(f"POST {path} HTTP/1.1\r\n{self._headers}{lines}\r\n".encode("ascii"), body, deadline)
+        head = f"POST {path} HTTP/1.1\r\n{self._headers}{lines}\r\n".encode("ascii")
+        return await self._ask(head, body, deadline, anew=anew)
 
     async def get(self, path: str, deadline: float) -> Answer:
         """GET what it says of itself; errors as of `infer`."""
@@ -138,7 +152,7 @@ class Upstream:
             if not error.was_kept:
                 raise
         self.close()
-        return await self._ask(head, b"", deadline)
+        return await self._ask(head, b"", deadline, anew=True)
 
     async def is_live(self, deadline: float) -> bool:
         """Whether it says so, on a connection of its own: requests that hold all the others say nothing of it.
@@ -154,13 +168,16 @@ class Upstream:
                 connection.close()
         return False
 
-    async def _ask(self, head: bytes, body: Body, deadline: float) -> Answer:
+    async def _ask(self, head: bytes, body: Body, deadline: float, *, anew: bool = False) -> Answer:
         await self._wait_for_room(deadline)
         asked_at = time.monotonic()
         self.in_flight += 1
         connection: Connection | None = None
         try:
-            connection = self._reused() or await Connection.open(self.address, deadline, self._connect_s)
+            if anew and self._idle:
+                self._idle.pop(0).close()  # the new one is kept in its place
+            reused = None if anew else self._reused()
+            connection = reused or await Connection.open(self.address, deadline, self._connect_s)
             await connection.ask(head, body, deadline)
         except BaseException as error:
             if isinstance(error, GoneError):

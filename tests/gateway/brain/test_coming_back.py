@@ -57,7 +57,10 @@ class Stand:
                     said = self.says(self.asked)
                 if said is None:
                     break
-                writer.write(said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                head_said, end, body = said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1).partition(b"\r\n\r\n")
+                writer.write(head_said + end)
+                await asyncio.sleep(0.01)  # its body comes in another segment
+                writer.write(body)
                 await writer.drain()
                 break
         except asyncio.IncompleteReadError:
@@ -175,6 +178,16 @@ def test_a_worker_that_dies_of_a_request_is_said_after_three() -> None:
         async with behind(only) as endpoints:
             assert await ask(endpoints) == 500
             assert only.asked == 3
+
+    asyncio.run(main())
+
+
+def test_a_model_that_speaks_of_health_has_answered() -> None:
+    async def main() -> None:
+        only = Stand(lambda _: error(500, b"the patient is not healthy"))
+        async with behind(only) as endpoints:
+            assert await ask(endpoints) == 500
+            assert only.asked == 1
 
     asyncio.run(main())
 

@@ -215,8 +215,19 @@ def test_a_triton_that_stops_costs_no_request(triton: Running, tmp_path: Path) -
         assert set(statuses) == {200}
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_kept_connection_that_was_closed_costs_no_request(streamed: bool) -> None:
+@pytest.mark.parametrize(
+    ("streamed", "sequence", "most_kept", "expected"),
+    [
+        (False, None, 100, [200] * 5),
+        (True, None, 100, [200] * 5),
+        (True, "s", 100, [200] * 5),
+        (True, None, 1, [200, 503, 200, 503, 200]),
+    ],
+    ids=["whole", "streamed", "of a sequence", "too long to be kept"],
+)
+def test_a_kept_connection_that_was_closed_costs_no_request_that_is_here(
+    streamed: bool, sequence: str | None, most_kept: int, expected: list[int]
+) -> None:
     """A server that says keep-alive and closes is there all the same."""
 
     async def main() -> tuple[list[int], bool]:
@@ -233,12 +244,17 @@ def test_a_kept_connection_that_was_closed_costs_no_request(streamed: bool) -> N
             yield b"dy"
 
         server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
-        endpoints = Endpoints([Upstream(Address("127.0.0.1", server.sockets[0].getsockname()[1]))])
+        upstreams = [Upstream(Address("127.0.0.1", server.sockets[0].getsockname()[1]))]
+        endpoints = Endpoints(upstreams, most_kept)
         statuses = []
         for _ in range(5):
             body, headers = (pieces(), {"Content-Length": "4"}) if streamed else (b"body", {})
             deadline = asyncio.get_running_loop().time() + 5
-            _, answer = await endpoints.infer("/", headers, body, deadline)
+            try:
+                _, answer = await endpoints.infer("/", headers, body, deadline, sequence)
+            except Refusal as refusal:
+                statuses.append(refusal.status)
+                continue
             async with answer:
                 await answer.read()
                 statuses.append(answer.status)
@@ -247,7 +263,7 @@ def test_a_kept_connection_that_was_closed_costs_no_request(streamed: bool) -> N
         await endpoints.close()
         return statuses, is_up
 
-    assert asyncio.run(main()) == ([200] * 5, True)
+    assert asyncio.run(main()) == (expected, True)
 
 
 def test_no_triton_is_said_with_when_to_come_back(tmp_path: Path) -> None:
