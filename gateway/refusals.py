@@ -52,6 +52,7 @@ NOT_FOUND = Kind(404, "not-found", "There is nothing here", "GET /openapi.json l
 NO_TASK = Kind(404, "no-such-task", "The model does not do this", "GET /v1/models/MODEL lists its tasks")
 NO_METHOD = Kind(405, "method-not-allowed", "Not this method", "use one of those in the header Allow")
 IN_PROGRESS = Kind(409, "in-progress", "The same request is under way", "ask again after Retry-After seconds")
+SLOW = Kind(408, "slow-request", "The request took too long to arrive", "allow it more time: Request-Timeout-Ms")
 TOO_LARGE = Kind(413, "too-large", "The request is too large", "send less at once")
 UNSUPPORTED = Kind(415, "unsupported-type", "Not this content type", "send one of those that `detail` names")
 INVALID = Kind(422, "invalid-input", "The input does not fit the model", "`errors` has field, got and expected")

@@ -1,5 +1,6 @@
 """A request's body as it arrives: as long as it says, no longer than it may be, and not slower."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from gateway.deadline import Deadline
 from gateway.errors import Refusal
 from gateway.raw.strict import refused
+from gateway.refusals import SLOW
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -85,12 +87,16 @@ class Body:
             raise refused("the inputs' binary_data_size and the length of the body contradict each other")
 
     async def _next(self) -> bytes:
-        """Wait for the next piece. That it comes in time is seen to where the connection is: running/connections.py."""
-        message = await self._receive()
+        """Wait for the next piece until the deadline. How long it may pause is seen to in running/connections.py."""
+        try:
+            async with asyncio.timeout_at(self._deadline.at):
+                message = await self._receive()
+        except TimeoutError:
+            raise SLOW("its deadline has passed") from None
         if message["type"] != "http.request":
             raise CallerGone
         if self._deadline.remaining_s <= 0:
-            raise Refusal(408, "slow-request", "The request took too long to arrive", "its deadline has passed")
+            raise SLOW("its deadline has passed")
         piece = bytes(message.get("body", b""))
         self._come += len(piece)
         if self._come > self._limits.most_bytes:

@@ -65,7 +65,7 @@ async def _asked(request: Request, name: str, task: str) -> Response:
     listed = await parts.catalog.get(caller, name, version, "infer", deadline)
     _check_task(listed, task)
     wanted = Wanted(caller, deadline, version, _priority(headers.get(PRIORITY)), headers.get("traceparent"))
-    content = await reading.body(request, parts.settings.limits.typed_body_bytes)
+    content = await reading.body(request, parts.settings.limits.typed_body_bytes, deadline)
     if (key := headers.get(idempotency.HEADER)) is None:
         return await _answered(parts, request, listed, wanted, task, content)
     path = f"{request.url.path}?{request.url.query}"

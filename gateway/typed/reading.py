@@ -1,5 +1,6 @@
 """A request's body, read up to a limit: JSON checked against a model's types, raw bytes, or the files of a form."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,14 @@ from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED, Fault, FaultyInput
+from gateway.deadline import Deadline
+from gateway.refusals import MALFORMED, SLOW, TOO_LARGE, UNSUPPORTED, Fault, FaultyInput
 from gateway.typed.known import values
 from gateway.typed.known.signatures import Signature
 
 _MOST_SHOWN, _MOST_FAULTS = 80, 20
 _KINDS = {"text": "a text", "integer": "an integer", "number": "a number", "time": "a time, as text"}
+_ARRIVES_S = 30.0  # where a request has no deadline of its own
 _FORMS = ("rows", "inputs", "entities")
 
 
@@ -34,11 +37,14 @@ class Given:
     outputs: tuple[str, ...] = ()
 
 
-async def body(request: Request, limit: int) -> bytes:
+async def body(request: Request, limit: int, deadline: Deadline | None = None) -> bytes:
     """Read a body whole.
 
+    Args:
+        deadline: Until when it must be here; None: for 30 s.
+
     Raises:
-        Refusal: it has more than `limit` bytes, what is above it is not read; or it is compressed.
+        Refusal: it has more than `limit` bytes, what is above it is not read; it comes too slowly; or it is compressed.
     """
     if request.headers.get("content-encoding", "identity") not in ("", "identity"):
         raise UNSUPPORTED("compressed bodies are not accepted: what inflates has no limit")
@@ -46,11 +52,15 @@ async def body(request: Request, limit: int) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise TOO_LARGE(f"the body has {int(announced):,} bytes, and at most {limit:,} are taken")
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TOO_LARGE(f"the body has more than {limit:,} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout_at((deadline or Deadline.after(_ARRIVES_S)).at):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise TOO_LARGE(f"the body has more than {limit:,} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise SLOW("its deadline passed before all of it was here") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

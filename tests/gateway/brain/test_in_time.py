@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from gateway.brain.breaker import Rule
 from gateway.brain.decide import Brain, Rules
@@ -13,11 +14,11 @@ from gateway.brain.endpoints import Endpoints
 from gateway.deadline import Deadline
 from gateway.errors import LateError, Refusal
 from gateway.raw.app import RawDoor
-from gateway.raw.body import Limits
+from gateway.raw.body import Body, Limits
 from gateway.triton.address import Address
 from gateway.triton.models import Model
 from gateway.triton.upstream import Upstream
-from gateway.typed import inference
+from gateway.typed import inference, reading
 from gateway.typed.inference import Wanted
 from gateway.typed.known.catalog import Listed
 from gateway.typed.known.releases import Release
@@ -39,13 +40,15 @@ def answer(value: object) -> bytes:
 class Stand:
     """In the place of a Triton with a model `m`: what it says to requests, later the rest, and then no more."""
 
-    def __init__(self, says: bytes, rest: bytes = b"", after_s: float = 0.5) -> None:
-        self.says, self.rest, self.after_s = says, rest, after_s
+    def __init__(self, says: bytes, rest: bytes = b"", after_s: float = 0.5, *, describes: bool = True) -> None:
+        self.says, self.rest, self.after_s, self.describes = says, rest, after_s, describes
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                if head.startswith(b"GET"):
+                if head.startswith(b"GET") and not self.describes:
+                    await reader.read()
+                elif head.startswith(b"GET"):
                     writer.write(answer(_CONFIG if b"/config" in head else _METADATA))
                 else:
                     writer.write(self.says)
@@ -162,3 +165,39 @@ def test_the_typed_door_records_what_it_says(says: bytes) -> None:
         assert [record["status"] for record in seen.records] == [504]
 
     with_stand(Stand(says), use)
+
+
+def test_a_server_that_does_not_say_what_a_model_is_costs_no_more_than_the_deadline() -> None:
+    async def use(mind: Brain, seen: Seen) -> None:
+        async with asyncio.timeout(2):
+            with pytest.raises(Refusal) as refused:
+                await mind.model(ANYONE, "m", None, "infer", Deadline.after(0.1))
+        assert refused.value.status == 504
+
+    with_stand(Stand(b"", describes=False), use)
+
+
+def test_a_body_that_stops_holds_nothing_beyond_its_deadline() -> None:
+    """At both doors; the raw one may hold a place by then."""
+
+    async def receive() -> dict[str, Any]:
+        if not sent:
+            sent.append(b"half")
+            return {"type": "http.request", "body": b"half", "more_body": True}
+        await asyncio.sleep(30)
+        raise AssertionError("nobody waits so long")
+
+    async def raw() -> None:
+        async for _ in Body(receive, 8, Limits(), Deadline.after(0.05)).pieces(8):
+            pass
+
+    async def typed() -> None:
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        await reading.body(request, 100, Deadline.after(0.05))
+
+    sent: list[bytes] = []
+    for read in (raw, typed):
+        sent.clear()
+        with pytest.raises(Refusal) as refused:
+            asyncio.run(read())
+        assert (refused.value.status, refused.value.slug, sent) == (408, "slow-request", [b"half"])
