@@ -94,9 +94,11 @@ class Brain:
         self.access.permit(caller, name, action)  # before: nobody learns what there is by asking
         while True:
             try:
-                model = await self.models.get(name, version or "")
+                model = await self.models.get(name, version or "", deadline.at if deadline else None)
                 break
             except (UpstreamError, ModelConfigError) as error:
+                if isinstance(error, LateError) and deadline and deadline.remaining_s <= 0:
+                    raise passed() from error
                 if isinstance(error, GoneError) and deadline and await self.endpoints.back(deadline.at):
                     continue
                 detail = "no server says what models there are"

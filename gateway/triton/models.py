@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from contracts.errors import ModelConfigError
-from gateway.errors import BrokenError, UpstreamError
+from gateway.errors import BrokenError, LateError, UpstreamError
 from gateway.triton.upstream import Answer
 
 FRESH_S = 1.0
@@ -115,16 +115,22 @@ class Models:
         self._fresh_s = fresh_s
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
 
-    async def get(self, name: str, version: str = "") -> Model | None:
+    async def get(self, name: str, version: str = "", until: float | None = None) -> Model | None:
         """Return the model; None if no Triton serves it, or not that version of it.
 
         A model that was known is served as it was while no Triton answers.
 
+        Args:
+            until: On the loop's clock: how long a caller waits; None: as long as it takes.
+
         Raises:
-            UpstreamError: it was never asked for before, and no Triton answers.
+            UpstreamError: it was never asked for before, and no Triton answers, or not in time.
             ModelConfigError: what Triton says of it cannot be read.
         """
-        kept = self._kept.get((name, version)) or self._place(name, version)
+        if (kept := self._kept.get((name, version))) is None:
+            kept = self._place(name, version)
+        else:
+            self._kept.move_to_end((name, version))
         if time.monotonic() - kept.at <= self._fresh_s:
             return kept.model
         if kept.asking is None:
@@ -132,12 +138,17 @@ class Models:
             kept.asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, waited for or not
         if kept.model is not None:
             return kept.model
-        return await asyncio.shield(kept.asking)
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(kept.asking)
+        except TimeoutError as error:
+            raise LateError(f"no Triton said in time what {name} is") from error
 
     def _place(self, name: str, version: str) -> _Kept:
+        if len(self._kept) >= MOST_KEPT:  # names that are none go first: whoever makes them up moves no model out
+            oldest = next(iter(self._kept))
+            del self._kept[next((key for key, kept in self._kept.items() if kept.model is None), oldest)]
         kept = self._kept[name, version] = _Kept()
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
         return kept
 
     async def _ask(self, name: str, version: str, kept: _Kept) -> Model | None:
