@@ -130,11 +130,17 @@ def _several(settings: Settings, listener: socket.socket) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    started = []
     for worker in kept:
+        if ended.is_set():
+            break
         worker.start()
+        started.append(worker)
+    if ended.is_set() and started:  # the signal may have come while the last one was being started
+        started[-1].signal(signal.SIGTERM)
     while not ended.wait(1.0):
         pass
-    for worker in kept:
+    for worker in started:
         worker.stop(settings.limits.drain_s + _NOTICE_S + 5)
     return 0
 
