@@ -98,7 +98,7 @@ def _asked(policy: Policy, now: int) -> dict[str, tuple[Any, Select[Any]]]:
     for name, table, at in (
         ("predictions", schema.Prediction, schema.Prediction.time),
         ("labels", schema.Label, schema.Label.received),
-        ("events", schema.Event, schema.Event.time),
+        ("events", schema.Event, schema.Event.received),
     ):
         days = getattr(policy, name)
         if days is not None:

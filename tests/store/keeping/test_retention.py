@@ -37,7 +37,8 @@ def retained(url: str, folder: Path, policy: Policy) -> Removed:
 def test_what_is_too_old_goes_and_nothing_else(url: str, tmp_path: Path) -> None:
     old, new = NOW - 10 * DAY_NS, NOW - 8 * DAY_NS
     spooled(
-        tmp_path / "spool", prediction(1, time=old), prediction(2, time=new), event(1, time=old), event(2, time=new),
+        tmp_path / "spool", prediction(1, time=old), prediction(2, time=new), event(1, time=new, received=old),
+        event(2, time=0, received=new),
         label(1, "r1", 1, time=0, received=old), label(2, "r2", 1, time=0, received=new),
     )  # fmt: skip
     written(url, tmp_path / "spool")
