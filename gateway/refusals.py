@@ -53,6 +53,7 @@ NO_TASK = Kind(404, "no-such-task", "The model does not do this", "GET /v1/model
 NO_METHOD = Kind(405, "method-not-allowed", "Not this method", "use one of those in the header Allow")
 IN_PROGRESS = Kind(409, "in-progress", "The same request is under way", "ask again after Retry-After seconds")
 TOO_LARGE = Kind(413, "too-large", "The request is too large", "send less at once")
+OVER_LIMIT = Kind(413, "over-limit", "More at once than the quota ever allows", "send fewer rows at once")
 UNSUPPORTED = Kind(415, "unsupported-type", "Not this content type", "send one of those that `detail` names")
 INVALID = Kind(422, "invalid-input", "The input does not fit the model", "`errors` has field, got and expected")
 REJECTED = Kind(422, "rejected", "The model refuses the input", "`detail` is what the model says")

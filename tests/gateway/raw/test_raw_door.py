@@ -102,7 +102,7 @@ def test_what_clients_may_say_passes(door: Gateway, more: dict[str, object]) -> 
     if "id" in more:
         assert json.loads(said[2][: int(said[1][LENGTH.lower()])])["id"] == more["id"]
         door.settled()
-            assert door.records[-1]["caller_id"] == more["id"]
+        assert door.records[-1]["caller_id"] == more["id"]
 
 
 @pytest.mark.parametrize("attack", HTTP)
