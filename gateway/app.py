@@ -6,9 +6,10 @@
 Every part is made here and given to those that need it; nothing else knows where settings are.
 """
 
+import asyncio
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -45,6 +46,7 @@ from store.keys import Keys
 from store.payloads.samples import Samples
 from store.spool import Spool
 
+_REST_S = 3600.0  # between two looks at how old the spool's segment is
 Scope = MutableMapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -145,6 +147,8 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     endpoints = Endpoints(made, restart_s=behind.restart_s)
     stack.push_async_callback(endpoints.close)
     spool: Any = Spool(settings.record.spool) if settings.record.enabled else _Nothing()
+    resting = asyncio.create_task(_rest(spool))
+    stack.push_async_callback(_cancel, resting)
     rules = Rules(
         Room(limits.in_flight, limits.waiting),
         Rule(share=limits.breaker_share, pause_s=limits.breaker_s),
@@ -209,6 +213,19 @@ async def _health(doors: Doors, path: str, send: Send) -> None:
     await replies.reply(send, report.status, report.json, {})
 
 
+async def _rest(spool: Any) -> None:
+    """End segments by their age where no request does."""
+    while True:
+        await asyncio.sleep(_REST_S)
+        spool.rest()
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 class _Nothing:
     """A spool where nothing is recorded."""
 
@@ -216,3 +233,6 @@ class _Nothing:
 
     def put(self, record: dict[str, Any]) -> None:
         """Drop it."""
+
+    def rest(self) -> None:
+        """Do nothing."""

@@ -7,6 +7,8 @@ from typing import Any
 from gateway.caller import Caller
 from gateway.deadline import Deadline
 
+MOST_CALLER_ID = 200  # characters, as the store has room for
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -44,6 +46,7 @@ class Outcome:
         triton_s: From the request's first byte to the answer's first; None: no answer.
         inputs, outputs: A summary, for the record.
         payload: Where all of the inputs were written to.
+        caller_id: What the caller calls the request; of a long one, its begin.
     """
 
     asked: Asked
@@ -59,6 +62,7 @@ class Outcome:
     inputs: dict[str, Any] | None = None
     outputs: dict[str, Any] | None = None
     payload: str | None = None
+    caller_id: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Return it as the store keeps it."""
@@ -78,6 +82,7 @@ class Outcome:
             "inputs": self.inputs,
             "outputs": self.outputs,
             "payload": self.payload,
+            "caller_id": (self.caller_id or "").replace("\0", "\ufffd")[:MOST_CALLER_ID] or None,
         }
 
     def own_s(self, now: float) -> float:

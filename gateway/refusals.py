@@ -54,6 +54,7 @@ NO_METHOD = Kind(405, "method-not-allowed", "Not this method", "use one of those
 IN_PROGRESS = Kind(409, "in-progress", "The same request is under way", "ask again after Retry-After seconds")
 SLOW = Kind(408, "slow-request", "The request took too long to arrive", "allow it more time: Request-Timeout-Ms")
 TOO_LARGE = Kind(413, "too-large", "The request is too large", "send less at once")
+OVER_LIMIT = Kind(413, "over-limit", "More at once than the quota ever allows", "send fewer rows at once")
 UNSUPPORTED = Kind(415, "unsupported-type", "Not this content type", "send one of those that `detail` names")
 INVALID = Kind(422, "invalid-input", "The input does not fit the model", "`errors` has field, got and expected")
 REJECTED = Kind(422, "rejected", "The model refuses the input", "`detail` is what the model says")

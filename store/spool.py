@@ -45,6 +45,7 @@ class Spool:
         folder: Path,
         *,
         segment_bytes: int = 4 << 20,
+        segment_s: float = 86_400.0,
         limit_bytes: int = 2 << 30,
         free_bytes: int = 64 << 20,
     ) -> None:
@@ -53,6 +54,7 @@ class Spool:
         Args:
             folder: Of this machine. It is made, for its owner alone.
             segment_bytes: After which the next segment begins.
+            segment_s: After which it begins as well, so that none lies there as long as its place is kept.
             limit_bytes: Of all segments in the folder: with a database that is gone for days there is no end.
             free_bytes: What is left of the disk for others; no segment begins below it.
         """
@@ -60,10 +62,11 @@ class Spool:
         self.written = self.lost = 0
         self.last_error = ""
         self._segment_bytes, self._limit_bytes, self._free_bytes = segment_bytes, limit_bytes, free_bytes
+        self._segment_s = segment_s
         self._pack = msgpack.Packer(unicode_errors="replace").pack  # half a character in an input costs no record
         self._lock = threading.Lock()
         self._descriptor, self._size, self._look_at = -1, 0, 0.0
-        self._path = folder
+        self._path, self._begun = folder, 0.0
         _spools.add(self)
 
     def put(self, record: dict[str, Any]) -> None:
@@ -77,6 +80,12 @@ class Spool:
             with self._lock:
                 self.lost += 1
                 self.last_error = f"{type(error).__name__}: {error}"
+
+    def rest(self) -> None:
+        """End a segment that is old, as the next record would: for who may have none for weeks."""
+        with self._lock:
+            if time.monotonic() - self._begun > self._segment_s:
+                self._end()
 
     def close(self) -> None:
         """End the segment; the next record would begin another."""
@@ -118,7 +127,7 @@ class Spool:
         """See that there is a segment with room for what comes, and that nobody has removed it."""
         if self._descriptor >= 0:
             full = self._size and self._size + coming > self._segment_bytes
-            if full or not os.fstat(self._descriptor).st_nlink:
+            if full or now - self._begun > self._segment_s or not os.fstat(self._descriptor).st_nlink:
                 self._end()
         elif now < self._look_at:
             raise OSError(self.last_error.partition(": ")[2] or "there is no segment")
@@ -144,7 +153,7 @@ class Spool:
             os.close(descriptor)
             hidden.unlink(missing_ok=True)
             raise
-        self._descriptor, self._size, self._path = descriptor, 0, path
+        self._descriptor, self._size, self._path, self._begun = descriptor, 0, path, time.monotonic()
 
     def _end(self) -> None:
         if self._descriptor >= 0:

@@ -6,7 +6,7 @@ from gateway.access.scopes import DEFAULT, read_all
 from gateway.access.tokens import Tokens
 from gateway.caller import Caller
 from gateway.errors import Refusal
-from gateway.refusals import NO_KEY, NO_STORE, NOT_ALLOWED, OVER_QUOTA, UNCOUNTED
+from gateway.refusals import NO_KEY, NO_STORE, NOT_ALLOWED, OVER_LIMIT, OVER_QUOTA, UNCOUNTED
 
 NOBODY = Caller(None, "nobody", read_all((*DEFAULT, "metrics:admin")))  # who needs no key, on the machine itself
 _KEYS = "gk_"
@@ -62,7 +62,7 @@ class Access:
         """Count a request; return what its answer says of the quota.
 
         Raises:
-            Refusal: there is none left, or nobody can tell.
+            Refusal: there is none left, or never as much; or nobody can tell.
         """
         try:
             standing = await self._quotas.take(caller, rows)
@@ -72,7 +72,7 @@ class Access:
             return standing.headers
         what = f"{window.amount:,} {window.unit} in {window.seconds:,} s"
         if standing.retry_after is None:
-            raise OVER_QUOTA(f"{rows:,} rows at once never fit into {what}: send fewer", headers=standing.headers)
+            raise OVER_LIMIT(f"{rows:,} rows at once never fit into {what}: send fewer", headers=standing.headers)
         raise OVER_QUOTA(f"{what} are used up", retry_after_s=standing.retry_after, headers=standing.headers)
 
 

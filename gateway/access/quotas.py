@@ -91,6 +91,9 @@ class Quotas:
         windows = caller.limits.windows
         if not windows or caller.key_id is None:
             return _UNLIMITED
+        for window in windows:  # before it counts in any: it is no use to ask again
+            if _cost(window, rows) > window.amount:
+                return Standing(False, {"ratelimit-policy": _policy(windows)}, None, window)
         if self._shared is None:
             return await self._own.take(caller.key_id, windows, rows)
         if time.monotonic() >= self._asked_again_at:
@@ -120,9 +123,7 @@ class _Counters:
         """Count in one window after the other, the shortest first, until one has no room."""
         left: list[_Left] = []
         for window in windows:
-            cost = rows if window.unit == "inferences" else 1
-            if cost > window.amount:
-                return Standing(False, _headers(windows, [_Left(False, window, window.amount, 0.0)]), None, window)
+            cost = _cost(window, rows)
             found = await (self._of_day if window.name == "day" else self._within)(window, key_id, cost)
             left.append(found)
             if not found.taken:
@@ -156,6 +157,10 @@ class _Left(NamedTuple):
     window: Window
     remaining: int
     reset_s: float
+
+
+def _cost(window: Window, rows: int) -> int:
+    return rows if window.unit == "inferences" else 1
 
 
 def _wait_s(window: Window, cost: int, before: int, before_s: float, now: int, ends_s: float) -> float:

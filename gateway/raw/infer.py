@@ -88,7 +88,8 @@ async def infer(brain: Brain, limits: Limits, call: Call) -> None:
         arrived=arrived,
     )
     async with brain.admitted(caller, asked, model) as admitted:
-        admitted.outcome.inputs = _summary(request, given)
+        admitted.outcome.inputs = _summary(request)
+        admitted.outcome.caller_id = request.id or given.values.get("x-request-id")
         if request.tensor_bytes <= MOST_SAMPLED and brain.samples.chosen(path.model, request_id):
             sending.sample = bytearray()
         asks = request.priority is not None or admitted.priority != 2
@@ -187,13 +188,8 @@ async def _pass_on_error(
     await replies.reply(send, answer.status, strict.write({"error": message}), headers)
 
 
-def _summary(request: Request, given: Given) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        sent.name: {"datatype": sent.datatype, "shape": list(sent.shape)} for sent in request.inputs
-    }
-    if request.id or "x-request-id" in given.values:
-        found["id"] = (request.id or given.values["x-request-id"])[:256]
-    return found
+def _summary(request: Request) -> dict[str, Any]:
+    return {sent.name: {"datatype": sent.datatype, "shape": list(sent.shape)} for sent in request.inputs}
 
 
 def _outputs(content: bytes, json_length: str | None) -> dict[str, Any] | None:

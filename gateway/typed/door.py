@@ -1,8 +1,9 @@
 """The typed door: an ASGI app made of its parts, and the problem details (RFC 9457) of whatever goes wrong in it."""
 
 import logging
-import uuid
+import os
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.errors import Refusal
 from gateway.refusals import BUG, MALFORMED, MEDIA_TYPE, NO_METHOD, NOT_FOUND, Kind, problem
+from gateway.seen import logs
 from gateway.typed import admin, models, openapi, records
 from gateway.typed.parts import Parts, caller_of, parts_of
 
@@ -32,6 +34,7 @@ def app(parts: Parts) -> FastAPI:
         title="Models", description=_ABOUT, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     made.state.parts = parts
+    made.add_middleware(_Named)
     for router in (models.router, records.router, admin.router):
         made.include_router(router)
     made.add_api_route("/openapi.json", _document, include_in_schema=False)
@@ -44,9 +47,21 @@ def app(parts: Parts) -> FastAPI:
     return made
 
 
-def answer(refusal: Refusal, request_id: str | None = None) -> Response:
+class _Named:
+    """Gives a request its id as it arrives: that of its record, of its lines in the log, and of its answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        logs.request_id.set(os.urandom(16).hex())
+        await self._app(scope, receive, send)
+
+
+def answer(refusal: Refusal) -> Response:
     """Return the answer of a refusal."""
-    headers = {**({"x-request-id": request_id} if request_id else {}), **refusal.all_headers}
+    request_id = logs.request_id.get()
+    headers = {"x-request-id": request_id, **refusal.all_headers}
     return Response(to_json(problem(refusal, request_id)), refusal.status, headers, MEDIA_TYPE)
 
 
@@ -71,9 +86,8 @@ async def _about_problem(slug: str) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    request_id = uuid.uuid4().hex
-    parts_of(request).brain.metrics.refused("typed", error, request_id)
-    return answer(error, request_id)
+    parts_of(request).brain.metrics.refused("typed", error, logs.request_id.get())
+    return answer(error)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -97,6 +111,5 @@ async def _gone(_: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    request_id = uuid.uuid4().hex
-    log.error("a bug, request_id=%s: %s %s", request_id, request.method, request.url.path, exc_info=error)
-    return answer(BUG("the gateway has a fault, which it has logged"), request_id)
+    log.error("a bug: %s %s", request.method, request.url.path, exc_info=error)
+    return answer(BUG("the gateway has a fault, which it has logged"))

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,10 +29,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """How a caller wants to be answered."""
+    """How a caller wants to be answered.
+
+    Attributes:
+        request_id: The gateway's own, which an error has, too.
+        caller_id: What the caller calls the request.
+    """
 
     caller: Caller
     deadline: Deadline
+    request_id: str
+    caller_id: str | None = None
     version: str | None = None
     priority: int | None = None
     traceparent: str | None = None
@@ -65,7 +71,7 @@ async def ask(
         Refusal: it was not let through, or there is no answer.
     """
     model = listed.signature.model
-    request_id = uuid.uuid4().hex
+    request_id = wanted.request_id
     asked = Asked(
         *("typed", model.name, wanted.version, "infer", rows, wanted.priority, wanted.deadline, request_id),
         traceparent=wanted.traceparent,
@@ -73,7 +79,7 @@ async def ask(
     )
     async with brain.admitted(wanted.caller, asked) as admitted:
         outcome = admitted.outcome
-        outcome.inputs = values.summary(arrays, texts=False)
+        outcome.inputs, outcome.caller_id = values.summary(arrays, texts=False), wanted.caller_id
         headers, body = wire.request(
             model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
         )

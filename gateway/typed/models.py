@@ -7,6 +7,7 @@ from pydantic_core import to_json
 
 from gateway.brain.decide import Brain
 from gateway.refusals import MALFORMED, NO_TASK, UNSUPPORTED, Fault, FaultyInput
+from gateway.seen import logs
 from gateway.triton.models import Tensor
 from gateway.typed import described, idempotency, inference, reading
 from gateway.typed.described import ModelAbout, ModelList
@@ -64,7 +65,11 @@ async def _asked(request: Request, name: str, task: str) -> Response:
         raise MALFORMED(f"version is {version[:40]!r}, expected a number")
     listed = await parts.catalog.get(caller, name, version, "infer", deadline)
     _check_task(listed, task)
-    wanted = Wanted(caller, deadline, version, _priority(headers.get(PRIORITY)), headers.get("traceparent"))
+    wanted = Wanted(
+        *(caller, deadline, logs.request_id.get(), headers.get("x-request-id"), version),
+        priority=_priority(headers.get(PRIORITY)),
+        traceparent=headers.get("traceparent"),
+    )
     content = await reading.body(request, parts.settings.limits.typed_body_bytes, deadline)
     if (key := headers.get(idempotency.HEADER)) is None:
         return await _answered(parts, request, listed, wanted, task, content)

@@ -47,7 +47,7 @@ async def _retain(options: argparse.Namespace, policy: Policy) -> Removed:
         if options.dry_run:
             return found
         with progress.bar("removing", max(1, sum(asdict(found).values()) - found.payloads)) as bar:
-            return await retention.retain(database, payloads, policy, now, bar.advance)
+            return await retention.retain(database, payloads, places.spool(options), policy, now, bar.advance)
 
 
 async def _erase(options: argparse.Namespace) -> Erased:

@@ -97,14 +97,21 @@ async def _remove_some(database: Database, payloads: Payloads, table: Any, condi
 
 def _condition(table: Any, kind: Kind, name: str, until: int) -> Any:
     if kind == "key":
-        return (table.key == name) & (table.time <= until)
+        return (table.key == name) & (_came(table) <= until)
     return (table.id if table is schema.Prediction else table.request) == name
+
+
+def _came(table: Any) -> Any:
+    """Return when a row came: the time of labels and events is what their caller says."""
+    return table.time if table is schema.Prediction else table.received
 
 
 async def _reapply(database: Database, table: Any, until: dict[str, int]) -> int:
     request = table.id if table is schema.Prediction else table.request
     async with database.reading() as connection:
-        rows = await connection.stream(select(table.id, request.label("request"), table.key, table.time))
+        rows = await connection.stream(
+            select(table.id, request.label("request"), table.key, _came(table).label("came"))
+        )
         gone = [row.id async for row in rows if _is_erased(row, until)]
     for at in range(0, len(gone), CHUNK):
         async with database.writing() as connection:
@@ -114,4 +121,4 @@ async def _reapply(database: Database, table: Any, until: dict[str, int]) -> int
 
 def _is_erased(row: Any, until: dict[str, int]) -> bool:
     subjects = [subject(kind, name) for kind, name in (("request", row.request), ("key", row.key)) if name]
-    return any(row.time <= until.get(each, -1) for each in subjects)
+    return any(row.came <= until.get(each, -1) for each in subjects)

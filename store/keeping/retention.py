@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Select, delete, func, select, update
@@ -11,6 +12,7 @@ from sqlalchemy import Select, delete, func, select, update
 from store import schema
 from store.database import Database
 from store.payloads.moving import Payloads
+from store.spool import segments
 from store.writing.rows import day_of
 
 CHUNK = 5_000  # rows a transaction
@@ -53,11 +55,17 @@ async def overdue(database: Database, payloads: Payloads, policy: Policy, now: i
 
 
 async def retain(
-    database: Database, payloads: Payloads, policy: Policy, now: int, advance: Callable[[int], None] = lambda _: None
+    database: Database,
+    payloads: Payloads,
+    spool: Path,
+    policy: Policy,
+    now: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Removed:
     """Remove it. It may be stopped at any moment, and be begun again.
 
     Args:
+        spool: Of this machine.
         now: In nanoseconds since 1970.
         advance: Called with how many rows were removed.
 
@@ -73,7 +81,7 @@ async def retain(
             setattr(removed, name, getattr(removed, name) + count)
             advance(count)
             await asyncio.sleep(_PAUSE_S)
-    await _forget_places(database, now)
+    await _forget_places(database, spool, now)
     await database.tidy()
     return removed
 
@@ -90,7 +98,7 @@ def _asked(policy: Policy, now: int) -> dict[str, tuple[Any, Select[Any]]]:
     for name, table, at in (
         ("predictions", schema.Prediction, schema.Prediction.time),
         ("labels", schema.Label, schema.Label.received),
-        ("events", schema.Event, schema.Event.time),
+        ("events", schema.Event, schema.Event.received),
     ):
         days = getattr(policy, name)
         if days is not None:
@@ -118,8 +126,13 @@ async def _forget_payloads(database: Database, day: str) -> None:
             break
 
 
-async def _forget_places(database: Database, now: int) -> None:
-    """Remove the places of segments that went with their machine, of more than a month ago: names begin with a time."""
-    before = f"{now - 31 * DAY_NS:020d}"
+async def _forget_places(database: Database, spool: Path, now: int) -> None:
+    """Remove the places of segments that went with their machine, of more than a month ago: names begin with a time.
+
+    One that still lies here keeps its place: without it all of the segment would be written again. On other machines
+    none is as old: a segment ends after a day, and is removed once it is written.
+    """
+    before, name = f"{now - 31 * DAY_NS:020d}", schema.Place.segment
+    here = [path.name for path in segments(spool) if path.name < before]
     async with database.writing() as connection:
-        await connection.execute(delete(schema.Place).where(schema.Place.segment < before))
+        await connection.execute(delete(schema.Place).where(name < before, name.not_in(here)))

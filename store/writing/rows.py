@@ -36,7 +36,7 @@ class Row:
 
     Attributes:
         subjects: Hashes of what it is about: erased ones are not written.
-        time: When it was made, in nanoseconds since 1970.
+        time: When it came, in nanoseconds since 1970: what a caller says of its labels and events is no such time.
     """
 
     kind: str
@@ -64,7 +64,7 @@ def row_of(packed: bytes) -> Row:
     values = {c.name: _value(c, _given(record, kind, c.name)) for c in TABLES[kind].columns}
     request = values["id"] if kind == "prediction" else values.get("request")
     subjects = [subject(what, name) for what, name in (("request", request), ("key", values.get("key"))) if name]
-    return Row(kind, values, tuple(subjects), time)
+    return Row(kind, values, tuple(subjects), values.get("received", time))
 
 
 def subject(what: str, name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from contracts import layout
 from store.spool import Spool, segments
+from store.writing.segments import read
 
 RECORD = {
     "kind": "prediction", "id": "a" * 32, "time": 1, "door": "raw", "key": "deadbeef", "model": "boats",
@@ -109,3 +110,16 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     spool.put(RECORD)
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     assert next(segments(tmp_path / "spool")).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_segment_ends_by_its_age_also_where_nothing_comes(tmp_path: Path) -> None:
+    spool, day = Spool(tmp_path), Spool(tmp_path / "old", segment_s=-1)
+    for each in (spool, day):
+        each.put({"a": 1})
+        each._look_at = 0  # a second later
+        each.put({"a": 2})
+    assert len(list(segments(tmp_path))) == 1 and len(list(segments(tmp_path / "old"))) == 2
+    for each in (spool, day):
+        each.rest()
+    finished = [[read(path, 0, 9).finished for path in segments(each.folder)] for each in (spool, day)]
+    assert finished == [[False], [True, True]], "which nobody holds any more"

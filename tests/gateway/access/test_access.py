@@ -233,8 +233,27 @@ def test_headers_say_what_is_left_and_when_to_come_back() -> None:
         last = await quotas.take(asker, 10)
         assert not last.allowed and last.window is not None and last.window.name == "short"
         assert last.headers["ratelimit-remaining"] == "0" and 0 < (last.retry_after or 0) <= 20
-        never = await quotas.take(caller(inferences_short="5/second"), 6)
-        assert not never.allowed and never.retry_after is None
+
+    asyncio.run(main())
+
+
+def test_more_rows_than_a_limit_ever_has_are_no_429_and_use_nothing_up() -> None:
+    async def main() -> None:
+        access = Access(Ring(nothing), Quotas())
+        asker = caller(requests_short="5/10seconds", inferences_long="10/hour")
+        before = await access.spend(asker, "boats", 1)
+        with pytest.raises(Refusal, match="11 rows at once never fit into 10 inferences") as error:
+            await access.spend(asker, "boats", 11)
+        assert (error.value.status, error.value.slug) == (413, "over-limit")
+        assert error.value.all_headers == {"ratelimit-policy": before["ratelimit-policy"]}
+        after = await access.spend(asker, "boats", 2)
+        assert (before["ratelimit-remaining"], after["ratelimit-remaining"]) == ("4", "3")
+        with pytest.raises(Refusal) as used_up:
+            await access.spend(asker, "boats", 8)
+        assert used_up.value.status == 429 and int(used_up.value.all_headers["Retry-After"]) > 0
+
+    async def nothing() -> Sequence[Key]:
+        return []
 
     asyncio.run(main())
 

@@ -160,7 +160,7 @@ def test_the_typed_door_records_what_it_says(says: bytes) -> None:
     async def use(mind: Brain, seen: Seen) -> None:
         listed = Listed(Signature(Model("m", "1", ("1",), 0, (), (), {}), "M", None, ()), Release())
         with pytest.raises(Refusal) as refused:
-            await inference.ask(mind, listed, {}, 1, Wanted(ANYONE, Deadline.after(0.2)))
+            await inference.ask(mind, listed, {}, 1, Wanted(ANYONE, Deadline.after(0.2), "r1"))
         assert refused.value.status == 504
         assert [record["status"] for record in seen.records] == [504]
 

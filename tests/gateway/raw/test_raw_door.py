@@ -12,6 +12,7 @@ import pytest
 
 from gateway.raw.body import Limits
 from gateway.triton.address import Address
+from store.schema import NAME
 from tests.deploy.echoes import ECHOES, LENGTH, PIXELS, WORDS, Echo, answer, strings
 from tests.deploy.hostile import HTTP, header_twice
 from tests.gateway.served import BULK, FEW, KEY, NO_WORDS, Gateway, gateway, process
@@ -60,6 +61,14 @@ def test_what_was_sent_comes_back(door: Gateway, echo: Echo) -> None:
     assert record["outputs"] == {"OUT": {"datatype": echo.datatype, "shape": list(echo.shape)}}
 
 
+@pytest.mark.parametrize("name", ["mine", "é" * 300, ""])
+def test_what_a_caller_calls_it_is_kept_beside_the_inputs(door: Gateway, name: str) -> None:
+    assert ask(door, PIXELS, x_request_id=name)[0] == 200
+    door.settled()
+    assert door.records[-1]["caller_id"] == (name[:NAME] or None)
+    assert list(door.records[-1]["inputs"]) == ["IN"]
+
+
 def test_an_answer_is_written_down_before_it_is_sent(door: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a gateway that is killed at that moment has left a record of it: here that takes a while."""
 
@@ -93,7 +102,7 @@ def test_what_clients_may_say_passes(door: Gateway, more: dict[str, object]) -> 
     if "id" in more:
         assert json.loads(said[2][: int(said[1][LENGTH.lower()])])["id"] == more["id"]
         door.settled()
-        assert door.records[-1]["inputs"]["id"] == more["id"]
+        assert door.records[-1]["caller_id"] == more["id"]
 
 
 @pytest.mark.parametrize("attack", HTTP)

@@ -251,6 +251,13 @@ def test_what_failed_may_be_tried_again_with_the_same_idempotency_key(gateway: W
         assert gateway.ask("POST", "/v1/models/labels/classify", b"!x", headers).status == 422
 
 
+def test_an_error_names_the_record_that_it_left(gateway: Whole) -> None:
+    headers = {"content-type": "image/png", "x-request-id": "what-i-call-it"}
+    answer = gateway.ask("POST", "/v1/models/labels/classify", b"!x", headers)
+    assert answer.status == 422 and answer.headers["x-request-id"] == answer.json["request_id"]
+    assert "422" in _shown(gateway, answer.json["request_id"], "what-i-call-it")
+
+
 def test_a_label_and_an_event_are_in_the_store_moments_later(gateway: Whole) -> None:
     answer = predict(gateway, "table", {"rows": [ROW]})
     request_id = answer.json["request_id"]

@@ -36,9 +36,7 @@ def test_names_that_are_none_move_no_model_out(monkeypatch: pytest.MonkeyPatch) 
         asked.clear()
         assert await known.get("real-1") and await known.get("real-2") and await known.get("real-3")
         assert asked == []
-        assert await known.get("real-4") and await known.get(
-            "real-5"
-        )  # the one longest unasked goes
+        assert await known.get("real-4") and await known.get("real-5")  # the one longest unasked goes
         assert await known.get("real-2") and asked == ["real-4"] * 2 + ["real-5"] * 2
         upstream.close()
         server.close()

@@ -10,7 +10,7 @@ from store.payloads.moving import Payloads
 from store.payloads.places import Folder
 from store.payloads.samples import Samples
 from store.spool import Spool
-from tests.store.given import event, label, prediction
+from tests.store.given import DAY_NS, event, label, prediction
 from tests.store.records import asked, in_store, spooled, written
 
 
@@ -87,3 +87,24 @@ def test_records_that_were_refused_are_erased_too(tmp_path: Path) -> None:
     assert erased(url, tmp_path, "key", "web").refused == 0
     assert erased(url, tmp_path, "key", "other").refused == 1
     assert (tmp_path / "spool" / "refused.jsonl").read_text() == ""
+
+
+def test_what_a_caller_says_of_the_time_keeps_nothing_and_loses_nothing(url: str, tmp_path: Path) -> None:
+    future, past = time.time_ns() + 170 * 365 * DAY_NS, DAY_NS
+    came = {"received": time.time_ns()}
+    records = label(1, "r1", 1, time=future, **came), event(1, time=future, **came)
+    written(url, spooled(tmp_path / "spool", *records))
+    assert erased(url, tmp_path, "key", "web") == Erased(labels=1, events=1)
+    later = {"received": time.time_ns()}
+    records = (
+        label(2, "r1", 1, time=past, **later),
+        event(2, time=past, **later),
+        label(3, "r1", 1, time=future, **came),
+    )
+    assert written(url, spooled(tmp_path / "spool", *records)).state.erased == 1
+    assert asked(url, "SELECT id FROM labels") == [("l2",)] and asked(url, "SELECT id FROM events") == [("e2",)]
+
+    async def play(database: Database) -> int:
+        return await erasure.reapply(database, database)  # as after a backup is restored
+
+    assert in_store(url, play) == 0

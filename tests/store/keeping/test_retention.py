@@ -11,6 +11,8 @@ from store.keeping import retention
 from store.keeping.retention import Policy, Removed
 from store.payloads.moving import Payloads
 from store.payloads.places import Folder
+from store.spool import Spool, segments
+from store.writing.writer import Writer
 from tests.store.given import DAY_NS, event, label, prediction
 from tests.store.records import asked, in_store, spooled, statements, written
 
@@ -24,9 +26,9 @@ def payloads(folder: Path) -> Payloads:
 def retained(url: str, folder: Path, policy: Policy) -> Removed:
     async def play(database: Database) -> Removed:
         expected = await retention.overdue(database, payloads(folder), policy, NOW)
-        removed = await retention.retain(database, payloads(folder), policy, NOW)
+        removed = await retention.retain(database, payloads(folder), folder / "spool", policy, NOW)
         assert removed == expected, "what a dry run said"
-        assert await retention.retain(database, payloads(folder), policy, NOW) == Removed()
+        assert await retention.retain(database, payloads(folder), folder / "spool", policy, NOW) == Removed()
         return removed
 
     return in_store(url, play)
@@ -35,7 +37,8 @@ def retained(url: str, folder: Path, policy: Policy) -> Removed:
 def test_what_is_too_old_goes_and_nothing_else(url: str, tmp_path: Path) -> None:
     old, new = NOW - 10 * DAY_NS, NOW - 8 * DAY_NS
     spooled(
-        tmp_path / "spool", prediction(1, time=old), prediction(2, time=new), event(1, time=old), event(2, time=new),
+        tmp_path / "spool", prediction(1, time=old), prediction(2, time=new), event(1, time=new, received=old),
+        event(2, time=0, received=new),
         label(1, "r1", 1, time=0, received=old), label(2, "r2", 1, time=0, received=new),
     )  # fmt: skip
     written(url, tmp_path / "spool")
@@ -55,7 +58,7 @@ def test_many_rows_go_in_steps_and_the_file_shrinks(tmp_path: Path) -> None:
 
     async def play(database: Database) -> list[str]:
         with statements(database) as heard:
-            await retention.retain(database, payloads(tmp_path), Policy(predictions=30), NOW)
+            await retention.retain(database, payloads(tmp_path), tmp_path / "spool", Policy(predictions=30), NOW)
         return heard
 
     deletes = [each for each in in_store(url, play) if "DELETE FROM predictions" in each]
@@ -69,7 +72,9 @@ def test_others_write_meanwhile(url: str, tmp_path: Path, monkeypatch: pytest.Mo
     written(url, spooled(tmp_path / "spool", *(prediction(number, time=1) for number in range(8_000))))
 
     async def play(database: Database) -> int:
-        removing = asyncio.create_task(retention.retain(database, payloads(tmp_path), Policy(predictions=1), NOW))
+        removing = asyncio.create_task(
+            retention.retain(database, payloads(tmp_path), tmp_path / "spool", Policy(predictions=1), NOW)
+        )
         done = 0
         while not removing.done():
             async with database.writing() as connection:
@@ -93,8 +98,31 @@ def test_whole_inputs_go_with_their_predictions_or_before_them(url: str, tmp_pat
     policy = Policy(payloads=(NOW // DAY_NS - 5))
 
     async def play(database: Database) -> Removed:
-        return await retention.retain(database, payloads(tmp_path), policy, NOW)
+        return await retention.retain(database, payloads(tmp_path), tmp_path / "spool", policy, NOW)
 
     assert in_store(url, play) == Removed(payloads=3)
     assert list(Folder(tmp_path / "payloads").names()) == [names[1]]
     assert asked(url, "SELECT id, payload FROM predictions ORDER BY id") == [("r1", None), ("r2", names[1])]
+
+
+def test_a_segment_that_is_still_written_to_is_not_read_again(url: str, tmp_path: Path) -> None:
+    """Where there is hardly any traffic one is there for weeks, and what went of it must not come back."""
+    folder = tmp_path / "spool"
+    spool = Spool(folder)
+    for number in (1, 2, 3):
+        spool.put(prediction(number, time=NOW - 35 * DAY_NS))
+    (segment,) = segments(folder)
+    segment.rename(folder / f"{NOW - 40 * DAY_NS:020d}{segment.name[20:]}")  # its lock is held
+
+    async def play(database: Database) -> None:
+        writer = Writer(database, folder)
+        assert await writer.step() == 3
+        removed = await retention.retain(database, payloads(tmp_path), folder, Policy(predictions=30), NOW)
+        assert removed == Removed(predictions=3)
+        spool.put(prediction(4))
+        assert await writer.step() == 1
+        assert await Writer(database, folder).step() == 0, "nor by one that begins"
+
+    in_store(url, play)
+    assert asked(url, "SELECT id FROM predictions") == [("r4",)]
+    assert asked(url, "SELECT sum(requests) FROM usage") == [(4,)]

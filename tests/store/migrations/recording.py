@@ -64,7 +64,7 @@ async def _use(database: Database, folder: Path) -> None:
     await labels.unmatched(database, 1)
     await usage.totals(database)
     payloads = Payloads(folder, Folder(folder / "inputs"))
-    await retention.retain(database, payloads, Policy(1, 1, 1, 1, 1), 3 * DAY_NS)
+    await retention.retain(database, payloads, folder, Policy(1, 1, 1, 1, 1), 3 * DAY_NS)
     await erasure.erase(database, payloads, folder, "request", "r1")
     await keys.revoke(key.id)
 
