@@ -254,6 +254,7 @@ def test_a_kept_connection_that_was_closed_costs_no_request_that_is_here(
                 _, answer = await endpoints.infer("/", headers, body, deadline, sequence)
             except Refusal as refusal:
                 statuses.append(refusal.status)
+                assert endpoints.all[0].is_up
                 continue
             async with answer:
                 await answer.read()
