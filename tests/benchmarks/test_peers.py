@@ -27,6 +27,15 @@ from cli.installing import locks, tool_environments
 from contracts import golden, layout, manifest
 from tests.workspace import Workspace
 
+PROCESSES = (
+    ("fastapi-inline", "workers"),
+    ("fastapi-pool", "workers"),
+    ("litserve", "workers_per_device"),
+    ("litserve", "num_api_servers"),
+    ("bentoml", "workers"),
+    ("ray", "replicas"),
+    ("mlserver", "parallel_workers"),
+)
 ENVIRONMENTS = layout.ROOT / "configs" / "environments"
 
 
@@ -55,6 +64,15 @@ def test_the_settings_that_are_kept_are_among_those_that_are_searched() -> None:
         for name, settings in peers.items():
             assert settings.keys() == PEERS[name].space.keys()
             assert all(value in PEERS[name].space[setting] for setting, value in settings.items())
+
+
+def test_the_search_starts_with_a_process_a_core() -> None:
+    cores = len(os.sched_getaffinity(0))
+    found = {(name, PEERS[name].start[of]) for name, of in PROCESSES}
+    assert found == {(name, cores) for name, _ in PROCESSES}
+    for name, of in PROCESSES:
+        values = PEERS[name].space[of]
+        assert len({*values}) == len(values) and {1, 2} <= {*values}
 
 
 def one_round(per_s: float) -> Measured:
