@@ -28,15 +28,17 @@ NOISY = 0.1  # of the machine's CPU, taken by others: with more, shares of a lim
 
 @dataclass(frozen=True)
 class Began:
-    """When a measurement began, and the load of the machine then."""
+    """When a measurement began, of what, and the load of the machine then."""
 
     at: float  # seconds since the epoch
     load: tuple[float, float, float]  # processes that ran or waited, over 1, 5 and 15 minutes
+    commit: str | None  # None outside of git
+    dirty: bool | None  # tracked files differ from it
 
     @classmethod
     def now(cls) -> "Began":
         """Look at the machine before anything is measured."""
-        return cls(time.time(), os.getloadavg())
+        return cls(time.time(), os.getloadavg(), *_commit())
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _origin(began: Began | None = None, versions: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Describe where the figures of this run come from; to be called when they are all there."""
-    commit, dirty = _commit()
+    commit, dirty = (began.commit, began.dirty) if began else _commit()
     return {
         "began": _utc(began.at) if began else None,
         "ended": _utc(time.time()),

@@ -81,19 +81,19 @@ def ask(
     """Ask in a closed loop.
 
     Raises:
-        MeasurementError: the idle server answers wrong, or there was no right answer at all.
+        MeasurementError: the idle server answers wrong, or gave no right answer in time.
     """
     known = load.with_answers(up.http, [load.build(request) for request in requests])
     before_s = processes.cpu_s(up.pid)
     log = load.closed_loop(up.http, known, connections, seconds)
     used_s, right = processes.cpu_s(up.pid) - before_s, log.outcome == Outcome.OK
-    if not right.any():
-        raise MeasurementError(f"{size}: no right answer from {up.http}")
+    if not (per_s := log.per_s(seconds)):
+        raise MeasurementError(f"{size}: no right answer from {up.http} within {seconds:g} s")
     p50_ms, p99_ms = np.percentile(1e3 * log.latency_s[right], (50, 99)).tolist()
     refused = np.isin(log.outcome, load.SHED)
     return Point(
         size=size,
-        per_s=rows * int(right.sum()) / seconds,
+        per_s=rows * per_s,
         p50_ms=p50_ms,
         p99_ms=p99_ms,
         cpu_us=1e6 * used_s / (rows * int(right.sum())),

@@ -49,17 +49,27 @@ def main(options: argparse.Namespace) -> int:
         print("! A server is up, and takes its share of the machine: python -m deploy down", file=sys.stderr)
     try:
         for name in options.models:
-            _one(name, options, kept)
-    except KeyboardInterrupt:
-        whole = "Whole rounds are kept" if kept["measurements"] else "No round was whole, and nothing is kept"
-        print(f"\nStopped. {whole}. Fewer --models, --peers or --rounds take less time", file=sys.stderr)
+            try:
+                _one(name, options, kept)
+            except MeasurementError as error:  # of one model: the others are measured all the same
+                print(f"✗ {name}: the rest is left out. {error}", file=sys.stderr)
+                kept["failed"].append({"task": name, "system": None, "label": "the rest", "why": str(error)})
+    except (KeyboardInterrupt, SystemExit):
+        print(f"\nStopped. {_left(kept)}. Fewer --models, --peers or --rounds take less time", file=sys.stderr)
         raise
     finally:  # what was measured before something failed, or before Ctrl-C
-        if kept["measurements"]:
+        if kept["measurements"] or kept["searches"]:
             path = results.write("peers", kept, began)
             print(f"Kept in {layout.shown(path)}")
+        if kept["measurements"]:
             print(f"See it: python -m benchmarks report {layout.shown(path)}")
     return 1 if kept["failed"] else 0
+
+
+def _left(kept: Mapping[str, Any]) -> str:
+    if kept["measurements"]:
+        return "Whole rounds are kept"
+    return f"No round was whole, and {'what was searched alone' if kept['searches'] else 'nothing'} is kept"
 
 
 def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
@@ -79,7 +89,7 @@ def _one(name: str, options: argparse.Namespace, kept: dict[str, Any]) -> None:
             kept["failed"].append({"task": name, "system": system.name, "label": system.label, "why": system.failed})
     _keep(prepared, whole_ones, kept)
     if stopped:
-        raise KeyboardInterrupt
+        raise stopped
 
 
 def table(prepared: Task, systems: Sequence[System]) -> Table:
@@ -140,9 +150,10 @@ def _settings(
 
 def _measure(
     prepared: Task, settings: Mapping[Peer, Mapping[str, Any]], options: argparse.Namespace, scratch: Path
-) -> tuple[list[System], bool]:
-    """Return the systems with their rounds, and whether Ctrl-C came behind the last of them."""
-    shown, stopped = progress.Progress(), False
+) -> tuple[list[System], BaseException | None]:
+    """Return the systems with their whole rounds, and what came behind the last of them: Ctrl-C, or a failure."""
+    shown = progress.Progress()
+    stopped: BaseException | None = None
     with ExitStack() as opened:
         with shown.step(f"{prepared.shape.name}: servers") as step:
             systems = run.serve(settings, prepared, scratch, opened, step.now)
@@ -150,10 +161,11 @@ def _measure(
         with shown.step(f"{prepared.shape.name}: rounds", len(systems) * options.rounds) as step:
             try:
                 run.run(systems, options.rounds, prepared.shape.times * options.seconds, step)
-            except KeyboardInterrupt:
+            except BaseException as error:  # also a failure: what was measured before it holds
                 shown.say("Stopping what was started …")
-                if not (stopped := run.cut_to_whole_rounds(systems) > 0):
+                if not run.cut_to_whole_rounds(systems):
                     raise
+                stopped = error
             rounds = len(systems[0].found[1])
             step(f"{rounds} rounds")
         return systems, stopped

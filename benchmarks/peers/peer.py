@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import limit
 from benchmarks.peers import wire
 from benchmarks.peers.wire import Wire
 
@@ -61,6 +62,11 @@ def _bentoml(programs: Path, port: int, settings: Settings) -> list[str]:
     return [str(programs / "bentoml"), "serve", "bentoml_app:Task", "--host", "127.0.0.1", "--port", str(port)]
 
 
+def _from_cores(*others: int) -> tuple[int, ...]:
+    """Begin with a process a core; then the other values, of which that may be one."""
+    return tuple(dict.fromkeys((limit.cores(), *others)))
+
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -70,7 +76,7 @@ PEERS = {
             "peer-fastapi",
             ("fastapi", "uvicorn"),
             _uvicorn("fastapi_inline"),
-            {"workers": (2, 1), "threads": (1, 2)},
+            {"workers": _from_cores(2, 1), "threads": (1, 2)},
             "https://www.uvicorn.org/deployment/",
         ),
         Peer(
@@ -79,7 +85,7 @@ PEERS = {
             "peer-fastapi",
             ("fastapi", "uvicorn"),
             _uvicorn("fastapi_pool"),
-            {"workers": (2, 1), "threads": (1, 2), "pool": (40, 1, 2, 4)},
+            {"workers": _from_cores(2, 1), "threads": (1, 2), "pool": (40, 1, 2, 4)},
             "https://fastapi.tiangolo.com/async/",
         ),
         Peer(
@@ -91,8 +97,8 @@ PEERS = {
             {
                 "max_batch_size": (8, 16, 64, 1),
                 "batch_timeout": (0.001, 0.0, 0.005),
-                "workers_per_device": (2, 1),
-                "num_api_servers": (2, 1),
+                "workers_per_device": _from_cores(2, 1),
+                "num_api_servers": _from_cores(2, 1),
                 "fast_queue": (True, False),
                 "threads": (1, 2),
             },
@@ -105,7 +111,7 @@ PEERS = {
             ("bentoml",),
             _bentoml,
             {
-                "workers": (2, 1),
+                "workers": _from_cores(2, 1),
                 "batchable": (True, False),
                 "max_batch_size": (100, 16),
                 "max_latency_ms": (60_000, 1000),
@@ -123,7 +129,7 @@ PEERS = {
             _script("ray_app"),
             {
                 "haproxy": (True, False),
-                "replicas": (2, 1),
+                "replicas": _from_cores(2, 1),
                 "max_ongoing_requests": (100, 32),
                 "max_batch_size": (8, 16, 1),
                 "batch_wait_timeout_s": (0.0, 0.001, 0.01),
@@ -145,7 +151,7 @@ PEERS = {
             ("mlserver",),
             _script("mlserver_app"),
             {
-                "parallel_workers": (2, 0, 1),
+                "parallel_workers": _from_cores(2, 0, 1),
                 "max_batch_size": (16, 64, 0),
                 "max_batch_time": (0.001, 0.005, 0.02),
                 "threads": (1, 2),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,16 @@ from deploy.triton.ports import free_ports
 
 _START_S = 180  # Ray takes its time where the machine is busy
 _END_S = 10
+# A program whose input only the process that started it holds: it ends when that does.
+_GUARD = """
+import contextlib, psutil, sys
+with contextlib.suppress(psutil.NoSuchProcess):
+    root = psutil.Process(int(sys.argv[1]))
+    sys.stdin.buffer.read()
+    for process in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+"""
 
 
 @dataclass(frozen=True)
@@ -113,18 +124,35 @@ def serving(peer: Peer, settings: Settings, task: Task, log: Path, generator: Ge
         )
     tree = Tree(process.pid)
     try:
-        try:
-            generator.wait_until_ready(f"127.0.0.1:{port}", _START_S, process)
-            _hear(peer.last_words, log)
-        except MeasurementError as error:
-            raise MeasurementError(
-                f"{peer.label} does not serve with {dict(settings)}: {error}", note=said(log)
-            ) from error
-        yield f"127.0.0.1:{port}", tree
+        with guarded(tree):
+            try:
+                generator.wait_until_ready(f"127.0.0.1:{port}", _START_S, process)
+                _hear(peer.last_words, log)
+            except MeasurementError as error:
+                raise MeasurementError(
+                    f"{peer.label} does not serve with {dict(settings)}: {error}", note=said(log)
+                ) from error
+            yield f"127.0.0.1:{port}", tree
     finally:
         tree.end()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
+
+
+@contextmanager
+def guarded(tree: Tree) -> Iterator[None]:
+    """Have a server killed, with all below it, if this process is killed in the block.
+
+    It ends nothing itself then, and what it had halted would stay for good. The kernel's own word for that,
+    PR_SET_PDEATHSIG, reaches the first process alone, and not its workers.
+    """
+    command = [sys.executable, "-I", "-c", _GUARD, str(tree.pid)]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
 
 
 def _hear(last_words: str, log: Path) -> None:

@@ -191,6 +191,7 @@ def _rows(opened: InProcess) -> list[int]:
 
 def _ours(task: Task, scratch: Path, opened: ExitStack) -> list[System]:
     up = opened.enter_context(ours.serving(task))
+    opened.enter_context(process.guarded(up.tree))
     made, connections = [], task.shape.connections
     questions = {OURS: task.questions, NOTHING: ours.nothing_questions(task)}
     for name, label in ((OURS, "this project"), (NOTHING, "this project, a model that does nothing")):

@@ -28,6 +28,7 @@ THREADS = 4  # of wrk, each with a request of its own
 _PACKAGES = ("wrk", "libluajit-5.1-2")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
 _TIMEOUT_S = 20
+_END_S = 60  # behind the load's own seconds
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,17 @@ class Generator:
         command += ["--timeout", f"{_TIMEOUT_S}s", "-s", str(_SCRIPT), f"http://{address}/", "--"]
         in_turn = {"IN_TURN": "1" if connections == 1 else "0", "FOUND": str(found)}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [*command, str(self._scratch), str(first)],
-            env={**os.environ, **self._variables, **in_turn},
-            capture_output=True,
-            text=True,
-            timeout=seconds + 60,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*command, str(self._scratch), str(first)],
+                env={**os.environ, **self._variables, **in_turn},
+                capture_output=True,
+                text=True,
+                timeout=seconds + _END_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MeasurementError(f"wrk against {address} did not end within {error.timeout:.0f} s") from error
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode or not found.exists():
             raise MeasurementError(f"wrk failed against {address}", note=(done.stderr + done.stdout).strip()[-500:])
@@ -202,7 +206,7 @@ class Generator:
         question = self._questions[place]
         try:
             told = question.fault(self._wire.answer(question, body))
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             told = f"not an answer: {error!r}"
         if told:
             raise MeasurementError(f"request {place} got {told}", note=body[:200].decode(errors="replace"))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +98,20 @@ def differences(before: Result, after: Result) -> list[str]:
     for what in ("machine", "versions"):
         if one.get(what) != other.get(what):
             found.append(f"{what}: {_short(one.get(what))} and {_short(other.get(what))}")
-    digests = [
-        {task["name"]: task["graph_sha256"] for task in result.told.get("tasks", ())} for result in (before, after)
-    ]
+    for what in ("seconds", "generator"):
+        if before.told.get(what) != after.told.get(what):
+            found.append(f"{what}: {_short(before.told.get(what))} and {_short(after.told.get(what))}")
+    for what, said in (("graph_sha256", "the graph of {} is another one"), ("bodies_sha256", "{} is asked otherwise")):
+        digests, others = (
+            {task["name"]: task[what] for task in _listed(each, "tasks") if what in task} for each in (before, after)
+        )
+        found += [said.format(name) for name in digests if name in others and digests[name] != others[name]]
+    ours, theirs = ({(one["task"], one["name"]): one for one in _listed(each, "systems")} for each in (before, after))
     found += [
-        f"the graph of {name} is another one"
-        for name in digests[0].keys() & digests[1].keys()
-        if digests[0][name] != digests[1][name]
+        f"{task}, {system}: {what}: {_short(one.get(what))} and {_short(theirs[task, system].get(what))}"
+        for (task, system), one in ours.items()
+        for what in ("versions", "settings")
+        if (task, system) in theirs and one.get(what) != theirs[task, system].get(what)
     ]
     found += [
         f"{layout.shown(result.path)} is of a commit with changes beside it ({result.origin.get('commit')})"
@@ -227,6 +234,11 @@ def _of_runs(changes: Sequence[float], alpha: float) -> float:
         return 0.0
     spread = float(np.std(changes, ddof=1)) * math.sqrt(1 + math.pi / 2 / count)
     return float(t.ppf(1 - alpha / 2, count - 1)) * spread
+
+
+def _listed(result: Result, what: str) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = result.told.get(what, ())
+    return found
 
 
 def _short(told: object) -> str:

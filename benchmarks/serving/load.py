@@ -79,6 +79,10 @@ class Log:
     def latency_s(self) -> NDArray[np.float64]:
         return self.done_s - self.scheduled_s
 
+    def per_s(self, seconds: float) -> float:
+        """Return how many right answers came a second within the load's `seconds`: those behind it had more time."""
+        return int(((self.outcome == Outcome.OK) & (self.done_s <= seconds)).sum()) / seconds
+
 
 def build(request: GoldenRequest, priority: int = 0) -> Request:
     """Put a request into HTTP; what the server answers to it is not known yet."""

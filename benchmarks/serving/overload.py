@@ -34,7 +34,7 @@ _ROWS = (
 
 def main(options: argparse.Namespace) -> int:
     """Overload the server once for every number of samples in a request; return 0 if it held every time."""
-    up = target.running()
+    began, up = results.Began.now(), target.running()
     sent = workload.find(f"http://{up.http}", options.model, Path(up.repository), options.images)
     measured = [
         run(
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     ]
     console(130).print(table(measured))
     print(f"Sent: {sent}")
-    kept = results.keep("overload", {"measurements": [as_json(result) for result in measured]})
+    kept = results.keep("overload", {"measurements": [as_json(result) for result in measured]}, began)
     for result in measured:
         picture = kept.with_name(f"{kept.stem}-{result.settings.rows_per_request}.png")
         plot(result, picture)

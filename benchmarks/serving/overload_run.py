@@ -201,11 +201,13 @@ def _queue_timeout_s(address: str, model: str) -> float:
 
 def _peak(connections: int, log: Log, seconds: float) -> ClosedLoop:
     answered = log.outcome == Outcome.OK
-    if not answered.any():
+    if not (per_s := log.per_s(seconds)):
         ends = ", ".join(f"{n:,} {Outcome(outcome).name}" for outcome, n in enumerate(np.bincount(log.outcome)) if n)
-        raise MeasurementError(f"no right answer with {connections} connections", note=ends or "nothing was sent")
+        raise MeasurementError(
+            f"no right answer with {connections} connections within {seconds:g} s", note=ends or "nothing was sent"
+        )
     p50_ms, p99_ms = np.percentile(1e3 * log.latency_s[answered], (50, 99)).tolist()
-    return ClosedLoop(connections, float(answered.sum()) / seconds, p50_ms, p99_ms)
+    return ClosedLoop(connections, per_s, p50_ms, p99_ms)
 
 
 def _class(result: Overload, priority: int, mask: NDArray[np.bool_]) -> PriorityResult:

@@ -119,7 +119,9 @@ def run(server: Running, settings: Settings) -> Soak:
     requests = load.with_answers(server.http, _requests(settings))
     seconds = min(5.0, settings.seconds / 5)
     log = load.closed_loop(server.http, requests, _PEAK_CONNECTIONS, seconds)
-    soak, stop = Soak(settings, float(np.sum(log.outcome == load.Outcome.OK)) / seconds), threading.Event()
+    if not (peak_per_s := log.per_s(seconds)):
+        raise MeasurementError(f"no right answer from {server.http} within {seconds:g} s")
+    soak, stop = Soak(settings, peak_per_s), threading.Event()
     with ThreadPoolExecutor(1) as pool, bar("soaking; Ctrl-C ends it early", settings.seconds) as shown:
         driving = pool.submit(_drive, server.http, requests, soak, stop)
         try:

@@ -31,6 +31,7 @@ _NARROW = 0.6  # of what has to be seen: then more rounds tell no more
 
 def main(options: argparse.Namespace) -> int:
     """Measure, judge and keep; return 0 if nothing has become slower."""
+    began = results.Began.now()
     commit = Checkout(layout.ROOT, Path()).commit()
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch, ExitStack() as opened:
         Path(scratch).chmod(0o755)  # root's server becomes somebody else
@@ -41,6 +42,8 @@ def main(options: argparse.Namespace) -> int:
         known, allowance = ({}, verdict.SLACK) if options.keep else verdict.kept()
         rounds = measure(sides, options.seconds, options.budget)
         found = verdict.judge(rounds["this"], rounds.get("other", []), known, allowance)
+    if options.against and not (known or options.keep):
+        print("! nothing is kept: only the other commit is compared", file=sys.stderr)
     findings = [finding for one in found for finding in one.findings]
     if not (known or options.against or options.keep):
         findings.append("there is nothing to compare with: --against COMMIT, or --keep at a commit that is good")
@@ -52,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
         "verdicts": [asdict(one) for one in found],
         "rounds": {name: [asdict(one) for one in by_round] for name, by_round in rounds.items()},
     }
-    record = results.write("speed", figures)
+    record = results.write("speed", figures, began)
     if options.keep and not findings:
         verdict.keep(found, rounds["this"], commit)
     if options.json:

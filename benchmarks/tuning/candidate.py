@@ -135,4 +135,4 @@ def _level(connections: int, log: Log, cpu_s: float, seconds: float) -> Level:
         return Level(connections, 0.0, float("inf"), float("inf"), float("inf"), len(right))
     p50_ms, p99_ms = np.percentile(1e3 * log.latency_s[right], (50, 99)).tolist()
     count = int(right.sum())
-    return Level(connections, count / seconds, p50_ms, p99_ms, 1e6 * cpu_s / count, len(right) - count)
+    return Level(connections, log.per_s(seconds), p50_ms, p99_ms, 1e6 * cpu_s / count, len(right) - count)

@@ -139,7 +139,7 @@ def test_a_server_that_is_never_right_is_not_overloaded(any_model: Site, brief: 
         requests[0], of=replace(requests[0].of, answers={"price": np.zeros((1, 1), np.float32)}), answer=b""
     )
     log = load.closed_loop(any_model.up.http, [other], 1, 0.1)
-    with pytest.raises(MeasurementError, match=r"no right answer with 1 connections\nNote: \d+ WRONG"):
+    with pytest.raises(MeasurementError, match=r"no right answer with 1 connections within 0.1 s\nNote: \d+ WRONG"):
         overload_run._peak(1, log, 0.1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import results
 from benchmarks.errors import MeasurementError
 from benchmarks.results import Began
+from contracts import layout
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +26,29 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.M
     assert origin["versions"]["wrk"] == "4.1.0" and origin["began"] <= origin["ended"]
     assert origin["commit"] is None or len(origin["commit"]) == 40
     assert origin["dirty"] in (True, False, None)
+
+
+def test_figures_are_of_the_commit_that_they_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour later somebody may have committed, or begun to change something."""
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
+
+    def git(*arguments: str) -> str:
+        named = ("-c", "user.name=n", "-c", "user.email=e@localhost", "-C", str(tmp_path))
+        return subprocess.run(["git", *named, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    first, began = git("rev-parse", "HEAD"), Began.now()
+    (tmp_path / "file").write_text("two")
+    git("commit", "-am", "two")
+    (tmp_path / "file").write_text("three")
+    origin = results.read(results.write("some", {}, began))["origin"]
+    assert (origin["commit"], origin["dirty"]) == (first, False)
+    origin = results.read(results.write("other", {}))["origin"]
+    assert (origin["commit"], origin["dirty"]) == (git("rev-parse", "HEAD"), True)
 
 
 def test_what_is_kept_leaves_the_summary_as_it_is(

@@ -171,3 +171,24 @@ def test_the_smallest_change_that_matters_is_what_one_says() -> None:
     }
     assert by_least == {0.01: {"worse"}, 0.05: {"the same"}}
     assert comparing.LEAST == 0.05
+
+
+def test_what_else_differs_is_told() -> None:
+    def told(graph: str, bodies: str, seconds: float, generator: str, settings: int, version: str) -> Result:
+        task = {"name": "small", "graph_sha256": graph, "bodies_sha256": bodies}
+        system = {"task": "small", "name": "a", "settings": {"workers": settings}, "versions": {"a": version}}
+        found = {"seconds": seconds, "generator": {"program": generator}, "tasks": [task], "systems": [system]}
+        return Result(Path("some.json"), "peers", {}, found, ())
+
+    before = told("g", "b", 3, "wrk 4", 2, "1.0")
+    assert not comparing.differences(before, before)
+    assert comparing.differences(before, told("h", "c", 1, "wrk 5", 1, "1.1")) == [
+        "seconds: 3 and 1",
+        'generator: {"program": "wrk 4"} and {"program": "wrk 5"}',
+        "the graph of small is another one",
+        "small is asked otherwise",
+        'small, a: versions: {"a": "1.0"} and {"a": "1.1"}',
+        'small, a: settings: {"workers": 2} and {"workers": 1}',
+    ]
+    older = Result(Path("some.json"), "peers", {}, {**before.told, "tasks": [], "systems": []}, ())
+    assert not comparing.differences(before, older), "what one does not say is no difference"

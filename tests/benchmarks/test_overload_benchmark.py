@@ -147,6 +147,17 @@ def planted(changes: dict[str, tuple[float, float, object]]) -> overload_run.Ove
     return overload_run.Overload(settings, peaks, 1.0, (Request(b"", request),), log, ())
 
 
+def test_what_was_answered_when_the_time_was_over_is_no_throughput() -> None:
+    done_s = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 9.0, np.inf])
+    outcome = np.array([Outcome.OK, Outcome.WRONG, *[Outcome.OK] * 4, Outcome.FAILED], np.uint8)
+    zeros = np.zeros(len(done_s))
+    log = load.Log(zeros, zeros, done_s, outcome, zeros.astype(np.intp), connections=7, cpu_s=0)
+    assert log.per_s(2) == 3 / 2
+    assert overload_run._peak(7, log, 2).per_s == 3 / 2
+    with pytest.raises(MeasurementError, match=r"within 0\.1 s\nNote: 5 OK, 1 WRONG, 1 FAILED"):
+        overload_run._peak(7, log, 0.1)
+
+
 BEGIN, END = overload_run.BEFORE_S, overload_run.BEFORE_S + 10
 
 

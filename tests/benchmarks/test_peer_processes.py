@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from benchmarks.peers.process import Tree
+from benchmarks.peers.process import Tree, guarded
+from contracts import layout
 
 BUSY = """
 import os, sys, time
@@ -22,6 +23,21 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork():
     os.write(1, b"up\\n")
 time.sleep(100)
+"""
+
+# Starts one process with another below it, halts both, and says who they are.
+STARTER = f"""
+import subprocess, sys, time
+from benchmarks.peers.process import Tree, guarded
+process = subprocess.Popen([sys.executable, "-c", {BUSY!r}], start_new_session=True)
+tree = Tree(process.pid)
+with guarded(tree):
+    while len(tree.processes()) < 2:
+        time.sleep(0.01)
+    tree.halt()
+    print(*(one.pid for one in tree.processes()), flush=True)
+    sys.stdin.read()
+tree.end()
 """
 
 
@@ -73,6 +89,30 @@ def test_what_does_not_end_when_it_is_told_to_is_killed_also_below_and_halted(mo
     process.wait(10)
     process.stdout.close()
     assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
+
+
+def test_nothing_is_left_of_what_was_halted_by_a_benchmark_that_is_killed() -> None:
+    command = [sys.executable, "-c", STARTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=layout.ROOT) as starter:
+        assert starter.stdout is not None
+        halted = [psutil.Process(int(pid)) for pid in starter.stdout.readline().split()]
+        assert len(halted) == 2 and all(process.is_running() for process in halted)
+        starter.kill()
+    _, left = psutil.wait_procs(halted, timeout=30)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def test_a_guard_ends_with_its_block_and_harms_nobody() -> None:
+    with started("import sys; sys.stdout.close(); import time; time.sleep(100)") as process:
+        me = psutil.Process()
+        before = {*me.children()}
+        with guarded(Tree(process.pid)):
+            [guard] = {*me.children()} - before
+        assert not guard.is_running()
+        assert process.poll() is None
+        process.kill()
 
 
 def test_a_process_that_is_gone_takes_nothing() -> None:

@@ -1,12 +1,13 @@
 """The peers: what is declared of them fits together, and what they serve is the release's graph, answered right."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,21 @@ from benchmarks.peers import command, names, process, run, search, task
 from benchmarks.peers.peer import PEERS, Peer
 from benchmarks.peers.run import Measured, System
 from benchmarks.peers.task import SHAPES
-from benchmarks.reporting import measurements
+from benchmarks.reporting import measurements, page
 from cli import progress
 from cli.installing import locks, tool_environments
 from contracts import golden, layout, manifest
 from tests.workspace import Workspace
 
+PROCESSES = (
+    ("fastapi-inline", "workers"),
+    ("fastapi-pool", "workers"),
+    ("litserve", "workers_per_device"),
+    ("litserve", "num_api_servers"),
+    ("bentoml", "workers"),
+    ("ray", "replicas"),
+    ("mlserver", "parallel_workers"),
+)
 ENVIRONMENTS = layout.ROOT / "configs" / "environments"
 
 
@@ -54,6 +64,15 @@ def test_the_settings_that_are_kept_are_among_those_that_are_searched() -> None:
         for name, settings in peers.items():
             assert settings.keys() == PEERS[name].space.keys()
             assert all(value in PEERS[name].space[setting] for setting, value in settings.items())
+
+
+def test_the_search_starts_with_a_process_a_core() -> None:
+    cores = len(os.sched_getaffinity(0))
+    found = {(name, PEERS[name].start[of]) for name, of in PROCESSES}
+    assert found == {(name, cores) for name, _ in PROCESSES}
+    for name, of in PROCESSES:
+        values = PEERS[name].space[of]
+        assert len({*values}) == len(values) and {1, 2} <= {*values}
 
 
 def one_round(per_s: float) -> Measured:
@@ -105,6 +124,74 @@ def test_of_a_run_that_was_stopped_the_whole_rounds_are_left() -> None:
     assert run.cut_to_whole_rounds(systems) == 2
     assert [{len(rounds) for rounds in each.found.values()} for each in (systems[0], systems[1])] == [{2}, {2}]
     assert run.cut_to_whole_rounds([system("a", 1, 0)]) == 0
+
+
+def planted_task(shape: task.Shape, scratch: Path) -> task.Task:
+    return task.Task(shape, scratch, scratch, "", ())
+
+
+def failing(error: BaseException | None, at: int) -> list[System]:
+    """Systems of which this project's raises the error in that round."""
+    count = iter(range(1000))
+
+    def ours(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        if error is not None and next(count) // 4 + 1 == at:  # a warm-up, and three numbers of connections
+            raise error
+        return one_round(1.0), {}
+
+    def others(connections: int, seconds: float) -> tuple[Measured, dict[int, int]]:
+        return one_round(2.0), {}
+
+    return [System(run.LIMIT, "limit", others, {}, (1, 16, 64)), System(run.OURS, "ours", ours, {}, (1, 16, 64))]
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (MeasurementError("a wrong answer"), None),
+        (SystemExit(143), SystemExit),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (AttributeError("a bug"), AttributeError),
+    ],
+)
+def test_whole_rounds_are_kept_whatever_ends_a_run(
+    error: BaseException, ends: type[BaseException] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    monkeypatch.setattr(command.released, "asked", lambda *_: None)
+    monkeypatch.setattr(command.wrk, "described", dict)
+    monkeypatch.setattr(task, "prepare", planted_task)
+    made = iter([failing(error, 3), failing(None, 0), failing(error, 1)])
+    monkeypatch.setattr(run, "serve", lambda *_: next(made))
+    models = ["small", "text", "table"]
+    options = argparse.Namespace(models=models, peers=[], rounds=4, seconds=1, search=False)
+    with pytest.raises(ends) if ends else nullcontext():
+        assert command.main(options) == 1
+    found = measurements.read(measurements.newest("peers"))
+    rounds = {one.task: len(one.rounds) for one in found.measurements}
+    if ends:
+        assert rounds == {"small": 2}
+    else:
+        assert rounds == {"small": 2, "text": 4}, "one model's failure costs no other"
+        assert [one["task"] for one in found.told["failed"]] == ["small", "table"]
+        assert "Small: the rest is left out: a wrong answer" in page.warnings(found)
+
+
+def test_what_was_searched_is_kept_without_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    monkeypatch.setattr(command.wrk, "described", dict)
+    monkeypatch.setattr(task, "prepare", planted_task)
+    monkeypatch.setattr(command, "SETTINGS", tmp_path / "settings.json")
+    monkeypatch.setattr(search, "search", lambda *_: ({"workers": 1}, [search.Try({"workers": 1}, 5.0, 1.0)]))
+    monkeypatch.setattr(run, "serve", lambda *_: failing(KeyboardInterrupt(), 1))
+    options = argparse.Namespace(models=["large"], peers=["litserve"], rounds=2, seconds=1, search=True)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(options)
+    assert "No round was whole, and what was searched alone is kept" in capsys.readouterr().err
+    [kept] = (tmp_path / "benchmarks").glob("peers-*.json")
+    assert [one["system"] for one in results.read(kept)["searches"]] == ["litserve"]
 
 
 def test_an_environment_that_lacks_something_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

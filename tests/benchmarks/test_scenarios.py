@@ -10,8 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,11 @@ from rich.console import Console
 
 from benchmarks.errors import MeasurementError
 from benchmarks.releases import child
-from benchmarks.scenarios import command, plan, recording, scenario, with_locust
+from benchmarks.scenarios import command, plan, recording, scenario, with_k6, with_locust
 from benchmarks.scenarios.plan import Call, Settings
 from benchmarks.scenarios.scenario import SCENARIOS, Scenario
 from benchmarks.scenarios.tally import Limits, Tally, findings, merged, outcome
+from cli.installing import tool_environments
 from contracts.golden import GoldenRequest
 from tests.benchmarks.conftest import Site
 
@@ -331,3 +336,49 @@ def test_k6_holds_what_it_is_asked_and_sees_wrong_answers(any_model: Site, tmp_p
     wrong = any_model.bench("scenario", "--rate", "400", "--model", "swapping", *common)
     assert wrong.returncode == 1
     assert outcomes(wrong)["all"]["errors"]["a wrong answer"] > 0
+
+
+@contextmanager
+def answering_badly() -> Iterator[str]:
+    """Answer with what cannot be read, or, asked for /never, not before the block ends."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/never":
+                over.wait()
+            with suppress(BrokenPipeError):  # who waited in vain is gone
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"no answer")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.slow  # k6 is downloaded on first use
+@pytest.mark.parametrize(("path", "error"), [("never", "refused, or no answer"), ("unreadable", "a wrong answer")])
+def test_k6_counts_what_never_comes_and_what_cannot_be_read(path: str, error: str, tmp_path: Path) -> None:
+    of = scenario.steady(10, 2)
+    body, idle, summary = tmp_path / "body", tmp_path / "idle", tmp_path / "summary.json"
+    body.write_bytes(b"{}")
+    idle.write_bytes(b'{"outputs":[]}')
+    with answering_badly() as url:
+        call = {"url": f"{url}/{path}", "priority": 0, "header_length": 2, "body": str(body), "idle": str(idle)}
+        told = {"calls": [{**call, "idle_header_length": 14}], "connections": 64, "classes": ["all"]}
+        (tmp_path / "plan.json").write_text(json.dumps({**asdict(of), **told, "summary": str(summary)}))
+        k6 = [tool_environments.programs("k6") / "k6", "run", "--quiet", "--no-usage-report"]
+        subprocess.run([*k6, "--env", f"PLAN={tmp_path / 'plan.json'}", with_k6.SCRIPT], check=False, timeout=60)
+    [found] = with_k6.outcomes(json.loads(summary.read_text()), of)
+    assert found.errors == {error: pytest.approx(20, abs=2)}

@@ -1,7 +1,9 @@
 """The gate sees 100 µs of every request, and takes neither noise nor 100 µs of every batch for them."""
 
+import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from tests.conftest import Workspace
 MODELS = layout.ROOT / "model_repository"
 IN_PROCESS_US, SERVED_MS, SERVED_US = 330.0, 1.2, 1100.0  # as on two cores
 PER_BATCH_US = 100 / 16  # what 100 µs of a batch of 16 are of a request
+# --against, --keep, whether something is kept, whether it is said.
+NOTHING_KEPT = [("HEAD", False, False, True), ("HEAD", False, True, False), ("HEAD", True, False, False)]
 
 
 def rounds(added_us: float = 0, seed: int = 0, count: int = 15, noise: float = 0.02) -> list[Round]:
@@ -81,6 +85,31 @@ def test_a_damaged_file_is_said(content: str, tmp_path: Path) -> None:
     (tmp_path / "speed.json").write_text(content)
     with pytest.raises(MeasurementError, match="is damaged"):
         verdict.kept(tmp_path / "speed.json")
+
+
+@pytest.mark.parametrize(("against", "keep", "kept", "said"), NOTHING_KEPT)
+def test_where_nothing_is_kept_it_is_said_what_is_compared(
+    against: str | None,
+    keep: bool,
+    kept: bool,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ARTIFACTS_DIR", str(tmp_path))
+    monkeypatch.setattr(verdict, "KEPT", tmp_path / "speed.json")
+    known = {one.name: one.now for one in verdict.judge(rounds(seed=2), [], {}, 1)} if kept else {}
+    monkeypatch.setattr(verdict, "kept", lambda: (known, verdict.SLACK))
+    monkeypatch.setattr(verdict, "keep", lambda *_: None)
+    monkeypatch.setattr(command, "checked_out", lambda _: nullcontext(layout.ROOT))
+    monkeypatch.setattr(command, "stand_in_side", lambda *_: nullcontext())
+    monkeypatch.setattr(
+        command, "measure", lambda *_: {"this": rounds(), **({"other": rounds(seed=1)} if against else {})}
+    )
+    options = argparse.Namespace(against=against, keep=keep, seconds=1, budget=1, json=True)
+    assert command.main(options) == 0
+    assert ("! nothing is kept: only the other commit is compared" in capsys.readouterr().err) == said
 
 
 def test_what_is_no_commit_is_said() -> None:

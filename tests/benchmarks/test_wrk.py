@@ -164,6 +164,24 @@ def test_what_is_no_right_answer_is_no_figure(
         generator.closed_loop(address, connections, 1)
 
 
+@pytest.mark.parametrize("body", [b"[1]", b"[[]]", b"[null]", b'{"y": 1}'])
+def test_what_a_server_of_lists_answers_beside_text_is_a_wrong_answer(body: bytes, tmp_path: Path) -> None:
+    generator = Generator(QUESTIONS, wire.LISTS, tmp_path / "requests")
+    with server(lambda _: ok(body)) as address, pytest.raises(MeasurementError, match="not an answer"):
+        generator.ask_once(address)
+
+
+def test_a_generator_that_does_not_end_is_a_failed_measurement(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stuck := tmp_path / "stuck").write_text("#!/bin/sh\nexec sleep 60\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr(generator, "_program", str(stuck))
+    monkeypatch.setattr(wrk, "_END_S", -0.8)
+    with pytest.raises(MeasurementError, match="did not end within"):
+        generator.closed_loop("127.0.0.1:1", 1, 1)
+
+
 def test_a_server_is_ready_when_it_answers_every_request_right(generator: Generator) -> None:
     told = "within 0 s\nNote: request 7 got an answer without the output 'y'"
     with (
