@@ -167,7 +167,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
         samples=samples if record.enabled else None,
     )
     keys = Keys(database)
-    parts = Parts(settings, access, brain, Catalog(brain, settings.triton.repository), _keeper(settings), keys)
+    parts = Parts(settings, access, brain, Catalog(brain, settings.triton.repository), _keeper(settings, stack), keys)
     raw = RawDoor(brain, Limits(most_bytes=limits.body_bytes, pause_s=limits.body_timeout_s))
     page = Page() if settings.page.enabled else None
     return Doors(brain, seen, raw, Authorize(brain), door.app(parts), page)
@@ -186,10 +186,12 @@ async def _access(settings: Settings, database: Database, stack: AsyncExitStack)
     return Access(ring, quotas, tokens, required=settings.keys.required)
 
 
-def _keeper(settings: Settings) -> idempotency.Keeper:
+def _keeper(settings: Settings, stack: AsyncExitStack) -> idempotency.Keeper:
     own, storage = settings.idempotency, settings.quota.storage.get_secret_value()
     if urllib.parse.urlsplit(storage).scheme.startswith("redis"):
-        return InRedis(storage, own.keep_s, settings.quota.wait_s)
+        shared = InRedis(storage, own.keep_s, settings.quota.wait_s)
+        stack.push_async_callback(shared.aclose)
+        return shared
     return idempotency.InMemory(own.keep_s, own.most_bytes)
 
 
