@@ -141,7 +141,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
     stack.callback(seen.close)
     url = settings.store.url.get_secret_value() if settings.store.url else None
     database = await stack.enter_async_context(Database(url, connections=2, wait_s=5.0))
-    access = await _access(settings, database, stack)
+    access = await _access(settings, database, seen.metrics, stack)
     behind = settings.triton
     made = [Upstream(Address.of(each), behind.connections, behind.connect_timeout_s) for each in behind.endpoints]
     endpoints = Endpoints(made, restart_s=behind.restart_s)
@@ -167,17 +167,18 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Doors:
         samples=samples if record.enabled else None,
     )
     keys = Keys(database)
-    parts = Parts(settings, access, brain, Catalog(brain, settings.triton.repository), _keeper(settings), keys)
+    parts = Parts(settings, access, brain, Catalog(brain, settings.triton.repository), _keeper(settings, stack), keys)
     raw = RawDoor(brain, Limits(most_bytes=limits.body_bytes, pause_s=limits.body_timeout_s))
     page = Page() if settings.page.enabled else None
     return Doors(brain, seen, raw, Authorize(brain), door.app(parts), page)
 
 
-async def _access(settings: Settings, database: Database, stack: AsyncExitStack) -> Access:
+async def _access(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> Access:
     refuse = settings.quota.when_gone == "refuse"
     storage = settings.quota.storage.get_secret_value()
-    quotas = Quotas(storage, wait_s=settings.quota.wait_s, refuse_when_gone=refuse)
-    ring = await stack.enter_async_context(Ring(Keys(database).all, settings.keys.refresh_s, settings.quota))
+    gone, stale = metrics.quota_storage_gone.inc, metrics.keys_stale.inc
+    quotas = Quotas(storage, wait_s=settings.quota.wait_s, refuse_when_gone=refuse, on_gone=gone)
+    ring = await stack.enter_async_context(Ring(Keys(database).all, settings.keys.refresh_s, settings.quota, stale))
     tokens = None
     if settings.oidc.issuer:
         known = Issuer(settings.oidc.issuer, settings.oidc.refresh_s)
@@ -186,10 +187,12 @@ async def _access(settings: Settings, database: Database, stack: AsyncExitStack)
     return Access(ring, quotas, tokens, required=settings.keys.required)
 
 
-def _keeper(settings: Settings) -> idempotency.Keeper:
+def _keeper(settings: Settings, stack: AsyncExitStack) -> idempotency.Keeper:
     own, storage = settings.idempotency, settings.quota.storage.get_secret_value()
     if urllib.parse.urlsplit(storage).scheme.startswith("redis"):
-        return InRedis(storage, own.keep_s, settings.quota.wait_s)
+        shared = InRedis(storage, own.keep_s, settings.quota.wait_s)
+        stack.push_async_callback(shared.aclose)
+        return shared
     return idempotency.InMemory(own.keep_s, own.most_bytes)
 
 

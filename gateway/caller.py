@@ -11,8 +11,8 @@ class Caller:
     """Whom a key or a token speaks for.
 
     Attributes:
-        key_id: The key's public id, which records and metrics name; None for a token of an issuer, or where no key is
-            asked for.
+        key_id: The key's public id, which records and metrics name; of an issuer's token `oidc:` and a hash of whom
+            it speaks for; None where no key is asked for.
         scopes: What it may do with which models.
         limits: How much it may ask.
         priority_most: The highest class that it may ask for; 1 is the highest there is, 3 the lowest.

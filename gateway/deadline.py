@@ -43,10 +43,6 @@ class Deadline:
         """What is left; below 0 once it has passed."""
         return self.at - time.monotonic()
 
-    def sooner(self, seconds: float) -> "Deadline":
-        """Return this one, or one so many seconds from now if that is sooner."""
-        return Deadline(min(self.at, time.monotonic() + seconds))
-
     @property
     def queue_us(self) -> int:
         """What Triton's queue is told: a request that waited longer is answered by nobody, at least 1 µs."""

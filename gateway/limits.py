@@ -80,7 +80,7 @@ class Limits(BaseModel):
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
-        """Its windows, the shortest first: what is refused by it has used up nothing of the others."""
+        """Its windows as they are counted, short, long, day: one that refuses leaves those after it alone."""
         return tuple(self._read())
 
     def _read(self) -> Iterator[Window]:

@@ -77,11 +77,6 @@ class Quotas:
         self._wait_s, self._refuse, self._on_gone, self._asked_again_at = wait_s, refuse_when_gone, on_gone, 0.0
         self._is_gone = False
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether several processes count together."""
-        return self._shared is not None
-
     async def take(self, caller: Caller, rows: int = 1) -> Standing:
         """Count a request of so many rows, in each window of the caller's limits.
 

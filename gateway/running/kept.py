@@ -25,14 +25,12 @@ class Kept:
 
     Attributes:
         on_end: Told of each process that has ended.
-        restarts: How often it was started again.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     pass_fds: Sequence[int] = ()
     on_end: Callable[[int], object] = lambda _: None
-    restarts: int = 0
     _process: "subprocess.Popen[bytes] | None" = None
     _ending: threading.Event = field(default_factory=threading.Event)
     _starting: "threading.RLock" = field(default_factory=threading.RLock)  # also by a signal that comes meanwhile
@@ -86,15 +84,6 @@ class Kept:
             if self._thread is not None:
                 self._thread.join(5)
 
-    def wait(self) -> int:
-        """Wait until it has ended for good; return its exit code."""
-        while True:
-            assert self._process is not None
-            code = self._process.wait()
-            if self._ending.is_set():
-                return code
-            time.sleep(0.05)
-
     def _keep(self) -> None:
         pause_s = 0.25
         while not self._ending.is_set():
@@ -111,7 +100,6 @@ class Kept:
             with self._starting:  # who stops it meanwhile stops this one
                 if self._ending.is_set():
                     return
-                self.restarts += 1
                 self.begin()
 
 

@@ -52,6 +52,12 @@ class Metrics:
         self._keys = Counter("gateway_key_requests", "Requests by key", ("key",), **with_registry)
         self._key_rows = Counter("gateway_key_rows", "Inferences by key", ("key",), **with_registry)
         self._gone = Counter("gateway_callers_gone", "Callers that went away before the answer", _ARM, **with_registry)
+        self.quota_storage_gone = Counter(
+            "gateway_quota_storage_gone", "Requests counted, or refused, without the quotas' storage", **with_registry
+        )
+        self.keys_stale = Counter(
+            "gateway_keys_stale", "Failures to read the keys: those read last stay", **with_registry
+        )
         self.gauges = Gauges(self.registry)
         self._children: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._named: dict[str, tuple[Counter, Counter]] = {}

@@ -169,7 +169,7 @@ class Admin(Section):
     url: str | None = Field(
         default=None, description="as in https://gateway.example.org; none: the store is asked itself"
     )
-    key: SecretStr | None = Field(default=None, description="one with the scope admin:keys")
+    key: SecretStr | None = Field(default=None, description="one with the scope keys:admin")
 
 
 class Settings(BaseSettings):

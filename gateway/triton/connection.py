@@ -77,6 +77,11 @@ class Connection(asyncio.Protocol):
         """Whether the last request and its answer are over, and both sides keep it open."""
         return self.complete and self._sent and self.is_open
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of the last request has gone: what is asked by half of one is computed by nobody."""
+        return self._sent
+
     async def ask(self, head: bytes, body: Body, deadline: float) -> int:
         """Send a request; the status of its answer, whose headers are there then, and of its body what has come.
 

@@ -105,7 +105,7 @@ class Upstream:
 
     Attributes:
         in_flight: Requests under way.
-        unwanted: Requests that it computes although nobody waits any more.
+        unwanted: Requests that it has all of, and computes although nobody waits any more.
     """
 
     def __init__(self, address: Address, most: int = MOST_CONNECTIONS, connect_s: float = CONNECT_S) -> None:
@@ -184,7 +184,7 @@ class Upstream:
                 error.was_kept = connection is not None and connection.used > 1
                 error.was_sent = connection is not None
             elif connection is not None and connection.used:
-                self.unwanted += 1
+                self.unwanted += connection.is_sent
             self._leave()
             raise
         return Answer(self, connection, deadline, asked_at)
@@ -193,7 +193,7 @@ class Upstream:
         """Keep a connection for the next request, or close it where its answer was not read to the end."""
         self._leave()
         if not connection.is_reusable:
-            self.unwanted += not connection.complete
+            self.unwanted += connection.is_sent and not connection.complete
             connection.close()
             return
         connection.clear()

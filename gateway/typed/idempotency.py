@@ -5,22 +5,30 @@ another body is refused (422). Only answers with a status of 200 are kept: what 
 kept in memory, or in Redis for several processes.
 """
 
+import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgpack  # type: ignore[import-untyped]  # has no types
 from redis import asyncio as redis
+from redis.asyncio import BlockingConnectionPool
 
 from gateway.refusals import IN_PROGRESS, MALFORMED, REUSED
 
 HEADER, REPLAYED = "idempotency-key", "idempotency-replayed"
 _MOST_CHARACTERS = 255
+_CONNECTIONS = 16  # to Redis
 _CLAIM_S = 330.0  # longer than any deadline: whose process ends without a word blocks it no longer
+# Deletes a place that is still of who took it.
+_DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_T = TypeVar("_T")
+_under_way: set[asyncio.Task[Any]] = set()
 log = logging.getLogger("gateway.typed")
 
 
@@ -31,11 +39,13 @@ class Kept:
     Attributes:
         fingerprint: SHA-256 of the request's body.
         body: None: it is on its way.
+        token: Of who took the place, and of nobody else.
     """
 
     fingerprint: bytes
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    token: bytes = b""
 
 
 class Keeper(Protocol):
@@ -47,8 +57,8 @@ class Keeper(Protocol):
     async def put(self, name: str, kept: Kept) -> None:
         """Keep an answer in its place."""
 
-    async def drop(self, name: str) -> None:
-        """Give a place back."""
+    async def drop(self, name: str, kept: Kept) -> None:
+        """Give a place back, unless it is another's by now."""
 
 
 class InMemory:
@@ -70,10 +80,10 @@ class InMemory:
         """As of Keeper."""
         self._set(name, kept, self._keep_s)
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str, kept: Kept) -> None:
         """As of Keeper."""
-        if (found := self._kept.pop(name, None)) is not None:
-            self._size -= len(found[0].body or b"")
+        if (found := self._kept.get(name)) is not None and found[0] == kept:
+            del self._kept[name]  # a place has no size
 
     def _set(self, name: str, kept: Kept, seconds: float) -> None:
         if (before := self._kept.pop(name, None)) is not None:
@@ -89,8 +99,15 @@ class InRedis:
     """Answers of all processes. Where Redis is gone, a request is answered as if it had no key."""
 
     def __init__(self, url: str, keep_s: float, wait_s: float = 1.0) -> None:
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=wait_s, socket_connect_timeout=wait_s)
+        wait = {"timeout": wait_s, "socket_timeout": wait_s, "socket_connect_timeout": wait_s}
+        # Bounded: redis-py's own pool opens a connection for each of a thousand requests at once.
+        pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, **wait)
+        self._redis: Any = redis.Redis.from_pool(pool)
         self._keep_s = keep_s
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
 
     async def claim(self, name: str, kept: Kept) -> Kept | None:
         """As of Keeper."""
@@ -101,7 +118,8 @@ class InRedis:
         except (redis.RedisError, OSError) as error:
             log.warning("idempotency: Redis is gone: %s", type(error).__name__)
             return None
-        return _unpacked(found) if found else None
+        there = _unpacked(found) if found else None
+        return None if there == kept else there  # its own: sent again by the client, as the answer was late
 
     async def put(self, name: str, kept: Kept) -> None:
         """As of Keeper."""
@@ -110,10 +128,10 @@ class InRedis:
         except (redis.RedisError, OSError) as error:
             log.warning("idempotency: an answer was not kept: %s", type(error).__name__)
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str, kept: Kept) -> None:
         """As of Keeper."""
         try:
-            await self._redis.delete(name)
+            await self._redis.eval(_DROP, 1, name, _packed(kept))
         except (redis.RedisError, OSError) as error:
             log.warning("idempotency: a place was not given back: %s", type(error).__name__)
 
@@ -122,22 +140,26 @@ class InRedis:
 class Place:
     """Where the answer to a request with a key belongs, or already is.
 
+    A caller that goes meanwhile disturbs neither: else its own next try would find a request under way, for minutes.
+
     Attributes:
+        claim: What holds the place.
         answer: Of the first one; None: this is the first.
     """
 
     keeper: Keeper
     name: str
-    fingerprint: bytes
+    claim: Kept
     answer: Kept | None = None
 
     async def keep(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Keep the answer."""
-        await self.keeper.put(self.name, Kept(self.fingerprint, body, dict(headers)))
+        kept = Kept(self.claim.fingerprint, body, dict(headers))
+        await asyncio.shield(_begun(self.keeper.put(self.name, kept)))
 
     async def give_back(self) -> None:
         """Let another try be a first one."""
-        await self.keeper.drop(self.name)
+        await asyncio.shield(_begun(self.keeper.drop(self.name, self.claim)))
 
 
 async def place(keeper: Keeper, key: str, caller_id: str | None, path: str, body: bytes) -> Place:
@@ -150,19 +172,32 @@ async def place(keeper: Keeper, key: str, caller_id: str | None, path: str, body
         raise MALFORMED(f"{HEADER} is 1 to {_MOST_CHARACTERS} printable characters")
     whole = "\n".join((caller_id or "", path, key))
     name = f"gateway/idempotency/{hashlib.sha256(whole.encode()).hexdigest()}"
-    fingerprint = hashlib.sha256(body).digest()
-    there = await keeper.claim(name, Kept(fingerprint))
+    claim = Kept(hashlib.sha256(body).digest(), token=os.urandom(8))
+    claiming = _begun(keeper.claim(name, claim))
+    try:
+        there = await asyncio.shield(claiming)
+    except asyncio.CancelledError:  # its caller has gone; the place may be taken only now
+        claiming.add_done_callback(lambda _: _begun(keeper.drop(name, claim)))
+        raise
     if there is None:
-        return Place(keeper, name, fingerprint)
-    if there.fingerprint != fingerprint:
+        return Place(keeper, name, claim)
+    if there.fingerprint != claim.fingerprint:
         raise REUSED("the request that came with it first had another body")
     if there.body is None:
         raise IN_PROGRESS("the first request with this Idempotency-Key has no answer yet", retry_after_s=1.0)
-    return Place(keeper, name, fingerprint, there)
+    return Place(keeper, name, claim, there)
+
+
+def _begun(what: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """Begin it, whoever waits for its end; the loop itself holds tasks only weakly."""
+    task = asyncio.get_running_loop().create_task(what)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return task
 
 
 def _packed(kept: Kept) -> bytes:
-    return bytes(msgpack.packb([kept.fingerprint, kept.body, dict(kept.headers)]))
+    return bytes(msgpack.packb([kept.fingerprint, kept.body, dict(kept.headers), kept.token]))
 
 
 def _unpacked(packed: bytes) -> Kept:

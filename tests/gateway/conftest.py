@@ -1,4 +1,4 @@
-"""Real Tritons for the whole session: what kills one starts its own."""
+"""Real Tritons and a Redis for the whole session: what kills one starts its own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from tests.gateway import tritons, typed_models, whole
 from tests.gateway.tritons import Running
 from tests.gateway.whole import Whole
+from tests.redis_server import RedisServer, serving
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,9 @@ def gateway(typed_triton: Running, tmp_path_factory: pytest.TempPathFactory) -> 
     typed_models.releases(folder / "releases")
     with whole.up(folder, typed_triton.address) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -12,9 +12,11 @@ from gateway.access.access import Access
 from gateway.access.quotas import Quotas
 from gateway.access.ring import Ring
 from gateway.access.scopes import Scope
+from gateway.app import build
 from gateway.caller import Caller
 from gateway.errors import KeysError, Refusal
 from gateway.limits import Limits
+from gateway.settings.schema import Settings
 from store.database import Database
 from store.keys import Key, Keys
 from store.migrations import migrating
@@ -307,3 +309,31 @@ def test_a_redis_that_is_gone_costs_no_request_or_all_as_is_set(redis_server: Re
 
 async def nobody() -> Sequence[Key]:
     return []
+
+
+def test_what_is_gone_is_counted_where_operators_look(redis_server: RedisServer, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    settings = Settings.model_validate(
+        {"store": {"url": url}, "quota": {"storage": redis_server.url, "wait_s": 0.1}, "keys": {"refresh_s": 0.05},
+         "record": {"spool": tmp_path / "spool"}}
+    )  # fmt: skip
+    asker = Caller("00000012", "shop", (), Limits(requests_long="5/hour"))
+
+    async def main() -> None:
+        async with Database(url) as database, build(settings) as gateway:
+            await migrating.prepare(database)
+            assert gateway.doors is not None
+            access, metrics = gateway.doors.brain.access, gateway.doors.seen.metrics
+            await access.spend(asker, "m", 1)
+            assert "gateway_quota_storage_gone_total 0.0" in metrics.text().decode()
+            with redis_server.stopped():
+                await access.spend(asker, "m", 1)
+            assert "gateway_quota_storage_gone_total 1.0" in metrics.text().decode()
+            await asyncio.sleep(0.3)
+            assert "gateway_keys_stale_total 0.0" in metrics.text().decode()
+            async with database.writing() as connection:
+                await connection.exec_driver_sql("DROP TABLE keys")
+            await asyncio.sleep(0.3)
+            assert "gateway_keys_stale_total 0.0" not in metrics.text().decode()
+
+    asyncio.run(main())

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.errors import BrokenError
+from gateway.errors import BrokenError, LateError, Refusal
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
 from tests.gateway.tritons import Running
@@ -71,6 +71,25 @@ def test_a_reader_that_went_away_leaves_nothing_behind() -> None:
             await asyncio.sleep(0.4)  # the first one's deadline passes
             assert await last.read() == b"2" * 30_000
         assert upstream.in_flight == 0
+
+    with_server(serve, use)
+
+
+@pytest.mark.parametrize(("pieces", "unwanted"), [(1, 0), (2, 1)])
+def test_half_a_request_is_computed_by_nobody(pieces: int, unwanted: int) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 100
+        if pieces == 1:
+            raise Refusal(400, "malformed", "It ends in the middle", "of a tensor")
+        yield b"x" * 100
+
+    async def use(upstream: Upstream) -> None:
+        with pytest.raises((Refusal, LateError)):
+            await upstream.infer("/v2", {"Content-Length": "200"}, body(), time.monotonic() + 0.2)
+        assert (upstream.in_flight, upstream.unwanted) == (0, unwanted)
 
     with_server(serve, use)
 
