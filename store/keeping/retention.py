@@ -102,7 +102,9 @@ def _asked(policy: Policy, now: int) -> dict[str, tuple[Any, Select[Any]]]:
     ):
         days = getattr(policy, name)
         if days is not None:
-            found[name] = table, select(table.id).where(at < now - int(days * DAY_NS)).order_by(at)
+            old = select(table.id).where(at < now - int(days * DAY_NS))
+            # No index has when events came: to sort them would read all of them for each chunk; the oldest lie first.
+            found[name] = table, old if table is schema.Event else old.order_by(at)
     if policy.usage is not None:
         day = schema.Usage.day
         found["usage"] = schema.Usage, select(day).where(day < day_of(now - int(policy.usage * DAY_NS)))
