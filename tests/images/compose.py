@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from contracts import layout
-from tests.images import debian, podman
+from tests.images import build, debian, podman
 from tests.tracked import tracked
 
 PACKAGES = "podman-compose catatonit"
@@ -76,15 +76,17 @@ class Project:
 
     def run(self, *arguments: str, timeout_s: float = 540) -> "subprocess.CompletedProcess[str]":
         """`docker compose ARGUMENTS`."""
-        return subprocess.run(
-            [*self._words, *arguments],
-            env=dict(self._environment),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        # Whoever else builds here takes an unfinished build for one that was left behind.
+        with build.alone() if "--build" in arguments else nullcontext():
+            return subprocess.run(
+                [*self._words, *arguments],
+                env=dict(self._environment),
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
 
     def container(self, service: str) -> str:
         """The name of the container of a service."""
