@@ -28,7 +28,6 @@ from store.writing import state
 from store.writing.state import State
 
 MODEL = "sum"
-_LOOK_S = 0.5
 _CATCH_UP_S = 600.0  # for the records that waited for the database
 _CONFIG = f"""
 backend: "python"
@@ -60,6 +59,7 @@ class Settings:
         kills: Of the database, spread evenly over the requests.
         away_s: That it is gone, each time.
         limit: Of growth from the second quarter of the requests to the last, a share.
+        look_s: Between two looks at the memory.
     """
 
     requests: int = 1_000_000
@@ -67,6 +67,7 @@ class Settings:
     away_s: float = 5.0
     connections: int = 16
     limit: float = 0.05
+    look_s: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ async def _watch(soak: Soak, gateway: Gateway, began: float, shown: Bar) -> None
             answered, written = soak.load.answered, state.read(gateway.spool).written
             soak.samples.append(Sample(time.monotonic() - began, answered, written, *sizes))
             shown.reach(answered)
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(soak.settings.look_s)
 
 
 async def _kill(soak: Soak, server: PostgreSQL, began: float, shown: Bar) -> None:

@@ -82,7 +82,7 @@ def test_a_mixture_has_every_kind_in_its_share() -> None:
 @pytest.mark.heavy
 def test_a_short_soak_holds_while_the_database_is_killed() -> None:
     """All of it but its length, for which memory is too young."""
-    soak = soak_run.run(Settings(requests=3000, kills=1, away_s=1.0, connections=8, limit=1.0))
+    soak = soak_run.run(Settings(requests=3000, kills=1, away_s=1.0, connections=8, limit=1.0, look_s=0.02))
     assert soak.findings == []
     assert soak.load.answers[("raw", 200)] == soak.stored.requests[("raw", 200)] == 2640
     assert soak.outages[0].away_s > 1.0
