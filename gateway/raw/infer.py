@@ -170,6 +170,8 @@ async def _stream(answer: Answer, admitted: Admitted, headers: dict[str, str], s
             raise
         detail = "the server behind the gateway began an answer, and broke off"
         raise Refusal(502, "bad-answer", "The server gave no answer", detail) from error
+    if not begun:
+        raise Refusal(502, "bad-answer", "The server gave no answer", "the server behind the gateway answered nothing")
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -175,14 +175,17 @@ def test_pipelined_requests_get_their_answers_in_order(door: Gateway) -> None:
 
 def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(door: Gateway) -> None:
     """The port's socket is one that names no protocol, as workers share it: asyncio leaves TCP_NODELAY out then."""
+    refused = b"GET /v2/models/none HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gk_all\r\n\r\n"  # told in two pieces
     with socket.create_connection(("127.0.0.1", door.port), 5) as connection:
         took_s = []
         for _ in range(20):
-            began = time.monotonic()
-            connection.sendall(_WHOLE)
-            read_answer(connection)
+            began, said = time.monotonic(), b""
+            connection.sendall(refused)
+            while not said.endswith(b"}"):
+                said += connection.recv(65536)
             took_s.append(time.monotonic() - began)
-    assert sorted(took_s)[10] < 0.03, took_s  # 0.04 and more
+    # A busy machine slows some of them; waiting for acknowledgements, all but the first few, to 0.04 and more.
+    assert min(took_s[10:]) < 0.03, took_s
 
 
 def test_too_many_connections_are_told_to_come_back(door: Gateway) -> None:
