@@ -78,9 +78,15 @@ class Whole:
         return self._keys[name]
 
     def _known(self, key: str) -> str:
-        deadline = time.monotonic() + 10
-        while self.ask("GET", "/v1/models", key=key).status == 401:
+        """Wait until every worker has read the key: each reads by itself, and any of them may be asked."""
+        deadline, known = time.monotonic() + 20, 0
+        enough = 1 if self.environment.get("GATEWAY_LISTEN__WORKERS", "1") == "1" else 20  # in a row
+        while known < enough:
+            if self.ask("GET", "/v1/models", key=key).status != 401:
+                known += 1
+                continue
             assert time.monotonic() < deadline
+            known = 0
             time.sleep(0.03)
         return key
 
