@@ -4,7 +4,6 @@ A process each, because a step may hang, end in a segmentation fault, or leave a
 shall not begin with.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,9 +13,8 @@ from pathlib import Path
 
 from benchmarks.gpu_day import day, needs
 from benchmarks.gpu_day.record import Record, SkippedError
+from cli import children
 from contracts.errors import ProjectError
-
-_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def main(folder: Path, name: str, run: str, *wanted: str) -> int:
@@ -47,7 +45,7 @@ def main(folder: Path, name: str, run: str, *wanted: str) -> int:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever it was started with: this is how it is ended
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)  # nothing goes on after a day that was killed
+    children.end_with_parent(signal.SIGINT)  # nothing goes on after a day that was killed
     try:
         sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from cli import children
 from deploy.devices import chosen, driver, fit, plans
 from deploy.errors import AlreadyRunningError, RepositoryError, SettingsError, StartError
 from deploy.layers import layer
@@ -220,7 +221,7 @@ def stop(server: Server) -> None:
 
     Ctrl-C has no effect meanwhile: an impatient second one would leave the server behind.
     """
-    with _undisturbed():
+    with children.undisturbed():
         server.update(phase="stopping")
         clean_up(server)
         server.private.remove()
@@ -241,7 +242,7 @@ def clean_up(server: Server) -> None:
 
 def take_down(up: Running) -> None:
     """Stop a server that another process keeps, as `stop` does, and that process with it."""
-    with _undisturbed():
+    with children.undisturbed():
         supervisor = state.process(up.supervisor)
         if supervisor is not None:
             with suppress(psutil.NoSuchProcess):
@@ -384,17 +385,3 @@ def _or_nothing(settings: Settings, groups: list[LeftOut]) -> list[LeftOut]:
     if released.names(groups) >= {path.parent.name for path in settings.repository.glob("*/config.pbtxt")}:
         raise StartError("\n  ".join(["nothing is left to serve:", *map(str, groups)]), hint=SEE_LOG)
     return groups
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

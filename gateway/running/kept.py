@@ -1,6 +1,5 @@
 """Processes beside this one, started again when they end, and stopped with it."""
 
-import ctypes
 import logging
 import os
 import signal
@@ -11,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from cli import children
 from contracts import layout
 
 _LONGEST_PAUSE_S, _STEADY_S = 30.0, 60.0
-_SET_PDEATHSIG = 1  # <sys/prctl.h>
-_LIBC = ctypes.CDLL(None)
 log = logging.getLogger("gateway.running")
 
 
@@ -72,7 +70,7 @@ class Kept:
 
     def stop(self, wait_s: float) -> None:
         """Stop it, by SIGKILL if it does not end in time. Meanwhile signals have no effect on us: it would be left."""
-        with _undisturbed():
+        with children.undisturbed():
             if not self._ending.is_set():  # else it was told: a second time would be impatience
                 self.signal(signal.SIGTERM)
             assert self._process is not None
@@ -115,25 +113,11 @@ def beside(command: Sequence[str], environment: Mapping[str, str], stop_s: float
 
 
 def _ends_with(parent: int) -> Callable[[], None]:
-    """Have the kernel end a process with the one that starts it, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    """End a process with the one that starts it."""
 
     def in_child() -> None:
-        _LIBC.prctl(_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        children.end_with_parent(signal.SIGTERM)
         if os.getppid() != parent:  # it has ended already
             os._exit(1)
 
     return in_child
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

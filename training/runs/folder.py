@@ -1,6 +1,5 @@
 """The folder of a run, `artifacts/checkpoints/FAMILY/TIME`: new or gone on with, and one process's at a time."""
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -9,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cli import children
 from contracts import layout
 from training.errors import TrainingError
 
-_SET_PDEATHSIG = 1  # <sys/prctl.h>
 # What is handed down to the processes that this one starts, to train together with: its folder, and who it is.
 _HANDED_DOWN, _BY = "TRAINING_RUN_FOLDER", "TRAINING_RUN_PROCESS"
 
@@ -30,7 +29,7 @@ def held(family: str, gone_on_with: Path | None = None) -> Iterator[Path]:
     handed = os.environ.get(_HANDED_DOWN)
     if handed and os.environ.get("LOCAL_RANK", "0") != "0":  # the process that started this one holds it
         # It may be killed while this one still looks for it, which it would do for half an hour.
-        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        children.end_with_parent(signal.SIGKILL)
         if str(os.getppid()) != os.environ.get(_BY):  # or have ended before this one got here
             raise TrainingError("the process that this one was to train together with has ended")
         yield Path(handed)
