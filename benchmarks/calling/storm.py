@@ -131,12 +131,14 @@ def table(storms: Sequence[StormResult], what: str) -> Table:
 async def _round(
     url: str, requests: Sequence[GoldenRequest], load: _Load, seconds: float
 ) -> tuple[float, float, float]:
-    """Count successes and failures per second, and how often those that failed were sent."""
-    begin, turn = time.monotonic() + _WARM_UP_S, itertools.cycle(requests)
-    seen: Counter[str] = Counter()
+    """Count successes and failures per second, and how often those that failed were sent.
+
+    What ends within the time counts, whenever it was begun: with retries, in a storm, a request may outlast it.
+    """
+    turn, seen = itertools.cycle(requests), Counter[str]()
 
     async def call(client: AsyncClient) -> None:
-        while (now := time.monotonic()) < begin + seconds:
+        while time.monotonic() < end:
             request = next(turn)
             try:
                 answer = await client.infer(request.model, request.inputs, outputs=[*request.answers])
@@ -146,10 +148,11 @@ async def _round(
             except ClientError as error:
                 found, attempts = "failed", error.attempts
                 await asyncio.sleep(0)  # one that ends at once lets the others go on
-            if now >= begin:
+            if end - seconds <= time.monotonic() < end:
                 seen.update({found: 1, "attempts": attempts})
 
     made = [AsyncClient(url, timeout_s=_TIMEOUT_S, retry=load.retry) for _ in range(load.clients)]
+    end = time.monotonic() + _WARM_UP_S + seconds
     try:
         await asyncio.gather(*(call(client) for client in made for _ in range(load.callers_each)))
     finally:

@@ -9,6 +9,7 @@ another model concerns it. A step that no other model of the release needs is no
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,8 +80,13 @@ def steps_of(model: Path) -> tuple[str, ...]:
 
 
 def run_in(repository: Path) -> dict[str, tuple[str, ...]]:
-    """Return {model of a private repository that runs steps itself: those steps}; none where we may not look."""
-    return {folder.name: steps for folder in repository.glob("*") if (steps := steps_of(folder))}
+    """Return {model of a private repository that runs steps itself: those steps}.
+
+    None where we may not look, or while the repository is made anew.
+    """
+    with suppress(FileNotFoundError):
+        return {folder.name: steps for folder in repository.glob("*") if (steps := steps_of(folder))}
+    return {}
 
 
 def _in_order(ensemble: ModelConfig) -> Iterator[Any]:

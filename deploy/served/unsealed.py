@@ -13,16 +13,17 @@ from deploy.served import assemble
 def names(served: Path) -> list[str]:
     """List the models in a private repository that lie there unsealed; of a release from before bundles its network.
 
-    Nothing is known of them where this process may not look.
+    Nothing is known of them where this process may not look, or while the repository is made anew.
     """
     if not os.access(served, os.R_OK | os.X_OK):
         return []
     found = list[str]()
-    for config in sorted(served.glob(f"*/{model_config.FILE_NAME}")):
-        folder = config.parent
-        network = assemble.owner(folder)
-        if network is None or (network == folder.name and not _is_sealed(folder)):
-            found.append(folder.name)
+    with suppress(FileNotFoundError):
+        for config in sorted(served.glob(f"*/{model_config.FILE_NAME}")):
+            folder = config.parent
+            network = assemble.owner(folder)
+            if network is None or (network == folder.name and not _is_sealed(folder)):
+                found.append(folder.name)
     return found
 
 

@@ -147,8 +147,8 @@ def _below(head: str, steps: Mapping[str, tuple[str, ...]], seen: set[str]) -> I
 
 def _is_release(folder: Path) -> bool:
     kinds = (manifest.FILE_NAME, "*.onnx", "*.plan")
-    newest = folder / str(repository.versions(folder)[-1])
-    return any(next(newest.glob(kind), None) for kind in kinds)
+    newest = [folder / str(version) for version in repository.versions(folder)[-1:]]  # none: it was removed just now
+    return any(next(version.glob(kind), None) for version in newest for kind in kinds)
 
 
 def _failed(models: list[str], failed: Mapping[str, str]) -> LeftOut:
@@ -178,8 +178,10 @@ def _unreleased(root: Path, models: list[str], missing: Set[str], configs: Mappi
 
 
 def _links_to_nowhere(model: Path) -> list[Path]:
-    """List what would be versions of a model."""
-    return [path for path in sorted(model.iterdir()) if path.name.isdecimal() and not path.exists()]
+    """List what would be versions of a model; nothing of a model that was removed just now."""
+    with suppress(FileNotFoundError):
+        return [path for path in sorted(model.iterdir()) if path.name.isdecimal() and not path.exists()]
+    return []
 
 
 def _names_family(config: Any) -> bool:

@@ -165,7 +165,9 @@ def test_who_waits_for_a_crash_gets_no_port_and_no_key(sleeper: Workspace) -> No
     with taker(EVERYWHERE, ports[:2]) as stranger:
 
         def status() -> dict[str, object]:
-            return dict(json.loads(sleeper.run("deploy", "status", "--json").stdout))
+            done = sleeper.run("deploy", "status", "--json")
+            assert done.stdout, done.stderr
+            return dict(json.loads(done.stdout))
 
         wait_for(lambda: status()["ready"], 60)
         psutil.Process(int(str(status()["pid"]))).kill()

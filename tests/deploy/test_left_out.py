@@ -2,12 +2,14 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from deploy.errors import RepositoryError
-from deploy.served import missing
+from deploy.served import inside, missing, unsealed
+from deploy.served.private import PrivateDirectory
 from deploy.triton import checks, released
 from deploy.triton.arguments import tritonserver_command
 from deploy.triton.control import ModelVersion
@@ -137,6 +139,27 @@ def test_a_step_that_only_the_release_has_is_left_out_with_what_needs_it(tmp_pat
     assert set(group.models) == {"whole", "sealed"} and group.failed
     assert str(group) == "whole is not served: sealed: it crashed — python -m deploy reload whole"
     assert missing.left_out(root, served, None, {"network": "x"}) == released.left_out(root, None, {"network": "x"})
+
+
+def test_who_looks_while_the_servers_copy_is_made_anew_sees_what_there_is(tmp_path: Path) -> None:
+    """As `deploy status` does in the moment in which a server that crashed is started again."""
+    copy = PrivateDirectory(tmp_path, None)
+
+    def make_anew() -> None:
+        for _ in range(200):
+            copy.empty()
+            for name in ("one", "two", "three"):
+                write_model(copy.repository, name)
+
+    with ThreadPoolExecutor(1) as other:
+        made = other.submit(make_anew)
+        while not made.done():
+            out = missing.left_out(tmp_path / "root", copy.repository, None, {"one": "it hung"})
+            assert released.names(out) <= {"one"}
+            assert {*unsealed.names(copy.repository)} <= {"one", "two", "three"}
+            assert inside.run_in(copy.repository) == {}
+    made.result()
+    assert unsealed.names(copy.repository) == ["one", "three", "two"]
 
 
 def test_ensembles_above_come_behind_their_steps(tmp_path: Path) -> None:
