@@ -133,7 +133,8 @@ async def _round(
 ) -> tuple[float, float, float]:
     """Count successes and failures per second, and how often those that failed were sent.
 
-    What ends within the time counts, whenever it was begun: with retries, in a storm, a request may outlast it.
+    What ends within the time counts, whenever it was begun: with retries, in a storm, a request may outlast it. The
+    time begins when every client has its connection, and the queues have had a second to fill.
     """
     turn, seen = itertools.cycle(requests), Counter[str]()
 
@@ -152,8 +153,9 @@ async def _round(
                 seen.update({found: 1, "attempts": attempts})
 
     made = [AsyncClient(url, timeout_s=_TIMEOUT_S, retry=load.retry) for _ in range(load.clients)]
-    end = time.monotonic() + _WARM_UP_S + seconds
     try:
+        await asyncio.gather(*(client.live() for client in made))
+        end = time.monotonic() + _WARM_UP_S + seconds
         await asyncio.gather(*(call(client) for client in made for _ in range(load.callers_each)))
     finally:
         await asyncio.gather(*(client.close() for client in made))

@@ -1,7 +1,7 @@
 """What is left out of a server, also of what only its releases have: steps that git has no more, or that two share."""
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ def left_out(root: Path, served: Path, config_name: str | None, failed: Mapping[
 
 
 def _of_releases(
-    root: Path, served: Path, config_name: str | None, failed: Mapping[str, str], known: Set[str]
+    root: Path, served: Path, config_name: str | None, failed: Mapping[str, str], known: set[str]
 ) -> list[LeftOut]:
     if not os.access(served, os.R_OK | os.X_OK):
         return []

@@ -129,7 +129,7 @@ def test_the_new_client_is_slower_only_for_sure(interval: Interval, finding: str
 
 
 def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, examples: Path) -> None:
-    done = server.workspace.run_here("benchmarks", "storm", "--rounds", "1", "--seconds", "1")
+    done = server.workspace.run_here("benchmarks", "storm", "--rounds", "1", "--seconds", "2")
     found = summary(done)
     *few, without, with_retries = found["ways"]
     assert [way["in_flight"] for way in found["ways"]] == [8, 16, 32, 256, 256]
@@ -137,7 +137,7 @@ def test_a_storm_is_measured_with_and_without_retries(server: RunningServer, exa
     assert [way["failed_per_s"][0] for way in few] == [0, 0, 0]
     peak = max(way["succeeded_per_s"][0] for way in few)
     assert found["goodput_share"] == pytest.approx(with_retries["succeeded_per_s"][0] / peak)
-    # Whether the queues overflow in one second depends on the machine: how fast it sends, and how fast it answers.
+    # Whether the queues overflow in two seconds depends on the machine: how fast it sends, and how fast it answers.
     assert len(found["findings"]) == (found["goodput_share"] < 0.9) + (without["failed_per_s"][0] == 0)
     assert done.returncode == bool(found["findings"])
 
