@@ -54,4 +54,12 @@ class PublishError(ProjectError):
 
 
 class EntityError(ProjectError):
-    """What a caller gave is no such entity, or nothing is known of it that a model needs."""
+    """What a caller gave is no such entity, or nothing is known of it that a model needs.
+
+    Attributes:
+        entity: Which one, if it is one.
+        row: Of which row, from 0.
+    """
+
+    entity: str | None = None
+    row: int = 0

@@ -8,17 +8,17 @@ The rest lies in the tables of the release, or wherever another Source looks. Wh
 is asked of a feature server, where one is given: what that does not know comes from the tables, else is the default.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from clients.errors import InvalidInputError
 from clients.filling import features as messages
 from contracts import manifest
-from contracts.entities import filling, releases
+from contracts.entities import example, filling, releases
 from contracts.entities.declaration import Declaration, Entity
 from contracts.entities.filling import Filled, Question, Row
-from contracts.entities.tables import Found, Source
+from contracts.entities.tables import Found, Source, Tables
 from contracts.errors import EntityError
 
 
@@ -73,6 +73,14 @@ class _Declared(Generic[F]):
     def known(self) -> tuple[Entity, ...]:
         """What a caller gives."""
         return self.declaration.entities
+
+    def example(self, known: Mapping[str, Any]) -> Row | None:
+        """Return a row that could be asked; None where one would have to be guessed.
+
+        Args:
+            known: {input: its value} of a request that is right.
+        """
+        return example.row(self.declaration, self._source, known) if isinstance(self._source, Tables) else None
 
     def _online(self, questions: Sequence[Question]) -> list[Question]:
         return [question for question in questions if self.features is not None and question.lookup.view]

@@ -127,12 +127,12 @@ def _given(entity: Entity, rows: Sequence[Row]) -> _Column:
         if raw is None or raw == "":
             if entity.default is None:
                 told = f" ({entity.about})" if entity.about else ""
-                raise EntityError(f"{_where(number, rows)}{entity.name}{told} is missing")
+                raise _of(EntityError(f"{_where(number, rows)}{entity.name}{told} is missing"), entity, number)
             raw, is_default[number] = entity.default, True
         try:
             values.append(given.value(entity, raw))
         except EntityError as error:
-            raise EntityError(f"{_where(number, rows)}{error}") from error
+            raise _of(EntityError(f"{_where(number, rows)}{error}"), entity, number) from error
     known = np.ones(len(rows), bool)
     if entity.kind != "time":
         dtype = {"text": np.str_, "integer": np.int64, "number": np.float64}[entity.kind]
@@ -141,6 +141,11 @@ def _given(entity: Entity, rows: Sequence[Row]) -> _Column:
     seconds = np.array([int(time.astimezone(UTC).timestamp() // 1) for time in times], np.int64)
     texts = np.array([time.isoformat(timespec="seconds") for time in times])
     return _Column(seconds, known, is_default, texts if entity.dtype == TEXT else None)
+
+
+def _of(error: EntityError, entity: Entity, row: int) -> EntityError:
+    error.entity, error.row = entity.name, row
+    return error
 
 
 def _looked_up(lookup: Lookup, columns: Mapping[str, _Column], found: Found, rows: Sequence[Row]) -> dict[str, _Column]:

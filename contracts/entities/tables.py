@@ -79,6 +79,11 @@ class Tables:
             return nothing(lookup, len(next(iter(keys.values()), () if at is None else at)))
         return index.find(keys, at)
 
+    def keys(self, lookup: Lookup) -> Columns:
+        """Return the keys of a lookup that have a row, {column: [n]}; empty where there is no such table."""
+        index = self._indices.get(lookup.fills[0].name)
+        return {} if index is None else index.keys()
+
 
 class _Index:
     """A table, sorted by the key of a lookup and, within it, by time."""
@@ -121,6 +126,14 @@ class _Index:
             {name: values[rows] for name, (values, _) in self._fills.items()},
             {name: known & there[rows] for name, (_, there) in self._fills.items()},
         )
+
+    def keys(self) -> Columns:
+        """Return each key that has a row, {column: [n]}."""
+        number, found = np.unique(self._places // len(self._times)), dict[str, NDArray[Any]]()
+        for column, level in zip(reversed([*self._lookup.key]), reversed(self._levels), strict=True):
+            found[column] = level[number % len(level)]
+            number //= len(level)
+        return found
 
     def _numbered(self, keys: list[NDArray[Any]], rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return one number for each key, [rows], and whether all of its parts are known."""

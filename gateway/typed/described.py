@@ -72,7 +72,7 @@ def brief(listed: Listed) -> dict[str, Any]:
 
 def whole(listed: Listed) -> dict[str, Any]:
     """Return all that is known of a model."""
-    model = listed.signature.model
+    model, made = listed.signature.model, openapi.examples(listed)
     return {
         **brief(listed),
         "max_batch_size": model.max_batch_size,
@@ -91,7 +91,7 @@ def whole(listed: Listed) -> dict[str, Any]:
             for each in (listed.release.entities.known if listed.release.entities else ())
         ],
         "release": listed.release.described() or None,
-        "example": openapi.examples(listed).get("rows", (None, None))[0],
+        "example": next((made[form][0] for form in ("entities", "rows") if form in made), None),
     }
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import InvalidInputError
+from clients.filling.entities import Entities
+from contracts.errors import EntityError
 from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Brain
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
@@ -18,7 +20,7 @@ from gateway.outcome import Asked
 from gateway.refusals import BAD_ANSWER, MODEL_FAILED, OVERLOADED, REJECTED, Fault, FaultyInput
 from gateway.triton.models import Tensor
 from gateway.triton.upstream import Answer
-from gateway.typed import wire
+from gateway.typed import reading, wire
 from gateway.typed.known import values
 from gateway.typed.known.catalog import Listed
 from gateway.typed.reading import Given
@@ -160,13 +162,22 @@ def _filled(listed: Listed, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str
         filled = entities.fill(rows)
     except InvalidInputError as error:
         told = str(error).partition("\n")[0]
-        raise FaultyInput(told, [Fault("/entities", "see detail", "entities that are known")]) from error
+        raise FaultyInput(told, [_fault(error.__cause__, entities, rows)]) from error
     inputs = listed.signature.model.input
     arrays = {
         name: values.array(inputs[name], array.tolist(), batched=True) if array.dtype == np.object_ else array
         for name, array in filled.inputs.items()
     }
     return arrays, len(rows), [list(names) for names in filled.defaults]
+
+
+def _fault(why: BaseException | None, entities: Entities, rows: Sequence[Mapping[str, Any]]) -> Fault:
+    entity = next((e for e in entities.known if isinstance(why, EntityError) and e.name == why.entity), None)
+    if entity is None or not isinstance(why, EntityError):
+        return Fault("/entities", "what nothing is known of", "entities that are known")
+    return Fault(
+        f"/entities/{why.row}/{entity.name}", reading.shown(rows[why.row].get(entity.name)), reading.in_words(entity)
+    )
 
 
 async def _read(answer: Answer) -> Arrays:

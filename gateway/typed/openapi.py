@@ -108,7 +108,7 @@ def _predict(listed: Listed) -> dict[str, Any]:
         body["examples"] = {form: {"value": value} for form, (value, _) in made.items()}
     answer: dict[str, Any] = {"schema": _one_of(signature.answers)}
     if made:
-        answer["examples"] = {form: {"value": value} for form, (_, value) in made.items()}
+        answer["examples"] = {form: {"value": value} for form, (_, value) in made.items() if value is not None}
     return {
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {"200": {"description": "The answer", "content": {"application/json": answer}}},
@@ -160,7 +160,7 @@ def _one_of(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 
 
 def examples(listed: Listed) -> dict[str, tuple[Any, Any]]:
-    """Return {form: a request and its answer}, of the release's golden request."""
+    """Return {form: a request and its answer}, of the release's golden request; of entities no answer is known."""
     golden, model = listed.release.example, listed.signature.model
     if golden is None or golden.size_bytes > _MOST_EXAMPLE or not listed.signature.batched:
         return {}
@@ -173,10 +173,13 @@ def examples(listed: Listed) -> dict[str, tuple[Any, Any]]:
     rows = inference.rows_of(model.outputs, answers)
     columns = inference.columns_of(model.outputs, answers, batched=True)
     row = {name: column[0] for name, column in asked.items()}
-    return {
+    found = {
         "rows": ({"rows": [row]}, {**about, "rows": rows}),
         "inputs": ({"inputs": asked}, {**about, "outputs": columns}),
     }
+    if listed.release.entities and (known := listed.release.entities.example(row)):
+        found["entities"] = ({"entities": [known]}, None)
+    return found
 
 
 def _with_problems(operation: dict[str, Any]) -> None:

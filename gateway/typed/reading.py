@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from contracts.entities.declaration import Entity
 from gateway.deadline import Deadline
 from gateway.refusals import MALFORMED, SLOW, TOO_LARGE, UNSUPPORTED, Fault, FaultyInput
 from gateway.typed.known import values
@@ -82,7 +83,7 @@ def json_object(request: Request, content: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise MALFORMED(f"the body is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise MALFORMED(f"the body is {_shown(found)}, expected a JSON object")
+        raise MALFORMED(f"the body is {shown(found)}, expected a JSON object")
     return found
 
 
@@ -171,10 +172,10 @@ def _got(error: Any) -> str:
     if kind == "missing":
         return "nothing"
     if kind == "extra_forbidden":
-        return _shown(str(error["loc"][-1]))
+        return shown(str(error["loc"][-1]))
     if kind in ("too_long", "too_short") and isinstance(value, list):
         return f"{len(value):,}"
-    return _shown(value)
+    return shown(value)
 
 
 def _expected(error: Any, path: Sequence[int | str], signature: Signature | None) -> str:
@@ -200,14 +201,19 @@ def _of_entity(error: Any, path: Sequence[int | str], signature: Signature | Non
     entity = next((each for each in declared if each.name == path[-1]), None)
     if entity is None:
         return f"one of {', '.join(each.name for each in declared)}"
-    return (
-        f"one of {', '.join(entity.values)}"
-        if entity.values
-        else f"{entity.about or entity.name}: {_KINDS[entity.kind]}"
-    )
+    return in_words(entity)
 
 
-def _shown(value: object) -> str:
+def in_words(entity: Entity) -> str:
+    """Say what an entity may be."""
+    if entity.values:
+        return f"one of {', '.join(entity.values)}"
+    ends = (("at least", entity.at_least), ("at most", entity.at_most))
+    limits = [f"{word} {end:g}" for word, end in ends if end is not None]
+    return ", ".join([f"{entity.about or entity.name}: {_KINDS[entity.kind]}", *limits])
+
+
+def shown(value: object) -> str:
     """Show what was sent, cut short."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(str, value)) or 'nothing'}"[:_MOST_SHOWN]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts import manifest
-from contracts.entities import given, releases
+from contracts.entities import example, given, releases
 from contracts.entities.declaration import TEXT, AsOf, Declaration, Entity, Fill, Lookup
 from contracts.entities.filling import Filled, fill
 from contracts.entities.tables import Found, Tables
@@ -29,6 +29,25 @@ def filled(*changes: Mapping[str, object], declaration: Declaration = ENTITIES) 
 
 def sent(name: str, *changes: Mapping[str, object]) -> Any:
     return filled(*changes).inputs[name][:, 0].tolist()
+
+
+def test_an_example_has_what_a_request_had_and_keys_of_the_tables() -> None:
+    def made(known: Mapping[str, Any], *entities: Entity, **lookup: Any) -> Any:
+        declared = replace(ENTITIES, entities=(*ENTITIES.entities, *entities), **lookup)
+        return example.row(declared, Tables(declared, tables()), known)
+
+    asked = {"line": "B", "pier": "South", "departure": "2013-11-03T01:30:00-04:00", "tide": 2.0}
+    assert made(asked) == {name: asked[name] for name in ("line", "pier", "departure")}
+    assert filled(made(asked)).inputs["built"][0, 0] == 1980
+    assert made({"departure": ROW["departure"]}) == {**ROW, "pier": "North"}, "the first that the tables have"
+    assert made({"line": "A"}) is None, "a time would be guessed"
+    # Of a boat that is not sent, one with the line's other values is taken; where none has them, any that is whole.
+    boat, fills = Entity("boat", "text", sent=False), (Fill("metres"),)
+    found = Lookup("rota", {"line": "line", "boat": "boat"}, (Fill("since", dtype="int64"),))
+    known = {"departure": ROW["departure"], "pier": "North"}
+    declared = {"lookups": (found, replace(TIDES, fills=fills))}
+    assert made({**known, "line": "B"}, boat, **declared)["boat"] == "Ada"
+    assert made({**known, "line": "Z"}, boat, **declared)["line"] == "A"
 
 
 def test_a_row_of_entities_becomes_the_inputs_of_the_model() -> None:

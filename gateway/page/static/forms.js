@@ -64,7 +64,7 @@ function texts(model) {
 }
 
 function row(model, kind, fields) {
-  const example = model.example?.rows?.[0] ?? {};
+  const example = model.example?.[kind]?.[0] ?? {};
   const grid = make("div", { class: "grid" });
   const inputs = fields.map((field) => {
     const id = `field-${field.name}`;
@@ -77,7 +77,7 @@ function row(model, kind, fields) {
     return [field, input];
   });
   const values = () => Object.fromEntries(inputs.flatMap(([field, input]) => {
-    if (input.value === "" && (field.default !== null && field.default !== undefined || field.optional)) return [];
+    if (input.value === "" && (kind === "entities" || field.optional)) return [];
     return [[field.name, value(field, input.value)]];
   }));
   return { element: grid, ready: () => true, request: () => asJson(path(model, "predict"), { [kind]: [values()] }) };

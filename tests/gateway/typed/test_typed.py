@@ -116,8 +116,10 @@ def test_entities_are_filled_from_the_tables_of_the_release_that_serves(gateway:
         ({"pier": "West"}, "/entities/0/pier", "one of North, South"),
         ({"line": 5}, "/entities/0/line", "the letter on its bow: a text"),
         ({"boat": "Ada"}, "/entities/0/boat", "one of line, pier, departure, passengers"),
-        ({"departure": "soon"}, "/entities", "entities that are known"),
-        ({"passengers": 501}, "/entities", "entities that are known"),
+        ({"departure": "soon"}, "/entities/0/departure", "departure: a time, as text"),
+        ({"departure": ""}, "/entities/0/departure", "departure: a time, as text"),
+        ({"passengers": 501}, "/entities/0/passengers", "passengers: an integer, at least 0, at most 500"),
+        ({"departure": "2013-11-09T08:30"}, "/entities", "entities that are known"),
     ],
 )
 def test_what_is_no_entity_is_refused(changed: dict[str, Any], field: str, expected: str, gateway: Whole) -> None:
