@@ -20,7 +20,7 @@ from deploy.versions import choosing, family, reloading
 from deploy.versions.arm import put_up, take_away
 from tests.conftest import Workspace, wait_for
 from tests.deploy.test_switch import Load, of_release, publish, served, up
-from tests.deploy.test_upgrade import running
+from tests.deploy.upgrades import running
 
 __all__ = ["up"]  # a server over release 1 of `network`, its ensemble `whole` and their step `before`
 

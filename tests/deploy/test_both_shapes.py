@@ -21,7 +21,7 @@ from deploy.triton.state import Running
 from deploy.versions import arm, choosing, reloading
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.test_switch import Load, served
-from tests.deploy.test_upgrade import running
+from tests.deploy.upgrades import running
 from tests.small_releases import release_of
 from tests.tracked import MODEL_REPOSITORY
 from tests.workspace import PREPROCESS

@@ -21,7 +21,7 @@ from deploy.triton.control import Control
 from tests.conftest import Workspace, free_ports, port_options, wait_for
 from tests.deploy.test_arms import answers
 from tests.deploy.test_switch import Load, of_release, publish, served
-from tests.deploy.test_upgrade import running
+from tests.deploy.upgrades import running
 
 KILLS = int(os.environ.get("KILLS", 20))
 SEED = int(os.environ.get("KILL_SEED", 0)) or random.SystemRandom().randrange(1, 2**32)

@@ -17,7 +17,7 @@ from deploy.triton.environment import Triton
 from deploy.triton.settings import Settings
 from tests.conftest import FAMILY, Workspace, free_ports, port_options
 from tests.deploy.conftest import write_model
-from tests.deploy.test_upgrade import code
+from tests.deploy.upgrades import code
 from training import families
 
 

@@ -20,7 +20,7 @@ from deploy.triton.control import Control
 from deploy.triton.state import Running
 from deploy.versions import choosing, family, reloading
 from tests.conftest import Workspace, free_ports, port_options, wait_for
-from tests.deploy.test_upgrade import running
+from tests.deploy.upgrades import running
 from tests.small_releases import release_of
 
 CONNECTIONS = 16

@@ -9,7 +9,7 @@ import pytest
 from contracts import repository
 from tests.conftest import Workspace, port_options
 from tests.deploy.conftest import write_model
-from tests.deploy.test_upgrade import code, publish
+from tests.deploy.upgrades import code, publish
 
 
 def with_two_versions(root: Path, name: str = "scaler") -> Path:
