@@ -1,5 +1,6 @@
 """Spool to database: all of it, once, in both databases, and nothing stops for a record that is none."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from contracts import layout
+from store.database import Database
 from store.spool import Spool, segments
 from store.writing import state
+from store.writing.writer import Writer
 from tests.store.given import event, label, prediction
-from tests.store.records import asked, changed, written
+from tests.store.records import asked, changed, spooled, statements, written
 
 
 def test_every_kind_arrives_as_it_was(url: str, tmp_path: Path) -> None:
@@ -47,6 +50,19 @@ def test_what_is_there_twice_is_written_and_counted_once(url: str, tmp_path: Pat
     first.close(), again.close()
     assert (done := written(url, tmp_path / "spool").state).written == 2 and done.duplicates == 3
     assert sorted(asked(url, "SELECT key, requests, rows, failed FROM usage")) == [("", 1, 2, 0), ("web", 1, 2, 1)]
+
+
+def test_statements_are_no_longer_for_more_records(url: str, tmp_path: Path) -> None:
+    """A driver keeps those that it has prepared, and each number of rows is another one: a writer grew by them."""
+
+    async def longest(count: int) -> int:
+        folder = spooled(tmp_path / str(count), *(prediction(f"{count} {number}") for number in range(count)))
+        async with Database(url) as database:
+            with statements(database) as heard:
+                assert await Writer(database, folder).step() == count
+            return max(map(len, heard))
+
+    assert asyncio.run(longest(950)) == asyncio.run(longest(150)) > asyncio.run(longest(50))
 
 
 def test_a_record_that_no_table_can_hold_is_kept_apart_with_the_reason_and_stops_nothing(
