@@ -55,7 +55,7 @@ def read(path: Path, begin: int, most: int) -> Stretch:
         size = os.fstat(stream.fileno()).st_size
     found: list[Packed] = []
     at = damaged = 0
-    whole = begin + len(content) >= size
+    whole = len(content) < _CHUNK  # not by the size: since it was read, the other half of a record may have come
     while at < len(content) and len(found) < most:
         if (length := _record_at(content, at)) is not None:
             found.append(Packed(content[at + FRAME.size : at + length], begin + at + length))
@@ -65,7 +65,7 @@ def read(path: Path, begin: int, most: int) -> Stretch:
         if after is None:
             if not whole and at:
                 break  # its other half is in the next stretch
-            if not (complete or not whole):
+            if whole and not complete:
                 break  # it is being written
             after = len(content)
         damaged += 1

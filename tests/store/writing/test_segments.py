@@ -1,6 +1,7 @@
 """What is read of a segment, whatever was done to it: all whole records, and nothing else."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgpack
@@ -47,6 +48,28 @@ def test_half_a_record_is_waited_for_while_somebody_writes_and_passed_over_when_
     spool.close()
     stretch = read(path, 0, 100)
     assert (len(stretch.records), stretch.damaged, stretch.finished) == (2, 1, True)
+
+
+def test_a_record_that_is_read_as_it_is_written_is_whole_or_waited_for(tmp_path: Path) -> None:
+    """A file grows a page at a time: who reads meanwhile sees a part of a record."""
+    spool, count = Spool(tmp_path, segment_bytes=1 << 30), 600
+    spool.put({"id": 0})
+
+    def write() -> None:
+        for number in range(1, count):
+            spool.put({"id": number, "text": "x" * 200_000})
+        spool.close()
+
+    [path], begin, found, damaged, finished = segments(tmp_path), 0, 0, 0, False
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(write)
+        while not finished:
+            stretch = read(path, begin, 10**6)
+            begin, finished = stretch.end, stretch.finished
+            found, damaged = found + len(stretch.records), damaged + stretch.damaged
+    assert not writing.result() and not spool.lost
+    path.unlink()  # 120 MB
+    assert (found, damaged) == (count, 0)
 
 
 @pytest.mark.parametrize("held", [True, False])
