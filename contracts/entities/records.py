@@ -14,16 +14,18 @@ if TYPE_CHECKING:  # numpy takes a while, and `--help` names models alone
     from contracts.samples import Batch
 
 NAME = "records"
+_TEXT = ("BYTES", "STRING", "TYPE_STRING")  # as a client, an error and a configuration call it
 
 
-def taken(config: Any) -> bool:
-    """Tell whether a model takes records.
+def taken(inputs: Mapping[str, tuple[str, Sequence[int], bool]]) -> bool:
+    """Tell whether a model takes records: it has that text beside other inputs, all optional, each one value a row.
 
     Args:
-        config: Its configuration (contracts.model_config).
+        inputs: {input: its datatype, its dims without the batch, whether it is optional}.
     """
-    tensors = {tensor.name: tensor for tensor in config.input}
-    return NAME in tensors and len(tensors) > 1 and all(tensor.optional for tensor in config.input)
+    if len(inputs) < 2 or inputs.get(NAME, ("",))[0] not in _TEXT:
+        return False
+    return all(optional and [*map(int, dims)] == [1] for _, dims, optional in inputs.values())
 
 
 def of_columns(columns: "Batch") -> "Batch":

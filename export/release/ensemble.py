@@ -68,9 +68,17 @@ def above(model_directory: Path) -> list[str]:
 
 def takes(root: Path, name: str, inputs: Batch) -> bool:
     """Tell whether the ensemble's inputs are called like these; `records` are another way to say the same."""
+    names = {tensor.name for tensor in model_config.read(root / name / model_config.FILE_NAME).input}
+    return (names - {records.NAME} if takes_records(root, name) else names) == set(inputs)
+
+
+def takes_records(root: Path, name: str) -> bool:
+    """Tell whether the ensemble takes records, too (contracts.entities.records)."""
+    from tritonclient.grpc import model_config_pb2
+
     config = model_config.read(root / name / model_config.FILE_NAME)
-    names = {tensor.name for tensor in config.input}
-    return (names - {records.NAME} if records.taken(config) else names) == set(inputs)
+    kind = model_config_pb2.DataType.Name
+    return records.taken({t.name: (kind(t.data_type), t.dims, t.optional) for t in config.input})
 
 
 def run_step(directory: Path, inputs: Batch, wanted: list[str]) -> dict[str, Any]:

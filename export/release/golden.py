@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import model_config
 from contracts.entities import records
 from contracts.errors import ModelConfigError
 from contracts.golden import GoldenRequest
@@ -147,7 +146,7 @@ def _asked(root: Path, names: Sequence[str], examples: Batch) -> Iterator[tuple[
     for name in names:
         if ensemble.takes(root, name, examples):
             yield name, examples
-            if records.taken(model_config.read(root / name / model_config.FILE_NAME)):
+            if ensemble.takes_records(root, name):
                 yield name, records.of_columns(examples)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import InvalidInputError
+from contracts.entities import records
 from gateway.brain.decide import MOST_SAMPLED, TRACEBACK, Brain
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
@@ -80,8 +82,9 @@ async def ask(
     async with brain.admitted(wanted.caller, asked) as admitted:
         outcome = admitted.outcome
         outcome.inputs, outcome.caller_id = values.summary(arrays, texts=False), wanted.caller_id
+        tensors, sent = _sent(listed, arrays)
         headers, body = wire.request(
-            model.input, arrays, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
+            tensors, sent, outputs=outputs, request_id=request_id, timeout_us=admitted.triton_timeout_us
         )
         async with await admitted.infer({**headers, **admitted.trace_headers}, body) as answer:
             found = await _read(answer)
@@ -137,6 +140,14 @@ def files_array(files: Sequence[bytes]) -> NDArray[Any]:
     found = np.empty((len(files), 1), np.object_)
     found[:, 0] = files
     return found
+
+
+def _sent(listed: Listed, arrays: Arrays) -> tuple[Mapping[str, Tensor], Arrays]:
+    """Return what is sent, and its tensors: records, where the model takes them; bytes that are no text have none."""
+    if listed.signature.records:
+        with suppress(UnicodeError):
+            return {records.NAME: Tensor(records.NAME, "BYTES", (1,))}, records.of_columns(arrays)
+    return listed.signature.model.input, arrays
 
 
 def _is_given(tensor: Tensor, rows: Sequence[Mapping[str, Any]]) -> bool:

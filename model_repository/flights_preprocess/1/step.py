@@ -4,7 +4,7 @@ A request brings an input for each field of a flight, or `records` (records.py) 
 vocabularies lie beside config.pbtxt, in vocabularies.json.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,7 +77,7 @@ class Step:
             numbers = np.concatenate([each.numbers for each in requests]).astype(np.float32)
         texts = zip(*(words for each in requests for words in each.texts), strict=True)
         categories, columns = features.encode(
-            dict(zip(features.CATEGORIES, texts)),
+            dict(zip(features.CATEGORIES, texts, strict=False)),  # behind them is the departure
             [at for each in requests for at in each.departures],
             dict(zip(features.RANGES, numbers.T, strict=True)),
             self.vocabularies,
