@@ -62,7 +62,7 @@ def _parsed(record: bytes) -> Any:
     except UnicodeDecodeError:
         raise FeatureError(f"{NAME}: not UTF-8: {shown(record)}") from None
     except json.JSONDecodeError as error:
-        told = f"{error.msg} at character {error.pos} of {len(error.doc)}"
+        told = f"{error.msg.removesuffix(' at')} at character {error.pos} of {len(error.doc)}"
         raise FeatureError(f"{NAME}: no JSON, {told}: {shown(record)}") from None
     except RecursionError:
         raise FeatureError(f"{NAME}: nested too deeply: {shown(record)}") from None
@@ -118,4 +118,4 @@ def _number(value: float | None) -> float:
     try:
         return float(value)
     except OverflowError:  # a whole number of hundreds of digits
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
