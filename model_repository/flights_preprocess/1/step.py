@@ -50,7 +50,7 @@ class Step:
             _check_names(request)
             if records.NAME in request:
                 return self._checked([*map(bytes, request[records.NAME].ravel())], records.read)
-            numbers = np.stack([request[name].ravel() for name in features.RANGES], axis=1)
+            numbers = np.concatenate([request[name] for name in features.RANGES], axis=1)
             texts = zip(*(request[name].ravel() for name in records.TEXTS), strict=True)
             return self._checked([*zip(texts, numbers, strict=True)], _decoded)
         except Refused as error:
