@@ -74,6 +74,11 @@ def test_a_text_that_json_has_not_goes_as_a_column(gateway: Whole) -> None:
     assert row["way"] == "columns" and row["told"].startswith("(b'\\xff\\xfe', 7, True")
 
 
+def test_a_release_from_before_that_has_just_taken_over_is_asked_by_columns(gateway: Whole) -> None:
+    [row] = predict(gateway, "either", {"rows": [{**EITHER, "word": "before"}]}).json["rows"]
+    assert row["way"] == "columns" and "b'before', 7, True" in row["told"]
+
+
 def test_of_records_callers_know_nothing_and_every_field_is_asked_for(gateway: Whole) -> None:
     row = {name: value for name, value in EITHER.items() if name != "count"}
     assert faults(predict(gateway, "either", {"rows": [row]})) == {"/rows/0/count": ("nothing", "an integer (INT32)")}
