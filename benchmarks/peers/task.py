@@ -108,8 +108,7 @@ def prepare(shape: Shape, scratch: Path) -> Task:
         shutil.copy(_find(release, name), folder)
     (folder / "task.json").write_text(json.dumps({"kind": shape.kind}))
     asked = [request for request in golden.read(release.directory) if request.model == shape.model]
-    fewest = min((len(request.inputs) for request in asked), default=0)  # records, where it takes columns, too
-    rows = [row for request in asked if len(request.inputs) == fewest for row in _rows(request)]
+    rows = [row for request in golden.one_way(asked) for row in _rows(request)]
     spread = rows[:: max(1, len(rows) // _QUESTIONS)][:_QUESTIONS]
     questions = tuple(Question(row, _body(row)) for row in spread)
     return Task(shape, root, folder, manifest.sha256(graph), questions)

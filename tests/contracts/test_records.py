@@ -6,9 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from contracts import golden
 from contracts.entities import records
 from contracts.entities.filling import fill
 from contracts.entities.tables import Tables
+from contracts.golden import GoldenRequest
+from contracts.samples import Batch
 from tests.ferries import ENTITIES, tables
 
 Inputs = dict[str, tuple[str, tuple[int, ...], bool]]
@@ -62,6 +65,13 @@ def test_what_json_has_not_is_no_record() -> None:
         records.of_columns({"line": np.array([[b"\xff"]], np.object_)})
     with pytest.raises(ValueError, match="not JSON compliant"):
         records.of_columns({"tide": np.array([[np.inf]], np.float32)})
+
+
+def test_what_is_measured_is_asked_in_one_way() -> None:
+    columns: Batch = {name: np.zeros((1, 1), np.float32) for name in ("tide", "built")}
+    asked = [GoldenRequest("ferries", inputs, {}) for inputs in (columns, records.of_columns(columns), columns)]
+    assert golden.one_way(asked) == (asked[1],)
+    assert golden.one_way(asked[::2]) == (asked[0], asked[2]) and golden.one_way(()) == ()
 
 
 def test_entities_that_were_filled_are_records_as_well() -> None:
