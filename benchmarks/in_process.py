@@ -117,7 +117,8 @@ def pipeline(steps: Sequence[Mapping[str, Any]], outputs: Sequence[str], threads
     def through(inputs: Arrays) -> Arrays:
         tensors = dict(inputs)
         for call, taken, given in ways:
-            found = call({name: tensors[tensor] for name, tensor in taken})
+            # What a request leaves out is optional: Triton would refuse it otherwise.
+            found = call({name: tensors[tensor] for name, tensor in taken if tensor in tensors})
             for name, tensor in given:
                 tensors[tensor] = found[name]
         return {name: tensors[name] for name in outputs}

@@ -101,7 +101,7 @@ def find(url: str, model: str, repository: Path, images: Path | None = None) -> 
     """
     with Client(url) as client:
         metadata = client.metadata(model)
-    if images is None and (found := golden.find(repository, model)):
+    if images is None and (found := golden.one_way(golden.find(repository, model))):
         return Workload(metadata, found, f"{len(found)} golden requests")
     folder = images or layout.examples() / model
     if lacking := [tensor for tensor in metadata.inputs if tensor.datatype != "BYTES"]:

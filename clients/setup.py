@@ -22,6 +22,7 @@ BORROWED = (
     "contracts/entities/declaration.py",
     "contracts/entities/filling.py",
     "contracts/entities/given.py",
+    "contracts/entities/records.py",
     "contracts/entities/releases.py",
     "contracts/entities/tables.py",
     "contracts/errors.py",

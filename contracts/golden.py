@@ -135,6 +135,15 @@ def find(root: Path, model: str) -> tuple[GoldenRequest, ...]:
     return ()
 
 
+def one_way(requests: Sequence[GoldenRequest]) -> tuple[GoldenRequest, ...]:
+    """Return those of a model that ask it in the shortest way: of one that takes records beside columns, records.
+
+    What is measured is one thing, and not the mean of two.
+    """
+    fewest = min((len(request.inputs) for request in requests), default=0)
+    return tuple(request for request in requests if len(request.inputs) == fewest)
+
+
 def _put(place: str, values: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     if values.dtype != np.object_:
         arrays[place] = values

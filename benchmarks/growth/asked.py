@@ -50,7 +50,7 @@ def workload(up: Up, repository: Path, model: str) -> Workload:
     Raises:
         MeasurementError: there are none.
     """
-    if not (found := golden.find(repository, model)):
+    if not (found := golden.one_way(golden.find(repository, model))):
         raise MeasurementError(f"{model} has no golden requests in {layout.shown(repository)}")
     with Client(f"http://{up.http}") as client:
         return Workload(client.metadata(model), found, f"{len(found)} golden requests")

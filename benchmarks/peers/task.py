@@ -107,8 +107,8 @@ def prepare(shape: Shape, scratch: Path) -> Task:
     for name in shape.files:
         shutil.copy(_find(release, name), folder)
     (folder / "task.json").write_text(json.dumps({"kind": shape.kind}))
-    samples = golden.read(release.directory)
-    rows = [row for request in samples if request.model == shape.model for row in _rows(request)]
+    asked = [request for request in golden.read(release.directory) if request.model == shape.model]
+    rows = [row for request in golden.one_way(asked) for row in _rows(request)]
     spread = rows[:: max(1, len(rows) // _QUESTIONS)][:_QUESTIONS]
     questions = tuple(Question(row, _body(row)) for row in spread)
     return Task(shape, root, folder, manifest.sha256(graph), questions)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clients.core.tensors import Arrays, datatype_of, numpy_type, strings
 from clients.errors import InvalidInputError, InvalidResponseError
+from contracts.entities import records
 
 _BATCH_LIMIT = re.compile(r"batch-size must be <= (\d+)")
 
@@ -78,11 +79,8 @@ class ModelMetadata:
         Raises:
             InvalidInputError: a name, type or shape is not the model's; the message has the one that is.
         """
-        if given.keys() != (names := self._names):
-            if unknown := sorted(given.keys() - names):
-                raise self._invalid(f"it has no input {', '.join(map(repr, unknown))}")
-            if missing := sorted(names - self.optional - given.keys()):
-                raise self._invalid(f"the input {', '.join(map(repr, missing))} is missing")
+        if given.keys() != self._names or self.takes_records:
+            self._check_names(given.keys())
         arrays = {t.name: self._fitting(t, given[t.name]) for t in self.inputs if t.name in given}
         if self.max_batch_size and len(arrays) > 1 and len({len(array) for array in arrays.values()}) > 1:
             sizes = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
@@ -95,8 +93,27 @@ class ModelMetadata:
         return replace(self, max_batch_size=int(found[1])) if found else None
 
     @cached_property
+    def takes_records(self) -> bool:
+        """Whether one input, `records`, may be given in place of all others (contracts.entities.records)."""
+        return records.taken({t.name: (t.datatype, t.shape[1:], t.name in self.optional) for t in self.inputs})
+
+    @cached_property
     def _names(self) -> frozenset[str]:
         return frozenset(tensor.name for tensor in self.inputs)
+
+    def _check_names(self, given: Set[str]) -> None:
+        if unknown := sorted(given - self._names):
+            raise self._invalid(f"it has no input {', '.join(map(repr, unknown))}")
+        beside = sorted(given - {records.NAME})
+        if self.takes_records and records.NAME in given:
+            if beside:
+                raise self._invalid(
+                    f"{records.NAME} is given beside {', '.join(beside)}: it takes the one or the others"
+                )
+            return
+        can_be_omitted = {records.NAME} if self.takes_records else self.optional
+        if missing := sorted(self._names - can_be_omitted - given):
+            raise self._invalid(f"the input {', '.join(map(repr, missing))} is missing")
 
     def _fitting(self, tensor: TensorMetadata, given: ArrayLike) -> NDArray[Any]:
         try:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.entities import given
+from contracts.entities import given, records
 from contracts.entities.declaration import TEXT, Declaration, Entity, Fill, Lookup
 from contracts.entities.tables import Columns, Found, Source
 from contracts.errors import EntityError
+from contracts.samples import Batch
 
 Row = Mapping[str, object]  # {entity: what a caller gives}; None and "" are not given
 
@@ -31,6 +32,11 @@ class Filled:
     inputs: Mapping[str, NDArray[Any]]
     defaults: tuple[tuple[str, ...], ...]
     instead: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def records(self) -> Batch:
+        """The same as the input `records`, for a model that takes those: less to send, and sooner answered."""
+        return records.of_columns(self.inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import model_config, repository
+from contracts.entities import records
 from contracts.errors import ModelConfigError
 from contracts.samples import Batch
 from export.errors import StepError
@@ -37,13 +38,14 @@ class Ensemble:
             ModelConfigError: a step has no configuration.
         """
         tensors: dict[str, Any] = dict(inputs)
+        left_out = {tensor.name for tensor in self._config.input} - tensors.keys()  # those are optional
         waiting = list(self._config.ensemble_scheduling.step)
         while waiting:
-            step = next((s for s in waiting if set(s.input_map.values()) <= tensors.keys()), None)
+            step = next((s for s in waiting if {*s.input_map.values()} <= tensors.keys() | left_out), None)
             if step is None:
                 raise StepError(f"{self._config.name}: a step waits for a tensor that none gives")
             waiting.remove(step)
-            given = {own: tensors[shared] for own, shared in step.input_map.items()}
+            given = {own: tensors[shared] for own, shared in step.input_map.items() if shared in tensors}
             answer = self._answer(step.model_name, given, list(step.output_map))
             tensors |= {shared: answer[own] for own, shared in step.output_map.items()}
         return {output.name: tensors[output.name] for output in self._config.output}
@@ -65,8 +67,18 @@ def above(model_directory: Path) -> list[str]:
 
 
 def takes(root: Path, name: str, inputs: Batch) -> bool:
-    """Tell whether the ensemble's inputs are called like these."""
-    return {tensor.name for tensor in model_config.read(root / name / "config.pbtxt").input} == set(inputs)
+    """Tell whether the ensemble's inputs are called like these; `records` are another way to say the same."""
+    names = {tensor.name for tensor in model_config.read(root / name / model_config.FILE_NAME).input}
+    return (names - {records.NAME} if takes_records(root, name) else names) == set(inputs)
+
+
+def takes_records(root: Path, name: str) -> bool:
+    """Tell whether the ensemble takes records, too (contracts.entities.records)."""
+    from tritonclient.grpc import model_config_pb2
+
+    config = model_config.read(root / name / model_config.FILE_NAME)
+    kind = model_config_pb2.DataType.Name
+    return records.taken({t.name: (kind(t.data_type), t.dims, t.optional) for t in config.input})
 
 
 def run_step(directory: Path, inputs: Batch, wanted: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.entities import records
 from contracts.errors import ModelConfigError
 from contracts.golden import GoldenRequest
 from contracts.judging import tasks
@@ -126,10 +127,8 @@ def _of_ensembles(context: ExportContext, runners: Sequence[Runner], model_direc
     source, root = context.source, model_directory.parent
     if source.raw_examples is None:
         return
-    raw = source.raw_examples(_REQUESTS)
-    for name in ensemble.above(model_directory):
-        if not ensemble.takes(root, name, raw):
-            continue
+    examples = source.raw_examples(_REQUESTS)
+    for name, raw in _asked(root, ensemble.above(model_directory), examples):
         try:
             right, *served = (
                 ensemble.Ensemble(root, name, source.spec.model, run).run(raw) for run in (source.reference(), *runners)
@@ -140,6 +139,15 @@ def _of_ensembles(context: ExportContext, runners: Sequence[Runner], model_direc
         tolerance = {o: _tolerance([a[o] for a in served], v) for o, v in right.items() if v.dtype.kind == "f"}
         for part in _parts(length(raw)):
             yield GoldenRequest(name, _rows(raw, part), _undisputed(right, served, part), tolerance)
+
+
+def _asked(root: Path, names: Sequence[str], examples: Batch) -> Iterator[tuple[str, Batch]]:
+    """Yield each ensemble that takes the examples, with them, and once more as records where it takes those, too."""
+    for name in names:
+        if ensemble.takes(root, name, examples):
+            yield name, examples
+            if ensemble.takes_records(root, name):
+                yield name, records.of_columns(examples)
 
 
 def _undisputed(right: Batch, served: Sequence[Batch], part: slice) -> dict[str, NDArray[Any]]:

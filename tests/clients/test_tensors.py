@@ -57,6 +57,38 @@ def test_an_optional_input_may_be_left_away() -> None:
     assert list(PLAIN.validated({"a": np.zeros(2, np.float32)})) == ["a"]
 
 
+KINDS = {"records": "BYTES", "a": "FP32", "b": "FP32"}
+TABLE = ModelMetadata(
+    "table",
+    tuple(TensorMetadata(name, kind, (-1, 1)) for name, kind in KINDS.items()),
+    (),
+    max_batch_size=4,
+    optional=frozenset(KINDS),
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("records",), ""),
+        (("a", "b"), ""),
+        (("a",), "the input 'b' is missing"),
+        ((), "the input 'a', 'b' is missing"),
+        (("records", "b"), "records is given beside b: it takes the one or the others"),
+        (("records", "a", "b"), "records is given beside a, b: it takes the one or the others"),
+        (("records", "c"), "it has no input 'c'"),
+    ],
+)
+def test_a_model_that_takes_records_takes_them_or_all_of_the_others(names: tuple[str, ...], told: str) -> None:
+    given = {name: [[b"{}"]] if name == "records" else np.zeros((1, 1), np.float32) for name in names}
+    if not told:
+        assert TABLE.validated(given).keys() == {*names}
+        return
+    with pytest.raises(InvalidInputError) as caught:
+        TABLE.validated(given)
+    assert str(caught.value).startswith(f"table: {told}\n")
+
+
 def test_the_inputs_of_a_batch_have_as_many_rows_as_each_other() -> None:
     two = ModelMetadata("m", (PIXELS, TensorMetadata("w", "FP32", (-1,))), (), max_batch_size=4)
     with pytest.raises(InvalidInputError, match="different batch sizes: pixels: 1, w: 2"):

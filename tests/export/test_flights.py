@@ -11,10 +11,14 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from cli.progress import Progress
 from clients import Client, ClientError, Entities, FeatureServer
+from clients.errors import InvalidInputError
 from contracts import golden, manifest
+from contracts.entities import records
 from contracts.manifest import Manifest
 from contracts.samples import Batch
 from contracts.spec import Limits
@@ -92,6 +96,21 @@ def address(published: Published) -> Iterator[str]:
     workspace.down()
 
 
+@pytest.fixture(scope="module", params=["one process", "ensemble"])
+def shaped(
+    published: Published, address: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """A server with the release in that shape, by gRPC."""
+    if request.param == "one process":
+        yield address
+        return
+    other = Workspace(tmp_path_factory.mktemp("ensembles"))
+    quickly = ("--drain", "3", *port_options(free_ports()))
+    other.must("deploy", "up", "--detach", "--ensembles", "--repository", published.workspace.repository, *quickly)
+    yield json.loads(other.must("deploy", "status", "--json"))["grpc"]
+    other.down()
+
+
 def export(source: ExportSource, workspace: Workspace) -> Manifest:
     request = ExportRequest("python -m export flights", precisions=["fp32"], serve=False)
     cache = Cache(workspace.root / "cache", {"code": "today"})
@@ -165,6 +184,57 @@ def test_who_asks_for_what_no_flight_can_be_is_told_so_and_no_neighbour_is_harme
             error = refused.exception()
             assert isinstance(error, ClientError) and "departure does not exist" in str(error)
             np.testing.assert_array_equal(answered.result()["probability"], right)
+
+
+def test_records_get_the_answers_of_columns_to_the_byte_and_a_bad_one_fails_alone(
+    published: Published, shaped: str
+) -> None:
+    columns, texts = published.raw, records.of_columns(published.raw)
+    good, bad = texts[records.NAME][:1], np.array([[b'{"carrier": "UA"']], np.object_)
+    with Client(f"grpc://{shaped}") as client, ThreadPoolExecutor(8) as pool:
+        whole = client.infer("flights", columns)["probability"]
+        assert client.infer("flights", texts)["probability"].tobytes() == whole.tobytes()
+        sent: list[Batch] = [
+            {name: values[row : row + 1] for name, values in way.items()}
+            for row in range(40)
+            for way in (columns, texts)
+        ]
+        harm: list[Batch] = [{records.NAME: bad}, {records.NAME: np.concatenate([good, bad, good])}] * 10
+        refused = [pool.submit(client.infer, "flights", each) for each in harm]
+        answered = [pool.submit(client.infer, "flights", each) for each in sent]
+        alone = np.concatenate([each.result()["probability"] for each in answered])
+        np.testing.assert_array_equal(alone[::2], alone[1::2])
+        np.testing.assert_allclose(alone[::2], whole[:40], rtol=0, atol=1e-6)
+        for each in refused:
+            told = each.exception()
+            assert isinstance(told, ClientError) and "records: no JSON, Expecting ',' delimiter" in str(told)
+
+
+def test_who_sends_both_ways_or_neither_is_told_what_is_expected(published: Published, shaped: str) -> None:
+    """Of a client that checks nothing itself: ours refuses the same before it sends it."""
+    texts = records.of_columns(published.raw)
+    row = {name: values[:1] for name, values in {**published.raw, **texts}.items()}
+    asked: dict[str, list[str]] = {
+        "records and carrier, origin, destination and 22 more are given; expected records alone, or all": [*row],
+        "records and temp are given": [records.NAME, "temp"],
+        "carrier, origin, destination and 21 more missing; expected": ["temp"],
+        "request has 0 inputs": [],
+    }
+    with Client(f"grpc://{shaped}") as client:
+        for said, names in asked.items():
+            with pytest.raises(InferenceServerException, match=said):
+                _by_hand(shaped, {name: row[name] for name in names})
+            with pytest.raises(InvalidInputError):
+                client.infer("flights", {name: row[name] for name in names})
+        client.infer("flights", {records.NAME: row[records.NAME]})
+
+
+def _by_hand(address: str, inputs: Batch) -> None:
+    sent = []
+    for name, values in inputs.items():
+        sent.append(triton.InferInput(name, values.shape, np_to_triton_dtype(values.dtype)))
+        sent[-1].set_data_from_numpy(values)
+    triton.InferenceServerClient(address).infer("flights", sent)
 
 
 def test_a_caller_who_knows_the_flight_gets_the_answer_of_the_whole_row(published: Published, address: str) -> None:

@@ -1,4 +1,4 @@
-"""Small models for the typed door: a classifier of bytes, an embedder, a table of many datatypes, and ferries."""
+"""Small models for the typed door: of files, of texts, of many datatypes, of records, and ferries."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +56,23 @@ _FERRIES = """
             pb_utils.Tensor("tonnes_out", tonnes.astype(np.float32)),
         ])
 """
+# Answers by which way it was asked, and what it was told of each row: a JSON object.
+_EITHER = """
+    def answer(self, request):
+        texts, names = self.given(request, "records"), ("word", "count", "sure", "value")
+        if texts is not None and b"before" in texts[0, 0]:  # as Triton says it of a release that has no records
+            said = "expected 4 inputs but got 1 inputs. Got input(s) ['records'], but missing required input(s) [...]"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(said, pb_utils.TritonError.INVALID_ARG))
+        columns = [self.given(request, name) for name in names]
+        if texts is not None and any(column is not None for column in columns):
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("both", pb_utils.TritonError.INVALID_ARG))
+        way, rows = "records", texts
+        if texts is None:
+            way, rows = "columns", np.array([[repr(row)] for row in zip(*(c[:, 0] for c in columns))], np.object_)
+        return pb_utils.InferenceResponse([
+            pb_utils.Tensor("way", np.array([[way]] * len(rows), np.object_)), pb_utils.Tensor("told", rows),
+        ])
+"""
 _COLUMNS = {
     "flag": ("BOOL", "1"),
     "tiny": ("INT8", "1"),
@@ -64,6 +81,13 @@ _COLUMNS = {
     "double": ("FP64", "1"),
     "word": ("STRING", "1"),
     "grid": ("FP32", "2, 3"),
+}
+_OF_EITHER = {
+    "records": ("STRING", "1"),
+    "word": ("STRING", "1"),
+    "count": ("INT32", "1"),
+    "sure": ("BOOL", "1"),
+    "value": ("FP32", "1"),
 }
 _OF_FERRIES = {
     "line": ("STRING", "1"),
@@ -77,13 +101,15 @@ _OF_FERRIES = {
 
 
 def repository(folder: Path) -> Path:
-    """A model repository with the four, and the release that declares the entities of ferries."""
+    """A model repository with the five, and the release that declares the entities of ferries."""
     _write(folder, "labels", _LABELS, {"image": ("STRING", "1")}, {
         "label": ("STRING", "1"), "score": ("FP32", "1"), "top_labels": ("STRING", "3"), "top_scores": ("FP32", "3"),
     })  # fmt: skip
     _write(folder, "vectors", _VECTORS, {"text": ("STRING", "1")}, {"embedding": ("FP32", "4")})
     outputs = {f"{name}_out": kind for name, kind in _COLUMNS.items()}
     _write(folder, "table", _TABLE, _COLUMNS, outputs, optional={"grid"})
+    told = {"way": ("STRING", "1"), "told": ("STRING", "1")}
+    _write(folder, "either", _EITHER, _OF_EITHER, told, optional={*_OF_EITHER})
     _write(folder, "ferries", _FERRIES, _OF_FERRIES, {"minutes": ("FP32", "1"), "tonnes_out": ("FP32", "1")}, version=2)
     return folder
 

@@ -6,11 +6,12 @@ A model's rows may be given as `rows`, one object each, or as `inputs`, one list
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
 
+from contracts.entities import records
 from contracts.entities.declaration import Declaration, Entity
 from gateway.triton.models import Model, Tensor
 from gateway.typed.known import values
@@ -29,6 +30,7 @@ class Signature:
         title: What the names of its types begin with: FashionClassifier. No other model's do.
         requests: {how rows are given: the type of such a request}.
         answers: {how they are given: the type of its answer}.
+        records: It is sent one JSON text a row, `records`, in place of its inputs (contracts.entities.records).
         unsupported: Why JSON has nothing for its tensors; then there are no requests.
     """
 
@@ -39,6 +41,7 @@ class Signature:
     requests: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     answers: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     unsupported: str | None = None
+    records: bool = False
 
     @property
     def batched(self) -> bool:
@@ -54,13 +57,20 @@ def title(name: str) -> str:
 
 
 def of(model: Model, title: str, declaration: Declaration | None = None) -> Signature:
-    """Make the types of a model, whose names begin with its title."""
+    """Make the types of a model, whose names begin with its title.
+
+    Of one that takes records callers are told the other inputs alone, and all of them are asked for.
+    """
+    found = records.taken({tensor.name: (tensor.datatype, tensor.dims, tensor.optional) for tensor in model.inputs})
+    if found:
+        columns = (replace(tensor, optional=False) for tensor in model.inputs if tensor.name != records.NAME)
+        model = replace(model, inputs=tuple(columns))
     try:
         requests = _requests(model, title, declaration)
         answers = _answers(model, title, requests)
     except ValueError as error:
         return Signature(model, title, declaration, (), unsupported=str(error))
-    return Signature(model, title, declaration, _tasks(model), requests, answers)
+    return Signature(model, title, declaration, _tasks(model), requests, answers, records=found)
 
 
 def only_input(model: Model) -> Tensor | None:

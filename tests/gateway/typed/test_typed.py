@@ -17,6 +17,7 @@ ROW = {
     "word": "a",
     "grid": [[1, 2, 3]] * 2,
 }
+EITHER: dict[str, Any] = {"word": "a", "count": 7, "sure": True, "value": 0.5}
 FERRY = {"line": "A", "pier": "North", "departure": "2013-11-03T08:30"}
 
 
@@ -53,6 +54,38 @@ def test_an_optional_input_may_be_left_out(gateway: Whole) -> None:
     row = {name: value for name, value in ROW.items() if name != "grid"}
     answer = predict(gateway, "table", {"rows": [row]})
     assert answer.json["rows"][0]["grid_out"] == [[-1.0] * 3] * 2
+
+
+def test_rows_go_to_a_model_that_takes_records_as_one_text_each(gateway: Whole) -> None:
+    rows = [{"word": 'Zoë "x"', "count": 7, "sure": True, "value": 0.5}, {**EITHER, "value": None}]
+    for body in ({"rows": rows}, {"inputs": {name: [row[name] for row in rows] for name in EITHER}}):
+        answer = predict(gateway, "either", body)
+        assert answer.status == 200, answer.body
+        found = answer.json.get("rows") or [
+            dict(zip(answer.json["outputs"], row, strict=True))
+            for row in zip(*answer.json["outputs"].values(), strict=True)
+        ]
+        assert [row["way"] for row in found] == ["records"] * 2
+        assert [json.loads(row["told"]) for row in found] == rows
+
+
+def test_a_text_that_json_has_not_goes_as_a_column(gateway: Whole) -> None:
+    [row] = predict(gateway, "either", {"rows": [{**EITHER, "word": {"base64": "//4="}}]}).json["rows"]
+    assert row["way"] == "columns" and row["told"].startswith("(b'\\xff\\xfe', 7, True")
+
+
+def test_a_release_from_before_that_has_just_taken_over_is_asked_by_columns(gateway: Whole) -> None:
+    [row] = predict(gateway, "either", {"rows": [{**EITHER, "word": "before"}]}).json["rows"]
+    assert row["way"] == "columns" and "b'before', 7, True" in row["told"]
+
+
+def test_of_records_callers_know_nothing_and_every_field_is_asked_for(gateway: Whole) -> None:
+    row = {name: value for name, value in EITHER.items() if name != "count"}
+    assert faults(predict(gateway, "either", {"rows": [row]})) == {"/rows/0/count": ("nothing", "an integer (INT32)")}
+    found = faults(predict(gateway, "either", {"rows": [{**EITHER, "records": "{}"}]}))
+    assert found == {"/rows/0/records": ("'records'", "one of word, count, sure, value")}
+    about = gateway.ask("GET", "/v1/models/either").json["inputs"]
+    assert {each["name"]: each["optional"] for each in about} == dict.fromkeys(EITHER, False)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +226,7 @@ def test_a_task_that_a_model_does_not_do_is_not_found(gateway: Whole) -> None:
 def test_models_are_listed_and_described(gateway: Whole) -> None:
     listed = gateway.ask("GET", "/v1/models").json["models"]
     assert {model["name"]: model["tasks"] for model in listed} == {
+        "either": ["predict"],
         "ferries": ["predict"],
         "labels": ["predict", "classify"],
         "table": ["predict"],
