@@ -37,10 +37,12 @@ class Readiness:
 
     Attributes:
         draining: The gateway is about to end: whoever sends it requests should send them elsewhere.
+        over: It ends now: who still waits is told so.
     """
 
     endpoints: Endpoints
     draining: bool = False
+    over: bool = False
     _looked: float = -FRESH_S
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -67,7 +67,7 @@ async def once(condition: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def played(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 30))  # type: ignore[arg-type]  # it is a coroutine
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 @pytest.mark.parametrize("kind", [Frozen, Drips])
