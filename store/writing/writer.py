@@ -17,7 +17,7 @@ from sqlalchemy.exc import StatementError
 
 from store import schema
 from store.database import Database, is_refused, told
-from store.errors import DatabaseGoneError, PayloadError
+from store.errors import DatabaseGoneError, PayloadError, SchemaError
 from store.migrations import migrating
 from store.payloads.moving import Payloads
 from store.spool import segments
@@ -77,6 +77,11 @@ class Writer:
                 self._waits(error)
                 await _wait(stop, wait_s)
                 wait_s = min(_WAIT_S[1], wait_s * 2)
+                continue
+            except SchemaError:
+                if not self._ready:
+                    raise
+                self._ready = False  # the tables were there: SQLite's file is another one
                 continue
             wait_s = _WAIT_S[0]
             self._goes_on()
