@@ -62,10 +62,14 @@ class GoneError(UpstreamError):
         was_kept: The connection had been held open since an earlier request: that it closed says nothing of whether
             the Triton is there.
         was_sent: The request was under way: the Triton may have ended because of it.
+        was_silence: Nobody said so: nothing came at all.
+        was_left: This side gave it up, so that another one is asked: the Triton is known to be silent.
     """
 
     was_kept = False
     was_sent = False
+    was_silence = False
+    was_left = False
 
 
 class BrokenError(UpstreamError):

@@ -66,7 +66,10 @@ MODEL_FAILED = Kind(502, "model-failed", "The model failed", "`detail` is what t
 OVERLOADED = Kind(503, "overloaded", "The model is overloaded", "ask again after Retry-After seconds")
 UNCOUNTED = Kind(503, "quota-unavailable", "Nobody can count", "ask again after Retry-After seconds")
 NO_STORE = Kind(503, "store-unavailable", "The store cannot be reached", "ask again after Retry-After seconds")
+STOPPING = Kind(503, "stopping", "The gateway ends", "ask again after Retry-After seconds: another one answers")
 NO_MODELS = Kind(503, "server-unavailable", "No server answers", "ask again after Retry-After seconds")
+
+AT_ITS_END = "its time to end what was begun is over"
 
 
 def problem(refusal: Refusal, request_id: str | None = None) -> dict[str, Any]:

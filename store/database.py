@@ -9,14 +9,13 @@ it is.
 
 import os
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -30,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from contracts import layout
+from store import sqlite_file
 from store.errors import DatabaseGoneError, SchemaError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -37,7 +37,6 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 # cancelled), system; and single ones: read-only (a standby), lock timeout, deadlock, serialization.
 _READ_ONLY = "25006"
 _GONE = ("08", "28", "3D", "53", "57", "58", _READ_ONLY, "55P03", "40P01", "40001")
-_SWITCH_S = 2.0  # to a write-ahead log, of a file that others open at the same moment
 _GONE_SQLITE = ("locked", "disk i/o", "is full", "unable to open", "readonly", "busy")
 _URL_HINT = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, in STORE_URL or --store"
 _CONNECT_S = 10.0
@@ -147,16 +146,8 @@ class Database:
             self.url, connect_args={"timeout": wait_s, "isolation_level": None},
             insertmanyvalues_page_size=_ROWS_A_STATEMENT,
         )  # fmt: skip
-        event.listen(engine.sync_engine, "do_connect", self._make_file)
-        event.listen(engine.sync_engine, "connect", _settle)
-        event.listen(engine.sync_engine, "begin", _begin)
+        sqlite_file.prepare(engine.sync_engine, self._file)
         return engine
-
-    def _make_file(self, *_: object) -> None:
-        """Make a new file for its owner alone; SQLite gives those beside it the same rights."""
-        if not self._file.exists():
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def _postgresql(self, connections: int, wait_s: float) -> AsyncEngine:
         query = dict(self.url.query)
@@ -261,41 +252,3 @@ def _leave_a_standby(context: Any) -> None:
     """
     if _state(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
-
-
-def _settle(connection: Any, _: object) -> None:
-    """Make a new connection to SQLite as we need it."""
-    cursor = connection.cursor()
-    for pragma in (
-        "auto_vacuum=INCREMENTAL",  # a file that was emptied can be made smaller; must come first
-        "synchronous=FULL",  # the spool is removed after a commit
-        "secure_delete=ON",  # what was erased is not in the file any more
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    _read_beside_writers(cursor)
-    cursor.close()
-
-
-def _read_beside_writers(cursor: Any) -> None:
-    """Have a log in place of a journal, so that who reads is not in the way of who writes.
-
-    SQLite waits for no lock there: of several that open a new file at once, all but one are refused, whatever the
-    timeout of the connection. The first one's switch takes a moment, and is everybody's.
-    """
-    stop = time.monotonic() + _SWITCH_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > stop:
-                raise
-            time.sleep(0.005)
-
-
-def _begin(connection: Connection) -> None:
-    """Begin a transaction that will write with its lock: later SQLite would refuse at once, and not wait for it."""
-    options = connection.get_execution_options()
-    if not options.get("alone"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")

@@ -9,6 +9,7 @@ own, on which it holds a lock as long as it lives: one without is complete, and 
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import struct
@@ -27,6 +28,7 @@ SUFFIX = ".spool"
 MOST_BYTES = 256 * 1024  # of a record; a summary that is larger is left out, and the record kept
 FRAME = struct.Struct("<2sII")  # MARK, the record's length in bytes, its CRC-32
 MARK = b"\xc1\xc1"  # msgpack never writes this byte
+log = logging.getLogger("store.spool")
 
 _LOOK_S = 1.0  # between two looks at whether the segment is still there, and between tries to begin one
 
@@ -60,7 +62,7 @@ class Spool:
         """
         self.folder = folder
         self.written = self.lost = 0
-        self.last_error = ""
+        self.last_error, self._loses = "", False
         self._segment_bytes, self._limit_bytes, self._free_bytes = segment_bytes, limit_bytes, free_bytes
         self._segment_s = segment_s
         self._pack = msgpack.Packer(unicode_errors="replace").pack  # half a character in an input costs no record
@@ -76,10 +78,16 @@ class Spool:
             with self._lock:
                 self._append(FRAME.pack(MARK, len(packed), zlib.crc32(packed)) + packed)
                 self.written += 1
+                again, self._loses = self._loses, False
+            if again:
+                log.warning("records are taken again; %d were lost", self.lost)
         except Exception as error:  # nothing may happen here that costs a request
             with self._lock:
                 self.lost += 1
                 self.last_error = f"{type(error).__name__}: {error}"
+                before, self._loses = self._loses, True
+            if not before:
+                log.warning("records are lost, and requests answered all the same: %s", self.last_error)
 
     def rest(self) -> None:
         """End a segment that is old, as the next record would: for who may have none for weeks."""

@@ -80,6 +80,10 @@ class Ring:
             log.warning("the keys cannot be read, those read last stay: %s", type(error).__name__)
             self._on_failure()
             return False
+        if not keys and self._held.keys:  # a key is revoked, and never removed
+            log.warning("the store has no keys any more: it is another one, and those read last stay")
+            self._on_failure()
+            return False
         callers = {key.id: caller for key in keys if (caller := self._caller(key)) is not None}
         self._held = _Held({key.id: key for key in keys if key.id in callers}, callers)
         self.read_at = time.monotonic()

@@ -66,3 +66,7 @@ class Asking:
     def may_be_sent_again(self) -> bool:
         """Whether all of it is there, and it is not known for what it does to servers."""
         return self.replay.is_possible and self.deaths <= _MOST_DEATHS
+
+    def may_leave(self) -> bool:
+        """Whether it may be taken from a server that has it and is silent: one more that it does harm to."""
+        return self.replay.is_possible and self.deaths < _MOST_DEATHS

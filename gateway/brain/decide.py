@@ -9,6 +9,7 @@ Both doors ask the same way:
             ...                                                     # admitted.headers belong into the answer
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
 from gateway.errors import BrokenError, GoneError, LateError, Refusal, UpstreamError
 from gateway.outcome import Asked, Outcome
+from gateway.refusals import AT_ITS_END, STOPPING
 from gateway.seen.gauges import Reading
 from gateway.triton.connection import Body
 from gateway.triton.models import FRESH_S, Model, Models
@@ -239,13 +241,16 @@ class Admitted:
             except BaseException:
                 self._breaker.count(None)
                 raise
-        except BaseException as error:
+        except BaseException as raised:
+            error = self._given_up(raised)
             if isinstance(error, Refusal):
                 error.headers = {**self.headers, **error.headers}
             if self._span is not None:
                 self.outcome.status = error.status if isinstance(error, Refusal) else 499
                 self._span.end(self.outcome)
-            raise
+            if error is raised:
+                raise
+            raise error from None
         self._since = time.monotonic()
         self.outcome.queued_s = self._since - before
         return self
@@ -253,7 +258,8 @@ class Admitted:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        outcome, now = self.outcome, time.monotonic()
+        outcome, now, raised = self.outcome, time.monotonic(), error
+        error = None if raised is None else self._given_up(raised)
         if isinstance(error, Refusal):
             outcome.status, error.was_let_through = error.status, True
             error.headers = {**self.headers, **error.headers}
@@ -274,6 +280,14 @@ class Admitted:
         if self._span is not None:
             self._span.end(outcome)
         self._brain.metrics.finished(outcome)
+        if error is not None and error is not raised:
+            raise error from None
+
+    def _given_up(self, error: BaseException) -> BaseException:
+        """Return what its caller is told: a request that is cancelled because the gateway ends has a caller still."""
+        if isinstance(error, asyncio.CancelledError) and self._brain.readiness.over:
+            return STOPPING(AT_ITS_END, retry_after_s=1.0)
+        return error
 
 
 def _is_overload(answer: Answer) -> bool:

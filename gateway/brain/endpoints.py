@@ -4,46 +4,22 @@ A request goes to the one with the fewest under way. One that cannot be reached 
 ready again; a request that met it goes to another one, or where none is there waits for one to come back.
 """
 
-import asyncio
 import hashlib
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 
 from gateway.brain.asking import Asking, Replay
+from gateway.brain.presence import RESTART_S, Endpoint, Presence
 from gateway.errors import GoneError, LateError, Refusal
 from gateway.triton.connection import Body
 from gateway.triton.upstream import Answer, Upstream
 
-PROBE_S = 0.5  # between two looks at one that is down
-RESTART_S = 60.0  # that a server takes to start again, its models included
-_LONGEST_PROBE_S = 2.0
-_TOLD_S = 0.1  # before its deadline a caller is told that no server came back: later it would not hear it
 # What one says for whom another one may do it: core/src/server.cc with 503, model_repository_manager.cc with 400.
 _STOPPING = (b"Server exiting", b"Server not ready", b"Server is stopping")
 _NOT_HERE = b"Request for unknown model"
 _DEAD_WORKER = (b"Stub process", b"is not healthy")  # both of it, with 500: python_backend/src/stub_launcher.cc
-log = logging.getLogger("gateway.brain")
 
 
-@dataclass
-class Endpoint:
-    """A Triton, and whether it is there."""
-
-    upstream: Upstream
-    down_since: float | None = None
-    turn: int = field(default=0)  # when it was asked last: of two as busy, the other one
-    ever_up: bool = False  # it has answered: an address where nobody ever was is not waited for
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it is asked."""
-        return self.down_since is None
-
-
-class Endpoints:
+class Endpoints(Presence):
     """The Tritons behind the gateway.
 
     Args:
@@ -54,17 +30,9 @@ class Endpoints:
     def __init__(
         self, upstreams: Sequence[Upstream], most_kept: int = 1024 * 1024, restart_s: float = RESTART_S
     ) -> None:
-        self.all = [Endpoint(upstream) for upstream in upstreams]
+        super().__init__(upstreams, restart_s)
         self._most_kept = most_kept
-        self._restart_s = restart_s
-        self._one_is_up = asyncio.Event()
-        self._one_is_up.set()
         self._turn = 0
-        self._probing: asyncio.Task[None] | None = None
-
-    def up(self) -> list[Endpoint]:
-        """Those that are there."""
-        return [endpoint for endpoint in self.all if endpoint.is_up]
 
     async def infer(
         self, path: str, headers: Mapping[str, str], body: Body, deadline: float, sequence: str | None = None
@@ -105,8 +73,8 @@ class Endpoints:
         except GoneError as error:
             if error.was_kept:  # that a kept connection was closed says nothing of the server
                 endpoint.upstream.close()
-            else:
-                self.mark_down(endpoint, str(error))
+            elif not error.was_left:
+                self.mark_down(endpoint, str(error), silent=error.was_silence)
             asking.deaths += error.was_sent
             if not asking.may_be_sent_again:
                 raise _gone("the one that had the request went, and it is not sent to another one") from None
@@ -114,6 +82,8 @@ class Endpoints:
         except LateError:
             if asking.waited:  # most of its time went by while there was nobody
                 raise _gone("the servers behind the gateway were back too late") from None
+            if not endpoint.is_up:
+                raise _gone("the one that has the request does not say anything any more") from None
             raise
         if answer.status != 200 and await self._is_for_another(endpoint, answer, asking) and asking.may_be_sent_again:
             answer.release()
@@ -123,19 +93,26 @@ class Endpoints:
 
     async def _ask(self, endpoint: Endpoint, asking: Asking) -> Answer:
         """Ask one; where it had closed a connection that was kept, ask it again on another."""
-        upstream, replay = endpoint.upstream, asking.replay
+        upstream = endpoint.upstream
         anew = asking.sequence is not None  # there is no second try
         try:
-            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline, anew=anew)
+            return await self._sent(upstream, asking, anew=anew)
         except GoneError as error:
-            if not (error.was_kept and replay.is_possible):
+            if not (error.was_kept and asking.replay.is_possible):
                 raise
         upstream.close()  # the others that are kept are no younger
         try:
-            return await upstream.infer(asking.path, asking.headers, replay.again(), asking.deadline, anew=True)
+            return await self._sent(upstream, asking, anew=True)
         except GoneError as error:
             error.was_sent = True  # on the kept one: it has ended since
             raise
+
+    async def _sent(self, upstream: Upstream, asking: Asking, *, anew: bool) -> Answer:
+        self.watch()
+        body = asking.replay.again()
+        return await upstream.infer(
+            asking.path, asking.headers, body, asking.deadline, anew=anew, may_leave=asking.may_leave
+        )
 
     async def get(self, path: str, deadline: float) -> Answer:
         """Ask any of them what it says of itself, and another one where it is stopping, or does not know the model.
@@ -147,9 +124,15 @@ class Endpoints:
         while (endpoint := self._choose(asking.tried)) is not None:
             asking.tried.add(id(endpoint))
             try:
+                self.watch()
                 answer = await endpoint.upstream.get(path, deadline)
             except GoneError as error:
-                self.mark_down(endpoint, str(error))
+                if not error.was_left:
+                    self.mark_down(endpoint, str(error), silent=error.was_silence)
+                continue
+            except LateError:
+                if endpoint.is_up:
+                    raise
                 continue
             if answer.status != 200 and await self._is_for_another(endpoint, answer, asking):
                 answer.release()
@@ -158,70 +141,11 @@ class Endpoints:
             return answer
         raise GoneError("none of the servers behind the gateway can be reached")
 
-    async def back(self, deadline: float) -> bool:
-        """Wait for one to be there; whether it is, in time for whoever asks to be told before its deadline.
-
-        None is waited for that was never there, or that is gone for longer than a restart takes.
-        """
-        if not any(endpoint.ever_up for endpoint in self.all):
-            return False
-        now = time.monotonic()
-        gone_since = max(endpoint.down_since or now for endpoint in self.all)
-        until = min(deadline - min(_TOLD_S, (deadline - now) / 10), gone_since + self._restart_s)
-        try:
-            async with asyncio.timeout_at(until):
-                await self._one_is_up.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def look(self) -> None:
-        """See of each whether it is there."""
-        asked_at = time.monotonic()
-        for endpoint, live in zip(self.all, await _are_live(self.all), strict=True):
-            if live:
-                self.mark_up(endpoint, asked_at)
-            else:
-                self.mark_down(endpoint, "it does not say that it is live")
-
-    def mark_down(self, endpoint: Endpoint, why: str) -> None:
-        """Leave it out until it is ready."""
-        if endpoint.is_up:
-            log.warning("%s is left out: %s", endpoint.upstream, why)
-            endpoint.down_since = time.monotonic()
-            endpoint.upstream.close()
-            if not self.up():
-                self._one_is_up.clear()
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe())
-
-    def mark_up(self, endpoint: Endpoint, asked_at: float) -> None:
-        """Ask it again; who waits for one goes on.
-
-        Args:
-            asked_at: When it was asked what it has answered, on the monotonic clock: before it went that says nothing.
-        """
-        endpoint.ever_up = True
-        if endpoint.down_since is not None:
-            if asked_at <= endpoint.down_since:
-                return
-            log.warning("%s is asked again", endpoint.upstream)
-        endpoint.down_since = None
-        self._one_is_up.set()
-
-    async def close(self) -> None:
-        """Close what is held open."""
-        if self._probing is not None:
-            self._probing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._probing
-        for endpoint in self.all:
-            endpoint.upstream.close()
-
     def _choose(self, tried: set[int]) -> Endpoint | None:
-        left = [endpoint for endpoint in self.all if id(endpoint) not in tried]
+        left = [endpoint for endpoint in self.all if id(endpoint) not in tried and not endpoint.is_silent]
+        up = [endpoint for endpoint in left if endpoint.is_up]
         # Where none is known to be up, those that were down are asked: one may be back since the last look.
-        some = [endpoint for endpoint in left if endpoint.is_up] or left
+        some = [endpoint for endpoint in up if endpoint.looking is None] or up or left
         if not some:
             return None
         chosen = min(some, key=lambda endpoint: (endpoint.upstream.in_flight, endpoint.turn))
@@ -247,22 +171,6 @@ class Endpoints:
                 asking.tried.discard(id(endpoint))  # it held the request until the worker was replaced, or nearly so
             return asking.may_be_sent_again
         return _NOT_HERE in said and any(id(other) not in asking.tried for other in self.up())
-
-    async def _probe(self) -> None:
-        try:
-            while down := [endpoint for endpoint in self.all if not endpoint.is_up]:
-                await asyncio.sleep(PROBE_S)
-                asked_at = time.monotonic()
-                for endpoint, live in zip(down, await _are_live(down), strict=True):
-                    if live:
-                        self.mark_up(endpoint, asked_at)
-        finally:
-            self._probing = None
-
-
-async def _are_live(endpoints: Sequence[Endpoint]) -> list[bool]:
-    deadline = asyncio.get_running_loop().time() + _LONGEST_PROBE_S
-    return await asyncio.gather(*(endpoint.upstream.is_live(deadline) for endpoint in endpoints))
 
 
 def _gone(detail: str) -> Refusal:

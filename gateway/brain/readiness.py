@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.brain.endpoints import Endpoints
 
 FRESH_S = 1.0  # a look at the Tritons is as good for so long: whoever asks all the time asks them once a second
+WAIT_S = 0.5  # for a look: one that is silent must not keep the others from being told to who waits for a second alone
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Readiness:
 
     Attributes:
         draining: The gateway is about to end: whoever sends it requests should send them elsewhere.
+        over: It ends now: who still waits is told so.
     """
 
     endpoints: Endpoints
     draining: bool = False
+    over: bool = False
     _looked: float = -FRESH_S
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -47,7 +50,7 @@ class Readiness:
         """Say how it is."""
         async with self._lock:
             if time.monotonic() - self._looked >= FRESH_S:
-                await self.endpoints.look()
+                await self.endpoints.look(WAIT_S)
                 self._looked = time.monotonic()
         up = tuple(endpoint.is_up for endpoint in self.endpoints.all)
         return Report("draining" if self.draining else "ready", up)

@@ -24,7 +24,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.raw import replies
 from gateway.raw.replies import ANSWER
+from gateway.refusals import AT_ITS_END, STOPPING
 
 _PIECE = 256 * 1024  # asyncio reads so much at once: headers, and the begin of a body
 _TOO_LONG = "the headers are too long"
@@ -41,6 +43,7 @@ class Guard:
         body_s: Between two pieces of its body, while somebody waits for them.
         linger_s: For the rest of a body whose request was answered already.
         draining: Answers end their connections.
+        over: What is under way is ended, and told so.
     """
 
     most_connections: int = 2048
@@ -49,6 +52,7 @@ class Guard:
     body_s: float = 10.0
     linger_s: float = 2.0
     draining: bool = False
+    over: bool = False
 
 
 def guarded(guard: Guard) -> type[HttpToolsProtocol]:
@@ -185,8 +189,10 @@ class _Guarded(HttpToolsProtocol):
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
-                if not cycle.disconnected:
+                if not cycle.disconnected and not self.guard.over:
                     raise
+                if not cycle.disconnected and not cycle.response_started:
+                    await replies.refuse(send, STOPPING(AT_ITS_END, retry_after_s=1.0))
             finally:
                 if cycle.response_started and not cycle.response_complete:
                     cycle.disconnected = True

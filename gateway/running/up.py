@@ -17,7 +17,7 @@ from store.errors import DatabaseGoneError, SchemaError
 from store.migrations import migrating
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
-_STOP_S = 30.0
+_STOP_S = 5.0  # for what it has begun to write; killed it loses nothing
 _STORE_S = 5.0  # for the store to answer; requests are answered without it
 
 

@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -19,7 +21,7 @@ from gateway import app
 from gateway.app import Gateway
 from gateway.errors import StartError
 from gateway.running.connections import Guard, guarded
-from gateway.running.draining import Server
+from gateway.running.draining import CLOSE_S, Overdue, Server
 from gateway.running.kept import Kept
 from gateway.seen import logs
 from gateway.settings import levels, sources
@@ -101,18 +103,21 @@ def _alone(gateway: Gateway, listener: socket.socket) -> int:
         proxy_headers=bool(listen.proxies),
         forwarded_allow_ips=[*listen.proxies],
         timeout_keep_alive=int(limits.idle_timeout_s),
-        timeout_graceful_shutdown=int(limits.drain_s),
         backlog=_BACKLOG,
         ssl_certfile=listen.certificate,
         ssl_keyfile=listen.key,
     )
 
-    def drain() -> None:
+    def drain(*, over: bool = False) -> None:
         if gateway.doors is not None:
-            gateway.doors.brain.readiness.draining = True
+            readiness = gateway.doors.brain.readiness
+            readiness.draining, readiness.over = True, over
 
-    server = Server(config, guard, drain, min(_NOTICE_S, limits.drain_s))
-    with suppress(KeyboardInterrupt):
+    notice_s = min(_NOTICE_S, limits.drain_s)
+    with Overdue() as overdue, suppress(KeyboardInterrupt):
+        server = Server(
+            *(config, guard, drain, partial(drain, over=True), overdue), notice_s=notice_s, drain_s=limits.drain_s
+        )
         server.run([listener])
     return 0 if server.started else 1
 
@@ -140,8 +145,11 @@ def _several(settings: Settings, listener: socket.socket) -> int:
         started[-1].signal(signal.SIGTERM)
     while not ended.wait(1.0):
         pass
+    until = time.monotonic() + settings.limits.drain_s + _NOTICE_S + CLOSE_S + 3  # a little more than it takes itself
+    while any(worker.pid for worker in started) and time.monotonic() < until:
+        time.sleep(0.05)  # a second signal is passed on meanwhile
     for worker in started:
-        worker.stop(settings.limits.drain_s + _NOTICE_S + 5)
+        worker.stop(0)
     return 0
 
 

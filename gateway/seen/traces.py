@@ -4,8 +4,10 @@ Only a request that is traced costs anything: whether it is, is decided here, fr
 chance, as OpenTelemetry's ParentBased(TraceIdRatioBased) would.
 """
 
+import logging
 import random
 import re
+import threading
 import time
 from typing import Any
 
@@ -21,6 +23,8 @@ from gateway.outcome import Outcome
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _SAMPLED = 1
+CLOSE_S = 2.0  # for a collector to take the last spans
+log = logging.getLogger("gateway.seen")
 
 
 class Traces:
@@ -34,7 +38,8 @@ class Traces:
 
     def __init__(self, endpoint: str, ratio: float, exporter: SpanExporter | None = None) -> None:
         self._ratio = ratio
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=Resource.create({"service.name": "gateway"}))
+        resource = Resource.create({"service.name": "gateway"})
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("gateway")
 
@@ -54,8 +59,12 @@ class Traces:
         self._provider.force_flush()
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+        """Send what is left, within CLOSE_S: a collector that hangs holds nothing up."""
+        sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sending.start()
+        sending.join(CLOSE_S)
+        if sending.is_alive():
+            log.warning("the collector of traces took no spans within %g s: the last ones are lost", CLOSE_S)
 
 
 class Span:

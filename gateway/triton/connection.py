@@ -179,10 +179,10 @@ class Connection(asyncio.Protocol):
         """Return the same, and leave it there."""
         return b"".join(self._pieces) if self.complete else None
 
-    def close(self) -> None:
+    def close(self, why: GoneError | None = None) -> None:
         """End it; what waits for it fails."""
         if self._why is None:
-            self._why = GoneError("the connection to the Triton was closed here")
+            self._why = why or GoneError("the connection to the Triton was closed here")
         if self._transport is not None:
             self._transport.abort()
 

@@ -8,7 +8,7 @@ from gateway.errors import GoneError, LateError
 from gateway.triton.address import Address
 
 CONNECT_S = 2.0
-_STALLED_S = 0.25  # later than this no timer rings in a process that has time for it
+STALLED_S = 0.25  # later than this no timer rings in a process that has time for it
 Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
@@ -34,8 +34,10 @@ async def opened(
         except TimeoutError as error:
             if loop.time() >= deadline:
                 raise LateError(f"no connection to the Triton at {address} before the deadline") from error
-            if loop.time() - own < _STALLED_S:
-                raise GoneError(f"no connection to the Triton at {address} in {connect_s:g} s") from error
+            if loop.time() - own < STALLED_S:
+                gone = GoneError(f"no connection to the Triton at {address} in {connect_s:g} s")
+                gone.was_silence = True
+                raise gone from error
             # Else this process stood still meanwhile, which says nothing of the Triton: once more.
         except OSError as error:
             raise GoneError(f"the Triton at {address} cannot be reached: {error}") from error

@@ -2,20 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import Enum
 from types import TracebackType
 from typing import Self
 
 from gateway.errors import BrokenError, GoneError, LateError, UpstreamError
 from gateway.triton.address import Address
 from gateway.triton.connection import Body, Connection
-from gateway.triton.opening import CONNECT_S
+from gateway.triton.opening import CONNECT_S, STALLED_S
 
 MOST_CONNECTIONS = 256  # Triton 2.51 loses answers if more than 277 requests wait
 IDLE_S = 2.0  # a stopping Triton waits for idle connections
 _REASON = 64 * 1024  # bytes of an answer that says why there is none
 MOST_WHOLE = 16 * 1024 * 1024  # bytes of an answer that is read at once: metadata, errors
+
+
+class Look(Enum):
+    """What is seen of a Triton."""
+
+    LIVE = "it says that it is live"
+    GONE = "it cannot be reached, or says that it is not live"
+    SILENT = "nothing came"
 
 
 class Answer:
@@ -106,12 +114,15 @@ class Upstream:
     Attributes:
         in_flight: Requests under way.
         unwanted: Requests that it has all of, and computes although nobody waits any more.
+        silent_since: It was asked something then, on the monotonic clock, and has not answered anything since.
     """
 
     def __init__(self, address: Address, most: int = MOST_CONNECTIONS, connect_s: float = CONNECT_S) -> None:
         self.address, self._connect_s = address, connect_s
         self.in_flight = 0
         self.unwanted = 0
+        self.silent_since: float | None = None
+        self._asked: dict[Connection, Callable[[], bool]] = {}  # no answer has begun there; whether it may be left
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(most)
         self._sweeper: asyncio.TimerHandle | None = None
@@ -121,7 +132,14 @@ class Upstream:
         return str(self.address)
 
     async def infer(
-        self, path: str, headers: Mapping[str, str], body: Body, deadline: float, *, anew: bool = False
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        body: Body,
+        deadline: float,
+        *,
+        anew: bool = False,
+        may_leave: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """POST a request.
 
@@ -130,6 +148,7 @@ class Upstream:
             headers: More of them, checked; `Content-Length` among them where `body` is no bytes.
             deadline: On the loop's clock.
             anew: On a connection of its own, for what cannot be sent again where a kept one had been closed.
+            may_leave: Whether it may be asked elsewhere, should this one be silent.
 
         Raises:
             GoneError: it cannot be reached, or closed the connection before an answer began; `was_kept` if that was
@@ -141,36 +160,56 @@ class Upstream:
         if isinstance(body, bytes):
             lines += f"Content-Length: {len(body)}\r\n"
         head = f"POST {path} HTTP/1.1\r\n{self._headers}{lines}\r\n".encode("ascii")
-        return await self._ask(head, body, deadline, anew=anew)
+        return await self._ask(head, body, deadline, may_leave, anew=anew)
 
     async def get(self, path: str, deadline: float) -> Answer:
         """GET what it says of itself; errors as of `infer`."""
         head = f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
         try:
-            return await self._ask(head, b"", deadline)
+            return await self._ask(head, b"", deadline, _always)
         except GoneError as error:
             if not error.was_kept:
                 raise
         self.close()
-        return await self._ask(head, b"", deadline, anew=True)
+        return await self._ask(head, b"", deadline, _always, anew=True)
 
-    async def is_live(self, deadline: float) -> bool:
-        """Whether it says so, on a connection of its own: requests that hold all the others say nothing of it.
+    async def look(self, within_s: float) -> Look:
+        """See whether it is live, on a connection of its own: requests that hold all the others say nothing of it.
 
         It listens once its models are loaded; ready it is not with a bad one.
         """
         head = f"GET /v2/health/live HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
-        with suppress(UpstreamError):
-            connection = await Connection.open(self.address, deadline, self._connect_s)
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + within_s
             try:
-                return await connection.ask(head, b"", deadline) == 200
-            finally:
-                connection.close()
-        return False
+                connection = await Connection.open(self.address, deadline, self._connect_s)
+                try:
+                    return Look.LIVE if await connection.ask(head, b"", deadline) == 200 else Look.GONE
+                finally:
+                    connection.close()
+            except LateError:
+                if loop.time() - deadline < STALLED_S:
+                    return Look.SILENT
+                # Else this process stood still meanwhile, which says nothing of the Triton: once more.
+            except UpstreamError as error:
+                return Look.SILENT if isinstance(error, GoneError) and error.was_silence else Look.GONE
 
-    async def _ask(self, head: bytes, body: Body, deadline: float, *, anew: bool = False) -> Answer:
+    def leave(self, why: str) -> None:
+        """Give up the requests whose answers have not begun and that may be asked elsewhere: GoneError, `was_left`."""
+        for connection, may_leave in [*self._asked.items()]:
+            if not connection.status and may_leave():
+                left = GoneError(f"the Triton at {self} was left: {why}")
+                left.was_left = True
+                connection.close(left)
+
+    async def _ask(
+        self, head: bytes, body: Body, deadline: float, may_leave: Callable[[], bool], *, anew: bool = False
+    ) -> Answer:
         await self._wait_for_room(deadline)
         asked_at = time.monotonic()
+        if self.silent_since is None:
+            self.silent_since = asked_at
         self.in_flight += 1
         connection: Connection | None = None
         try:
@@ -178,16 +217,26 @@ class Upstream:
                 self._idle.pop(0).close()  # the new one is kept in its place
             reused = None if anew else self._reused()
             connection = reused or await Connection.open(self.address, deadline, self._connect_s)
+            self._asked[connection] = may_leave
             await connection.ask(head, body, deadline)
         except BaseException as error:
-            if isinstance(error, GoneError):
-                error.was_kept = connection is not None and connection.used > 1
-                error.was_sent = connection is not None
-            elif connection is not None and connection.used:
-                self.unwanted += connection.is_sent
-            self._leave()
+            self._fell(connection, error)
             raise
+        finally:
+            if connection is not None:
+                del self._asked[connection]
+        self.silent_since = None
         return Answer(self, connection, deadline, asked_at)
+
+    def _fell(self, connection: Connection | None, error: BaseException) -> None:
+        """Say what is known of a request whose answer has not begun, and give its place back."""
+        was_left = isinstance(error, GoneError) and error.was_left
+        if isinstance(error, GoneError):
+            error.was_kept = not was_left and connection is not None and connection.used > 1
+            error.was_sent = connection is not None
+        if connection is not None and connection.used and (was_left or not isinstance(error, GoneError)):
+            self.unwanted += connection.is_sent
+        self._leave()
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or close it where its answer was not read to the end."""
@@ -242,3 +291,7 @@ class Upstream:
                 connection.close()
         self._idle = kept
         self._sweeper = loop.call_later(IDLE_S / 2, self._sweep) if kept else None
+
+
+def _always() -> bool:
+    return True

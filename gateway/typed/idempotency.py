@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from gateway.refusals import IN_PROGRESS, MALFORMED, REUSED
 HEADER, REPLAYED = "idempotency-key", "idempotency-replayed"
 _MOST_CHARACTERS = 255
 _CONNECTIONS = 16  # to Redis
+_AGAIN_S = 1.0  # after which a Redis that was gone is asked again
 _CLAIM_S = 330.0  # longer than any deadline: whose process ends without a word blocks it no longer
 # Deletes a place that is still of who took it.
 _DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -103,7 +104,8 @@ class InRedis:
         # Bounded: redis-py's own pool opens a connection for each of a thousand requests at once.
         pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, **wait)
         self._redis: Any = redis.Redis.from_pool(pool)
-        self._keep_s = keep_s
+        self._keep_s, self._wait_s, self._asked_again_at = keep_s, wait_s, 0.0
+        self._claimed: set[bytes] = set()  # tokens; a Redis that is frozen does later what it was asked
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -111,29 +113,45 @@ class InRedis:
 
     async def claim(self, name: str, kept: Kept) -> Kept | None:
         """As of Keeper."""
-        try:
+        if time.monotonic() < self._asked_again_at:  # not every request waits until it is sure that nobody is there
+            return None
+        self._claimed.add(kept.token)
+
+        async def claimed() -> bytes | None:
             if await self._redis.set(name, _packed(kept), nx=True, px=int(_CLAIM_S * 1e3)):
                 return None
-            found = await self._redis.get(name)
-        except (redis.RedisError, OSError) as error:
-            log.warning("idempotency: Redis is gone: %s", type(error).__name__)
-            return None
+            found: bytes | None = await self._redis.get(name)
+            return found
+
+        found = await self._ask(claimed, "a retry would not be known")
         there = _unpacked(found) if found else None
+        if there is not None and there != kept:
+            self._claimed.discard(kept.token)
         return None if there == kept else there  # its own: sent again by the client, as the answer was late
 
     async def put(self, name: str, kept: Kept) -> None:
         """As of Keeper."""
-        try:
-            await self._redis.set(name, _packed(kept), px=int(self._keep_s * 1e3))
-        except (redis.RedisError, OSError) as error:
-            log.warning("idempotency: an answer was not kept: %s", type(error).__name__)
+        if kept.token not in self._claimed:
+            return
+        self._claimed.discard(kept.token)
+        packed, keep_ms = _packed(kept), int(self._keep_s * 1e3)
+        await self._ask(lambda: self._redis.set(name, packed, px=keep_ms), "an answer was not kept")
 
     async def drop(self, name: str, kept: Kept) -> None:
         """As of Keeper."""
+        if kept.token in self._claimed:
+            self._claimed.discard(kept.token)
+            await self._ask(lambda: self._redis.eval(_DROP, 1, name, _packed(kept)), "a place was not given back")
+
+    async def _ask(self, ask: Callable[[], Awaitable[_T]], otherwise: str) -> _T | None:
+        """Ask Redis; None where it is gone."""
         try:
-            await self._redis.eval(_DROP, 1, name, _packed(kept))
-        except (redis.RedisError, OSError) as error:
-            log.warning("idempotency: a place was not given back: %s", type(error).__name__)
+            async with asyncio.timeout(self._wait_s):
+                return await ask()
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            self._asked_again_at = time.monotonic() + _AGAIN_S
+            log.warning("idempotency: Redis is gone, %s: %s", otherwise, type(error).__name__)
+            return None
 
 
 @dataclass(frozen=True)
@@ -154,7 +172,7 @@ class Place:
 
     async def keep(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Keep the answer."""
-        kept = Kept(self.claim.fingerprint, body, dict(headers))
+        kept = Kept(self.claim.fingerprint, body, dict(headers), self.claim.token)
         await asyncio.shield(_begun(self.keeper.put(self.name, kept)))
 
     async def give_back(self) -> None:

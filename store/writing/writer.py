@@ -17,7 +17,7 @@ from sqlalchemy.exc import StatementError
 
 from store import schema
 from store.database import Database, is_refused, told
-from store.errors import DatabaseGoneError, PayloadError
+from store.errors import DatabaseGoneError, PayloadError, SchemaError
 from store.migrations import migrating
 from store.payloads.moving import Payloads
 from store.spool import segments
@@ -72,11 +72,16 @@ class Writer:
         wait_s = _WAIT_S[0]
         while not stop.is_set():
             try:
-                count = await self.step()
+                count = await self.step(stop)
             except DatabaseGoneError as error:
                 self._waits(error)
                 await _wait(stop, wait_s)
                 wait_s = min(_WAIT_S[1], wait_s * 2)
+                continue
+            except SchemaError:
+                if not self._ready:
+                    raise
+                self._ready = False  # the tables were there: SQLite's file is another one
                 continue
             wait_s = _WAIT_S[0]
             self._goes_on()
@@ -107,8 +112,11 @@ class Writer:
                 self._say(f"{error}; they wait")
             self.state.payloads_waiting = str(error)
 
-    async def step(self) -> int:
+    async def step(self, stop: asyncio.Event | None = None) -> int:
         """Write what is there of each segment, the oldest first; return how many records that were.
+
+        Args:
+            stop: Once it is set, no more batches are begun: what waits, waits.
 
         Raises:
             DatabaseGoneError: the database is gone; what is written, it knows itself.
@@ -118,9 +126,12 @@ class Writer:
             await self._find_places()
             self._ready = True
         count = 0
+        stop = stop or asyncio.Event()
         for path in segments(self._folder):
+            if stop.is_set():
+                break
             try:
-                count += await self._take_all(path)
+                count += await self._take_all(path, stop)
             except FileNotFoundError:  # somebody has removed it
                 self._places.pop(path.name, None)
             except DatabaseGoneError:
@@ -129,10 +140,10 @@ class Writer:
         self._tell()
         return count
 
-    async def _take_all(self, path: Path) -> int:
+    async def _take_all(self, path: Path, stop: asyncio.Event) -> int:
         """Write batches as long as they are full: so the oldest segments make room first."""
         count = taken = await self._take(path)
-        while taken == self._batch:
+        while taken == self._batch and not stop.is_set():
             count += (taken := await self._take(path))
         return count
 

@@ -238,13 +238,13 @@ def main() -> None:
         brain = Brain(access=Keyring(), endpoints=endpoints, spool=Kept(), metrics=Seen())
         config = uvicorn.Config(
             *(App(brain, Limits()), "127.0.0.1", int(port)),
-            http=guarded(guard), lifespan="off", log_config=None, timeout_graceful_shutdown=20, loop="none",
+            http=guarded(guard), lifespan="off", log_config=None, loop="none",
         )  # fmt: skip
 
         def drain() -> None:
             brain.readiness = replace(brain.readiness, draining=True)
 
-        await Server(config, guard, drain, float(notice_s)).serve()
+        await Server(config, guard, drain, notice_s=float(notice_s), drain_s=20).serve()
         await endpoints.close()
 
     asyncio.run(serve())

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -152,3 +152,47 @@ def test_through_a_pooler_and_with_tls(postgres: PostgreSQL, tmp_path: Path) -> 
 
         with pytest.raises(SchemaError, match=r"root certificate file .* does not exist"):
             asyncio.run(refused())
+
+
+def test_a_file_that_was_removed_is_made_anew_and_nothing_more_is_written_into_the_removed_one(tmp_path: Path) -> None:
+    """By a writer that has it open: what waits goes to the new one, and a log of the old one is not taken over."""
+    url = f"sqlite:///{tmp_path}/store.db"
+
+    async def run() -> Writer:
+        async with Database(url) as database:
+            writer, stop = Writer(database, tmp_path / "spool"), asyncio.Event()
+            running = asyncio.create_task(writer.run(stop))
+            spooled(tmp_path / "spool", *(prediction(number) for number in range(3)))
+            await until(lambda: writer.state.written == 3)
+            (tmp_path / "store.db").unlink()  # beside it, its log stays
+            spooled(tmp_path / "spool", *(prediction(number) for number in range(3, 8)))
+            await until(lambda: writer.state.written == 8)
+            stop.set()
+            await running
+            return writer
+
+    assert not asyncio.run(run()).state.waiting
+    assert asked(url, "SELECT count(*) FROM predictions") == [(5,)]
+    assert asked(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_file_that_was_replaced_is_read(tmp_path: Path) -> None:
+    """As by who restores a copy."""
+    one, other = (f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "other"))
+
+    async def run() -> list[str]:
+        async with Database(one) as database, Database(other) as beside:
+            for each, name in ((database, "first"), (beside, "second")):
+                await migrating.prepare(each)
+                await Keys(each).create(name)
+            await beside.close()
+            (tmp_path / "other.db").rename(tmp_path / "one.db")
+            return [key.name for key in await Keys(database).all()]
+
+    assert asyncio.run(run()) == ["second"]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.02)

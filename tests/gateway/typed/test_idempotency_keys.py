@@ -1,6 +1,7 @@
 """An Idempotency-Key is never blocked by its own caller, who may go at any moment: in a real Redis."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,3 +103,25 @@ def test_a_thousand_at_once_share_a_few_connections(redis_server: RedisServer) -
         before = connected()
         with_redis(redis_server, use)
         assert connected() < before + 3, "they are closed"
+
+
+def test_a_redis_that_hangs_is_not_waited_for_by_every_request(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        keeper = InRedis(redis_server.url, keep_s=60, wait_s=0.2)
+        try:
+            await placed(keeper, "warm")
+            with redis_server.stopped():
+                first = await placed(keeper, "first")  # finds out
+                began = time.monotonic()
+                for number in range(20):
+                    await (await placed(keeper, f"next {number}")).keep(b"answer", {})
+                assert time.monotonic() - began < 0.5
+                assert first.answer is None
+            await asyncio.sleep(1.1)
+            await (await placed(keeper, "later")).keep(b"answer", {})
+            assert (await placed(keeper, "later")).answer is not None
+        finally:
+            await keeper.aclose()
+            redis.Redis(port=redis_server.port).flushall()
+
+    asyncio.run(main())

@@ -14,7 +14,7 @@ from store.spool import Spool, segments
 from store.writing import state
 from store.writing.writer import Writer
 from tests.store.given import event, label, prediction
-from tests.store.records import asked, changed, spooled, statements, written
+from tests.store.records import asked, changed, in_store, spooled, statements, written
 
 
 def test_every_kind_arrives_as_it_was(url: str, tmp_path: Path) -> None:
@@ -120,3 +120,26 @@ def test_one_process_writes_from_a_spool(tmp_path: Path) -> None:
 def test_what_a_former_writer_left_of_itself_is_no_hindrance(left: str, tmp_path: Path) -> None:
     (tmp_path / "writer.json").write_text(left)
     assert state.read(tmp_path).written in (0, 3)
+
+
+def test_a_stop_waits_for_one_batch_alone(url: str, tmp_path: Path) -> None:
+    """However much is there: it waits for the next start."""
+    spool = Spool(tmp_path / "spool")
+    for number in range(40):
+        spool.put(prediction(number))
+    spool.close()
+
+    async def stopped(database: Database) -> Writer:
+        writer, stop = Writer(database, tmp_path / "spool", batch=10), asyncio.Event()
+        take = writer._take
+
+        async def taken(path: Path) -> int:
+            stop.set()
+            return await take(path)
+
+        writer._take = taken  # type: ignore[method-assign]
+        await writer.run(stop)
+        return writer
+
+    assert in_store(url, stopped).state.written == 10
+    assert written(url, tmp_path / "spool").state.written == 40, "in both together"
