@@ -4,6 +4,7 @@ ProjectError
 ├── Refusal               the gateway's own answer: a status, and a reason that the caller may read
 └── UpstreamError         what happened between the gateway and a Triton
     ├── GoneError         it cannot be reached, or the connection ended before the answer began
+    ├── FullError         this process has no room for another connection
     ├── BrokenError       the answer ended in its middle, or is no HTTP
     └── LateError         there was no answer before the deadline
 GatewayError              the gateway as a command cannot go on
@@ -70,6 +71,10 @@ class GoneError(UpstreamError):
     was_sent = False
     was_silence = False
     was_left = False
+
+
+class FullError(UpstreamError):
+    """This process, or its machine, has no room for another connection, which says nothing of the Triton."""
 
 
 class BrokenError(UpstreamError):

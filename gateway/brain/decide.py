@@ -24,7 +24,7 @@ from gateway.brain.needs import Access, Metrics, NoSamples, Samples, Span, Spool
 from gateway.brain.readiness import Readiness
 from gateway.caller import Caller
 from gateway.deadline import Deadline, passed
-from gateway.errors import BrokenError, GoneError, LateError, Refusal, UpstreamError
+from gateway.errors import BrokenError, FullError, GoneError, LateError, Refusal, UpstreamError
 from gateway.outcome import Asked, Outcome
 from gateway.refusals import AT_ITS_END, STOPPING
 from gateway.seen.gauges import Reading
@@ -198,6 +198,9 @@ class Admitted:
         except LateError as error:
             self._failed = True if time.monotonic() - sent >= SLOW_S else None
             raise passed() from error
+        except FullError as error:
+            detail = "it has no room for another connection to a server"
+            raise Refusal(503, "overloaded", "The gateway is overloaded", detail, retry_after_s=1.0) from error
         except BrokenError as error:
             self._failed = True
             detail = "the server behind the gateway closed the connection, or said what cannot be read"

@@ -179,7 +179,7 @@ class Presence:
         if seen is Look.LIVE:
             upstream.silent_since = None
             self.mark_up(endpoint, asked_at)
-        else:
+        elif seen is not Look.UNSEEN:
             self.mark_down(endpoint, _WHY[seen].format(LOOK_S), silent=seen is Look.SILENT)
 
     async def _probe(self, endpoint: Endpoint) -> None:

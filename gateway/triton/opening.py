@@ -1,14 +1,16 @@
 """How a connection to a Triton is opened: soon, or nobody is there."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import TypeVar
 
-from gateway.errors import GoneError, LateError
+from gateway.errors import FullError, GoneError, LateError
 from gateway.triton.address import Address
 
 CONNECT_S = 2.0
 STALLED_S = 0.25  # later than this no timer rings in a process that has time for it
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}  # files, memory, ports
 Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
@@ -23,6 +25,7 @@ async def opened(
 
     Raises:
         GoneError: nobody is there.
+        FullError: this process can open no more.
         LateError: the deadline passed first.
     """
     loop = asyncio.get_running_loop()
@@ -40,6 +43,8 @@ async def opened(
                 raise gone from error
             # Else this process stood still meanwhile, which says nothing of the Triton: once more.
         except OSError as error:
+            if error.errno in _OURS:
+                raise FullError(f"no connection to the Triton at {address}: {error.strerror} here") from error
             raise GoneError(f"the Triton at {address} cannot be reached: {error}") from error
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import BrokenError, GoneError, LateError, UpstreamError
+from gateway.errors import BrokenError, FullError, GoneError, LateError, UpstreamError
 from gateway.triton.address import Address
 from gateway.triton.connection import Body, Connection
 from gateway.triton.opening import CONNECT_S, STALLED_S
@@ -24,6 +24,7 @@ class Look(Enum):
     LIVE = "it says that it is live"
     GONE = "it cannot be reached, or says that it is not live"
     SILENT = "nothing came"
+    UNSEEN = "this process could not look"
 
 
 class Answer:
@@ -192,6 +193,8 @@ class Upstream:
                 if loop.time() - deadline < STALLED_S:
                     return Look.SILENT
                 # Else this process stood still meanwhile, which says nothing of the Triton: once more.
+            except FullError:
+                return Look.UNSEEN
             except UpstreamError as error:
                 return Look.SILENT if isinstance(error, GoneError) and error.was_silence else Look.GONE
 

@@ -1,17 +1,20 @@
 """A Triton that is there and says nothing, as a frozen process, costs no request that another one may answer."""
 
 import asyncio
+import os
+import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from gateway.brain import presence
 from gateway.brain.endpoints import Endpoints
 from gateway.brain.readiness import Readiness
-from gateway.errors import LateError, Refusal
+from gateway.errors import FullError, LateError, Refusal
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
 from tests.gateway.brain.test_coming_back import OK, Stand, ask, refused
@@ -281,3 +284,29 @@ def test_an_address_where_packets_vanish_costs_no_request(monkeypatch: pytest.Mo
     finally:
         for each in (full, *held):
             each.close()
+
+
+def test_a_process_that_has_no_files_left_calls_no_server_gone() -> None:
+    """Its callers are told to come back, and the next one that finds room is answered."""
+
+    async def main() -> None:
+        other = Stand()
+        async with behind(other) as endpoints:
+            assert await ask(endpoints) == 200
+            limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 8, limits[1]))
+            try:
+                with suppress(OSError):
+                    while True:
+                        held.append(os.open("/dev/null", os.O_RDONLY))
+                with pytest.raises(FullError, match="Too many open files"):
+                    await ask(endpoints)
+                assert (await Readiness(endpoints).report()).status == 200
+            finally:
+                for each in held:
+                    os.close(each)
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert endpoints.all[0].is_up
+            assert await ask(endpoints) == 200
+
+    played(main)

@@ -30,6 +30,7 @@ from tests.store.records import asked, written
 pytestmark = pytest.mark.heavy
 
 NOTICE_S, WRITER_S = 2.0, 5.0
+LENGTH = "Inference-Header-Content-Length"
 INPUT = {"name": "IN", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
 HEADER = json.dumps({"inputs": [INPUT]}).encode()
 _TENSORS = {"input": [{"name": "IN", "data_type": "TYPE_FP32", "dims": [1]}], "output": []}
@@ -45,6 +46,7 @@ class Endless(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     begun = 0
+    begins = False  # an answer, of which no more comes
 
     def do_GET(self) -> None:
         content = json.dumps(_SAID[self.path]).encode()
@@ -55,6 +57,11 @@ class Endless(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         Endless.begun += 1
+        if Endless.begins:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x")
         self.rfile.read()  # nobody sends more: until the connection ends
 
     def log_message(self, *_: object) -> None:
@@ -100,8 +107,11 @@ def ended(running: Whole, *signals: signal.Signals) -> float:
 
 @pytest.mark.parametrize(
     ("drain_s", "signals"),
-    [("1", [signal.SIGTERM]), ("60", [signal.SIGTERM, signal.SIGTERM]), ("60", [signal.SIGINT, signal.SIGINT])],
-    ids=["the time is over", "told twice", "Ctrl-C twice"],
+    [
+        pytest.param("1", [signal.SIGTERM], id="the time is over"),
+        pytest.param("60", [signal.SIGTERM, signal.SIGTERM], id="told twice"),
+        pytest.param("60", [signal.SIGINT, signal.SIGINT], id="Ctrl-C twice", marks=pytest.mark.slow),
+    ],
 )
 def test_who_still_waits_is_told_and_it_is_recorded_so(
     endless: str, tmp_path: Path, drain_s: str, signals: list[signal.Signals]
@@ -117,6 +127,33 @@ def test_who_still_waits_is_told_and_it_is_recorded_so(
     store = f"sqlite:///{tmp_path}/g/artifacts/store/store.db"
     written(store, tmp_path / "g" / "artifacts" / "store" / "spool")
     assert asked(store, "SELECT status FROM predictions") == [(503,)] * 3
+
+
+def test_an_answer_that_has_begun_and_does_not_end_is_broken_off(
+    endless: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Endless, "begins", True)
+    more = {"keys__required": "false", "limits__drain_s": "1"}
+    with whole.up(tmp_path / "g", endless, options=("--without-writer",), **more) as running:
+        with socket.create_connection(("127.0.0.1", running.port), 20) as caller:
+            head = f"POST /v2/models/endless/infer HTTP/1.1\r\nHost: x\r\n{LENGTH}: {len(HEADER)}\r\n"
+            caller.sendall(f"{head}Content-Length: {len(HEADER) + 4}\r\n\r\n".encode() + HEADER + b"\0\0\0\0")
+            assert caller.recv(1000).startswith(b"HTTP/1.1 200")
+            assert ended(running, signal.SIGTERM) < 20
+        said = (tmp_path / "g" / "gateway.log").read_text()
+    assert "Traceback" not in said, said
+
+
+@pytest.mark.slow
+def test_connections_without_a_request_do_not_hold_the_end_up(endless: str, tmp_path: Path) -> None:
+    """One that is kept, one on which nothing came, one with half a request's headers."""
+    more = {"keys__required": "false", "limits__drain_s": "60"}
+    with whole.up(tmp_path / "g", endless, options=("--without-writer",), **more) as running:
+        kept, _, half = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(3)]
+        kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(1000).startswith(b"HTTP/1.1 200")
+        half.sendall(b"GET /livez HTTP/1.1\r\nHo")
+        assert ended(running, signal.SIGTERM) < 20
 
 
 def test_a_collector_that_hangs_does_not_hold_the_end_up() -> None:
