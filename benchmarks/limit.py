@@ -129,7 +129,7 @@ def opened(
         SetupError: the server's environment cannot be made.
     """
     release = released.asked(root, model)
-    requests = tuple(asked) or golden.find(root, model)
+    requests = tuple(asked) or golden.one_way(golden.find(root, model))
     steps = _steps(release, model)
     outputs = list(dict.fromkeys(name for request in requests for name in request.answers))
     described = {"steps": steps, "outputs": outputs, "threads": threads}

@@ -115,7 +115,8 @@ def opened(checkout: Checkout, served: Path, model: str, called: Path | None = N
         MeasurementError: the server does not start, the model has no golden requests, or it answers wrong.
     """
     with checkout.serving(served) as up, limit.opened(called or served, model) as bound:
-        requests = [load.build(request) for request in golden.find(served, model) if request.rows == 1]
+        known = golden.one_way(golden.find(served, model))
+        requests = [load.build(request) for request in known if request.rows == 1]
         with socket.create_connection(load.host_and_port(up.http), timeout=_PATIENCE_S) as connection:
             yield Side(connection, up.pid, load.with_answers(up.http, requests), bound)
 

@@ -104,7 +104,7 @@ def requests(http: str, repository: Path, model: str) -> list[Request]:
     Raises:
         MeasurementError: there are none, or an answer is wrong.
     """
-    found = golden.find(repository, model)
+    found = golden.one_way(golden.find(repository, model))
     batches = model_config.read(repository / model / model_config.FILE_NAME).max_batch_size > 0
     built = [load.build(request) for request in found if request.rows == 1 or not batches]
     if not built:
