@@ -184,7 +184,8 @@ def test_with_one_everybody_is_told_in_time_and_who_can_wait_is_answered(tmp_pat
     for each in got:
         assert each.status in (200, 503, 504)
         assert each.status != 503 or each.retry_after == "1"
-        assert each.took_s < (each.deadline_s or 30.0) + 3, each  # a busy machine's callers are late to read
+    beyond_s = sorted(each.took_s - (each.deadline_s or 30.0) for each in got)
+    assert beyond_s[len(got) * 19 // 20] < 1.0 and beyond_s[-1] < 10.0  # a busy machine's callers are late to read
     if frozen_s < 20:
         assert {each.status for each in got if each.deadline_s is None} == {200}
     assert all(each.at < frozen_at + 2 * KNOWN_S for each in got if each.status == 504)
