@@ -20,6 +20,7 @@ BORROWED = (
     "contracts/__init__.py",
     "contracts/entities/__init__.py",
     "contracts/entities/declaration.py",
+    "contracts/entities/example.py",
     "contracts/entities/filling.py",
     "contracts/entities/given.py",
     "contracts/entities/records.py",
