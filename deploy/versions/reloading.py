@@ -6,6 +6,7 @@ serves. A release is switched as one, with its ensembles and their steps (`famil
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -174,16 +175,15 @@ def _failed(
     alive = control.live()  # or a version took it down, and shall not do so again when it is restarted
     goes_on = f"version {answering} goes on serving" if alive else "the server ended"
     if never_served and (not alive or are_to_blame(never_served)):
-        for version in never_served[:-1]:
-            repository.park(directory, version)
-        repository.refuse(directory, never_served[-1], str(error))  # the newest is the one that was tried
-        numbers = ", ".join(map(str, never_served))
-        for_a_moment = isinstance(error, WrongAnswerError) and not content.is_released(directory, never_served[-1])
+        if not (parked := _parked(directory, never_served, str(error))):
+            return ChangeError(f"{model}: {goes_on}. {error}", note="somebody has removed it meanwhile")
+        numbers = ", ".join(map(str, parked))
+        for_a_moment = isinstance(error, WrongAnswerError) and not content.is_released(directory, parked[-1])
         served = "served for a moment" if for_a_moment else "never served"
         return ChangeError(
             f"{model}: {goes_on}. {error}",
             note=f"version {numbers} {served} and is parked: a restart serves {answering}",
-            hint=f"when it is mended: python -m deploy promote {model} {never_served[-1]}",
+            hint=f"when it is mended: python -m deploy promote {model} {parked[-1]}",
         )
     if not alive:
         return ChangeError(f"{model}: the server ended. {error}", hint="why: python -m deploy logs")
@@ -192,6 +192,19 @@ def _failed(
         note="what is on disk now would not load: a restart of the server would fail",
         hint=f"put back what was changed there, then: python -m deploy reload {model}",
     )
+
+
+def _parked(directory: Path, versions: Sequence[int], why: str) -> list[int]:
+    """Park versions, the newest, which was tried, with the reason; return those that are still there."""
+    found = []
+    for version in versions:
+        with suppress(FileNotFoundError):
+            if version == versions[-1]:
+                repository.refuse(directory, version, why)
+            else:
+                repository.park(directory, version)
+            found.append(version)
+    return found
 
 
 def _wanted(

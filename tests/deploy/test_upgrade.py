@@ -83,6 +83,25 @@ def test_a_bad_version_never_serves_and_is_parked(site: Site) -> None:
     assert site.healthy(), "Triton keeps the failed version in mind"
 
 
+def test_a_bad_version_that_somebody_removes_meanwhile_is_told_all_the_same(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = site.model("vanishing")
+    publish(model, code(2, BROKEN))
+
+    refuse = repository.refuse
+
+    def too_late(directory: Path, version: int, reason: str) -> None:
+        shutil.rmtree(directory / str(version))
+        refuse(directory, version, reason)
+
+    monkeypatch.setattr(repository, "refuse", too_late)
+    with pytest.raises(ChangeError, match="vanishing: version 1 goes on serving") as failure:
+        site.reload("vanishing")
+    assert "no weights" in str(failure.value) and "somebody has removed it meanwhile" in str(failure.value)
+    assert site.answer("vanishing") == 1.0 and on_disk(model) == ([1], [])
+
+
 def test_a_parked_version_that_was_mended_is_promoted(site: Site) -> None:
     model = site.model("mended")
     publish(model, code(2, BROKEN))
