@@ -5,8 +5,8 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.brain.readiness import Readiness
 from gateway.errors import FullError, LateError, Refusal
 from gateway.triton.address import Address
 from gateway.triton.upstream import Upstream
-from tests.gateway.brain.test_coming_back import OK, Stand, ask, refused
+from tests.gateway.brain.test_coming_back import OK, Stand, ask, behind, refused
 
 
 class Frozen(Stand):
@@ -48,19 +48,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "LOOK_S", 0.5)
     monkeypatch.setattr(presence, "SILENT_S", 0.15)
     monkeypatch.setattr(presence, "PROBE_S", 0.1)
-
-
-@asynccontextmanager
-async def behind(*stands: Stand) -> AsyncIterator[Endpoints]:
-    for stand in stands:
-        await stand.start()
-    endpoints = Endpoints([stand.upstream for stand in stands])
-    try:
-        yield endpoints
-    finally:
-        await endpoints.close()
-        for stand in stands:
-            await stand.stop()
 
 
 async def once(condition: Callable[[], bool], within_s: float = 10.0) -> None:
